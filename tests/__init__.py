@@ -1,0 +1,1 @@
+"""Tests of the recipe; run with pytest from the repository root."""

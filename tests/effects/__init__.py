@@ -1,0 +1,1 @@
+"""Tests of tasks/effects: real files, sockets and processes."""

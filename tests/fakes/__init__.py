@@ -1,0 +1,1 @@
+"""Faithful fakes: a misbehaving file server, the Hub, a llamafile."""

@@ -1,0 +1,54 @@
+"""How the fake engine is told to behave. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from typing import Any, TypedDict, cast
+
+VARIABLE = "FAKE_LLAMAFILE"  # JSON in the environment; its keys override behaviour.json's
+
+
+class Crash(TypedDict, total=False):
+    text: str  # on stderr
+    status: int  # 1 unless given
+    signal: int  # instead of an exit status
+    after: float  # seconds from the start of the server
+
+
+class Behaviour(TypedDict, total=False):
+    """How the engine behaves; seconds where it says seconds."""
+
+    version: str
+    record: str  # path: this run's arguments, a JSON list (the last run wins)
+    history: str  # path: one JSON line {"argv", "pid", "cwd"} for each run
+    load_seconds: float
+    silent: bool  # never becomes ready
+    health_status: int  # of /health once loaded
+    crash: Crash  # of the server, not of --version
+    version_text: str  # --version: on stderr, first
+    version_hang: bool  # --version: never ends
+    version_status: int  # --version: says no version, exits so; -N is death by signal N
+    ignore_sigterm: bool
+    ignore_sigint: bool
+    stop_seconds: float  # between a handled signal and the exit
+    fork: bool  # a child (same process group) serves, the parent waits
+    hop: bool  # a busy port means the next one; the default before 0.10
+
+
+def load(box: zipfile.ZipFile | None) -> Behaviour:
+    """Merge behaviour.json and the environment; a misspelt key is an error of the test."""
+    merged: dict[str, Any] = {"version": "0.8.6"}
+    merged.update(json.loads(box.read("behaviour.json")) if box else {})
+    merged.update(json.loads(os.environ.get(VARIABLE, "{}")))
+    check_keys(merged)
+    return cast(Behaviour, merged)
+
+
+def check_keys(values: dict[str, Any]) -> None:
+    """Raise ValueError for a key that Behaviour lacks."""
+    unknown = set(values) - set(Behaviour.__annotations__)
+    unknown |= set(values.get("crash", {})) - set(Crash.__annotations__)
+    if unknown:
+        raise ValueError(f"no such behaviour of the fake llamafile: {sorted(unknown)}")

@@ -1,0 +1,208 @@
+"""A fake llamafile engine: the `__main__.py` of the files that llamafile.py builds.
+
+Imports nothing but the standard library and the modules packed with it (PACKED in llamafile.py):
+it runs far from this repository. What it says and how it ends follows the real engine, version by
+version; Behaviour makes it go wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tests.fakes import behaviour
+from tests.fakes.engine_args import (
+    Refused,
+    is_server,
+    model_name,
+    parse,
+    stored_args,
+    with_stored,
+)
+
+if TYPE_CHECKING:  # imported where it serves: --version must be quick
+    from tests.fakes.behaviour import Behaviour, Crash
+    from tests.fakes.engine_http import Httpd, State
+
+
+def say(text: str) -> None:
+    """Write a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def own_zip(program: str) -> zipfile.ZipFile | None:
+    """Open the file this engine was started from, None when it runs as a plain module."""
+    return zipfile.ZipFile(program) if zipfile.is_zipfile(program) else None
+
+
+def serve(state: State) -> None:
+    """Load, listen and answer until a signal comes."""
+    arm(state.behaviour.get("crash"))
+    if state.modern:
+        handle(state.behaviour, "SIGINT", "SIGTERM")
+        httpd = listening(state)
+        load(state)
+    else:  # model, port, handler (server.cpp 0.9.3:3121,3138,3768); here no gap after the port
+        load(state)
+        handle(state.behaviour, "SIGINT")
+        httpd = listening(state)
+    announce(httpd)
+    while True:
+        time.sleep(3600)
+
+
+def listening(state: State) -> Httpd:
+    """Return a server that answers in a thread of its own."""
+    from tests.fakes.engine_http import bind
+
+    httpd = bind(state)
+    threading.Thread(target=httpd.serve_forever, args=(0.05,), daemon=True).start()
+    return httpd
+
+
+def load(state: State) -> None:
+    """Take the time that loading takes."""
+    while state.behaviour.get("silent"):
+        time.sleep(3600)
+    time.sleep(state.behaviour.get("load_seconds", 0))
+    state.ready.set()
+
+
+def announce(httpd: Httpd) -> None:
+    """Print the line that tells where the server is."""
+    host, port = httpd.server_address[:2]
+    url = f"http://{host!s}:{port}"
+    if httpd.state.modern:
+        say(f"main: server is listening on {url} - starting the main loop")
+        return
+    line = f"llama server listening at {url}"
+    print(json.dumps({"level": "INFO", "msg": "HTTP server listening", "port": port}), flush=True)
+    with contextlib.suppress(OSError):  # as the real one: in the working directory
+        Path("llama.log").write_text(line + "\n")
+    say(line)
+
+
+def ignore(mood: Behaviour) -> None:
+    """Set the fate of the two stop signals, whatever the parent process set it to."""
+    for name in ("SIGINT", "SIGTERM"):
+        deaf = mood.get("ignore_sigint" if name == "SIGINT" else "ignore_sigterm")
+        signal.signal(getattr(signal, name), signal.SIG_IGN if deaf else signal.SIG_DFL)
+
+
+def handle(mood: Behaviour, *names: str) -> None:
+    """Exit with 0 on these signals, but for those that are ignored."""
+
+    def leave(number: int, frame: object) -> None:
+        time.sleep(mood.get("stop_seconds", 0))
+        os._exit(0)
+
+    for number in (getattr(signal, name) for name in names):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
+
+
+def die(crash: Crash) -> NoReturn:
+    """End at once, as a crash does."""
+    if "text" in crash:
+        say(crash["text"])
+    if "signal" in crash:
+        end_by_signal(crash["signal"])
+    os._exit(crash.get("status", 1))
+
+
+def end_by_signal(number: int) -> NoReturn:
+    """Let a signal kill this process."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+    os._exit(1)
+
+
+def arm(crash: Crash | None) -> None:
+    """Let the crash happen at its time."""
+    if crash is None:
+        return
+    if not crash.get("after"):
+        die(crash)
+    timer = threading.Timer(crash["after"], die, [crash])
+    timer.daemon = True
+    timer.start()
+
+
+def split() -> None:
+    """Go on as a child; the parent waits for it and ends as it ends."""
+    if sys.platform == "win32":
+        raise Refused("this platform cannot fork")
+    child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+
+
+def tell_version(mood: Behaviour) -> int:
+    """Do what --version does."""
+    if "version_text" in mood:
+        say(mood["version_text"])
+    while mood.get("version_hang"):
+        time.sleep(3600)
+    status = mood.get("version_status", 0)
+    if status < 0:
+        end_by_signal(-status)
+    if status == 0:
+        print(f"llamafile v{mood['version']}", flush=True)
+    return status
+
+
+def note(mood: Behaviour, argv: list[str]) -> None:
+    """Write down this run for the test to read."""
+    if "record" in mood:
+        draft = Path(f"{mood['record']}.{os.getpid()}")
+        draft.write_text(json.dumps(argv))
+        draft.replace(mood["record"])  # a reader never sees half of it
+    if "history" in mood:
+        line = json.dumps({"argv": argv, "pid": os.getpid(), "cwd": str(Path.cwd())})
+        with Path(mood["history"]).open("a") as file:
+            file.write(line + "\n")
+
+
+def run(argv: list[str], mood: Behaviour, box: zipfile.ZipFile | None) -> int:
+    """Be a llamafile; raise Refused for what one would not accept."""
+    version = mood["version"]
+    words = with_stored(stored_args(box), argv)
+    flags = parse(words, version)
+    model = model_name(flags, version, box)
+    if not is_server(version, argv, words):
+        sys.stdin.read()  # the terminal chat: it ends with its input
+        return 0
+    if mood.get("fork"):
+        split()
+    from tests.fakes.engine_http import State
+
+    serve(State(flags, model, mood, threading.Event()))
+    return 0
+
+
+def main(program: str, argv: list[str]) -> int:
+    """Run the engine and return its exit status."""
+    box = own_zip(program)
+    mood = behaviour.load(box)
+    ignore(mood)
+    note(mood, argv)
+    if "--version" in argv:
+        return tell_version(mood)
+    try:
+        return run(argv, mood, box)
+    except Refused as refusal:
+        say(str(refusal))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[0], sys.argv[1:]))

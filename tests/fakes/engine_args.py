@@ -1,0 +1,127 @@
+"""The fake engine's command line, and the models it agrees to open. Standard library only."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+GPUS = ["auto", "disable", "d", "amd", "rocblas", "rocm", "hip"]
+GPUS += ["apple", "metal", "nvidia", "cublas"]
+
+ALIASES = {
+    "-c": "--ctx-size",
+    "-n": "--n-predict",
+    "-ngl": "--gpu-layers",
+    "--n-gpu-layers": "--gpu-layers",
+    "-t": "--threads",
+    "-m": "--model",
+}
+NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--threads"}
+TEXTS = {"--host", "--gpu", "--api-key", "--model", "--fancy-test-flag"}
+
+
+class Refused(Exception):
+    """The engine's own error: the text goes to stderr, the status is 1."""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return "0.8.6" as (0, 8, 6)."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def is_modern(version: str) -> bool:
+    """Say whether this version is built on upstream's llama-server."""
+    return numbers(version) >= (0, 10)
+
+
+def is_server(version: str, user: list[str], words: list[str]) -> bool:
+    """Say whether it serves. Source: main.cpp:159-180 (0.9.3), which skips `.args`"""
+    if numbers(version) < (0, 8, 14):
+        return True
+    return "--server" in (user if (0, 9) <= numbers(version) < (0, 10) else words)
+
+
+def with_stored(stored: list[str], user: list[str]) -> list[str]:
+    """Merge `.args` and the command line. Source: cosmopolitan tool/args/args.c"""
+    if "..." not in stored:
+        return [*stored, *user]
+    at = stored.index("...")
+    return [*stored[:at], *user, *stored[at + 1 :]]
+
+
+def parse(argv: list[str], version: str) -> dict[str, str]:
+    """Return flag -> value (the last wins) or raise Refused."""
+    switches = {"--server"} if is_modern(version) else {"--server", "--nobrowser"}
+    found: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        flag = ALIASES.get(word, word)
+        if flag in switches:
+            found[flag] = ""
+        elif flag in NUMBERS | TEXTS:
+            found[flag] = checked(word, flag, next(words, None), version)
+        else:
+            raise Refused(f"error: unknown argument: {word}")
+    return found
+
+
+def checked(word: str, flag: str, value: str | None, version: str) -> str:
+    """Return the value of a flag if it is one."""
+    names = {"auto", "all"} if flag == "--gpu-layers" and is_modern(version) else set()
+    number = value is not None and value.lstrip("-").isdigit()
+    if value is None or (flag in NUMBERS and not number and value not in names):
+        raise Refused(f"error: invalid parameter for argument: {word}")
+    gpus = [*GPUS, "vulkan", "vk"] if is_modern(version) else GPUS
+    if flag == "--gpu" and value.lower() not in gpus:
+        raise Refused(f"error: invalid --gpu flag value: {value}")
+    return value
+
+
+def stored_args(box: zipfile.ZipFile | None) -> list[str]:
+    """Return the lines of `.args`."""
+    if box is None or ".args" not in box.namelist():
+        return []
+    return box.read(".args").decode().splitlines()
+
+
+def open_model(name: str, box: zipfile.ZipFile | None) -> str:
+    """Return the model's file name or raise Refused. Source: llamafile.c:264-304 (0.9.3)"""
+    outer, at, inner = name.partition("@")  # at the first @, also of a directory
+    if at:
+        return stored_gguf(outer, inner)
+    if not Path(name).exists():
+        if box is None or name not in box.namelist():
+            raise unloadable(name, "No such file or directory")
+        return name
+    with Path(name).open("rb") as file:
+        magic = file.read(4)
+    return Path(name).name if magic == b"GGUF" else stored_gguf(name, None)
+
+
+def stored_gguf(outer: str, inner: str | None) -> str:
+    """Return the one GGUF member of a zip, which must be stored uncompressed."""
+    if not zipfile.is_zipfile(outer):
+        raise unloadable(outer, "not a gguf or zip file")
+    with zipfile.ZipFile(outer) as box:
+        members = [i for i in box.infolist() if i.filename.endswith(".gguf")]
+    if inner is not None:
+        members = [i for i in members if i.filename == inner]
+    if len(members) > 1:
+        raise unloadable(outer, "multiple .gguf files found")
+    if not members or members[0].compress_type != zipfile.ZIP_STORED:
+        raise unloadable(outer, "no stored .gguf file found")
+    return members[0].filename
+
+
+def unloadable(name: str, why: str) -> Refused:
+    """Return the error for a model that cannot be loaded."""
+    return Refused(
+        f"{name}: error: {why}\nllama_load_model_from_file: failed to load model\nerror: unable to load model"
+    )
+
+
+def model_name(flags: dict[str, str], version: str, box: zipfile.ZipFile | None) -> str:
+    """Return the name of the model to serve."""
+    if "--model" not in flags and is_modern(version):
+        raise Refused("error: missing required -m MODEL.gguf")
+    return open_model(flags.get("--model", "models/7B/ggml-model-f16.gguf"), box)
