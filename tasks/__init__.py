@@ -1,0 +1,1 @@
+"""The recipe: task creators (one file per verb), over `effects`, over `core`."""
