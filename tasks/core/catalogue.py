@@ -1,0 +1,233 @@
+"""The catalogue's types, and looking things up in it.
+
+Must stay cheap to import (a warm run does): no yaml, no pydantic. `schema` reads and validates the
+file with these same types; `Rule` carries what a type cannot say (pattern, range, meaning), is read by
+pydantic through its annotation protocol, and so reaches models.schema.json as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from tasks.core.errors import UsageError, did_you_mean
+
+ENGINES = ("self", "llamafile", "embedded")
+GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
+
+
+class Rule(NamedTuple):
+    """A constraint and its meaning, beside a type: `Annotated[str, Rule(...)]`."""
+
+    about: str  # the key's meaning, for editors
+    expected: str = ""  # what a value must be, for the error message
+    test: Callable[[Any], bool] | None = None
+    schema: Mapping[str, Any] = {}  # JSON Schema keywords that say the same as `test`
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Hook of pydantic's annotation protocol: the type's own check, then `test`."""
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(value: Any) -> Any:
+            if value is not None and self.test is not None and not self.test(value):
+                raise PydanticCustomError("rule", "{expected}", {"expected": self.expected})
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        """Hook of pydantic's annotation protocol: description and keywords."""
+        out = handler(schema)
+        branch = next((b for b in out.get("anyOf", ()) if b.get("type") != "null"), out)
+        branch.update(self.schema)
+        return {**out, "description": self.about}
+
+
+def _hex64(value: str) -> bool:
+    return len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _word(value: str) -> bool:
+    return bool(value) and value[0].isalnum() and all(c.isalnum() or c in "._-" for c in value)
+
+
+def _version(value: str) -> bool:
+    parts = value.split(".")
+    return 2 <= len(parts) <= 3 and all(p.isdigit() for p in parts)
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-'"
+Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _word, {"pattern": _NAME})]
+Title = Annotated[str, Rule("the model's full name, for people")]
+Url = Annotated[str, Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")]
+Mirrors = Annotated[tuple[str, ...], Rule("further URLs of the same bytes, tried in order after url")]
+Sha256 = Annotated[
+    str | None,
+    Rule(
+        "SHA-256 of the whole file, hexadecimal",
+        "64 lower-case hexadecimal digits",
+        _hex64,
+        {"pattern": "^[0-9a-f]{64}$"},
+    ),
+]
+Size = Annotated[
+    int | None,
+    Rule("exact size in bytes", "a whole number of bytes above 0", lambda v: v > 0, {"minimum": 1}),
+]
+Licence = Annotated[str, Rule("licence of the file (SPDX identifier where there is one)")]
+EngineName = Annotated[
+    str | None,
+    Rule(
+        "which program serves it; by default self for a .llamafile and llamafile for a .gguf",
+        "one of " + ", ".join(ENGINES),
+        lambda v: v in ENGINES,
+        {"enum": list(ENGINES)},
+    ),
+]
+EngineVersion = Annotated[
+    str | None,
+    Rule(
+        "version of llamafile, in quotes: flags depend on it",
+        'a version in quotes, such as "0.9.3"',
+        _version,
+        {"pattern": r"^\d+\.\d+(\.\d+)?$"},
+    ),
+]
+
+
+def _at_least(low: int, about: str) -> Rule:
+    return Rule(about, f"a whole number, {low} or more", lambda v: v >= low, {"minimum": low})
+
+
+# Dataclasses because pydantic and JSON Schema know them; bare ones, because the rest of what @dataclass
+# writes costs 0.5 ms a class in every run. Treat them as frozen.
+class Strict:
+    """Read by pydantic from the class: unknown keys are errors, and nothing is coerced."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
+
+
+@dataclass(eq=False, repr=False)
+class Settings(Strict):
+    """How a model is served; None means that this level does not say."""
+
+    host: Annotated[str | None, Rule("address to listen on")] = None
+    port: Annotated[
+        int | None,
+        Rule(
+            "TCP port, 0 picks a free one",
+            "a port: 0 to 65535",
+            lambda v: 0 <= v <= 65535,
+            {"minimum": 0, "maximum": 65535},
+        ),
+    ] = None
+    ctx_size: Annotated[int | None, _at_least(0, "context in tokens, 0: as trained")] = None
+    n_predict: Annotated[int | None, _at_least(-1, "tokens an answer may have, -1: no limit")] = None
+    ngl: Annotated[int | None, _at_least(-1, "layers put on the GPU, 9999: all")] = None
+    gpu: Annotated[
+        str | None,
+        Rule("kind of GPU", "one of " + ", ".join(GPUS), lambda v: v in GPUS, {"enum": list(GPUS)}),
+    ] = None
+    threads: Annotated[int | None, _at_least(1, "CPU threads")] = None
+    timeout: Annotated[int | None, _at_least(1, "seconds until it must be ready")] = None
+    args: Annotated[tuple[str, ...], Rule("further arguments for the engine, as they are")] = ()
+
+    def over(self, below: Settings) -> Settings:
+        """These settings where they say something, `below` elsewhere; args add up."""
+        chosen: dict[str, Any] = {}
+        for field in fields(self):
+            mine = getattr(self, field.name)
+            chosen[field.name] = getattr(below, field.name) if mine is None else mine
+        return Settings(**{**chosen, "args": (*below.args, *self.args)})
+
+
+@dataclass(eq=False, repr=False)
+class Model(Strict):
+    """One entry of `models:`."""
+
+    title: Title
+    url: Url
+    license: Licence
+    aliases: Annotated[tuple[Name, ...], Rule("other names it answers to")] = ()
+    mirrors: Mirrors = ()
+    sha256: Sha256 = None
+    size: Size = None
+    params: Annotated[str | None, Rule("number of parameters, such as 7.24B")] = None
+    quant: Annotated[str | None, Rule("quantisation, such as Q5_K_M")] = None
+    ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
+    engine: EngineName = None
+    engine_version: EngineVersion = None
+    serve: Annotated[Settings, Rule("settings for this model")] = Settings()
+
+
+@dataclass(eq=False, repr=False)
+class Engine(Strict):
+    """One entry of `engines:`."""
+
+    title: Title
+    license: Licence
+    version: EngineVersion = None
+    url: Annotated[str | None, Rule("where its executable comes from")] = None
+    mirrors: Mirrors = ()
+    sha256: Sha256 = None
+    size: Size = None
+
+
+def _settings(plain: Mapping[str, Any]) -> Settings:
+    return Settings(**{**plain, "args": tuple(plain.get("args", ()))})
+
+
+class Catalogue:
+    """The validated catalogue; entries become objects when they are asked for.
+
+    Args:
+        plain: what `schema.compile_text` gives.
+        where: the file's path, for messages.
+    """
+
+    def __init__(self, plain: Mapping[str, Any], where: str) -> None:
+        self.where = where
+        self.default: str = plain["default"]
+        self._models: Mapping[str, Any] = plain["models"]
+        self._names: Mapping[str, str] = plain["names"]
+        self._engines: Mapping[str, Any] = plain["engines"]
+        self._files: Mapping[str, str] = plain["files"]
+        self.defaults = _settings(plain["defaults"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every model's name, in the file's order."""
+        return tuple(self._models)
+
+    def name(self, word: str) -> str:
+        """The name behind a name or alias, in any case.
+
+        Raises:
+            UsageError: there is none; the message has the nearest spellings.
+        """
+        found = self._names.get(word.lower())
+        if found is None:
+            raise UsageError(
+                f"there is no model {word!r} in {self.where}",
+                fix=did_you_mean(word, tuple(self._names)) or "`doit` shows the models there are",
+            )
+        return found
+
+    def model(self, word: str) -> Model:
+        """The entry behind a name or alias. Raises UsageError like `name`."""
+        plain = self._models[self.name(word)]
+        lists = {key: tuple(plain.get(key, ())) for key in ("aliases", "mirrors")}
+        return Model(**{**plain, **lists, "serve": _settings(plain.get("serve", {}))})
+
+    def engine(self, name: str) -> Engine:
+        """The entry of `engines:`. Raises UsageError where there is none."""
+        if name not in self._engines:
+            raise UsageError(f"{self.where} has no engine {name!r}", fix=f"add engines.{name} to it")
+        plain = self._engines[name]
+        return Engine(**{**plain, "mirrors": tuple(plain.get("mirrors", ()))})
+
+    def by_filename(self, filename: str) -> str | None:
+        """The model whose file is called that, if one is."""
+        return self._files.get(filename)

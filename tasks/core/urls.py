@@ -1,0 +1,50 @@
+"""URLs: whether one may be fetched at all, and what the file it names is called. Touches no network."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+MODEL_ENDINGS = (".llamafile", ".gguf")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_local(url: str) -> bool:
+    """A path, or file://: nothing goes over a network."""
+    return urlsplit(url).scheme in ("", "file")
+
+
+def host_of(url: str) -> str:
+    """The host, for messages; `this machine` for files."""
+    return "this machine" if is_local(url) else (urlsplit(url).hostname or "?")
+
+
+def filename_of(url: str) -> str:
+    """The path's last segment, without query and fragment, percent-decoded (R3)."""
+    name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    return name.rpartition("/")[2].rpartition("\\")[2]  # an encoded separator leads nowhere else
+
+
+def url_problem(url: str, *, pinned: bool) -> str:
+    """What is wrong with a URL, or nothing (R22, R29).
+
+    Args:
+        pinned: whether a digest is known, which is what makes plain http bearable.
+    """
+    if not url.strip() or any(c.isspace() or ord(c) < 32 for c in url):
+        return f"expected a URL, got {url!r}"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"{url} is not a URL: {error}"
+    if parts.scheme in ("", "file"):
+        return "" if parts.path else f"{url} names no file"
+    if parts.scheme not in ("https", "http"):
+        return f"{url}: expected https://, http://, file:// or a path, got {parts.scheme}:"
+    if not host:
+        return f"{url} names no host"
+    if "@" in parts.netloc:
+        return f"https://…@{host}: no user or password in a URL, it ends up in logs"
+    if parts.scheme == "http" and not pinned and host not in _LOOPBACK:
+        return f"{url}: plain http is only taken with a sha256, or from this machine"
+    return ""
