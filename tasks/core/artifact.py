@@ -1,0 +1,129 @@
+"""One file that must come here (the artifact), where it lies, and whether what lies there is it.
+
+Pure: paths are text, what was read from disk is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import Enum
+from os import PathLike
+from typing import Any, NamedTuple
+
+DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
+
+
+class Artifact(NamedTuple):
+    """One file: what it is called in messages, where its bytes come from, what they must be.
+
+    Args:
+        label: the model's or engine's name.
+        sources: URLs in the order they are tried.
+        sha256: hexadecimal digest; None where nothing pins it.
+        size: bytes; None where nobody says.
+        target: the final path.
+        owned: the file lies in our cache, so that wrong bytes may be replaced.
+    """
+
+    label: str
+    sources: tuple[str, ...]
+    target: str
+    sha256: str | None = None
+    size: int | None = None
+    owned: bool = True
+
+    @property
+    def partial(self) -> str:
+        """Where bytes go until they are proven."""
+        return self.target + ".partial"
+
+    @property
+    def journal(self) -> str:
+        """What is known of the partial: which bytes are there."""
+        return self.target + ".partial.json"
+
+
+class Stamp(NamedTuple):
+    """What was proven about a target, and how the file looked then.
+
+    Args:
+        size: bytes.
+        mtime_ns: modification time in ns.
+        sha256: digest of these bytes; None for a file of the user's that nothing pins.
+        source: where they came from.
+        engines: engine → version that was proven to work with it.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str | None
+    source: str
+    engines: Mapping[str, str]
+
+    def with_engine(self, engine: str, version: str) -> Stamp:
+        """The same, with one more engine proven."""
+        return self._replace(engines={**self.engines, engine: version})
+
+
+class State(Enum):
+    """What lies at a target."""
+
+    MISSING = "missing"
+    FRESH = "fresh"  # it is what was proven
+    MOVED = "moved"  # it is there, and its bytes have to be read again
+
+
+def judge_target(artifact: Artifact, stat: tuple[int, int] | None, stamp: Stamp | None) -> State:
+    """Say what lies at the target.
+
+    Args:
+        stat: (size, mtime_ns) of the file, None where there is none.
+    """
+    if stat is None:
+        return State.MISSING
+    if stamp is not None and stat == (stamp.size, stamp.mtime_ns):
+        known = artifact.sha256 in (None, stamp.sha256)
+        return State.FRESH if known else State.MOVED
+    return State.MOVED if artifact.sha256 or artifact.owned else State.FRESH
+
+
+def parse_stamp(data: Any) -> Stamp | None:
+    """A stamp from its JSON; None for anything that is not one (then the file is read again)."""
+    try:
+        engines = {str(k): str(v) for k, v in dict(data.get("engines", {})).items()}
+        sha256 = data["sha256"]
+        return Stamp(
+            int(data["size"]),
+            int(data["mtime_ns"]),
+            None if sha256 is None else str(sha256),
+            str(data.get("source", "")),
+            engines,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def model_dir(cache: str | PathLike[str], sha256: str | None, url: str) -> str:
+    """The directory of one model's file: named by its digest, else by its URL's."""
+    key = sha256 or hashlib.sha256(url.encode()).hexdigest()
+    prefix = "" if sha256 else "url-"
+    return f"{cache}/models/{prefix}{key[:DIGEST_CHARS]}"
+
+
+def stamp_path(cache: str, artifact: Artifact) -> str:
+    """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
+    if artifact.owned:
+        return artifact.target + ".stamp.json"
+    key = hashlib.sha256(artifact.target.encode()).hexdigest()[:DIGEST_CHARS]
+    return f"{cache}/stamps/{key}.json"
+
+
+def engine_filename(version: str, platform: str) -> str:
+    """llamafile's executable in the cache; Windows runs only what ends in .exe."""
+    return f"llamafile-{version}" + (".exe" if platform == "win32" else "")
+
+
+def is_gguf(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a GGUF of a version in use."""
+    return head[:4] == b"GGUF" and int.from_bytes(head[4:8], "little") in (2, 3)

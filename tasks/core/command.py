@@ -1,0 +1,108 @@
+"""The engine's command line, for every engine, platform and version; and reading its version. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tasks.core.catalogue import Settings
+from tasks.core.errors import ServerError
+
+Version = tuple[int, ...]
+
+# Source: llamafile 0.10.0 dropped the flag, an unknown flag ends it (mozilla-ai/llamafile#955)
+NOBROWSER_GONE: Version = (0, 10)
+VULKAN_SINCE: Version = (0, 10)
+
+
+class Launch(NamedTuple):
+    """What starts an engine.
+
+    Args:
+        engine: self, llamafile or embedded.
+        platform: as sys.platform says it.
+        model: absolute path of the model.
+        exe: absolute path of llamafile's executable, for the engine `llamafile`.
+        python: absolute path of this interpreter, for the engine `embedded`.
+    """
+
+    engine: str
+    platform: str
+    model: str
+    exe: str = ""
+    python: str = ""
+
+    def program(self) -> list[str]:
+        """The words that start it, without arguments.
+
+        An APE is refused by execve (ENOEXEC) until a shell reads it, and /bin/sh execs in place, so that
+        the pid is the engine's (mozilla-ai/llamafile#7, Significant-Gravitas/AutoGPT#7637).
+        """
+        if self.engine == "embedded":
+            return [self.python, "-m", "tasks.embedded"]
+        file = self.model if self.engine == "self" else self.exe
+        return [file] if self.platform == "win32" else ["/bin/sh", file]
+
+    def version_command(self) -> list[str]:
+        """Ask for the version: proves that it runs here (R8)."""
+        return [*self.program(), "--version"]
+
+
+def parse_version(text: str) -> str:
+    """The version in what `--version` printed, or nothing."""
+    found = re.search(r"\bv(\d+(?:\.\d+)+)", text)
+    return found.group(1) if found else ""
+
+
+def version_tuple(version: str | None) -> Version | None:
+    """`0.8.6` as numbers; None where it is not known."""
+    return tuple(int(p) for p in re.findall(r"\d+", version)) if version else None
+
+
+def serve_command(
+    launch: Launch, settings: Settings, *, version: str | None, extra: Sequence[str] = ()
+) -> list[str]:
+    """The command line that serves a model (R10, R11).
+
+    Args:
+        settings: all levels merged; the port is the real one.
+        version: the engine's own, None where it is not known.
+        extra: arguments handed through as they are, last, so that they win.
+
+    Raises:
+        ServerError: a setting this engine cannot have.
+    """
+    known = None if launch.engine == "embedded" else version_tuple(version)
+    _check(launch, settings, version, known)
+    words = [*launch.program(), "--server"]
+    if known is not None and known < NOBROWSER_GONE:
+        words.append("--nobrowser")
+    if launch.engine != "self":
+        words += ["-m", launch.model]
+    for flag, value in (
+        ("--host", settings.host),
+        ("--port", settings.port),
+        ("--ctx-size", settings.ctx_size),
+        ("--n-predict", settings.n_predict),
+        ("-ngl", settings.ngl),
+        ("--gpu", settings.gpu),
+        ("--threads", settings.threads),
+    ):
+        if value is not None:
+            words += [flag, str(value)]
+    return [*words, *settings.args, *extra]
+
+
+def _check(launch: Launch, settings: Settings, version: str | None, known: Version | None) -> None:
+    if settings.gpu == "vulkan" and known is not None and known < VULKAN_SINCE:
+        raise ServerError(
+            f"llamafile {version} knows no --gpu vulkan, which came with 0.10",
+            fix="--gpu auto, or --engine llamafile for the newer program of models.yaml",
+        )
+    if launch.engine == "llamafile" and "@" in launch.model:
+        # Source: llamafile.c splits the path of -m at its first @ to name a file inside a zip
+        raise ServerError(
+            f"llamafile cannot open {launch.model}: it reads a path with @ only up to that sign",
+            fix="move it to a path without @ (LLAMAFILE_CACHE says where the cache is)",
+        )

@@ -1,0 +1,330 @@
+"""From what was asked to what has to be done: one Job per model that the command line can reach.
+
+Pure: platform, directories and the catalogue are arguments. Nothing is looked up on disk.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any, NamedTuple
+
+from tasks.core.artifact import Artifact, engine_filename, model_dir
+from tasks.core.catalogue import ENGINES, GPUS, Catalogue, Model, Settings
+from tasks.core.errors import UsageError, did_you_mean
+from tasks.core.options import Ask, Request
+from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
+
+ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
+WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
+PORT_MAX = 65535
+
+# what holds where neither the command line nor models.yaml says anything
+BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
+
+
+class Place(NamedTuple):
+    """Where we are.
+
+    Args:
+        platform: as sys.platform says it.
+        cache: absolute directory of everything downloaded.
+        root: absolute directory of models.yaml.
+        cwd: absolute directory the user typed the command in.
+    """
+
+    platform: str
+    cache: str
+    root: str
+    cwd: str
+
+    def absolute(self, path: str, base: str) -> str:
+        """`path` seen from `base`, normalised."""
+        flavour: Any = ntpath if self.platform == "win32" else posixpath
+        return str(flavour.normpath(flavour.join(base, path)))
+
+
+class Job(NamedTuple):
+    """One model with all that was decided about it.
+
+    Args:
+        name: its name in tasks.
+        engine: self, llamafile or embedded.
+        exe: llamafile's own executable, where the engine is `llamafile`.
+        settings: how to serve it, with every level merged.
+        extra: arguments for the engine, as they are.
+        question: what must be confirmed before a download (R4), or nothing.
+    """
+
+    name: str
+    model: Model
+    artifact: Artifact
+    engine: str
+    settings: Settings
+    exe: Artifact | None = None
+    extra: tuple[str, ...] = ()
+    question: str = ""
+
+
+class Jobs(NamedTuple):
+    """Everything the command line reaches.
+
+    Args:
+        by_name: job of each task name that follows a verb and a colon.
+        asked: (ask, names of its jobs) in the command line's order.
+        aliases: name as typed → name of the job, where they differ.
+    """
+
+    by_name: Mapping[str, Job]
+    asked: tuple[tuple[Ask, tuple[str, ...]], ...]
+    aliases: Mapping[str, str]
+
+    def of(self, verb: str) -> tuple[str, ...]:
+        """Names of the jobs that the tasks of one verb ask for without a colon."""
+        return tuple(n for ask, ns in self.asked if ask.verb == verb and not ask.model for n in ns)
+
+
+def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
+    """Resolve a command line.
+
+    Raises:
+        UsageError: a name, a value or a combination that cannot be meant.
+    """
+    by_name: dict[str, Job] = {}
+    asked: list[tuple[Ask, tuple[str, ...]]] = []
+    aliases: dict[str, str] = {}
+    for ask in request.asks or _looked_at(request, catalogue):
+        names: list[str] = []
+        for word in _words(ask, catalogue):
+            job = _job(ask, word, catalogue, place)
+            _same_or_error(by_name.get(job.name), job)
+            by_name[job.name] = job
+            names.append(job.name)
+            if word and word != job.name and ask.model:
+                aliases[word] = job.name
+        asked.append((ask, tuple(names)))
+    return Jobs(by_name, tuple(asked), aliases)
+
+
+def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
+    """llamafile without a model, of the catalogue's version.
+
+    Raises:
+        UsageError: the catalogue does not say where it is.
+    """
+    engine = catalogue.engine("llamafile")
+    if not engine.url or not engine.version:
+        raise UsageError(
+            f"{catalogue.where}: engines.llamafile needs url and version", fix=f"edit {catalogue.where}"
+        )
+    name = engine_filename(engine.version, place.platform)
+    return Artifact(
+        f"llamafile {engine.version}",
+        _sources((engine.url, *engine.mirrors), place),
+        f"{place.cache}/engines/{name}",
+        engine.sha256,
+        engine.size,
+    )
+
+
+def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
+    """The job of one entry, with nothing from the command line."""
+    return _job(Ask("serve", name, {}), name, catalogue, place)
+
+
+def _looked_at(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
+    """doit's own commands look at tasks: at those that are named, and `list --all` at every one."""
+    words = [w.partition(":")[2] for w in request.words if ":" in w]
+    if "--all" in request.words and not words:
+        words = list(catalogue.names)
+    return [Ask("", word, {}) for word in words]
+
+
+def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
+    """The models one task means; an empty word is the default, or a file of the user's."""
+    if ask.verb in ("exe", "catalogue"):
+        return ()
+    words = ask.models or ("",)
+    if any("*" in word for word in words):
+        return tuple(n for n in catalogue.names if any(fnmatch(n, word) for word in words))
+    return words
+
+
+def _same_or_error(known: Job | None, job: Job) -> None:
+    if known is not None and (known.artifact, known.engine) != (job.artifact, job.engine):
+        raise UsageError(f"{job.name} is asked for twice, from different files or with different engines")
+
+
+def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
+    options = ask.options
+    path, url = options.get("llamafile"), options.get("llamafile_url")
+    sha256 = _digest(options.get("sha256"))
+    if path is not None and word:
+        raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
+    if url is not None and (problem := url_problem(url, pinned=True)):
+        raise UsageError(f"--llamafile-url: {problem}")
+    if path is not None:
+        name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
+    elif url is not None:
+        name, model, artifact, question = _from_url(word, url, sha256, catalogue, place)
+    elif sha256 is not None:
+        raise UsageError("--sha256 belongs to --llamafile or --llamafile-url")
+    else:
+        name = catalogue.name(word or catalogue.default)
+        model, question = catalogue.model(name), ""
+        artifact = _artifact(name, model, place)
+    engine = _engine(options.get("engine"), model, artifact, place)
+    exe = llamafile_exe(catalogue, place) if engine == "llamafile" else None
+    settings = _settings(options).over(model.serve).over(catalogue.defaults).over(BUILT_IN)
+    return Job(name, model, artifact, engine, settings, exe, ask.extra, question)
+
+
+def _artifact(name: str, model: Model, place: Place) -> Artifact:
+    folder = model_dir(place.cache, model.sha256, model.url)
+    sources = _sources((model.url, *model.mirrors), place)
+    return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
+
+
+def _sources(urls: Iterable[str], place: Place) -> tuple[str, ...]:
+    """URLs as they are, paths made absolute from models.yaml's directory."""
+    return tuple(
+        place.absolute(u, place.root) if is_local(u) and not u.startswith("file:") else u for u in urls
+    )
+
+
+_Found = tuple[str, Model, Artifact, str]
+
+
+def _own_file(path: str, url: str | None, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
+    """`--llamafile PATH`: served where it lies, downloaded there only if it is missing (R2, R6)."""
+    target = place.absolute(path, place.cwd)
+    name = re.split(r"[\\/]", target)[-1]
+    known = catalogue.by_filename(name)
+    question = _question(known, url, catalogue) if known and url else ""
+    sources = () if url is None else (_checked(url, sha256),)
+    artifact = Artifact(_task_name(name), sources, target, sha256, None, owned=False)
+    return artifact.label, Model(name, url or "", "unknown"), artifact, question
+
+
+def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
+    """`--llamafile-url URL`: another source of a catalogued model, or a file of its own (R3, R4)."""
+    filename = filename_of(url)
+    name = catalogue.name(word) if word else catalogue.by_filename(filename)
+    if name is None:
+        if not filename.endswith(MODEL_ENDINGS):
+            raise UsageError(
+                f"the last part of {url} is {filename!r}, which ends in none of {', '.join(MODEL_ENDINGS)}",
+                fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
+            )
+        target = f"{model_dir(place.cache, sha256, url)}/{filename}"
+        name = _task_name(filename)
+        artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
+        return name, Model(filename, url, "unknown"), artifact, ""
+    model = catalogue.model(name)
+    question = _question(name, url, catalogue)
+    if sha256 not in (None, model.sha256):
+        model = replace(model, sha256=sha256, size=None)
+    artifact = _artifact(name, model, place)
+    if question:
+        artifact = artifact._replace(sources=(_checked(url, model.sha256),))
+    return name, model, artifact, question
+
+
+def _question(name: str, url: str, catalogue: Catalogue) -> str:
+    model = catalogue.model(name)
+    if url in (model.url, *model.mirrors):
+        return ""
+    return f"{name} comes from\n  {model.url}\nand you ask for\n  {url}\nDownload it from there?"
+
+
+def _checked(url: str, sha256: str | None) -> str:
+    problem = url_problem(url, pinned=sha256 is not None)
+    if problem:
+        raise UsageError(f"--llamafile-url: {problem}", fix="add --sha256 HEX" if "sha256" in problem else "")
+    return url
+
+
+def _task_name(filename: str) -> str:
+    """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
+    stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
+
+
+def _digest(text: str | None) -> str | None:
+    if text is None:
+        return None
+    plain = text.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch("[0-9a-f]{64}", plain):
+        raise UsageError(f"--sha256: expected 64 hexadecimal digits, got {text!r}")
+    return plain
+
+
+def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -> str:
+    """Which program serves it: what was asked, the entry's, or what fits the file and the platform."""
+    if asked is not None and asked not in ENGINES:
+        hint = did_you_mean(asked, ENGINES) or f"the engines are {', '.join(ENGINES)}"
+        raise UsageError(f"--engine: there is no engine {asked!r}", fix=hint)
+    gguf = artifact.target.endswith(".gguf")
+    windows = place.platform == "win32"
+    engine = asked or model.engine or ("llamafile" if gguf or windows else "self")
+    if engine == "self" and gguf:
+        raise UsageError(f"{artifact.label} is a .gguf, which is no program", fix="--engine llamafile")
+    if engine == "embedded" and artifact.target.endswith(".llamafile"):
+        raise UsageError(
+            f"{artifact.label} is a .llamafile, and the embedded engine reads .gguf files",
+            fix="leave --engine away",
+        )
+    if engine == "self" and windows:
+        if asked is None:
+            return "llamafile"
+        big = (artifact.size or 0) > WINDOWS_EXE_LIMIT
+        why = "over 4 GiB, more than Windows starts" if big else "not an .exe, so Windows cannot start it"
+        raise UsageError(f"{artifact.label} is {why}", fix="--engine llamafile")
+    return engine
+
+
+def _number(options: Mapping[str, Any], key: str, low: int, high: int | None = None) -> int | None:
+    text = options.get(key)
+    if text is None:
+        return None
+    flag = "--" + key.replace("_", "-")
+    wanted = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
+    if not re.fullmatch(r"-?\d{1,9}", text) or int(text) < low or (high is not None and int(text) > high):
+        raise UsageError(f"{flag}: expected {wanted}, got {text!r}")
+    return int(text)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    """The command line's settings (R10, R17, R23)."""
+    ngl = _number(options, "ngl", -1)
+    if options.get("force_gpu"):
+        if ngl is not None:
+            raise UsageError("--force-gpu and --ngl both say how many layers", fix="leave one of them away")
+        ngl = ALL_LAYERS
+    gpu = options.get("gpu")
+    if gpu is not None and gpu.lower() not in GPUS:
+        hint = did_you_mean(gpu, GPUS) or f"expected one of {', '.join(GPUS)}"
+        raise UsageError(f"--gpu: there is no kind {gpu!r}", fix=hint)
+    return Settings(
+        host=_host(options.get("host")),
+        port=_number(options, "port", 0, PORT_MAX),
+        ctx_size=_number(options, "ctx_size", 0),
+        n_predict=_number(options, "n_predict", -1),
+        ngl=ngl,
+        gpu=gpu.lower() if gpu else None,
+        threads=_number(options, "threads", 1),
+        timeout=_number(options, "timeout", 1),
+    )
+
+
+def _host(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9.:_%-]{1,253}", text):
+        raise UsageError(
+            f"--host: expected a host name or an address such as 127.0.0.1, got {text!r}",
+            fix="the port goes into --port, and there is no http:// in front" if "/" in text else "",
+        )
+    return text

@@ -1,0 +1,155 @@
+"""A server's life as decisions: is it ready, how is it stopped, what does its failure mean. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from tasks.core.errors import ServerError
+
+# The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
+INTERRUPT_S = 5.0
+TERMINATE_S = 5.0
+KILL_S = 5.0
+
+POLL_S = 0.05  # between two looks at a starting server
+VERSION_S = 120.0  # `--version` of a first run unpacks a loader, and a virus scanner reads the whole file
+TAIL_LINES = 15  # of the engine's output, shown when it fails
+
+
+class Readiness(Enum):
+    """What a look at a starting server says."""
+
+    WAIT = "wait"
+    READY = "ready"
+    DIED = "died"
+    LATE = "late"
+    STRANGER = "stranger"
+
+
+class Look(NamedTuple):
+    """One look at a starting server.
+
+    Args:
+        exited: exit status, negative for a signal; None while it lives.
+        health: status of GET /health; None where nothing answered.
+        ours: whether the port belongs to our process; None where the system does not tell.
+        elapsed_s: since the start.
+    """
+
+    exited: int | None
+    health: int | None
+    ours: bool | None
+    elapsed_s: float
+
+
+def judge_start(look: Look, timeout_s: float) -> Readiness:
+    """The race of three: the endpoint says yes, the process is gone, the deadline has passed.
+
+    A dead child is never waited for (llama-swap#100), and a 200 from another process is not ours
+    (mozilla-ai/llamafile#54: old versions hop to the next port without a word).
+    """
+    if look.exited is not None:
+        return Readiness.DIED
+    if look.health == 200 and look.ours is False:
+        return Readiness.STRANGER
+    if look.health == 200:
+        return Readiness.READY
+    return Readiness.LATE if look.elapsed_s >= timeout_s else Readiness.WAIT
+
+
+class Ending(NamedTuple):
+    """How a program ended: what explains it to its user.
+
+    Args:
+        status: exit status, negative for a signal; None where it was still running.
+        output: the last lines it printed.
+    """
+
+    command: Sequence[str]
+    status: int | None
+    output: str
+    log: str = ""
+
+    def shown_command(self) -> str:
+        """The command as a POSIX shell takes it."""
+        return shlex.join(self.command)
+
+
+class _Remedy(NamedTuple):
+    """A known failure. Numbers are issues of mozilla-ai/llamafile."""
+
+    text: str
+    pattern: str = ""  # in the output, any case
+    status: int | None = None  # exit status; None: any
+    platform: str = ""  # empty: any
+
+
+_SHORT_OF_MEMORY = "memory is short: a smaller --ctx-size or a smaller model (`doit` shows what each needs)"
+_BROKEN_FILE = "the file is truncated or its disk failed: delete it and run this again"
+
+# the first that fits holds
+_REMEDIES = (
+    _Remedy("this version of the engine has no such option: leave it away", r"unknown argument: \S+"),
+    _Remedy(
+        "another program has the port: --port 0 takes a free one", r"couldn't bind|address already in use"
+    ),
+    _Remedy(
+        "this CPU lacks AVX, which llamafile needs", r"requires? (the )?AVX|AVX.* not (available|supported)"
+    ),
+    _Remedy(  # 15, 106, 108, and what a noexec mount says
+        "a noexec file system (set LLAMAFILE_CACHE to another disk), or macOS blocks it (Privacy & Security)",
+        "prog mmap failed",
+    ),
+    _Remedy("xcode-select --install", "xcode-select", platform="darwin"),
+    _Remedy(_BROKEN_FILE, "unexpected end of file"),
+    _Remedy("binfmt_misc sends it to another loader: start it through /bin/sh (47, 513)", "run-detectors"),
+    _Remedy("sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (100)", "WIN32 inside WSL"),
+    _Remedy("it holds several models, and -m takes files with one", r"multiple \.gguf files"),
+    _Remedy("the GPU or its driver is missing: --gpu auto, or --gpu disable", r"--gpu \S+ was explicitly"),
+    _Remedy(_SHORT_OF_MEMORY, "out of memory|failed to allocate|bad_alloc|cannot allocate"),
+    _Remedy("pip install '.[embedded]'", "optional package"),
+    _Remedy(
+        "this engine does not read the file: `doit verify` checks it, --engine llamafile may be newer",
+        "failed to load model|error loading model",
+    ),
+    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=-9),
+    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=137),
+    _Remedy("this CPU lacks an instruction the engine needs (AVX?)", status=-4),
+    _Remedy("the engine crashed; --gpu disable tells whether the GPU is the cause (988)", status=-11),
+    _Remedy(_BROKEN_FILE, status=-7),
+    _Remedy("it may not be run: is the cache or TMPDIR on a noexec file system?", status=126),
+)
+
+
+def remedy(ending: Ending, platform: str) -> str:
+    """What most likely mends it, or nothing."""
+    for known in _REMEDIES:
+        fits = known.platform in ("", platform) and known.status in (None, ending.status)
+        if fits and re.search(known.pattern, ending.output, re.IGNORECASE):
+            return known.text
+    return ""
+
+
+def status_text(status: int | None) -> str:
+    """`exit status 1`, `signal 9 (SIGKILL)`."""
+    if status is None:
+        return "still running"
+    if status >= 0:
+        return f"exit status {status}"
+    names = {2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+    return f"signal {-status}" + (f" ({names[-status]})" if -status in names else "")
+
+
+def failure(what: str, ending: Ending, platform: str) -> ServerError:
+    """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
+    facts = [
+        ("command", ending.shown_command()),
+        ("ended", status_text(ending.status) if ending.status is not None else ""),
+        ("output", ending.output or "(it printed nothing)"),
+        ("log", ending.log),
+    ]
+    return ServerError(what, facts, fix=remedy(ending, platform))

@@ -1,0 +1,189 @@
+"""What may stand behind a verb on the command line, and reading it.
+
+The tables are doit's own option dictionaries (doit parses and documents them); they are read here a
+second time while tasks are loaded, because the command line shapes the graph (`--model`, `--engine`)
+also for sub-tasks, which doit's @task_params does not reach. Pure.
+"""
+
+from __future__ import annotations
+
+import getopt
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tasks.core.errors import UsageError, did_you_mean
+
+Option = dict[str, Any]
+
+# doit's own commands: they look at tasks instead of running them
+DOIT_COMMANDS = frozenset(
+    ["clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "strace", "tabcompletion"]
+)
+
+
+def _option(long: str, metavar: str, about: str, kind: type = str) -> Option:
+    default: Any = {list: [], bool: False}.get(kind)
+    name = long.replace("-", "_")
+    option = {"name": name, "long": long, "type": kind, "default": default, "help": about}
+    return option if kind is bool else {**option, "metavar": metavar}
+
+
+_MODEL = _option("model", "NAME", "the model, by name or alias [default: the catalogue's]")
+_MODELS = _option("model", "NAME", "a model; may be given several times", list)
+_SOURCE = [
+    _option("llamafile", "PATH", "a .llamafile or .gguf of your own, instead of a catalogued model"),
+    _option("llamafile-url", "URL", "where to get it, if it is not there yet"),
+    {
+        **_option("llamafile_url", "URL", "the same, spelled as in older scripts"),
+        "name": "llamafile_url_old",
+    },
+    _option("sha256", "HEX", "the digest that file must have"),
+    _option("yes", "", "answer yes where a question would be asked", bool),
+]
+_SERVE = [
+    _option("host", "ADDR", "address to listen on"),
+    _option("port", "N", "TCP port; 0 picks a free one"),
+    _option("force-gpu", "", "put all layers on the GPU (-ngl 9999)", bool),
+    _option("gpu", "KIND", "auto, disable, amd, apple, nvidia or vulkan"),
+    _option("ngl", "N", "layers to put on the GPU"),
+    _option("ctx-size", "N", "context in tokens; 0: as the model was trained"),
+    _option("n-predict", "N", "tokens an answer may have; -1: no limit"),
+    _option("threads", "N", "CPU threads"),
+    _option("engine", "NAME", "self, llamafile or embedded"),
+    _option("timeout", "SECONDS", "time until it must be ready"),
+]
+
+
+class Verb(NamedTuple):
+    """One verb: what it is for (a line of `doit list`), its options, and those of `verb:MODEL`."""
+
+    about: str
+    options: list[Option]
+    one_options: list[Option]
+
+
+VERBS: Mapping[str, Verb] = {
+    "catalogue": Verb(
+        "show the models: name, size, licence, memory, what is here",
+        [_option("json", "", "as JSON, for programs", bool)],
+        [],
+    ),
+    "download": Verb(
+        "download a model, verified: the default one, or --model NAME", [_MODELS, *_SOURCE], _SOURCE
+    ),
+    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [], []),
+    "chmod": Verb("make a downloaded llamafile executable", [_MODELS], []),
+    "verify": Verb("prove that a model's program runs here (--version)", [_MODELS], []),
+    "serve": Verb(
+        "serve a model in the foreground: the default one, or --model NAME",
+        [_MODEL, *_SERVE, *_SOURCE],
+        [*_SERVE, *_SOURCE],
+    ),
+}
+
+# each verb of a model needs those before it
+CHAIN = ("download", "chmod", "verify", "serve")
+
+
+class Ask(NamedTuple):
+    """One task as the command line asks for it."""
+
+    verb: str
+    model: str | None  # from `verb:model`
+    options: Mapping[str, Any]
+    extra: tuple[str, ...] = ()  # what stood after `--`
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models named by this one task."""
+        named = self.options.get("model") or ()
+        return (self.model,) if self.model else (named,) if isinstance(named, str) else tuple(named)
+
+
+class Request(NamedTuple):
+    """The whole command line.
+
+    Args:
+        asks: the tasks to run, in order.
+        command: doit's command when it only looks at tasks (`list`, `info` …), else empty.
+        words: that command's arguments.
+    """
+
+    asks: tuple[Ask, ...] = ()
+    command: str = ""
+    words: tuple[str, ...] = ()
+
+    def reaches(self, verb: str) -> bool:
+        """Whether tasks of a verb of the chain have to exist: it is asked for, or something behind it."""
+        asked = {ask.verb for ask in self.asks}
+        return bool(self.command or asked & set(CHAIN[CHAIN.index(verb) :]))
+
+    @property
+    def listing(self) -> bool:
+        """`doit list` wants one line per model, not one per step of each."""
+        return self.command == "list" and not any(":" in word for word in self.words)
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Read a command line (without the program's name).
+
+    Raises:
+        UsageError: an option that does not exist, or a word where none is expected.
+    """
+    words = list(argv)
+    extra: tuple[str, ...] = ()
+    if "--" in words:
+        cut = words.index("--")
+        words, extra = words[:cut], tuple(words[cut + 1 :])
+    start = next((i for i, w in enumerate(words) if _verb(w) or w in DOIT_COMMANDS), len(words))
+    if start < len(words) and words[start] in DOIT_COMMANDS:
+        return Request(command=words[start], words=tuple(words[start + 1 :]))
+    asks: list[Ask] = []
+    rest = words[start:]
+    while rest and _verb(rest[0]):
+        if asks and asks[-1].verb == "serve":
+            raise UsageError(f"nothing follows `serve`, which runs until it is stopped: {rest[0]}")
+        ask, rest = _one(rest[0], rest[1:])
+        asks.append(ask)
+    if rest and asks:
+        raise UsageError(f"{rest[0]!r} is not a task", fix=_word_fix(asks[-1].verb, rest[0]))
+    if extra:
+        if not asks or asks[-1].verb != "serve":
+            raise UsageError("`--` hands arguments to the engine", fix="doit serve … -- ARGUMENTS")
+        asks[-1] = Ask(asks[-1].verb, asks[-1].model, asks[-1].options, extra)
+    return Request(tuple(asks))
+
+
+def _verb(word: str) -> str:
+    verb = word.partition(":")[0]
+    return verb if verb in VERBS else ""
+
+
+def _word_fix(verb: str, word: str) -> str:
+    near = did_you_mean(word, tuple(VERBS))
+    return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
+
+
+def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
+    verb, colon, model = word.partition(":")
+    table = VERBS[verb].one_options if colon else VERBS[verb].options
+    longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
+    try:
+        pairs, rest = getopt.getopt(rest, "", longs)
+    except getopt.GetoptError as error:
+        raise UsageError(f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table)) from None
+    by_long = {"--" + o["long"]: o for o in table}
+    options: dict[str, Any] = {}
+    for flag, value in pairs:
+        option = by_long[flag]
+        name = "llamafile_url" if option["name"] == "llamafile_url_old" else option["name"]
+        if option["type"] is list:
+            options.setdefault(name, []).append(value)
+        else:
+            options[name] = True if option["type"] is bool else value
+    return Ask(verb, model if colon else None, options), rest
+
+
+def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
+    near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
+    return near or f"`doit help {word.partition(':')[0]}` lists the options; engine arguments go after `--`"

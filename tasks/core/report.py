@@ -1,0 +1,76 @@
+"""What people read: sizes, durations, rates, and the text around a running server. Pure."""
+
+from __future__ import annotations
+
+from tasks.core.catalogue import Model
+
+
+def size(count: float | None) -> str:
+    """Bytes as people say them, in powers of ten as shops and `ls --si` do: `5.16 GB`."""
+    if count is None:
+        return "?"
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= step * 0.9995:
+            value = count / step
+            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
+    return f"{int(count)} B"
+
+
+def seconds(value: float) -> str:
+    """A duration: `40 ms`, `2.5 s`, `63 s`, `12 min 5 s`."""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 120:
+        return f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def rate(count: float, elapsed: float) -> str:
+    """Bytes a second: `82.0 MB/s`."""
+    return f"{size(count / elapsed)}/s" if elapsed > 0 else "-"
+
+
+def percent(done: int, total: int | None) -> str:
+    """`43 %`; nothing where the total is unknown. Never says 100 before the last byte."""
+    return f"{done * 100 // total} %" if total else ""
+
+
+def progress(done: int, total: int | None, elapsed: float, gained: int) -> str:
+    """A download in one line (R7): percent, done/total, rate, time left.
+
+    Args:
+        gained: bytes that came in `elapsed` seconds; without what was there before.
+    """
+    parts = [percent(done, total), f"{size(done)} of {size(total)}" if total else size(done)]
+    parts.append(rate(gained, elapsed))
+    if total and gained and elapsed > 0:
+        parts.append(f"{seconds((total - done) * elapsed / gained)} left")
+    return ", ".join(p for p in parts if p)
+
+
+def base_url(host: str, port: int) -> str:
+    """Where a client on this machine reaches the server."""
+    reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
+
+
+def ready(name: str, model: Model, url: str, elapsed: float, log: str) -> str:
+    """What is said when the server is ready: where, what, how to call it and how to stop it."""
+    return (
+        f"{name} is ready at {url} after {seconds(elapsed)}\n"
+        f"  model    {model.title}, licence {model.license}\n"
+        f"  try it   curl {url}/v1/chat/completions -H 'Content-Type: application/json'"
+        f""" -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'\n"""
+        f"  clients  OPENAI_BASE_URL={url}/v1  OPENAI_API_KEY=none\n"
+        f"  log      {log}\n"
+        f"  stop     Ctrl-C"
+    )
+
+
+def task_line(model: Model) -> str:
+    """One line of `doit list --all`."""
+    return f"{model.title}, {size(model.size)}" if model.size else model.title
