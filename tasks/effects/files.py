@@ -1,0 +1,115 @@
+"""The disk: stamps, digests, modes, and writing a small file so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.core.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_path
+
+BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
+
+_CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This directory is a cache (https://bford.info/cachedir/): backups may leave it out.\n"
+)
+_README = (
+    "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
+    "`doit` in the recipe's folder shows what is here. Delete a folder of models/ to free its space.\n"
+)
+
+
+def cache_root(env: Mapping[str, str], cwd: str) -> str:
+    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute."""
+    if env.get("LLAMAFILE_CACHE"):
+        return os.path.normpath(os.path.join(cwd, os.path.expanduser(env["LLAMAFILE_CACHE"])))
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("llamafile-recipe", appauthor=False)
+
+
+def make_cache(root: str) -> None:
+    """Create the cache with the tag that keeps it out of backups."""
+    folder = Path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
+        if not (folder / name).exists():
+            write_atomic(folder / name, text)
+
+
+def write_atomic(path: str | Path, text: str) -> None:
+    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON in a file; None where there is no such file or no JSON in it."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def fsync_dir(path: str | Path) -> None:
+    """Make a rename in a directory last; Windows has no such call and needs none."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file; `seen` is told how many bytes were read so far."""
+    digest, done = hashlib.sha256(), 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            done += len(block)
+            seen(done)
+    return digest.hexdigest()
+
+
+def stat(path: str) -> tuple[int, int] | None:
+    """(size in bytes, mtime in ns) of a regular file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if os.path.isfile(path) else None
+
+
+def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
+    """What was proven about the artifact's target, if anything was."""
+    return parse_stamp(read_json(stamp_path(cache, artifact)))
+
+
+def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
+    """Keep what was proven."""
+    data = stamp._asdict()
+    write_atomic(stamp_path(cache, artifact), json.dumps(data, indent=1) + "\n")
+
+
+def state(cache: str, artifact: Artifact) -> State:
+    """What lies at the target, by a stat call and a small file."""
+    return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def is_executable(path: str) -> bool:
+    """Whether everybody may run the file (mode 0755 or more)."""
+    try:
+        return os.stat(path).st_mode & 0o555 == 0o555
+    except OSError:
+        return False

@@ -1,0 +1,209 @@
+"""Processes: one short run, and one engine with everything it starts. What to do is decided elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tasks.core.lifecycle import (
+    INTERRUPT_S,
+    KILL_S,
+    TAIL_LINES,
+    TERMINATE_S,
+    VERSION_S,
+    Ending,
+)  # fmt: skip
+
+_POLL_S = 0.02
+_TAIL_BYTES = 16 * 1024
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
+    """Run a program to its end and keep what it prints; past the time limit its whole group is ended."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=dict(env), cwd=cwd, **_own_group(),
+    ) as child:  # fmt: skip
+        try:
+            output, _ = child.communicate(timeout=timeout_s)
+            status: int | None = child.returncode
+        except subprocess.TimeoutExpired:
+            _signal_group(child, kill=True)
+            output, status = child.communicate()[0], None
+        except BaseException:
+            _signal_group(child, kill=True)
+            raise
+    return Ending(list(command), status, last_lines(output))
+
+
+def last_lines(output: bytes) -> str:
+    """The end of what a program printed, fit to be shown."""
+    text = output[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n")
+    clean = "".join(c for c in text if c == "\n" or c == "\t" or c.isprintable())
+    return "\n".join([line for line in clean.splitlines() if line.strip()][-TAIL_LINES:])
+
+
+class Child:
+    """A running engine: a process group of its own, its output in a log file.
+
+    Args:
+        log: path of the log; written anew, readable by its owner only.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, log: str) -> None:
+        self.command, self.log = list(command), log
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            self._popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle,
+                env=dict(env), cwd=cwd, **_own_group(),
+            )  # fmt: skip
+        finally:
+            os.close(handle)
+        self.pid = self._popen.pid
+
+    def exited(self) -> int | None:
+        """Exit status, negative for a signal; None while it lives."""
+        return self._popen.poll()
+
+    def ending(self) -> Ending:
+        """How it ended, with the last lines of its log."""
+        with open(self.log, "rb") as file:
+            file.seek(max(0, os.path.getsize(self.log) - _TAIL_BYTES))
+            return Ending(self.command, self.exited(), last_lines(file.read()), self.log)
+
+    def stop(self, hurry: Any = lambda: False) -> bool:
+        """End the whole group: interrupt, terminate, kill, each with its time limit.
+
+        Args:
+            hurry: says True when there is no more time for the gentle steps.
+
+        Returns:
+            Whether everything is gone.
+        """
+        for kill, ask, limit in (
+            (False, _INTERRUPT, INTERRUPT_S),
+            (False, signal.SIGTERM, TERMINATE_S),
+            (True, signal.SIGTERM, KILL_S),
+        ):
+            if self._gone():
+                return True
+            _signal_group(self._popen, kill=kill, ask=ask)
+            deadline = time.monotonic() + limit
+            while not self._gone() and time.monotonic() < deadline and (kill or not hurry()):
+                time.sleep(_POLL_S)
+        return self._gone()
+
+    def _gone(self) -> bool:
+        return self._popen.poll() is not None and not _members(self.pid)
+
+
+_INTERRUPT: Any = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+
+
+def _own_group() -> dict[str, Any]:
+    """A group of its own: the terminal's Ctrl-C reaches us alone, and the whole group can be ended."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _signal_group(child: subprocess.Popen[bytes], *, kill: bool, ask: Any = signal.SIGTERM) -> None:
+    try:
+        if sys.platform != "win32":
+            os.killpg(child.pid, signal.SIGKILL if kill else ask)
+        elif kill:
+            for process in _members(child.pid):
+                process.kill()
+            child.kill()
+        else:
+            child.send_signal(ask)
+    except (ProcessLookupError, PermissionError, OSError):
+        pass  # it is gone already; `_gone` says whether it is
+
+
+def _members(pid: int) -> list[Any]:
+    """The living processes of the group that `pid` leads; on Windows its descendants."""
+    import psutil
+
+    if sys.platform == "win32":
+        try:
+            return [p for p in psutil.Process(pid).children(recursive=True) if p.is_running()]
+        except psutil.Error:
+            return []
+    else:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return []
+        except PermissionError:  # macOS says so of a group of zombies
+            pass
+        return [p for p in psutil.process_iter() if _lives_in(p, pid)]
+
+
+def _lives_in(process: Any, group: int) -> bool:
+    import psutil
+
+    if sys.platform == "win32":
+        return False
+    try:
+        zombie: bool = process.status() == psutil.STATUS_ZOMBIE
+        return os.getpgid(process.pid) == group and not zombie
+    except (ProcessLookupError, PermissionError, psutil.Error):
+        return False
+
+
+class Interrupts:
+    """Signals that ask us to stop, as a number that can be looked at.
+
+    An exception out of a handler could strike between the start of a child and the note of its pid, and
+    leave an orphan; a flag cannot.
+    """
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.signals)
+
+    def again(self) -> bool:
+        """Whether it was asked more than once: no more patience."""
+        return len(self.signals) > 1
+
+    def exit_status(self) -> int:
+        """The shell's convention: 128 + the signal."""
+        return 128 + self.signals[0]
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Collect SIGINT, SIGTERM and SIGHUP (Windows: Ctrl-C, Ctrl-Break) while the block runs."""
+    seen = Interrupts()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        seen.signals.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # doit -n with threads: the main thread gets the signals
+        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
