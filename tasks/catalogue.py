@@ -1,0 +1,102 @@
+"""`doit` alone, or `doit catalogue`: what there is, what of it is here, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core import report
+from tasks.core.artifact import State
+from tasks.core.jobs import Job, catalogued
+from tasks.core.urls import is_local
+from tasks.effects import files
+from tasks.recipe import Recipe
+
+
+def task(found: Recipe) -> Task:
+    """The one task; its text goes to stdout and is nothing but the report."""
+    as_json = any(ask.options.get("json") for ask in found.request.asks if ask.verb == "catalogue")
+    return glue.task("catalogue", show, [found, as_json], meta={"report": True})
+
+
+def show(found: Recipe, as_json: bool) -> None:
+    """Print the report to stdout."""
+    rows = [_row(found, name) for name in found.catalogue.names]
+    if as_json:
+        print(json.dumps({"default": found.catalogue.default, "models": rows}, indent=1))
+    else:
+        _print_table(rows, found)
+
+
+def _row(found: Recipe, name: str) -> dict[str, Any]:
+    job = catalogued(name, found.catalogue, found.place)
+    model = job.model
+    return {
+        "name": name,
+        "aliases": list(model.aliases),
+        "title": model.title,
+        "size": model.size,
+        "license": model.license,
+        "params": model.params,
+        "quant": model.quant,
+        "ram_gb": model.ram,
+        "sha256": model.sha256,
+        "url": model.url,
+        "path": job.artifact.target,
+        "here": _here(found.place.cache, job),
+    }
+
+
+def _here(cache: str, job: Job) -> str:
+    """What of the model is on this machine, in a word."""
+    from tasks.effects.partial import claimed
+
+    state = files.state(cache, job.artifact)
+    if state is State.MISSING:
+        have = claimed(job.artifact)[0]
+        if have:
+            return report.percent(have, job.model.size) or report.size(have)
+        return "bundled" if is_local(job.model.url) else "no"
+    return "yes" if state is State.FRESH else "changed"
+
+
+def _print_table(rows: list[dict[str, Any]], found: Recipe) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe has no width; lines stay whole
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, right in (("model", 0), ("size", 1), ("RAM", 1), ("licence", 0), ("here", 0)):
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    table.add_column("what it is", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        default = row["name"] == found.catalogue.default
+        colour = {"yes": "green", "bundled": "green", "no": "dim"}.get(row["here"], "yellow")
+        table.add_row(
+            f"{row['name']} *" if default else row["name"],
+            report.size(row["size"]) if row["size"] else "?",
+            f"{row['ram_gb']} GB" if row["ram_gb"] else "?",
+            row["license"],
+            f"[{colour}]{row['here']}[/]",
+            row["title"],
+        )
+    console.print(table)
+    console.print(_next(rows, found), highlight=False, markup=False)
+
+
+def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
+    """What to type now."""
+    default = next(r for r in rows if r["name"] == found.catalogue.default)
+    lines = [f"\n* the default. Cache: {found.place.cache}", "Next:"]
+    bundled = next((r["name"] for r in rows if r["here"] == "bundled"), None)
+    if bundled:
+        lines.append(f"  doit serve --model {bundled:<18} answers at once, without a download")
+    size = f"downloads {report.size(default['size'])}, then serves" if default["here"] == "no" else "serves"
+    lines.append(f"  doit serve{'':<27} {size} {default['name']}")
+    lines.append("  doit list                             every verb; `doit help serve` its options")
+    return "\n".join(lines)

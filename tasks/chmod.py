@@ -1,0 +1,45 @@
+"""`doit chmod`: a downloaded llamafile becomes a program (mode 0755); nothing else ever does (R8, R31)."""
+
+from __future__ import annotations
+
+import os
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core.errors import RecipeError
+from tasks.core.jobs import Job
+from tasks.effects import files
+from tasks.recipe import Recipe
+
+MODE = 0o755
+
+
+def task(recipe: Recipe, job: Job) -> Task:
+    """The task of one model."""
+    name, path = f"chmod:{job.name}", job.artifact.target
+    skipped = why_skipped(recipe.place.platform, job.engine)
+    return glue.task(
+        name,
+        make_executable,
+        [path],
+        task_dep=[f"download:{job.name}"],
+        uptodate=[True if skipped else lambda: files.is_executable(path)],
+        title=lambda task: f"{task.name}  ({skipped})" if skipped else str(task.name),
+    )
+
+
+def why_skipped(platform: str, engine: str) -> str:
+    """Why there is nothing to do, or nothing (R31)."""
+    if platform == "win32":
+        return "skipped: Windows has no chmod"
+    return "" if engine == "self" else "skipped: it is data here, no program"
+
+
+def make_executable(path: str) -> None:
+    """Mode 0755. Raises RecipeError where the file system or its owner forbids it."""
+    try:
+        os.chmod(path, MODE)
+    except OSError as error:
+        what = f"cannot make {path} executable: {error.strerror}"
+        raise RecipeError(what, fix=f"chmod 755 {path}") from None

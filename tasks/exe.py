@@ -1,0 +1,46 @@
+"""`doit exe`: llamafile without a model, for Windows (which starts nothing over 4 GiB) and for .gguf (R9)."""
+
+from __future__ import annotations
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.chmod import make_executable, why_skipped
+from tasks.core.artifact import Artifact
+from tasks.core.command import Launch
+from tasks.core.jobs import llamafile_exe
+from tasks.download import converge
+from tasks.effects import files
+from tasks.recipe import Recipe
+from tasks.verify import ask_version, keep_version, proven_version
+
+
+def task(found: Recipe) -> Task:
+    """The one task; UsageError's message where the catalogue does not name the program."""
+    artifact: Artifact = glue.at_load(lambda: llamafile_exe(found.catalogue, found.place))
+    return glue.task(
+        "exe",
+        bring,
+        [found, artifact],
+        targets=[artifact.target],
+        uptodate=[lambda: is_proven(found, artifact)],
+    )
+
+
+def is_proven(found: Recipe, artifact: Artifact) -> bool:
+    """Whether the program is here, may be run, and ran."""
+    executable = found.place.platform == "win32" or files.is_executable(artifact.target)
+    return executable and proven_version(found.place.cache, artifact, "llamafile") is not None
+
+
+def bring(found: Recipe, artifact: Artifact) -> None:
+    """Download, chmod, `--version`: the same three steps as for a llamafile."""
+    cache, platform = found.place.cache, found.place.platform
+    converge(cache, artifact)
+    skipped = why_skipped(platform, "self")
+    if skipped:
+        glue.log().info("chmod %s", skipped)
+    else:
+        make_executable(artifact.target)
+    launch = Launch("llamafile", platform, "", artifact.target)
+    keep_version(cache, artifact, "llamafile", ask_version(artifact.label, launch, cache))

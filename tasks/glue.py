@@ -1,0 +1,99 @@
+"""Between the recipe and doit: errors, logging, the reporter and how a task is built. No decisions."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
+from doit.reporter import ConsoleReporter
+from doit.task import Task
+
+from tasks.core import report
+from tasks.core.errors import RecipeError, UsageError
+
+INTERRUPTED = 130  # the shell's status for a program that Ctrl-C ended
+
+
+def log() -> Any:
+    """The recipe's logger: messages go to stderr as they are; stdout belongs to reports."""
+    import logging  # a run with nothing to do has nothing to say
+
+    logger = logging.getLogger("recipe")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger
+
+
+def at_load(function: Callable[[], Any]) -> Any:
+    """Call a function while tasks are loaded, where only InvalidDodoFile gives a clean message (status 3)."""
+    try:
+        return function()
+    except UsageError as error:
+        raise InvalidDodoFile(str(error)) from None
+
+
+def _guarded(function: Callable[..., None], *args: Any) -> TaskFailed | None:
+    """Run an action: what it raises for the user becomes doit's TaskFailed, without a traceback."""
+    log()
+    try:
+        function(*args)
+    except RecipeError as error:
+        return TaskFailed(str(error))
+    except KeyboardInterrupt:
+        log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
+        raise SystemExit(INTERRUPTED) from None
+    return None
+
+
+def task(name: str, function: Callable[..., None], args: Iterable[Any] = (), **fields: Any) -> Task:
+    """A doit task with one action that sees the real terminal."""
+    actions = [(_guarded, [function, *args])]
+    return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
+
+
+def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
+    """A doit task that only stands for others; they need not be all of its sub-tasks."""
+    return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
+
+
+class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
+    """doit's lines, on stderr; failures as the recipe words them; how long each step took."""
+
+    def __init__(self, outstream: Any, options: Any) -> None:
+        super().__init__(sys.stderr if outstream is sys.stdout else outstream, options)
+        self._start = 0.0
+
+    @staticmethod
+    def _is_report(task: Task) -> bool:
+        return bool((task.meta or {}).get("report"))
+
+    def execute_task(self, task: Task) -> None:
+        """Say that a task begins; a report speaks for itself."""
+        self._start = time.monotonic()
+        if not self._is_report(task):
+            super().execute_task(task)
+            self.outstream.flush()
+
+    def add_success(self, task: Task) -> None:
+        """Say how long it took."""
+        if task.actions and not self._is_report(task):
+            log().info("   %s took %s", task.name, report.seconds(time.monotonic() - self._start))
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
+        if isinstance(fail, TaskFailed):
+            self.write(f"ERROR: {fail.message}\n")
+        else:
+            super().add_failure(task, fail)
+
+    def complete_run(self) -> None:
+        """Everything was said when it happened."""
+        for text in self.runtime_errors:
+            self.write(f"ERROR: {text}\n")

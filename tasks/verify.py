@@ -1,0 +1,128 @@
+"""`doit verify`: the model's program, or the engine for it, runs here and says its version (R8)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core import command, lifecycle
+from tasks.core.artifact import Artifact, Stamp, State, is_gguf
+from tasks.core.errors import IntegrityError, ServerError
+from tasks.core.jobs import Job
+from tasks.effects import files
+from tasks.recipe import ROOT, Recipe
+
+
+def task(recipe: Recipe, job: Job) -> Task:
+    """The task of one model."""
+    cache = recipe.place.cache
+    return glue.task(
+        f"verify:{job.name}",
+        verify,
+        [recipe, job],
+        task_dep=[f"chmod:{job.name}", *(["exe"] if job.exe else [])],
+        uptodate=[lambda: proven_version(cache, job.artifact, job.engine) is not None],
+    )
+
+
+def launch_of(recipe: Recipe, job: Job) -> command.Launch:
+    """How the job's engine is started here."""
+    exe = job.exe.target if job.exe else ""
+    return command.Launch(job.engine, recipe.place.platform, job.artifact.target, exe, sys.executable)
+
+
+def engine_env(engine: str) -> dict[str, str]:
+    """The environment of an engine; the embedded one is a module of this project."""
+    env = dict(os.environ)
+    if engine == "embedded":
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
+    return env
+
+
+def run_dir(cache: str) -> str:
+    """Where engines run: old ones leave a llama.log in their directory."""
+    folder = os.path.join(cache, "run")
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
+    """The version an engine said for these bytes; None where it was not asked since they changed."""
+    if files.state(cache, artifact) is State.MISSING:
+        return None
+    stamp, found = files.read_stamp(cache, artifact), files.stat(artifact.target)
+    same = stamp is not None and found == (stamp.size, stamp.mtime_ns)
+    return stamp.engines.get(engine) if stamp and same else None
+
+
+def verify(recipe: Recipe, job: Job) -> None:
+    """Ask the engine for its version and keep the answer in the target's stamp.
+
+    Raises:
+        ServerError: it does not run here.
+        IntegrityError: the model is not a file such an engine opens.
+    """
+    if job.engine == "llamafile":
+        _check_format(job.artifact.target)
+        version = recipe.catalogue.engine("llamafile").version or ""
+    else:
+        if job.engine == "embedded":
+            _check_format(job.artifact.target)
+        version = ask_version(job.name, launch_of(recipe, job), recipe.place.cache)
+    hint = job.model.engine_version
+    if job.engine == "self" and hint and version and not f"{version}.".startswith(f"{hint}."):
+        glue.log().warning(
+            "%s says llamafile %s; %s says %s", job.name, version, recipe.catalogue.where, hint
+        )
+    keep_version(recipe.place.cache, job.artifact, job.engine, version)
+
+
+def ask_version(name: str, launch: command.Launch, cache: str) -> str:
+    """Run `--version`; the version, or nothing where the answer has none.
+
+    Raises:
+        ServerError: it cannot be run, fails, or does not come to an end.
+    """
+    from tasks.effects import process
+    from tasks.effects.server import failed_start
+
+    words = launch.version_command()
+    try:
+        ending = process.run(words, env=engine_env(launch.engine), cwd=run_dir(cache))
+    except OSError as error:
+        raise failed_start(name, words, error) from None
+    if ending.status is None:
+        raise lifecycle.failure(
+            f"{name} did not say its version within {lifecycle.VERSION_S:.0f} s", ending, launch.platform
+        )
+    if ending.status != 0:
+        raise lifecycle.failure(f"{name} does not run here", ending, launch.platform)
+    version = command.parse_version(ending.output)
+    glue.log().info(
+        "%s runs here: %s", name, ending.output.splitlines()[0] if ending.output else "no version said"
+    )
+    return version
+
+
+def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:
+    """Note in the stamp that the engine works with these bytes."""
+    found = files.stat(artifact.target)
+    if found is None:
+        raise ServerError(f"{artifact.target} has gone", fix="run it again")
+    stamp = files.read_stamp(cache, artifact)
+    if stamp is None or found != (stamp.size, stamp.mtime_ns):
+        stamp = Stamp(found[0], found[1], None, artifact.target, {})
+    files.write_stamp(cache, artifact, stamp.with_engine(engine, version))
+
+
+def _check_format(path: str) -> None:
+    """A model handed over with -m is a GGUF, or a llamafile with one inside."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if is_gguf(head) or path.endswith(".llamafile"):
+        return
+    facts = [("begins with", repr(head)), ("expected", "b'GGUF' and version 2 or 3")]
+    raise IntegrityError(f"{path} is no GGUF file", facts, fix="delete it and download it again")
