@@ -1,0 +1,45 @@
+"""Every test is hermetic: sockets reach loopback only, nothing of the user's environment or cache is seen."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import Project
+
+_SCRUBBED = (
+    *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
+    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "DOIT_", "FAKE_LLAMAFILE"),
+)
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+class NetworkRefused(AssertionError):
+    """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith(_SCRUBBED):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(_LOOPBACK):
+            raise NetworkRefused(f"a test connects to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A temporary copy of the recipe with a cache and a home of its own."""
+    return Project(tmp_path)

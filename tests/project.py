@@ -1,0 +1,206 @@
+"""A temporary project in which tests run the real `doit`, as a user does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+REPO = Path(__file__).resolve().parent.parent
+ENGINES = {
+    "llamafile": {"title": "llamafile", "license": "Apache-2.0"},
+    "embedded": {"title": "e", "license": "MIT"},
+}
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Project:
+    """A copy of dodo.py, tasks/, demo/ and models.yaml, with a cache beside it.
+
+    Every run is checked for tracebacks and for processes it leaves behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "project"
+        self.cache = folder / "cache"
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        self.path.mkdir()
+        for name in ("dodo.py", "models.yaml"):
+            shutil.copy2(REPO / name, self.path / name)
+        for name in ("tasks", "demo"):
+            shutil.copytree(REPO / name, self.path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}
+        scripts = sysconfig.get_path("scripts")
+        self.env |= {
+            "PATH": f"{scripts}{os.pathsep}{self.env.get('PATH', '')}",
+            "HOME": str(home),
+            "LLAMAFILE_CACHE": str(self.cache),
+        }
+        self.doit_program = os.path.join(scripts, "doit")
+
+    def catalogue(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        engines: Mapping[str, Mapping[str, Any]] | None = None,
+        **top: Any,
+    ) -> None:
+        """Write models.yaml (JSON is YAML); `default` is the first model unless said otherwise."""
+        data = {
+            "version": 1,
+            "default": next(iter(models)),
+            "engines": engines or ENGINES,
+            **top,
+            "models": models,
+        }
+        (self.path / "models.yaml").write_text(json.dumps(data, indent=1), "utf-8")
+
+    @staticmethod
+    def entry(url: str, data: bytes | None = None, **more: Any) -> dict[str, Any]:
+        """A catalogue entry; with `data` it is pinned by digest and size."""
+        pin = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} if data is not None else {}
+        return {"title": "A model", "url": url, "license": "MIT", **pin, **more}
+
+    def target(self, data: bytes, filename: str) -> Path:
+        """Where a pinned file ends up."""
+        return self.cache / "models" / hashlib.sha256(data).hexdigest()[:16] / filename
+
+    def doit(
+        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Result:  # fmt: skip
+        """Run `doit` to its end. From another directory it is found by DOIT_FILE."""
+        with self.start(*args, cwd=cwd, env=env, stdin=stdin) as running:
+            return running.finish(timeout)
+
+    def start(
+        self,
+        *args: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Running:
+        """Start `doit`; use it in a `with`, which ends it and everything it started."""
+        full = {**self.env, **(env or {})}
+        if cwd is not None:
+            full["DOIT_FILE"] = str(self.path / "dodo.py")
+        return Running([self.doit_program, *args], cwd or self.path, full, stdin)
+
+
+class Running:
+    """A running command whose output can be waited for."""
+
+    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdin: str | None) -> None:
+        self._popen = subprocess.Popen(
+            command, cwd=cwd, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            text=True, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+        self.pid = self._popen.pid
+        if stdin is not None and self._popen.stdin:
+            self._popen.stdin.write(stdin)
+            self._popen.stdin.close()
+        self._texts: dict[str, list[str]] = {"out": [], "err": []}
+        self._family: set[psutil.Process] = set()
+        self._threads = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._texts
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, name: str) -> None:
+        stream = self._popen.stdout if name == "out" else self._popen.stderr
+        assert stream
+        for line in stream:
+            self._texts[name].append(line)
+
+    @property
+    def out(self) -> str:
+        """stdout so far."""
+        return "".join(self._texts["out"])
+
+    @property
+    def err(self) -> str:
+        """stderr so far."""
+        return "".join(self._texts["err"])
+
+    def note_family(self) -> list[psutil.Process]:
+        """The processes it has started, remembered so that survivors are noticed."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self._family.update(found)
+        return found
+
+    def wait_for(self, text: str, timeout: float = 30) -> str:
+        """Wait until stderr contains a text; the whole of stderr."""
+        deadline = time.monotonic() + timeout
+        while text not in self.err:
+            self.note_family()
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                time.sleep(0.2)  # the reader may be a moment behind
+                assert text in self.err, f"{text!r} did not come; status {self._popen.poll()}\n{self.err}"
+            time.sleep(0.02)
+        self.note_family()
+        return self.err
+
+    def send(self, number: int) -> None:
+        """Send a signal to doit alone, as `kill` does."""
+        self._popen.send_signal(number)
+
+    def finish(self, timeout: float = 60) -> Result:
+        """Wait for the end. No traceback, and nothing it started lives on."""
+        deadline = time.monotonic() + timeout
+        while self._popen.poll() is None:
+            self.note_family()
+            assert time.monotonic() < deadline, f"still running after {timeout} s\n{self.err}"
+            time.sleep(0.02)
+        for thread in self._threads:
+            thread.join(5)
+        result = Result(self._popen.returncode, self.out, self.err)
+        assert "Traceback" not in result.out + result.err, result.err
+        survivors = [p for p in self._family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        assert not survivors, survivors
+        return result
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for process in [*self._family, *self.note_family()]:
+            if process.is_running():
+                process.kill()
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait(10)
+
+
+def interrupt(running: Running) -> None:
+    """Ctrl-C, as a terminal sends it to the foreground process."""
+    if sys.platform == "win32":
+        running.send(signal.CTRL_BREAK_EVENT)
+    else:
+        running.send(signal.SIGINT)
