@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import Enum
-from os import PathLike
 from typing import Any, NamedTuple
 
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
@@ -104,7 +103,7 @@ def parse_stamp(data: Any) -> Stamp | None:
         return None
 
 
-def model_dir(cache: str | PathLike[str], sha256: str | None, url: str) -> str:
+def model_dir(cache: str, sha256: str | None, url: str) -> str:
     """The directory of one model's file: named by its digest, else by its URL's."""
     key = sha256 or hashlib.sha256(url.encode()).hexdigest()
     prefix = "" if sha256 else "url-"

@@ -1,0 +1,117 @@
+"""What a run with nothing to do costs, beside a `doit` with an empty dodo.py, in one run.
+
+    python bench/warm.py [--runs 15] [--write]
+
+Budgets (design): 1.15 x at 30 catalogue entries, 1.5 x at 1,000, 2 x at 10,000. The commands take turns,
+so that a machine that changes speed changes both. --write puts the table and the plot into bench/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
+BUDGETS = {30: 1.15, 1_000: 1.5, 10_000: 2.0}
+
+
+def project(folder: Path, entries: int) -> dict[str, str]:
+    """A copy of the recipe with that many models, one of them here; the environment to run it in."""
+    folder.mkdir()
+    for name in ("tasks", "demo"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "dodo.py", folder)
+    demo = (ROOT / "demo" / "demo.gguf").read_bytes()
+    entry = {"title": "A model", "license": "MIT", "quant": "Q4_K_M", "ram": 7, "engine": "embedded"}
+    models = {
+        f"model-{i}": {
+            **entry,
+            "url": f"https://example.org/resolve/{i:040x}/model-{i}.gguf",
+            "sha256": hashlib.sha256(str(i).encode()).hexdigest(),
+            "size": 5_000_000_000 + i,
+        }
+        for i in range(entries - 1)
+    }
+    models["demo"] = {**entry, "url": "demo/demo.gguf", "sha256": hashlib.sha256(demo).hexdigest()}
+    engines = {"embedded": {"title": "llama.cpp", "license": "MIT"}}
+    catalogue = {"version": 1, "default": "demo", "engines": engines, "models": models}
+    (folder / "models.yaml").write_text(json.dumps(catalogue, indent=1), "utf-8")
+    return {**os.environ, "LLAMAFILE_CACHE": str(folder / "cache")}
+
+
+def seconds(command: list[str], cwd: Path, env: dict[str, str]) -> float:
+    """Wall time of one whole process."""
+    start = time.perf_counter()
+    subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
+    """Median seconds of the empty doit and of the warm run, and the median of the ratios pair by pair."""
+    empty = work / f"empty-{entries}"
+    empty.mkdir()
+    (empty / "dodo.py").write_text("def task_nothing():\n    return {'actions': None}\n", "utf-8")
+    folder = work / f"recipe-{entries}"
+    env = project(folder, entries)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    warm = [DOIT, "download:demo"]
+    seconds(warm, folder, env)  # compiles the catalogue and brings the file
+    pairs = []
+    for _ in range(runs + 1):
+        pairs.append((seconds([DOIT], empty, env), seconds(warm, folder, env)))
+    pairs = pairs[1:]
+    ratio = statistics.median(b / a for a, b in pairs)
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+
+
+def plot(rows: list[tuple[int, float, float, float]], path: Path) -> None:
+    """Ratio against entries, with the budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    axes.plot([str(r[0]) for r in rows], [r[3] for r in rows], "o-", label="measured")
+    axes.plot([str(r[0]) for r in rows], [BUDGETS[r[0]] for r in rows], "--", color="grey", label="budget")
+    axes.set(xlabel="catalogue entries", ylabel="ratio to an empty doit", ylim=(0.9, None))
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> int:
+    """Measure, print the table, and say whether the budgets hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        rows = [(n, *compare(n, options.runs, Path(work))) for n in BUDGETS]
+    lines = ["| entries | empty doit | warm `doit download:demo` | ratio | budget |", "|---|---|---|---|---|"]
+    for n, empty, warm, ratio in rows:
+        times = f"{empty * 1000:.0f} ms | {warm * 1000:.0f} ms"
+        lines.append(f"| {n:,} | {times} | {ratio:.2f} | {BUDGETS[n]:.2f} |")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    how = f"medians of {options.runs} pairs, the two commands in turn"
+    text = "\n".join((*lines, "", f"{machine}, Python {platform.python_version()}; {how}."))
+    print(text)
+    if options.write:
+        (ROOT / "bench" / "warm.md").write_text(text + "\n", "utf-8")
+        plot(rows, ROOT / "bench" / "warm.svg")
+    return 0 if all(ratio <= BUDGETS[n] for n, _, _, ratio in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
