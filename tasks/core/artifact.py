@@ -14,23 +14,14 @@ DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, 
 
 
 class Artifact(NamedTuple):
-    """One file: what it is called in messages, where its bytes come from, what they must be.
+    """One file: what it is called in messages, where its bytes come from, what they must be."""
 
-    Args:
-        label: the model's or engine's name.
-        sources: URLs in the order they are tried.
-        sha256: hexadecimal digest; None where nothing pins it.
-        size: bytes; None where nobody says.
-        target: the final path.
-        owned: the file lies in our cache, so that wrong bytes may be replaced.
-    """
-
-    label: str
-    sources: tuple[str, ...]
-    target: str
-    sha256: str | None = None
-    size: int | None = None
-    owned: bool = True
+    label: str  # the model's or engine's name
+    sources: tuple[str, ...]  # URLs in the order they are tried
+    target: str  # the final path
+    sha256: str | None = None  # hexadecimal digest; None where nothing pins it
+    size: int | None = None  # bytes; None where nobody says
+    owned: bool = True  # the file lies in our cache, so that wrong bytes may be replaced
 
     @property
     def partial(self) -> str:
@@ -44,21 +35,13 @@ class Artifact(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What was proven about a target, and how the file looked then.
+    """What was proven about a target, and how the file looked then."""
 
-    Args:
-        size: bytes.
-        mtime_ns: modification time in ns.
-        sha256: digest of these bytes; None for a file of the user's that nothing pins.
-        source: where they came from.
-        engines: engine → version that was proven to work with it.
-    """
-
-    size: int
-    mtime_ns: int
-    sha256: str | None
-    source: str
-    engines: Mapping[str, str]
+    size: int  # bytes
+    mtime_ns: int  # modification time in ns
+    sha256: str | None  # digest of these bytes; None for a file of the user's that nothing pins
+    source: str  # where they came from
+    engines: Mapping[str, str]  # engine → version that was proven to work with it
 
     def with_engine(self, engine: str, version: str) -> Stamp:
         """The same, with one more engine proven."""
@@ -99,7 +82,7 @@ def parse_stamp(data: Any) -> Stamp | None:
             str(data.get("source", "")),
             engines,
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

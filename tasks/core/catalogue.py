@@ -49,12 +49,24 @@ def _hex64(value: str) -> bool:
 
 
 def _word(value: str) -> bool:
-    return bool(value) and value[0].isalnum() and all(c.isalnum() or c in "._-" for c in value)
+    return value.isascii() and value[:1].isalnum() and all(c.isalnum() or c in "._-" for c in value)
+
+
+def _host(value: str) -> bool:
+    return 0 < len(value) < 254 and value.isascii() and all(c.isalnum() or c in ".:_%-" for c in value)
 
 
 def _version(value: str) -> bool:
     parts = value.split(".")
-    return 2 <= len(parts) <= 3 and all(p.isdigit() for p in parts)
+    return value.isascii() and 2 <= len(parts) <= 3 and all(p.isdigit() for p in parts)
+
+
+def _at_least(low: int, about: str) -> Rule:
+    return Rule(about, f"a whole number, {low} or more", lambda v: v >= low, {"minimum": low})
+
+
+def _one_of(words: tuple[str, ...], about: str) -> Rule:
+    return Rule(about, "one of " + ", ".join(words), words.__contains__, {"enum": list(words)})
 
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -79,12 +91,7 @@ Size = Annotated[
 Licence = Annotated[str, Rule("licence of the file (SPDX identifier where there is one)")]
 EngineName = Annotated[
     str | None,
-    Rule(
-        "which program serves it; by default self for a .llamafile and llamafile for a .gguf",
-        "one of " + ", ".join(ENGINES),
-        lambda v: v in ENGINES,
-        {"enum": list(ENGINES)},
-    ),
+    _one_of(ENGINES, "which program serves it; by default self for a .llamafile and llamafile for a .gguf"),
 ]
 EngineVersion = Annotated[
     str | None,
@@ -95,10 +102,6 @@ EngineVersion = Annotated[
         {"pattern": r"^\d+\.\d+(\.\d+)?$"},
     ),
 ]
-
-
-def _at_least(low: int, about: str) -> Rule:
-    return Rule(about, f"a whole number, {low} or more", lambda v: v >= low, {"minimum": low})
 
 
 # Dataclasses because pydantic and JSON Schema know them; bare ones, because the rest of what @dataclass
@@ -113,12 +116,20 @@ class Strict:
 class Settings(Strict):
     """How a model is served; None means that this level does not say."""
 
-    host: Annotated[str | None, Rule("address to listen on")] = None
+    host: Annotated[
+        str | None,
+        Rule(
+            "address to listen on",
+            "a host name or an address such as 127.0.0.1",
+            _host,
+            {"pattern": "^[A-Za-z0-9.:_%-]{1,253}$"},
+        ),
+    ] = None
     port: Annotated[
         int | None,
         Rule(
             "TCP port, 0 picks a free one",
-            "a port: 0 to 65535",
+            "a whole number from 0 to 65535",
             lambda v: 0 <= v <= 65535,
             {"minimum": 0, "maximum": 65535},
         ),
@@ -126,10 +137,7 @@ class Settings(Strict):
     ctx_size: Annotated[int | None, _at_least(0, "context in tokens, 0: as trained")] = None
     n_predict: Annotated[int | None, _at_least(-1, "tokens an answer may have, -1: no limit")] = None
     ngl: Annotated[int | None, _at_least(-1, "layers put on the GPU, 9999: all")] = None
-    gpu: Annotated[
-        str | None,
-        Rule("kind of GPU", "one of " + ", ".join(GPUS), lambda v: v in GPUS, {"enum": list(GPUS)}),
-    ] = None
+    gpu: Annotated[str | None, _one_of(GPUS, "kind of GPU")] = None
     threads: Annotated[int | None, _at_least(1, "CPU threads")] = None
     timeout: Annotated[int | None, _at_least(1, "seconds until it must be ready")] = None
     args: Annotated[tuple[str, ...], Rule("further arguments for the engine, as they are")] = ()

@@ -17,21 +17,13 @@ VULKAN_SINCE: Version = (0, 10)
 
 
 class Launch(NamedTuple):
-    """What starts an engine.
+    """What starts an engine."""
 
-    Args:
-        engine: self, llamafile or embedded.
-        platform: as sys.platform says it.
-        model: absolute path of the model.
-        exe: absolute path of llamafile's executable, for the engine `llamafile`.
-        python: absolute path of this interpreter, for the engine `embedded`.
-    """
-
-    engine: str
-    platform: str
-    model: str
-    exe: str = ""
-    python: str = ""
+    engine: str  # self, llamafile or embedded
+    platform: str  # as sys.platform says it
+    model: str  # absolute path of the model
+    exe: str = ""  # absolute path of llamafile's executable, for the engine `llamafile`
+    python: str = ""  # absolute path of this interpreter, for the engine `embedded`
 
     def program(self) -> list[str]:
         """The words that start it, without arguments.

@@ -9,38 +9,30 @@ import ntpath
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from fnmatch import fnmatch
-from typing import Any, NamedTuple
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from tasks.core.artifact import Artifact, engine_filename, model_dir
-from tasks.core.catalogue import ENGINES, GPUS, Catalogue, Model, Settings
+from tasks.core.catalogue import ENGINES, Catalogue, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import Ask, Request
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
-PORT_MAX = 65535
 
 # what holds where neither the command line nor models.yaml says anything
 BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
 
 
 class Place(NamedTuple):
-    """Where we are.
+    """Where we are."""
 
-    Args:
-        platform: as sys.platform says it.
-        cache: absolute directory of everything downloaded.
-        root: absolute directory of models.yaml.
-        cwd: absolute directory the user typed the command in.
-    """
-
-    platform: str
-    cache: str
-    root: str
-    cwd: str
+    platform: str  # as sys.platform says it
+    cache: str  # absolute directory of everything downloaded
+    root: str  # absolute directory of models.yaml
+    cwd: str  # absolute directory the user typed the command in
 
     def absolute(self, path: str, base: str) -> str:
         """`path` seen from `base`, normalised."""
@@ -49,39 +41,24 @@ class Place(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One model with all that was decided about it.
+    """One model with all that was decided about it."""
 
-    Args:
-        name: its name in tasks.
-        engine: self, llamafile or embedded.
-        exe: llamafile's own executable, where the engine is `llamafile`.
-        settings: how to serve it, with every level merged.
-        extra: arguments for the engine, as they are.
-        question: what must be confirmed before a download (R4), or nothing.
-    """
-
-    name: str
+    name: str  # its name in tasks
     model: Model
     artifact: Artifact
-    engine: str
-    settings: Settings
-    exe: Artifact | None = None
-    extra: tuple[str, ...] = ()
-    question: str = ""
+    engine: str  # self, llamafile or embedded
+    settings: Settings  # how to serve it, with every level merged
+    exe: Artifact | None = None  # llamafile's own executable, where the engine is `llamafile`
+    extra: tuple[str, ...] = ()  # arguments for the engine, as they are
+    question: str = ""  # what must be confirmed before a download (R4), or nothing
 
 
 class Jobs(NamedTuple):
-    """Everything the command line reaches.
+    """Everything the command line reaches."""
 
-    Args:
-        by_name: job of each task name that follows a verb and a colon.
-        asked: (ask, names of its jobs) in the command line's order.
-        aliases: name as typed → name of the job, where they differ.
-    """
-
-    by_name: Mapping[str, Job]
-    asked: tuple[tuple[Ask, tuple[str, ...]], ...]
-    aliases: Mapping[str, str]
+    by_name: Mapping[str, Job]  # job of each task name that follows a verb and a colon
+    asked: tuple[tuple[Ask, tuple[str, ...]], ...]  # (ask, names of its jobs) in the command line's order
+    aliases: Mapping[str, str]  # name as typed → name of the job, where they differ
 
     def of(self, verb: str) -> tuple[str, ...]:
         """Names of the jobs that the tasks of one verb ask for without a colon."""
@@ -124,7 +101,7 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
     name = engine_filename(engine.version, place.platform)
     return Artifact(
         f"llamafile {engine.version}",
-        _sources((engine.url, *engine.mirrors), place),
+        tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors)),
         f"{place.cache}/engines/{name}",
         engine.sha256,
         engine.size,
@@ -148,10 +125,19 @@ def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
     """The models one task means; an empty word is the default, or a file of the user's."""
     if ask.verb in ("exe", "catalogue"):
         return ()
-    words = ask.models or ("",)
-    if any("*" in word for word in words):
-        return tuple(n for n in catalogue.names if any(fnmatch(n, word) for word in words))
+    words = tuple(name for word in ask.models or ("",) for name in _matching(word, catalogue))
+    if ask.verb == "serve" and len(words) > 1:
+        raise UsageError(f"`serve` runs one model, and this names {len(words)}: {', '.join(words)}")
     return words
+
+
+def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
+    if "*" not in word:
+        return (word,)
+    found = tuple(name for name in catalogue.names if fnmatchcase(name, word))
+    if not found:
+        raise UsageError(f"no model matches {word!r}", fix="`doit` shows the models there are")
+    return found
 
 
 def _same_or_error(known: Job | None, job: Job) -> None:
@@ -167,6 +153,8 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
     if url is not None and (problem := url_problem(url, pinned=True)):
         raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None:
+        url = _source(url, place, place.cwd)
     if path is not None:
         name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
     elif url is not None:
@@ -184,16 +172,14 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
 
 
 def _artifact(name: str, model: Model, place: Place) -> Artifact:
-    folder = model_dir(place.cache, model.sha256, model.url)
-    sources = _sources((model.url, *model.mirrors), place)
+    sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
+    folder = model_dir(place.cache, model.sha256, sources[0])
     return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
 
 
-def _sources(urls: Iterable[str], place: Place) -> tuple[str, ...]:
-    """URLs as they are, paths made absolute from models.yaml's directory."""
-    return tuple(
-        place.absolute(u, place.root) if is_local(u) and not u.startswith("file:") else u for u in urls
-    )
+def _source(url: str, place: Place, base: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return place.absolute(url, base) if is_local(url) and not url.lower().startswith("file:") else url
 
 
 _Found = tuple[str, Model, Artifact, str]
@@ -287,44 +273,28 @@ def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -
     return engine
 
 
-def _number(options: Mapping[str, Any], key: str, low: int, high: int | None = None) -> int | None:
-    text = options.get(key)
-    if text is None:
-        return None
-    flag = "--" + key.replace("_", "-")
-    wanted = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
-    if not re.fullmatch(r"-?\d{1,9}", text) or int(text) < low or (high is not None and int(text) > high):
-        raise UsageError(f"{flag}: expected {wanted}, got {text!r}")
-    return int(text)
-
-
 def _settings(options: Mapping[str, Any]) -> Settings:
-    """The command line's settings (R10, R17, R23)."""
-    ngl = _number(options, "ngl", -1)
+    """The command line's settings, held to the rules of the catalogue's (R10, R17, R23)."""
+    values: dict[str, Any] = {
+        f.name: _value(f.name, options[f.name]) for f in fields(Settings) if f.name in options
+    }
     if options.get("force_gpu"):
-        if ngl is not None:
+        if "ngl" in values:
             raise UsageError("--force-gpu and --ngl both say how many layers", fix="leave one of them away")
-        ngl = ALL_LAYERS
-    gpu = options.get("gpu")
-    if gpu is not None and gpu.lower() not in GPUS:
-        hint = did_you_mean(gpu, GPUS) or f"expected one of {', '.join(GPUS)}"
-        raise UsageError(f"--gpu: there is no kind {gpu!r}", fix=hint)
-    return Settings(
-        host=_host(options.get("host")),
-        port=_number(options, "port", 0, PORT_MAX),
-        ctx_size=_number(options, "ctx_size", 0),
-        n_predict=_number(options, "n_predict", -1),
-        ngl=ngl,
-        gpu=gpu.lower() if gpu else None,
-        threads=_number(options, "threads", 1),
-        timeout=_number(options, "timeout", 1),
-    )
+        values["ngl"] = ALL_LAYERS
+    return Settings(**values)
 
 
-def _host(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"[A-Za-z0-9.:_%-]{1,253}", text):
-        raise UsageError(
-            f"--host: expected a host name or an address such as 127.0.0.1, got {text!r}",
-            fix="the port goes into --port, and there is no http:// in front" if "/" in text else "",
-        )
-    return text
+def _value(key: str, text: str) -> int | str:
+    """One setting from its text, by its type and its rule in `Settings`."""
+    kind = get_type_hints(Settings, include_extras=True)[key]
+    rule = next(r for r in kind.__metadata__ if isinstance(r, Rule))
+    value: int | str = text.lower() if key == "gpu" else text
+    if int in get_args(kind.__origin__):
+        value = int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else ""
+    if value == "" or (rule.test is not None and not rule.test(value)):
+        fix = did_you_mean(text, rule.schema.get("enum", ()))
+        if key == "host" and "/" in text:
+            fix = "the port goes into --port, and there is no http:// in front"
+        raise UsageError(f"--{key.replace('_', '-')}: expected {rule.expected}, got {text!r}", fix=fix)
+    return value

@@ -31,19 +31,12 @@ class Readiness(Enum):
 
 
 class Look(NamedTuple):
-    """One look at a starting server.
+    """One look at a starting server."""
 
-    Args:
-        exited: exit status, negative for a signal; None while it lives.
-        health: status of GET /health; None where nothing answered.
-        ours: whether the port belongs to our process; None where the system does not tell.
-        elapsed_s: since the start.
-    """
-
-    exited: int | None
-    health: int | None
-    ours: bool | None
-    elapsed_s: float
+    exited: int | None  # exit status, negative for a signal; None while it lives
+    health: int | None  # status of GET /health; None where nothing answered
+    ours: bool | None  # whether the port belongs to our process; None where the system does not tell
+    elapsed_s: float  # since the start
 
 
 def judge_start(look: Look, timeout_s: float) -> Readiness:
@@ -62,16 +55,11 @@ def judge_start(look: Look, timeout_s: float) -> Readiness:
 
 
 class Ending(NamedTuple):
-    """How a program ended: what explains it to its user.
-
-    Args:
-        status: exit status, negative for a signal; None where it was still running.
-        output: the last lines it printed.
-    """
+    """How a program ended: what explains it to its user."""
 
     command: Sequence[str]
-    status: int | None
-    output: str
+    status: int | None  # exit status, negative for a signal; None where it was still running
+    output: str  # the last lines it printed
     log: str = ""
 
     def shown_command(self) -> str:

@@ -8,6 +8,7 @@ also for sub-tasks, which doit's @task_params does not reach. Pure.
 from __future__ import annotations
 
 import getopt
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,17 +102,11 @@ class Ask(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The whole command line.
+    """The whole command line."""
 
-    Args:
-        asks: the tasks to run, in order.
-        command: doit's command when it only looks at tasks (`list`, `info` …), else empty.
-        words: that command's arguments.
-    """
-
-    asks: tuple[Ask, ...] = ()
-    command: str = ""
-    words: tuple[str, ...] = ()
+    asks: tuple[Ask, ...] = ()  # the tasks to run, in order
+    command: str = ""  # doit's command when it only looks at tasks (`list`, `info` …), else empty
+    words: tuple[str, ...] = ()  # that command's arguments
 
     def reaches(self, verb: str) -> bool:
         """Whether tasks of a verb of the chain have to exist: it is asked for, or something behind it."""
@@ -137,7 +132,11 @@ def parse(argv: Sequence[str]) -> Request:
         words, extra = words[:cut], tuple(words[cut + 1 :])
     start = next((i for i, w in enumerate(words) if _verb(w) or w in DOIT_COMMANDS), len(words))
     if start < len(words) and words[start] in DOIT_COMMANDS:
+        if words[start] == "info":  # doit has only a traceback for a task that it does not know
+            _check_first([word for word in words[start + 1 :] if not _verb(word)])
         return Request(command=words[start], words=tuple(words[start + 1 :]))
+    if start == len(words):
+        _check_first([word for word in words if word != "run"])
     asks: list[Ask] = []
     rest = words[start:]
     while rest and _verb(rest[0]):
@@ -159,6 +158,14 @@ def _verb(word: str) -> str:
     return verb if verb in VERBS else ""
 
 
+def _check_first(words: Sequence[str]) -> None:
+    """A first word that is no option of doit's was meant as a verb; doit's own message names none."""
+    if words and not words[0].startswith("-") and "=" not in words[0]:
+        near = did_you_mean(words[0].partition(":")[0], (*VERBS, *DOIT_COMMANDS))
+        fix = near or "`doit list` shows the verbs, `doit` the models"
+        raise UsageError(f"{words[0]!r} is not a task", fix=fix)
+
+
 def _word_fix(verb: str, word: str) -> str:
     near = did_you_mean(word, tuple(VERBS))
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
@@ -168,10 +175,15 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
     verb, colon, model = word.partition(":")
     table = VERBS[verb].one_options if colon else VERBS[verb].options
     longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
+    given = rest
     try:
         pairs, rest = getopt.getopt(rest, "", longs)
     except getopt.GetoptError as error:
         raise UsageError(f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table)) from None
+    for flag, value in pairs:
+        if "=" in value and not value.startswith("-") and value in given:
+            what = f"doit {word}: doit takes {value} for a variable, because of its ="
+            raise UsageError(what, fix=f"{flag}={shlex.quote(value)}")
     by_long = {"--" + o["long"]: o for o in table}
     options: dict[str, Any] = {}
     for flag, value in pairs:
@@ -185,5 +197,10 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
 
 
 def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
+    if given in ("help", "h"):
+        return f"doit help {word.partition(':')[0]}"
+    known = next((o for o in table if o["long"] == given), None)
+    if known is not None:  # it lacks its value, or has one too many
+        return f"--{given} {known.get('metavar', '')}".rstrip()
     near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
     return near or f"`doit help {word.partition(':')[0]}` lists the options; engine arguments go after `--`"

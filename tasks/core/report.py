@@ -12,17 +12,17 @@ def size(count: float | None) -> str:
     for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= step * 0.9995:
             value = count / step
-            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
+            return f"{value:.2f} {unit}" if value < 9.995 else f"{value:.1f} {unit}"
     return f"{int(count)} B"
 
 
 def seconds(value: float) -> str:
     """A duration: `40 ms`, `2.5 s`, `63 s`, `12 min 5 s`."""
-    if value < 1:
+    if value < 0.9995:
         return f"{value * 1000:.0f} ms"
-    if value < 10:
+    if value < 9.95:
         return f"{value:.1f} s"
-    if value < 120:
+    if value < 119.5:
         return f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)

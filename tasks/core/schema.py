@@ -47,6 +47,8 @@ _EXPECTED = {
     "missing": "this key is needed",
     "missing_argument": "this key is needed",
 }
+# `<<` takes over the keys of another mapping
+_TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
@@ -70,12 +72,13 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
         raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
     models = plain["models"]
     names = {alias.lower(): name for name, m in models.items() for alias in m.get("aliases", ())}
+    names |= {name.lower(): name for name in models}
     return {
-        "default": names.get(plain["default"].lower(), plain["default"]),
+        "default": names[plain["default"].lower()],
         "defaults": plain.get("defaults") or {},
         "engines": plain["engines"],
         "models": models,
-        "names": {**names, **{name.lower(): name for name in models}},
+        "names": names,
         "files": {filename_of(m["url"]): name for name, m in reversed(models.items())},
     }
 
@@ -83,6 +86,8 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of models.yaml (draft 2020-12), from the same types."""
     schema = _ADAPTER.json_schema()
+    for table in ("models", "engines"):  # pydantic lets a name that breaks the pattern have any value
+        schema["properties"][table]["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -121,6 +126,8 @@ def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -
                 yield here, f"stands twice: in line {lines[here]} and in {key.start_mark.line + 1}"
                 continue
             lines[here] = key.start_mark.line + 1
+            if key.tag not in _TEXT_KEYS:
+                yield here, "a key must be text; put it in quotes"
             yield from _duplicates(value, here, lines, seen)
 
 
@@ -128,8 +135,9 @@ def _type_problems(plain: Any) -> list[Problem]:
     if not isinstance(plain, dict):
         return [((), "expected lines of `key: value`, beginning with `version: 1`")]
     try:
-        # JSON mode: strict about text against numbers, yet a list may fill a tuple
-        text = json.dumps(plain, default=str)
+        # JSON mode: strict about text against numbers, yet a list may fill a tuple; a date (or whatever else
+        # YAML has and JSON has not) becomes a mapping, which no key takes
+        text = json.dumps(plain, default=lambda v: {type(v).__name__: str(v)}, skipkeys=True)
     except ValueError:
         return [((), "an alias (*name) stands inside what it names")]
     try:
@@ -150,7 +158,7 @@ def _explain(error: Any) -> Problem:
         expected = _EXPECTED.get(kind, str(error["msg"]))
     if kind.startswith("missing"):
         return path, expected
-    quote = "; put it in quotes" if kind == "string_type" and isinstance(got, (int, float)) else ""
+    quote = "; put it in quotes" if kind == "string_type" and isinstance(got, (int, float, dict)) else ""
     return path, f"{expected}, got {_short(got)}{quote}"
 
 
@@ -166,7 +174,7 @@ def _list(keys: Sequence[str]) -> str:
 def _keys_at(path: Path) -> list[str]:
     """The keys allowed beside the last part of `path`."""
     owner: Any = CatalogueFile
-    if path[-2:-1] in (("serve",), ("defaults",)):
+    if path[0] == "defaults" or len(path) == 4:
         owner = Settings
     elif len(path) == 3:
         owner = Model if path[0] == "models" else Engine
@@ -189,6 +197,9 @@ def _sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
     for table, entries in (("models", models), ("engines", engines)):
         for name, entry in entries.items():
             problems += [((table, name, *at), text) for at, text in _url_problems(entry)]
+            url = entry.get("url")
+            if isinstance(url, str) and not url_problem(url, pinned=True) and not filename_of(url):
+                problems.append(((table, name, "url"), f"{url} names no file"))
     for name in engines:
         if name not in ENGINES:
             hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"

@@ -6,6 +6,7 @@ so; never here).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -42,35 +43,22 @@ class Word(Enum):
 
 
 class Asked(NamedTuple):
-    """What a request asked for.
+    """What a request asked for."""
 
-    Args:
-        have: bytes here; the range asked for begins there.
-        size: bytes of the whole file, None where unknown.
-        validator: ETag or Last-Modified of the bytes here, where nothing else pins them.
-    """
-
-    have: int = 0
-    size: int | None = None
-    validator: str = ""
+    have: int = 0  # bytes here; the range asked for begins there
+    size: int | None = None  # bytes of the whole file, None where unknown
+    validator: str = ""  # ETag or Last-Modified of the bytes here, where nothing else pins them
 
 
 class Verdict(NamedTuple):
-    """A word, the reason in words, and what the answer says of the whole.
-
-    Args:
-        total: bytes of the whole file as the server states it.
-        wait_s: seconds the server asks to wait; None where it does not say.
-        remedy: what the user can do, where something is known.
-        silent: the host gave no answer at all.
-    """
+    """A word, the reason in words, and what the answer says of the whole."""
 
     word: Word
     why: str = ""
-    total: int | None = None
-    wait_s: float | None = None
-    remedy: str = ""
-    silent: bool = False
+    total: int | None = None  # bytes of the whole file as the server states it
+    wait_s: float | None = None  # seconds the server asks to wait; None where it does not say
+    remedy: str = ""  # what the user can do, where something is known
+    silent: bool = False  # the host gave no answer at all
 
 
 def request_headers(asked: Asked) -> dict[str, str]:
@@ -107,7 +95,7 @@ def judge(status: int, headers: Mapping[str, str], asked: Asked, now: datetime) 
 
 
 def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
-    encoding = headers.get("content-encoding", "identity").lower()
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if encoding != "identity":
         return Verdict(Word.RETRY, f"a body encoded with {encoding}, which was not asked for")
@@ -134,7 +122,8 @@ def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
 
 
 def _whole_number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    # Python refuses to read more than 4300 digits; no file has a size of 20
+    return int(text) if text and len(text) < 20 and text.isascii() and text.isdigit() else None
 
 
 def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
@@ -150,15 +139,13 @@ def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds a server asks to wait: Retry-After (RFC 9110 §10.2.3) or the Hub's `RateLimit: …;t=`."""
     text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    if text:
-        try:
-            when = parsedate_to_datetime(text)
-            when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-            return max(0.0, (when - now).total_seconds())
-        except (TypeError, ValueError):
-            return None
+    seconds = _whole_number(text)
+    if seconds is not None:
+        return float(seconds)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # it is no date either
+        when = parsedate_to_datetime(text)
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        return max(0.0, (when - now).total_seconds())
     parts = [p.strip() for p in headers.get("ratelimit", "").split(";")]
     seconds = next((_whole_number(p[2:]) for p in parts if p.startswith("t=")), None)
     return float(seconds) if seconds is not None and "r=0" in parts else None

@@ -6,11 +6,17 @@ from urllib.parse import unquote, urlsplit
 
 MODEL_ENDINGS = (".llamafile", ".gguf")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NOT_IN_NAMES = ':*?"<>|'  # Windows takes these for something else
 
 
 def is_local(url: str) -> bool:
     """A path, or file://: nothing goes over a network."""
-    return urlsplit(url).scheme in ("", "file")
+    return _scheme(url) in ("", "file")
+
+
+def _scheme(url: str) -> str:
+    scheme = urlsplit(url).scheme
+    return scheme if len(scheme) > 1 else ""  # one letter is a drive of Windows
 
 
 def host_of(url: str) -> str:
@@ -19,9 +25,11 @@ def host_of(url: str) -> str:
 
 
 def filename_of(url: str) -> str:
-    """The path's last segment, without query and fragment, percent-decoded (R3)."""
+    """The path's last segment, without query and fragment, percent-decoded (R3); nothing without one."""
     name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
-    return name.rpartition("/")[2].rpartition("\\")[2]  # an encoded separator leads nowhere else
+    name = name.rpartition("/")[2].rpartition("\\")[2]  # an encoded separator leads nowhere else
+    name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in name)
+    return "" if name in (".", "..") else name
 
 
 def url_problem(url: str, *, pinned: bool) -> str:
@@ -36,15 +44,15 @@ def url_problem(url: str, *, pinned: bool) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        return f"{url} is not a URL: {error}"
-    if parts.scheme in ("", "file"):
+        return f"{url.rpartition('@')[2]} is not a URL: {error}"
+    if "@" in parts.netloc:
+        return f"{parts.scheme}://…@{host}: no user or password in a URL, it ends up in logs"
+    if is_local(url):
         return "" if parts.path else f"{url} names no file"
     if parts.scheme not in ("https", "http"):
         return f"{url}: expected https://, http://, file:// or a path, got {parts.scheme}:"
     if not host:
         return f"{url} names no host"
-    if "@" in parts.netloc:
-        return f"https://…@{host}: no user or password in a URL, it ends up in logs"
     if parts.scheme == "http" and not pinned and host not in _LOOPBACK:
         return f"{url}: plain http is only taken with a sha256, or from this machine"
     return ""

@@ -1,0 +1,362 @@
+"""What an HTTP answer means for a download, as one table; how long to wait."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core import transfer
+from tasks.core.transfer import Asked, Verdict, Word, judge
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
+SIGNED = '"resolvers";r=0;t=37'
+FRESH = Asked(0, 100)  # nothing here, the size is pinned
+PART = Asked(40, 100)  # 40 of 100 bytes are here
+OPEN = Asked(40)  # 40 bytes of nobody knows how many
+FULL = Asked(100, 100)
+
+
+BODY, TAKE_WHOLE, DONE, RESTART, RETRY, GIVE_UP = Word
+
+
+def rng(text: str) -> dict[str, str]:
+    return {"content-range": f"bytes {text}"}
+
+
+def length(text: str) -> dict[str, str]:
+    return {"content-length": text}
+
+
+def kind(text: str) -> dict[str, str]:
+    return {"content-type": text}
+
+
+def coded(text: str) -> dict[str, str]:
+    return {"content-encoding": text}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "asked", "word", "total", "why"),
+    [
+        # ---- 200: RFC 9110 §15.3.1; a server may ignore Range (§14.2)
+        pytest.param(200, length("100"), FRESH, BODY, 100, "", id="200 from the beginning"),
+        pytest.param(200, {}, FRESH, BODY, None, "", id="200 without a length (§8.6)"),
+        pytest.param(200, length("9"), Asked(), BODY, 9, "", id="200, nobody knew the size"),
+        # huggingface_hub#3778: appended, such a body is in the file twice
+        pytest.param(200, length("100"), PART, TAKE_WHOLE, 100, "", id="200 ignored Range"),
+        pytest.param(200, {}, OPEN, TAKE_WHOLE, None, "", id="200: If-Range says it changed (§13.1.5)"),
+        # RFC 9110 §8.6: the length is the whole body's; a login page, or another file than was pinned
+        pytest.param(
+            200,
+            length("99"),
+            FRESH,
+            RETRY,
+            None,
+            "wrong length: 99 bytes, expected 100",
+            id="200 with another length",
+        ),
+        pytest.param(200, length("99"), PART, RETRY, None, "wrong length", id="the same to a Range"),
+        # RFC 9110 §8.6: 1*DIGIT; anything else is unknown, as pip takes it (pypa/pip network/download.py)
+        pytest.param(200, length("-1"), FRESH, BODY, None, "", id="200, negative length"),
+        pytest.param(200, length("1e2"), FRESH, BODY, None, "", id="200, length is no number"),
+        pytest.param(200, length("²"), FRESH, BODY, None, "", id="200, a digit that is none"),
+        pytest.param(200, length("9" * 5000), FRESH, BODY, None, "", id="200, absurd length"),
+        # RFC 9110 §8.4: offsets are those of the encoded body; huggingface_hub#3778, #1449, httpie#1642
+        pytest.param(200, coded("gzip"), FRESH, RETRY, None, "encoded with gzip", id="gzip"),
+        pytest.param(
+            206,
+            rng("40-99/100") | coded("br"),
+            PART,
+            RETRY,
+            None,
+            "encoded with br",
+            id="a range of a brotli body",
+        ),
+        pytest.param(200, coded("Identity"), FRESH, BODY, None, "", id="identity said aloud"),
+        pytest.param(200, coded(""), FRESH, BODY, None, "", id="an empty encoding"),
+        # RFC 6585 §6: captive portals answer in the server's place, and so do companies' filters
+        pytest.param(
+            200, kind("text/html; charset=utf-8"), FRESH, RETRY, None, "a web page", id="a login page"
+        ),
+        pytest.param(200, kind("TEXT/HTML"), Asked(), RETRY, None, "a web page", id="in capitals"),
+        pytest.param(200, kind("application/xhtml+xml"), PART, RETRY, None, "a web page", id="as XHTML"),
+        pytest.param(200, kind("application/octet-stream"), FRESH, BODY, None, "", id="bytes"),
+        # ---- 206: RFC 9110 §15.3.7, Content-Range §14.4
+        pytest.param(206, rng("40-99/100"), PART, BODY, 100, "", id="206 with what was asked for"),
+        pytest.param(206, rng("40-59/100"), PART, BODY, 100, "", id="206 with less (§15.3.7)"),
+        pytest.param(206, rng("40-99/*"), PART, BODY, None, "", id="206 without a total (§14.4)"),
+        pytest.param(206, rng("40-99/100"), OPEN, BODY, 100, "", id="206 tells the size"),
+        pytest.param(206, rng("0-99/100"), FRESH, BODY, 100, "", id="206 though no range was asked for"),
+        # RFC 9110 §15.3.7: Content-Range says what came; huggingface_hub 2.4 and ramalama wrote it where it
+        # did not belong
+        pytest.param(
+            206, rng("0-99/100"), PART, RESTART, None, "from 0, asked for those from 40", id="206 from 0"
+        ),
+        pytest.param(206, rng("41-99/100"), PART, RESTART, None, "from 41", id="206 from a byte too far"),
+        pytest.param(206, {}, PART, RESTART, None, "206", id="206 without Content-Range"),
+        pytest.param(
+            206,
+            kind("multipart/byteranges; boundary=x"),
+            PART,
+            RESTART,
+            None,
+            "206",
+            id="206 in parts (§15.3.7.2)",
+        ),
+        pytest.param(
+            206, {"content-range": "items 40-99/100"}, PART, RESTART, None, "206", id="206, other unit"
+        ),
+        pytest.param(206, rng("*/100"), PART, RESTART, None, "206", id="206 with an unsatisfied range"),
+        pytest.param(206, rng("40/100"), PART, RESTART, None, "206", id="206 without an end"),
+        pytest.param(206, rng("-40-99/100"), PART, RESTART, None, "206", id="206 from below 0"),
+        pytest.param(
+            206,
+            rng("40-99/101"),
+            PART,
+            RETRY,
+            None,
+            "wrong length: 101 bytes, expected 100",
+            id="206 of another file",
+        ),
+        # ---- 416: RFC 9110 §15.5.17; huggingface_hub#2511, ollama#528: a whole partial must not ask for ever
+        pytest.param(416, rng("*/100"), FULL, DONE, 100, "", id="416: everything is here"),
+        pytest.param(416, {}, FULL, DONE, None, "", id="the same without a total"),
+        pytest.param(416, rng("*/40"), OPEN, DONE, 40, "", id="the same, the size comes with it"),
+        pytest.param(416, {}, OPEN, RESTART, None, "416", id="416, and nobody knows the size"),
+        # huggingface_hub#4223: taken for the end, the file is truncated
+        pytest.param(416, rng("*/100"), PART, RESTART, None, "416", id="416 in the midst of the file"),
+        pytest.param(416, rng("*/30"), OPEN, RESTART, None, "416", id="416: fewer bytes than are here"),
+        pytest.param(416, rng("*/0"), Asked(), RESTART, None, "416", id="416 to a request for everything"),
+        # ---- may pass: RFC 9110 §15.5.9, §15.6, RFC 6585 §4 (429), RFC 8470 §5.2 (425)
+        *(
+            pytest.param(status, {}, PART, RETRY, None, f"HTTP {status}", id=f"{status}")
+            for status in (408, 425, 429, 500, 502, 503, 504)
+        ),
+        # Cloudflare's own, which curl (522, 524) and pip (520, 527) retry
+        *(
+            pytest.param(status, {}, PART, RETRY, None, f"HTTP {status}", id=f"{status} of a CDN")
+            for status in (520, 522, 524, 527)
+        ),
+        # a link to a GitHub release, expired (oneprolabs/hyperfilelens#524)
+        pytest.param(618, {}, PART, RETRY, None, "HTTP 618", id="618: a signed link has expired"),
+        pytest.param(600, {}, PART, RETRY, None, "HTTP 600", id="600: no status of HTTP (RFC 9110 §15)"),
+        # ---- will not pass: RFC 9110 §15.5, §15.6.2
+        *(
+            pytest.param(status, {}, PART, GIVE_UP, None, f"HTTP {status}", id=f"{status}")
+            for status in (400, 401, 402, 403, 404, 405, 407, 410, 414, 451, 501, 505, 511, 599)
+        ),
+        # redirects are followed below; what arrives here leads nowhere. §15.3.5: 204 has no body
+        *(
+            pytest.param(status, {}, PART, GIVE_UP, None, f"HTTP {status}", id=f"{status}: no body")
+            for status in (201, 204, 300, 302, 304)
+        ),
+    ],
+)
+def test_answer(
+    status: int, headers: dict[str, str], asked: Asked, word: Word, total: int | None, why: str
+) -> None:
+    """R18, R19, R22: what the server says is understood before a byte of the body is read."""
+    verdict = judge(status, headers, asked, NOW)
+    assert (verdict.word, verdict.total) == (word, total)
+    assert why in verdict.why
+    assert bool(verdict.why) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "remedy"),
+    [
+        pytest.param(401, {}, "accept its licence", id="401: a gated model"),
+        pytest.param(403, {}, "accept the licence", id="403: the same"),
+        pytest.param(404, {}, "correct url in models.yaml", id="404"),
+        pytest.param(410, {}, "correct url in models.yaml", id="410"),
+        pytest.param(407, {}, "HTTPS_PROXY", id="407: the proxy"),
+        pytest.param(451, {}, "from here", id="451: the law (RFC 7725)"),
+        pytest.param(400, {}, "", id="400: nothing is known"),
+        pytest.param(200, {"content-type": "text/html"}, "in a browser", id="a web page"),
+        pytest.param(200, {"content-length": "9"}, "another one than was pinned", id="another length"),
+        pytest.param(206, rng("40-99/9"), "another one than was pinned", id="another total"),
+    ],
+)
+def test_remedy(status: int, headers: dict[str, str], remedy: str) -> None:
+    """R19: the user can do something, where something is known."""
+    found = judge(status, headers, PART, NOW).remedy
+    assert remedy in found
+    assert bool(found) == bool(remedy)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({}, None, id="nothing said"),
+        # RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7
+        pytest.param({"retry-after": "120"}, 120.0, id="seconds"),
+        pytest.param({"retry-after": " 0 "}, 0.0, id="at once"),
+        pytest.param({"retry-after": "Mon, 23 Nov 2026 12:01:30 GMT"}, 90.0, id="a date"),
+        pytest.param({"retry-after": "Monday, 23-Nov-26 12:01:30 GMT"}, 90.0, id="a date of RFC 850"),
+        pytest.param(
+            {"retry-after": "Mon Nov 23 12:01:30 2026"}, 90.0, id="a date of asctime: no zone is UTC"
+        ),
+        pytest.param({"retry-after": "Mon, 23 Nov 2026 13:01:30 +0100"}, 90.0, id="a date with a zone"),
+        pytest.param({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0, id="a date that has passed"),
+        pytest.param({"retry-after": "-5"}, None, id="below 0"),
+        pytest.param({"retry-after": "1.5"}, None, id="a fraction is not allowed"),
+        pytest.param({"retry-after": "soon"}, None, id="a word"),
+        pytest.param({"retry-after": "²"}, None, id="a digit that is none"),
+        pytest.param({"retry-after": "Mon, 23 Nov 99999999999 12:00:00 GMT"}, None, id="a year that is none"),
+        # the Hub's own (its docs, "Rate limits"): seconds until the window ends, where nothing is left of it
+        pytest.param({"ratelimit": SIGNED}, 37.0, id="RateLimit with nothing left"),
+        pytest.param({"ratelimit": '"resolvers"; r=0; t=37'}, 37.0, id="with blanks"),
+        pytest.param({"ratelimit": '"resolvers";r=5;t=37'}, None, id="RateLimit with something left"),
+        pytest.param({"ratelimit": '"resolvers";r=0'}, None, id="RateLimit without a time"),
+        pytest.param({"ratelimit": '"resolvers";r=0;t=x'}, None, id="RateLimit with a word"),
+        pytest.param({"retry-after": "5", "ratelimit": SIGNED}, 5.0, id="Retry-After comes first"),
+        pytest.param({"retry-after": "soon", "ratelimit": SIGNED}, 37.0, id="unless nobody understands it"),
+    ],
+)
+def test_wait_that_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    """R19: as long as the server says, where it says so."""
+    assert transfer.retry_after(headers, NOW) == seconds
+    assert judge(429, headers, PART, NOW).wait_s == seconds
+
+
+_NAMES = st.sampled_from(
+    [
+        "content-length",
+        "content-range",
+        "content-type",
+        "content-encoding",
+        "retry-after",
+        "ratelimit",
+        "x-linked-etag",
+        "etag",
+        "last-modified",
+    ]
+)
+_VALUES = (
+    st.text(max_size=20)
+    | st.from_regex(r"bytes \d{0,3}-\d{0,3}/(\d{1,3}|\*)", fullmatch=True)
+    | st.from_regex(
+        r"[A-Z][a-z]{2}, \d{1,3} (Jan|Nov) \d{1,12} \d\d?:\d\d?:\d\d? ([+-]\d{1,9}|GMT)", fullmatch=True
+    )
+    | st.integers(0).map(str)
+)
+
+
+@given(
+    st.integers(100, 999),
+    st.dictionaries(_NAMES, _VALUES, max_size=4),
+    st.builds(Asked, st.integers(0, 200), st.none() | st.integers(1, 200)),
+)
+def test_whatever_a_server_says(status: int, headers: dict[str, str], asked: Asked) -> None:
+    """Never an exception, never bytes at a wrong offset, never a wait below 0, never more than the file."""
+    verdict = judge(status, headers, asked, NOW)
+    if verdict.word is Word.BODY:
+        start = int(headers["content-range"].split()[1].partition("-")[0]) if status == 206 else 0
+        assert start == asked.have
+        assert verdict.total in (None, asked.size) or asked.size is None
+    if verdict.word is Word.DONE:
+        assert asked.have == (asked.size or verdict.total)
+    assert verdict.wait_s is None or verdict.wait_s >= 0
+    transfer.publisher_digest(headers)
+    transfer.validator(headers)
+
+
+@given(st.integers(1, 100), st.none() | st.floats(0, 1e6), st.floats(0, 1))
+def test_backoff(attempt: int, asked: float | None, jitter: float) -> None:
+    """Full jitter below a bound that doubles up to 30 s; never earlier than the server asked."""
+    wait = transfer.backoff_s(attempt, asked, jitter)
+    floor = asked or 0.0
+    assert floor <= wait <= floor + transfer.BACKOFF_MAX_S
+    assert wait <= floor + transfer.BACKOFF_FIRST_S * 2**attempt
+    assert transfer.backoff_s(attempt, asked, 1.0) <= transfer.backoff_s(attempt + 1, asked, 1.0)
+
+
+def test_backoff_doubles() -> None:
+    """Half a minute is the most between two attempts."""
+    assert [transfer.backoff_s(n, None, 1.0) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert transfer.backoff_s(3, 10.0, 0.5) == 12
+
+
+def test_all_waiting_has_an_end() -> None:
+    """R27, redpanda#31627: even the longest waits of one source are minutes; the Hub's window fits in."""
+    longest = sum(transfer.backoff_s(n, None, 1.0) for n in range(1, transfer.RETRIES))
+    assert longest < transfer.WAIT_TOTAL_S
+    assert transfer.backoff_s(1, 300.0, 1.0) < transfer.WAIT_TOTAL_S
+
+
+@pytest.mark.parametrize(
+    ("asked", "headers"),
+    [
+        pytest.param(Asked(), {}, id="everything"),
+        pytest.param(Asked(validator='"x"'), {}, id="everything: there is nothing to compare"),
+        # RFC 9110 §14.1.2: from here to the end
+        pytest.param(Asked(40, 100), {"Range": "bytes=40-"}, id="the rest"),
+        # RFC 9110 §13.1.5
+        pytest.param(
+            Asked(40, None, '"x"'), {"Range": "bytes=40-", "If-Range": '"x"'}, id="the rest, if the same"
+        ),
+    ],
+)
+def test_request(asked: Asked, headers: dict[str, str]) -> None:
+    """R18: a range where bytes are here; never a compressed body (huggingface_hub#3778)."""
+    assert transfer.request_headers(asked) == {"Accept-Encoding": "identity", **headers}
+
+
+@pytest.mark.parametrize(
+    ("text", "digest"),
+    [
+        # huggingface_hub constants.py, HUGGINGFACE_HEADER_X_LINKED_ETAG: SHA-256 of a large file, SHA-1 of a
+        # small one
+        pytest.param(f'"{"a1" * 32}"', "a1" * 32, id="a large file"),
+        pytest.param("A1" * 32, "a1" * 32, id="capitals, no quotes"),
+        pytest.param(f'W/"{"a1" * 32}"', "a1" * 32, id="weak"),
+        pytest.param(f'"{"a1" * 20}"', None, id="a small file: SHA-1"),
+        pytest.param(f'"{"g1" * 32}"', None, id="no hexadecimal"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_digest_of_the_publisher(text: str, digest: str | None) -> None:
+    """R21: where nothing pins a file, its publisher's word is taken, if it is one."""
+    assert transfer.publisher_digest({"x-linked-etag": text}) == digest
+
+
+@pytest.mark.parametrize(
+    ("headers", "validator"),
+    [
+        # RFC 9110 §13.1.5: no weak tag in If-Range
+        pytest.param({"etag": '"x"', "last-modified": "D"}, '"x"', id="a strong ETag"),
+        pytest.param({"etag": 'W/"x"', "last-modified": "D"}, "D", id="a weak one: the date"),
+        pytest.param({"etag": 'W/"x"'}, "", id="a weak one alone: nothing"),
+        pytest.param({"last-modified": "D"}, "D", id="a date alone"),
+        pytest.param({}, "", id="nothing"),
+    ],
+)
+def test_validator(headers: dict[str, str], validator: str) -> None:
+    """R18: what tells whether the rest belongs to the bytes that are here."""
+    assert transfer.validator(headers) == validator
+
+
+MARGIN = transfer.SPACE_MARGIN
+
+
+@pytest.mark.parametrize(
+    ("size", "have", "free", "missing"),
+    [
+        pytest.param(100, 0, MARGIN + 100, 0, id="it just fits"),
+        pytest.param(100, 0, MARGIN + 99, 1, id="a byte is missing"),
+        pytest.param(100, 40, MARGIN + 60, 0, id="what is here needs no more space"),
+        pytest.param(100, 0, 0, MARGIN + 100, id="nothing is free"),
+        pytest.param(None, 0, 0, 0, id="nobody knows the size"),
+    ],
+)
+def test_space(size: int | None, have: int, free: int, missing: int) -> None:
+    """huggingface_hub#2742: a full disk is found before the download, not by it."""
+    assert transfer.space_missing(size, have, free) == missing
+
+
+def test_a_verdict_is_a_value() -> None:
+    """What is not said has its default."""
+    assert Verdict(Word.DONE) == Verdict(Word.DONE, "", None, None, "", False)
