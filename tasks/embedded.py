@@ -18,20 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-USAGE = """\
-usage: python -m tasks.embedded [--server] [--nobrowser] -m FILE [option VALUE]...
-
-  -m, --model FILE                       the model, a .gguf file
-  --host HOST                            where to listen (127.0.0.1)
-  --port PORT                            0 to 65535, 0 picks a free one (8080)
-  -c, --ctx-size N                       tokens of context, 0: what the model was trained with (0)
-  -n, --n-predict N                      tokens per answer that sets no limit, -1: none (-1)
-  -ngl, --gpu-layers, --n-gpu-layers N   layers on the GPU: a number, auto or all (auto)
-  -t, --threads N                        CPU threads, -1: as many as suits (-1)
-  --gpu NAME                             auto, disable, or the one there must be (auto)
-  --api-key KEY[,KEY]                    ask for it; $LLAMA_API_KEY does the same, unseen by ps
-  --version                              say which engine this is
-"""
 FLAGS = {
     **dict.fromkeys(["-m", "--model"], "model"),
     **dict.fromkeys(["-c", "--ctx-size"], "ctx_size"),
@@ -221,9 +207,7 @@ def main(arguments: list[str]) -> int:
     """Do what the command line says."""
     on_stop(leave)
     try:
-        if "--help" in arguments or "-h" in arguments:
-            print(USAGE, end="")
-        elif "--version" in arguments:
+        if "--version" in arguments:
             print(f"embedded v{load_package().__version__}")
         else:
             serve(understand(parse(arguments), os.environ))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from io import TextIOWrapper
 from typing import Any
 
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
@@ -13,8 +14,6 @@ from doit.task import Task
 
 from tasks.core import report
 from tasks.core.errors import RecipeError, UsageError
-
-INTERRUPTED = 130  # the shell's status for a program that Ctrl-C ended
 
 
 def log() -> Any:
@@ -33,6 +32,8 @@ def log() -> Any:
 
 def at_load(function: Callable[[], Any]) -> Any:
     """Call a function while tasks are loaded, where only InvalidDodoFile gives a clean message (status 3)."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a Windows console does not know every letter of a title
     try:
         return function()
     except UsageError as error:
@@ -41,15 +42,29 @@ def at_load(function: Callable[[], Any]) -> Any:
 
 def _guarded(function: Callable[..., None], *args: Any) -> TaskFailed | None:
     """Run an action: what it raises for the user becomes doit's TaskFailed, without a traceback."""
+    from tasks.effects.signals import on_signals
+
     log()
     try:
-        function(*args)
+        with on_signals(_unwind):
+            function(*args)
     except RecipeError as error:
         return TaskFailed(str(error))
-    except KeyboardInterrupt:
+    except OSError as error:  # no permission, a full disk, a file where a folder should be
+        return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
+    except _Signalled as signalled:
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(128 + signalled.args[0]) from None  # as a shell says it
     return None
+
+
+class _Signalled(BaseException):
+    """A signal that asks to end; not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def _unwind(number: int) -> None:
+    """Left alone, SIGTERM would end doit on the spot, and what it has started would live on."""
+    raise _Signalled(number)
 
 
 def task(name: str, function: Callable[..., None], args: Iterable[Any] = (), **fields: Any) -> Task:

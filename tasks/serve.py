@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from multiprocessing import parent_process
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING
 
 from doit.task import Task
 
@@ -12,9 +15,14 @@ from tasks import glue
 from tasks.core import command, lifecycle, report
 from tasks.core.errors import ServerError
 from tasks.core.jobs import Job
+from tasks.effects import files
 from tasks.recipe import Recipe
-from tasks.verify import engine_env, launch_of, proven_version, run_dir
+from tasks.verify import engine_env, engine_version, launch_of, run_dir
 
+if TYPE_CHECKING:
+    from tasks.effects.process import Child
+
+OLD_LOG_S = 7 * 24 * 3600.0  # a log of a port that has not been used for a week explains nothing
 _WATCH_S = 0.2  # between two looks at a running engine
 
 
@@ -36,15 +44,20 @@ def serve(recipe: Recipe, job: Job) -> None:
         ServerError: it could not be started, was not ready in time, or ended by itself.
         SystemExit: stopped before it was ready (128 + signal).
     """
-    from tasks.effects import process, server
+    from tasks.effects import process, server, signals
 
+    if parent_process() or current_thread() is not main_thread():
+        raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
     settings = job.settings
     host = settings.host or "127.0.0.1"
     port = server.free_port(host, settings.port or 0)
     words = _command(recipe, job, host, port)
     folder = run_dir(recipe.place.cache)
     log = os.path.join(folder, f"{job.name}-{port}.log")
-    with process.interrupts() as stop:
+    files.remove_older(folder, f"{job.name}-*.log", OLD_LOG_S)
+    # noted, not raised: an exception could strike between the engine's start and the note of its pid
+    stop: list[int] = []
+    with signals.on_signals(stop.append):
         try:
             child = process.Child(words, env=engine_env(job.engine), cwd=folder, log=log)
         except OSError as error:
@@ -57,33 +70,27 @@ def serve(recipe: Recipe, job: Job) -> None:
                 glue.log().info("%s", report.ready(job.name, job.model, url, took, log))
                 _watch(job, child, stop, recipe.place.platform)
         finally:
-            gone = child.stop(hurry=stop.again)
+            gone = child.stop(hurry=lambda: len(stop) > 1)
     if not gone:
         raise ServerError(f"{job.name} (pid {child.pid}) does not end", fix=f"kill -9 -{child.pid}")
     glue.log().info("%s has stopped", job.name)
     if took is None:
-        raise SystemExit(stop.exit_status())
+        raise SystemExit(128 + stop[0])
 
 
 def _command(recipe: Recipe, job: Job, host: str, port: int) -> list[str]:
-    version = proven_version(recipe.place.cache, job.artifact, job.engine)
     settings = replace(job.settings, host=host, port=port)
-    return command.serve_command(
-        launch_of(recipe, job), settings, version=version or job.model.engine_version, extra=job.extra
-    )
+    version = engine_version(recipe, job)
+    return command.serve_command(launch_of(recipe, job), settings, version=version, extra=job.extra)
 
 
 def _said_version(recipe: Recipe, job: Job) -> str:
-    version = proven_version(recipe.place.cache, job.artifact, job.engine) or ""
     name = "llamafile" if job.engine in ("self", "llamafile") else job.engine
-    return f"{name} {version}".strip()
+    return f"{name} {engine_version(recipe, job)}".strip()
 
 
-def _watch(job: Job, child: object, stop: object, platform: str) -> None:
+def _watch(job: Job, child: Child, stop: list[int], platform: str) -> None:
     """Until the user asks to stop; an engine that ends by itself is a failure."""
-    from tasks.effects.process import Child
-
-    assert isinstance(child, Child)
     while not stop:
         if child.exited() is not None:
             raise lifecycle.failure(f"{job.name} ended by itself", child.ending(), platform)

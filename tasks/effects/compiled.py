@@ -34,7 +34,7 @@ def load(path: str, cache: str) -> Catalogue:
     key = hashlib.sha256(content + b"\0" + rules).hexdigest()
     folder = Path(cache) / "catalogue"
     plain = read_json(folder / f"{key}.json")
-    if plain is None:
+    if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
         plain = _compile(content, path)
         _keep(folder, key, json.dumps(plain))
     return Catalogue(plain, path)

@@ -71,6 +71,7 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
             _check_space(artifact, artifact.size, partial.have)
             source = run.first_that_delivers()
             digest, size = partial.sha256(), partial.have
+            had = 0 if partial.restarts else had
             partial.publish()
     except OSError as error:
         raise _disk_error(artifact, error) from None
@@ -94,6 +95,7 @@ class _Run:
         self.total = artifact.size
         self._session: Any = None
         self._answered = False  # whether the last attempt got an HTTP answer
+        self._joined = partial.have > 0  # whether what is here came in several pieces
 
     def first_that_delivers(self) -> str:
         """Try the sources in order; the URL of the one that brought the last, right byte."""
@@ -125,15 +127,15 @@ class _Run:
         )
 
     def _deliver(self, url: str) -> None:
-        """All bytes from one source, and the right ones; resumed bytes get one more chance from 0."""
-        for resumed in (self.partial.have > 0, False):
+        """All bytes from one source, and the right ones; what came in pieces gets one more chance from 0."""
+        for again in (False, True):
             self._receive(url)
             try:
                 self._check_digest()
                 return
             except IntegrityError as error:
                 self.partial.restart()
-                if not resumed:
+                if again or not self._joined:
                     raise
                 _log.warning("%s; once more from the beginning", error.what)
 
@@ -148,7 +150,8 @@ class _Run:
 
     def _receive(self, url: str) -> None:
         """Ask until every byte is here. Raises _GaveUp."""
-        failures, waited = 0, 0.0
+        failures, waited, restarts = 0, 0.0, self.partial.restarts
+        self.total = self.artifact.size  # another source may have said something else
         while self.partial.have != self.artifact.size:
             before = self.partial.have
             verdict = self._attempt(url)
@@ -160,8 +163,11 @@ class _Run:
             if verdict.word is Word.RESTART:
                 self.partial.restart()
             wait = transfer.backoff_s(failures, verdict.wait_s, self.tools.jitter())
-            if failures >= transfer.RETRIES or waited + wait > transfer.WAIT_TOTAL_S:
-                raise _GaveUp(f"{_reason(verdict)} (tried {failures} times)", verdict.silent)
+            if waited + wait > transfer.WAIT_TOTAL_S:
+                raise _GaveUp(f"{_reason(verdict)} (it would take {report.seconds(wait)} more of waiting)")
+            tries = max(failures, self.partial.restarts - restarts)  # the same bytes again are no progress
+            if tries >= transfer.RETRIES:
+                raise _GaveUp(f"{_reason(verdict)} (tried {tries} times)", verdict.silent)
             here = report.percent(self.partial.have, self.total) if self.partial.have else ""
             _log.warning(
                 "%s: %s from %s; again in %s%s", self.artifact.label, verdict.why, host_of(url),
@@ -175,11 +181,10 @@ class _Run:
         self._answered = False
         try:
             with self._open(url) as (verdict, body):
-                if verdict.total is not None and self.total is None:
-                    self.total = verdict.total
-                if verdict.word is Word.WHOLE:
-                    self.partial.restart()
                 if verdict.word in (Word.BODY, Word.WHOLE):
+                    if verdict.total is not None and self.artifact.size is None:
+                        self.total = verdict.total
+                    self._joined = self.partial.have > 0
                     _check_space(self.artifact, self.total, self.partial.have)
                     return self._take(body)
                 return verdict
@@ -209,20 +214,23 @@ class _Run:
 
     @contextmanager
     def _open(self, url: str) -> Iterator[tuple[Verdict, Iterator[bytes]]]:
-        if is_local(url):
-            yield _open_file(url, self.partial.have)
+        pinned, local = self.artifact.sha256 is not None, is_local(url)
+        if self.partial.have and not pinned and (local or not self.partial.validator):
+            self.partial.restart()  # nothing would tell whether the rest belongs to what is here
+        if local:
+            yield _open_file(url, self.partial.have, self.artifact.size)
             return
         from tasks.effects import http  # requests costs more than doit itself
 
         self._session = self._session or (self.tools.new_session or http.new_session)()
         asked = Asked(self.partial.have, self.artifact.size, self.partial.validator)
-        with http.get(self._session, url, transfer.request_headers(asked)) as answer:
+        headers = transfer.request_headers(asked)
+        with http.get(self._session, url, headers, lambda to: url_problem(to, pinned=pinned)) as answer:
             self._answered = True
-            problem = url_problem(answer.url, pinned=self.artifact.sha256 is not None)
-            if problem:  # a redirect led there
-                raise http.FatalTransfer(problem)
             verdict = transfer.judge(answer.status, answer.headers, asked, datetime.now(timezone.utc))
-            if verdict.word in (Word.BODY, Word.WHOLE) and self.artifact.sha256 is None:
+            if verdict.word is Word.WHOLE:
+                self.partial.restart()
+            if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE) and not pinned:
                 self._unpinned(answer)
             yield verdict, answer.body
 
@@ -235,10 +243,12 @@ class _Run:
         self.partial.validator = transfer.validator(answer.headers)
 
 
-def _open_file(url: str, have: int) -> tuple[Verdict, Iterator[bytes]]:
+def _open_file(url: str, have: int, expected: int | None) -> tuple[Verdict, Iterator[bytes]]:
     path = Path(url2pathname(unquote(urlsplit(url).path)) if url.startswith("file:") else url)
     try:
         size = path.stat().st_size
+        if expected not in (None, size):
+            return Verdict(Word.GIVE_UP, f"wrong length: {size} bytes, expected {expected}"), iter(())
         file = path.open("rb", buffering=0)
         file.seek(min(have, size))
     except OSError as error:

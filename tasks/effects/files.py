@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,15 @@ def write_atomic(path: str | Path, text: str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: str | Path) -> Any:
@@ -113,3 +118,10 @@ def is_executable(path: str) -> bool:
         return os.stat(path).st_mode & 0o555 == 0o555
     except OSError:
         return False
+
+
+def remove_older(folder: str, pattern: str, age_s: float) -> None:
+    """Remove the files of a folder that match and were not written for `age_s` seconds."""
+    for path in Path(folder).glob(pattern):
+        if time.time() - path.stat().st_mtime > age_s:
+            path.unlink(missing_ok=True)

@@ -5,9 +5,10 @@ Only TransferError and FatalTransfer leave this module, also out of the body's i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -27,16 +28,11 @@ class FatalTransfer(TransferError):
 
 
 class Answer(NamedTuple):
-    """An HTTP answer whose body has not been read.
-
-    Args:
-        url: the last one, after redirects.
-        headers: lower-case names; the Hub's X-Linked-* of its redirect are among them.
-    """
+    """An HTTP answer whose body has not been read."""
 
     status: int
-    headers: Mapping[str, str]
-    url: str
+    headers: Mapping[str, str]  # lower-case names; the Hub's X-Linked-* of its redirect are among them
+    url: str  # the last one, after redirects
     body: Iterator[bytes]
 
 
@@ -50,16 +46,29 @@ def new_session() -> Any:
 
 
 @contextmanager
-def get(session: Any, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+def get(
+    session: Any, url: str, headers: Mapping[str, str], problem: Callable[[str], str] = lambda _: ""
+) -> Iterator[Answer]:
     """Ask for a URL, following redirects; certificates are verified (R29).
+
+    Args:
+        problem: why a redirect may not be followed to a URL, or nothing.
 
     Raises:
         TransferError: no answer this time.
         FatalTransfer: there will be none.
     """
+
+    def look(response: Any, **_: Any) -> None:  # before the next request, not after it
+        target = session.get_redirect_target(response)
+        if target and (why := problem(requests.utils.requote_uri(urljoin(response.url, target)))):
+            response.close()
+            raise FatalTransfer(f"a redirect to {why}")
+
+    asked = {"headers": dict(headers), "hooks": {"response": look}, "timeout": (CONNECT_S, SILENCE_S)}
     try:
-        response = session.get(url, headers=dict(headers), stream=True, timeout=(CONNECT_S, SILENCE_S))
-    except requests.exceptions.RequestException as error:
+        response = session.get(url, stream=True, **asked)
+    except (requests.exceptions.RequestException, ValueError) as error:  # ValueError: a Location that is none
         raise _named(error) from None
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
@@ -82,15 +91,15 @@ def _named(error: Exception) -> TransferError:
     """The failure in words, from the innermost reason that says something."""
     chain: list[Any] = [error]
     for link in chain:
-        inner = [getattr(link, "reason", None), *getattr(link, "args", ())]
+        inner = [getattr(link, "reason", None), link.__cause__, *link.args]
         chain.extend(e for e in inner if isinstance(e, BaseException) and e not in chain)
     kinds = {type(e).__name__ for e in chain}
-    if kinds & {"SSLError", "SSLCertVerificationError"}:
+    if "SSLCertVerificationError" in kinds:
         return FatalTransfer(
             f"the certificate is not trusted ({_reason(chain)})",
             fix="behind a company's proxy: REQUESTS_CA_BUNDLE=/path/of/its/ca.pem",
         )
-    if kinds & {"InvalidURL", "InvalidSchema", "MissingSchema", "TooManyRedirects", "LocationParseError"}:
+    if isinstance(error, ValueError) or "TooManyRedirects" in kinds:  # the URL, or the Location, is none
         return FatalTransfer(str(error))
     if kinds & {"NameResolutionError", "gaierror"}:
         return TransferError("the host's name is not known (is the network up?)")
@@ -98,10 +107,10 @@ def _named(error: Exception) -> TransferError:
         return TransferError(f"the proxy does not answer ({_reason(chain)})", fix="check HTTPS_PROXY")
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
+    if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
+        return TransferError(f"no connection within {CONNECT_S:.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
         return TransferError(f"nothing came for {SILENCE_S:.0f} s")
-    if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:
-        return TransferError(f"no connection within {CONNECT_S:.0f} s")
     return TransferError(_reason(chain))
 
 

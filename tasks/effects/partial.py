@@ -30,6 +30,7 @@ class Partial:
     Attributes:
         have: bytes that are here, all of them hashed.
         validator: what If-Range may carry for these bytes.
+        restarts: how often what was here had to be dropped.
     """
 
     def __init__(self, artifact: Artifact, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,6 +39,9 @@ class Partial:
         self.have, self.validator = claimed(artifact)
         self._claimed = self.have
         self._saved_at = clock()
+        self.restarts = 0
+        if not self.have:
+            _unlink(artifact.journal)  # else new bytes would stand under the old claim
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self._file = os.fdopen(os.open(artifact.partial, _FLAGS, 0o644), "r+b", buffering=0)
         self._digest = hashlib.sha256()
@@ -68,6 +72,7 @@ class Partial:
     def restart(self) -> None:
         """Drop every byte."""
         self.have = self._claimed = 0
+        self.restarts += 1
         self.validator = ""
         self._digest = hashlib.sha256()
         self._file.seek(0)

@@ -6,12 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tasks.core.lifecycle import (
@@ -67,6 +64,8 @@ class Child:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
+            if sys.platform != "win32":
+                os.fchmod(handle, 0o600)  # the log of an earlier run may be open to others
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle,
                 env=dict(env), cwd=cwd, **_own_group(),
@@ -164,46 +163,3 @@ def _lives_in(process: Any, group: int) -> bool:
         return os.getpgid(process.pid) == group and not zombie
     except (ProcessLookupError, PermissionError, psutil.Error):
         return False
-
-
-class Interrupts:
-    """Signals that ask us to stop, as a number that can be looked at.
-
-    An exception out of a handler could strike between the start of a child and the note of its pid, and
-    leave an orphan; a flag cannot.
-    """
-
-    def __init__(self) -> None:
-        self.signals: list[int] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.signals)
-
-    def again(self) -> bool:
-        """Whether it was asked more than once: no more patience."""
-        return len(self.signals) > 1
-
-    def exit_status(self) -> int:
-        """The shell's convention: 128 + the signal."""
-        return 128 + self.signals[0]
-
-
-@contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Collect SIGINT, SIGTERM and SIGHUP (Windows: Ctrl-C, Ctrl-Break) while the block runs."""
-    seen = Interrupts()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        seen.signals.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield seen  # doit -n with threads: the main thread gets the signals
-        return
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -60,6 +60,7 @@ class Bar:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            TaskProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
@@ -69,7 +70,7 @@ class Bar:
         self._bar: Any = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TaskProgressColumn("{task.percentage:>3.0f} %"),  # nothing where the size is unknown
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(compact=True),
@@ -79,11 +80,20 @@ class Bar:
 
     def __enter__(self) -> Bar:
         self._bar.start()
+        _say_above()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        _say_above()
 
     def at(self, done: int, total: int | None) -> None:
         """Move the bar."""
         self._bar.update(self._task, completed=done, total=total)
+
+
+def _say_above() -> None:
+    """While a bar is shown, rich stands in for stderr and puts messages above it: tell the logger."""
+    for handler in _log.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)

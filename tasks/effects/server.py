@@ -54,11 +54,8 @@ def _bind_error(error: OSError, host: str, port: int) -> ServerError:
     return ServerError(f"cannot listen on {host}, port {port}: {error.strerror}")
 
 
-def _listeners(port: int) -> list[Any]:
-    import psutil
-
-    found = psutil.net_connections("tcp")
-    return [c for c in found if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port]
+def _listens(connection: Any, port: int) -> bool:
+    return bool(connection.status == "LISTEN" and connection.laddr and connection.laddr.port == port)
 
 
 def _by_whom(port: int) -> str:
@@ -66,23 +63,26 @@ def _by_whom(port: int) -> str:
     import psutil
 
     try:
-        pid = next((c.pid for c in _listeners(port) if c.pid), None)
+        pid = next((c.pid for c in psutil.net_connections("tcp") if c.pid and _listens(c, port)), None)
         return f" by {psutil.Process(pid).name()} (pid {pid})" if pid else ""
     except (psutil.Error, OSError):
         return ""
 
 
 def is_ours(port: int, pid: int) -> bool | None:
-    """Whether `pid` or something it started listens on the port; None where the system does not tell."""
+    """Whether `pid` or something it started listens on the port; None where the system does not tell.
+
+    Looks at our own processes alone: macOS shows no others to a user, and Linux not whose they are.
+    """
     import psutil
 
     try:
         root = psutil.Process(pid)
-        family = {pid, *(p.pid for p in root.children(recursive=True))}
-        owners = {c.pid for c in _listeners(port)}
+        family: list[Any] = [root, *root.children(recursive=True)]  # before psutil 6: connections
+        found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
     except (psutil.Error, OSError):
         return None
-    return None if owners <= {None} else bool(owners & family)
+    return any(_listens(connection, port) for one in found for connection in one)
 
 
 def health(host: str, port: int) -> int | None:

@@ -1,0 +1,271 @@
+"""Processes are run within limits, ended as whole groups, and what they printed is kept."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.core.lifecycle import INTERRUPT_S, TAIL_LINES, TERMINATE_S
+from tasks.effects.process import Child, last_lines, run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals and groups")
+
+ENV = {"PATH": os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"}
+Shell = Callable[[str], Child]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def until(done: Callable[[], object], what: str, timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_run_keeps_both_streams_in_order(tmp_path: Path) -> None:
+    """R26: stdout and stderr as they came; directory and environment are those that were given."""
+    code = "import os, sys; print(os.getcwd()); print('oops', file=sys.stderr); sys.exit(os.environ['X'])"
+    ending = run(python(code), env={**ENV, "X": "seen"}, cwd=str(tmp_path))
+    assert (ending.status, ending.output) == (1, f"{tmp_path}\noops\nseen")
+    assert list(ending.command) == python(code)
+
+
+def test_run_gives_no_input(tmp_path: Path) -> None:
+    """R27: a program that reads its input sees the end of it; it cannot wait for a terminal."""
+    ending = run(
+        python("import sys; print(repr(sys.stdin.read()))"), env=ENV, cwd=str(tmp_path), timeout_s=10
+    )
+    assert (ending.status, ending.output) == (0, "''")
+
+
+def test_run_names_the_signal(tmp_path: Path) -> None:
+    """R28: death by a signal is a negative status."""
+    ending = run(["/bin/sh", "-c", "echo before; kill -SEGV $$"], env=ENV, cwd=str(tmp_path))
+    assert (ending.status, ending.output) == (-signal.SIGSEGV, "before")
+
+
+def test_run_ends_what_hangs(tmp_path: Path) -> None:
+    """R27: at the limit the whole group is killed, deaf or not; what was printed is kept."""
+    pids = tmp_path / "pids"
+    script = (
+        f"trap '' INT TERM; echo started; sleep 60 & echo $$ $! > {shlex.quote(str(pids))}; wait; sleep 60"
+    )
+    start = time.monotonic()
+    ending = run(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), timeout_s=0.7)
+    assert 0.7 <= time.monotonic() - start < 5
+    assert (ending.status, ending.output) == (None, "started")
+    for pid in map(int, pids.read_text().split()):
+        until(lambda pid=pid: not lives(pid), f"{pid} lives")  # type: ignore[misc]
+
+
+def test_run_of_what_is_no_program(tmp_path: Path) -> None:
+    """R28: the system's own word reaches the caller."""
+    file = tmp_path / "file"
+    file.write_text("no program")
+    with pytest.raises(PermissionError):
+        run([str(file)], env=ENV, cwd=str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        run([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path))
+
+
+def test_run_ends_the_program_with_itself(tmp_path: Path) -> None:
+    """R14: an exception in the midst of waiting (Ctrl-C) leaves nothing running."""
+    pid_file = tmp_path / "pid"
+
+    class Stopped(Exception):
+        """What a signal handler may raise."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    threading.Thread(target=lambda: _kill_when(pid_file, signal.SIGUSR1), daemon=True).start()
+    try:
+        with pytest.raises(Stopped):
+            run(
+                ["/bin/sh", "-c", f"echo $$ > {pid_file}; exec sleep 60"],
+                env=ENV,
+                cwd=str(tmp_path),
+                timeout_s=20,
+            )
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not lives(int(pid_file.read_text()))
+
+
+def _kill_when(path: Path, number: int) -> None:
+    until(lambda: path.exists() and path.read_text().endswith("\n"), "it starts")
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        pytest.param(b"", "", id="nothing"),
+        pytest.param(b"one", "one", id="no line end"),
+        pytest.param(b"\n\n one\n\t\n \ntwo\n\n", " one\ntwo", id="blank lines"),
+        pytest.param(
+            b"\n".join(b"%d" % n for n in range(99)), "\n".join(map(str, range(84, 99))), id="the last 15"
+        ),
+        pytest.param(b"10 %\r20 %\r30 %\r\ndone\r\n", "10 %\n20 %\n30 %\ndone", id="a progress bar"),
+        pytest.param(b"\x1b[31mred\x1b[0m\x07\x00", "[31mred[0m", id="no escapes, no bell"),
+        pytest.param(b"\xff\xfe\x80 caf\xc3\xa9 \xc3", "��� café �", id="not UTF-8"),
+        pytest.param("tab\there ☃ \u202e\u2028".encode(), "tab\there ☃ ", id="no tricks with direction"),
+    ],
+)
+def test_last_lines(output: bytes, expected: str) -> None:
+    """R26: what is shown is text, whatever a crashing program printed."""
+    assert last_lines(output) == expected
+
+
+def test_last_lines_of_a_flood() -> None:
+    """R26: of megabytes of junk a screenful remains, and it can be printed."""
+    junk = bytes(range(256)) * 40_000 + b"\nlast words\n"
+    text = last_lines(junk)
+    assert text.endswith("\nlast words")
+    assert len(text.splitlines()) <= TAIL_LINES
+    assert all(c.isprintable() or c in "\n\t" for c in text)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """Start a shell script as an engine; it has said `ready` when it comes back."""
+    started: list[Child] = []
+
+    def start(script: str) -> Child:
+        log = tmp_path / "run" / f"{len(started)}.log"
+        child = Child(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), log=str(log))
+        started.append(child)
+        until(lambda: "ready" in log.read_text() or child.exited() is not None, "it is ready")
+        return child
+
+    yield start
+    for child in started:
+        if child.exited() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            until(lambda child=child: child.exited() is not None, "it ends")  # type: ignore[misc]
+
+
+def test_child(shell: Shell) -> None:
+    """R26: output goes to its log, for its owner alone; the ending has status and last lines."""
+    child = shell("echo ready; echo oops >&2; exit 5")
+    until(lambda: child.exited() is not None, "it ends")
+    ending = child.ending()
+    assert (ending.status, ending.output, ending.log) == (5, "ready\noops", child.log)
+    assert stat.S_IMODE(os.stat(child.log).st_mode) == 0o600
+    assert child.stop()
+
+
+def test_child_is_a_group_of_its_own(shell: Shell) -> None:
+    """R14: the terminal's Ctrl-C reaches the recipe alone, which then stops the engine in order."""
+    child = shell("echo ready; exec sleep 60")
+    assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
+    assert os.getsid(child.pid) == child.pid
+    assert child.exited() is None
+    assert child.ending().status is None
+
+
+def test_child_that_cannot_start(tmp_path: Path) -> None:
+    """R28: the system's word reaches the caller; no descriptor is lost."""
+    before = psutil.Process().num_fds()
+    with pytest.raises(FileNotFoundError):
+        Child([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path), log=str(tmp_path / "log"))
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        pytest.param(
+            "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", 7, id="listens to SIGINT"
+        ),
+        pytest.param("echo ready; exec sleep 60", -signal.SIGINT, id="dies of SIGINT"),
+    ],
+)
+def test_stop_is_gentle_first(shell: Shell, script: str, status: int) -> None:
+    """R27: an engine that listens ends by itself, at once."""
+    child = shell(script)
+    start = time.monotonic()
+    assert child.stop()
+    assert time.monotonic() - start < 2
+    assert child.exited() == status
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        pytest.param(
+            "trap '' INT; trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done", 8, id="SIGTERM"
+        ),
+        pytest.param(
+            "trap '' INT TERM; echo ready; while :; do sleep 0.05; done", -signal.SIGKILL, id="SIGKILL"
+        ),
+    ],
+)
+def test_stop_in_a_hurry(shell: Shell, script: str, status: int) -> None:
+    """R27: asked twice, the steps follow each other without a wait."""
+    child = shell(script)
+    start, gentle_s = time.monotonic(), 0.5
+    assert child.stop(hurry=lambda: time.monotonic() - start > gentle_s)
+    assert time.monotonic() - start < 2
+    assert child.exited() in (status, -signal.SIGKILL)
+
+
+def test_stop_escalates(shell: Shell) -> None:
+    """R27: without a hurry, the time limit of SIGINT passes and SIGTERM follows."""
+    child = shell("trap '' INT; trap 'echo bye; exit 8' TERM; echo ready; while :; do sleep 0.05; done")
+    start = time.monotonic()
+    assert child.stop()
+    assert INTERRUPT_S <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S / 2
+    assert child.exited() == 8
+    assert child.ending().output.endswith("\nbye")
+
+
+def test_stop_ends_the_whole_group(shell: Shell, tmp_path: Path) -> None:
+    """R27: a child that outlives the leader is part of it, and gone when stop says so."""
+    pid_file = tmp_path / "pid"
+    child = shell(f"(trap '' INT TERM; sleep 60) & echo $! > {pid_file}; echo ready; wait")
+    orphan = int(pid_file.read_text())
+    start = time.monotonic()
+    assert child.stop(hurry=lambda: time.monotonic() - start > 0.3)
+    assert not lives(orphan)
+
+
+def test_stop_finds_what_a_dead_leader_left(shell: Shell, tmp_path: Path) -> None:
+    """R27: the engine crashed, its helper did not."""
+    pid_file = tmp_path / "pid"
+    child = shell(f"sleep 60 & echo $! > {pid_file}; echo ready; exit 3")
+    until(lambda: child.exited() is not None, "it ends")
+    orphan = int(pid_file.read_text())
+    assert lives(orphan)
+    start = time.monotonic()  # a shell lets what it runs with & ignore SIGINT
+    assert child.stop(hurry=lambda: time.monotonic() - start > 0.3)
+    assert not lives(orphan)
+    assert child.exited() == 3
+
+
+def test_stop_twice(shell: Shell) -> None:
+    """R14: stopping what is gone is nothing."""
+    child = shell("echo ready; exec sleep 60")
+    assert child.stop()
+    assert child.stop()
