@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import Any
 
 from doit.task import Task
@@ -26,9 +28,13 @@ def show(found: Recipe, as_json: bool) -> None:
     """Print the report to stdout."""
     rows = [_row(found, name) for name in found.catalogue.names]
     if as_json:
-        print(json.dumps({"default": found.catalogue.default, "models": rows}, indent=1))
+        text = json.dumps({"default": found.catalogue.default, "models": rows}, indent=1)
     else:
-        _print_table(rows, found)
+        text = f"{_table(rows, found.catalogue.default)}\n{_next(rows, found)}"
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `doit | head -1`; what Python flushes at its end has to go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _row(found: Recipe, name: str) -> dict[str, Any]:
@@ -63,9 +69,11 @@ def _here(cache: str, job: Job) -> str:
     return "yes" if state is State.FRESH else "changed"
 
 
-def _print_table(rows: list[dict[str, Any]], found: Recipe) -> None:
+def _table(rows: list[dict[str, Any]], default: str) -> str:
+    """The table, as wide as the terminal; only the last column gives way."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not console.is_terminal:
@@ -75,28 +83,32 @@ def _print_table(rows: list[dict[str, Any]], found: Recipe) -> None:
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     table.add_column("what it is", no_wrap=True, overflow="ellipsis")
     for row in rows:
-        default = row["name"] == found.catalogue.default
         colour = {"yes": "green", "bundled": "green", "no": "dim"}.get(row["here"], "yellow")
-        table.add_row(
-            f"{row['name']} *" if default else row["name"],
-            report.size(row["size"]) if row["size"] else "?",
-            f"{row['ram_gb']} GB" if row["ram_gb"] else "?",
-            row["license"],
-            f"[{colour}]{row['here']}[/]",
-            row["title"],
-        )
-    console.print(table)
-    console.print(_next(rows, found), highlight=False, markup=False)
+        cells = [
+            Text(f"{row['name']} *" if row["name"] == default else row["name"]),
+            Text(report.size(row["size"]) if row["size"] else "?"),
+            Text(f"{row['ram_gb']} GB" if row["ram_gb"] else "?"),
+            Text(row["license"]),
+            Text(row["here"], colour),
+            Text(row["title"]),
+        ]
+        for cell, column in zip(cells[:-1], table.columns, strict=False):
+            column.min_width = max(column.min_width or 0, cell.cell_len)
+        table.add_row(*cells)
+    with console.capture() as shown:
+        console.print(table)
+    return shown.get()
 
 
 def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
     """What to type now."""
     default = next(r for r in rows if r["name"] == found.catalogue.default)
-    lines = [f"\n* the default. Cache: {found.place.cache}", "Next:"]
+    lines = [f"* the default. Cache: {found.place.cache}", "Next:"]
     bundled = next((r["name"] for r in rows if r["here"] == "bundled"), None)
     if bundled:
         lines.append(f"  doit serve --model {bundled:<18} answers at once, without a download")
-    size = f"downloads {report.size(default['size'])}, then serves" if default["here"] == "no" else "serves"
+    here = default["here"] in ("yes", "bundled")
+    size = "serves" if here else f"downloads {report.size(default['size'])}, then serves"
     lines.append(f"  doit serve{'':<27} {size} {default['name']}")
     lines.append("  doit list                             every verb; `doit help serve` its options")
     return "\n".join(lines)

@@ -27,7 +27,11 @@ DOIT_CONFIG = {
 
 def task_recipe() -> Iterator[Task]:
     """every task that the command line reaches"""
-    found: Recipe = glue.at_load(recipe)
+    yield from graph(glue.at_load(recipe))
+
+
+def graph(found: Recipe) -> Iterator[Task]:
+    """The tasks of one command line on one machine."""
     yield _single("catalogue", found)
     yield _single("exe", found)
     for verb in CHAIN:

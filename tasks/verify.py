@@ -15,6 +15,9 @@ from tasks.core.jobs import Job
 from tasks.effects import files
 from tasks.recipe import ROOT, Recipe
 
+# Source: cosmopolitan ape/specification.md; and a script that starts one
+_PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
+
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
@@ -58,6 +61,13 @@ def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
     return stamp.engines.get(engine) if stamp and same else None
 
 
+def engine_version(recipe: Recipe, job: Job) -> str:
+    """The version of what will serve the job: what it said itself, else what models.yaml says."""
+    said = proven_version(recipe.place.cache, job.exe or job.artifact, job.engine)
+    hint = recipe.catalogue.engine("llamafile").version if job.exe else job.model.engine_version
+    return said or hint or ""
+
+
 def verify(recipe: Recipe, job: Job) -> None:
     """Ask the engine for its version and keep the answer in the target's stamp.
 
@@ -65,12 +75,10 @@ def verify(recipe: Recipe, job: Job) -> None:
         ServerError: it does not run here.
         IntegrityError: the model is not a file such an engine opens.
     """
-    if job.engine == "llamafile":
-        _check_format(job.artifact.target)
+    _check_format(job.artifact.target, job.engine)
+    if job.engine == "llamafile":  # the task `exe` has asked it
         version = recipe.catalogue.engine("llamafile").version or ""
     else:
-        if job.engine == "embedded":
-            _check_format(job.artifact.target)
         version = ask_version(job.name, launch_of(recipe, job), recipe.place.cache)
     hint = job.model.engine_version
     if job.engine == "self" and hint and version and not f"{version}.".startswith(f"{hint}."):
@@ -118,11 +126,18 @@ def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> N
     files.write_stamp(cache, artifact, stamp.with_engine(engine, version))
 
 
-def _check_format(path: str) -> None:
-    """A model handed over with -m is a GGUF, or a llamafile with one inside."""
+def _check_format(path: str, engine: str) -> None:
+    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script."""
     with open(path, "rb") as file:
         head = file.read(8)
-    if is_gguf(head) or path.endswith(".llamafile"):
-        return
-    facts = [("begins with", repr(head)), ("expected", "b'GGUF' and version 2 or 3")]
-    raise IntegrityError(f"{path} is no GGUF file", facts, fix="delete it and download it again")
+    if engine == "self":
+        fits, kind, expected = head.startswith(_PROGRAMS), "llamafile", repr(_PROGRAMS[0])
+    else:
+        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
+    if engine == "llamafile" and not fits and path.endswith(".llamafile"):
+        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
+
+        fits, kind, expected = is_zipfile(path), "whole llamafile", "a zip with a model at its end"
+    if not fits:
+        facts = [("begins with", repr(head)), ("expected", expected)]
+        raise IntegrityError(f"{path} is no {kind}", facts, fix="delete it and download it again")

@@ -1,0 +1,225 @@
+"""What a user may type by mistake, and doit's own commands: clean words, the nearest spelling, status 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project, Result
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs a shell")
+
+
+def three(project: Project) -> None:
+    """A catalogue of three models, none of them here."""
+    models = {
+        name: project.entry(f"https://models.invalid/{name}.llamafile", name.encode(), aliases=[alias])
+        for name, alias in (("mistral", "mistral-7b"), ("phi3-mini", "phi3"), ("tiny", "t"))
+    }
+    project.catalogue(models)
+
+
+def refused(result: Result) -> str:
+    """The message of a command line that cannot be meant: status 3, nothing on stdout."""
+    assert (result.status, result.out) == (3, ""), result
+    assert result.err.startswith("ERROR: ")
+    return result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param("sevre", "'sevre' is not a task\n  fix: did you mean serve?", id="a verb misspelt"),
+        pytest.param("dowload:phi3", "did you mean download?", id="a verb misspelt, with a model"),
+        pytest.param("run verfy", "did you mean verify?", id="after doit's own run"),
+        pytest.param("lsit", "did you mean list?", id="a command of doit's"),
+        pytest.param("xyzzy", "`doit list` shows the verbs, `doit` the models", id="nothing near"),
+        pytest.param("info sevre", "did you mean serve?", id="info of no task"),
+        pytest.param("verify sevre", "'sevre' is not a task\n  fix: did you mean serve?", id="second verb"),
+        pytest.param("verify tiny", "fix: doit verify:tiny", id="a model where a task is expected"),
+        pytest.param("serve verify", "nothing follows `serve`", id="serve never ends"),
+        pytest.param("download --model phi4", "did you mean phi3", id="a model that is not there"),
+        pytest.param("verify:nop*", "no model matches 'nop*'", id="a pattern"),
+        pytest.param("verify -- --threads 3", "`--` hands arguments to the engine", id="-- without serve"),
+        pytest.param("download --modle x", "did you mean --model?", id="download"),
+        pytest.param("download:tiny --model x", "option --model not recognized", id="download:MODEL"),
+        pytest.param(
+            "download --port 1", "`doit help download` lists the options", id="another verb's option"
+        ),
+        pytest.param("serve:tiny --ctxsize 1", "did you mean --ctx-size?", id="serve:MODEL"),
+        pytest.param("serve --help", "fix: doit help serve", id="--help"),
+        pytest.param("serve:tiny -h", "fix: doit help serve", id="-h"),
+        pytest.param("serve --llamafile", "--llamafile", id="a value too few"),
+        pytest.param(
+            "serve --llamafile-url https://x.invalid/a.llamafile?download=true",
+            "fix: --llamafile-url='https://x.invalid/a.llamafile?download=true'",
+            id="doit takes a word with = for a variable",
+        ),
+    ],
+)
+def test_mistakes(project: Project, words: str, said: str) -> None:
+    """R14, R28: what was typed, what is near it, status 3; nothing was begun."""
+    three(project)
+    assert said in refused(project.doit(*shlex.split(words)))
+    assert not (project.cache / "models").exists()
+
+
+def test_the_error_of_an_unknown_model(project: Project) -> None:
+    """R37: the message names the file to look at, and models by name or alias."""
+    three(project)
+    assert refused(project.doit("serve", "--model", "mistrl")).splitlines() == [
+        f"ERROR: there is no model 'mistrl' in {project.path / 'models.yaml'}",
+        "  fix: did you mean mistral, mistral-7b?",
+    ]
+
+
+COMMANDS = ["", "list", "info serve:tiny", "serve:tiny"]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words or "doit alone")
+def test_a_broken_catalogue(project: Project, words: str) -> None:
+    """R37: whatever is typed, every error of models.yaml is told at once, each with its place."""
+    project.catalogue(
+        {
+            "tiny": project.entry("ftp://x/tiny.llamafile", licence="MIT"),
+            "big": {"title": 7, "url": "https://x.invalid/big.gguf", "license": "MIT", "size": -1},
+        },
+        default="tny",
+        defaults={"port": 99999},
+    )
+    message = refused(project.doit(*words.split()))
+    for said in (
+        "models.tiny.url",
+        "models.tiny.licence: unknown key; did you mean license",
+        "models.big.title: expected text, got 7",
+        "models.big.size: expected a whole number of bytes above 0, got -1",
+        "defaults.port: expected a whole number from 0 to 65535, got 99999",
+        "default: there is no model 'tny'",
+        f"fix: edit {project.path / 'models.yaml'}",
+    ):
+        assert said in message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"models: [\n", "is not YAML: line 2", id="no YAML"),
+        pytest.param(b"", "expected lines of `key: value`", id="empty"),
+    ],
+)
+def test_a_catalogue_that_is_none(project: Project, content: bytes, said: str) -> None:
+    """R37: told as what it is, whatever the file holds."""
+    (project.path / "models.yaml").write_bytes(content)
+    assert said in refused(project.doit())
+
+
+def test_a_mended_catalogue(project: Project) -> None:
+    """R37: what was compiled of an older file is never taken for the new one."""
+    three(project)
+    assert project.doit("list").status == 0
+    text = (project.path / "models.yaml").read_text()
+    (project.path / "models.yaml").write_text(text.replace('"title"', '"titel"'))
+    assert "titel: unknown key" in refused(project.doit("list"))
+    (project.path / "models.yaml").write_text(text)
+    assert project.doit("list").status == 0
+
+
+def test_another_catalogue(project: Project, tmp_path: Path) -> None:
+    """R12, R37: LLAMAFILE_CATALOGUE is seen from where the user is; the paths in it, from the file itself."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "own.llamafile").write_bytes(b"here")
+    three(project)
+    text = (project.path / "models.yaml").read_text()
+    (folder / "own.yaml").write_text(text.replace("https://models.invalid/tiny.llamafile", "own.llamafile"))
+    found = json.loads(
+        project.doit("catalogue", "--json", cwd=folder, env={"LLAMAFILE_CATALOGUE": "own.yaml"}).out
+    )
+    assert {model["name"]: model["here"] for model in found["models"]}["tiny"] == "bundled"
+    for gone in ("gone.yaml", str(folder)):
+        message = refused(project.doit(cwd=folder, env={"LLAMAFILE_CATALOGUE": gone}))
+        assert f"cannot read the catalogue {folder / gone}" in message
+        assert "LLAMAFILE_CATALOGUE names the catalogue" in message
+
+
+def good(result: Result) -> str:
+    """What a command of doit's says on stdout, when nothing is wrong."""
+    assert (result.status, result.err) == (0, ""), result
+    return result.out
+
+
+def test_list(project: Project) -> None:
+    """R38: the verbs, a line each."""
+    three(project)
+    lines = dict(line.split(maxsplit=1) for line in good(project.doit("list")).splitlines())
+    assert sorted(lines) == ["catalogue", "chmod", "download", "exe", "serve", "verify"]
+    assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
+
+
+def test_list_all(project: Project) -> None:
+    """R38: the verbs, and one line for each model (not one for each step of each)."""
+    three(project)
+    lines = good(project.doit("list", "--all")).splitlines()
+    models = [line.split()[0] for line in lines if ":" in line.split()[0]]
+    assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
+    assert len(lines) == 9
+    [line] = [line for line in lines if line.startswith("serve:tiny")]
+    assert line.split(maxsplit=1)[1] == "A model, 4 B"
+
+
+@pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue"])
+def test_help(project: Project, task: str) -> None:
+    """R10, R17: every option of a verb, with what it means."""
+    three(project)
+    text = good(project.doit("help", task))
+    options = {line.split("=")[0].split()[0] for line in text.splitlines() if line.startswith("  --")}
+    source = {"--llamafile", "--llamafile-url", "--llamafile_url", "--sha256", "--yes"}
+    settings = {"--host", "--port", "--force-gpu", "--gpu", "--ngl", "--ctx-size", "--n-predict"}
+    settings |= {"--threads", "--engine", "--timeout"}
+    expected = {
+        "serve": {"--model", *source, *settings},
+        "serve:tiny": source | settings,
+        "download": {"--model", *source},
+        "catalogue": {"--json"},
+    }
+    assert options >= expected.get(task, set())
+    assert (options == set()) is (task in ("verify:t", "exe"))
+
+
+def test_info(project: Project) -> None:
+    """R36: a task's place in the graph; doit's status 1 says that it has something to do."""
+    three(project)
+    result = project.doit("info", "serve:tiny")
+    assert (result.status, result.err) == (1, "")
+    assert "status     : run" in result.out
+    assert "- verify:tiny" in result.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["clean", "forget serve", "ignore verify", "reset-dep", "tabcompletion", "help", "list --deps --status"],
+)
+def test_other_commands_of_doit(project: Project, words: str) -> None:
+    """R15, R36: they do what they can do without doit's memory, and leave the cache alone."""
+    three(project)
+    good(project.doit(*words.split()))
+    assert not (project.cache / "models").exists()
+
+
+@posix
+def test_offers_of_tab_completion(project: Project) -> None:
+    """R38: the shell completes verbs and doit's commands."""
+    three(project)
+    script = good(project.doit("tabcompletion", "--hardcode-tasks"))
+    assert "serve" in script
+
+
+def test_arguments_nobody_foresaw(project: Project) -> None:
+    """R15: long, strange and foreign words are words."""
+    three(project)
+    for word in ("serve:" + "x" * 5000, "serve:../é€%s%d{0}[a"):
+        assert "there is no model" in refused(project.doit(word))
