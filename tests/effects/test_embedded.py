@@ -159,12 +159,6 @@ def test_version_is_one_line() -> None:
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_help_does_not_need_the_package() -> None:
-    result = run("--help", python=("-S",))
-    assert result.returncode == 0
-    assert "--n-gpu-layers" in result.stdout
-
-
 @pytest.mark.parametrize("arguments", [["--version"], ["--server", "-m", DEMO, "--port", "0"]])
 def test_missing_package_names_the_remedy(arguments: list[object]) -> None:
     """R28: -S hides what is installed; the message is one line with the command to type."""
@@ -230,11 +224,12 @@ def test_model_that_cannot_be(tmp_path: Path, name: str, content: bytes | None, 
 
 @installed
 def test_truncated_model(tmp_path: Path) -> None:
-    """R28: the engine's own lines come first, ours is the last."""
+    """R28: our line stands among the engine's own, whose log is written by a thread of its own."""
     model = tmp_path / "half.gguf"
     model.write_bytes(DEMO.read_bytes()[:100_000])
     result = run("-m", model, "--port", 0)
-    assert refusal(result).startswith(f"error: cannot serve {model}, see the lines above")
+    assert refusal(result)
+    assert f"\nerror: cannot serve {model}, see the lines above" in result.stderr
     assert "not within the file bounds" in result.stderr
 
 

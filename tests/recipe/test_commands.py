@@ -23,6 +23,14 @@ def three(project: Project) -> None:
     project.catalogue(models)
 
 
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that no test changes, so that its catalogue is compiled once."""
+    project = Project(tmp_path_factory.mktemp("still"))
+    three(project)
+    return project
+
+
 def refused(result: Result) -> str:
     """The message of a command line that cannot be meant: status 3, nothing on stdout."""
     assert (result.status, result.out) == (3, ""), result
@@ -61,18 +69,16 @@ def refused(result: Result) -> str:
         ),
     ],
 )
-def test_mistakes(project: Project, words: str, said: str) -> None:
+def test_mistakes(still: Project, words: str, said: str) -> None:
     """R14, R28: what was typed, what is near it, status 3; nothing was begun."""
-    three(project)
-    assert said in refused(project.doit(*shlex.split(words)))
-    assert not (project.cache / "models").exists()
+    assert said in refused(still.doit(*shlex.split(words)))
+    assert not (still.cache / "models").exists()
 
 
-def test_the_error_of_an_unknown_model(project: Project) -> None:
+def test_the_error_of_an_unknown_model(still: Project) -> None:
     """R37: the message names the file to look at, and models by name or alias."""
-    three(project)
-    assert refused(project.doit("serve", "--model", "mistrl")).splitlines() == [
-        f"ERROR: there is no model 'mistrl' in {project.path / 'models.yaml'}",
+    assert refused(still.doit("serve", "--model", "mistrl")).splitlines() == [
+        f"ERROR: there is no model 'mistrl' in {still.path / 'models.yaml'}",
         "  fix: did you mean mistral, mistral-7b?",
     ]
 
@@ -152,18 +158,16 @@ def good(result: Result) -> str:
     return result.out
 
 
-def test_list(project: Project) -> None:
+def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
-    three(project)
-    lines = dict(line.split(maxsplit=1) for line in good(project.doit("list")).splitlines())
+    lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     assert sorted(lines) == ["catalogue", "chmod", "download", "exe", "serve", "verify"]
     assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
 
 
-def test_list_all(project: Project) -> None:
+def test_list_all(still: Project) -> None:
     """R38: the verbs, and one line for each model (not one for each step of each)."""
-    three(project)
-    lines = good(project.doit("list", "--all")).splitlines()
+    lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
     assert len(lines) == 9
@@ -172,10 +176,9 @@ def test_list_all(project: Project) -> None:
 
 
 @pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue"])
-def test_help(project: Project, task: str) -> None:
+def test_help(still: Project, task: str) -> None:
     """R10, R17: every option of a verb, with what it means."""
-    three(project)
-    text = good(project.doit("help", task))
+    text = good(still.doit("help", task))
     options = {line.split("=")[0].split()[0] for line in text.splitlines() if line.startswith("  --")}
     source = {"--llamafile", "--llamafile-url", "--llamafile_url", "--sha256", "--yes"}
     settings = {"--host", "--port", "--force-gpu", "--gpu", "--ngl", "--ctx-size", "--n-predict"}
@@ -190,10 +193,9 @@ def test_help(project: Project, task: str) -> None:
     assert (options == set()) is (task in ("verify:t", "exe"))
 
 
-def test_info(project: Project) -> None:
+def test_info(still: Project) -> None:
     """R36: a task's place in the graph; doit's status 1 says that it has something to do."""
-    three(project)
-    result = project.doit("info", "serve:tiny")
+    result = still.doit("info", "serve:tiny")
     assert (result.status, result.err) == (1, "")
     assert "status     : run" in result.out
     assert "- verify:tiny" in result.out
@@ -203,23 +205,20 @@ def test_info(project: Project) -> None:
     "words",
     ["clean", "forget serve", "ignore verify", "reset-dep", "tabcompletion", "help", "list --deps --status"],
 )
-def test_other_commands_of_doit(project: Project, words: str) -> None:
+def test_other_commands_of_doit(still: Project, words: str) -> None:
     """R15, R36: they do what they can do without doit's memory, and leave the cache alone."""
-    three(project)
-    good(project.doit(*words.split()))
-    assert not (project.cache / "models").exists()
+    good(still.doit(*words.split()))
+    assert not (still.cache / "models").exists()
 
 
 @posix
-def test_offers_of_tab_completion(project: Project) -> None:
+def test_offers_of_tab_completion(still: Project) -> None:
     """R38: the shell completes verbs and doit's commands."""
-    three(project)
-    script = good(project.doit("tabcompletion", "--hardcode-tasks"))
+    script = good(still.doit("tabcompletion", "--hardcode-tasks"))
     assert "serve" in script
 
 
-def test_arguments_nobody_foresaw(project: Project) -> None:
+def test_arguments_nobody_foresaw(still: Project) -> None:
     """R15: long, strange and foreign words are words."""
-    three(project)
     for word in ("serve:" + "x" * 5000, "serve:../é€%s%d{0}[a"):
-        assert "there is no model" in refused(project.doit(word))
+        assert "there is no model" in refused(still.doit(word))

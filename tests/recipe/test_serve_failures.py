@@ -39,6 +39,14 @@ def failure(result: Result) -> str:
     return result.err[result.err.index("ERROR: ") :]
 
 
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that no test changes, so that its catalogue is compiled once."""
+    project = Project(tmp_path_factory.mktemp("still"))
+    with_llamafile(project)
+    return project
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -70,15 +78,14 @@ def failure(result: Result) -> str:
         pytest.param(["--nobrowser"], "engine arguments go after `--`", id="a flag of the engine"),
     ],
 )
-def test_refused_before_anything_runs(project: Project, words: list[str], said: str) -> None:
+def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
     """R14, R23: a value that cannot be meant is named, with what is expected; status 3, nothing was done."""
-    with_llamafile(project)
-    result = project.doit("serve", *words)
+    result = still.doit("serve", *words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: ")
     assert said in result.err
-    assert not runs(project)
-    assert not (project.cache / "models").exists()
+    assert not runs(still)
+    assert not (still.cache / "models").exists()
 
 
 def test_the_port_is_in_use(project: Project) -> None:
