@@ -229,7 +229,7 @@ def test_truncated_model(tmp_path: Path) -> None:
     model.write_bytes(DEMO.read_bytes()[:100_000])
     result = run("-m", model, "--port", 0)
     assert refusal(result)
-    assert f"\nerror: cannot serve {model}, see the lines above" in result.stderr
+    assert f"error: cannot serve {model}, see the lines above" in result.stderr
     assert "not within the file bounds" in result.stderr
 
 
