@@ -15,14 +15,12 @@ from tasks import glue
 from tasks.core import command, lifecycle, report
 from tasks.core.errors import ServerError
 from tasks.core.jobs import Job
-from tasks.effects import files
 from tasks.recipe import Recipe
 from tasks.verify import engine_env, engine_version, launch_of, run_dir
 
 if TYPE_CHECKING:
     from tasks.effects.process import Child
 
-OLD_LOG_S = 7 * 24 * 3600.0  # a log of a port that has not been used for a week explains nothing
 _WATCH_S = 0.2  # between two looks at a running engine
 
 
@@ -54,7 +52,6 @@ def serve(recipe: Recipe, job: Job) -> None:
     words = _command(recipe, job, host, port)
     folder = run_dir(recipe.place.cache)
     log = os.path.join(folder, f"{job.name}-{port}.log")
-    files.remove_older(folder, f"{job.name}-*.log", OLD_LOG_S)
     # noted, not raised: an exception could strike between the engine's start and the note of its pid
     stop: list[int] = []
     with signals.on_signals(stop.append):

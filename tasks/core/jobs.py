@@ -110,7 +110,7 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
 
 def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
     """The job of one entry, with nothing from the command line."""
-    return _job(Ask("serve", name, {}), name, catalogue, place)
+    return _job(Ask("catalogue", name, {}), name, catalogue, place)
 
 
 def _looked_at(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
@@ -126,6 +126,9 @@ def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
     if ask.verb in ("exe", "catalogue"):
         return ()
     words = tuple(name for word in ask.models or ("",) for name in _matching(word, catalogue))
+    for word in ask.extra:
+        if word.partition("=")[0] in ("--host", "--port"):
+            raise UsageError(f"{word} behind `--` would not be known here", fix="put it before the `--`")
     if ask.verb == "serve" and len(words) > 1:
         raise UsageError(f"`serve` runs one model, and this names {len(words)}: {', '.join(words)}")
     return words
@@ -166,7 +169,8 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         model, question = catalogue.model(name), ""
         artifact = _artifact(name, model, place)
     engine = _engine(options.get("engine"), model, artifact, place)
-    exe = llamafile_exe(catalogue, place) if engine == "llamafile" else None
+    shown = ask.verb == "catalogue"  # a table has to show also what could not be run
+    exe = llamafile_exe(catalogue, place) if engine == "llamafile" and not shown else None
     settings = _settings(options).over(model.serve).over(catalogue.defaults).over(BUILT_IN)
     return Job(name, model, artifact, engine, settings, exe, ask.extra, question)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,10 +117,3 @@ def is_executable(path: str) -> bool:
         return os.stat(path).st_mode & 0o555 == 0o555
     except OSError:
         return False
-
-
-def remove_older(folder: str, pattern: str, age_s: float) -> None:
-    """Remove the files of a folder that match and were not written for `age_s` seconds."""
-    for path in Path(folder).glob(pattern):
-        if time.time() - path.stat().st_mtime > age_s:
-            path.unlink(missing_ok=True)

@@ -128,6 +128,20 @@ def test_engine_of_an_entry_on_windows() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        pytest.param("4294967297", "over 4 GiB", id="a byte over 4 GiB"),
+        pytest.param("4294967296", "not an .exe", id="4 GiB"),
+        pytest.param("null", "not an .exe", id="nobody knows"),
+    ],
+)
+def test_limit_of_windows(size: str, why: str) -> None:
+    """R9: 4 GiB, and not a byte more (mozilla-ai/llamafile#98)."""
+    with pytest.raises(UsageError, match=why):
+        jobs("serve --engine self", WINDOWS, edited("size: 1000", f"size: {size}"))
+
+
+@pytest.mark.parametrize(
     ("platform", "target"),
     [
         pytest.param("linux", "/cache/engines/llamafile-0.10.5", id="POSIX"),
@@ -406,8 +420,8 @@ def test_settings(defaults: str, serve: str, options: str, settings: dict[str, o
 
 def test_arguments_for_the_engine() -> None:
     """What stands behind -- reaches the one job that serves."""
-    found = jobs("download:big serve --model tiny -- --port 1 a=b")
-    assert found.by_name["tiny"].extra == ("--port", "1", "a=b")
+    found = jobs("download:big serve --model tiny -- --parallel 1 a=b")
+    assert found.by_name["tiny"].extra == ("--parallel", "1", "a=b")
     assert found.by_name["big"].extra == ()
 
 
@@ -419,9 +433,11 @@ def test_arguments_for_the_engine() -> None:
         pytest.param("info serve:tinny", "linux", "no model 'tinny'", "tiny", id="also where doit looks"),
         pytest.param("verify:xy*", "linux", "no model matches 'xy*'", "`doit`", id="a wildcard for nothing"),
         pytest.param(
-            "download --model nope --model t*", "linux", "no model 'nope'", "", id="unknown beside one"
+            "download --model nope --model t*", "linux", "no model 'nope'", "`doit`", id="unknown beside one"
         ),
-        pytest.param("verify:TINY*", "linux", "no model matches", "", id="doit knows a wildcard in one case"),
+        pytest.param(
+            "verify:TINY*", "linux", "no model matches", "`doit`", id="doit knows a wildcard in one case"
+        ),
         pytest.param(
             "serve:tiny*", "linux", "names 2: tiny, tiny-q8", "", id="two servers in the foreground"
         ),
@@ -516,6 +532,7 @@ def test_arguments_for_the_engine() -> None:
         pytest.param("serve --port -1", "linux", "--port: expected", "", id="R23: port below 0"),
         pytest.param("serve --port http", "linux", "--port: expected", "", id="R23: port by name"),
         pytest.param("serve --port ''", "linux", "--port: expected", "", id="R23: no port"),
+        pytest.param("serve --port 80/tcp", "linux", "--port: expected", "", id="R23: port and protocol"),
         pytest.param("serve --port 80.0", "linux", "--port: expected", "", id="R23: a fraction"),
         pytest.param(
             "serve --host http://0.0.0.0", "linux", "--host: expected", "no http://", id="R23: a URL as host"
@@ -540,6 +557,10 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve --gpu x", "linux", "--gpu: expected one of auto, disable", "", id="gpu of another"
         ),
+        pytest.param(
+            "serve -- --port 1", "linux", "--port behind", "before the `--`", id="a port we would not know"
+        ),
+        pytest.param("serve -- --host=::1", "linux", "--host=::1 behind", "", id="a host we would not know"),
     ],
 )
 def test_refused(line: str, platform: str, what: str, fix: str) -> None:
@@ -548,6 +569,7 @@ def test_refused(line: str, platform: str, what: str, fix: str) -> None:
         jobs(line, place_of(platform))
     assert what in caught.value.what
     assert fix in caught.value.fix
+    assert bool(fix) == bool(caught.value.fix)
 
 
 @pytest.mark.parametrize(

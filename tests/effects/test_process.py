@@ -28,7 +28,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def until(done: Callable[[], object], what: str, timeout_s: float = 10) -> None:
+def until(done: Callable[[], object], what: str, timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline, what
@@ -72,7 +72,7 @@ def test_run_ends_what_hangs(tmp_path: Path) -> None:
     )
     start = time.monotonic()
     ending = run(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), timeout_s=0.7)
-    assert 0.7 <= time.monotonic() - start < 5
+    assert 0.7 <= time.monotonic() - start < 15
     assert (ending.status, ending.output) == (None, "started")
     for pid in map(int, pids.read_text().split()):
         until(lambda pid=pid: not lives(pid), f"{pid} lives")  # type: ignore[misc]
@@ -207,7 +207,7 @@ def test_stop_is_gentle_first(shell: Shell, script: str, status: int) -> None:
     child = shell(script)
     start = time.monotonic()
     assert child.stop()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < INTERRUPT_S
     assert child.exited() == status
 
 
@@ -227,7 +227,7 @@ def test_stop_in_a_hurry(shell: Shell, script: str, status: int) -> None:
     child = shell(script)
     start, gentle_s = time.monotonic(), 0.5
     assert child.stop(hurry=lambda: time.monotonic() - start > gentle_s)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < INTERRUPT_S
     assert child.exited() in (status, -signal.SIGKILL)
 
 
@@ -236,7 +236,7 @@ def test_stop_escalates(shell: Shell) -> None:
     child = shell("trap '' INT; trap 'echo bye; exit 8' TERM; echo ready; while :; do sleep 0.05; done")
     start = time.monotonic()
     assert child.stop()
-    assert INTERRUPT_S <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S / 2
+    assert INTERRUPT_S <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S
     assert child.exited() == 8
     assert child.ending().output.endswith("\nbye")
 

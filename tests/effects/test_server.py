@@ -113,7 +113,7 @@ LISTEN = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1
 PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
 
 
-def until(done: Callable[[], object], what: str, timeout_s: float = 10) -> None:
+def until(done: Callable[[], object], what: str, timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline, what
@@ -190,7 +190,7 @@ def test_health_of_nothing(taken: int) -> None:
     assert health("127.0.0.1", free_port("127.0.0.1", 0)) is None
     start = time.monotonic()
     assert health("127.0.0.1", taken) is None
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 15
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_ready_when_it_is_loaded(engines: Engines, version: str) -> None:
     port = free_port("127.0.0.1", 0)
     child = engines.start(port, version, load_seconds=0.5)
     took = wait(child, port)
-    assert 0.5 <= took < 5
+    assert took >= 0.5
     assert is_ours(port, child.pid)
     assert health("127.0.0.1", port) == 200
 
@@ -280,7 +280,7 @@ def test_dead_is_dead_at_once(engines: Engines) -> None:
     start = time.monotonic()
     with pytest.raises(ServerError) as caught:
         wait(child, port, timeout_s=30)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     facts = dict(caught.value.facts)
     assert caught.value.what == "m ended before it was ready"
     assert (facts["ended"], facts["output"], facts["log"]) == ("exit status 4", "bad model", child.log)
@@ -302,7 +302,7 @@ def test_late(engines: Engines, version: str, behaviour: dict[str, Any]) -> None
     start = time.monotonic()
     with pytest.raises(ServerError) as caught:
         wait(child, port, timeout_s=0.8)
-    assert 0.8 <= time.monotonic() - start < 4
+    assert 0.8 <= time.monotonic() - start < 15
     assert caught.value.what == "m was not ready after 800 ms"
     assert caught.value.fix == "--timeout SECONDS gives it longer"
     assert child.exited() is None
@@ -336,7 +336,7 @@ def test_stopped_while_it_loads(engines: Engines) -> None:
     child = engines.start(port, silent=True)
     start = time.monotonic()
     assert wait(child, port, stopped=lambda: time.monotonic() - start > 0.3) is None
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert child.exited() is None
 
 

@@ -418,7 +418,7 @@ def test_every_signal_stops_it(project: Project, number: signal.Signals) -> None
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
         running.send(number)
-        result = running.finish(10)
+        result = running.finish(20)
     assert (result.status, result.out) == (0, "")
     assert "m has stopped" in result.err
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.core.lifecycle import INTERRUPT_S
 from tests.effects.test_server import by_me
 from tests.fakes import llamafile
 from tests.fakes.llamafile import VARIABLE
@@ -116,7 +117,7 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=60)
     start = time.monotonic()
     said = failure(project.doit("serve", "--port", "0", "--timeout", "50"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     port = arguments(project)[arguments(project).index("--port") + 1]
     shown = said.splitlines()
     assert shown[0] == "ERROR: m ended before it was ready"
@@ -156,7 +157,7 @@ def test_it_is_silent_for_ever(project: Project) -> None:
     behave(project, silent=True)
     start = time.monotonic()
     said = failure(project.doit("serve", "--port", "0", "--timeout", "2"))
-    assert 2 < time.monotonic() - start < 10
+    assert 2 < time.monotonic() - start < 30
     assert "m was not ready after 2.0 s" in said
     assert "fix: --timeout SECONDS gives it longer" in said
     assert not psutil.pid_exists(runs(project)[-1]["pid"])
@@ -184,7 +185,7 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
         os.kill(runs(project)[-1]["pid"], number)
-        said = failure(running.finish(10))
+        said = failure(running.finish(20))
     assert "ERROR: m ended by itself\n" in said
     assert f"ended: {ended}\n" in said
     assert "output: main: server is listening on http://127.0.0.1:" in said
@@ -250,8 +251,8 @@ def test_it_does_not_listen_to_signals(project: Project) -> None:
         assert [p for p in family if p.is_running()]
         start = time.monotonic()
         interrupt(running)
-        result = running.finish(10)
-    assert time.monotonic() - start < 3
+        result = running.finish(20)
+    assert time.monotonic() - start < INTERRUPT_S
     assert (result.status, result.out) == (0, "")
     assert "m has stopped" in result.err
 
@@ -264,8 +265,8 @@ def test_it_takes_time_to_stop(project: Project) -> None:
         running.wait_for("stop     Ctrl-C")
         start = time.monotonic()
         interrupt(running)
-        assert running.finish(10).status == 0
-    assert 1 <= time.monotonic() - start < 4
+        assert running.finish(20).status == 0
+    assert 1 <= time.monotonic() - start < INTERRUPT_S
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
     with project.start("serve", "--port", "0") as running:
         running.wait_for("starting m")
         running.send(number)
-        result = running.finish(10)
+        result = running.finish(20)
     assert (result.status, result.out) == (status, "")
     assert "ERROR" not in result.err
     assert result.err.rstrip().endswith("m has stopped")
@@ -345,7 +346,7 @@ def test_nohup(project: Project) -> None:
         time.sleep(0.5)
         assert ask(url, "still here") == "still here"
         running.send(signal.SIGTERM)
-        assert running.finish(10).status == 0
+        assert running.finish(20).status == 0
 
 
 ON_A_TERMINAL = """
@@ -372,6 +373,6 @@ def test_the_terminal_is_closed(project: Project) -> None:
         family = doit.children(recursive=True)
         assert family
         os.close(ours)
-        doit.wait(10)
+        doit.wait(20)
     psutil.wait_procs(family, timeout=5)
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

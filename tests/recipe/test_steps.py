@@ -154,13 +154,13 @@ def test_asking_for_the_version_is_interrupted(project: Project, number: int, st
     behave(project, version_hang=True)
     with project.start("verify") as running:
         running.wait_for(".  verify:m")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while not runs(project):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         running.note_family()
         running.send(number)
-        result = running.finish(10)
+        result = running.finish(20)
     assert result.status == status
     assert not psutil.pid_exists(runs(project)[0]["pid"])
 
