@@ -560,7 +560,9 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve -- --port 1", "linux", "--port behind", "before the `--`", id="a port we would not know"
         ),
-        pytest.param("serve -- --host=::1", "linux", "--host=::1 behind", "", id="a host we would not know"),
+        pytest.param(
+            "serve -- --host=::1", "linux", "--host=::1 behind", "put it", id="a host we would not know"
+        ),
     ],
 )
 def test_refused(line: str, platform: str, what: str, fix: str) -> None:
