@@ -109,7 +109,7 @@ EngineVersion = Annotated[
 class Strict:
     """Read by pydantic from the class: unknown keys are errors, and nothing is coerced."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
 
 @dataclass(eq=False, repr=False)

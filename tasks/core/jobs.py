@@ -22,6 +22,8 @@ from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
+_STARTS = ("verify", "serve")  # verbs that start the engine; the others do without its program
+
 # what holds where neither the command line nor models.yaml says anything
 BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
 
@@ -79,7 +81,8 @@ def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
         for word in _words(ask, catalogue):
             job = _job(ask, word, catalogue, place)
             _same_or_error(by_name.get(job.name), job)
-            by_name[job.name] = job
+            if job.name not in by_name or ask.verb in _STARTS:
+                by_name[job.name] = job
             names.append(job.name)
             if word and word != job.name and ask.model:
                 aliases[word] = job.name
@@ -169,8 +172,8 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         model, question = catalogue.model(name), ""
         artifact = _artifact(name, model, place)
     engine = _engine(options.get("engine"), model, artifact, place)
-    shown = ask.verb == "catalogue"  # a table has to show also what could not be run
-    exe = llamafile_exe(catalogue, place) if engine == "llamafile" and not shown else None
+    needs_exe = engine == "llamafile" and ask.verb in ("", *_STARTS)
+    exe = llamafile_exe(catalogue, place) if needs_exe else None
     settings = _settings(options).over(model.serve).over(catalogue.defaults).over(BUILT_IN)
     return Job(name, model, artifact, engine, settings, exe, ask.extra, question)
 
@@ -195,6 +198,8 @@ def _own_file(path: str, url: str | None, sha256: str | None, catalogue: Catalog
     name = re.split(r"[\\/]", target)[-1]
     known = catalogue.by_filename(name)
     question = _question(known, url, catalogue) if known and url else ""
+    if known and url and not question:  # the catalogue's own URL, so the catalogue's own bytes
+        sha256 = sha256 or catalogue.model(known).sha256
     sources = () if url is None else (_checked(url, sha256),)
     artifact = Artifact(_task_name(name), sources, target, sha256, None, owned=False)
     return artifact.label, Model(name, url or "", "unknown"), artifact, question

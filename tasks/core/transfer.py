@@ -115,6 +115,8 @@ def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
     first, last, total = _content_range(headers.get("content-range", ""))
     if first != asked.have or last is None:
         return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.have}")
+    if asked.validator and validator(headers) not in ("", asked.validator):  # it ignored If-Range
+        return Verdict(Word.RESTART, "206 of another version than the one that was begun")
     if asked.size is not None and total not in (None, asked.size):
         why = f"wrong length: {total} bytes, expected {asked.size}"
         return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")

@@ -38,13 +38,14 @@ def url_problem(url: str, *, pinned: bool) -> str:
     Args:
         pinned: whether a digest is known, which is what makes plain http bearable.
     """
-    if not url.strip() or any(c.isspace() or ord(c) < 32 for c in url):
-        return f"expected a URL, got {url!r}"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         return f"{url.rpartition('@')[2]} is not a URL: {error}"
+    blank = any(c.isspace() for c in url) and not is_local(url)  # a folder's name may have one
+    if not url.strip() or blank or any(ord(c) < 32 for c in url):
+        return f"expected a URL, got {url!r}"
     if "@" in parts.netloc:
         return f"{parts.scheme}://…@{host}: no user or password in a URL, it ends up in logs"
     if is_local(url):

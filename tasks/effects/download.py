@@ -103,7 +103,7 @@ class _Run:
         wrong = False
         silent: set[str] = set()
         for url in self.artifact.sources:
-            if host_of(url) in silent:
+            if not is_local(url) and urlsplit(url).netloc in silent:
                 reasons.append((url, "the same host"))
                 continue
             try:
@@ -112,7 +112,7 @@ class _Run:
             except _GaveUp as reason:
                 reasons.append((url, reason))
                 if reason.silent:
-                    silent.add(host_of(url))
+                    silent.add(urlsplit(url).netloc)
             except IntegrityError as error:
                 reasons.append((url, error))
                 wrong = True

@@ -109,7 +109,6 @@ def test_names_for_the_graph() -> None:
         pytest.param("serve --llamafile x.llamafile", "linux", "self", id="a .llamafile of the user's"),
         pytest.param("serve --llamafile program", "linux", "self", id="a file without ending"),
         pytest.param(f"serve --llamafile-url {OTHER}/x.gguf", "linux", "llamafile", id="a .gguf by URL"),
-        pytest.param("download:big", "linux", "llamafile", id="the same for a download"),
     ],
 )
 def test_engine(line: str, platform: str, engine: str) -> None:
@@ -595,6 +594,20 @@ def test_same_file_twice_is_no_conflict() -> None:
     found = jobs("download:tiny verify --model small serve --port 9")
     assert list(found.by_name) == ["tiny"]
     assert found.by_name["tiny"].settings.port == 9
+
+
+def test_the_engines_program_is_needed_only_where_it_is_started() -> None:
+    """R9: `doit download` of a .gguf works with a catalogue that names no program."""
+    text = "\n".join(line for line in TEXT.splitlines() if "llamafile-0." not in line) + "\n"
+    assert jobs("download:big chmod:big", text=text).by_name["big"].exe is None
+    both = jobs("verify:big download:big").by_name["big"]
+    assert both.exe == llamafile_exe(CATALOGUE, POSIX)
+
+
+def test_own_file_from_the_catalogues_url_has_its_digest() -> None:
+    """R2, R21: the catalogue's own URL brings the catalogue's own bytes, wherever they are put."""
+    found = job(f"download --llamafile {TINY_URL.rpartition('/')[2]} --llamafile-url {TINY_URL}")
+    assert (found.artifact.sha256, found.question) == (A64, "")
 
 
 def test_catalogued_job_has_nothing_of_the_command_line() -> None:

@@ -70,6 +70,7 @@ def test_where_it_comes_from(url: str, where: str) -> None:
         pytest.param("file://", "names no file", "names no file", id="file:// and nothing"),
         pytest.param("demo/x", "", "", id="a path"),
         pytest.param(r"C:\x.gguf", "", "", id="a Windows path"),
+        pytest.param("my models/x.gguf", "", "", id="a path with a blank"),
         pytest.param("", "expected a URL", "expected a URL", id="nothing"),
         pytest.param("https://h/a b", "expected a URL", "expected a URL", id="a blank inside"),
         pytest.param("https://h/a\nb", "expected a URL", "expected a URL", id="a line break inside"),

@@ -225,12 +225,12 @@ OPTIONS = [
     pytest.param(
         [
             *("--ngl", "1", "--", "-c", "5", "--fancy-test-flag", "--", "--fancy-test-flag", "serve"),
-            *("--fancy-test-flag", "a=b c", "--fancy-test-flag", "* é $HOME", "--port", "1"),
+            *("--fancy-test-flag", "a=b c", "--fancy-test-flag", "* é $HOME", "--threads", "1"),
         ],
         [
             *("--ctx-size", "0", "--n-predict", "1024", "-ngl", "1", "-c", "5", "--fancy-test-flag", "--"),
             *("--fancy-test-flag", "serve", "--fancy-test-flag", "a=b c"),
-            *("--fancy-test-flag", "* é $HOME", "--port", "1"),
+            *("--fancy-test-flag", "* é $HOME", "--threads", "1"),
         ],
         id="after --, in order and untouched",
     ),
