@@ -117,8 +117,9 @@ def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            lines[(*path, str(index))] = item.start_mark.line + 1
-            yield from _duplicates(item, (*path, str(index)), lines, seen)
+            here = (*path, str(index))
+            lines[here] = item.start_mark.line + 1
+            yield from _duplicates(item, here, lines, seen)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*path, str(key.value))
