@@ -65,7 +65,7 @@ def _here(cache: str, job: Job) -> str:
         have = claimed(job.artifact)[0]
         if have:
             return report.percent(have, job.model.size) or report.size(have)
-        return "bundled" if is_local(job.model.url) else "no"
+        return "bundled" if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]) else "no"
     return "yes" if state is State.FRESH else "changed"
 
 
@@ -93,8 +93,10 @@ def _table(rows: list[dict[str, Any]], default: str) -> str:
             Text(row["title"]),
         ]
         for cell, column in zip(cells[:-1], table.columns, strict=False):
-            column.min_width = max(column.min_width or 0, cell.cell_len)
+            column.min_width = max(column.min_width or len(str(column.header)), cell.cell_len)
         table.add_row(*cells)
+    taken = sum((column.min_width or 0) + 2 for column in table.columns[:-1])
+    table.columns[-1].max_width = max(10, console.width - taken)
     with console.capture() as shown:
         console.print(table)
     return shown.get()
@@ -110,5 +112,5 @@ def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
     here = default["here"] in ("yes", "bundled")
     size = "serves" if here else f"downloads {report.size(default['size'])}, then serves"
     lines.append(f"  doit serve{'':<27} {size} {default['name']}")
-    lines.append("  doit list                             every verb; `doit help serve` its options")
+    lines.append("  doit list                             every verb (options: doit help serve)")
     return "\n".join(lines)

@@ -36,8 +36,7 @@ def _options(recipe: Recipe, job: Job) -> set[str]:
 def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = False) -> None:
     """Make the target what it must be: nothing, a look at its bytes, or a download.
 
-    Raises:
-        RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
+    Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
     from tasks.effects.locks import artifact_lock
 
@@ -101,10 +100,9 @@ def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
 def confirm(question: str) -> None:
     """Ask on the terminal; without one, fail and say what to pass (R4).
 
-    Raises:
-        RecipeError: the answer is no, or nobody is there to give one.
+    Raises RecipeError: the answer is no, or nobody is there to give one.
     """
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise RecipeError(question.replace("\n", "\n  "), fix="there is no terminal to ask on: pass --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -41,6 +41,6 @@ def bring(found: Recipe, artifact: Artifact) -> None:
     if skipped:
         glue.log().info("chmod %s", skipped)
     else:
-        make_executable(artifact.target)
+        make_executable(artifact)
     launch = Launch("llamafile", platform, "", artifact.target)
     keep_version(cache, artifact, "llamafile", ask_version(artifact.label, launch, cache))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -32,15 +33,18 @@ def log() -> Any:
 
 def at_load(function: Callable[[], Any]) -> Any:
     """Call a function while tasks are loaded, where only InvalidDodoFile gives a clean message (status 3)."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a Windows console does not know every letter of a title
     try:
         return function()
     except UsageError as error:
         raise InvalidDodoFile(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + 2) from None
 
 
-def _guarded(function: Callable[..., None], *args: Any) -> TaskFailed | None:
+def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
     """Run an action: what it raises for the user becomes doit's TaskFailed, without a traceback."""
     from tasks.effects.signals import on_signals
 
@@ -67,7 +71,7 @@ def _unwind(number: int) -> None:
     raise _Signalled(number)
 
 
-def task(name: str, function: Callable[..., None], args: Iterable[Any] = (), **fields: Any) -> Task:
+def task(name: str, function: Callable[..., object], args: Iterable[Any] = (), **fields: Any) -> Task:
     """A doit task with one action that sees the real terminal."""
     actions = [(_guarded, [function, *args])]
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
@@ -98,7 +102,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
 
     def add_success(self, task: Task) -> None:
         """Say how long it took."""
-        if task.actions and not self._is_report(task):
+        if task.actions and not self._is_report(task) and task.name[0] != "_":
             log().info("   %s took %s", task.name, report.seconds(time.monotonic() - self._start))
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:

@@ -65,6 +65,9 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
         return
     module = import_module(f"tasks.{verb}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
+    if verb == "serve":
+        for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
+            yield glue.task(f"_endpoint:{job.name}", module.check_endpoint, [job])
     tasks |= {alias: glue.group("", [f"{verb}:{name}"]) for alias, name in found.jobs.aliases.items()}
     for name, task in tasks.items():
         task.name, task.params, task.pos_arg, task.subtask_of = f"{verb}:{name}", one_options, rest, verb

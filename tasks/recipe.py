@@ -30,8 +30,7 @@ class Recipe(NamedTuple):
 def recipe() -> Recipe:
     """Read the command line and the catalogue.
 
-    Raises:
-        UsageError: for anything the user has to mend before a task can run.
+    Raises UsageError: for anything the user has to mend before a task can run.
     """
     request = options.parse(sys.argv[1:])
     cwd = doit.get_initial_workdir() or os.getcwd()

@@ -30,9 +30,21 @@ def task(recipe: Recipe, job: Job) -> Task:
         f"serve:{job.name}",
         serve,
         [recipe, job],
-        task_dep=[f"verify:{job.name}"],
+        task_dep=[f"_endpoint:{job.name}", f"verify:{job.name}"],
         doc=report.task_line(job.model),
     )
+
+
+def check_endpoint(job: Job) -> int:
+    """The port to serve on.
+
+    Raises ServerError: it is taken, the host is no address of this machine, or nobody could stop the server.
+    """
+    from tasks.effects import server
+
+    if parent_process() or current_thread() is not main_thread():
+        raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
+    return server.free_port(job.settings.host or "127.0.0.1", job.settings.port or 0)
 
 
 def serve(recipe: Recipe, job: Job) -> None:
@@ -44,11 +56,8 @@ def serve(recipe: Recipe, job: Job) -> None:
     """
     from tasks.effects import process, server, signals
 
-    if parent_process() or current_thread() is not main_thread():
-        raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
     settings = job.settings
-    host = settings.host or "127.0.0.1"
-    port = server.free_port(host, settings.port or 0)
+    host, port = settings.host or "127.0.0.1", check_endpoint(job)
     words = _command(recipe, job, host, port)
     folder = run_dir(recipe.place.cache)
     log = os.path.join(folder, f"{job.name}-{port}.log")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 
 from doit.task import Task
 
 from tasks import glue
 from tasks.core import command, lifecycle
-from tasks.core.artifact import Artifact, Stamp, State, is_gguf
-from tasks.core.errors import IntegrityError, ServerError
+from tasks.core.artifact import Artifact, Stamp, State
+from tasks.core.errors import ServerError
 from tasks.core.jobs import Job
 from tasks.effects import files
 from tasks.recipe import ROOT, Recipe
-
-# Source: cosmopolitan ape/specification.md; and a script that starts one
-_PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
 
 
 def task(recipe: Recipe, job: Job) -> Task:
@@ -46,10 +45,12 @@ def engine_env(engine: str) -> dict[str, str]:
 
 
 def run_dir(cache: str) -> str:
-    """Where engines run: old ones leave a llama.log in their directory."""
+    """Where engines run and log (old ones leave a llama.log): in the cache, unless that is read-only."""
     folder = os.path.join(cache, "run")
-    os.makedirs(folder, exist_ok=True)
-    return folder
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+    fits = os.path.isdir(folder) and os.access(folder, os.W_OK)
+    return folder if fits else tempfile.mkdtemp(prefix="llamafile-recipe-")
 
 
 def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
@@ -75,7 +76,7 @@ def verify(recipe: Recipe, job: Job) -> None:
         ServerError: it does not run here.
         IntegrityError: the model is not a file such an engine opens.
     """
-    _check_format(job.artifact.target, job.engine)
+    files.check_format(job.artifact, job.engine)
     if job.engine == "llamafile":  # the task `exe` has asked it
         version = recipe.catalogue.engine("llamafile").version or ""
     else:
@@ -91,8 +92,7 @@ def verify(recipe: Recipe, job: Job) -> None:
 def ask_version(name: str, launch: command.Launch, cache: str) -> str:
     """Run `--version`; the version, or nothing where the answer has none.
 
-    Raises:
-        ServerError: it cannot be run, fails, or does not come to an end.
+    Raises ServerError: it cannot be run, fails, or does not come to an end.
     """
     from tasks.effects import process
     from tasks.effects.server import failed_start
@@ -124,20 +124,3 @@ def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> N
     if stamp is None or found != (stamp.size, stamp.mtime_ns):
         stamp = Stamp(found[0], found[1], None, artifact.target, {})
     files.write_stamp(cache, artifact, stamp.with_engine(engine, version))
-
-
-def _check_format(path: str, engine: str) -> None:
-    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-    if engine == "self":
-        fits, kind, expected = head.startswith(_PROGRAMS), "llamafile", repr(_PROGRAMS[0])
-    else:
-        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
-    if engine == "llamafile" and not fits and path.endswith(".llamafile"):
-        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
-
-        fits, kind, expected = is_zipfile(path), "whole llamafile", "a zip with a model at its end"
-    if not fits:
-        facts = [("begins with", repr(head)), ("expected", expected)]
-        raise IntegrityError(f"{path} is no {kind}", facts, fix="delete it and download it again")

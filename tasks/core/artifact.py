@@ -106,6 +106,10 @@ def engine_filename(version: str, platform: str) -> str:
     return f"llamafile-{version}" + (".exe" if platform == "win32" else "")
 
 
+# Source: cosmopolitan ape/specification.md; and a script that starts one
+PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
+
+
 def is_gguf(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a GGUF of a version in use."""
     return head[:4] == b"GGUF" and int.from_bytes(head[4:8], "little") in (2, 3)

@@ -212,8 +212,7 @@ class Catalogue:
     def name(self, word: str) -> str:
         """The name behind a name or alias, in any case.
 
-        Raises:
-            UsageError: there is none; the message has the nearest spellings.
+        Raises UsageError: there is none; the message has the nearest spellings.
         """
         found = self._names.get(word.lower())
         if found is None:

@@ -68,11 +68,7 @@ class Jobs(NamedTuple):
 
 
 def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
-    """Resolve a command line.
-
-    Raises:
-        UsageError: a name, a value or a combination that cannot be meant.
-    """
+    """Resolve a command line. Raises UsageError: a name, a value or a combination that cannot be meant."""
     by_name: dict[str, Job] = {}
     asked: list[tuple[Ask, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
@@ -93,8 +89,7 @@ def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
 def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
     """llamafile without a model, of the catalogue's version.
 
-    Raises:
-        UsageError: the catalogue does not say where it is.
+    Raises UsageError: the catalogue does not say where it is.
     """
     engine = catalogue.engine("llamafile")
     if not engine.url or not engine.version:
@@ -225,7 +220,9 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
         model = replace(model, sha256=sha256, size=None)
     artifact = _artifact(name, model, place)
     if question:
-        artifact = artifact._replace(sources=(_checked(url, model.sha256),))
+        folder = model_dir(place.cache, model.sha256, url)  # without a digest the URL says which bytes
+        target = f"{folder}/{filename_of(model.url)}"
+        artifact = artifact._replace(sources=(_checked(url, model.sha256),), target=target)
     return name, model, artifact, question
 
 

@@ -62,13 +62,9 @@ class Ending(NamedTuple):
     output: str  # the last lines it printed
     log: str = ""
 
-    def shown_command(self) -> str:
-        """The command as a POSIX shell takes it."""
-        return shlex.join(self.command)
-
 
 class _Remedy(NamedTuple):
-    """A known failure. Numbers are issues of mozilla-ai/llamafile."""
+    """A known failure. Source: llamafile's README and issues 7, 15, 47, 98, 100, 106, 108, 513, 988."""
 
     text: str
     pattern: str = ""  # in the output, any case
@@ -88,14 +84,14 @@ _REMEDIES = (
     _Remedy(
         "this CPU lacks AVX, which llamafile needs", r"requires? (the )?AVX|AVX.* not (available|supported)"
     ),
-    _Remedy(  # 15, 106, 108, and what a noexec mount says
+    _Remedy(
         "a noexec file system (set LLAMAFILE_CACHE to another disk), or macOS blocks it (Privacy & Security)",
         "prog mmap failed",
     ),
     _Remedy("xcode-select --install", "xcode-select", platform="darwin"),
     _Remedy(_BROKEN_FILE, "unexpected end of file"),
-    _Remedy("binfmt_misc sends it to another loader: start it through /bin/sh (47, 513)", "run-detectors"),
-    _Remedy("sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (100)", "WIN32 inside WSL"),
+    _Remedy("binfmt_misc sends it to another loader: start it through /bin/sh", "run-detectors"),
+    _Remedy("sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop'", "WIN32 inside WSL"),
     _Remedy("it holds several models, and -m takes files with one", r"multiple \.gguf files"),
     _Remedy("the GPU or its driver is missing: --gpu auto, or --gpu disable", r"--gpu \S+ was explicitly"),
     _Remedy(_SHORT_OF_MEMORY, "out of memory|failed to allocate|bad_alloc|cannot allocate"),
@@ -107,7 +103,7 @@ _REMEDIES = (
     _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=-9),
     _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=137),
     _Remedy("this CPU lacks an instruction the engine needs (AVX?)", status=-4),
-    _Remedy("the engine crashed; --gpu disable tells whether the GPU is the cause (988)", status=-11),
+    _Remedy("the engine crashed; --gpu disable tells whether the GPU is the cause", status=-11),
     _Remedy(_BROKEN_FILE, status=-7),
     _Remedy("it may not be run: is the cache or TMPDIR on a noexec file system?", status=126),
 )
@@ -135,7 +131,7 @@ def status_text(status: int | None) -> str:
 def failure(what: str, ending: Ending, platform: str) -> ServerError:
     """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
     facts = [
-        ("command", ending.shown_command()),
+        ("command", shlex.join(ending.command)),
         ("ended", status_text(ending.status) if ending.status is not None else ""),
         ("output", ending.output or "(it printed nothing)"),
         ("log", ending.log),

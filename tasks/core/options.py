@@ -34,10 +34,7 @@ _MODELS = _option("model", "NAME", "a model; may be given several times", list)
 _SOURCE = [
     _option("llamafile", "PATH", "a .llamafile or .gguf of your own, instead of a catalogued model"),
     _option("llamafile-url", "URL", "where to get it, if it is not there yet"),
-    {
-        **_option("llamafile_url", "URL", "the same, spelled as in older scripts"),
-        "name": "llamafile_url_old",
-    },
+    {**_option("llamafile_url", "URL", "the same, spelled as in older scripts"), "name": "llamafile_url_old"},
     _option("sha256", "HEX", "the digest that file must have"),
     _option("yes", "", "answer yes where a question would be asked", bool),
 ]
@@ -122,8 +119,7 @@ class Request(NamedTuple):
 def parse(argv: Sequence[str]) -> Request:
     """Read a command line (without the program's name).
 
-    Raises:
-        UsageError: an option that does not exist, or a word where none is expected.
+    Raises UsageError: an option that does not exist, or a word where none is expected.
     """
     words = list(argv)
     extra: tuple[str, ...] = ()

@@ -52,9 +52,14 @@ def progress(done: int, total: int | None, elapsed: float, gained: int) -> str:
     return ", ".join(p for p in parts if p)
 
 
+def reachable(host: str) -> str:
+    """The address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 def base_url(host: str, port: int) -> str:
     """Where a client on this machine reaches the server."""
-    reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    reach = reachable(host)
     return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
 
 

@@ -139,7 +139,7 @@ def _type_problems(plain: Any) -> list[Problem]:
         # JSON mode: strict about text against numbers, yet a list may fill a tuple; a date (or whatever else
         # YAML has and JSON has not) becomes a mapping, which no key takes
         text = json.dumps(plain, default=lambda v: {type(v).__name__: str(v)}, skipkeys=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [((), "an alias (*name) stands inside what it names")]
     try:
         _ADAPTER.validate_json(text)
@@ -201,6 +201,11 @@ def _sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
             url = entry.get("url")
             if isinstance(url, str) and not url_problem(url, pinned=True) and not filename_of(url):
                 problems.append(((table, name, "url"), f"{url} names no file"))
+    program = engines.get("llamafile", {})
+    for name, entry in models.items():
+        text = _engine_problem(entry, bool(program.get("url") and program.get("version")))
+        if text:
+            problems.append((("models", name, "engine"), text))
     for name in engines:
         if name not in ENGINES:
             hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"
@@ -222,6 +227,19 @@ def _name_problems(name: str, entry: Mapping[str, Any], taken: dict[str, str]) -
         if word.lower() in taken:
             yield path, f"the name {word!r} is taken by models.{taken[word.lower()]}"
         taken.setdefault(word.lower(), name)
+
+
+def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:
+    """Why a model's engine cannot serve its file."""
+    gguf = str(entry.get("url")).endswith(".gguf")
+    engine = entry.get("engine") or ("llamafile" if gguf else "self")
+    if engine == "self" and gguf:
+        return "a .gguf is no program: expected llamafile or embedded"
+    if engine == "embedded" and str(entry.get("url")).endswith(".llamafile"):
+        return "the embedded engine reads .gguf files: expected self or llamafile"
+    if engine == "llamafile" and not has_program:
+        return "llamafile serves it, so engines.llamafile needs url and version (or: engine: embedded)"
+    return ""
 
 
 def _url_problems(entry: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -24,9 +24,9 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 527})
 _REMEDY = {
     401: "the file needs an account: accept its licence on its page, or choose another model",
     403: "access is refused: accept the licence on its page, or choose another model",
-    404: "the file is gone or the URL is misspelt: correct url in models.yaml",
+    404: "the file is gone, or the URL is misspelt",
     407: "the proxy wants a password: set HTTPS_PROXY",
-    410: "the file is gone: correct url in models.yaml",
+    410: "the file is gone",
     451: "the file may not be had from here",
 }
 

@@ -26,7 +26,8 @@ def host_of(url: str) -> str:
 
 def filename_of(url: str) -> str:
     """The path's last segment, without query and fragment, percent-decoded (R3); nothing without one."""
-    name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    path = unquote(urlsplit(url).path) if urlsplit(url).scheme else url
+    name = path.rstrip("/").rpartition("/")[2]
     name = name.rpartition("/")[2].rpartition("\\")[2]  # an encoded separator leads nowhere else
     name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in name)
     return "" if name in (".", "..") else name

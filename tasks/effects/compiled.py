@@ -19,11 +19,7 @@ _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
 def load(path: str, cache: str) -> Catalogue:
-    """The catalogue in the file at `path`.
-
-    Raises:
-        UsageError: there is no such file, or it has errors.
-    """
+    """The catalogue in the file at `path`. Raises UsageError: there is no such file, or it has errors."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:

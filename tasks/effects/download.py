@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.core import report, transfer
@@ -48,11 +48,12 @@ class Tools:
 
 
 class _GaveUp(Exception):
-    """One source will not deliver; the reason is the text. `silent`: its host did not even answer."""
+    """One source will not deliver; the reason is the text. `silent`: its host did not even answer;
+    `final`: asking again would not help."""
 
-    def __init__(self, reason: str, silent: bool = False) -> None:
+    def __init__(self, reason: str, silent: bool = False, final: bool = False) -> None:
         super().__init__(reason)
-        self.silent = silent
+        self.silent, self.final = silent, final
 
 
 def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
@@ -100,7 +101,7 @@ class _Run:
     def first_that_delivers(self) -> str:
         """Try the sources in order; the URL of the one that brought the last, right byte."""
         reasons: list[tuple[str, object]] = []
-        wrong = False
+        wrong, final = False, True
         silent: set[str] = set()
         for url in self.artifact.sources:
             if not is_local(url) and urlsplit(url).netloc in silent:
@@ -111,6 +112,7 @@ class _Run:
                 return url
             except _GaveUp as reason:
                 reasons.append((url, reason))
+                final = final and reason.final
                 if reason.silent:
                     silent.add(urlsplit(url).netloc)
             except IntegrityError as error:
@@ -122,6 +124,8 @@ class _Run:
             fix = "compare the digest with its publisher's; another source: mirrors in models.yaml"
             raise IntegrityError(f"{self.artifact.label}: no source sent the right bytes", reasons, fix)
         fix = f"run it again{', it goes on where it stopped' if kept else ''}"
+        if final and not kept:
+            fix = "mend what is said above, or name another URL"
         raise TransferError(
             f"{self.artifact.label} could not be downloaded", [*reasons, ("partial", kept)], fix
         )
@@ -158,7 +162,7 @@ class _Run:
             if verdict.word is Word.DONE:
                 return
             if verdict.word is Word.GIVE_UP:
-                raise _GaveUp(_reason(verdict))
+                raise _GaveUp(_reason(verdict), final=True)
             failures = 1 if self.partial.have > before else failures + 1
             if verdict.word is Word.RESTART:
                 self.partial.restart()
@@ -244,7 +248,7 @@ class _Run:
 
 
 def _open_file(url: str, have: int, expected: int | None) -> tuple[Verdict, Iterator[bytes]]:
-    path = Path(url2pathname(unquote(urlsplit(url).path)) if url.startswith("file:") else url)
+    path = Path(url2pathname(urlsplit(url).path) if url.startswith("file:") else url)
     try:
         size = path.stat().st_size
         if expected not in (None, size):
@@ -272,7 +276,12 @@ def _check_space(artifact: Artifact, size: int | None, have: int) -> None:
     if missing:
         raise RecipeError(
             f"{artifact.label} does not fit on the disk",
-            [("needs", report.size((size or 0) - have)), ("missing", report.size(missing)), ("in", folder)],
+            [
+                ("needs", report.size((size or 0) - have)),
+                ("missing", report.size(missing)),
+                ("kept free", report.size(transfer.SPACE_MARGIN)),
+                ("in", folder),
+            ],
             fix="free some space, or set LLAMAFILE_CACHE to another disk",
         )
 

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.core.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_path
+from tasks.core.artifact import (
+    PROGRAMS,
+    Artifact,
+    Stamp,
+    State,
+    is_gguf,
+    judge_target,
+    parse_stamp,
+    stamp_path,
+)
+from tasks.core.errors import IntegrityError
 
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 
@@ -52,7 +62,7 @@ def write_atomic(path: str | Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:  # also a signal
         temporary.unlink(missing_ok=True)
         raise
 
@@ -111,9 +121,30 @@ def state(cache: str, artifact: Artifact) -> State:
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
 
 
-def is_executable(path: str) -> bool:
-    """Whether everybody may run the file (mode 0755 or more)."""
+def is_executable(path: str, owned: bool = True) -> bool:
+    """Whether the file may be run: ours by everybody (mode 0755), one of the user's by us."""
     try:
-        return os.stat(path).st_mode & 0o555 == 0o555
+        return os.stat(path).st_mode & 0o555 == 0o555 if owned else os.access(path, os.X_OK)
     except OSError:
         return False
+
+
+def check_format(artifact: Artifact, engine: str) -> None:
+    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script.
+
+    Raises IntegrityError: the target is no program, or no model, as the engine needs it.
+    """
+    with open(artifact.target, "rb") as file:
+        head = file.read(8)
+    if engine == "self":
+        fits, kind, expected = head.startswith(PROGRAMS), "llamafile", repr(PROGRAMS[0])
+    else:
+        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
+    if engine == "llamafile" and not fits and artifact.target.endswith(".llamafile"):
+        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
+
+        fits, kind, expected = is_zipfile(artifact.target), "whole llamafile", "a zip with a model at its end"
+    if not fits:
+        facts = [("begins with", repr(head)), ("expected", expected)]
+        fix = "delete it and download it again" if artifact.owned else "give the path of a model"
+        raise IntegrityError(f"{artifact.target} is no {kind}", facts, fix)

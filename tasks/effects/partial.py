@@ -133,7 +133,7 @@ def claimed(artifact: Artifact) -> tuple[int, str]:
         # without a digest only a validator of the same source says that the rest will fit
         fits = artifact.sha256 or (validator and claim["sources"] == list(artifact.sources))
         size = os.path.getsize(artifact.partial)
-    except (KeyError, TypeError, ValueError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return 0, ""
     return (have, validator) if same and fits and 0 < have <= size else (0, "")
 

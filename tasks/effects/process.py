@@ -11,14 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.core.lifecycle import (
-    INTERRUPT_S,
-    KILL_S,
-    TAIL_LINES,
-    TERMINATE_S,
-    VERSION_S,
-    Ending,
-)  # fmt: skip
+from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TAIL_LINES, TERMINATE_S, VERSION_S, Ending  # fmt: skip
 
 _POLL_S = 0.02
 _TAIL_BYTES = 16 * 1024

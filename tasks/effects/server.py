@@ -26,13 +26,13 @@ _log = logging.getLogger("recipe")
 def free_port(host: str, port: int) -> int:
     """The port a server may bind: `port` itself, or for 0 one the system picks (R23).
 
-    Raises:
-        ServerError: the port is taken, or the host is no address of this machine.
+    Raises ServerError: the port is taken, or the host is no address of this machine.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise ServerError(f"--host {host}: {getattr(error, 'strerror', error)}") from None
+        what = f"--host {host}: {getattr(error, 'strerror', error)}"
+        raise ServerError(what, fix="--host 127.0.0.1 is this machine alone, 0.0.0.0 every network") from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # a port in TIME_WAIT is free; on Windows the option would steal it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -87,8 +87,7 @@ def is_ours(port: int, pid: int) -> bool | None:
 
 def health(host: str, port: int) -> int | None:
     """Status of GET /health; None where nothing answers. Proxies are not for this."""
-    reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = http.client.HTTPConnection(reach, port, timeout=_HEALTH_S)
+    connection = http.client.HTTPConnection(report.reachable(host), port, timeout=_HEALTH_S)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status

@@ -212,7 +212,7 @@ def test_status_in_words(status: int | None, text: str) -> None:
         pytest.param(
             Ending(["x"], -11, "one line"),
             "it failed\n  command: x\n  ended: signal 11 (SIGSEGV)\n  output: one line\n"
-            "  fix: the engine crashed; --gpu disable tells whether the GPU is the cause (988)",
+            "  fix: the engine crashed; --gpu disable tells whether the GPU is the cause",
             id="a crash",
         ),
     ],

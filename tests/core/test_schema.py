@@ -19,6 +19,11 @@ from tasks.core.errors import UsageError
 from tasks.core.schema import compile_text, json_schema
 from tests.core.catalogues import A64, BIG_URL, TINY_URL, VALID, WHERE, edited
 
+NEEDS_PROGRAM = (
+    "models.big.engine: llamafile serves it, so engines.llamafile needs url and version "
+    "(or: engine: embedded)"
+)
+
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE = ROOT / "models.schema.json"
 EDITOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
@@ -109,6 +114,18 @@ SEEN = [
         '"latest"',
         ['18: models.tiny.engine_version: expected a version in quotes, such as "0.9.3", got "latest"'],
         id="a word as version",
+    ),
+    pytest.param(
+        '"0.8.6"',
+        '"0.8.6.1"',
+        ['18: models.tiny.engine_version: expected a version in quotes, such as "0.9.3", got "0.8.6.1"'],
+        id="a version of four numbers",
+    ),
+    pytest.param(
+        "[small]",
+        "x" * 79,
+        ['13: models.tiny.aliases: expected a list, got "' + "x" * 76 + "…"],
+        id="a long value is cut to 78 characters",
     ),
     pytest.param(
         "Tiny 1B",
@@ -222,6 +239,7 @@ SEEN = [
             "1: default: there is no model 'nowhere'",
             "1: version: this key is needed",
             "2: engines: expected lines of `key: value`, got []",
+            f"13: {NEEDS_PROGRAM}",
         ],
         id="a top level with three faults",
     ),
@@ -299,8 +317,15 @@ UNSEEN = [
     pytest.param(
         "  llamafile:\n",
         "  llamafil:\n",
-        ["5: engines.llamafil: unknown engine; did you mean llamafile?"],
+        ["5: engines.llamafil: unknown engine; did you mean llamafile?", f"20: {NEEDS_PROGRAM}"],
         id="an engine nobody knows",
+    ),
+    # ---- an engine that cannot serve the file
+    pytest.param(
+        "    engine_version",
+        "    engine: embedded\n    engine_version",
+        ["18: models.tiny.engine: the embedded engine reads .gguf files: expected self or llamafile"],
+        id="embedded for a .llamafile",
     ),
     # ---- what YAML makes of a text
     pytest.param(
@@ -398,6 +423,10 @@ def test_not_yaml(text: str, message: str) -> None:
     [
         pytest.param("", "", lambda c: c.default == "tiny", id="as it is"),
         pytest.param("default: tiny", "default: SMALL", lambda c: c.default == "tiny", id="default by alias"),
+        pytest.param(
+            "[small]", "[t-1, 9.b_]", lambda c: c.name("9.B_") == "tiny", id="names of all characters"
+        ),
+        pytest.param("size: 1000", "size: 1", lambda c: c.model("tiny").size == 1, id="the smallest file"),
         pytest.param("default: tiny", "default: Big", lambda c: c.default == "big", id="in another case"),
         pytest.param("defaults: {ctx_size: 4096}\n", "", lambda c: c.defaults.args == (), id="no defaults"),
         pytest.param(

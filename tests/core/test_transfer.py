@@ -188,8 +188,8 @@ def test_answer(
     [
         pytest.param(401, {}, "accept its licence", id="401: a gated model"),
         pytest.param(403, {}, "accept the licence", id="403: the same"),
-        pytest.param(404, {}, "correct url in models.yaml", id="404"),
-        pytest.param(410, {}, "correct url in models.yaml", id="410"),
+        pytest.param(404, {}, "the file is gone", id="404"),
+        pytest.param(410, {}, "the file is gone", id="410"),
         pytest.param(407, {}, "HTTPS_PROXY", id="407: the proxy"),
         pytest.param(451, {}, "from here", id="451: the law (RFC 7725)"),
         pytest.param(400, {}, "", id="400: nothing is known"),

@@ -279,8 +279,8 @@ def leave_partial(artifact: Artifact, data: bytes, validator: str = "") -> None:
         pytest.param(400, "HTTP 400", id="400"),
         pytest.param(401, "accept its licence on its page", id="401"),
         pytest.param(403, "accept the licence on its page", id="403"),
-        pytest.param(404, "correct url in models.yaml", id="404"),
-        pytest.param(410, "correct url in models.yaml", id="410"),
+        pytest.param(404, "the file is gone", id="404"),
+        pytest.param(410, "the file is gone", id="410"),
         pytest.param(451, "may not be had from here", id="451"),
     ],
 )

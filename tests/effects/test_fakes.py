@@ -709,9 +709,7 @@ def test_signals_can_be_ignored(start: Start, odd: Path) -> None:
 
 @posix
 @pytest.mark.parametrize(
-    ("crash", "status"),
-    [({"status": 7}, 7), ({"signal": 11}, -11), ({"after": 0.2}, 1)],
-    ids=repr,
+    ("crash", "status"), [({"status": 7}, 7), ({"signal": 11}, -11), ({"after": 0.2}, 1)], ids=repr
 )
 def test_crash(start: Start, odd: Path, crash: Crash, status: int) -> None:
     mood: Behaviour = {"crash": {"text": "out of memory", **crash}}

@@ -19,14 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tests.fakes import behaviour
-from tests.fakes.engine_args import (
-    Refused,
-    is_server,
-    model_name,
-    parse,
-    stored_args,
-    with_stored,
-)
+from tests.fakes.engine_args import Refused, is_server, model_name, parse, stored_args, with_stored
 
 if TYPE_CHECKING:  # imported where it serves: --version must be quick
     from tests.fakes.behaviour import Behaviour, Crash

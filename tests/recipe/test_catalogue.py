@@ -36,7 +36,7 @@ def rows(text: str) -> dict[str, str]:
 def five(project: Project) -> dict[str, bytes]:
     """A catalogue with a model in every state there is; their bytes by name."""
     data = {name: name.encode() * 100_000 for name in ("gone", "part", "here", "new", "ship")}
-    for name in ("gone", "part", "here", "new"):
+    for name in data:
         (project.path / f"{name}.gguf").write_bytes(data[name])
     models: dict[str, Any] = {
         name: project.entry(f"https://models.invalid/{name}.gguf", data[name], license="CC-BY-4.0", ram=7)

@@ -120,14 +120,12 @@ PASSING = {
         served=SIZE,
     ),
     "wrong length": Row(
-        faults=(WrongLength(-1),),
-        says=("wrong length: 299999 bytes, expected 300000",),
-        asked=(None, None),
+        faults=(WrongLength(-1),), says=("wrong length: 299999 bytes, expected 300000",), asked=(None, None)
     ),
     "redirect": Row(always=Redirect("/elsewhere"), asked=(None,)),
 }
 FINAL = {
-    "404": Row(always=Status(404), status=1, says=("HTTP 404", "correct url in models.yaml"), asked=(None,)),
+    "404": Row(always=Status(404), status=1, says=("HTTP 404", "the file is gone, or"), asked=(None,)),
     "401": Row(always=Status(401), status=1, says=("HTTP 401", "accept its licence"), asked=(None,)),
     "403": Row(always=Status(403), status=1, says=("HTTP 403", "accept the licence"), asked=(None,)),
     "403 after a drop": Row(

@@ -68,7 +68,9 @@ def test_the_chain_on_posix(platform: str) -> None:
     """R13, R36: download, chmod, verify, serve, each after the one before; no further program."""
     tasks = tasks_on(platform, "serve")
     chain = ["serve", "serve:big", "verify:big", "chmod:big", "download:big"]
-    assert [tasks[name].task_dep for name in chain] == [[name] for name in chain[1:]] + [[]]
+    chained = [[name] for name in chain[1:]] + [[]]
+    chained[1].insert(0, "_endpoint:big")  # before anything is downloaded for nothing
+    assert [tasks[name].task_dep for name in chain] == chained
     assert tasks["exe"].actions == []
     assert tasks["chmod:big"].title() == "chmod:big"
     assert [callable(check) for check, _, _ in tasks["chmod:big"].uptodate] == [True]
@@ -78,7 +80,7 @@ def test_the_chain_on_posix(platform: str) -> None:
 def test_the_chain_on_windows(model: str) -> None:
     """R9, R31, R36: llamafile.exe comes as well, is proven before the model, and chmod says why it rests."""
     tasks = tasks_on("win32", f"serve:{model}")
-    assert tasks[f"serve:{model}"].task_dep == [f"verify:{model}"]
+    assert tasks[f"serve:{model}"].task_dep == [f"_endpoint:{model}", f"verify:{model}"]
     assert tasks[f"verify:{model}"].task_dep == [f"chmod:{model}", "exe"]
     assert tasks[f"chmod:{model}"].task_dep == [f"download:{model}"]
     assert tasks[f"chmod:{model}"].title() == f"chmod:{model}  (skipped: Windows has no chmod)"

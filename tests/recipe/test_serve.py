@@ -129,9 +129,7 @@ def test_from_nothing_to_an_answer(project: Project, version: str, nobrowser: li
     assert asked["argv"] == ["--version"]
     port = url.rpartition(":")[2]
     endpoint = ["--host", "127.0.0.1", "--port", port]
-    assert served["argv"] == [
-        *("--server", *nobrowser, *endpoint, "--ctx-size", "0", "--n-predict", "1024"),
-    ]
+    assert served["argv"] == [*("--server", *nobrowser, *endpoint, "--ctx-size", "0", "--n-predict", "1024")]
 
 
 def test_the_second_serve_only_serves(project: Project) -> None:
@@ -264,7 +262,7 @@ def test_precedence(project: Project) -> None:
                 "ngl": 4,
                 "gpu": "amd",
                 "args": ["--fancy-test-flag", "defaults"],
-            },
+            }
         },
         serve={"ctx_size": 10, "n_predict": 20, "threads": 30, "args": ["--fancy-test-flag", "serve"]},
     )

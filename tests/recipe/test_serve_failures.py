@@ -19,16 +19,7 @@ from tests.effects.test_server import by_me
 from tests.fakes import llamafile
 from tests.fakes.llamafile import VARIABLE
 from tests.project import Project, Result, Running, interrupt
-from tests.recipe.test_serve import (
-    arguments,
-    ask,
-    behave,
-    free_port,
-    runs,
-    url_in,
-    with_gguf,
-    with_llamafile,
-)
+from tests.recipe.test_serve import arguments, ask, behave, free_port, runs, url_in, with_gguf, with_llamafile
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -99,7 +90,7 @@ def test_the_port_is_in_use(project: Project) -> None:
         f"ERROR: port {port} on 127.0.0.1 is in use{by_me()}",
         "  fix: --port 0 takes a free one",
     ]
-    assert [run["argv"] for run in runs(project)] == [["--version"]]
+    assert not (project.cache / "models").exists()  # nothing was fetched for a server that cannot be
 
 
 def test_a_host_of_another_machine(project: Project) -> None:
@@ -290,8 +281,8 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
     assert result.err.rstrip().endswith("m has stopped")
 
 
-def test_nothing_may_be_started(project: Project) -> None:
-    """R28: a run directory that cannot be made is explained, not a traceback."""
+def test_the_run_directory_cannot_be_made(project: Project) -> None:
+    """R12, R28: a cache that may only be read still serves; the engine runs and logs elsewhere."""
     with_llamafile(project)
     assert project.doit("verify").status == 0
     run = project.cache / "run"
@@ -299,8 +290,10 @@ def test_nothing_may_be_started(project: Project) -> None:
         path.unlink()
     run.rmdir()
     run.write_text("a file where a folder should be")
-    said = failure(project.doit("serve", "--port", "0"))
-    assert str(run) in said
+    with project.start("serve", "--port", "0") as running:
+        running.wait_for("m is ready at")
+        interrupt(running)
+        assert running.finish().status == 0
 
 
 @pytest.mark.parametrize("kind", ["process", "thread"])
@@ -309,7 +302,7 @@ def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
     with_llamafile(project)
     said = failure(project.doit("-n", "2", "-P", kind, "serve", "--port", "0"))
     assert "Ctrl-C does not reach what `doit -n` runs\n  fix: leave -n away" in said
-    assert [run["argv"] for run in runs(project)] == [["--version"]]
+    assert [run["argv"] for run in runs(project)] in ([], [["--version"]])
 
 
 def test_there_is_no_such_file(project: Project) -> None:

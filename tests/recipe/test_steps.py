@@ -16,15 +16,7 @@ import pytest
 
 from tests.fakes import llamafile
 from tests.project import Project, Result
-from tests.recipe.test_serve import (
-    FOLDER,
-    arguments,
-    behave,
-    runs,
-    serving,
-    with_gguf,
-    with_llamafile,
-)
+from tests.recipe.test_serve import FOLDER, arguments, behave, runs, serving, with_gguf, with_llamafile
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -210,7 +202,8 @@ def test_it_is_another_kind_of_file(
     assert (result.status, result.out) == (1, "")
     assert f"ERROR: {own} is no " in result.err
     assert said in result.err
-    assert "fix: delete it and download it again" in result.err
+    assert "fix: give the path of a model" in result.err  # never: delete it; it is the user's
+    assert own.stat().st_mode & 0o111 == 0  # and it did not become a program
     assert not [run for run in runs(project) if run["argv"] != ["--version"]]
     assert not list(project.cache.rglob("ran"))
 
