@@ -606,6 +606,16 @@ def test_the_engines_program_is_needed_only_where_it_is_started() -> None:
     assert both.exe == llamafile_exe(CATALOGUE, POSIX)
 
 
+def test_without_a_digest_the_url_says_which_bytes() -> None:
+    """R4, R6: what lies there from the catalogue's URL is not taken for what another URL holds."""
+    here = job("download --model raw").artifact.target
+    other = job(f"download --model raw --llamafile-url {OTHER}/raw.gguf")
+    assert other.question
+    assert other.artifact.target != here
+    pinned = job(f"download --model demo --llamafile-url {OTHER}/demo.gguf").artifact
+    assert pinned.target == job("download --model demo").artifact.target
+
+
 def test_own_file_from_the_catalogues_url_has_its_digest() -> None:
     """R2, R21: the catalogue's own URL brings the catalogue's own bytes, wherever they are put."""
     found = job(f"download --llamafile {TINY_URL.rpartition('/')[2]} --llamafile-url {TINY_URL}")

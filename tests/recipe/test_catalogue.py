@@ -209,6 +209,11 @@ def test_a_narrow_terminal(project: Project) -> None:
     found = json.loads(report(project.doit("catalogue", "--json")))
     assert list(rows(text)) == [model["name"] for model in found["models"]]
     assert all(model["license"] in table for model in found["models"])
+    head, *lines = table.splitlines()
+    assert head.split()[:5] == ["model", "size", "RAM", "licence", "here"]
+    at = head.index("here")
+    assert {line[at:].split()[0] for line in lines} == {model["here"] for model in found["models"]}
+    assert all(len(line) <= 80 for line in text.splitlines() if "Cache:" not in line)
 
 
 def test_a_reader_that_stops_early(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,24 @@ def test_arguments_nobody_foresaw(still: Project) -> None:
     """R15: long, strange and foreign words are words."""
     for word in ("serve:" + "x" * 5000, "serve:../é€%s%d{0}[a"):
         assert "there is no model" in refused(still.doit(word))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes descriptors with a POSIX shell")
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 1), ("2>&-", 0)])
+def test_closed_descriptors(project: Project, closed: str, status: int) -> None:
+    """R4, R35: a service without stdin gets the refusal of a question, one without stderr its work done."""
+    source = project.path / "m.gguf"
+    source.write_bytes(b"GGUF\x03\0\0\0")
+    project.catalogue({"m": project.entry("m.gguf", source.read_bytes(), engine="embedded")})
+    other = project.path / "other" / "m.gguf"
+    other.parent.mkdir()
+    other.write_bytes(source.read_bytes())
+    words = f"exec {project.doit_program} download"
+    words += f" --llamafile-url {other}" if status else ""
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], cwd=project.path, env=project.env, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("pass --yes" in done.stderr) is bool(status)
+    assert project.target(source.read_bytes(), "m.gguf").exists() is not bool(status)
