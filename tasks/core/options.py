@@ -8,7 +8,6 @@ also for sub-tasks, which doit's @task_params does not reach. Pure.
 from __future__ import annotations
 
 import getopt
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -178,6 +177,8 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
         raise UsageError(f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table)) from None
     for flag, value in pairs:
         if "=" in value and not value.startswith("-") and value in given:
+            import shlex  # only on the way to an error
+
             what = f"doit {word}: doit takes {value} for a variable, because of its ="
             raise UsageError(what, fix=f"{flag}={shlex.quote(value)}")
     by_long = {"--" + o["long"]: o for o in table}
