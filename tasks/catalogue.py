@@ -62,7 +62,7 @@ def _here(cache: str, job: Job) -> str:
 
     state = files.state(cache, job.artifact)
     if state is State.MISSING:
-        have = claimed(job.artifact)[0]
+        have = claimed(job.artifact).done
         if have:
             return report.percent(have, job.model.size) or report.size(have)
         return "bundled" if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]) else "no"

@@ -17,11 +17,13 @@ from tasks.recipe import Recipe
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
-    cache, artifact = recipe.place.cache, job.artifact
+    cache, artifact, options = recipe.place.cache, job.artifact, _options(recipe, job)
+    if "no_adopt" in options:
+        artifact = artifact._replace(adopt_from=None)
     return glue.task(
         f"download:{job.name}",
         converge,
-        [cache, artifact, job.question, "yes" in _options(recipe, job)],
+        [cache, artifact, job.question, "yes" in options],
         targets=[artifact.target],
         uptodate=[lambda: files.state(cache, artifact) is State.FRESH],
         doc=report.task_line(job.model),
@@ -38,7 +40,8 @@ def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = Fal
 
     Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
-    from tasks.effects.locks import artifact_lock
+    from tasks.effects.locks import artifact_lock, wait_for_owner
+    from tasks.effects.partial import TakenOver
 
     try:
         files.make_cache(cache)
@@ -47,14 +50,19 @@ def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = Fal
             f"cannot write to the cache {cache}: {error.strerror}",
             fix="set LLAMAFILE_CACHE to a directory you can write to",
         ) from None
-    with artifact_lock(cache, artifact.target):
-        state = files.state(cache, artifact)
-        if state is State.MOVED and _same_bytes(cache, artifact):
-            return
-        if state is State.FRESH:
-            glue.log().info("%s came while this waited", artifact.label)
-            return
-        _fetch(cache, artifact, question, yes)
+    with artifact_lock(cache, artifact):
+        while True:
+            state = files.state(cache, artifact)
+            if state is State.MOVED and _same_bytes(cache, artifact):
+                return
+            if state is State.FRESH:
+                glue.log().info("%s came while this waited", artifact.label)
+                return
+            try:
+                _fetch(cache, artifact, question, yes)
+                return
+            except TakenOver:  # locks lie here, and another process goes on with our bytes
+                wait_for_owner(artifact)
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import TextIOWrapper
 from typing import Any
 
@@ -16,19 +16,14 @@ from doit.task import Task
 from tasks.core import report
 from tasks.core.errors import RecipeError, UsageError
 
+INFO, ERROR = 20, 40  # logging's own numbers; a run with nothing to do does not import it
+
 
 def log() -> Any:
-    """The recipe's logger: messages go to stderr as they are; stdout belongs to reports."""
-    import logging  # a run with nothing to do has nothing to say
+    """The recipe's logger."""
+    from tasks.effects.events import logger
 
-    logger = logging.getLogger("recipe")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    return logger
+    return logger()
 
 
 def at_load(function: Callable[[], Any]) -> Any:
@@ -103,7 +98,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def add_success(self, task: Task) -> None:
         """Say how long it took."""
         if task.actions and not self._is_report(task) and task.name[0] != "_":
-            log().info("   %s took %s", task.name, report.seconds(time.monotonic() - self._start))
+            seconds = time.monotonic() - self._start
+            text = report.seconds(seconds)
+            _say("task_done", "   %s took %s", task.name, text, task=task.name, seconds=round(seconds, 3))
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
@@ -116,3 +113,39 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Everything was said when it happened."""
         for text in self.runtime_errors:
             self.write(f"ERROR: {text}\n")
+
+
+class EventReporter(Reporter):
+    """The same as events, for LLAMAFILE_LOG=json: every line of stderr is an object."""
+
+    def execute_task(self, task: Task) -> None:
+        """Say that a task begins."""
+        self._start = time.monotonic()
+        if task.actions:
+            _say("task_started", "%s", task.name, task=task.name)
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Say that there is nothing to do."""
+        _say("task_up_to_date", "%s", task.name, task=task.name)
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Say what failed."""
+        text = fail.message if isinstance(fail, TaskFailed) else fail.get_msg()
+        _say("task_failed", "%s", text, level=ERROR, task=task.name)
+
+    def complete_run(self) -> None:
+        """Say what no task can be blamed for."""
+        for text in self.runtime_errors:
+            _say("error", "%s", text, level=ERROR)
+
+
+def _say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
+    log()
+    from tasks.effects.events import say
+
+    say(event, text, *args, level=level, **facts)
+
+
+def reporter(env: Mapping[str, str]) -> type[Reporter]:
+    """The reporter that LLAMAFILE_LOG asks for."""
+    return EventReporter if env.get("LLAMAFILE_LOG", "").strip().lower() == "json" else Reporter

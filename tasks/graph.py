@@ -6,6 +6,7 @@ because a verb's module is only imported where the command line reaches it. See 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -17,7 +18,7 @@ from tasks.recipe import Recipe, recipe
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
-    "reporter": glue.Reporter,
+    "reporter": glue.reporter(os.environ),
     # doit's own memory is not used: what is on disk is the truth, and the cache says what was proven of it
     "backend": "sqlite3",
     "dep_file": ":memory:",

@@ -22,6 +22,7 @@ class Artifact(NamedTuple):
     sha256: str | None = None  # hexadecimal digest; None where nothing pins it
     size: int | None = None  # bytes; None where nobody says
     owned: bool = True  # the file lies in our cache, so that wrong bytes may be replaced
+    adopt_from: tuple[str, ...] | None = ()  # folders where it may lie already; None: take it from nowhere
 
     @property
     def partial(self) -> str:
@@ -30,7 +31,7 @@ class Artifact(NamedTuple):
 
     @property
     def journal(self) -> str:
-        """What is known of the partial: which bytes are there."""
+        """What is known of the partial: which bytes are there, and who is writing it."""
         return self.target + ".partial.json"
 
 

@@ -75,6 +75,10 @@ Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _word, {"pattern": _NAM
 Title = Annotated[str, Rule("the model's full name, for people")]
 Url = Annotated[str, Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")]
 Mirrors = Annotated[tuple[str, ...], Rule("further URLs of the same bytes, tried in order after url")]
+AdoptFrom = Annotated[
+    tuple[str, ...],
+    Rule("folders where files may lie already: of this recipe, the Hub's cache, Ollama, or plain files"),
+]
 Sha256 = Annotated[
     str | None,
     Rule(
@@ -202,6 +206,7 @@ class Catalogue:
         self._names: Mapping[str, str] = plain["names"]
         self._engines: Mapping[str, Any] = plain["engines"]
         self._files: Mapping[str, str] = plain["files"]
+        self.adopt_from: tuple[str, ...] = tuple(plain["adopt_from"])
         self.defaults = _settings(plain["defaults"])
 
     @property

@@ -103,6 +103,7 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         f"{place.cache}/engines/{name}",
         engine.sha256,
         engine.size,
+        adopt_from=_adopt_from(catalogue, place),
     )
 
 
@@ -166,6 +167,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         name = catalogue.name(word or catalogue.default)
         model, question = catalogue.model(name), ""
         artifact = _artifact(name, model, place)
+    artifact = artifact._replace(adopt_from=_adopt_from(catalogue, place))
     engine = _engine(options.get("engine"), model, artifact, place)
     needs_exe = engine == "llamafile" and ask.verb in ("", *_STARTS)
     exe = llamafile_exe(catalogue, place) if needs_exe else None
@@ -177,6 +179,11 @@ def _artifact(name: str, model: Model, place: Place) -> Artifact:
     sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
     folder = model_dir(place.cache, model.sha256, sources[0])
     return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
+
+
+def _adopt_from(catalogue: Catalogue, place: Place) -> tuple[str, ...]:
+    """The catalogue's folders; one with ~ is the user's, whoever that is."""
+    return tuple(f if f.startswith("~") else place.absolute(f, place.root) for f in catalogue.adopt_from)
 
 
 def _source(url: str, place: Place, base: str) -> str:

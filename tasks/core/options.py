@@ -36,6 +36,7 @@ _SOURCE = [
     {**_option("llamafile_url", "URL", "the same, spelled as in older scripts"), "name": "llamafile_url_old"},
     _option("sha256", "HEX", "the digest that file must have"),
     _option("yes", "", "answer yes where a question would be asked", bool),
+    _option("no-adopt", "", "download it even if another program has it here already", bool),
 ]
 _SERVE = [
     _option("host", "ADDR", "address to listen on"),

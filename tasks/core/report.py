@@ -39,7 +39,7 @@ def percent(done: int, total: int | None) -> str:
     return f"{done * 100 // total} %" if total else ""
 
 
-def progress(done: int, total: int | None, elapsed: float, gained: int) -> str:
+def progress(done: int, total: int | None, elapsed: float, gained: int, note: str = "") -> str:
     """A download in one line (R7): percent, done/total, rate, time left.
 
     Args:
@@ -49,6 +49,7 @@ def progress(done: int, total: int | None, elapsed: float, gained: int) -> str:
     parts.append(rate(gained, elapsed))
     if total and gained and elapsed > 0:
         parts.append(f"{seconds((total - done) * elapsed / gained)} left")
+    parts.append(note)
     return ", ".join(p for p in parts if p)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.catalogue import ENGINES, Engine, Model, Name, Rule, Settings, Strict
+from tasks.core.catalogue import ENGINES, AdoptFrom, Engine, Model, Name, Rule, Settings, Strict
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.urls import filename_of, url_problem
 
@@ -33,6 +33,7 @@ class CatalogueFile(Strict):
     models: dict[Name, Model]
     engines: dict[Name, Engine]
     defaults: Annotated[Settings, Rule("settings for every model")] = Settings()
+    adopt_from: AdoptFrom = ()
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
@@ -76,6 +77,7 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
     return {
         "default": names[plain["default"].lower()],
         "defaults": plain.get("defaults") or {},
+        "adopt_from": plain.get("adopt_from", ()),
         "engines": plain["engines"],
         "models": models,
         "names": names,

@@ -14,6 +14,8 @@ from enum import Enum
 from typing import NamedTuple
 
 RETRIES = 6  # attempts in a row that bring no byte, for one source
+LANE_RETRIES = 2  # the same for one of several lanes, which then leaves the work to the others
+LINKS = 3  # fresh links in a row that are refused
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 WAIT_TOTAL_S = 900.0  # all waiting for one source; the Hub's rate windows last 300 s
@@ -21,9 +23,13 @@ SPACE_MARGIN = 64 * 1024**2  # bytes left free beside the file
 
 # RFC 9110 §15.5, §15.6 and the Hub: answers that a later request may change
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 527})
+_TOO_MANY = frozenset({429, 503})
+# A signed link that has expired: S3 and CloudFront 403, Azure 403 and 404, GitHub's assets 618
+_LINK_DEAD = frozenset({401, 403, 404, 410, 618})
+_LINK_REFUSED = frozenset({403, 618})  # the same of a link that was given a moment ago
 _REMEDY = {
-    401: "the file needs an account: accept its licence on its page, or choose another model",
-    403: "access is refused: accept the licence on its page, or choose another model",
+    401: "the file needs an account: accept its licence on its page and set HF_TOKEN",
+    403: "access is refused: accept the licence on its page and set HF_TOKEN to a token that may read it",
     404: "the file is gone, or the URL is misspelt",
     407: "the proxy wants a password: set HTTPS_PROXY",
     410: "the file is gone",
@@ -35,9 +41,10 @@ class Word(Enum):
     """What to do with an answer."""
 
     BODY = "body"  # take the body from the offset that was asked for
-    WHOLE = "whole"  # take the body, it begins at 0: what was here is dropped
+    WHOLE = "whole"  # take the body, it begins at 0 although another offset was asked for
     DONE = "done"  # everything is here already
     RESTART = "restart"  # ask again, from 0
+    RELINK = "relink"  # ask the origin for another link, keep the bytes
     RETRY = "retry"  # wait, then ask again
     GIVE_UP = "give up"  # this source will not deliver
 
@@ -45,9 +52,16 @@ class Word(Enum):
 class Asked(NamedTuple):
     """What a request asked for."""
 
-    have: int = 0  # bytes here; the range asked for begins there
+    first: int = 0  # the byte it begins at
     size: int | None = None  # bytes of the whole file, None where unknown
     validator: str = ""  # ETag or Last-Modified of the bytes here, where nothing else pins them
+    last: int | None = None  # the byte it ends with; None: all that follow
+    link: bool = False  # it went to a link that the origin gave earlier, not to the origin
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it asked for less than the whole."""
+        return self.first > 0 or self.last is not None
 
 
 class Verdict(NamedTuple):
@@ -56,9 +70,16 @@ class Verdict(NamedTuple):
     word: Word
     why: str = ""
     total: int | None = None  # bytes of the whole file as the server states it
+    last: int | None = None  # the last byte of this body, None where nobody says
     wait_s: float | None = None  # seconds the server asks to wait; None where it does not say
     remedy: str = ""  # what the user can do, where something is known
     silent: bool = False  # the host gave no answer at all
+    crowded: bool = False  # fewer connections might be answered
+
+    @property
+    def reason(self) -> str:
+        """Why, and what can be done about it."""
+        return f"{self.why}; {self.remedy}" if self.remedy else self.why
 
 
 def request_headers(asked: Asked) -> dict[str, str]:
@@ -68,30 +89,50 @@ def request_headers(asked: Asked) -> dict[str, str]:
     digest pins the bytes, because edges of one CDN disagree on ETags.
     """
     headers = {"Accept-Encoding": "identity"}
-    if asked.have:
-        headers["Range"] = f"bytes={asked.have}-"
+    if asked.is_range:
+        headers["Range"] = f"bytes={asked.first}-{'' if asked.last is None else asked.last}"
         if asked.validator:
             headers["If-Range"] = asked.validator
     return headers
 
 
-def judge(status: int, headers: Mapping[str, str], asked: Asked, now: datetime) -> Verdict:
+def judge(
+    status: int, headers: Mapping[str, str], asked: Asked, now: datetime, redirected: bool = False
+) -> Verdict:
     """Say what an answer means (R19, R22).
 
     Args:
         headers: with lower-case names.
         now: to understand a Retry-After that is a date.
+        redirected: the answer comes from where the origin has just sent us.
     """
     if status in (200, 206):
         return _content_problem(headers) or _content(status, headers, asked)
     if status == 416:
         total = _content_range(headers.get("content-range", ""))[2]
-        if asked.have and asked.have == (asked.size or total):
+        if asked.first and asked.first == (asked.size or total):
             return Verdict(Word.DONE, total=total)
         return Verdict(Word.RESTART, "416: it does not have the bytes that were asked for")
+    why, remedy = f"HTTP {status}", _REMEDY.get(status, "")
+    if (asked.link and status in _LINK_DEAD) or (redirected and status in _LINK_REFUSED):
+        return Verdict(
+            Word.RELINK, f"{why} from a signed link", remedy=remedy, crowded=redirected and not asked.link
+        )
     if status in _PASSING or status > 599:
-        return Verdict(Word.RETRY, f"HTTP {status}", wait_s=retry_after(headers, now))
-    return Verdict(Word.GIVE_UP, f"HTTP {status}", remedy=_REMEDY.get(status, ""))
+        wait = retry_after(headers, now)
+        return Verdict(Word.RETRY, why, wait_s=wait, crowded=status in _TOO_MANY)
+    return Verdict(Word.GIVE_UP, why, remedy=remedy)
+
+
+def is_web_page(head: bytes) -> bool:
+    """Whether a body that begins so is HTML, whatever its Content-Type says."""
+    return head[:512].lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def web_page() -> Verdict:
+    """The verdict on a page of a captive portal, a login or an error."""
+    why = "a web page instead of the file (a login page or a filter of the network?)"
+    return Verdict(Word.RETRY, why, remedy="open the URL in a browser to see what it says")
 
 
 def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
@@ -99,28 +140,31 @@ def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if encoding != "identity":
         return Verdict(Word.RETRY, f"a body encoded with {encoding}, which was not asked for")
-    if kind in ("text/html", "application/xhtml+xml"):
-        why = "a web page instead of the file (a login page or a filter of the network?)"
-        return Verdict(Word.RETRY, why, remedy="open the URL in a browser to see what it says")
-    return None
+    return web_page() if kind in ("text/html", "application/xhtml+xml") else None
 
 
 def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
     length = _whole_number(headers.get("content-length"))
     if status == 200:
         if asked.size is not None and length is not None and length != asked.size:
-            why = f"wrong length: {length} bytes, expected {asked.size}"
-            return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")
-        return Verdict(Word.WHOLE if asked.have else Word.BODY, total=length)
+            return _wrong_length(length, asked.size)
+        last = None if length is None else length - 1
+        return Verdict(Word.WHOLE if asked.is_range else Word.BODY, total=length, last=last)
     first, last, total = _content_range(headers.get("content-range", ""))
-    if first != asked.have or last is None:
-        return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.have}")
+    if first != asked.first or last is None or last < first:
+        return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.first}")
     if asked.validator and validator(headers) not in ("", asked.validator):  # it ignored If-Range
         return Verdict(Word.RESTART, "206 of another version than the one that was begun")
     if asked.size is not None and total not in (None, asked.size):
-        why = f"wrong length: {total} bytes, expected {asked.size}"
-        return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")
-    return Verdict(Word.BODY, total=total)
+        return _wrong_length(total, asked.size)
+    if length not in (None, last - first + 1):
+        return _wrong_length(length, last - first + 1)
+    return Verdict(Word.BODY, total=total, last=last)
+
+
+def _wrong_length(got: int | None, expected: int) -> Verdict:
+    why = f"wrong length: {got} bytes, expected {expected}"
+    return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")
 
 
 def _whole_number(text: str | None) -> int | None:
@@ -133,9 +177,9 @@ def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
     first, _, last = span.partition("-")
-    if unit != "bytes":
+    if unit.lower() != "bytes":
         return None, None, None
-    return _whole_number(first), _whole_number(last), _whole_number(total)
+    return _whole_number(first.strip()), _whole_number(last.strip()), _whole_number(total.strip())
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -148,8 +192,14 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         when = parsedate_to_datetime(text)
         when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
         return max(0.0, (when - now).total_seconds())
-    parts = [p.strip() for p in headers.get("ratelimit", "").split(";")]
-    seconds = next((_whole_number(p[2:]) for p in parts if p.startswith("t=")), None)
+    waits = [_used_up_s(policy) for policy in headers.get("ratelimit", "").split(",")]
+    return max((w for w in waits if w is not None), default=None)
+
+
+def _used_up_s(policy: str) -> float | None:
+    """Seconds until one policy of a RateLimit header has room again; None where it has some."""
+    parts = [part.strip() for part in policy.split(";")]
+    seconds = next((_whole_number(part[2:]) for part in parts if part.startswith("t=")), None)
     return float(seconds) if seconds is not None and "r=0" in parts else None
 
 
@@ -175,6 +225,10 @@ def validator(headers: Mapping[str, str]) -> str:
     return etag if etag and not etag.startswith("W/") else headers.get("last-modified", "")
 
 
-def space_missing(size: int | None, have: int, free: int) -> int:
-    """Bytes the disk lacks for the rest of the file, 0 if it fits or nobody knows."""
-    return max(0, size - have + SPACE_MARGIN - free) if size is not None else 0
+def space_missing(size: int | None, taken: int, free: int) -> int:
+    """Bytes the disk lacks for the rest of the file, 0 if it fits or nobody knows.
+
+    Args:
+        taken: bytes of the disk that the partial file has already.
+    """
+    return max(0, size - taken + SPACE_MARGIN - free) if size is not None else 0

@@ -19,7 +19,7 @@ from tasks.core.artifact import (
     parse_stamp,
     stamp_path,
 )
-from tasks.core.errors import IntegrityError
+from tasks.core.errors import IntegrityError, RecipeError
 
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 
@@ -119,6 +119,36 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
 def state(cache: str, artifact: Artifact) -> State:
     """What lies at the target, by a stat call and a small file."""
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
+    """See that the disk has room for the rest of a file.
+
+    Args:
+        size: bytes of the whole, None where nobody says.
+        taken: bytes that it has of the disk already.
+
+    Raises RecipeError: it has not. OSError: its folder cannot be made.
+    """
+    import shutil  # these three are for downloads alone
+
+    from tasks.core import report
+    from tasks.core.transfer import SPACE_MARGIN, space_missing
+
+    folder = os.path.dirname(artifact.target)
+    os.makedirs(folder, exist_ok=True)
+    missing = space_missing(size, taken, shutil.disk_usage(folder).free)
+    if missing:
+        raise RecipeError(
+            f"{artifact.label} does not fit on the disk",
+            [
+                ("needs", report.size((size or 0) - taken)),
+                ("missing", report.size(missing)),
+                ("kept free", report.size(SPACE_MARGIN)),
+                ("in", folder),
+            ],
+            fix="free some space, or set LLAMAFILE_CACHE to another disk",
+        )
 
 
 def is_executable(path: str, owned: bool = True) -> bool:

@@ -1,24 +1,23 @@
 """The network: one streamed GET. Knows requests; what an answer means is decided in `core.transfer`.
 
-Only TransferError and FatalTransfer leave this module, also out of the body's iterator.
+Only TransferError and FatalTransfer leave this module, also when a body is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 
 from tasks.core.errors import TransferError
 
 CONNECT_S = 10.0
 SILENCE_S = 30.0  # longest pause between two bytes before the connection counts as dead
-BLOCK = 1024 * 1024  # bytes asked of the socket at once; it gives what it has
 
 _HUB_HEADERS = ("x-linked-etag", "x-linked-size", "x-repo-commit")
 
@@ -27,13 +26,39 @@ class FatalTransfer(TransferError):
     """This source will not deliver, however often it is asked."""
 
 
+class Body:
+    """The bytes of an answer, as they are sent."""
+
+    def __init__(self, raw: Any) -> None:
+        # http.client's own response: it fills a buffer in place, where urllib3 copies twice; a short body
+        # is an early end here, not an exception, and whoever reads counts
+        self._raw, self._source = raw, raw._original_response
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill the view; fewer bytes only at the end, 0 behind it. Raises TransferError."""
+        try:
+            return int(self._source.readinto(view))
+        except (OSError, HTTPException) as error:
+            raise _named(error) from None
+
+    def has_more(self) -> bool:
+        """Whether another byte comes; it is lost. Raises TransferError."""
+        return bool(self.read_into(memoryview(bytearray(1))))
+
+    def release(self) -> None:
+        """Give the connection back for the next request, if everything was read."""
+        if self._source.isclosed():
+            self._raw.release_conn()
+
+
 class Answer(NamedTuple):
     """An HTTP answer whose body has not been read."""
 
     status: int
     headers: Mapping[str, str]  # lower-case names; the Hub's X-Linked-* of its redirect are among them
     url: str  # the last one, after redirects
-    body: Iterator[bytes]
+    redirected: bool  # that is another one than was asked for
+    body: Body
 
 
 def new_session() -> Any:
@@ -47,12 +72,17 @@ def new_session() -> Any:
 
 @contextmanager
 def get(
-    session: Any, url: str, headers: Mapping[str, str], problem: Callable[[str], str] = lambda _: ""
+    session: Any,
+    url: str,
+    headers: Mapping[str, str],
+    problem: Callable[[str], str] = lambda _: "",
+    token: str = "",
 ) -> Iterator[Answer]:
     """Ask for a URL, following redirects; certificates are verified (R29).
 
     Args:
         problem: why a redirect may not be followed to a URL, or nothing.
+        token: goes to the URL's own host; requests drops it on the way to another one.
 
     Raises:
         TransferError: no answer this time.
@@ -65,7 +95,12 @@ def get(
             response.close()
             raise FatalTransfer(f"a redirect to {why}")
 
-    asked = {"headers": dict(headers), "hooks": {"response": look}, "timeout": (CONNECT_S, SILENCE_S)}
+    def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    asked: dict[str, Any] = {"headers": dict(headers), "hooks": {"response": look}}
+    asked |= {"timeout": (CONNECT_S, SILENCE_S), "auth": authorize if token else None}
     try:
         response = session.get(url, stream=True, **asked)
     except (requests.exceptions.RequestException, ValueError) as error:  # ValueError: a Location that is none
@@ -73,18 +108,12 @@ def get(
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
     names.update({k: first[k] for k in _HUB_HEADERS if k in first})
+    body = Body(response.raw)
     try:
-        yield Answer(response.status_code, names, response.url, _body(response.raw))
+        yield Answer(response.status_code, names, response.url, bool(response.history), body)
+        body.release()
     finally:
         response.close()
-
-
-def _body(raw: Any) -> Iterator[bytes]:
-    try:
-        while block := raw.read1(BLOCK, decode_content=False):
-            yield block
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _named(error) from None
 
 
 def _named(error: Exception) -> TransferError:

@@ -4,34 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tasks.core.artifact import Artifact
+from tasks.effects.partial import busy_elsewhere, claimed
+
+POLL_S = 0.2  # between two looks at how far the other process is
 
 _log = logging.getLogger("recipe")
 
 
 @contextmanager
-def artifact_lock(cache: str, target: str) -> Iterator[None]:
-    """Hold the lock of one target; wait for whoever has it, saying so once.
+def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
+    """Hold the lock of one target; wait for whoever has it, showing how far that one is.
 
-    A file system that knows no locks (some NFS) is worked on without. Lock files are never unlinked: a
-    process that holds an unlinked one and a process with a new one would both go on (filelock#27).
+    A file system that knows no locks (some NFS) is worked on without: there the partial's journal says who
+    is at it. Lock files are never unlinked: a process that holds an unlinked one and a process with a new
+    one would both go on (filelock#27).
     """
     from filelock import FileLock, Timeout
 
     folder = Path(cache) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{hashlib.sha256(target.encode()).hexdigest()[:16]}.lock")
-    try:
+    lock = FileLock(folder / f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock")
+
+    def is_ours() -> bool:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            _log.info("another process is fetching %s; waiting for it", target)
-            lock.acquire()
-    except NotImplementedError:
-        _log.warning("%s knows no file locks: do not run two downloads at once", folder)
+            return False
+        except NotImplementedError:
+            _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
+        return True
+
     try:
+        _wait_until(is_ours, artifact)
+        wait_for_owner(artifact)
         yield
     finally:
         lock.release()
+
+
+def wait_for_owner(artifact: Artifact) -> None:
+    """Wait while the journal says that another process writes the partial."""
+    _wait_until(lambda: not busy_elsewhere(artifact), artifact)
+
+
+def _wait_until(ready: Callable[[], bool], artifact: Artifact) -> None:
+    """Return once it is ready; until then show how far the other process is."""
+    if ready():
+        return
+    from tasks.effects.progress import progress
+
+    _log.info("another process is fetching %s; waiting for it", artifact.label)
+    with progress(artifact.label, claimed(artifact).done) as bar:
+        while not ready():
+            claim = claimed(artifact)
+            bar.at(claim.done, claim.size, "another process")
+            time.sleep(POLL_S)

@@ -1,24 +1,72 @@
-"""The bytes of a download so far: appended, hashed as they come, and claimed only when they are on disk.
+"""The bytes of a download so far, and the journal that says which of them are there.
 
-`<target>.partial` holds bytes, `<target>.partial.json` says how many of them count. Data goes to disk
-before the claim about it, so whatever kills the process, what is claimed is there; progress is never
-inferred from the file's size.
+`<target>.partial` holds bytes, `<target>.partial.json` says which spans of them count. Data goes to disk
+before the claim about it, so whatever kills the process or the machine, what is claimed is there; progress
+is never inferred from the file's size. The journal also says who is writing: where file locks lie, that is
+what keeps two processes apart, and the digest and the rename are what keep the target right.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tasks.core.artifact import Artifact
-from tasks.effects.files import BLOCK, fsync_dir, read_json, write_atomic
+from tasks.core.ranges import Plan, Span, count, parse_spans
+from tasks.effects.files import check_space, fsync_dir, read_json, write_atomic
+from tasks.effects.frontier import Frontier
+from tasks.effects.owner import Owner, is_alive, myself
+from tasks.effects.random_access import open_file
 
-SAVE_BYTES = 32 * 1024**2  # work that SIGKILL may cost: this much,
+SAVE_BYTES = 8 * 1024**2  # work that SIGKILL may cost: about this much (and what comes while it is saved),
 SAVE_S = 1.0  # or this many seconds of it, whichever is less
+LOOK_S = 0.02  # between two looks whether it is time
+BEAT_S = 5.0  # the journal is written at least so often: other machines see that we live
+
+
+class TakenOver(Exception):
+    """Another process writes this partial now: its journal has another owner."""
+
+
+class Claim(NamedTuple):
+    """What a journal says."""
+
+    spans: tuple[Span, ...] = ()
+    validator: str = ""  # what If-Range may carry for these bytes
+    size: int | None = None  # bytes of the whole file, None where nobody has said
+    owner: Owner | None = None  # who writes it, None where nobody does
+
+    @property
+    def done(self) -> int:
+        """How many bytes count."""
+        return count(self.spans)
+
+
+def claimed(artifact: Artifact) -> Claim:
+    """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
+    data = read_json(artifact.journal)
+    try:
+        owner = Owner.parse(data.get("owner"))
+        spans = parse_spans(data["spans"], os.path.getsize(artifact.partial))
+        validator, size = str(data["validator"]), data["size"]
+        same = data["sha256"] == artifact.sha256 and (size is None or spans[-1][1] <= int(size))
+        # without a digest only a validator of the same source says that the rest will fit
+        fits = artifact.sha256 or (validator and data["sources"] == list(artifact.sources))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        return Claim()
+    return Claim(spans, validator, size, owner) if same and fits else Claim(owner=owner)
+
+
+def busy_elsewhere(artifact: Artifact) -> bool:
+    """Whether somebody else is writing the partial, as far as the journal tells."""
+    data = read_json(artifact.journal)
+    owner = Owner.parse(data.get("owner")) if isinstance(data, dict) else None
+    return owner is not None and is_alive(owner, artifact.journal)
 
 
 class Partial:
@@ -28,116 +76,160 @@ class Partial:
         clock: monotonic seconds.
 
     Attributes:
-        have: bytes that are here, all of them hashed.
-        validator: what If-Range may carry for these bytes.
+        plan: which bytes are here; hold `changed` to use it.
+        changed: notified when a lane has something to say.
+        frontier: the digest, following.
+        validator: what If-Range may carry for the bytes that are here.
+        answers: how many answers these bytes came from; those of more than one may not fit together.
         restarts: how often what was here had to be dropped.
     """
 
     def __init__(self, artifact: Artifact, clock: Callable[[], float] = time.monotonic) -> None:
-        self._artifact = artifact
-        self._clock = clock
-        self.have, self.validator = claimed(artifact)
-        self._claimed = self.have
-        self._saved_at = clock()
+        self._artifact, self._clock = artifact, clock
+        claim = claimed(artifact)
+        self.changed = threading.Condition()
+        self.plan = Plan(artifact.size, claim.spans)
+        self.validator = claim.validator
+        self.answers = 2 if claim.spans else 0  # what an earlier run left counts as a second one
         self.restarts = 0
-        if not self.have:
-            _unlink(artifact.journal)  # else new bytes would stand under the old claim
+        self.error: Exception | None = None  # what saving met; the one who waits raises it
+        self._owner = myself()
+        self._claimed: tuple[Span, ...] = ()
+        self._saved_at, self._cost_s = clock(), 0.0
+        self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-        self._file = os.fdopen(os.open(artifact.partial, _FLAGS, 0o644), "r+b", buffering=0)
-        self._digest = hashlib.sha256()
-        self._rehash()
+        self.file = open_file(artifact.partial)
+        self._saving = threading.Lock()
+        self._write_journal(
+            claim.spans, self._owner
+        )  # before a byte is written: its old claim may be of other bytes
+        self.frontier = self._follow()
+        self._closing = threading.Event()
+        self._saver = threading.Thread(target=self._keep_saving, name="journal", daemon=True)
+        self._saver.start()
 
     def __enter__(self) -> Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.save()
+            self._closing.set()
+            self._saver.join()
+            self.frontier.end()
+            if self.error is None and not self._published:
+                self._release()
         finally:
-            self._file.close()
-            if not self.have:  # nothing worth keeping
-                _unlink(self._artifact.partial)
-                _unlink(self._artifact.journal)
+            self.file.close()
 
-    def _rehash(self) -> None:
-        """Hash the claimed bytes; anything behind them is cut off."""
-        left, self.have = self.have, 0
-        while left and (block := self._file.read(min(BLOCK, left))):
-            self._digest.update(block)
-            left -= len(block)
-            self.have += len(block)
-        self._file.truncate(self.have)
-        self._file.seek(self.have)
+    @property
+    def done(self) -> int:
+        """How many bytes are here."""
+        with self.changed:
+            return self.plan.done
+
+    def expect(self, size: int) -> None:
+        """The whole file has so many bytes. Raises RecipeError, OSError: the disk has not."""
+        with self.changed:
+            self.plan.size = size
+            taken = max(self.plan.done, self.file.taken())
+        check_space(self._artifact, size, taken)
+        self.file.reserve(size)
+
+    def _edge(self, at: int) -> int:
+        with self.changed:
+            return self.plan.edge(at)
+
+    def _follow(self) -> Frontier:
+        frontier = Frontier(self._edge, self.file.read_into)
+        frontier.start()
+        return frontier
 
     def restart(self) -> None:
-        """Drop every byte."""
-        self.have = self._claimed = 0
+        """Drop every byte; no lane may be writing. Raises OSError, TakenOver."""
+        self.frontier.end()
+        with self.changed:
+            self.plan.reset(self._artifact.size)
         self.restarts += 1
-        self.validator = ""
-        self._digest = hashlib.sha256()
-        self._file.seek(0)
-        self._file.truncate(0)
-        self._write_journal()
+        self.answers, self.validator = 0, ""
+        self._save(())
+        self.frontier = self._follow()
 
-    def write(self, block: bytes) -> None:
-        """Append a block."""
-        view = memoryview(block)
-        while view:
-            view = view[self._file.write(view) :]
-        self._digest.update(block)
-        self.have += len(block)
-        late = self._clock() - self._saved_at >= SAVE_S
-        if late or self.have - self._claimed >= SAVE_BYTES:
-            self.save()
+    def discard(self) -> None:
+        """Drop every byte for good: leaving removes the files."""
+        with self.changed:
+            self.plan.reset(None)
 
     def save(self) -> None:
-        """Claim what is here: first the data to disk, then the claim."""
-        if self.have != self._claimed:
-            getattr(os, "fdatasync", os.fsync)(self._file.fileno())
-            self._claimed = self.have
-            self._write_journal()
-        self._saved_at = self._clock()
+        """Claim what is here: first the data to disk, then the claim. Raises OSError, TakenOver."""
+        with self.changed:
+            spans = self.plan.spans()
+        self._save(spans)
 
-    def _write_journal(self) -> None:
+    def _save(self, spans: tuple[Span, ...], last: bool = False) -> None:
+        with self._saving:
+            start = self._clock()
+            if spans != self._claimed:
+                self.file.sync()
+            self._check_owner()
+            self._write_journal(spans, None if last else self._owner)
+            self._cost_s = self._clock() - start
+
+    def _check_owner(self) -> None:
+        data = read_json(self._artifact.journal)
+        if not isinstance(data, dict) or Owner.parse(data.get("owner")) != self._owner:
+            raise TakenOver(self._artifact.label)
+
+    def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:
         claim = {
             "sha256": self._artifact.sha256,
+            "size": self.plan.size,
             "sources": self._artifact.sources,
-            "have": self._claimed,
             "validator": self.validator,
+            "spans": spans,
+            "owner": owner,
         }
         write_atomic(self._artifact.journal, json.dumps(claim))
+        self._claimed, self._saved_at = spans, self._clock()
 
-    def sha256(self) -> str:
-        """The digest of the bytes that are here."""
-        return self._digest.hexdigest()
+    def _keep_saving(self) -> None:
+        try:
+            while not self._closing.wait(LOOK_S):
+                idle_s, gained = self._clock() - self._saved_at, self.done - count(self._claimed)
+                enough = gained >= SAVE_BYTES and idle_s >= self._cost_s
+                if enough or idle_s >= (SAVE_S if gained else BEAT_S):
+                    self.save()
+        except (OSError, TakenOver) as error:
+            with self.changed:
+                self.error = error
+                self.changed.notify_all()
 
-    def publish(self) -> None:
-        """Give the file its final name; only for bytes that are proven."""
-        os.fsync(self._file.fileno())
-        self._claimed = self.have
-        self._file.close()  # Windows renames no open file
+    def _release(self) -> None:
+        """Leave a claim for the next run, or nothing where there is nothing to claim."""
+        with self.changed:
+            spans = self.plan.spans()
+        if spans:
+            self._save(spans, last=True)
+        else:
+            self._check_owner()
+            forget(self._artifact)
+
+    def publish(self, size: int) -> None:
+        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver."""
+        self._closing.set()
+        self._saver.join()
+        self.frontier.end()
+        self.file.truncate(size)
+        self.file.sync()
+        self._check_owner()
+        self.file.close()  # Windows renames no open file
         os.replace(self._artifact.partial, self._artifact.target)
         fsync_dir(os.path.dirname(self._artifact.target))
-        _unlink(self._artifact.journal)
+        self._published = True
+        forget(self._artifact)
 
 
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-
-
-def claimed(artifact: Artifact) -> tuple[int, str]:
-    """(bytes that count, their validator); 0 for a journal of other bytes than the artifact's."""
-    claim = read_json(artifact.journal)
-    try:
-        have, validator = int(claim["have"]), str(claim["validator"])
-        same = claim["sha256"] == artifact.sha256
-        # without a digest only a validator of the same source says that the rest will fit
-        fits = artifact.sha256 or (validator and claim["sources"] == list(artifact.sources))
-        size = os.path.getsize(artifact.partial)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return 0, ""
-    return (have, validator) if same and fits and 0 < have <= size else (0, "")
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def forget(artifact: Artifact) -> None:
+    """Remove a partial and its journal, if they are there. Raises OSError."""
+    for path in (artifact.partial, artifact.journal):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -1,4 +1,5 @@
-"""How a download is shown: a bar on a terminal, a line every ten seconds elsewhere (R7, R35)."""
+"""How a download is shown: a bar on a terminal, a line every ten seconds elsewhere (R7, R35), and an event
+every second for programs (LLAMAFILE_LOG=json)."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ import time
 from typing import Any, Protocol
 
 from tasks.core import report
+from tasks.effects.events import is_json, say
 
 LINE_S = 10.0  # between two lines where there is no terminal
+EVENT_S = 1.0  # between two events
 
 _log = logging.getLogger("recipe")
 
@@ -21,20 +24,22 @@ class Progress(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def at(self, done: int, total: int | None) -> None:
-        """`done` bytes of `total` are here; total is None where nobody says."""
+    def at(self, done: int, total: int | None, note: str = "") -> None:
+        """`done` bytes of `total` are here; total is None where nobody says. `note`: a word or two."""
 
 
 def progress(label: str, have: int) -> Progress:
     """The fitting one for stderr. `have`: bytes that were here before."""
-    return Bar(label, have) if sys.stderr.isatty() else Lines(label, have)
+    if is_json():
+        return Lines(label, have, EVENT_S)
+    return Bar(label, have) if sys.stderr.isatty() else Lines(label, have, LINE_S)
 
 
 class Lines:
-    """Plain lines, for logs."""
+    """Plain lines, for logs; in a log of events, the same as an event."""
 
-    def __init__(self, label: str, have: int) -> None:
-        self._label, self._have = label, have
+    def __init__(self, label: str, have: int, every_s: float) -> None:
+        self._label, self._have, self._every_s = label, have, every_s
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Lines:
@@ -43,17 +48,19 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def at(self, done: int, total: int | None) -> None:
+    def at(self, done: int, total: int | None, note: str = "") -> None:
         """Say something, if it is time."""
         now = time.monotonic()
-        if now - self._last >= LINE_S:
+        if now - self._last >= self._every_s:
             self._last = now
-            gained = max(0, done - self._have)
-            _log.info("%s: %s", self._label, report.progress(done, total, now - self._start, gained))
+            elapsed, gained = now - self._start, max(0, done - self._have)
+            text = report.progress(done, total, elapsed, gained, note)
+            say("progress", "%s: %s", self._label, text, artifact=self._label, bytes=done, total=total,
+                bytes_per_s=round(gained / elapsed), note=note)  # fmt: skip
 
 
 class Bar:
-    """rich's bar: percent, done/total, rate, time left."""
+    """rich's bar: percent, done/total, rate, time left, and a word about how."""
 
     def __init__(self, label: str, have: int) -> None:
         from rich.console import Console
@@ -74,9 +81,10 @@ class Bar:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", style="dim"),
             console=Console(file=sys.stderr),
         )
-        self._task = self._bar.add_task(label, total=None, completed=have)
+        self._task = self._bar.add_task(label, total=None, completed=have, note="")
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -87,9 +95,9 @@ class Bar:
         self._bar.stop()
         _say_above()
 
-    def at(self, done: int, total: int | None) -> None:
+    def at(self, done: int, total: int | None, note: str = "") -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=done, total=total)
+        self._bar.update(self._task, completed=done, total=total, note=note)
 
 
 def _say_above() -> None:

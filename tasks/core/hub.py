@@ -1,0 +1,71 @@
+"""Where other programs of the field keep and look for models: the Hub's address, its token, the caches of
+huggingface_hub and Ollama. Pure: the environment is an argument, and patterns are not looked up.
+
+Source: huggingface_hub constants.py (HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH, HF_ENDPOINT), Ollama docs/faq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+HUB = "https://huggingface.co"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def endpoint(env: Mapping[str, str]) -> str:
+    """The Hub's address: HF_ENDPOINT, else its own."""
+    return (env.get("HF_ENDPOINT") or HUB).rstrip("/")
+
+
+def at_endpoint(url: str, env: Mapping[str, str]) -> str:
+    """A URL of the Hub as the company's mirror has it; any other one as it is."""
+    return endpoint(env) + url[len(HUB) :] if url.startswith(HUB + "/") else url
+
+
+def takes_token(url: str, env: Mapping[str, str]) -> bool:
+    """Whether the Hub's token may go to this URL: to the endpoint's own host and port, not in the clear."""
+    here, there = urlsplit(endpoint(env)), urlsplit(url)
+    safe = there.scheme == "https" or there.hostname in _LOOPBACK
+    return safe and (here.scheme, here.netloc) == (there.scheme, there.netloc)
+
+
+def token_path(env: Mapping[str, str], home: str) -> str:
+    """The file in which `hf auth login` leaves the token."""
+    return env.get("HF_TOKEN_PATH") or f"{_hf_home(env, home)}/token"
+
+
+def token(env: Mapping[str, str], saved: str) -> str:
+    """HF_TOKEN, else the saved one; none where HF_HUB_DISABLE_IMPLICIT_TOKEN says that none is sent."""
+    given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
+    implicit = env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() not in ("1", "ON", "YES", "TRUE")
+    found = given or (saved.strip() if implicit else "")
+    return found if found.isascii() and found.isprintable() else ""
+
+
+def _hf_home(env: Mapping[str, str], home: str) -> str:
+    base = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    return env.get("HF_HOME") or f"{base}/huggingface"
+
+
+def places(
+    sha256: str, filename: str, folders: Sequence[str], env: Mapping[str, str], home: str
+) -> list[str]:
+    """Glob patterns of files that may be the artifact, the likeliest first.
+
+    Args:
+        folders: directories that models.yaml names (`adopt_from`).
+    """
+    hub = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or f"{_hf_home(env, home)}/hub"
+    ollama = env.get("OLLAMA_MODELS") or f"{home}/.ollama/models"
+    found = [f"{_plain(hub)}/models--*/blobs/{sha256}"]
+    found += [f"{_plain(o)}/blobs/sha256-{sha256}" for o in (ollama, "/usr/share/ollama/.ollama/models")]
+    for folder in (_plain(f"{home}{f[1:]}" if f.startswith("~") else f) for f in folders):
+        found += [f"{folder}/{_plain(filename)}", f"{folder}/models/{sha256[:16]}/{_plain(filename)}"]
+        found += [f"{folder}/models--*/blobs/{sha256}", f"{folder}/blobs/sha256-{sha256}"]
+    return found
+
+
+def _plain(path: str) -> str:
+    """A path in which glob's own signs stand for themselves."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path.rstrip("/"))

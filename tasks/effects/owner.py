@@ -1,0 +1,69 @@
+"""Who is writing a partial file, in a form that another process, or another machine, can check.
+
+File locks are the first answer; this is the second, for where they lie (NFS and other shared disks).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import Any, NamedTuple
+
+LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
+
+
+class Owner(NamedTuple):
+    """A process, unmistakably: pids are used again, and containers have names and pids of their own."""
+
+    host: str
+    boot: str  # this boot of the host's kernel
+    pid: int
+    started: float  # seconds since 1970
+
+    @staticmethod
+    def parse(data: Any) -> Owner | None:
+        """An owner from its JSON; None where there is none."""
+        try:
+            host, boot, pid, started = data
+            return Owner(str(host), str(boot), int(pid), float(started))
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+
+def myself() -> Owner:
+    """This process."""
+    return Owner(platform.node(), _boot(), os.getpid(), _started(os.getpid()) or 0.0)
+
+
+def is_alive(owner: Owner, journal: str) -> bool:
+    """Whether that owner, if it is not this process, may still be writing.
+
+    On this machine by its process; on another one by the age of what it writes every few seconds.
+    """
+    me = myself()
+    if owner.boot == me.boot:
+        return owner != me and _started(owner.pid) == owner.started
+    if owner.host == me.host:  # before a restart of this machine
+        return False
+    try:
+        return time.time() - os.stat(journal).st_mtime < LEASE_S
+    except OSError:
+        return False
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return platform.node()
+
+
+def _started(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None

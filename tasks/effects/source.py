@@ -1,0 +1,349 @@
+"""All bytes that a partial file lacks, from one URL, over as many connections (lanes) as pay.
+
+How many, what an answer means and how long to wait is decided in `core`; the digest and the final name are
+not given here. One thread a lane; the thread that calls `receive` looks after them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from tasks.core import lanes, report, transfer
+from tasks.core.artifact import Artifact
+from tasks.core.errors import TransferError
+from tasks.core.ranges import ENDLESS, Piece
+from tasks.core.transfer import Asked, Verdict, Word
+from tasks.core.urls import host_of, url_problem
+from tasks.effects import http
+from tasks.effects.events import say
+from tasks.effects.lane import Lane
+from tasks.effects.partial import Partial
+from tasks.effects.progress import Progress
+
+if TYPE_CHECKING:
+    from tasks.effects.download import Tools
+
+TICK_S = 0.1  # between two looks at the lanes
+STALL_S = 5.0  # the rest of a lane that is silent for so long is given to an idle one
+STEAL_S = 1.0  # a lane that will be busy for longer shares the rest of its piece
+
+
+class GaveUp(Exception):
+    """One source will not deliver; the reason is the text. `silent`: its host did not even answer;
+    `final`: asking again would not help."""
+
+    def __init__(self, reason: str, silent: bool = False, final: bool = False) -> None:
+        super().__init__(reason)
+        self.silent, self.final = silent, final
+
+
+class _Stopped(Exception):
+    """A lane's work is no longer wanted."""
+
+
+class Source:
+    """One URL of an artifact.
+
+    Args:
+        single: one connection only.
+        token: for the URL's own host.
+        accept: called with each answer whose body is taken.
+    """
+
+    def __init__(
+        self, artifact: Artifact, url: str, partial: Partial, bar: Progress, tools: Tools, *,
+        single: bool, token: str, accept: Callable[[http.Answer], None],
+    ) -> None:  # fmt: skip
+        self._artifact, self._url, self._partial, self._bar = artifact, url, partial, bar
+        self._tools, self._token, self._accept = tools, token, accept
+        self._plan, self._changed = partial.plan, partial.changed
+        self._pinned = artifact.sha256 is not None
+        self._ramp = lanes.Ramp(1 if single or not self._pinned else lanes.most_lanes(url, artifact.size))
+        self._lanes: list[Lane] = []
+        self._link = ""  # where the origin has sent us
+        self._linking = threading.Lock()  # held while the origin is asked for a link
+        self._redirects = False
+        self._ranges = True  # ranges are asked for
+        self._stopping = False
+        self._end: BaseException | None = None  # why it ended before its time
+        self._failures, self._links, self._waited_s = 0, 0, 0.0
+        self._restarts = partial.restarts
+        self._received, self._answer_s = 0, 0.0  # bytes of lanes that ended; longest wait for an answer
+        self._compared = tools.clock()
+
+    def receive(self) -> None:
+        """Return when every byte is here.
+
+        Raises:
+            GaveUp: it will not deliver.
+            OSError, TakenOver: the partial cannot be written.
+        """
+        try:
+            while not self._is_over():
+                self._look_after()
+                with self._changed:
+                    if not self._is_over():
+                        self._changed.wait(TICK_S)
+        finally:
+            self._stop()
+            self._show()
+        error = self._end or self._partial.error
+        if error and not self._plan.is_complete:
+            raise error
+
+    def _is_over(self) -> bool:
+        return bool(self._plan.is_complete or self._end or self._partial.error)
+
+    # The thread that looks after the lanes
+
+    def _look_after(self) -> None:
+        """Show how far it is; begin and replace lanes."""
+        self._show()
+        now = self._tools.clock()
+        with self._changed:
+            flowing = sum(lane.received > 0 for lane in self._lanes)
+            received = self._received + sum(lane.received for lane in self._lanes)
+            wanted = self._ramp.step(now, received, flowing, self._answer_s)
+            while len(self._lanes) < wanted and (not self._lanes or self._has_work(now)):
+                session = (self._tools.new_session or http.new_session)()
+                lane = Lane(self._partial, session, self._tools.clock, heard=now)
+                self._lanes.append(lane)
+                threading.Thread(target=self._work, args=(lane,), name="lane", daemon=True).start()
+            if now - self._compared >= lanes.SLOW_LOOK_S:
+                self._compare(now)
+
+    def _show(self) -> None:
+        with self._changed:
+            done, size, count = self._plan.done, self._plan.size, len(self._lanes)
+        self._bar.at(done, size, f"{count} connections" if count > 1 else "")
+
+    def _compare(self, now: float) -> None:
+        """Replace the connections that are much slower than the others: they met a bad edge."""
+        span, self._compared = now - self._compared, now
+        rates = {i: (lane.received - lane.mark) / span for i, lane in enumerate(self._lanes) if lane.mark}
+        for index in lanes.slow_lanes(rates):
+            self._lanes[index].replace = True
+        for lane in self._lanes:
+            lane.mark = lane.received
+
+    def _stop(self) -> None:
+        """From here on no lane writes; one that waits for its socket ends when that speaks, or with us."""
+        self._stopping = True
+        for lane in list(self._lanes):
+            with lane.gate:
+                lane.stopped = True
+                self._put_back(lane)
+
+    def _put_back(self, lane: Lane) -> None:
+        with self._changed:
+            if lane.piece in self._plan.active:
+                self._plan.finish(lane.piece)
+            lane.piece = None
+
+    # What is fetched next
+
+    def _next(self, lane: Lane) -> Piece | None:
+        """The lane's next piece; None when it is not needed any more."""
+        now = self._tools.clock()
+        with self._changed:
+            if self._stopping or self._is_over() or len(self._lanes) > max(1, self._ramp.lanes):
+                return None
+            piece = self._plan.take(self._most())
+            if piece is None and (found := self._busiest(now)):
+                found[0].end = found[1]
+                piece = self._plan.take(lanes.PIECE)
+            lane.piece, lane.since, lane.heard = piece, now, now
+            return piece
+
+    def _most(self) -> int:
+        """Bytes that one request may ask for: a lane alone asks for all."""
+        return ENDLESS if len(self._lanes) == 1 else lanes.PIECE
+
+    def _has_work(self, now: float) -> bool:
+        return self._plan.has_gap or self._busiest(now) is not None
+
+    def _busiest(self, now: float) -> tuple[Piece, int] | None:
+        """The piece whose rest an idle lane should have, and where it is cut."""
+        if self._ramp.most == 1 or self._plan.size is None:
+            return None  # only pinned bytes may come from two answers
+        found: tuple[Piece, int] | None = None
+        for lane in self._lanes:
+            piece = lane.piece
+            if piece is None or piece.left <= (found[0].left if found else 0):
+                continue
+            rate = (piece.pos - piece.start) / max(now - lane.since, 0.001)
+            if now - lane.heard > STALL_S:
+                found = piece, piece.pos
+            elif piece.left >= 2 * lanes.PIECE_LEAST and 0 < rate * STEAL_S < piece.left:
+                found = piece, piece.pos + min(lanes.PIECE, piece.left // 2)
+        return found
+
+    def _goes_further(self, piece: Piece) -> bool:
+        """Whether a piece that is here goes on with the same answer."""
+        with self._changed:
+            surplus = len(self._lanes) > max(1, self._ramp.lanes)
+            return not surplus and self._plan.extend(piece, self._most())
+
+    # What a lane does
+
+    def _work(self, lane: Lane) -> None:
+        try:
+            while (piece := self._next(lane)) is not None:
+                verdict = self._attempt(lane, piece)
+                moved = piece.pos > piece.start
+                self._put_back(lane)
+                if self._stopping or not self._goes_on(lane, verdict, moved):
+                    break
+        except BaseException as error:  # a full disk, or a mistake of ours: for the thread that waits
+            self._end = error
+        finally:
+            self._put_back(lane)
+            with self._changed:
+                self._lanes.remove(lane)
+                self._received += lane.received
+                self._changed.notify_all()
+
+    def _attempt(self, lane: Lane, piece: Piece) -> Verdict:
+        """One request and its body; DONE when the piece is here."""
+        answered = False
+        try:
+            with ExitStack() as stack:
+                if not self._pinned and piece.pos and not self._partial.validator:
+                    self._drop(piece)  # nothing would tell whether the rest belongs to what is here
+                asked = self._asked(piece)
+                start = self._tools.clock()
+                answer = self._send(stack, lane, asked)
+                answered = True
+                self._answer_s = max(self._answer_s, self._tools.clock() - start)
+                asked = asked._replace(link=bool(lane.link))
+                now = datetime.now(timezone.utc)
+                verdict = transfer.judge(answer.status, answer.headers, asked, now, answer.redirected)
+                if verdict.word is Word.WHOLE and len(self._lanes) > 1:
+                    return Verdict(Word.RETRY, "it ignores ranges", crowded=True)
+                if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE):
+                    return self._take(lane, piece, answer, verdict)
+                return verdict
+        except TransferError as error:
+            word = Word.GIVE_UP if isinstance(error, http.FatalTransfer) else Word.RETRY
+            return Verdict(word, error.what, remedy=error.fix, silent=not answered, crowded=not answered)
+
+    def _asked(self, piece: Piece) -> Asked:
+        size = (
+            self._artifact.size
+        )  # not what a server said before: only the pinned one can be held against it
+        if not self._ranges:
+            return Asked(0, size)
+        last = None if piece.end in (self._plan.size, ENDLESS) else piece.end - 1
+        return Asked(piece.pos, size, self._partial.validator, last)
+
+    def _send(self, stack: ExitStack, lane: Lane, asked: Asked) -> http.Answer:
+        """Ask at the link that the origin gave, else at the origin: one lane gets a link for all."""
+        if self._redirects and not self._link:
+            with self._linking:
+                return self._get(stack, lane, asked)
+        return self._get(stack, lane, asked)
+
+    def _get(self, stack: ExitStack, lane: Lane, asked: Asked) -> http.Answer:
+        lane.link = self._link
+        answer = stack.enter_context(
+            http.get(
+                lane.session, lane.link or self._url, transfer.request_headers(asked),
+                lambda to: url_problem(to, pinned=self._pinned), "" if lane.link else self._token,
+            )
+        )  # fmt: skip
+        if answer.redirected and answer.status in (200, 206) and not lane.link:
+            self._redirects, self._link = True, answer.url
+        return answer
+
+    def _drop(self, piece: Piece) -> None:
+        """Forget every byte; only for the one lane of a file that nothing pins."""
+        with self._changed:
+            piece.start = piece.pos = 0
+            piece.end = piece.limit = ENDLESS if self._artifact.size is None else self._artifact.size
+        self._partial.restart()
+
+    def _take(self, lane: Lane, piece: Piece, answer: http.Answer, verdict: Verdict) -> Verdict:
+        """Write a body to its place."""
+        if verdict.word is Word.WHOLE and not self._pinned:
+            self._drop(piece)  # If-Range says that it has changed
+        self._accept(answer)
+        with self._changed:
+            if verdict.total is not None and (self._plan.size is None or verdict.word is Word.DONE):
+                self._partial.expect(verdict.total)
+                self._ramp.most = min(self._ramp.most, lanes.most_lanes(self._url, verdict.total))
+            if self._plan.size is not None:
+                piece.end = min(piece.end, self._plan.size)
+            piece.limit = piece.end if verdict.last is None else verdict.last + 1
+        if verdict.word is Word.DONE:
+            return verdict
+        skip = 0
+        if verdict.word is Word.WHOLE or not self._ranges:
+            skip, self._ramp.most = piece.pos, 1
+        self._partial.answers += 1
+        return lane.read(piece, answer.body, self._goes_further, skip, unlimited=verdict.last is None)
+
+    # What comes after a failure
+
+    def _goes_on(self, lane: Lane, verdict: Verdict, moved: bool) -> bool:
+        """Whether the lane asks again; waits before it does."""
+        with self._changed:
+            alone = len(self._lanes) == 1
+            if moved:
+                self._links = 0
+        if verdict.word is Word.DONE and (moved or self._plan.is_complete):
+            lane.failures = self._failures = 0
+            return True
+        if lane.replace:
+            lane.replace = False
+            return True
+        if verdict.word is Word.RELINK and self._link == lane.link:
+            self._link = ""
+        lane.failures = 1 if moved else lane.failures + 1
+        return self._alone(verdict, moved) if alone else self._beside_others(lane, verdict)
+
+    def _beside_others(self, lane: Lane, verdict: Verdict) -> bool:
+        """The others bring bytes: try again soon, or leave the work to them."""
+        if verdict.crowded or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
+            self._ramp.refused(self._tools.clock())
+            return False
+        if verdict.word is not Word.RELINK:
+            self._tools.sleep(transfer.backoff_s(lane.failures, verdict.wait_s, self._tools.jitter()))
+        return True
+
+    def _alone(self, verdict: Verdict, moved: bool) -> bool:
+        """Nothing else comes from this source: wait as long as it asks, or give it up."""
+        self._links += verdict.word is Word.RELINK
+        if verdict.word is Word.GIVE_UP or self._links > transfer.LINKS:
+            return self._give_up(verdict.reason, final=True)
+        self._failures = 1 if moved else self._failures + 1
+        self._ranges = not (self._pinned and verdict.word is Word.RESTART)
+        if verdict.word is Word.RESTART and not self._pinned:
+            self._partial.restart()
+        if verdict.word is Word.RELINK and not verdict.crowded:
+            return True  # an old link: the origin gives a new one at once
+        tries = max(self._failures, self._partial.restarts - self._restarts)  # the same again is no progress
+        wait = transfer.backoff_s(self._failures, verdict.wait_s, self._tools.jitter())
+        if self._waited_s + wait > transfer.WAIT_TOTAL_S:
+            return self._give_up(f"{verdict.reason} (it would take {report.seconds(wait)} more of waiting)")
+        if tries >= transfer.RETRIES:
+            return self._give_up(f"{verdict.reason} (tried {tries} times)", verdict.silent)
+        self._say_again(verdict, wait)
+        self._waited_s += wait
+        self._tools.sleep(wait)
+        return True
+
+    def _give_up(self, reason: str, silent: bool = False, final: bool = False) -> bool:
+        self._end = GaveUp(reason, silent, final)
+        return False
+
+    def _say_again(self, verdict: Verdict, wait: float) -> None:
+        done, size = self._partial.done, self._plan.size
+        here = f", {report.percent(done, size)} is here" if done and size else ""
+        say("retry", "%s: %s from %s; again in %s%s", self._artifact.label, verdict.why, host_of(self._url),
+            report.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label, url=self._url,
+            why=verdict.why, wait_s=round(wait, 1), bytes=done, total=size)  # fmt: skip
