@@ -77,7 +77,7 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
     return {
         "default": names[plain["default"].lower()],
         "defaults": plain.get("defaults") or {},
-        "adopt_from": plain.get("adopt_from", ()),
+        "adopt_from": plain.get("adopt_from") or [],
         "engines": plain["engines"],
         "models": models,
         "names": names,
