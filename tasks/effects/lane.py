@@ -64,7 +64,7 @@ class Lane:
                 return self._ended(piece, unlimited)
             if skip:
                 skip -= got
-            elif piece.pos == 0 and transfer.is_web_page(bytes(buffer[:512])):
+            elif piece.pos == 0 and transfer.is_web_page(bytes(buffer[: min(got, 512)])):
                 return transfer.web_page()
             elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
                 return Verdict(Word.RETRY, f"more than the {self.partial.plan.size} bytes it should have")

@@ -42,10 +42,6 @@ class GaveUp(Exception):
         self.silent, self.final = silent, final
 
 
-class _Stopped(Exception):
-    """A lane's work is no longer wanted."""
-
-
 class Source:
     """One URL of an artifact.
 
@@ -69,7 +65,7 @@ class Source:
         self._linking = threading.Lock()  # held while the origin is asked for a link
         self._redirects = False
         self._ranges = True  # ranges are asked for
-        self._stopping = False
+        self._stopping = self._pausing = False
         self._end: BaseException | None = None  # why it ended before its time
         self._failures, self._links, self._waited_s = 0, 0, 0.0
         self._restarts = partial.restarts
@@ -97,7 +93,8 @@ class Source:
             raise error
 
     def _is_over(self) -> bool:
-        return bool(self._plan.is_complete or self._end or self._partial.error)
+        with self._changed:
+            return bool(self._plan.is_complete or self._end or self._partial.error)
 
     # The thread that looks after the lanes
 
@@ -105,6 +102,8 @@ class Source:
         """Show how far it is; begin and replace lanes."""
         self._show()
         now = self._tools.clock()
+        if self._pausing:  # the server has asked for it: no other lane asks meanwhile
+            return
         with self._changed:
             flowing = sum(lane.received > 0 for lane in self._lanes)
             received = self._received + sum(lane.received for lane in self._lanes)
@@ -139,6 +138,14 @@ class Source:
                 lane.stopped = True
                 self._put_back(lane)
 
+    def _leave(self, lane: Lane) -> None:
+        """Count a lane no more: those that remain may be alone now."""
+        with self._changed:
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+                self._received += lane.received
+            self._changed.notify_all()
+
     def _put_back(self, lane: Lane) -> None:
         with self._changed:
             if lane.piece in self._plan.active:
@@ -152,6 +159,7 @@ class Source:
         now = self._tools.clock()
         with self._changed:
             if self._stopping or self._is_over() or len(self._lanes) > max(1, self._ramp.lanes):
+                self._leave(lane)
                 return None
             piece = self._plan.take(self._most())
             if piece is None and (found := self._busiest(now)):
@@ -203,10 +211,7 @@ class Source:
             self._end = error
         finally:
             self._put_back(lane)
-            with self._changed:
-                self._lanes.remove(lane)
-                self._received += lane.received
-                self._changed.notify_all()
+            self._leave(lane)
 
     def _attempt(self, lane: Lane, piece: Piece) -> Verdict:
         """One request and its body; DONE when the piece is here."""
@@ -233,9 +238,7 @@ class Source:
             return Verdict(word, error.what, remedy=error.fix, silent=not answered, crowded=not answered)
 
     def _asked(self, piece: Piece) -> Asked:
-        size = (
-            self._artifact.size
-        )  # not what a server said before: only the pinned one can be held against it
+        size = self._artifact.size  # what a server said before is not held against another answer
         if not self._ranges:
             return Asked(0, size)
         last = None if piece.end in (self._plan.size, ENDLESS) else piece.end - 1
@@ -291,10 +294,8 @@ class Source:
 
     def _goes_on(self, lane: Lane, verdict: Verdict, moved: bool) -> bool:
         """Whether the lane asks again; waits before it does."""
-        with self._changed:
-            alone = len(self._lanes) == 1
-            if moved:
-                self._links = 0
+        if moved:
+            self._links = 0
         if verdict.word is Word.DONE and (moved or self._plan.is_complete):
             lane.failures = self._failures = 0
             return True
@@ -304,15 +305,22 @@ class Source:
         if verdict.word is Word.RELINK and self._link == lane.link:
             self._link = ""
         lane.failures = 1 if moved else lane.failures + 1
-        return self._alone(verdict, moved) if alone else self._beside_others(lane, verdict)
+        with self._changed:
+            if len(self._lanes) > 1:
+                return self._beside_others(lane, verdict)
+            self._pausing = True
+        try:
+            return self._alone(verdict, moved)
+        finally:
+            self._pausing = False
 
     def _beside_others(self, lane: Lane, verdict: Verdict) -> bool:
-        """The others bring bytes: try again soon, or leave the work to them."""
-        if verdict.crowded or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
+        """The others bring bytes: try again at once, or leave the work to them."""
+        asked_to_wait = verdict.crowded or verdict.wait_s is not None
+        if asked_to_wait or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
             self._ramp.refused(self._tools.clock())
+            self._leave(lane)
             return False
-        if verdict.word is not Word.RELINK:
-            self._tools.sleep(transfer.backoff_s(lane.failures, verdict.wait_s, self._tools.jitter()))
         return True
 
     def _alone(self, verdict: Verdict, moved: bool) -> bool:
