@@ -34,6 +34,11 @@ class Artifact(NamedTuple):
         """What is known of the partial: which bytes are there, and who is writing it."""
         return self.target + ".partial.json"
 
+    @property
+    def live(self) -> str:
+        """The same for bytes that the disk may not have yet: true as long as the machine is up."""
+        return self.target + ".partial.live.json"
+
 
 class Stamp(NamedTuple):
     """What was proven about a target, and how the file looked then."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 SPLIT_FROM = 64 * 1024**2  # bytes; what is smaller comes over one connection
 PIECE = 32 * 1024**2  # bytes that one of several lanes asks for at once
+PIECE_ALONE = 256 * 1024**2  # the same for a lane alone: not everything, or a second lane would cut it off
 PIECE_LEAST = 2 * 1024**2  # no lane is begun for less
 PAYS = 1.15  # a doubling has to bring this much more
 COLLAPSE = 0.5  # less than this share of the best rate is a collapse

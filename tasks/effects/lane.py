@@ -94,9 +94,10 @@ class Lane:
         with self.gate:
             if self.stopped:
                 return
-            self.partial.file.write(offset, buffer[:got])
+            self.partial.write(offset, buffer[:got])
             piece.pos += got
         self.partial.frontier.offer(offset, buffer, got)
+        self.partial.note()
 
     def _ended(self, piece: Piece, unlimited: bool) -> Verdict:
         """The body is over: as announced, as the end of the file, or too early."""

@@ -33,7 +33,7 @@ class Owner(NamedTuple):
 
 def myself() -> Owner:
     """This process."""
-    return Owner(platform.node(), _boot(), os.getpid(), _started(os.getpid()) or 0.0)
+    return Owner(platform.node(), this_boot(), os.getpid(), _started(os.getpid()) or 0.0)
 
 
 def is_alive(owner: Owner, journal: str) -> bool:
@@ -52,12 +52,15 @@ def is_alive(owner: Owner, journal: str) -> bool:
         return False
 
 
-def _boot() -> str:
+def this_boot() -> str:
+    """What is the same until this machine starts anew, in its containers too."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        return platform.node()
+        import psutil
+
+        return f"{platform.node()} since {psutil.boot_time():.0f}"
 
 
 def _started(pid: int) -> float | None:

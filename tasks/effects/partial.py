@@ -1,9 +1,12 @@
 """The bytes of a download so far, and the journal that says which of them are there.
 
 `<target>.partial` holds bytes, `<target>.partial.json` says which spans of them count. Data goes to disk
-before the claim about it, so whatever kills the process or the machine, what is claimed is there; progress
-is never inferred from the file's size. The journal also says who is writing: where file locks lie, that is
-what keeps two processes apart, and the digest and the rename are what keep the target right.
+before the claim about it, so that a loss of power costs a second of work; progress is never inferred from
+the file's size. What the kernel has been given and the disk may not have yet stands in
+`<target>.partial.live.json`: it counts while the machine is up, so that SIGKILL costs next to nothing.
+
+The journal also says who is writing: where file locks lie, that is what keeps two processes apart, and the
+digest and the rename are what keep the target right.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from tasks.core.artifact import Artifact
 from tasks.core.ranges import Plan, Span, count, parse_spans
 from tasks.effects.files import check_space, fsync_dir, read_json, write_atomic
 from tasks.effects.frontier import Frontier
-from tasks.effects.owner import Owner, is_alive, myself
+from tasks.effects.owner import Owner, is_alive, myself, this_boot
 from tasks.effects.random_access import open_file
 
-SAVE_BYTES = 8 * 1024**2  # work that SIGKILL may cost: about this much (and what comes while it is saved),
+LIVE_BYTES = 4 * 1024**2  # work that SIGKILL may cost, beside what is in the lanes' buffers
+SAVE_BYTES = 64 * 1024**2  # work that a loss of power may cost: this much (and what comes while it is saved),
 SAVE_S = 1.0  # or this many seconds of it, whichever is less
-LOOK_S = 0.02  # between two looks whether it is time
+LOOK_S = 0.05  # between two looks whether it is time
 BEAT_S = 5.0  # the journal is written at least so often: other machines see that we live
 
 
@@ -49,7 +53,13 @@ class Claim(NamedTuple):
 
 def claimed(artifact: Artifact) -> Claim:
     """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
-    data = read_json(artifact.journal)
+    saved, live = _claim(artifact, artifact.journal), _claim(artifact, artifact.live)
+    is_live = live.owner is not None and live.owner.boot == this_boot()
+    return live if is_live and live.done > saved.done else saved
+
+
+def _claim(artifact: Artifact, path: str) -> Claim:
+    data = read_json(path)
     try:
         owner = Owner.parse(data.get("owner"))
         spans = parse_spans(data["spans"], os.path.getsize(artifact.partial))
@@ -95,11 +105,12 @@ class Partial:
         self.error: Exception | None = None  # what saving met; the one who waits raises it
         self._owner = myself()
         self._claimed: tuple[Span, ...] = ()
-        self._saved_at, self._cost_s = clock(), 0.0
+        self._saved_at = clock()
         self._published = False
+        self._unnoted = 0  # bytes written since the live journal was
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self.file = open_file(artifact.partial)
-        self._saving = threading.Lock()
+        self._saving, self._noting = threading.Lock(), threading.Lock()
         self._write_journal(
             claim.spans, self._owner
         )  # before a byte is written: its old claim may be of other bytes
@@ -113,9 +124,7 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._closing.set()
-            self._saver.join()
-            self.frontier.end()
+            self._still()
             if self.error is None and not self._published:
                 self._release()
         finally:
@@ -144,6 +153,26 @@ class Partial:
         frontier.start()
         return frontier
 
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes to their place. Raises OSError."""
+        self.file.write(offset, data)
+        self._unnoted += len(data)
+
+    def note(self) -> None:
+        """Keep the live journal up with what is written; any lane may call it, after any block."""
+        if self._unnoted < LIVE_BYTES or not self._noting.acquire(blocking=False):
+            return
+        try:
+            if self._closing.is_set():  # a lane that is late would leave its note beside the final file
+                return
+            self._unnoted = 0
+            with self.changed:
+                spans = self.plan.spans()
+            with contextlib.suppress(OSError):  # a full disk is the next write's to say
+                self._write_claim(self._artifact.live, spans, self._owner, last_forever=False)
+        finally:
+            self._noting.release()
+
     def restart(self) -> None:
         """Drop every byte; no lane may be writing. Raises OSError, TakenOver."""
         self.frontier.end()
@@ -151,8 +180,16 @@ class Partial:
             self.plan.reset(self._artifact.size)
         self.restarts += 1
         self.answers, self.validator = 0, ""
+        _unlink(self._artifact.live)
         self._save(())
         self.frontier = self._follow()
+
+    def _still(self) -> None:
+        """From here on no other thread reads the file or writes a journal."""
+        self._closing.set()
+        with self._noting:
+            self._saver.join()
+        self.frontier.end()
 
     def discard(self) -> None:
         """Drop every byte for good: leaving removes the files."""
@@ -167,12 +204,10 @@ class Partial:
 
     def _save(self, spans: tuple[Span, ...], last: bool = False) -> None:
         with self._saving:
-            start = self._clock()
             if spans != self._claimed:
                 self.file.sync()
             self._check_owner()
             self._write_journal(spans, None if last else self._owner)
-            self._cost_s = self._clock() - start
 
     def _check_owner(self) -> None:
         data = read_json(self._artifact.journal)
@@ -180,6 +215,12 @@ class Partial:
             raise TakenOver(self._artifact.label)
 
     def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:
+        self._write_claim(self._artifact.journal, spans, owner, last_forever=True)
+        self._claimed, self._saved_at = spans, self._clock()
+
+    def _write_claim(
+        self, path: str, spans: tuple[Span, ...], owner: Owner | None, last_forever: bool
+    ) -> None:
         claim = {
             "sha256": self._artifact.sha256,
             "size": self.plan.size,
@@ -188,15 +229,13 @@ class Partial:
             "spans": spans,
             "owner": owner,
         }
-        write_atomic(self._artifact.journal, json.dumps(claim))
-        self._claimed, self._saved_at = spans, self._clock()
+        write_atomic(path, json.dumps(claim), last_forever)
 
     def _keep_saving(self) -> None:
         try:
             while not self._closing.wait(LOOK_S):
                 idle_s, gained = self._clock() - self._saved_at, self.done - count(self._claimed)
-                enough = gained >= SAVE_BYTES and idle_s >= self._cost_s
-                if enough or idle_s >= (SAVE_S if gained else BEAT_S):
+                if gained >= SAVE_BYTES or idle_s >= (SAVE_S if gained else BEAT_S):
                     self.save()
         except (OSError, TakenOver) as error:
             with self.changed:
@@ -209,15 +248,14 @@ class Partial:
             spans = self.plan.spans()
         if spans:
             self._save(spans, last=True)
+            _unlink(self._artifact.live)
         else:
             self._check_owner()
             forget(self._artifact)
 
     def publish(self, size: int) -> None:
         """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver."""
-        self._closing.set()
-        self._saver.join()
-        self.frontier.end()
+        self._still()
         self.file.truncate(size)
         self.file.sync()
         self._check_owner()
@@ -229,7 +267,11 @@ class Partial:
 
 
 def forget(artifact: Artifact) -> None:
-    """Remove a partial and its journal, if they are there. Raises OSError."""
-    for path in (artifact.partial, artifact.journal):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    """Remove a partial and what is known of it, as far as it is there. Raises OSError."""
+    for path in (artifact.live, artifact.partial, artifact.journal):
+        _unlink(path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -169,8 +169,10 @@ class Source:
             return piece
 
     def _most(self) -> int:
-        """Bytes that one request may ask for: a lane alone asks for all."""
-        return ENDLESS if len(self._lanes) == 1 else lanes.PIECE
+        """Bytes that one request may ask for: all, where there will be no second lane."""
+        if self._ramp.most == 1 or self._plan.size is None:
+            return ENDLESS
+        return lanes.PIECE_ALONE if len(self._lanes) == 1 else lanes.PIECE
 
     def _has_work(self, now: float) -> bool:
         return self._plan.has_gap or self._busiest(now) is not None
