@@ -37,7 +37,7 @@ class Artifact(NamedTuple):
     @property
     def live(self) -> str:
         """The same for bytes that the disk may not have yet: true as long as the machine is up."""
-        return self.target + ".partial.live.json"
+        return self.target + ".partial.live"
 
 
 class Stamp(NamedTuple):

@@ -51,12 +51,8 @@ def make_cache(root: str) -> None:
             write_atomic(folder / name, text)
 
 
-def write_atomic(path: str | Path, text: str, last_forever: bool = True) -> None:
-    """Write a small file so that a reader sees the old or the new one.
-
-    Args:
-        last_forever: the same holds for a machine that loses power.
-    """
+def write_atomic(path: str | Path, text: str) -> None:
+    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -64,8 +60,7 @@ def write_atomic(path: str | Path, text: str, last_forever: bool = True) -> None
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            if last_forever:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:  # also a signal
         temporary.unlink(missing_ok=True)

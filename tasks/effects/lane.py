@@ -97,7 +97,6 @@ class Lane:
             self.partial.write(offset, buffer[:got])
             piece.pos += got
         self.partial.frontier.offer(offset, buffer, got)
-        self.partial.note()
 
     def _ended(self, piece: Piece, unlimited: bool) -> Verdict:
         """The body is over: as announced, as the end of the file, or too early."""

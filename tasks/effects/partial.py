@@ -3,7 +3,7 @@
 `<target>.partial` holds bytes, `<target>.partial.json` says which spans of them count. Data goes to disk
 before the claim about it, so that a loss of power costs a second of work; progress is never inferred from
 the file's size. What the kernel has been given and the disk may not have yet stands in
-`<target>.partial.live.json`: it counts while the machine is up, so that SIGKILL costs next to nothing.
+`<target>.partial.live`: it counts while the machine is up, so that SIGKILL costs next to nothing.
 
 The journal also says who is writing: where file locks lie, that is what keeps two processes apart, and the
 digest and the rename are what keep the target right.
@@ -17,16 +17,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.core.artifact import Artifact
 from tasks.core.ranges import Plan, Span, count, parse_spans
 from tasks.effects.files import check_space, fsync_dir, read_json, write_atomic
 from tasks.effects.frontier import Frontier
+from tasks.effects.live import Live, read_live
 from tasks.effects.owner import Owner, is_alive, myself, this_boot
 from tasks.effects.random_access import open_file
 
-LIVE_BYTES = 4 * 1024**2  # work that SIGKILL may cost, beside what is in the lanes' buffers
 SAVE_BYTES = 64 * 1024**2  # work that a loss of power may cost: this much (and what comes while it is saved),
 SAVE_S = 1.0  # or this many seconds of it, whichever is less
 LOOK_S = 0.05  # between two looks whether it is time
@@ -53,13 +53,12 @@ class Claim(NamedTuple):
 
 def claimed(artifact: Artifact) -> Claim:
     """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
-    saved, live = _claim(artifact, artifact.journal), _claim(artifact, artifact.live)
+    saved, live = _claim(artifact, read_json(artifact.journal)), _claim(artifact, read_live(artifact.live))
     is_live = live.owner is not None and live.owner.boot == this_boot()
     return live if is_live and live.done > saved.done else saved
 
 
-def _claim(artifact: Artifact, path: str) -> Claim:
-    data = read_json(path)
+def _claim(artifact: Artifact, data: Any) -> Claim:
     try:
         owner = Owner.parse(data.get("owner"))
         spans = parse_spans(data["spans"], os.path.getsize(artifact.partial))
@@ -107,13 +106,12 @@ class Partial:
         self._claimed: tuple[Span, ...] = ()
         self._saved_at = clock()
         self._published = False
-        self._unnoted = 0  # bytes written since the live journal was
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self.file = open_file(artifact.partial)
-        self._saving, self._noting = threading.Lock(), threading.Lock()
-        self._write_journal(
-            claim.spans, self._owner
-        )  # before a byte is written: its old claim may be of other bytes
+        self._saving = threading.Lock()
+        # first: the old claim may be of other bytes; and only for what the disk is known to have
+        self._write_journal(_claim(artifact, read_json(artifact.journal)).spans, self._owner)
+        self._live = Live(artifact.live, self._state)
         self.frontier = self._follow()
         self._closing = threading.Event()
         self._saver = threading.Thread(target=self._keep_saving, name="journal", daemon=True)
@@ -128,6 +126,7 @@ class Partial:
             if self.error is None and not self._published:
                 self._release()
         finally:
+            self._live.end()
             self.file.close()
 
     @property
@@ -156,22 +155,7 @@ class Partial:
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes to their place. Raises OSError."""
         self.file.write(offset, data)
-        self._unnoted += len(data)
-
-    def note(self) -> None:
-        """Keep the live journal up with what is written; any lane may call it, after any block."""
-        if self._unnoted < LIVE_BYTES or not self._noting.acquire(blocking=False):
-            return
-        try:
-            if self._closing.is_set():  # a lane that is late would leave its note beside the final file
-                return
-            self._unnoted = 0
-            with self.changed:
-                spans = self.plan.spans()
-            with contextlib.suppress(OSError):  # a full disk is the next write's to say
-                self._write_claim(self._artifact.live, spans, self._owner, last_forever=False)
-        finally:
-            self._noting.release()
+        self._live.moved(len(data))
 
     def restart(self) -> None:
         """Drop every byte; no lane may be writing. Raises OSError, TakenOver."""
@@ -180,15 +164,15 @@ class Partial:
             self.plan.reset(self._artifact.size)
         self.restarts += 1
         self.answers, self.validator = 0, ""
-        _unlink(self._artifact.live)
+        self._live.end()  # first: what it says is of other bytes
+        self._live = Live(self._artifact.live, self._state)
         self._save(())
         self.frontier = self._follow()
 
     def _still(self) -> None:
         """From here on no other thread reads the file or writes a journal."""
         self._closing.set()
-        with self._noting:
-            self._saver.join()
+        self._saver.join()
         self.frontier.end()
 
     def discard(self) -> None:
@@ -215,21 +199,15 @@ class Partial:
             raise TakenOver(self._artifact.label)
 
     def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:
-        self._write_claim(self._artifact.journal, spans, owner, last_forever=True)
+        write_atomic(self._artifact.journal, json.dumps({**self._state(), "spans": spans, "owner": owner}))
         self._claimed, self._saved_at = spans, self._clock()
 
-    def _write_claim(
-        self, path: str, spans: tuple[Span, ...], owner: Owner | None, last_forever: bool
-    ) -> None:
-        claim = {
-            "sha256": self._artifact.sha256,
-            "size": self.plan.size,
-            "sources": self._artifact.sources,
-            "validator": self.validator,
-            "spans": spans,
-            "owner": owner,
-        }
-        write_atomic(path, json.dumps(claim), last_forever)
+    def _state(self) -> dict[str, Any]:
+        """Everything a claim says."""
+        with self.changed:
+            spans, size = self.plan.spans(), self.plan.size
+        about = {"sha256": self._artifact.sha256, "size": size, "sources": self._artifact.sources}
+        return {**about, "validator": self.validator, "spans": spans, "owner": self._owner}
 
     def _keep_saving(self) -> None:
         try:
@@ -248,9 +226,10 @@ class Partial:
             spans = self.plan.spans()
         if spans:
             self._save(spans, last=True)
-            _unlink(self._artifact.live)
         else:
             self._check_owner()
+            self._live.end()
+            self.file.close()  # Windows removes no open file
             forget(self._artifact)
 
     def publish(self, size: int) -> None:
@@ -263,6 +242,7 @@ class Partial:
         os.replace(self._artifact.partial, self._artifact.target)
         fsync_dir(os.path.dirname(self._artifact.target))
         self._published = True
+        self._live.end()
         forget(self._artifact)
 
 
