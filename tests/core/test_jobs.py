@@ -304,6 +304,60 @@ def test_paths_on_windows(line: str, name: str, target: str, sources: tuple[str,
 
 
 @pytest.mark.parametrize(
+    ("folder", "platform", "seen"),
+    [
+        pytest.param("models", "linux", "/recipe/models", id="relative: it begins at models.yaml"),
+        pytest.param("../models/", "linux", "/models", id="beside it"),
+        pytest.param(".", "linux", "/recipe", id="beside models.yaml"),
+        pytest.param("/mnt/m/../n", "linux", "/mnt/n", id="absolute"),
+        pytest.param("~/m", "linux", "~/m", id="the user's, whoever that is"),
+        pytest.param("~", "darwin", "~", id="the user's home"),
+        pytest.param("a/~/b", "linux", "/recipe/a/~/b", id="a ~ inside"),
+        pytest.param("a b*[c]", "linux", "/recipe/a b*[c]", id="blanks and glob's signs"),
+        pytest.param("models", "win32", r"C:\recipe\models", id="relative on Windows"),
+        pytest.param(r"..\m", "win32", r"C:\m", id="beside it on Windows"),
+        pytest.param("D:/m", "win32", r"D:\m", id="another drive"),
+        pytest.param(r"\m", "win32", r"C:\m", id="from the drive's root"),
+        pytest.param(r"\\srv\share\m", "win32", r"\\srv\share\m", id="a share"),
+        pytest.param(r"~\m", "win32", r"~\m", id="the user's on Windows"),
+        pytest.param("D:/m", "linux", "/recipe/D:/m", id="a drive where there are none"),
+    ],
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("download", id="of the catalogue"),
+        pytest.param("serve:big", id="with a program"),
+        pytest.param(f"download --llamafile x.gguf --llamafile-url {OTHER}/y.gguf --sha256 {B64}", id="own"),
+        pytest.param(f"download --llamafile-url {OTHER}/x.gguf --sha256 {B64}", id="by URL"),
+        pytest.param(f"download:tiny --llamafile-url {OTHER}/x.gguf", id="by another URL"),
+        pytest.param("info serve:demo", id="only looked at"),
+    ],
+)
+def test_folders_where_it_may_lie_already(line: str, folder: str, platform: str, seen: str) -> None:
+    """Issue 3: models.yaml's adopt_from holds for every file, models and programs."""
+    text = f"{TEXT}adopt_from: [/first, '{folder}']\n"
+    found = job(line, place_of(platform), text)
+    first = "/first" if platform != "win32" else r"C:\first"
+    assert found.artifact.adopt_from == (first, seen)
+    assert found.exe is None or found.exe.adopt_from == (first, seen)
+
+
+def test_no_folders() -> None:
+    """Nothing in models.yaml: only other programs' usual places (() is not None, which is nowhere)."""
+    assert job("serve:big").artifact.adopt_from == ()
+    assert llamafile_exe(CATALOGUE, POSIX).adopt_from == ()
+    text = f"{TEXT}adopt_from: [m]\n"
+    assert catalogued("big", catalogue(text), POSIX).artifact == job("serve:big", text=text).artifact
+
+
+def test_no_adopt_changes_no_job() -> None:
+    """Two tasks of one model, one of them with --no-adopt, mean the same file."""
+    found = jobs("download:tiny serve:tiny --no-adopt")
+    assert list(found.by_name) == ["tiny"]
+
+
+@pytest.mark.parametrize(
     ("filename", "name"),
     [
         pytest.param("x.llamafile", "x", id="without its ending"),

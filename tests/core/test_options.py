@@ -56,6 +56,12 @@ def one(word: str, *extra: str, **options: Any) -> list[Ask]:
             [*one("download:a"), *one("chmod:b"), *one("verify", model=["c"]), *one("exe")],
             id="several tasks, each with its options",
         ),
+        pytest.param("download --no-adopt", one("download", no_adopt=True), id="--no-adopt"),
+        pytest.param("download:a --no-adopt", one("download:a", no_adopt=True), id="--no-adopt of one model"),
+        pytest.param(
+            "serve:a --no-adopt -- x", one("serve:a", "x", no_adopt=True), id="--no-adopt where it downloads"
+        ),
+        pytest.param("download --no", one("download", no_adopt=True), id="--no-adopt, shortened"),
         pytest.param("download serve --port 9", [*one("download"), *one("serve", port="9")], id="serve last"),
         # doit's own flags stand before the first verb and are not ours
         pytest.param("-v0 --always-execute serve", one("serve"), id="doit's flags"),
@@ -112,6 +118,19 @@ def test_commands_of_doit(line: str, command: str, words: list[str], listing: bo
         pytest.param("serve --llama x", "not a unique prefix", "--llamafile", id="short for two"),
         pytest.param("serve --port", "--port requires argument", "--port N", id="no value"),
         pytest.param("serve --yes=1", "--yes must not have", "--yes", id="a value for a flag"),
+        pytest.param(
+            "serve --no-adopt=1", "--no-adopt must not have", "--no-adopt", id="a value for --no-adopt"
+        ),
+        pytest.param(
+            "download --no-adpot", "option --no-adpot", "did you mean --no-adopt", id="--no-adopt, misspelt"
+        ),
+        pytest.param(
+            "download --no_adopt",
+            "option --no_adopt",
+            "did you mean --no-adopt",
+            id="with an underscore, too",
+        ),
+        pytest.param("verify --no-adopt", "--no-adopt", "`doit help verify`", id="verify downloads nothing"),
         pytest.param("exe --model a", "--model", "`doit help exe`", id="exe is of no model"),
         pytest.param("serve --help", "--help", "doit help serve", id="help, as other programs have it"),
         pytest.param(

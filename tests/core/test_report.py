@@ -103,6 +103,38 @@ def test_progress(done: int, total: int | None, elapsed: float, gained: int, lin
     assert report.progress(done, total, elapsed, gained) == line
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "elapsed", "gained", "note", "line"),
+    [
+        pytest.param(
+            43,
+            100,
+            1.0,
+            43,
+            "4 connections",
+            "43 %, 43 B of 100 B, 43 B/s, 1.3 s left, 4 connections",
+            id="issue 3: lanes, at the end",
+        ),
+        pytest.param(
+            100,
+            100,
+            1.0,
+            0,
+            "verifying, 30 %",
+            "100 %, 100 B of 100 B, 0 B/s, verifying, 30 %",
+            id="all is here, and not all is proven",
+        ),
+        pytest.param(0, None, 0.0, 0, "4 connections", "0 B, -, 4 connections", id="nothing else is known"),
+        pytest.param(10, 100, 0.0, 10, "", "10 %, 10 B of 100 B, -", id="no note, no comma"),
+    ],
+)
+def test_progress_with_a_note(
+    done: int, total: int | None, elapsed: float, gained: int, note: str, line: str
+) -> None:
+    """R7, issue 3: what else there is to say of a download stands behind its numbers."""
+    assert report.progress(done, total, elapsed, gained, note) == line
+
+
 @given(st.integers(1, 10**14), st.data())
 def test_never_100_percent_before_the_last_byte(total: int, data: st.DataObject) -> None:
     """ollama#1736: what says 100 % is done."""

@@ -231,6 +231,37 @@ SEEN = [
         ["15: models.tiny.sha256: expected text, got " + "1" * 64 + "; put it in quotes"],
         id="a digest of digits alone, without quotes",
     ),
+    # ---- folders of other programs' files
+    pytest.param(
+        "default: tiny\n",
+        "default: tiny\nadopt_form: [a]\n",
+        ["3: adopt_form: unknown key; did you mean adopt_from?"],
+        id="adopt_from, misspelt",
+    ),
+    pytest.param(
+        "default: tiny\n",
+        "default: tiny\nadopt_from: /mnt/models\n",
+        ['3: adopt_from: expected a list, got "/mnt/models"'],
+        id="a folder without a list",
+    ),
+    pytest.param(
+        "default: tiny\n",
+        "default: tiny\nadopt_from:\n",
+        ["3: adopt_from: expected a list, got null"],
+        id="a list that was forgotten",
+    ),
+    pytest.param(
+        "default: tiny\n",
+        "default: tiny\nadopt_from:\n  - /mnt\n  - 7\n",
+        ["5: adopt_from.1: expected text, got 7; put it in quotes"],
+        id="a number as folder, on its own line",
+    ),
+    pytest.param(
+        "    title: Tiny 1B\n",
+        "    title: Tiny 1B\n    adopt_from: [/mnt]\n",
+        [f"13: models.tiny.adopt_from: unknown key; the keys here are {MODEL_KEYS}"],
+        id="adopt_from is of the whole catalogue, not of a model",
+    ),
     # ---- all at once, in the order of the lines
     pytest.param(
         VALID[: VALID.index("models:")],
@@ -429,6 +460,19 @@ def test_not_yaml(text: str, message: str) -> None:
         pytest.param("size: 1000", "size: 1", lambda c: c.model("tiny").size == 1, id="the smallest file"),
         pytest.param("default: tiny", "default: Big", lambda c: c.default == "big", id="in another case"),
         pytest.param("defaults: {ctx_size: 4096}\n", "", lambda c: c.defaults.args == (), id="no defaults"),
+        pytest.param("", "", lambda c: c.adopt_from == (), id="no folders"),
+        pytest.param(
+            "default: tiny\n",
+            "default: tiny\nadopt_from: []\n",
+            lambda c: c.adopt_from == (),
+            id="a list of no folders",
+        ),
+        pytest.param(
+            "default: tiny\n",
+            "default: tiny\nadopt_from: [../models, /mnt/m, ~/m, 'D:\\m']\n",
+            lambda c: c.adopt_from == ("../models", "/mnt/m", "~/m", "D:\\m"),
+            id="folders as they are written",
+        ),
         pytest.param(
             "  big:\n    title: Big 9B\n",
             "  big:\n    <<: {title: Big 9B, params: 9B}\n",
@@ -476,7 +520,7 @@ _VALUES = st.recursive(
 @st.composite
 def mutants(draw: st.DrawFn) -> str:
     """The valid catalogue with up to three keys dropped, renamed, retyped or doubled."""
-    tree: Any = {"": yaml.safe_load(VALID)}
+    tree: Any = {"": yaml.safe_load(VALID + "adopt_from: [/mnt, ~/models]\n")}
     for _ in range(draw(st.integers(1, 3))):
         places = list(_places(tree))
         box, key = places[draw(st.integers(0, len(places) - 1))]
@@ -538,3 +582,4 @@ def test_schema_explains_every_key() -> None:
     tables = [EDITOR.schema["$defs"][name]["properties"] for name in ("Model", "Engine", "Settings")]
     described = {key: "description" in field for table in tables for key, field in table.items()}
     assert all(described.values()), described
+    assert "description" in EDITOR.schema["properties"]["adopt_from"]

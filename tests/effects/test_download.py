@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,12 +21,26 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
 from tasks.core import transfer
-from tasks.core.artifact import Artifact
-from tasks.core.errors import IntegrityError, RecipeError, TransferError
+from tasks.core.errors import IntegrityError, TransferError
 from tasks.effects import http, progress
-from tasks.effects.download import Tools, fetch
+from tasks.effects.download import fetch
 from tasks.effects.frontier import BLOCK
 from tasks.effects.lane import SLOW_S
+from tests.effects.world import (
+    DATA,
+    FILE,
+    HALF,
+    OTHER,
+    SIZE,
+    Span,
+    World,
+    heard,
+    is_whole,
+    leave_partial,
+    ranges,
+    refusal,
+    wanted,
+)
 from tests.fakes.faults import etag
 from tests.fakes.hub import Hub
 from tests.fakes.server import (
@@ -52,36 +64,7 @@ from tests.fakes.server import (
     WrongOffset,
 )
 
-SIZE, HALF = 200_000, 100_000
-DATA = hashlib.shake_128(b"file").digest(SIZE)
-OTHER = DATA[::-1]
-FILE = "/m.llamafile"
 ANYWHERE = "https://models.example"  # a host that no test reaches
-
-Span = tuple[int, int | None] | None
-
-
-@dataclass
-class World:
-    """The injected part of the world: nothing waits, and what was shown and waited is kept."""
-
-    waits: list[float] = field(default_factory=list)
-    shown: list[tuple[int, int | None]] = field(default_factory=list)
-
-    def tools(self, **more: Any) -> Tools:
-        return Tools(**{"sleep": self.waits.append, "jitter": lambda: 0.0, "show": self.show, **more})
-
-    def show(self, label: str, have: int) -> World:
-        return self
-
-    def __enter__(self) -> World:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-    def at(self, done: int, total: int | None, note: str = "") -> None:
-        self.shown.append((done, total))
 
 
 @pytest.fixture
@@ -100,41 +83,9 @@ def world() -> World:
 def said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.LogCaptureFixture]:
-    """What the recipe's logger says, whoever has set it up."""
-    logger = logging.getLogger("recipe")
-    logger.addHandler(caplog.handler)
-    monkeypatch.setattr(logger, "propagate", False)
-    with caplog.at_level(logging.INFO, "recipe"):
+    """What the recipe's logger says."""
+    with heard(caplog, monkeypatch):
         yield caplog
-    logger.removeHandler(caplog.handler)
-
-
-def wanted(folder: Path, *sources: str, pinned: bool = True, size: int | None = SIZE) -> Artifact:
-    """The artifact whose right bytes are DATA."""
-    digest = hashlib.sha256(DATA).hexdigest() if pinned else None
-    return Artifact("m", sources, str(folder / "models" / "m.llamafile"), digest, size)
-
-
-def is_whole(artifact: Artifact, data: bytes = DATA) -> bool:
-    """Whether the target is exactly that, is no program yet, and nothing is left beside it."""
-    target = Path(artifact.target)
-    return (
-        target.read_bytes() == data
-        and not target.stat().st_mode & 0o111
-        and os.listdir(target.parent) == [target.name]
-    )
-
-
-def refusal(artifact: Artifact, tools: Tools) -> RecipeError:
-    """The error of a fetch that must fail, having looked that nothing got the final name."""
-    with pytest.raises(RecipeError) as caught:
-        fetch(artifact, tools)
-    assert not os.path.exists(artifact.target)
-    return caught.value
-
-
-def ranges(server: FileServer, path: str = FILE) -> list[Span]:
-    return [request.range for request in server.asked(path)]
 
 
 # What each answer leads to. The table is the specification of resuming: for each script of answers,
@@ -262,16 +213,6 @@ def test_complete_partial_of_unknown_size_is_proven_by_416(
     fetch(artifact, world.tools())
     assert is_whole(artifact)
     assert ranges(server) == [(SIZE, None)]
-
-
-def leave_partial(artifact: Artifact, data: bytes, validator: str = "") -> None:
-    """What a killed run leaves behind."""
-    Path(artifact.partial).parent.mkdir(parents=True, exist_ok=True)
-    Path(artifact.partial).write_bytes(data)
-    claim = {"sha256": artifact.sha256, "sources": artifact.sources, "size": None, "owner": None}
-    Path(artifact.journal).write_text(
-        json.dumps({**claim, "spans": [[0, len(data)]], "validator": validator})
-    )
 
 
 # Failures

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.message import Message
@@ -28,6 +29,8 @@ class Request:
     range: Span | None
     status: int = 0  # 0: no status line was sent
     sent: int = 0  # body bytes given to the kernel; the client may have read fewer
+    peer: int = 0  # the client's port: equal for requests over one connection
+    admitted: bool = False  # it counts among those that are answered at once
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Reply:
     close: bool = False  # close the connection after the whole body
     reset: bool = False  # close with RST instead of FIN
     mute: bool = False  # close before the status line
+    rate: float | None = None  # bytes per second of this answer alone
+    pause: tuple[int, threading.Event] | None = None  # after so many body bytes, wait for that
 
 
 class Fault(Protocol):
@@ -161,6 +166,48 @@ class Stall:
 
     def answer(self, request: Request, data: bytes | None) -> Reply:
         return replace(honest(request, data), cut=self.after, hold=self.seconds)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """The right bytes, few a second."""
+
+    rate: float
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        return replace(honest(request, data), rate=self.rate)
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Fall silent after so many body bytes, and go on once `until` is set.
+
+    With `then`, what follows comes from that file instead: an edge that has another one.
+    """
+
+    after: int
+    until: threading.Event
+    then: bytes | None = None
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        right = honest(request, data)
+        body = bytes(right.body[: self.after]) + bytes(honest(request, self.then).body[self.after :])
+        kept = right.body if self.then is None else body
+        return replace(right, body=kept, pause=(self.after, self.until))
+
+
+@dataclass(frozen=True)
+class WrongTotal:
+    """206 whose Content-Range states another size of the whole; 200 with that many bytes announced."""
+
+    delta: int
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        right = honest(request, data)
+        if data is None or right.status != 206:
+            return WrongLength(self.delta).answer(request, data)
+        span = right.headers["Content-Range"].partition("/")[0]
+        return replace(right, headers={**right.headers, "Content-Range": f"{span}/{len(data) + self.delta}"})
 
 
 @dataclass(frozen=True)

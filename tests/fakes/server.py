@@ -29,13 +29,16 @@ from tests.fakes.faults import (
     LoginPage,
     NoLength,
     NoLengthTruncated,
+    Paused,
     Redirect,
     Reply,
     Request,
+    Slow,
     Stall,
     Status,
     WrongLength,
     WrongOffset,
+    WrongTotal,
     parse_range,
 )
 
@@ -51,13 +54,16 @@ __all__ = [  # tests import the faults from here
     "LoginPage",
     "NoLength",
     "NoLengthTruncated",
+    "Paused",
     "Redirect",
     "Reply",
     "Request",
+    "Slow",
     "Stall",
     "Status",
     "WrongLength",
     "WrongOffset",
+    "WrongTotal",
 ]
 
 CHUNK = 64 * 1024  # bytes per send: how finely `sent` counts
@@ -72,11 +78,12 @@ Tls = tuple[str | PathLike[str], str | PathLike[str]]  # certificate file, key f
 class FileServer:
     """Serve `files` over HTTP/1.1, honestly unless told otherwise.
 
-    For each request: a guard's veto, else the next scripted fault (GET only), else the
-    path's permanent fault, else honesty.
+    For each request: the limit of answers at once, else a guard's veto, else the next scripted
+    fault (GET only), else the path's permanent fault, else honesty. A port of one's own is for a
+    server that comes back.
     """
 
-    def __init__(self, tls: Tls | None = None) -> None:
+    def __init__(self, tls: Tls | None = None, port: int = 0) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []  # bugs of this fake; close() raises the first
@@ -85,9 +92,13 @@ class FileServer:
         self._always: dict[str, Fault] = {}
         self._guards: dict[str, Guard] = {}
         self._rates: dict[str, float] = {}
+        self._shared: set[str] = set()  # paths whose rate is that of all their bodies together
+        self._limits: dict[str, tuple[int, Fault]] = {}
+        self._busy: defaultdict[str, int] = defaultdict(int)
+        self.most_at_once: defaultdict[str, int] = defaultdict(int)  # answers to one path side by side
         self._lock = threading.Lock()
         self._scheme = "https" if tls else "http"
-        self._httpd = _Httpd(self, tls)
+        self._httpd = _Httpd(self, tls, port)
         self.port: int = self._httpd.server_address[1]
         self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -117,12 +128,17 @@ class FileServer:
         """Ask `guard` before anything else; its Reply, if any, is the answer."""
         self._guards[path] = guard
 
-    def set_rate(self, path: str, bytes_per_second: float | None) -> None:
-        """Slow this path's bodies down, running ones too; None lifts the limit."""
+    def limit(self, path: str, at_once: int, fault: Fault) -> None:
+        """Answer with `fault` while so many requests for this path are being answered; it does not count."""
+        self._limits[path] = (at_once, fault)
+
+    def set_rate(self, path: str, bytes_per_second: float | None, shared: bool = False) -> None:
+        """Slow each of this path's bodies down, running ones too, or all of them together; None lifts it."""
         if bytes_per_second is None:
             self._rates.pop(path, None)
         else:
             self._rates[path] = bytes_per_second
+        (self._shared.add if shared else self._shared.discard)(path)
 
     def clear(self, path: str) -> None:
         """Forget everything told about this path; its file stays."""
@@ -130,6 +146,7 @@ class FileServer:
             self._scripts.pop(path, None)
             self._always.pop(path, None)
         self._guards.pop(path, None)
+        self._limits.pop(path, None)
         self._rates.pop(path, None)
 
     def asked(self, path: str, method: str = "GET") -> list[Request]:
@@ -148,9 +165,29 @@ class FileServer:
                 raise TimeoutError(f"{path}: {self.bytes_sent(path)} of {count} bytes were sent")
             time.sleep(0.005)
 
+    def wait_asked(self, path: str, count: int, timeout_s: float = 10.0) -> list[Request]:
+        """Return the requests once there are `count`; TimeoutError if there never are."""
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.asked(path)) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path}: {len(found)} of {count} requests came")
+            time.sleep(0.005)
+        return found
+
+    def answering(self, request: Request, change: int) -> None:
+        """Count the answers to one path that are on their way."""
+        with self._lock:
+            self._busy[request.path] += change
+            self.most_at_once[request.path] = max(self.most_at_once[request.path], self._busy[request.path])
+
     def decide(self, request: Request) -> Reply:
         """Return the answer to a request, and record the request."""
         self.requests.append(request)
+        limit = self._limits.get(request.path)
+        if limit and self._busy[request.path] >= limit[0]:
+            return limit[1].answer(request, self.files.get(request.path))
+        self.answering(request, 1)
+        request.admitted = True
         guard = self._guards.get(request.path)
         refusal = guard(request) if guard else None
         if refusal:
@@ -168,8 +205,9 @@ class FileServer:
             return self._always.get(request.path, Honest())
 
     def rate(self, path: str) -> float | None:
-        """Return the limit of this path in bytes per second."""
-        return self._rates.get(path)
+        """Return the limit of one of this path's bodies, in bytes per second."""
+        rate = self._rates.get(path)
+        return rate / max(1, self._busy[path]) if rate and path in self._shared else rate
 
     def close(self) -> None:
         """Stop, cut every connection, and raise what went wrong inside."""
@@ -194,14 +232,16 @@ class _Httpd(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, owner: FileServer, tls: Tls | None) -> None:
+    allow_reuse_address = True
+
+    def __init__(self, owner: FileServer, tls: Tls | None, port: int) -> None:
         self.owner = owner
         self.open: set[socket.socket] = set()
         self.changed = threading.Condition()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
         if self.context and tls:
             self.context.load_cert_chain(*tls)
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         plain, address = super().get_request()
@@ -246,7 +286,13 @@ class _Handler(BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         span = parse_range(self.headers.get("Range"))
         request = Request(self.command, unquote(target.path), target.query, self.headers, span)
-        self._send(request, self.server.owner.decide(request))
+        request.peer = self.client_address[1]
+        owner = self.server.owner
+        try:
+            self._send(request, owner.decide(request))
+        finally:
+            if request.admitted:
+                owner.answering(request, -1)
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -262,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_head(request, reply)
         if self.command == "HEAD":
             return
-        self._send_body(request, memoryview(reply.body)[: reply.cut])
+        self._send_body(request, reply)
         if reply.cut is not None:
             self._break_off(reply)
 
@@ -273,11 +319,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, text)
         self.end_headers()
 
-    def _send_body(self, request: Request, body: memoryview) -> None:
-        owner, due = self.server.owner, time.monotonic()
+    def _send_body(self, request: Request, reply: Reply) -> None:
+        owner, due, body = self.server.owner, time.monotonic(), memoryview(reply.body)[: reply.cut]
+        silent_at, until = reply.pause or (None, None)
         while request.sent < len(body) and not owner.closing.is_set():
-            rate = owner.rate(request.path)
+            rate = reply.rate or owner.rate(request.path)
             size = CHUNK if rate is None else max(1, min(CHUNK, int(rate / 50)))
+            if until and silent_at is not None and silent_at <= request.sent:
+                while not until.wait(0.02) and not owner.closing.is_set():
+                    pass
+                until = None
+            elif silent_at is not None and until:
+                size = min(size, silent_at - request.sent)
             chunk = body[request.sent : request.sent + size]
             request.sent += len(chunk)  # first: a client that has them may look at the count
             self.wfile.write(chunk)
