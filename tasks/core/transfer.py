@@ -115,9 +115,8 @@ def judge(
         return Verdict(Word.RESTART, "416: it does not have the bytes that were asked for")
     why, remedy = f"HTTP {status}", _REMEDY.get(status, "")
     if (asked.link and status in _LINK_DEAD) or (redirected and status in _LINK_REFUSED):
-        return Verdict(
-            Word.RELINK, f"{why} from a signed link", remedy=remedy, crowded=redirected and not asked.link
-        )
+        crowded = redirected and not asked.link
+        return Verdict(Word.RELINK, f"{why} for a signed link", remedy=remedy, crowded=crowded)
     if status in _PASSING or status > 599:
         wait = retry_after(headers, now)
         return Verdict(Word.RETRY, why, wait_s=wait, crowded=status in _TOO_MANY)

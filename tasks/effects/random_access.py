@@ -80,7 +80,13 @@ class _Positioned:
         return os.fstat(self._handle).st_blocks * 512
 
     def sync(self) -> None:
-        getattr(os, "fdatasync", os.fsync)(self._handle)
+        import fcntl
+
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync leaves it in the drive's own cache
+        if full is None:
+            getattr(os, "fdatasync", os.fsync)(self._handle)
+        else:
+            fcntl.fcntl(self._handle, full)
 
     def close(self) -> None:
         handle, self._handle = self._handle, -1
