@@ -11,13 +11,14 @@ from statistics import median
 from urllib.parse import urlsplit
 
 SPLIT_FROM = 64 * 1024**2  # bytes; what is smaller comes over one connection
-PIECE = 32 * 1024**2  # bytes that one of several lanes asks for at once
-PIECE_ALONE = 256 * 1024**2  # the same for a lane alone: not everything, or a second lane would cut it off
-PIECE_LEAST = 2 * 1024**2  # no lane is begun for less
+PIECE = 32 * 1024**2  # bytes that a lane asks for at once, or what it brings in PIECE_S,
+PIECE_S = 3.0
+PIECE_MOST = 256 * 1024**2  # but never more than this,
+PIECE_LEAST = 4 * 1024**2  # and never less than this
 PAYS = 1.15  # a doubling has to bring this much more
 COLLAPSE = 0.5  # less than this share of the best rate is a collapse
-SETTLE_S = 0.2  # not measured: the burst that many servers give to a new connection
-WINDOW_S = 0.3  # shortest time over which a rate is measured
+SETTLE_S = 0.1  # not measured: the burst that many servers give to a new connection
+WINDOW_S = 0.2  # shortest time over which a rate is measured
 DOUBT_S = 1.0  # a doubling is not called useless sooner than that
 STEADY_S = 3.0  # time over which a collapse is measured
 TRY_S = 5.0  # lanes that bring nothing in this time were no good
@@ -33,6 +34,18 @@ def most_lanes(url: str, size: int | None) -> int:
         return 1
     host = urlsplit(url).hostname or ""
     return 4 if host.endswith((".hf.co", "huggingface.co")) else 8
+
+
+def piece_size(missing: int, lanes: int, rate: float) -> int:
+    """Bytes that one lane asks for: few requests; and less of them towards the end, so that all lanes, and
+    the digest that follows the lowest missing byte, end together.
+
+    Args:
+        missing: bytes that the file lacks.
+        rate: bytes a second that the lane brings, 0 for a new one.
+    """
+    most = min(PIECE_MOST, max(PIECE, int(rate * PIECE_S)))
+    return max(PIECE_LEAST, min(most, missing if lanes == 1 else missing // (2 * lanes)))
 
 
 def slow_lanes(rates: Mapping[int, float]) -> list[int]:

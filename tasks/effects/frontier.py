@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from errno import EIO
 
 BLOCK = 256 * 1024  # bytes: stays in the processor's cache between the socket, the file and the digest
 WINDOW = 4 * 1024**2  # bytes that wait in memory to be hashed, at most
+READ_BACK = 1024**2  # bytes read back at once: more, because each turn waits for the interpreter's lock
 
 
 class Frontier(threading.Thread):
@@ -34,6 +36,7 @@ class Frontier(threading.Thread):
         self._digest = hashlib.sha256()
         self._fresh: dict[int, memoryview] = {}
         self._spare: list[memoryview] = []  # used as a stack: the buffer used last is still in the cache
+        self._back = memoryview(bytearray(READ_BACK))
         self._wake = threading.Condition()
         self._ending = False
 
@@ -80,7 +83,7 @@ class Frontier(threading.Thread):
                 self._digest.update(block)
                 with self._wake:
                     self.at += len(block)
-                    if isinstance(block.obj, bytearray):
+                    if block.obj is not self._back.obj:
                         self._spare.append(memoryview(block.obj))
                     self._wake.notify_all()
         except Exception as error:  # handed to whoever waits
@@ -102,9 +105,8 @@ class Frontier(threading.Thread):
                 return None
             for offset in [o for o in self._fresh if o < self.at]:  # passed while reading back
                 del self._fresh[offset]
-            end = min([end, self.at + BLOCK, *self._fresh])
-        view = self.buffer()
-        count = self._read_into(self.at, view[: end - self.at])
+            end = min([end, self.at + READ_BACK, *self._fresh])
+        count = self._read_into(self.at, self._back[: end - self.at])
         if not count:
-            raise OSError(5, f"the file ends at {self.at}, expected at least {end}")
-        return view[:count]
+            raise OSError(EIO, f"the file ends at {self.at}, expected at least {end}")
+        return self._back[:count]

@@ -35,6 +35,7 @@ class Lane:
     stopped: bool = False  # it may write no more; set while the gate is held
     piece: Piece | None = None
     since: float = 0.0  # when its piece was begun
+    rate: float = 0.0  # bytes a second of its last piece
     link: str = ""  # the link it asked at
     received: int = 0  # bytes, in its whole life
     mark: int = 0  # the same, when it was last compared with the others

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1  # between two looks at the lanes
 STALL_S = 5.0  # the rest of a lane that is silent for so long is given to an idle one
-STEAL_S = 1.0  # a lane that will be busy for longer shares the rest of its piece
+SHARE_S = 0.4  # a lane that will be busy for longer shares the rest of its piece
+SHARE_LEAST = 1024**2  # bytes; less is not worth a request
 
 
 class GaveUp(Exception):
@@ -161,18 +162,18 @@ class Source:
             if self._stopping or self._is_over() or len(self._lanes) > max(1, self._ramp.lanes):
                 self._leave(lane)
                 return None
-            piece = self._plan.take(self._most())
+            piece = self._plan.take(self._most(lane))
             if piece is None and (found := self._busiest(now)):
                 found[0].end = found[1]
-                piece = self._plan.take(lanes.PIECE)
+                piece = self._plan.take(self._most(lane))
             lane.piece, lane.since, lane.heard = piece, now, now
             return piece
 
-    def _most(self) -> int:
+    def _most(self, lane: Lane) -> int:
         """Bytes that one request may ask for: all, where there will be no second lane."""
         if self._ramp.most == 1 or self._plan.size is None:
             return ENDLESS
-        return lanes.PIECE_ALONE if len(self._lanes) == 1 else lanes.PIECE
+        return lanes.piece_size(self._plan.size - self._plan.done, len(self._lanes), lane.rate)
 
     def _has_work(self, now: float) -> bool:
         return self._plan.has_gap or self._busiest(now) is not None
@@ -189,15 +190,15 @@ class Source:
             rate = (piece.pos - piece.start) / max(now - lane.since, 0.001)
             if now - lane.heard > STALL_S:
                 found = piece, piece.pos
-            elif piece.left >= 2 * lanes.PIECE_LEAST and 0 < rate * STEAL_S < piece.left:
+            elif piece.left >= 2 * SHARE_LEAST and 0 < rate * SHARE_S < piece.left:
                 found = piece, piece.pos + min(lanes.PIECE, piece.left // 2)
         return found
 
-    def _goes_further(self, piece: Piece) -> bool:
+    def _goes_further(self, lane: Lane, piece: Piece) -> bool:
         """Whether a piece that is here goes on with the same answer."""
         with self._changed:
             surplus = len(self._lanes) > max(1, self._ramp.lanes)
-            return not surplus and self._plan.extend(piece, self._most())
+            return not surplus and self._plan.extend(piece, self._most(lane))
 
     # What a lane does
 
@@ -206,6 +207,7 @@ class Source:
             while (piece := self._next(lane)) is not None:
                 verdict = self._attempt(lane, piece)
                 moved = piece.pos > piece.start
+                lane.rate = (piece.pos - piece.start) / max(self._tools.clock() - lane.since, 0.001)
                 self._put_back(lane)
                 if self._stopping or not self._goes_on(lane, verdict, moved):
                     break
@@ -290,7 +292,9 @@ class Source:
         if verdict.word is Word.WHOLE or not self._ranges:
             skip, self._ramp.most = piece.pos, 1
         self._partial.answers += 1
-        return lane.read(piece, answer.body, self._goes_further, skip, unlimited=verdict.last is None)
+        return lane.read(
+            piece, answer.body, lambda p: self._goes_further(lane, p), skip, unlimited=verdict.last is None
+        )
 
     # What comes after a failure
 
