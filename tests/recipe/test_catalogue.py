@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes import llamafile
 from tests.project import Project, Result
+from tests.recipe.partials import leave_partial
 
 ENGINES = {
     "llamafile": {"title": "l", "license": "MIT", "version": "0.10.5", "url": "https://models.invalid/exe"}
@@ -56,23 +57,10 @@ def five(project: Project) -> dict[str, bytes]:
     return data
 
 
-def with_partial(project: Project, data: bytes) -> None:
-    """Leave 43 % of `part` behind, as an interrupted download does."""
-    from tasks.core.artifact import Artifact
-    from tasks.effects.partial import Partial
-
-    target = project.target(data, "part.gguf")
-    with Partial(Artifact("part", (), str(target), project.entry("", data)["sha256"], len(data))) as partial:
-        piece = partial.plan.take(len(data) * 43 // 100 + 1)
-        assert piece
-        partial.file.write(0, memoryview(data)[: piece.end])
-        piece.pos = piece.end
-
-
 def test_the_table(project: Project) -> None:
     """R20, R33, R37: each model with size, memory, licence and what of it is here; then what to type."""
     data = five(project)
-    with_partial(project, data["part"])
+    leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
     text = report(project.doit())
     assert text.splitlines()[0].split() == ["model", "size", "RAM", "licence", "here", "what", "it", "is"]
     assert rows(text) == {
@@ -104,7 +92,7 @@ def test_downloads_nothing_and_changes_nothing(project: Project) -> None:
 def test_json(project: Project) -> None:
     """R37: for programs: plain JSON, complete, on stdout alone."""
     data = five(project)
-    with_partial(project, data["part"])
+    leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
     found = json.loads(report(project.doit("catalogue", "--json")))
     assert found["default"] == "gone"
     states = {model["name"]: model["here"] for model in found["models"]}
