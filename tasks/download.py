@@ -46,10 +46,7 @@ def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = Fal
     try:
         files.make_cache(cache)
     except OSError as error:
-        raise RecipeError(
-            f"cannot write to the cache {cache}: {error.strerror}",
-            fix="set LLAMAFILE_CACHE to a directory you can write to",
-        ) from None
+        raise files.cannot_write(cache, error) from None
     with artifact_lock(cache, artifact):
         while True:
             state = files.state(cache, artifact)
@@ -75,6 +72,7 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
         "%s is here and has to be read once: it is new, or its size or time changed", artifact.label
     )
     with progress(f"{artifact.label} sha256", 0) as bar:
+        bar.at(0, found[0] if found else None)
         got = files.sha256_file(artifact.target, lambda done: bar.at(done, found[0] if found else None))
     if found and expected in (None, got):
         known = before or Stamp(*found, got, artifact.target, {})

@@ -72,6 +72,7 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
             size = os.fstat(source.fileno()).st_size
             if artifact.size not in (None, size):
                 raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
+            bar.at(0, size, "copying")
             shared = _clone(source.fileno(), file.fileno())
             got = _digest(file if shared else source, None if shared else file, size, bar)
             if artifact.sha256 not in (None, got):
@@ -115,7 +116,7 @@ def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> st
             while view:
                 view = view[copy.write(view) :]
         done += len(block)
-        bar.at(done, size)
+        bar.at(done, size, "copying" if copy else "verifying")
     return digest.hexdigest()
 
 

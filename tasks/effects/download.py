@@ -68,7 +68,9 @@ def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
     return None
 
 
-def _taken(artifact: Artifact, path: str, tools: Tools, partial: Partial | None = None) -> Stamp:
+def _taken(
+    artifact: Artifact, path: str, tools: Tools, where: str = "", partial: Partial | None = None
+) -> Stamp:
     """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
     start = tools.clock()
     files.check_space(artifact, artifact.size, 0)
@@ -78,8 +80,8 @@ def _taken(artifact: Artifact, path: str, tools: Tools, partial: Partial | None 
         forget(artifact)
     else:
         partial.discard()
-    how = "blocks shared with" if shared else "copied from"
-    return _done(artifact, path, size, digest, tools.clock() - start, f"{how} {path}", 0)
+    where = where or f"{'shared with' if shared else 'copied from'} {path}"
+    return _done(artifact, path, size, digest, tools.clock() - start, where, 0)
 
 
 class _Run:
@@ -105,7 +107,7 @@ class _Run:
 
     def _local(self, url: str, partial: Partial | None = None) -> Stamp | None:
         try:
-            return _taken(self.artifact, adopt.path_of(url), self.tools, partial)
+            return _taken(self.artifact, adopt.path_of(url), self.tools, f"from {host_of(url)}", partial)
         except adopt.NotIt as reason:
             self.reasons.append((url, reason))
             self.wrong = self.wrong or reason.wrong
@@ -180,7 +182,8 @@ class _Run:
     def _check_digest(self, partial: Partial, bar: Progress) -> None:
         size = partial.plan.size or 0
         while not partial.frontier.wait(size, 0.1):
-            bar.at(size, size, f"verifying, {report.percent(partial.frontier.at, size)}")
+            bar.at(size, size, "verifying")
+        bar.at(size, size)
         if self.artifact.size not in (None, size):
             facts = [("expected", f"{self.artifact.size} bytes"), ("got", f"{size} bytes")]
             raise IntegrityError(f"{self.artifact.label}: wrong size", facts)
@@ -199,13 +202,14 @@ class _Run:
 
     def _fail(self, done: int) -> Stamp:
         label, kept = self.artifact.label, f"{report.size(done)} are kept" if done else ""
+        facts = [*self.reasons, *([("partial", kept)] if kept else [])]
+        again = "run it again, it goes on where it stopped" if kept else ""
         if self.wrong:
             fix = "compare the digest with its publisher's; another source: mirrors in models.yaml"
-            raise IntegrityError(f"{label}: no source sent the right bytes", self.reasons, fix)
-        fix = f"run it again{', it goes on where it stopped' if kept else ''}"
-        if self.final and not kept:
-            fix = "mend what is said above, or name another URL"
-        raise TransferError(f"{label} could not be downloaded", [*self.reasons, ("partial", kept)], fix)
+            what = f"{label}: no source sent the right bytes"
+            raise IntegrityError(what, facts, f"{fix}\n{again}" if again else fix)
+        fix = again or ("mend what is said above, or name another URL" if self.final else "run it again")
+        raise TransferError(f"{label} could not be downloaded", facts, fix)
 
 
 def _done(
@@ -238,16 +242,24 @@ def _token(url: str) -> str:
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     """Disk full, quota, read-only, no permission: the partial stays (R19)."""
     place = os.path.dirname(artifact.target)
-    if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+    if not files.is_full(error):
         what = f"{artifact.label}: cannot write: {error.strerror or error}"
         return RecipeError(what, [("in", place)], "set LLAMAFILE_CACHE to another directory")
     claim = claimed(artifact)
-    size = artifact.size or claim.size
+    size, taken = artifact.size or claim.size, max(claim.done, _taken_on_disk(artifact.partial))
     facts = [
-        ("missing", report.size(size - claim.done) if size else ""),
+        ("missing", report.size(max(0, size - taken) + transfer.SPACE_MARGIN) if size else ""),
         ("kept", f"{report.size(claim.done)}, the next run goes on with them" if claim.done else ""),
         ("in", place),
     ]
     quota = "" if error.errno == errno.ENOSPC else " (the quota is used up)"
     fix = "free some space and run it again"
     return RecipeError(f"{artifact.label}: the disk is full{quota}", facts, fix)
+
+
+def _taken_on_disk(path: str) -> int:
+    """Bytes of the disk that a file has, 0 where nobody says."""
+    try:
+        return getattr(os.stat(path), "st_blocks", 0) * 512
+    except OSError:
+        return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -43,12 +44,18 @@ def cache_root(env: Mapping[str, str], cwd: str) -> str:
 
 
 def make_cache(root: str) -> None:
-    """Create the cache with the tag that keeps it out of backups."""
+    """Create the cache with the tag that keeps it out of backups. Raises OSError."""
     folder = Path(root)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
         if not (folder / name).exists():
             write_atomic(folder / name, text)
+
+
+def cannot_write(cache: str, error: OSError) -> RecipeError:
+    """The error that says what to do about it."""
+    what = f"cannot write to the cache {cache}: {error.strerror or error}"
+    return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -119,6 +126,11 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
 def state(cache: str, artifact: Artifact) -> State:
     """What lies at the target, by a stat call and a small file."""
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is used up."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
 def check_space(artifact: Artifact, size: int | None, taken: int) -> None:

@@ -19,7 +19,7 @@ MOST = 16 * 1024  # bytes of one record
 
 
 class Live(threading.Thread):
-    """Keeps the record at `path` up with what `state` says; removes it at its end. Raises OSError."""
+    """Keeps the record at `path` up with what `state` says. Raises OSError: it cannot be written."""
 
     def __init__(self, path: str, state: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__(name="live", daemon=True)
@@ -38,13 +38,15 @@ class Live(threading.Thread):
             self._unnoted = 0
             self._news.set()
 
-    def end(self) -> None:
-        """Stop and remove the record."""
-        if not self._ending:
-            self._ending = True
-            self._news.set()
-            self.join()
-            os.close(self._handle)
+    def end(self, remove: bool = True) -> None:
+        """Stop; the record goes unless it is the only claim there is."""
+        if self._ending:
+            return
+        self._ending = True
+        self._news.set()
+        self.join()
+        os.close(self._handle)
+        if remove:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.artifact import Artifact
+from tasks.effects.files import cannot_write
 from tasks.effects.partial import busy_elsewhere, claimed
 
 POLL_S = 0.2  # between two looks at how far the other process is
@@ -28,14 +29,16 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(cache) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock")
 
     def is_ours() -> bool:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             return False
+        except OSError as error:
+            raise cannot_write(cache, error) from None
         except NotImplementedError:
             _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
         return True
@@ -63,5 +66,5 @@ def _wait_until(ready: Callable[[], bool], artifact: Artifact) -> None:
     with progress(artifact.label, claimed(artifact).done) as bar:
         while not ready():
             claim = claimed(artifact)
-            bar.at(claim.done, claim.size, "another process")
+            bar.at(claim.done, claim.size, "waiting")
             time.sleep(POLL_S)

@@ -12,6 +12,7 @@ digest and the rename are what keep the target right.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import threading
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 from tasks.core.artifact import Artifact
 from tasks.core.ranges import Plan, Span, count, parse_spans
-from tasks.effects.files import check_space, fsync_dir, read_json, write_atomic
+from tasks.effects.files import check_space, fsync_dir, is_full, read_json, write_atomic
 from tasks.effects.frontier import Frontier
 from tasks.effects.live import Live, read_live
 from tasks.effects.owner import Owner, is_alive, myself, this_boot
@@ -108,6 +109,8 @@ class Partial:
         self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self.file = open_file(artifact.partial)
+        for path in _halves(artifact):
+            _unlink(path)
         self._saving = threading.Lock()
         # first: the old claim may be of other bytes; and only for what the disk is known to have
         self._write_journal(_claim(artifact, read_json(artifact.journal)).spans, self._owner)
@@ -126,7 +129,7 @@ class Partial:
             if self.error is None and not self._published:
                 self._release()
         finally:
-            self._live.end()
+            self._live.end(remove=False)  # where the claim could not be saved, this is all that is left
             self.file.close()
 
     @property
@@ -191,7 +194,12 @@ class Partial:
             if spans != self._claimed:
                 self.file.sync()
             self._check_owner()
-            self._write_journal(spans, None if last else self._owner)
+            try:
+                self._write_journal(spans, None if last else self._owner)
+            except OSError as error:
+                if last or not is_full(error):
+                    raise
+                self._saved_at = self._clock()  # the bytes may have their room; the old claim still holds
 
     def _check_owner(self) -> None:
         data = read_json(self._artifact.journal)
@@ -226,6 +234,7 @@ class Partial:
             spans = self.plan.spans()
         if spans:
             self._save(spans, last=True)
+            self._live.end()
         else:
             self._check_owner()
             self._live.end()
@@ -248,8 +257,13 @@ class Partial:
 
 def forget(artifact: Artifact) -> None:
     """Remove a partial and what is known of it, as far as it is there. Raises OSError."""
-    for path in (artifact.live, artifact.partial, artifact.journal):
+    for path in (artifact.live, artifact.partial, artifact.journal, *_halves(artifact)):
         _unlink(path)
+
+
+def _halves(artifact: Artifact) -> list[str]:
+    """Journals that a killed process had not finished writing."""
+    return glob.glob(glob.escape(artifact.journal) + ".*.tmp")
 
 
 def _unlink(path: str) -> None:

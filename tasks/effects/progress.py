@@ -73,16 +73,21 @@ class Bar:
             TransferSpeedColumn,
         )
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self._bar: Any = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(
+                None, table_column=Column(ratio=1, min_width=4, max_width=40)
+            ),  # what is left of the line
             TaskProgressColumn("{task.percentage:>3.0f} %"),  # nothing where the size is unknown
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            DownloadColumn(table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, min_width=13)),
             console=Console(file=sys.stderr),
+            transient=True,  # what it was is said in a line that stays
+            expand=True,
         )
         self._task = self._bar.add_task(label, total=None, completed=have, note="")
 
