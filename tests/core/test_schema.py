@@ -495,7 +495,9 @@ def test_not_yaml(text: str, message: str) -> None:
 )
 def test_accepted(old: str, new: str, check: Callable[[Catalogue], bool]) -> None:
     """What may be written in more than one way means the same."""
-    assert check(Catalogue(compile_text(edited(old, new), WHERE), WHERE))
+    plain = compile_text(edited(old, new), WHERE)
+    assert json.loads(json.dumps(plain)) == plain  # it is kept as JSON, where a tuple would be a list
+    assert check(Catalogue(plain, WHERE))
 
 
 def _places(tree: Any, seen: frozenset[int] = frozenset()) -> Iterator[tuple[Any, Any]]:

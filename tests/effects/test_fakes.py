@@ -39,11 +39,14 @@ from tests.fakes.server import (
     LoginPage,
     NoLength,
     NoLengthTruncated,
+    Paused,
     Redirect,
+    Slow,
     Stall,
     Status,
     WrongLength,
     WrongOffset,
+    WrongTotal,
 )
 from tests.fakes.tls import self_signed
 
@@ -150,6 +153,79 @@ def test_connection_is_kept_alive(server: FileServer) -> None:
         adapter: Any = session.get_adapter("http://")
         [pool] = adapter.poolmanager.pools._container.values()
         assert pool.num_connections == 1
+
+
+# The file server, several connections at once
+
+
+def test_a_limit_counts_what_is_being_answered(server: FileServer) -> None:
+    server.limit(FILE, 1, Status(503))
+    goes_on = threading.Event()
+    server.script(FILE, Paused(1000, goes_on))
+    first: list[Answer] = []
+    thread = threading.Thread(target=lambda: first.append(ask(server)))
+    thread.start()
+    server.wait_sent(FILE, 1000)
+    assert [ask(server)[0], ask(server)[0]] == [503, 503]
+    goes_on.set()
+    thread.join(10)
+    assert (first[0][0], first[0][2]) == (200, DATA)
+    until(lambda: ask(server)[0] == 200, "the first is over")
+    assert server.most_at_once[FILE] == 1
+
+
+def test_a_pause_may_be_followed_by_other_bytes(server: FileServer) -> None:
+    goes_on = threading.Event()
+    goes_on.set()
+    server.script(FILE, Paused(1000, goes_on, then=OTHER))
+    assert ask(server)[2] == DATA[:1000] + OTHER[1000:]
+    server.script(FILE, Paused(10, goes_on, then=OTHER))
+    assert ask(server, Range="bytes=500-599")[2] == DATA[500:510] + OTHER[510:600]
+
+
+def test_one_slow_answer(server: FileServer) -> None:
+    server.script(FILE, Slow(600_000))
+    start = time.monotonic()
+    assert ask(server)[2] == DATA
+    assert time.monotonic() - start > 0.3
+    start = time.monotonic()
+    assert ask(server)[2] == DATA
+    assert time.monotonic() - start < 0.3
+
+
+def test_a_rate_that_connections_share(server: FileServer) -> None:
+    server.set_rate(FILE, 600_000, shared=True)
+    start = time.monotonic()
+    threads = [threading.Thread(target=ask, args=(server,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert time.monotonic() - start > 0.7
+
+
+def test_another_total(server: FileServer) -> None:
+    server.always(FILE, WrongTotal(5))
+    status, headers, body, _ = ask(server, Range="bytes=0-9")
+    assert (status, headers[RANGE], body) == (206, "bytes 0-9/300005", DATA[:10])
+    status, headers, _, whole = ask(server)
+    assert (status, headers[LENGTH], whole) == (200, "300005", False)
+
+
+def test_requests_over_one_connection_have_one_peer(server: FileServer) -> None:
+    with requests.Session() as session:
+        for _ in range(2):
+            session.get(server.url(FILE))
+    requests.get(server.url(FILE))
+    peers = [request.peer for request in server.asked(FILE)]
+    assert peers[0] == peers[1] != peers[2]
+
+
+def test_a_server_that_comes_back(server: FileServer) -> None:
+    server.close()
+    with FileServer(port=server.port) as again:
+        again.files[FILE] = DATA
+        assert ask(again)[2] == DATA
 
 
 # The file server, misbehaving
