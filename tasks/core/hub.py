@@ -7,6 +7,7 @@ Source: huggingface_hub constants.py (HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH, HF_E
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import Template
 from urllib.parse import urlsplit
 
 HUB = "https://huggingface.co"
@@ -25,27 +26,38 @@ def at_endpoint(url: str, env: Mapping[str, str]) -> str:
 
 def takes_token(url: str, env: Mapping[str, str]) -> bool:
     """Whether the Hub's token may go to this URL: to the endpoint's own host and port, not in the clear."""
-    here, there = urlsplit(endpoint(env)), urlsplit(url)
+    try:
+        here, there = urlsplit(endpoint(env)), urlsplit(url)
+    except ValueError:  # it is no URL; whoever asks for it says so
+        return False
     safe = there.scheme == "https" or there.hostname in _LOOPBACK
     return safe and (here.scheme, here.netloc) == (there.scheme, there.netloc)
 
 
 def token_path(env: Mapping[str, str], home: str) -> str:
     """The file in which `hf auth login` leaves the token."""
-    return env.get("HF_TOKEN_PATH") or f"{_hf_home(env, home)}/token"
+    given = env.get("HF_TOKEN_PATH")
+    return _expanded(given, env, home) if given else f"{_hf_home(env, home)}/token"
 
 
 def token(env: Mapping[str, str], saved: str) -> str:
     """HF_TOKEN, else the saved one; none where HF_HUB_DISABLE_IMPLICIT_TOKEN says that none is sent."""
+    if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
-    implicit = env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() not in ("1", "ON", "YES", "TRUE")
-    found = given or (saved.strip() if implicit else "")
+    found = given or saved.strip()
     return found if found.isascii() and found.isprintable() else ""
 
 
 def _hf_home(env: Mapping[str, str], home: str) -> str:
     base = env.get("XDG_CACHE_HOME") or f"{home}/.cache"
-    return env.get("HF_HOME") or f"{base}/huggingface"
+    return _expanded(env.get("HF_HOME") or f"{base}/huggingface", env, home)
+
+
+def _expanded(path: str, env: Mapping[str, str], home: str) -> str:
+    """A path without ~ and $VARIABLE, as huggingface_hub reads its own settings."""
+    path = Template(path).safe_substitute(env)
+    return home + path[1:] if path == "~" or path.startswith(("~/", "~\\")) else path
 
 
 def places(
@@ -56,12 +68,13 @@ def places(
     Args:
         folders: directories that models.yaml names (`adopt_from`).
     """
-    hub = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or f"{_hf_home(env, home)}/hub"
-    ollama = env.get("OLLAMA_MODELS") or f"{home}/.ollama/models"
-    found = [f"{_plain(hub)}/models--*/blobs/{sha256}"]
-    found += [f"{_plain(o)}/blobs/sha256-{sha256}" for o in (ollama, "/usr/share/ollama/.ollama/models")]
-    for folder in (_plain(f"{home}{f[1:]}" if f.startswith("~") else f) for f in folders):
-        found += [f"{folder}/{_plain(filename)}", f"{folder}/models/{sha256[:16]}/{_plain(filename)}"]
+    given = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or f"{_hf_home(env, home)}/hub"
+    hub = _plain(_expanded(given, env, home))
+    own = _plain(_expanded(env.get("OLLAMA_MODELS") or "~/.ollama/models", env, home))
+    name, found = _plain(filename), [f"{hub}/models--*/blobs/{sha256}"]
+    found += [f"{ollama}/blobs/sha256-{sha256}" for ollama in (own, "/usr/share/ollama/.ollama/models")]
+    for folder in (_plain(_expanded(f, {}, home)) for f in folders):
+        found += [f"{folder}/{name}", f"{folder}/models/{sha256[:16]}/{name}", f"{folder}/engines/{name}"]
         found += [f"{folder}/models--*/blobs/{sha256}", f"{folder}/blobs/sha256-{sha256}"]
     return found
 

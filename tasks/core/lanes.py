@@ -11,7 +11,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 SPLIT_FROM = 64 * 1024**2  # bytes; what is smaller comes over one connection
-PIECE = 32 * 1024**2  # bytes that a lane asks for at once, or what it brings in PIECE_S,
+PIECE = 8 * 1024**2  # bytes that a new lane asks for at once; later what it brings in PIECE_S,
 PIECE_S = 3.0
 PIECE_MOST = 256 * 1024**2  # but never more than this,
 PIECE_LEAST = 4 * 1024**2  # and never less than this
@@ -21,6 +21,7 @@ SETTLE_S = 0.1  # not measured: the burst that many servers give to a new connec
 WINDOW_S = 0.2  # shortest time over which a rate is measured
 DOUBT_S = 1.0  # a doubling is not called useless sooner than that
 STEADY_S = 3.0  # time over which a collapse is measured
+REFUSALS_S = 1.0  # refusals within this time are one: all of a doubling's lanes were
 TRY_S = 5.0  # lanes that bring nothing in this time were no good
 PROBE_FIRST_S = 3.0  # pause after a doubling that did not pay; twice as long after the next one,
 PROBE_MOST_S = 60.0  # up to this
@@ -33,7 +34,7 @@ def most_lanes(url: str, size: int | None) -> int:
     if size is not None and size < SPLIT_FROM:
         return 1
     host = urlsplit(url).hostname or ""
-    return 4 if host.endswith((".hf.co", "huggingface.co")) else 8
+    return 4 if f".{host}".endswith((".hf.co", ".huggingface.co")) else 8
 
 
 def piece_size(missing: int, lanes: int, rate: float) -> int:
@@ -44,7 +45,7 @@ def piece_size(missing: int, lanes: int, rate: float) -> int:
         missing: bytes that the file lacks.
         rate: bytes a second that the lane brings, 0 for a new one.
     """
-    most = min(PIECE_MOST, max(PIECE, int(rate * PIECE_S)))
+    most = min(PIECE_MOST, int(rate * PIECE_S)) if rate else PIECE
     return max(PIECE_LEAST, min(most, missing if lanes == 1 else missing // (2 * lanes)))
 
 
@@ -68,6 +69,7 @@ class Ramp:
         self.lanes = 1
         self._before = 0  # lanes before the doubling that is being tried; 0: none is
         self._best = 0.0  # bytes a second
+        self._held = 0.0  # the same, measured for long: what a burst brings is nothing to fall from
         self._pause = PROBE_FIRST_S
         self._quiet_until = 0.0
         self._since: float | None = None  # when all lanes were flowing
@@ -83,9 +85,12 @@ class Ramp:
             flowing: lanes that have brought something.
             answer_s: seconds that the slowest lane waited for its first byte.
         """
-        if flowing < self.lanes:  # a rate counts only when all lanes take part
+        if self.lanes > self.most:
+            self._before = 0
+            self._set(now, self.most)
+        if flowing != self.lanes:  # a rate counts only when its lanes bring it, all of them and no others
             self._since = self._mark = None
-            if self._before and now - self._changed > TRY_S:
+            if flowing < self.lanes and self._before and now - self._changed > TRY_S:
                 self._settle(now, max(1, min(flowing, self._before)))
         elif self._since is None:
             self._since = now
@@ -98,26 +103,30 @@ class Ramp:
         return self.lanes
 
     def _judge(self, now: float, elapsed: float, rate: float) -> None:
+        fallen = self.lanes > 1 and rate < COLLAPSE * self._held
         if self._before:
             if elapsed >= WINDOW_S and rate >= PAYS * self._best:
                 self._best, self._pause = rate, PROBE_FIRST_S
                 self._double(now)
             elif elapsed >= DOUBT_S:
                 self._settle(now, self._before)
-        elif now >= self._quiet_until and elapsed >= WINDOW_S:
+        elif now >= self._quiet_until and elapsed >= WINDOW_S and not fallen:
             self._best = rate
+            if elapsed >= STEADY_S / 2:
+                self._held = rate
             self._double(now)
         elif elapsed >= STEADY_S:
-            if self.lanes > 1 and rate < COLLAPSE * self._best:
-                self._best = rate
+            if fallen:
+                self._best = self._held = rate
                 self._settle(now, self.lanes // 2)
             else:
+                self._held = max(rate, self._held)
                 self._best = max(rate, self._best)
                 self._mark = None
 
     def refused(self, now: float) -> None:
         """The server does not want so many. Several refusals at once are one."""
-        if self._before or now - self._changed > SETTLE_S:
+        if self._before or now - self._changed > REFUSALS_S:
             self._settle(now, self._before or max(1, self.lanes // 2))
 
     def _double(self, now: float) -> None:

@@ -31,11 +31,13 @@ def count(spans: Iterable[Span]) -> int:
 
 
 def parse_spans(data: Any, most: int) -> tuple[Span, ...]:
-    """Spans from a journal's JSON. Raises ValueError or TypeError: they are none, or reach beyond `most`."""
-    spans = merge((int(first), int(end)) for first, end in data)
-    if spans and not 0 <= spans[0][0] <= spans[-1][1] <= most:
-        raise ValueError(f"spans {spans} in a file of {most} bytes")
-    return spans
+    """Spans from a journal's JSON. Raises ValueError, TypeError: they are none, or reach beyond `most`."""
+    spans: list[Span] = []
+    for first, end in data if isinstance(data, (list, tuple)) else [(None, None)]:
+        if type(first) is not int or type(end) is not int or not 0 <= first < end <= most:
+            raise ValueError(f"{first} to {end} in a file of {most} bytes")
+        spans.append((first, end))
+    return merge(spans)
 
 
 class Piece:

@@ -22,10 +22,10 @@ WAIT_TOTAL_S = 900.0  # all waiting for one source; the Hub's rate windows last 
 SPACE_MARGIN = 64 * 1024**2  # bytes left free beside the file
 
 # RFC 9110 §15.5, §15.6 and the Hub: answers that a later request may change
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 527})
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527})
 _TOO_MANY = frozenset({429, 503})
-# A signed link that has expired: S3 and CloudFront 403, Azure 403 and 404, GitHub's assets 618
-_LINK_DEAD = frozenset({401, 403, 404, 410, 618})
+# A signed link that has expired: S3 and CloudFront 403, Azure 403 and 404, Google 400, GitHub's assets 618
+_LINK_DEAD = frozenset({400, 401, 403, 404, 410, 618})
 _LINK_REFUSED = frozenset({403, 618})  # the same of a link that was given a moment ago
 _REMEDY = {
     401: "the file needs an account: accept its licence on its page and set HF_TOKEN",
@@ -125,7 +125,7 @@ def judge(
 
 def is_web_page(head: bytes) -> bool:
     """Whether a body that begins so is HTML, whatever its Content-Type says."""
-    return head[:512].lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
+    return head[:512].lstrip(b"\xef\xbb\xbf \t\r\n\f")[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 def web_page() -> Verdict:
@@ -152,6 +152,8 @@ def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
     first, last, total = _content_range(headers.get("content-range", ""))
     if first != asked.first or last is None or last < first:
         return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.first}")
+    if any(size is not None and last >= size for size in (asked.size, total)):
+        return Verdict(Word.RESTART, f"206 with bytes up to {last} of {total or asked.size}")
     if asked.validator and validator(headers) not in ("", asked.validator):  # it ignored If-Range
         return Verdict(Word.RESTART, "206 of another version than the one that was begun")
     if asked.size is not None and total not in (None, asked.size):

@@ -14,11 +14,14 @@ import os
 import sys
 from collections.abc import Iterator
 from io import FileIO
+from shutil import disk_usage
+from threading import get_ident
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.core import hub
+from tasks.core import hub, report
 from tasks.core.artifact import Artifact
+from tasks.core.transfer import space_missing
 from tasks.effects.files import BLOCK, fsync_dir
 from tasks.effects.progress import Progress
 
@@ -62,7 +65,9 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
         OSError: the target cannot be written.
     """
     os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-    copy = artifact.target + ".copy"
+    copy = f"{artifact.target}.{os.getpid()}-{get_ident()}.copy"  # two may copy at once where locks lie
+    for path_left in glob.glob(f"{glob.escape(artifact.target)}.*.copy"):
+        _remove_if_left(path_left)
     try:
         source = _opened(path)
     except OSError as error:
@@ -74,6 +79,8 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
                 raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
             bar.at(0, size, "copying")
             shared = _clone(source.fileno(), file.fileno())
+            if not shared and (missing := space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)):
+                raise NotIt(f"no room for a copy, {report.size(missing)} are missing")
             got = _digest(file if shared else source, None if shared else file, size, bar)
             if artifact.sha256 not in (None, got):
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
@@ -84,6 +91,16 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
         return size, got, shared
     finally:
         with contextlib.suppress(FileNotFoundError):
+            os.unlink(copy)
+
+
+def _remove_if_left(copy: str) -> None:
+    """Remove the copy of a process that was killed."""
+    import psutil
+
+    pid = copy.removesuffix(".copy").rpartition(".")[2].partition("-")[0]
+    if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        with contextlib.suppress(OSError):
             os.unlink(copy)
 
 

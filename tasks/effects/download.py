@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from tasks.core import hub, report, transfer
 from tasks.core.artifact import Artifact, Stamp
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
-from tasks.core.urls import host_of, is_local
+from tasks.core.urls import host_of, is_local, url_problem
 from tasks.effects import adopt, files
 from tasks.effects.events import say
 from tasks.effects.partial import Partial, claimed, forget
@@ -50,6 +50,8 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
         TakenOver: another process has gone on with the partial.
     """
     tools = tools or Tools()
+    if problem := url_problem(hub.endpoint(os.environ), pinned=True):
+        raise RecipeError(f"HF_ENDPOINT: {problem}", fix="HF_ENDPOINT=https://HOST, or leave it away")
     sources = tuple(hub.at_endpoint(url, os.environ) for url in artifact.sources)
     artifact = artifact._replace(sources=sources)
     try:
@@ -73,7 +75,6 @@ def _taken(
 ) -> Stamp:
     """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
     start = tools.clock()
-    files.check_space(artifact, artifact.size, 0)
     with tools.show(artifact.label, 0) as bar:
         size, digest, shared = adopt.take(path, artifact, bar)
     if partial is None:

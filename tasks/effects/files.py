@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from tasks.core.artifact import (
@@ -62,7 +63,7 @@ def write_atomic(path: str | Path, text: str) -> None:
     """Write a small file so that a reader, and a machine that loses power, sees the old or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
@@ -78,7 +79,7 @@ def read_json(path: str | Path) -> Any:
     """The JSON in a file; None where there is no such file or no JSON in it."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -43,6 +43,11 @@ class Lane:
     replace: bool = False  # it is much slower than the others
     at_once: int = READ_LEAST
 
+    def cut(self) -> None:
+        """Give away the second half of what is left of the piece; hold the gate."""
+        if self.piece is not None:
+            self.piece.end = self.piece.pos + self.piece.left // 2
+
     def read(
         self, piece: Piece, body: Body, goes_further: Callable[[Piece], bool], skip: int, unlimited: bool
     ) -> Verdict:
@@ -91,9 +96,9 @@ class Lane:
         return got
 
     def _write(self, piece: Piece, buffer: memoryview, got: int) -> None:
-        offset = piece.pos
         with self.gate:
-            if self.stopped:
+            offset, got = piece.pos, min(got, piece.left)  # the rest may be another lane's by now
+            if self.stopped or not got:
                 return
             self.partial.write(offset, buffer[:got])
             piece.pos += got

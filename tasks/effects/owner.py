@@ -10,6 +10,7 @@ import platform
 import time
 from typing import Any, NamedTuple
 
+SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
 
 
@@ -43,11 +44,12 @@ def is_alive(owner: Owner, journal: str) -> bool:
     """
     me = myself()
     if owner.boot == me.boot:
-        return owner != me and _started(owner.pid) == owner.started
+        started = _started(owner.pid)
+        return owner != me and started is not None and abs(started - owner.started) < SAME_S
     if owner.host == me.host:  # before a restart of this machine
         return False
     try:
-        return time.time() - os.stat(journal).st_mtime < LEASE_S
+        return abs(time.time() - os.stat(journal).st_mtime) < LEASE_S  # its clock may be ahead of ours
     except OSError:
         return False
 
@@ -68,5 +70,5 @@ def _started(pid: int) -> float | None:
 
     try:
         return float(psutil.Process(pid).create_time())
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):
         return None

@@ -64,7 +64,8 @@ def _claim(artifact: Artifact, data: Any) -> Claim:
         owner = Owner.parse(data.get("owner"))
         spans = parse_spans(data["spans"], os.path.getsize(artifact.partial))
         validator, size = str(data["validator"]), data["size"]
-        same = data["sha256"] == artifact.sha256 and (size is None or spans[-1][1] <= int(size))
+        same = data["sha256"] == artifact.sha256
+        same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
         # without a digest only a validator of the same source says that the rest will fit
         fits = artifact.sha256 or (validator and data["sources"] == list(artifact.sources))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -108,12 +109,10 @@ class Partial:
         self._saved_at = clock()
         self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-        self.file = open_file(artifact.partial)
-        for path in _halves(artifact):
-            _unlink(path)
         self._saving = threading.Lock()
         # first: the old claim may be of other bytes; and only for what the disk is known to have
-        self._write_journal(_claim(artifact, read_json(artifact.journal)).spans, self._owner)
+        self._take_over(_claim(artifact, read_json(artifact.journal)).spans)
+        self.file = open_file(artifact.partial)
         self._live = Live(artifact.live, self._state)
         self.frontier = self._follow()
         self._closing = threading.Event()
@@ -169,7 +168,7 @@ class Partial:
         self.answers, self.validator = 0, ""
         self._live.end()  # first: what it says is of other bytes
         self._live = Live(self._artifact.live, self._state)
-        self._save(())
+        self.save()
         self.frontier = self._follow()
 
     def _still(self) -> None:
@@ -183,14 +182,15 @@ class Partial:
         with self.changed:
             self.plan.reset(None)
 
-    def save(self) -> None:
-        """Claim what is here: first the data to disk, then the claim. Raises OSError, TakenOver."""
-        with self.changed:
-            spans = self.plan.spans()
-        self._save(spans)
+    def save(self, last: bool = False) -> None:
+        """Claim what is here: first the data to disk, then the claim. Raises OSError, TakenOver.
 
-    def _save(self, spans: tuple[Span, ...], last: bool = False) -> None:
+        Args:
+            last: nobody writes the partial any more.
+        """
         with self._saving:
+            with self.changed:
+                spans = self.plan.spans()
             if spans != self._claimed:
                 self.file.sync()
             self._check_owner()
@@ -200,6 +200,28 @@ class Partial:
                 if last or not is_full(error):
                     raise
                 self._saved_at = self._clock()  # the bytes may have their room; the old claim still holds
+
+    def _take_over(self, spans: tuple[Span, ...]) -> None:
+        """Become the one who writes, also where file locks lie: renames and links are atomic there too.
+
+        Raises TakenOver: another process was faster.
+        """
+        path, mine = self._artifact.journal, f"{self._artifact.journal}.{os.getpid()}-{threading.get_ident()}"
+        write_atomic(f"{mine}.new.tmp", json.dumps({**self._state(), "spans": spans}))
+        try:
+            with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
+                os.rename(path, f"{mine}.old.tmp")
+            owner = Owner.parse((read_json(f"{mine}.old.tmp") or {}).get("owner"))
+            if owner is not None and is_alive(owner, f"{mine}.old.tmp"):
+                _link(f"{mine}.old.tmp", path)
+                raise TakenOver(self._artifact.label)
+            _link(f"{mine}.new.tmp", path)
+        except FileExistsError:
+            raise TakenOver(self._artifact.label) from None
+        finally:
+            _unlink(f"{mine}.new.tmp")
+            _unlink(f"{mine}.old.tmp")
+        self._claimed, self._saved_at = spans, self._clock()
 
     def _check_owner(self) -> None:
         data = read_json(self._artifact.journal)
@@ -233,7 +255,7 @@ class Partial:
         with self.changed:
             spans = self.plan.spans()
         if spans:
-            self._save(spans, last=True)
+            self.save(last=True)
             self._live.end()
         else:
             self._check_owner()
@@ -248,9 +270,13 @@ class Partial:
         self.file.sync()
         self._check_owner()
         self.file.close()  # Windows renames no open file
-        os.replace(self._artifact.partial, self._artifact.target)
-        fsync_dir(os.path.dirname(self._artifact.target))
         self._published = True
+        try:
+            os.replace(self._artifact.partial, self._artifact.target)
+        except OSError:
+            self._write_journal(((0, size),), None)
+            raise
+        fsync_dir(os.path.dirname(self._artifact.target))
         self._live.end()
         forget(self._artifact)
 
@@ -264,6 +290,17 @@ def forget(artifact: Artifact) -> None:
 def _halves(artifact: Artifact) -> list[str]:
     """Journals that a killed process had not finished writing."""
     return glob.glob(glob.escape(artifact.journal) + ".*.tmp")
+
+
+def _link(source: str, target: str) -> None:
+    """Give a small file another name that must be free. Raises FileExistsError, OSError."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with open(source, "rb") as file, open(target, "xb") as copy:
+            copy.write(file.read())
 
 
 def _unlink(path: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tasks.core import lanes, report, transfer
 from tasks.core.artifact import Artifact
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.effects.download import Tools
 
 TICK_S = 0.1  # between two looks at the lanes
-STALL_S = 5.0  # the rest of a lane that is silent for so long is given to an idle one
+STALL_S = 4.0  # a lane that is silent for so long, while others are not, is given up
 SHARE_S = 0.4  # a lane that will be busy for longer shares the rest of its piece
 SHARE_LEAST = 1024**2  # bytes; less is not worth a request
 
@@ -106,6 +107,7 @@ class Source:
         if self._pausing:  # the server has asked for it: no other lane asks meanwhile
             return
         with self._changed:
+            self._give_up_silent(now)
             flowing = sum(lane.received > 0 for lane in self._lanes)
             received = self._received + sum(lane.received for lane in self._lanes)
             wanted = self._ramp.step(now, received, flowing, self._answer_s)
@@ -135,9 +137,20 @@ class Source:
         """From here on no lane writes; one that waits for its socket ends when that speaks, or with us."""
         self._stopping = True
         for lane in list(self._lanes):
-            with lane.gate:
-                lane.stopped = True
-                self._put_back(lane)
+            self._end_lane(lane)
+
+    def _end_lane(self, lane: Lane) -> None:
+        with lane.gate:
+            lane.stopped = True
+        self._put_back(lane)
+
+    def _give_up_silent(self, now: float) -> None:
+        """Leave the lanes to themselves that bring nothing while others do; their pieces are fetched anew."""
+        silent = [lane for lane in self._lanes if lane.piece and now - lane.heard > STALL_S]
+        if len(silent) < len(self._lanes):
+            for lane in silent:
+                self._end_lane(lane)
+                self._leave(lane)
 
     def _leave(self, lane: Lane) -> None:
         """Count a lane no more: those that remain may be alone now."""
@@ -159,12 +172,13 @@ class Source:
         """The lane's next piece; None when it is not needed any more."""
         now = self._tools.clock()
         with self._changed:
-            if self._stopping or self._is_over() or len(self._lanes) > max(1, self._ramp.lanes):
+            if self._stopping or self._is_over() or self._is_surplus(now):
                 self._leave(lane)
                 return None
             piece = self._plan.take(self._most(lane))
-            if piece is None and (found := self._busiest(now)):
-                found[0].end = found[1]
+            if piece is None and (busiest := self._busiest(now)):
+                with busiest.gate:
+                    busiest.cut()
                 piece = self._plan.take(self._most(lane))
             lane.piece, lane.since, lane.heard = piece, now, now
             return piece
@@ -178,27 +192,28 @@ class Source:
     def _has_work(self, now: float) -> bool:
         return self._plan.has_gap or self._busiest(now) is not None
 
-    def _busiest(self, now: float) -> tuple[Piece, int] | None:
-        """The piece whose rest an idle lane should have, and where it is cut."""
+    def _is_surplus(self, now: float) -> bool:
+        """Whether there are more lanes than wanted; those that have brought nothing yet are none to rely on."""
+        bringing = sum(lane.received > 0 and now - lane.heard < STALL_S for lane in self._lanes)
+        return bringing > max(1, self._ramp.lanes)
+
+    def _busiest(self, now: float) -> Lane | None:
+        """The lane whose rest an idle one should share."""
         if self._ramp.most == 1 or self._plan.size is None:
             return None  # only pinned bytes may come from two answers
-        found: tuple[Piece, int] | None = None
+        found, most = None, 2 * SHARE_LEAST - 1
         for lane in self._lanes:
             piece = lane.piece
-            if piece is None or piece.left <= (found[0].left if found else 0):
-                continue
-            rate = (piece.pos - piece.start) / max(now - lane.since, 0.001)
-            if now - lane.heard > STALL_S:
-                found = piece, piece.pos
-            elif piece.left >= 2 * SHARE_LEAST and 0 < rate * SHARE_S < piece.left:
-                found = piece, piece.pos + min(lanes.PIECE, piece.left // 2)
+            if piece is not None and piece.left > most:
+                rate = (piece.pos - piece.start) / max(now - lane.since, 0.001)
+                if 0 < rate * SHARE_S < piece.left:
+                    found, most = lane, piece.left
         return found
 
     def _goes_further(self, lane: Lane, piece: Piece) -> bool:
         """Whether a piece that is here goes on with the same answer."""
         with self._changed:
-            surplus = len(self._lanes) > max(1, self._ramp.lanes)
-            return not surplus and self._plan.extend(piece, self._most(lane))
+            return not self._is_surplus(lane.heard) and self._plan.extend(piece, self._most(lane))
 
     # What a lane does
 
@@ -209,7 +224,7 @@ class Source:
                 moved = piece.pos > piece.start
                 lane.rate = (piece.pos - piece.start) / max(self._tools.clock() - lane.since, 0.001)
                 self._put_back(lane)
-                if self._stopping or not self._goes_on(lane, verdict, moved):
+                if self._stopping or lane.stopped or not self._goes_on(lane, verdict, moved):
                     break
         except BaseException as error:  # a full disk, or a mistake of ours: for the thread that waits
             self._end = error
@@ -260,12 +275,17 @@ class Source:
         answer = stack.enter_context(
             http.get(
                 lane.session, lane.link or self._url, transfer.request_headers(asked),
-                lambda to: url_problem(to, pinned=self._pinned), "" if lane.link else self._token,
+                lambda to: url_problem(to, pinned=self._pinned), self._token_for(lane.link),
             )
         )  # fmt: skip
         if answer.redirected and answer.status in (200, 206) and not lane.link:
             self._redirects, self._link = True, answer.url
         return answer
+
+    def _token_for(self, link: str) -> str:
+        """The token, unless the origin has sent us to another host."""
+        same = not link or urlsplit(link)[:2] == urlsplit(self._url)[:2]
+        return self._token if same else ""
 
     def _drop(self, piece: Piece) -> None:
         """Forget every byte; only for the one lane of a file that nothing pins."""
@@ -335,7 +355,8 @@ class Source:
         if verdict.word is Word.GIVE_UP or self._links > transfer.LINKS:
             return self._give_up(verdict.reason, final=True)
         self._failures = 1 if moved else self._failures + 1
-        self._ranges = not (self._pinned and verdict.word is Word.RESTART)
+        nothing_works = verdict.word is Word.RETRY and not self._partial.done and self._failures % 2 == 0
+        self._ranges = not (self._pinned and (verdict.word is Word.RESTART or nothing_works))
         if verdict.word is Word.RESTART and not self._pinned:
             self._partial.restart()
         if verdict.word is Word.RELINK and not verdict.crowded:
