@@ -25,6 +25,7 @@ REFUSALS_S = 1.0  # refusals within this time are one: all of a doubling's lanes
 TRY_S = 5.0  # lanes that bring nothing in this time were no good
 PROBE_FIRST_S = 3.0  # pause after a doubling that did not pay; twice as long after the next one,
 PROBE_MOST_S = 60.0  # up to this
+ENOUGH = 1000  # more lanes than there ever are
 SLOW_SHARE = 0.25  # a lane below this share of the median is replaced
 SLOW_LOOK_S = 10.0  # time over which that is measured
 
@@ -124,10 +125,15 @@ class Ramp:
                 self._best = max(rate, self._best)
                 self._mark = None
 
-    def refused(self, now: float) -> None:
-        """The server does not want so many. Several refusals at once are one."""
+    def refused(self, now: float, left: int = ENOUGH) -> None:
+        """The server does not want so many. Several refusals at once are one.
+
+        Args:
+            left: lanes that were not refused; there are not more of them again before the pause is over.
+        """
         if self._before or now - self._changed > REFUSALS_S:
             self._settle(now, self._before or max(1, self.lanes // 2))
+        self.lanes = max(1, min(self.lanes, left))
 
     def _double(self, now: float) -> None:
         if self.lanes == self.most:

@@ -75,9 +75,13 @@ def _claim(artifact: Artifact, data: Any) -> Claim:
 
 def busy_elsewhere(artifact: Artifact) -> bool:
     """Whether somebody else is writing the partial, as far as the journal tells."""
-    data = read_json(artifact.journal)
-    owner = Owner.parse(data.get("owner")) if isinstance(data, dict) else None
+    owner = _owner_in(artifact.journal)
     return owner is not None and is_alive(owner, artifact.journal)
+
+
+def _owner_in(journal: str) -> Owner | None:
+    data = read_json(journal)
+    return Owner.parse(data.get("owner")) if isinstance(data, dict) else None
 
 
 class Partial:
@@ -211,7 +215,7 @@ class Partial:
         try:
             with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
                 os.rename(path, f"{mine}.old.tmp")
-            owner = Owner.parse((read_json(f"{mine}.old.tmp") or {}).get("owner"))
+            owner = _owner_in(f"{mine}.old.tmp")
             if owner is not None and is_alive(owner, f"{mine}.old.tmp"):
                 _link(f"{mine}.old.tmp", path)
                 raise TakenOver(self._artifact.label)
@@ -224,8 +228,7 @@ class Partial:
         self._claimed, self._saved_at = spans, self._clock()
 
     def _check_owner(self) -> None:
-        data = read_json(self._artifact.journal)
-        if not isinstance(data, dict) or Owner.parse(data.get("owner")) != self._owner:
+        if _owner_in(self._artifact.journal) != self._owner:
             raise TakenOver(self._artifact.label)
 
     def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:

@@ -151,6 +151,8 @@ class Source:
             for lane in silent:
                 self._end_lane(lane)
                 self._leave(lane)
+                if not lane.received:
+                    self._ramp.refused(now, len(self._lanes))
 
     def _leave(self, lane: Lane) -> None:
         """Count a lane no more: those that remain may be alone now."""
@@ -193,7 +195,7 @@ class Source:
         return self._plan.has_gap or self._busiest(now) is not None
 
     def _is_surplus(self, now: float) -> bool:
-        """Whether there are more lanes than wanted; those that have brought nothing yet are none to rely on."""
+        """Whether there are more lanes than wanted, not counting those that nobody can rely on yet."""
         bringing = sum(lane.received > 0 and now - lane.heard < STALL_S for lane in self._lanes)
         return bringing > max(1, self._ramp.lanes)
 
@@ -344,8 +346,8 @@ class Source:
         """The others bring bytes: try again at once, or leave the work to them."""
         asked_to_wait = verdict.crowded or verdict.wait_s is not None
         if asked_to_wait or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
-            self._ramp.refused(self._tools.clock())
             self._leave(lane)
+            self._ramp.refused(self._tools.clock(), len(self._lanes))
             return False
         return True
 

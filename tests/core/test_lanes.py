@@ -500,12 +500,12 @@ def test_small_files_come_over_one(size: int | None, most: int) -> None:
 @pytest.mark.parametrize(
     ("missing", "count", "rate", "size"),
     [
-        pytest.param(40 * MiB, 1, 0, 32 * MiB, id="a lane alone, new"),
-        pytest.param(4000 * MiB, 1, 0, 32 * MiB, id="of a large file"),
+        pytest.param(40 * MiB, 1, 0, 8 * MiB, id="a lane alone, new"),
+        pytest.param(4000 * MiB, 1, 0, 8 * MiB, id="of a large file"),
         pytest.param(4000 * MiB, 1, 50 * MiB, 150 * MiB, id="alone: what it brings in three seconds"),
         pytest.param(4000 * MiB, 1, 500 * MiB, 256 * MiB, id="never more than 256 MiB"),
         pytest.param(90 * MiB, 1, 50 * MiB, 90 * MiB, id="alone: the rest"),
-        pytest.param(4000 * MiB, 4, 1 * MiB, 32 * MiB, id="slow ones: 32 MiB, few requests"),
+        pytest.param(4000 * MiB, 4, 1 * MiB, 4 * MiB, id="slow ones: 4 MiB, never less"),
         pytest.param(4000 * MiB, 4, 50 * MiB, 150 * MiB, id="what each brings in three seconds"),
         pytest.param(160 * MiB, 4, 50 * MiB, 20 * MiB, id="towards the end: half of each one's share"),
         pytest.param(32 * MiB, 4, 50 * MiB, 4 * MiB, id="at the end: 4 MiB"),

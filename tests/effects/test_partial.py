@@ -354,7 +354,10 @@ def test_no_journal_makes_it_fail(tmp_path: Path, data: Any, pinned: bool) -> No
     claim = claimed(artifact)
     assert is_true(claim, artifact)
     assert claim.size is None or isinstance(claim.size, int)
-    busy_elsewhere(artifact)
+    if busy_elsewhere(artifact):  # another machine's name, and the journal is seconds old
+        with pytest.raises(TakenOver):
+            Partial(artifact)
+        os.utime(artifact.journal, (0, 0))
     with Partial(artifact) as open_:
         put(open_, 0, SIZE)
         open_.publish(SIZE)
