@@ -11,14 +11,14 @@ from statistics import median
 from urllib.parse import urlsplit
 
 SPLIT_FROM = 64 * 1024**2  # bytes; what is smaller comes over one connection
-PIECE = 8 * 1024**2  # bytes that a new lane asks for at once; later what it brings in PIECE_S,
-PIECE_S = 3.0
-PIECE_MOST = 256 * 1024**2  # but never more than this,
+PIECE = 8 * 1024**2  # bytes that a new lane asks for at once; then twice as many as last time,
+PIECE_S = 3.0  # but no more than it brings in this time,
+PIECE_MOST = 256 * 1024**2  # never more than this,
 PIECE_LEAST = 4 * 1024**2  # and never less than this
 PAYS = 1.15  # a doubling has to bring this much more
 COLLAPSE = 0.5  # less than this share of the best rate is a collapse
 SETTLE_S = 0.1  # not measured: the burst that many servers give to a new connection
-WINDOW_S = 0.2  # shortest time over which a rate is measured
+WINDOW_S = 0.15  # shortest time over which a rate is measured
 DOUBT_S = 1.0  # a doubling is not called useless sooner than that
 STEADY_S = 3.0  # time over which a collapse is measured
 REFUSALS_S = 1.0  # refusals within this time are one: all of a doubling's lanes were
@@ -38,15 +38,16 @@ def most_lanes(url: str, size: int | None) -> int:
     return 4 if f".{host}".endswith((".hf.co", ".huggingface.co")) else 8
 
 
-def piece_size(missing: int, lanes: int, rate: float) -> int:
-    """Bytes that one lane asks for: few requests; and less of them towards the end, so that all lanes, and
-    the digest that follows the lowest missing byte, end together.
+def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
+    """Bytes that one lane asks for: soon few requests, yet no large piece that holds the digest up while
+    further lanes begin; and less towards the end, so that all lanes, and the digest, end together.
 
     Args:
         missing: bytes that the file lacks.
-        rate: bytes a second that the lane brings, 0 for a new one.
+        last: bytes of the lane's last piece, 0 for a new lane.
+        rate: bytes a second that it brought.
     """
-    most = min(PIECE_MOST, int(rate * PIECE_S)) if rate else PIECE
+    most = min(PIECE_MOST, 2 * last, int(rate * PIECE_S)) if last else PIECE
     return max(PIECE_LEAST, min(most, missing if lanes == 1 else missing // (2 * lanes)))
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tasks.core import hub, report, transfer
 from tasks.core.artifact import Artifact, Stamp
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
+from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
 from tasks.effects import adopt, files
 from tasks.effects.events import say
@@ -137,8 +138,6 @@ class _Run:
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
-        from tasks.effects.source import GaveUp  # requests costs more than doit itself
-
         if urlsplit(url).netloc in self.silent:
             self.reasons.append((url, "the same host"))
             return False
@@ -157,7 +156,7 @@ class _Run:
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
         """All bytes, and the right ones; what came in pieces gets one more chance, in one piece."""
-        from tasks.effects.source import Source
+        from tasks.effects.source import Source  # requests costs more than doit itself
 
         def accept(answer: Any) -> None:
             if self.artifact.sha256 is None:

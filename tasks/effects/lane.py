@@ -35,7 +35,8 @@ class Lane:
     stopped: bool = False  # it may write no more; set while the gate is held
     piece: Piece | None = None
     since: float = 0.0  # when its piece was begun
-    rate: float = 0.0  # bytes a second of its last piece
+    last: int = 0  # bytes of its last piece,
+    rate: float = 0.0  # and how many of them a second
     link: str = ""  # the link it asked at
     received: int = 0  # bytes, in its whole life
     mark: int = 0  # the same, when it was last compared with the others

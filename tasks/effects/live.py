@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-EVERY_BYTES = 1024**2  # between two notes
+EVERY_BYTES = 4 * 1024**2  # between two notes
 MOST = 16 * 1024  # bytes of one record
 
 

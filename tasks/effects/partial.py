@@ -28,7 +28,9 @@ from tasks.effects.live import Live, read_live
 from tasks.effects.owner import Owner, is_alive, myself, this_boot
 from tasks.effects.random_access import open_file
 
-SAVE_BYTES = 64 * 1024**2  # work that a loss of power may cost: this much (and what comes while it is saved),
+SAVE_BYTES = (
+    128 * 1024**2
+)  # work that a loss of power may cost: this much (and what comes while it is saved),
 SAVE_S = 1.0  # or this many seconds of it, whichever is less
 LOOK_S = 0.05  # between two looks whether it is time
 BEAT_S = 5.0  # the journal is written at least so often: other machines see that we live
@@ -141,6 +143,12 @@ class Partial:
         with self.changed:
             return self.plan.done
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte is here."""
+        with self.changed:
+            return self.plan.is_complete
+
     def expect(self, size: int) -> None:
         """The whole file has so many bytes. Raises RecipeError, OSError: the disk has not."""
         with self.changed:
@@ -246,7 +254,8 @@ class Partial:
         try:
             while not self._closing.wait(LOOK_S):
                 idle_s, gained = self._clock() - self._saved_at, self.done - count(self._claimed)
-                if gained >= SAVE_BYTES or idle_s >= (SAVE_S if gained else BEAT_S):
+                whole = gained and self.is_complete  # on its way to the disk while the digest is finished
+                if whole or gained >= SAVE_BYTES or idle_s >= (SAVE_S if gained else BEAT_S):
                     self.save()
         except (OSError, TakenOver) as error:
             with self.changed:

@@ -6,7 +6,10 @@ not given here. One thread a lane; the thread that calls `receive` looks after t
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +20,7 @@ from urllib.parse import urlsplit
 from tasks.core import lanes, report, transfer
 from tasks.core.artifact import Artifact
 from tasks.core.errors import TransferError
+from tasks.core.patience import GaveUp, Patience
 from tasks.core.ranges import ENDLESS, Piece
 from tasks.core.transfer import Asked, Verdict, Word
 from tasks.core.urls import host_of, url_problem
@@ -29,19 +33,10 @@ from tasks.effects.progress import Progress
 if TYPE_CHECKING:
     from tasks.effects.download import Tools
 
-TICK_S = 0.1  # between two looks at the lanes
+TICK_S = 0.05  # between two looks at the lanes
 STALL_S = 4.0  # a lane that is silent for so long, while others are not, is given up
 SHARE_S = 0.4  # a lane that will be busy for longer shares the rest of its piece
 SHARE_LEAST = 1024**2  # bytes; less is not worth a request
-
-
-class GaveUp(Exception):
-    """One source will not deliver; the reason is the text. `silent`: its host did not even answer;
-    `final`: asking again would not help."""
-
-    def __init__(self, reason: str, silent: bool = False, final: bool = False) -> None:
-        super().__init__(reason)
-        self.silent, self.final = silent, final
 
 
 class Source:
@@ -69,7 +64,7 @@ class Source:
         self._ranges = True  # ranges are asked for
         self._stopping = self._pausing = False
         self._end: BaseException | None = None  # why it ended before its time
-        self._failures, self._links, self._waited_s = 0, 0, 0.0
+        self._patience = Patience()
         self._restarts = partial.restarts
         self._received, self._answer_s = 0, 0.0  # bytes of lanes that ended; longest wait for an answer
         self._compared = tools.clock()
@@ -189,7 +184,8 @@ class Source:
         """Bytes that one request may ask for: all, where there will be no second lane."""
         if self._ramp.most == 1 or self._plan.size is None:
             return ENDLESS
-        return lanes.piece_size(self._plan.size - self._plan.done, len(self._lanes), lane.rate)
+        missing = self._plan.size - self._plan.done
+        return lanes.piece_size(missing, len(self._lanes), lane.last, lane.rate)
 
     def _has_work(self, now: float) -> bool:
         return self._plan.has_gap or self._busiest(now) is not None
@@ -220,11 +216,13 @@ class Source:
     # What a lane does
 
     def _work(self, lane: Lane) -> None:
+        _give_way()
         try:
             while (piece := self._next(lane)) is not None:
                 verdict = self._attempt(lane, piece)
                 moved = piece.pos > piece.start
-                lane.rate = (piece.pos - piece.start) / max(self._tools.clock() - lane.since, 0.001)
+                lane.last = piece.pos - piece.start
+                lane.rate = lane.last / max(self._tools.clock() - lane.since, 0.001)
                 self._put_back(lane)
                 if self._stopping or lane.stopped or not self._goes_on(lane, verdict, moved):
                     break
@@ -322,10 +320,9 @@ class Source:
 
     def _goes_on(self, lane: Lane, verdict: Verdict, moved: bool) -> bool:
         """Whether the lane asks again; waits before it does."""
-        if moved:
-            self._links = 0
         if verdict.word is Word.DONE and (moved or self._plan.is_complete):
-            lane.failures = self._failures = 0
+            lane.failures = 0
+            self._patience.restore()
             return True
         if lane.replace:
             lane.replace = False
@@ -353,30 +350,21 @@ class Source:
 
     def _alone(self, verdict: Verdict, moved: bool) -> bool:
         """Nothing else comes from this source: wait as long as it asks, or give it up."""
-        self._links += verdict.word is Word.RELINK
-        if verdict.word is Word.GIVE_UP or self._links > transfer.LINKS:
-            return self._give_up(verdict.reason, final=True)
-        self._failures = 1 if moved else self._failures + 1
-        nothing_works = verdict.word is Word.RETRY and not self._partial.done and self._failures % 2 == 0
-        self._ranges = not (self._pinned and (verdict.word is Word.RESTART or nothing_works))
         if verdict.word is Word.RESTART and not self._pinned:
             self._partial.restart()
-        if verdict.word is Word.RELINK and not verdict.crowded:
-            return True  # an old link: the origin gives a new one at once
-        tries = max(self._failures, self._partial.restarts - self._restarts)  # the same again is no progress
-        wait = transfer.backoff_s(self._failures, verdict.wait_s, self._tools.jitter())
-        if self._waited_s + wait > transfer.WAIT_TOTAL_S:
-            return self._give_up(f"{verdict.reason} (it would take {report.seconds(wait)} more of waiting)")
-        if tries >= transfer.RETRIES:
-            return self._give_up(f"{verdict.reason} (tried {tries} times)", verdict.silent)
-        self._say_again(verdict, wait)
-        self._waited_s += wait
-        self._tools.sleep(wait)
+        restarts, jitter = self._partial.restarts - self._restarts, self._tools.jitter()
+        try:
+            wait = self._patience.pause_s(verdict, moved, restarts, jitter)
+        except GaveUp as reason:
+            self._end = reason
+            return False
+        # the whole is asked for where ranges do not work, and now and then where nothing does
+        in_vain = verdict.word is Word.RETRY and not self._partial.done and self._patience.failures % 2 == 0
+        self._ranges = not (self._pinned and (verdict.word is Word.RESTART or in_vain))
+        if verdict.word is not Word.RELINK or wait:
+            self._say_again(verdict, wait)
+            self._tools.sleep(wait)
         return True
-
-    def _give_up(self, reason: str, silent: bool = False, final: bool = False) -> bool:
-        self._end = GaveUp(reason, silent, final)
-        return False
 
     def _say_again(self, verdict: Verdict, wait: float) -> None:
         done, size = self._partial.done, self._plan.size
@@ -384,3 +372,11 @@ class Source:
         say("retry", "%s: %s from %s; again in %s%s", self._artifact.label, verdict.why, host_of(self._url),
             report.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label, url=self._url,
             why=verdict.why, wait_s=round(wait, 1), bytes=done, total=size)  # fmt: skip
+
+
+def _give_way() -> None:
+    """Let the digest's thread go first where there are more threads than cores: it is what all end with."""
+    if sys.platform == "linux":  # elsewhere this is a setting of the whole process
+        with contextlib.suppress(OSError):
+            here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), here + 1)

@@ -498,24 +498,25 @@ def test_small_files_come_over_one(size: int | None, most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "count", "rate", "size"),
+    ("missing", "count", "last", "rate", "size"),
     [
-        pytest.param(40 * MiB, 1, 0, 8 * MiB, id="a lane alone, new"),
-        pytest.param(4000 * MiB, 1, 0, 8 * MiB, id="of a large file"),
-        pytest.param(4000 * MiB, 1, 50 * MiB, 150 * MiB, id="alone: what it brings in three seconds"),
-        pytest.param(4000 * MiB, 1, 500 * MiB, 256 * MiB, id="never more than 256 MiB"),
-        pytest.param(90 * MiB, 1, 50 * MiB, 90 * MiB, id="alone: the rest"),
-        pytest.param(4000 * MiB, 4, 1 * MiB, 4 * MiB, id="slow ones: 4 MiB, never less"),
-        pytest.param(4000 * MiB, 4, 50 * MiB, 150 * MiB, id="what each brings in three seconds"),
-        pytest.param(160 * MiB, 4, 50 * MiB, 20 * MiB, id="towards the end: half of each one's share"),
-        pytest.param(32 * MiB, 4, 50 * MiB, 4 * MiB, id="at the end: 4 MiB"),
-        pytest.param(1, 8, 50 * MiB, 4 * MiB, id="never less, though there is less"),
-        pytest.param(0, 8, 0, 4 * MiB, id="nothing is missing"),
+        pytest.param(40 * MiB, 1, 0, 0, 8 * MiB, id="a lane alone, new"),
+        pytest.param(4000 * MiB, 8, 0, 0, 8 * MiB, id="one of several, new"),
+        pytest.param(4000 * MiB, 1, 8 * MiB, 50 * MiB, 16 * MiB, id="twice as many as last time"),
+        pytest.param(4000 * MiB, 1, 128 * MiB, 50 * MiB, 150 * MiB, id="what it brings in three seconds"),
+        pytest.param(4000 * MiB, 1, 200 * MiB, 500 * MiB, 256 * MiB, id="never more than 256 MiB"),
+        pytest.param(90 * MiB, 1, 100 * MiB, 50 * MiB, 90 * MiB, id="alone: the rest"),
+        pytest.param(4000 * MiB, 4, 8 * MiB, 1 * MiB, 4 * MiB, id="slow ones: 4 MiB"),
+        pytest.param(4000 * MiB, 4, 100 * MiB, 50 * MiB, 150 * MiB, id="what each brings in three seconds"),
+        pytest.param(160 * MiB, 4, 100 * MiB, 50 * MiB, 20 * MiB, id="towards the end: half of its share"),
+        pytest.param(32 * MiB, 4, 100 * MiB, 50 * MiB, 4 * MiB, id="at the end: 4 MiB"),
+        pytest.param(1, 8, 100 * MiB, 50 * MiB, 4 * MiB, id="never less, though there is less"),
+        pytest.param(0, 8, 0, 0, 4 * MiB, id="nothing is missing"),
     ],
 )
-def test_piece_size(missing: int, count: int, rate: float, size: int) -> None:
-    """Few requests, and all lanes end together."""
-    assert lanes.piece_size(missing, count, rate) == size
+def test_piece_size(missing: int, count: int, last: int, rate: float, size: int) -> None:
+    """Few requests, no large piece at first, and all lanes end together."""
+    assert lanes.piece_size(missing, count, last, rate) == size
 
 
 @pytest.mark.parametrize(
