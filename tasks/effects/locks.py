@@ -38,7 +38,7 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
         except Timeout:
             return False
         except OSError as error:
-            raise cannot_write(cache, error) from None
+            raise cannot_write(str(folder), error) from None
         except NotImplementedError:
             _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
         return True

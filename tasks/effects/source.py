@@ -62,6 +62,7 @@ class Source:
         self._linking = threading.Lock()  # held while the origin is asked for a link
         self._redirects = False
         self._ranges = True  # ranges are asked for
+        self._crowded = False  # the server has refused a request because there were too many
         self._stopping = self._pausing = False
         self._end: BaseException | None = None  # why it ended before its time
         self._patience = Patience()
@@ -182,7 +183,8 @@ class Source:
 
     def _most(self, lane: Lane) -> int:
         """Bytes that one request may ask for: all, where there will be no second lane."""
-        if self._ramp.most == 1 or self._plan.size is None:
+        sparing = self._crowded and len(self._lanes) == 1  # it counts requests
+        if self._ramp.most == 1 or self._plan.size is None or sparing:
             return ENDLESS
         missing = self._plan.size - self._plan.done
         return lanes.piece_size(missing, len(self._lanes), lane.last, lane.rate)
@@ -329,6 +331,7 @@ class Source:
             return True
         if verdict.word is Word.RELINK and self._link == lane.link:
             self._link = ""
+        self._crowded = self._crowded or verdict.crowded
         lane.failures = 1 if moved else lane.failures + 1
         with self._changed:
             if len(self._lanes) > 1:
