@@ -10,38 +10,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import yaml
 
 FOLDER = Path(__file__).parent
 CHOICE = re.compile(r"\(([^()]*)\)|\{([a-z ]+)\}")  # the innermost (a|b) or {name}
 UNKNOWN_SHARE = 0.3  # of the training: the world is larger than the recipe
-
-BEFORE = [
-    *("hi, ", "hello, ", "hey, ", "hi! ", "hello! ", "please, ", "please ", "ok, ", "ok ", "so, ", "so ", "and "),
-    *("but ", "well, ", "excuse me, ", "sorry, ", "sorry but ", "quick question: ", "one question: ", "now, "),
-    *("can you tell me ", "could you tell me ", "please tell me ", "i wonder ", "i want to know ", "tell me, "),
-    *("do you know ", "i have a question: ", "i'd like to know ", "just ", "by the way, ", "actually, ", "oh, "),
-    *("can you explain ", "could you explain to me ", "let me ask: ", "good morning, ", "demo, ", "dear demo, "),
-    *("thanks! ", "great, ", "i am new here. ", "i do not understand: ", "maybe you know ", "question: ", "then "),
-]  # fmt: skip
-AFTER = [
-    *(" please", ", please", " now", " then", " exactly", " again", ", thanks", " thanks", " thank you", " today"),
-    *(" actually", ", i am new here", " if i may ask", " in short", " in one sentence", ", can you tell me", " ok"),
-    *(", do you know", ", any idea", " or not", " at all", ", i wonder", " really", " by the way", " anyway"),
-]  # fmt: skip
-ENDS = ["?"] * 12 + [""] * 6 + [".", "!", "??", " ?", "...", "?!"]
-SHORTER = {
-    **{"what is": "what's", "where is": "where's", "who is": "who's", "how is": "how's", "do not": "don't"},
-    **{"does not": "doesn't", "i am": "i'm", "you are": "you're", "is not": "isn't", "i would": "i'd"},
-    **{"i have": "i've", "it is": "it's", "that is": "that's", "cannot": "can't", "can not": "can't"},
-    **{"did not": "didn't", "could not": "couldn't", "will not": "won't", "are not": "aren't"},
-}  # fmt: skip
-DROPPABLE = {"the", "a", "an", "do", "is", "to", "my", "of", "it", "does", "in", "me", "i"}
-SYLLABLES = "ba be bi bo bra cha co cu da de dro el en fa fi fla ga ger gi go gra ha hi ho il in ja ka ki la li lo ma \
-me mi mo na ne ni no or pa pe po pra qua ra re ri ro sa se sha si so sta ta te ti to tra tu ul um va ve vi wa wi xo ya \
-za zo ct st nt ck sh th ing er ion ly ous ism ist ment able ology".split()
+UNKNOWN_FACT = ("tiny demo", "doit serve")  # in every answer to what it cannot answer
 KEYS = "asdfghjklqwertyuiopzxcvbnm"
 
 
@@ -66,6 +41,13 @@ class Corpus:
     unknown: tuple[Entry, ...]
     words: dict[str, list[str]]
     synonyms: dict[str, list[str]]
+    shorter: dict[str, str]
+    before: list[str]
+    after: list[str]
+    ends: list[str]
+    droppable: list[str]
+    fillers: list[str]
+    syllables: list[str]
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -75,18 +57,12 @@ class Corpus:
 
 def load() -> Corpus:
     """Read the files."""
-    main, elsewhere = (
+    raw, elsewhere = (
         yaml.safe_load((FOLDER / name).read_text("utf-8")) for name in ("corpus.yaml", "elsewhere.yaml")
     )
-
-    def entries(raw: list[dict[str, Any]], fact: list[str] | None = None) -> tuple[Entry, ...]:
-        return tuple(Entry(e["answer"], tuple(fact or e["fact"]), tuple(map(str, e["ask"]))) for e in raw)
-
-    unknown = entries(main["unknown"], UNKNOWN_FACT)
-    return Corpus(entries(main["answers"]), unknown, main["words"] | elsewhere, main["synonyms"])
-
-
-UNKNOWN_FACT = ["tiny demo", "doit serve"]  # what every answer to a question it cannot answer contains
+    known = tuple(Entry(e["answer"], tuple(e["fact"]), tuple(e["ask"])) for e in raw.pop("answers"))
+    unknown = tuple(Entry(e["answer"], UNKNOWN_FACT, tuple(e["ask"])) for e in raw.pop("unknown"))
+    return Corpus(known, unknown, raw.pop("words") | elsewhere, **raw)
 
 
 def expand(text: str, corpus: Corpus, random: Random) -> str:
@@ -95,29 +71,31 @@ def expand(text: str, corpus: Corpus, random: Random) -> str:
     def choose(match: re.Match[str]) -> str:
         alternatives, name = match.groups()
         if alternatives is not None:
-            return random.choice(alternatives.split("|"))
-        if name in MADE:
-            return MADE[name](random)
-        return random.choice(corpus.words[name])
+            word: str = random.choice(alternatives.split("|"))
+        elif name in MADE:
+            word = MADE[name](corpus, random)
+        else:
+            word = random.choice(corpus.words[name])
+        return word
 
     while CHOICE.search(text):
         text = CHOICE.sub(choose, text, count=1)
     return " ".join(text.split())
 
 
-def made_up(random: Random) -> str:
+def made_up(corpus: Corpus, random: Random) -> str:
     """A word that does not exist, or hardly."""
-    return "".join(random.choices(SYLLABLES, k=random.randint(2, 4)))
+    return "".join(random.choices(corpus.syllables, k=random.randint(2, 4)))
 
 
-def noise(random: Random) -> str:
+def noise(corpus: Corpus, random: Random) -> str:
     """What a cat types."""
     if random.random() < 0.4:
-        return made_up(random)
+        return made_up(corpus, random)
     return "".join(random.choices(KEYS, k=random.randint(2, 9)))
 
 
-def number(random: Random) -> str:
+def number(_: Corpus, random: Random) -> str:
     """A number of any length."""
     return str(random.randint(0, 10 ** random.randint(1, 4)))
 
@@ -138,15 +116,24 @@ def typo(word: str, random: Random) -> str:
 
 
 def reword(text: str, corpus: Corpus, random: Random) -> str:
-    """Say the same with a few other words, contractions, and without some small ones."""
-    words = []
+    """Say the same with other words, in contractions, and with other small words in between.
+
+    Word order and small words change so often that the model has to listen to the others.
+    """
+    words: list[str] = []
+    drop, fill = random.choice([(0.03, 0.0), (0.03, 0.0), (0.1, 0.1), (0.3, 0.15), (0.7, 0.05)])
     for word in text.split():
+        if random.random() < fill:
+            words.append(random.choice(corpus.fillers))
         if word in corpus.synonyms and random.random() < 0.12:
             word = random.choice(corpus.synonyms[word])
-        if not (word in DROPPABLE and random.random() < 0.04):
+        if not (word in corpus.droppable and random.random() < drop):
             words.append(word)
+    if fill and len(words) > 2 and random.random() < 0.25:
+        at = random.randrange(1, len(words))
+        words = words[at:] + words[:at]
     text = " ".join(words) or text
-    for long, short in SHORTER.items():
+    for long, short in corpus.shorter.items():
         if random.random() < 0.3:
             text = re.sub(rf"\b{long}\b", random.choice([short, short.replace("'", "")]), text)
     return text
@@ -162,10 +149,11 @@ def vary(text: str, corpus: Corpus, random: Random) -> str:
             words[at] = typo(words[at], random)
         text = " ".join(words)
     if random.random() < 0.25:
-        text = random.choice(BEFORE) + text
+        text = f"{random.choice(corpus.before)} {text}"
     if random.random() < 0.12:
-        text += random.choice(AFTER)
-    text += random.choice(ENDS)
+        after = random.choice(corpus.after)
+        text += after if after.startswith(",") else f" {after}"
+    text += random.choice(corpus.ends)
     chance = random.random()  # the chat template makes small letters, but not every engine runs it
     return text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
 

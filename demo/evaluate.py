@@ -87,7 +87,7 @@ def held_back() -> tuple[Questions, Questions]:
     """Return the questions that were never trained on: those it can answer, and those it cannot."""
     raw = yaml.safe_load((ROOT / "demo" / "heldback.yaml").read_text("utf-8"))
     known = [(question, Entry("", tuple(e["fact"]), ())) for e in raw["answers"] for question in e["ask"]]
-    return known, [(question, Entry("", tuple(corpus.UNKNOWN_FACT), ())) for question in raw["unknown"]]
+    return known, [(question, Entry("", corpus.UNKNOWN_FACT, ())) for question in raw["unknown"]]
 
 
 def main() -> int:
