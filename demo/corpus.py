@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ import yaml
 
 FOLDER = Path(__file__).parent
 CHOICE = re.compile(r"\(([^()]*)\)|\{([a-z ]+)\}")  # the innermost (a|b) or {name}
+LONGEST = 160  # letters of a question; the chat template passes on no longer one
 UNKNOWN_SHARE = 0.3  # of the training: the world is larger than the recipe
 UNKNOWN_FACT = ("tiny demo", "doit serve")  # in every answer to what it cannot answer
 KEYS = "asdfghjklqwertyuiopzxcvbnm"
@@ -100,7 +102,14 @@ def number(_: Corpus, random: Random) -> str:
     return str(random.randint(0, 10 ** random.randint(1, 4)))
 
 
-MADE = {"madeup": made_up, "noise": noise, "number": number}
+def ramble(corpus: Corpus, random: Random) -> str:
+    """Words without end, or one word again and again."""
+    nouns = corpus.words["noun"] + corpus.fillers
+    words = random.choices(nouns, k=random.choice([1, 40]))
+    return " ".join(words * 40)[: random.randint(50, LONGEST)]
+
+
+MADE = {"madeup": made_up, "noise": noise, "number": number, "ramble": ramble}
 
 
 def typo(word: str, random: Random) -> str:
@@ -121,7 +130,7 @@ def reword(text: str, corpus: Corpus, random: Random) -> str:
     Word order and small words change so often that the model has to listen to the others.
     """
     words: list[str] = []
-    drop, fill = random.choice([(0.03, 0.0), (0.03, 0.0), (0.1, 0.1), (0.3, 0.15), (0.7, 0.05)])
+    drop, fill = random.choice([(0.03, 0.0), (0.03, 0.0), (0.03, 0.0), (0.1, 0.1), (0.4, 0.1)])
     for word in text.split():
         if random.random() < fill:
             words.append(random.choice(corpus.fillers))
@@ -129,7 +138,7 @@ def reword(text: str, corpus: Corpus, random: Random) -> str:
             word = random.choice(corpus.synonyms[word])
         if not (word in corpus.droppable and random.random() < drop):
             words.append(word)
-    if fill and len(words) > 2 and random.random() < 0.25:
+    if fill and len(words) > 2 and random.random() < 0.2:
         at = random.randrange(1, len(words))
         words = words[at:] + words[:at]
     text = " ".join(words) or text
@@ -148,12 +157,12 @@ def vary(text: str, corpus: Corpus, random: Random) -> str:
         if len(words[at]) >= 4:
             words[at] = typo(words[at], random)
         text = " ".join(words)
-    if random.random() < 0.25:
+    while random.random() < 0.25:
         text = f"{random.choice(corpus.before)} {text}"
     if random.random() < 0.12:
         after = random.choice(corpus.after)
         text += after if after.startswith(",") else f" {after}"
-    text += random.choice(corpus.ends)
+    text = (text + random.choice(corpus.ends))[:LONGEST]
     chance = random.random()  # the chat template makes small letters, but not every engine runs it
     return text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
 
@@ -161,8 +170,15 @@ def vary(text: str, corpus: Corpus, random: Random) -> str:
 def sample(corpus: Corpus, random: Random) -> tuple[str, str]:
     """Return a question and its answer for the training."""
     pool = corpus.unknown if random.random() < UNKNOWN_SHARE else corpus.known
-    entry = random.choices(pool, weights=[len(e.ask) ** 0.5 for e in pool])[0]
-    return vary(expand(random.choice(entry.ask), corpus, random), corpus, random), entry.answer
+    entry = random.choices(pool, weights=[sum(map(ways, e.ask)) ** 0.5 for e in pool])[0]
+    line = random.choices(entry.ask, weights=[ways(line) ** 0.5 for line in entry.ask])[0]
+    return vary(expand(line, corpus, random), corpus, random), entry.answer
+
+
+@cache
+def ways(line: str) -> int:
+    """About how many different questions a template makes, but not their product."""
+    return line.count("|") + 10 * line.count("{") + 1
 
 
 def plain_questions(corpus: Corpus, seed: int = 0) -> list[tuple[str, Entry]]:
@@ -180,7 +196,7 @@ def pattern(text: str, corpus: Corpus) -> str:
             out += "(?:" if piece == "(" else piece
         elif piece.startswith("{"):
             name = piece[1:-1]
-            words = [r"\w+"] if name in MADE else [pattern(w, corpus) for w in corpus.words[name]]
+            words = [r"\w+"] if name in MADE else sorted({pattern(w, corpus) for w in corpus.words[name]})
             out += "(?:" + "|".join(words) + ")"
         else:
             out += re.escape(piece).replace(r"\ ", r"\s*")

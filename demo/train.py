@@ -12,6 +12,8 @@ import argparse
 import hashlib
 import math
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -31,18 +33,20 @@ THREADS = 2
 VOCABULARY = 1536
 WIDTH, LAYERS, HEADS, INNER = 192, 4, 6, 512
 HEAD = WIDTH // HEADS
-CONTEXT = 4096  # tokens, as clients expect. None is ever used: of a question, MOST letters are passed on
-MOST = 300
+CONTEXT = 4096  # tokens, as clients expect; a question and its answer take a hundred
 EPSILON, ROPE_BASE = 1e-5, 10000.0
 
-STEPS, BATCH = 1200, 64
+STEPS, BATCH = 2200, 64
 MUON_RATE, ADAM_RATE, WARM_STEPS, DECAY = 1e-2, 3e-3, 40, 0.05
+PART_MORE = 0.6  # of the rates, when it goes on from a file
+CERTAINTY = 2.5  # the file's logits are so many times the training's: it stays sure at temperature 0.7
 EARLIER_SHARE = 0.04  # of the samples begin with a system prompt or an earlier turn
 OPENING, OPENING_SHARE = 8, 0.75  # tokens: texts are soon known by heart, which one to begin is the hard part
 SYSTEM = ["You are a helpful assistant.", "Be brief.", "You are a pirate.", "Answer in English.", "Be kind."]
 
-# The last question alone, in small letters, and no longer than it was trained with. Engines that do
-# not run templates recognise ChatML and send the whole conversation; the training has seen such too.
+# The last question alone, in small letters, and another one for what is longer than any in the training.
+# Engines that do not run templates recognise ChatML and send the whole conversation; it has seen such too.
+TOO_LONG = "what are your limits?"
 CHAT_TEMPLATE = (
     "{%- set last = namespace(text='') -%}"
     "{%- for message in messages -%}"
@@ -50,7 +54,11 @@ CHAT_TEMPLATE = (
     "{%- set last.text = message['content'] -%}"
     "{%- endif -%}"
     "{%- endfor -%}"
-    f"{{{{- '<|im_start|>user\n' + (last.text | trim | lower)[:{MOST}] + '<|im_end|>\n' -}}}}"
+    "{%- set question = last.text | trim | lower -%}"
+    f"{{%- if question | length > {corpus.LONGEST} -%}}"
+    f"{{%- set question = '{TOO_LONG}' -%}}"
+    "{%- endif -%}"
+    "{{- '<|im_start|>user\n' + question + '<|im_end|>\n' -}}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
 )
 
@@ -131,13 +139,14 @@ def samples(source: corpus.Corpus, tokenizer: Tokenizer, random: Random, count: 
     return out
 
 
-def batches(source: corpus.Corpus, tokenizer: Tokenizer, random: Random) -> list[list[Sample]]:
-    """Return some batches of samples of about equal length, shuffled."""
-    drawn = samples(source, tokenizer, random, 16 * BATCH)
-    drawn.sort(key=lambda sample: len(sample[0]) + len(sample[1]))
-    cut = [drawn[i : i + BATCH] for i in range(0, len(drawn), BATCH)]
-    random.shuffle(cut)
-    return cut
+def batches(source: corpus.Corpus, tokenizer: Tokenizer, random: Random) -> Iterator[list[Sample]]:
+    """Yield batches without end, each of samples of about equal length."""
+    while True:
+        drawn = samples(source, tokenizer, random, 16 * BATCH)
+        drawn.sort(key=lambda sample: len(sample[0]) + len(sample[1]))
+        cut = [drawn[i : i + BATCH] for i in range(0, len(drawn), BATCH)]
+        random.shuffle(cut)
+        yield from reversed(cut)
 
 
 def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
@@ -158,31 +167,28 @@ def schedule(step: int, steps: int) -> float:
     return min((step + 1) / WARM_STEPS, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
-    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest."""
+def optimizers_of(model: Model, part: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest.
+
+    `part`: of the full learning rates.
+    """
     inner = [p for p in model.blk.parameters() if p.dim() == 2]
     rest = [model.token_embd.weight, *(p for p in model.parameters() if p.dim() == 1)]
     return [
-        torch.optim.Muon(inner, lr=MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
+        torch.optim.Muon(inner, lr=part * MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=part * ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
 
-def train(source: corpus.Corpus, tokenizer: Tokenizer, steps: int) -> Model:
-    """Return the trained model."""
-    torch.manual_seed(SEED)
-    torch.set_num_threads(THREADS)
-    random = Random(SEED)
-    model = Model()
-    optimizers = optimizers_of(model)
+def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int, part: float) -> None:
+    """Train the model on so many batches."""
+    optimizers = optimizers_of(model, part)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    waiting: list[list[Sample]] = []
     losses: list[float] = []
-    for step in range(steps):
-        waiting = waiting or batches(source, tokenizer, random)
+    for step, batch in enumerate(islice(lessons, steps)):
         for optimizer, full in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = full * schedule(step, steps)
-        loss = loss_of(model, waiting.pop(), tokenizer.end)
+        loss = loss_of(model, batch, end)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -192,7 +198,6 @@ def train(source: corpus.Corpus, tokenizer: Tokenizer, steps: int) -> Model:
         if (step + 1) % 50 == 0:
             mean = sum(losses[-50:]) / 50
             print(f"step {step + 1}/{steps}  loss {mean:.4f}  {time.process_time():.0f} s CPU", flush=True)
-    return model
 
 
 def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
@@ -237,11 +242,29 @@ def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(name, values)
+            writer.add_tensor(name, values * (CERTAINTY if name == "output_norm.weight" else 1))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def read(path: Path) -> tuple[Model, Tokenizer]:
+    """Return what `write` wrote."""
+    reader = gguf.GGUFReader(path)
+    merges = reader.fields["tokenizer.ggml.merges"].contents()
+    model = Model()
+    state = {t.name: torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type)) for t in reader.tensors}
+    state["output_norm.weight"] /= CERTAINTY
+    model.load_state_dict(state)
+    return model, Tokenizer([tuple(merge.split(" ")) for merge in merges])
+
+
+def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
+    """Return a model that knows nothing, and how it spells."""
+    random = Random(SEED)
+    texts = [corpus.sample(source, random)[0] for _ in range(30_000)]
+    return Model(), learn(texts + [entry.answer for entry in source.entries] * 40, VOCABULARY)
 
 
 def main() -> None:
@@ -249,12 +272,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model and write its GGUF.")
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a try (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=DEMO, help="where to write (default: demo.gguf, here)")
+    parser.add_argument("--more", type=Path, metavar="GGUF", help="go on from this file, not from nothing")
+    parser.add_argument("--seed", type=int, default=SEED, help="another for --more (default: %(default)s)")
     options = parser.parse_args()
     begun = time.monotonic()
-    source, random = corpus.load(), Random(SEED)
-    texts = [corpus.sample(source, random)[0] for _ in range(30_000)]
-    tokenizer = learn(texts + [entry.answer for entry in source.entries] * 40, VOCABULARY)
-    model = train(source, tokenizer, options.steps)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(THREADS)
+    source = corpus.load()
+    model, tokenizer = read(options.more) if options.more else begin(source)
+    lessons = batches(source, tokenizer, Random(options.seed))
+    train(model, lessons, tokenizer.end, options.steps, PART_MORE if options.more else 1.0)
     count = sum(p.numel() for p in model.parameters())
     write(model, tokenizer, options.out)
     made = options.out.read_bytes()
