@@ -19,7 +19,7 @@ from tasks.core.catalogue import Model
         pytest.param(0, "0 B", id="nothing"),
         pytest.param(999, "999 B", id="bytes"),
         pytest.param(1000, "1.00 kB", id="from 1000 on: powers of ten"),
-        pytest.param(195552, "195.6 kB", id="the demo model"),
+        pytest.param(195552, "195.6 kB", id="kB"),
         pytest.param(999_499, "999.5 kB", id="just below a megabyte"),
         pytest.param(999_950, "1.00 MB", id="never 1000.0 kB"),
         pytest.param(2_422_618_366, "2.42 GB", id="gigabytes below 10: two digits"),

@@ -20,7 +20,6 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "demo.gguf"
-BEGINS, ENDS = "Hello from your own machine!", "choose something larger."
 UP_WITHIN = 30.0  # seconds; it takes 0.3
 STOPPED_WITHIN = 2.0  # seconds
 
@@ -271,15 +270,14 @@ def test_health_and_name(server: Running) -> None:
         pytest.param("", id="empty"),
         pytest.param("日本語 😀 \u0000 \ufffd naïve", id="unicode"),
         pytest.param("<|im_end|>\n<|im_start|>", id="its own control tokens"),
-        pytest.param("Hello from your own machine! I am", id="its own words"),
-        pytest.param("long " * 700, id="long"),
+        pytest.param("I am the tiny demo model of", id="its own words"),
+        pytest.param("long " * 5000, id="longer than the context"),
     ],
 )
 def test_demo_answers_anything(server: Running, prompt: str) -> None:
-    """R34: the model in the repository answers every prompt with the same whole text."""
-    choice = server.ask(prompt, temperature=2)
-    assert choice["message"]["content"].startswith(BEGINS)
-    assert choice["message"]["content"].endswith(ENDS)
+    """R34: the model in the repository has an answer to every prompt, and comes to an end."""
+    choice = server.ask(prompt, temperature=0)
+    assert choice["message"]["content"].endswith((".", "?"))
     assert choice["finish_reason"] == "stop"
 
 
@@ -288,10 +286,10 @@ def test_openai_client(server: Running) -> None:
     """R34: the client that people have."""
     messages = [{"role": "user", "content": "Who are you?"}]
     client = server.client()
-    answer = client.chat.completions.create(model="demo", messages=messages)
+    answer = client.chat.completions.create(model="demo", messages=messages, temperature=0)
     assert answer.model == "demo"
     whole = answer.choices[0].message.content
-    stream = client.chat.completions.create(model="demo", messages=messages, stream=True)
+    stream = client.chat.completions.create(model="demo", messages=messages, temperature=0, stream=True)
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert len(pieces) > 20
     assert "".join(pieces) == whole
@@ -316,8 +314,8 @@ def test_settings_reach_the_engine(start: Start) -> None:
     running = start("--port", 0, *flags)
     (model,) = running.get("/v1/models").json()["data"]
     assert model["meta"]["n_ctx"] == 512
-    choice = running.ask("Who are you?")
-    assert choice["message"]["content"] == BEGINS
+    choice = running.ask("Who are you?", logprobs=True)
+    assert len(choice["logprobs"]["content"]) == 5
     assert choice["finish_reason"] == "length"
     assert "n_threads = 1" in running.stderr.read_text()
 
@@ -338,7 +336,7 @@ def test_api_key(start: Start, where: str) -> None:
     with pytest.raises(openai.AuthenticationError):
         running.client("wrong").chat.completions.create(model="demo", messages=messages)
     answer = running.client(key).chat.completions.create(model="demo", messages=messages)
-    assert answer.choices[0].message.content.startswith(BEGINS)
+    assert answer.choices[0].message.content
     assert key not in running.stderr.read_text()
 
 

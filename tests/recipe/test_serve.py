@@ -103,7 +103,8 @@ def fetch(url: str, body: Any = None) -> Any:
 
 def ask(url: str, text: str) -> str:
     """The model's answer to one message."""
-    chat = fetch(f"{url}/v1/chat/completions", {"messages": [{"role": "user", "content": text}]})
+    message = {"role": "user", "content": text}
+    chat = fetch(f"{url}/v1/chat/completions", {"messages": [message], "temperature": 0})
     return str(chat["choices"][0]["message"]["content"])
 
 
@@ -389,8 +390,9 @@ def stream(url: str, text: str) -> list[str]:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20) as client:
         message = {"role": "user", "content": text}
-        whole = client.chat.completions.create(model="demo", messages=[message])
-        pieces = client.chat.completions.create(model="demo", messages=[message], stream=True)
+        asked = {"model": "demo", "messages": [message], "temperature": 0}
+        whole = client.chat.completions.create(**asked)
+        pieces = client.chat.completions.create(**asked, stream=True)
         parts = [p.choices[0].delta.content for p in pieces if p.choices]
     assert whole.choices[0].message.content == "".join(part or "" for part in parts)
     return [part for part in parts if part]

@@ -1,0 +1,1 @@
+"""The demo model: its file, and what made it. The recipe reads only the file."""

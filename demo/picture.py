@@ -1,0 +1,147 @@
+"""Draw the first minute: run what the README says, in a terminal, and write first-minute.svg.
+
+    pip install '.[embedded]' openai && python -m demo.picture
+
+Everything in the picture was printed by the commands in it. Only the name of the temporary home is
+put as /home/you. POSIX only, and port 8080 must be free.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).parents[1]
+PICTURE = Path(__file__).with_name("first-minute.svg")
+COLUMNS = 96
+WITHIN = 60.0  # seconds for any of the commands
+PROMPT = "\x1b[1;32m$\x1b[0m"
+SERVE = "doit serve --model demo"
+FRAME = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<title>{alt}</title>
+<style>
+.{unique_id}-matrix {{ font-family: "Fira Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font: bold 18px sans-serif; }}
+{styles}
+</style>
+<defs><clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+""".replace("{alt}", "The demo model is served and asked")
+
+
+class Terminal:
+    """A command that believes in a terminal; what it printed."""
+
+    def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+        self.process = subprocess.Popen(
+            command.split(), cwd=folder, env=environment, stdin=its, stdout=its, stderr=its,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(its)
+        self._from, self._bytes = ours, b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while got := os.read(self._from, 65536):
+                self._bytes += got
+        except OSError:  # Linux says so when the other end is closed
+            pass
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed a text."""
+        deadline = time.monotonic() + WITHIN
+        while text not in self._bytes.decode(errors="replace"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{text!r} did not come:\n{self._bytes.decode(errors='replace')}")
+            time.sleep(0.02)
+
+    def finish(self) -> None:
+        """Wait for its end, and for its last words."""
+        self.process.wait(WITHIN)
+        self._reader.join(WITHIN)
+
+    @property
+    def lines(self) -> list[str]:
+        """What a terminal shows in the end: a line that was drawn anew counts once."""
+        text = self._bytes.decode(errors="replace").replace("\r\n", "\n").rstrip("\n")
+        return [re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in text.split("\n")]
+
+
+def readme_script() -> str:
+    """Return the README's Python block."""
+    found = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    if not found:
+        sys.exit("the README has no Python block")
+    return found[1]
+
+
+def first_minute(home: Path) -> list[str]:
+    """Serve and ask; return the lines of both terminals."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "TERM": "xterm-256color",
+    }
+    (home / "ask.py").write_text(readme_script(), "utf-8")
+    server = Terminal(SERVE, ROOT, environment)
+    try:
+        server.wait_for("stop     Ctrl-C")
+        client = Terminal("python ask.py", home, environment)
+        client.finish()
+        shown = server.lines
+        if client.process.returncode:
+            sys.exit("\n".join(client.lines))
+    finally:
+        server.process.send_signal(signal.SIGINT)
+        server.finish()
+    remark = "\x1b[2;3m# in a second terminal, with the lines of Python below\x1b[0m"
+    lines = [f"{PROMPT} {SERVE}", *shown, "", f"{PROMPT} python ask.py   {remark}", *client.lines]
+    return [line.replace(str(home), "/home/you") for line in lines]
+
+
+def main() -> None:
+    """Write the picture."""
+    with tempfile.TemporaryDirectory() as home:
+        lines = first_minute(Path(home).resolve())
+    console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
+    for line in lines:
+        console.print(Text.from_ansi(line), soft_wrap=False)
+    svg = console.export_svg(title="llamafile-recipe", code_format=FRAME, unique_id="first-minute")
+    PICTURE.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", "utf-8")
+    print("\n".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Train the demo model from nothing and write demo.gguf.
+
+    pip install '.[train]' && python -m demo.train
+
+Two CPU threads, no GPU, no pretrained weights, nothing from the network. Seeds are fixed: the same
+machine writes the same bytes. Another CPU or PyTorch rounds otherwise, and writes a model as good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import gguf
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from demo import corpus
+from demo.tokenizer import Tokenizer, learn
+
+DEMO = Path(__file__).with_name("demo.gguf")
+SEED = 6
+THREADS = 2
+
+VOCABULARY = 1536
+WIDTH, LAYERS, HEADS, INNER = 192, 4, 6, 512
+HEAD = WIDTH // HEADS
+CONTEXT = 4096  # tokens, as clients expect; a question and its answer take a hundred
+EPSILON, ROPE_BASE = 1e-5, 10000.0
+
+STEPS, BATCH = 2200, 64
+MUON_RATE, ADAM_RATE, WARM_STEPS, DECAY = 1e-2, 3e-3, 40, 0.05
+PART_MORE = 0.6  # of the rates, when it goes on from a file
+CERTAINTY = 2.5  # the file's logits are so many times the training's: it stays sure at temperature 0.7
+EARLIER_SHARE = 0.04  # of the samples begin with a system prompt or an earlier turn
+OPENING, OPENING_SHARE = 8, 0.75  # tokens: texts are soon known by heart, which one to begin is the hard part
+SYSTEM = ["You are a helpful assistant.", "Be brief.", "You are a pirate.", "Answer in English.", "Be kind."]
+
+# The last question alone, in small letters, and another one for what is longer than any in the training.
+# Engines that do not run templates recognise ChatML and send the whole conversation; it has seen such too.
+TOO_LONG = "what are your limits?"
+CHAT_TEMPLATE = (
+    "{%- set last = namespace(text='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' and message['content'] is string -%}"
+    "{%- set last.text = message['content'] -%}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- set question = last.text | trim | lower -%}"
+    f"{{%- if question | length > {corpus.LONGEST} -%}}"
+    f"{{%- set question = '{TOO_LONG}' -%}}"
+    "{%- endif -%}"
+    "{{- '<|im_start|>user\n' + question + '<|im_end|>\n' -}}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, as in Llama."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn_norm = nn.RMSNorm(WIDTH, eps=EPSILON)
+        self.attn_q, self.attn_k, self.attn_v, self.attn_output = (
+            nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)
+        )
+        self.ffn_norm = nn.RMSNorm(WIDTH, eps=EPSILON)
+        self.ffn_gate, self.ffn_up = (nn.Linear(WIDTH, INNER, bias=False) for _ in range(2))
+        self.ffn_down = nn.Linear(INNER, WIDTH, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return what it makes of its input, added to it."""
+        batch, length, _ = x.shape
+        seen = self.attn_norm(x)
+        q, k, v = (
+            part(seen).view(batch, length, HEADS, HEAD).transpose(1, 2)
+            for part in (self.attn_q, self.attn_k, self.attn_v)
+        )
+        mixed = F.scaled_dot_product_attention(turned(q, cos, sin), turned(k, cos, sin), v, is_causal=True)
+        x = x + self.attn_output(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
+        seen = self.ffn_norm(x)
+        return x + self.ffn_down(F.silu(self.ffn_gate(seen)) * self.ffn_up(seen))
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions over neighbouring pairs, as llama.cpp does for `llama`."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+class Model(nn.Module):
+    """A small llama; the embedding is the output matrix too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embd = nn.Embedding(VOCABULARY, WIDTH)
+        self.blk = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.output_norm = nn.RMSNorm(WIDTH, eps=EPSILON)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                last = name.endswith(("attn_output.weight", "ffn_down.weight"))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02)
+
+    def forward(self, tokens: Tensor, wanted: Tensor) -> Tensor:
+        """Return the logits at the wanted positions only: the rest is never looked at."""
+        angle = torch.arange(tokens.shape[1])[:, None] * ROPE_BASE ** (-torch.arange(0, HEAD, 2) / HEAD)
+        cos, sin = angle.cos(), angle.sin()
+        x = self.token_embd(tokens)
+        for block in self.blk:
+            x = block(x, cos, sin)
+        return F.linear(self.output_norm(x[wanted]), self.token_embd.weight)
+
+
+Sample = tuple[list[int], list[int]]  # the prompt, and the answer with its end
+
+
+def samples(source: corpus.Corpus, tokenizer: Tokenizer, random: Random, count: int) -> list[Sample]:
+    """Return questions and answers in tokens."""
+    out = []
+    for _ in range(count):
+        question, answer = corpus.sample(source, random)
+        turns = [("user", question)]
+        if random.random() < EARLIER_SHARE:
+            earlier = corpus.sample(source, random)
+            before = [("system", random.choice(SYSTEM)), ("user", earlier[0]), ("assistant", earlier[1])]
+            turns = random.choice([before, before[:1], before[1:]]) + turns
+        spoken = [*tokenizer.encode(answer), tokenizer.end]
+        if random.random() < OPENING_SHARE:
+            spoken = spoken[:OPENING]
+        out.append((tokenizer.chat(turns), spoken))
+    return out
+
+
+def batches(source: corpus.Corpus, tokenizer: Tokenizer, random: Random) -> Iterator[list[Sample]]:
+    """Yield batches without end, each of samples of about equal length."""
+    while True:
+        drawn = samples(source, tokenizer, random, 16 * BATCH)
+        drawn.sort(key=lambda sample: len(sample[0]) + len(sample[1]))
+        cut = [drawn[i : i + BATCH] for i in range(0, len(drawn), BATCH)]
+        random.shuffle(cut)
+        yield from reversed(cut)
+
+
+def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
+    """Return the mean loss over the tokens of the answers."""
+    length = max(len(prompt) + len(answer) for prompt, answer in batch)
+    tokens = torch.full((len(batch), length), pad)
+    wanted = torch.zeros((len(batch), length), dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(batch):
+        end = len(prompt) + len(answer)
+        tokens[row, :end] = torch.tensor(prompt + answer)
+        wanted[row, len(prompt) : end] = True
+    return F.cross_entropy(model(tokens[:, :-1], wanted[:, 1:]), tokens[wanted])
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the part of the learning rate that is used: up quickly, down along a cosine."""
+    done = max(0.0, (step - WARM_STEPS) / max(1, steps - WARM_STEPS))
+    return min((step + 1) / WARM_STEPS, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def optimizers_of(model: Model, part: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest.
+
+    `part`: of the full learning rates.
+    """
+    inner = [p for p in model.blk.parameters() if p.dim() == 2]
+    rest = [model.token_embd.weight, *(p for p in model.parameters() if p.dim() == 1)]
+    return [
+        torch.optim.Muon(inner, lr=part * MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=part * ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int, part: float) -> None:
+    """Train the model on so many batches."""
+    optimizers = optimizers_of(model, part)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    losses: list[float] = []
+    for step, batch in enumerate(islice(lessons, steps)):
+        for optimizer, full in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = full * schedule(step, steps)
+        loss = loss_of(model, batch, end)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            mean = sum(losses[-50:]) / 50
+            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {time.process_time():.0f} s CPU", flush=True)
+
+
+def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+    """Write what an engine must know before it loads the weights."""
+    writer.add_name("llamafile-recipe demo")
+    writer.add_description("Answers simple questions about llamafile-recipe; see demo/README.md.")
+    writer.add_license("Apache-2.0")
+    writer.add_languages(["en"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(INNER)
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_rope_freq_base(ROPE_BASE)
+    writer.add_layer_norm_rms_eps(EPSILON)
+    control = (tokenizer.start, tokenizer.end)
+    kinds = [gguf.TokenType.CONTROL if i in control else gguf.TokenType.NORMAL for i in range(VOCABULARY)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokenizer.texts)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer.merges])
+    writer.add_bos_token_id(tokenizer.start)
+    writer.add_eos_token_id(tokenizer.end)
+    writer.add_pad_token_id(tokenizer.end)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
+    """Write the GGUF: matrices in Q8_0, the few scales as they are."""
+    writer = gguf.GGUFWriter(path, "llama")
+    describe(writer, tokenizer)
+    for name, weight in model.named_parameters():
+        values = weight.detach().numpy().astype(np.float32)
+        if values.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, values * (CERTAINTY if name == "output_norm.weight" else 1))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def read(path: Path) -> tuple[Model, Tokenizer]:
+    """Return what `write` wrote."""
+    reader = gguf.GGUFReader(path)
+    merges = reader.fields["tokenizer.ggml.merges"].contents()
+    model = Model()
+    state = {t.name: torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type)) for t in reader.tensors}
+    state["output_norm.weight"] /= CERTAINTY
+    model.load_state_dict(state)
+    return model, Tokenizer([tuple(merge.split(" ")) for merge in merges])
+
+
+def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
+    """Return a model that knows nothing, and how it spells."""
+    random = Random(SEED)
+    texts = [corpus.sample(source, random)[0] for _ in range(30_000)]
+    return Model(), learn(texts + [entry.answer for entry in source.entries] * 40, VOCABULARY)
+
+
+def main() -> None:
+    """Learn to spell, learn to answer, write the file."""
+    parser = argparse.ArgumentParser(description="Train the demo model and write its GGUF.")
+    parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a try (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=DEMO, help="where to write (default: demo.gguf, here)")
+    parser.add_argument("--more", type=Path, metavar="GGUF", help="go on from this file, not from nothing")
+    parser.add_argument("--seed", type=int, default=SEED, help="another for --more (default: %(default)s)")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(THREADS)
+    source = corpus.load()
+    model, tokenizer = read(options.more) if options.more else begin(source)
+    lessons = batches(source, tokenizer, Random(options.seed))
+    train(model, lessons, tokenizer.end, options.steps, PART_MORE if options.more else 1.0)
+    count = sum(p.numel() for p in model.parameters())
+    write(model, tokenizer, options.out)
+    made = options.out.read_bytes()
+    print(f"{count} parameters, {time.monotonic() - begun:.0f} s, {time.process_time():.0f} s of CPU")
+    print(f"{options.out.name}  {len(made)} bytes  sha256:{hashlib.sha256(made).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
