@@ -56,9 +56,15 @@ class Claim(NamedTuple):
 
 def claimed(artifact: Artifact) -> Claim:
     """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
-    saved, live = _claim(artifact, read_json(artifact.journal)), _claim(artifact, read_live(artifact.live))
+    saved, live = _saved(artifact), _claim(artifact, read_live(artifact.live))
     is_live = live.owner is not None and live.owner.boot == this_boot()
     return live if is_live and live.done > saved.done else saved
+
+
+def _saved(artifact: Artifact) -> Claim:
+    """What the disk is known to have; also by a journal that a killed process was about to put in place."""
+    claims = (_claim(artifact, read_json(path)) for path in (artifact.journal, *_halves(artifact)))
+    return max(claims, key=lambda claim: claim.done)
 
 
 def _claim(artifact: Artifact, data: Any) -> Claim:
@@ -117,7 +123,7 @@ class Partial:
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self._saving = threading.Lock()
         # first: the old claim may be of other bytes; and only for what the disk is known to have
-        self._take_over(_claim(artifact, read_json(artifact.journal)).spans)
+        self._take_over(_saved(artifact).spans)
         self.file = open_file(artifact.partial)
         self._live = Live(artifact.live, self._state)
         self.frontier = self._follow()
@@ -228,11 +234,13 @@ class Partial:
                 _link(f"{mine}.old.tmp", path)
                 raise TakenOver(self._artifact.label)
             _link(f"{mine}.new.tmp", path)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             raise TakenOver(self._artifact.label) from None
         finally:
             _unlink(f"{mine}.new.tmp")
             _unlink(f"{mine}.old.tmp")
+        for half in _halves(self._artifact):  # another one's that is about to be linked: it was too slow
+            _unlink(half)
         self._claimed, self._saved_at = spans, self._clock()
 
     def _check_owner(self) -> None:
