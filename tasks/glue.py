@@ -34,6 +34,9 @@ def at_load(function: Callable[[], Any]) -> Any:
     try:
         return function()
     except UsageError as error:
+        if is_json(os.environ):
+            _say("error", "%s", error, level=ERROR)
+            raise SystemExit(3) from None
         raise InvalidDodoFile(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
@@ -52,9 +55,18 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
     except OSError as error:  # no permission, a full disk, a file where a folder should be
         return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
     except _Signalled as signalled:
+        _ignore_signals()
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
         raise SystemExit(128 + signalled.args[0]) from None  # as a shell says it
     return None
+
+
+def _ignore_signals() -> None:
+    import signal
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _Signalled(BaseException):
@@ -62,7 +74,11 @@ class _Signalled(BaseException):
 
 
 def _unwind(number: int) -> None:
-    """Left alone, SIGTERM would end doit on the spot, and what it has started would live on."""
+    """Left alone, SIGTERM would end doit on the spot, and what it has started would live on.
+
+    One is enough: what follows would strike while the partial is saved.
+    """
+    _ignore_signals()
     raise _Signalled(number)
 
 
@@ -148,4 +164,9 @@ def _say(event: str, text: str, *args: object, level: int = INFO, **facts: objec
 
 def reporter(env: Mapping[str, str]) -> type[Reporter]:
     """The reporter that LLAMAFILE_LOG asks for."""
-    return EventReporter if env.get("LLAMAFILE_LOG", "").strip().lower() == "json" else Reporter
+    return EventReporter if is_json(env) else Reporter
+
+
+def is_json(env: Mapping[str, str]) -> bool:
+    """Whether events were asked for."""
+    return env.get("LLAMAFILE_LOG", "").strip().lower() == "json"

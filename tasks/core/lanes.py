@@ -22,6 +22,7 @@ WINDOW_S = 0.1  # shortest time over which a rate is measured
 DOUBT_S = 1.0  # a doubling is not called useless sooner than that
 STEADY_S = 3.0  # time over which a collapse is measured
 REFUSALS_S = 1.0  # refusals within this time are one: all of a doubling's lanes were
+REFUSED_PAUSE_S = 20.0  # pause before a server that has refused is tried again
 TRY_S = 5.0  # lanes that bring nothing in this time were no good
 PROBE_FIRST_S = 3.0  # pause after a doubling that did not pay; twice as long after the next one,
 PROBE_MOST_S = 60.0  # up to this
@@ -126,15 +127,17 @@ class Ramp:
                 self._best = max(rate, self._best)
                 self._mark = None
 
-    def refused(self, now: float, left: int = ENOUGH) -> None:
+    def refused(self, now: float, left: int = ENOUGH, wait_s: float = 0.0) -> None:
         """The server does not want so many. Several refusals at once are one.
 
         Args:
             left: lanes that were not refused; there are not more of them again before the pause is over.
+            wait_s: seconds that the server asks to wait.
         """
         if self._before or now - self._changed > REFUSALS_S:
             self._settle(now, self._before or max(1, self.lanes // 2))
         self.lanes = max(1, min(self.lanes, left))
+        self._quiet_until = max(self._quiet_until, now + max(wait_s, REFUSED_PAUSE_S))
 
     def _double(self, now: float) -> None:
         if self.lanes == self.most:

@@ -145,14 +145,22 @@ class _Run:
             self._receive(url, partial, bar)
             return True
         except GaveUp as reason:
-            self.reasons.append((url, reason))
+            self._passed_over(url, reason)
             self.final = self.final and reason.final
             if reason.silent:
                 self.silent.add(urlsplit(url).netloc)
         except IntegrityError as error:
-            self.reasons.append((url, error))
+            self._passed_over(url, error)
             self.wrong = True
         return False
+
+    def _passed_over(self, url: str, reason: Exception) -> None:
+        """Keep the reason for the end; say it now if another source follows."""
+        self.reasons.append((url, reason))
+        if url != self.artifact.sources[-1]:
+            label = self.artifact.label
+            say("source_failed", "%s: %s: %s; the next source is tried", label, url, reason,
+                level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
         """All bytes, and the right ones; what came in pieces gets one more chance, in one piece."""

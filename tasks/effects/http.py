@@ -103,7 +103,7 @@ def get(
     asked |= {"timeout": (CONNECT_S, SILENCE_S), "auth": authorize if token else None}
     try:
         response = session.get(url, stream=True, **asked)
-    except (requests.exceptions.RequestException, ValueError) as error:  # ValueError: a Location that is none
+    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
         raise _named(error) from None
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
@@ -128,6 +128,9 @@ def _named(error: Exception) -> TransferError:
             f"the certificate is not trusted ({_reason(chain)})",
             fix="behind a company's proxy: REQUESTS_CA_BUNDLE=/path/of/its/ca.pem",
         )
+    if "CA certificate bundle" in str(error) or "NO_CERTIFICATE" in str(error):
+        fix = "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
+        return FatalTransfer(f"the certificates to trust cannot be read ({_reason(chain)})", fix=fix)
     if isinstance(error, ValueError) or "TooManyRedirects" in kinds:  # the URL, or the Location, is none
         return FatalTransfer(str(error))
     if kinds & {"NameResolutionError", "gaierror"}:

@@ -13,12 +13,13 @@ from typing import Any
 from tasks.core import transfer
 from tasks.core.ranges import Piece
 from tasks.core.transfer import Verdict, Word
-from tasks.effects.frontier import BLOCK
+from tasks.effects.frontier import BLOCK, Frontier
 from tasks.effects.http import Body
 from tasks.effects.partial import Partial
 
 SLOW_S = 30.0  # a connection that brings less than SLOW_BYTES in this time is replaced (R27)
 SLOW_BYTES = 64 * 1024
+SHARE_LEAST = 1024**2  # bytes; less is not worth a request. More than BLOCK, so that no read is cut off
 READ_LEAST = 16 * 1024  # bytes asked of a socket at once: few at first, then as many as come in READ_S,
 READ_S = 0.05  # because an error loses what had come of them
 
@@ -43,10 +44,11 @@ class Lane:
     failures: int = 0  # attempts in a row that brought nothing
     replace: bool = False  # it is much slower than the others
     at_once: int = READ_LEAST
+    skipping: bool = False  # it reads what is here already, because the server knows no ranges
 
     def cut(self) -> None:
         """Give away the second half of what is left of the piece; hold the gate."""
-        if self.piece is not None:
+        if self.piece is not None and self.piece.left >= 2 * SHARE_LEAST:
             self.piece.end = self.piece.pos + self.piece.left // 2
 
     def read(
@@ -63,12 +65,16 @@ class Lane:
             TransferError: the connection broke.
             OSError: the file cannot be written.
         """
-        mark, brought = self.clock(), self.received
+        mark, brought, self.at_once = self.clock(), self.received, READ_LEAST
         while piece.left or goes_further(piece):
-            buffer = self.partial.frontier.buffer()
+            frontier = (
+                self.partial.frontier
+            )  # after a restart it is another one, which must not get old bytes
+            buffer = frontier.buffer()
             got = self._fill(body, buffer[: min(self.at_once, skip or piece.left)])
             if not got:
                 return self._ended(piece, unlimited)
+            self.skipping = skip > got
             if skip:
                 skip -= got
             elif piece.pos == 0 and transfer.is_web_page(bytes(buffer[: min(got, 512)])):
@@ -76,7 +82,7 @@ class Lane:
             elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
                 return Verdict(Word.RETRY, f"more than the {self.partial.plan.size} bytes it should have")
             else:
-                self._write(piece, buffer, got)
+                self._write(piece, buffer, got, frontier)
             if self.replace or self.stopped:
                 return Verdict(Word.RETRY, "a connection much slower than the others")
             if self.heard - mark >= SLOW_S:
@@ -96,14 +102,14 @@ class Lane:
             self.at_once = max(READ_LEAST, self.at_once // 2)
         return got
 
-    def _write(self, piece: Piece, buffer: memoryview, got: int) -> None:
+    def _write(self, piece: Piece, buffer: memoryview, got: int, frontier: Frontier) -> None:
         with self.gate:
             offset, got = piece.pos, min(got, piece.left)  # the rest may be another lane's by now
             if self.stopped or not got:
                 return
             self.partial.write(offset, buffer[:got])
             piece.pos += got
-        self.partial.frontier.offer(offset, buffer, got)
+        frontier.offer(offset, buffer, got)
 
     def _ended(self, piece: Piece, unlimited: bool) -> Verdict:
         """The body is over: as announced, as the end of the file, or too early."""

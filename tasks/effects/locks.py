@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from tasks.core.artifact import Artifact
 from tasks.effects.files import cannot_write
 from tasks.effects.partial import busy_elsewhere, claimed
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
 POLL_S = 0.2  # between two looks at how far the other process is
 
 _log = logging.getLogger("recipe")
@@ -23,7 +26,7 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     """Hold the lock of one target; wait for whoever has it, showing how far that one is.
 
     A file system that knows no locks (some NFS) is worked on without: there the partial's journal says who
-    is at it. Lock files are never unlinked: a process that holds an unlinked one and a process with a new
+    is at it. Lock files are not unlinked: a process that holds an unlinked one and a process with a new
     one would both go on (filelock#27).
     """
     from filelock import FileLock, Timeout
@@ -34,13 +37,16 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     def is_ours() -> bool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            with warnings.catch_warnings():  # that it takes a file for a lock instead
+                warnings.simplefilter("ignore")
+                lock.acquire(timeout=0)
         except Timeout:
             return False
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
+                return True
             raise cannot_write(str(folder), error) from None
-        except NotImplementedError:
-            _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
         return True
 
     try:

@@ -214,6 +214,8 @@ class Partial:
             self._check_owner()
             try:
                 self._write_journal(spans, None if last else self._owner)
+            except FileNotFoundError:  # another one has cleaned up what it took for a dead one's
+                raise TakenOver(self._artifact.label) from None
             except OSError as error:
                 if last or not is_full(error):
                     raise
@@ -225,8 +227,8 @@ class Partial:
         Raises TakenOver: another process was faster.
         """
         path, mine = self._artifact.journal, f"{self._artifact.journal}.{os.getpid()}-{threading.get_ident()}"
-        write_atomic(f"{mine}.new.tmp", json.dumps({**self._state(), "spans": spans}))
         try:
+            write_atomic(f"{mine}.new.tmp", json.dumps({**self._state(), "spans": spans}))
             with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
                 os.rename(path, f"{mine}.old.tmp")
             owner = _owner_in(f"{mine}.old.tmp")

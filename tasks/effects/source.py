@@ -26,7 +26,7 @@ from tasks.core.transfer import Asked, Verdict, Word
 from tasks.core.urls import host_of, url_problem
 from tasks.effects import http
 from tasks.effects.events import say
-from tasks.effects.lane import Lane
+from tasks.effects.lane import SHARE_LEAST, SLOW_S, Lane
 from tasks.effects.partial import Partial
 from tasks.effects.progress import Progress
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 TICK_S = 0.05  # between two looks at the lanes
 STALL_S = 4.0  # a lane that is silent for so long, while others are not, is given up
 SHARE_S = 0.4  # a lane that will be busy for longer shares the rest of its piece
-SHARE_LEAST = 1024**2  # bytes; less is not worth a request
 
 
 class Source:
@@ -62,6 +61,7 @@ class Source:
         self._linking = threading.Lock()  # held while the origin is asked for a link
         self._redirects = False
         self._ranges = True  # ranges are asked for
+        self._trickled: Verdict | None = None  # why the lane before was given up
         self._crowded = False  # the server has refused a request because there were too many
         self._stopping = self._pausing = False
         self._end: BaseException | None = None  # why it ended before its time
@@ -118,7 +118,8 @@ class Source:
     def _show(self) -> None:
         with self._changed:
             done, size, count = self._plan.done, self._plan.size, len(self._lanes)
-        self._bar.at(done, size, f"{count} connections" if count > 1 else "")
+        note = "no ranges" if any(lane.skipping for lane in list(self._lanes)) else ""
+        self._bar.at(done, size, f"{count} connections" if count > 1 else note)
 
     def _compare(self, now: float) -> None:
         """Replace the connections that are much slower than the others: they met a bad edge."""
@@ -149,6 +150,11 @@ class Source:
                 self._leave(lane)
                 if not lane.received:
                     self._ramp.refused(now, len(self._lanes))
+        elif len(self._lanes) == 1 and now - silent[0].heard > SLOW_S + STALL_S:
+            self._end_lane(silent[0])  # it trickles: not even the smallest buffer gets full
+            self._leave(silent[0])
+            why = f"a connection that brings almost nothing for {SLOW_S:.0f} s"
+            self._trickled = Verdict(Word.RETRY, why)
 
     def _leave(self, lane: Lane) -> None:
         """Count a lane no more: those that remain may be alone now."""
@@ -220,6 +226,9 @@ class Source:
     def _work(self, lane: Lane) -> None:
         _give_way()
         try:
+            trickled, self._trickled = self._trickled, None
+            if trickled and not self._pauses(trickled, False):
+                return
             while (piece := self._next(lane)) is not None:
                 verdict = self._attempt(lane, piece)
                 moved = piece.pos > piece.start
@@ -298,6 +307,8 @@ class Source:
 
     def _take(self, lane: Lane, piece: Piece, answer: http.Answer, verdict: Verdict) -> Verdict:
         """Write a body to its place."""
+        if lane.stopped:  # given up while it waited for this answer
+            return Verdict(Word.RETRY)
         if verdict.word is Word.WHOLE and not self._pinned:
             self._drop(piece)  # If-Range says that it has changed
         self._accept(answer)
@@ -336,7 +347,10 @@ class Source:
         with self._changed:
             if len(self._lanes) > 1:
                 return self._beside_others(lane, verdict)
-            self._pausing = True
+        return self._pauses(verdict, moved)
+
+    def _pauses(self, verdict: Verdict, moved: bool) -> bool:
+        self._pausing = True
         try:
             return self._alone(verdict, moved)
         finally:
@@ -347,7 +361,7 @@ class Source:
         asked_to_wait = verdict.crowded or verdict.wait_s is not None
         if asked_to_wait or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
             self._leave(lane)
-            self._ramp.refused(self._tools.clock(), len(self._lanes))
+            self._ramp.refused(self._tools.clock(), len(self._lanes), verdict.wait_s or 0.0)
             return False
         return True
 

@@ -124,10 +124,10 @@ PACE = {
     lanes: {
         "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MOST": 256 * 1024, "PIECE_LEAST": 20 * 1024,
         "SETTLE_S": 0.01, "WINDOW_S": 0.03, "DOUBT_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
-        "PROBE_FIRST_S": 0.3, "PROBE_MOST_S": 2.0, "SLOW_LOOK_S": 0.5,
+        "PROBE_FIRST_S": 0.3, "PROBE_MOST_S": 2.0, "REFUSED_PAUSE_S": 0.3, "SLOW_LOOK_S": 0.5,
     },
     source: {"TICK_S": 0.01, "STALL_S": 0.3, "SHARE_S": 0.05, "SHARE_LEAST": 20 * 1024},
-    lane: {"BLOCK": lane.READ_LEAST},
+    lane: {"BLOCK": lane.READ_LEAST, "SHARE_LEAST": 20 * 1024},
 }  # fmt: skip
 
 
