@@ -310,13 +310,14 @@ def test_an_interrupted_download_keeps_what_came(
 ) -> None:
     """R18: it says so, ends as a shell expects, and goes on from the very byte."""
     with project.start("download") as running:
-        server.wait_sent(PATH, 4_000_000, 30)
+        wait_until(lambda: claim(slow, BIG) > 1_000_000, "a claim")
+        seen = claim(slow, BIG)
         interrupt(running) if number == signal.SIGINT else running.send(number)
         result = running.finish(20)
     assert (result.status, result.out) == (status, "")
     assert "interrupted; what was downloaded is kept, the same command goes on with it" in result.err
     have = claim(slow, BIG)
-    assert 3_500_000 < have < len(BIG)  # of what was sent, a little lay in sockets
+    assert seen <= have < len(BIG)
     assert partial(slow).read_bytes()[:have] == BIG[:have]
     assert not slow.exists()
     server.set_rate(PATH, None)
