@@ -27,7 +27,8 @@ class Live(threading.Thread):
         self._news = threading.Event()
         self._ending = False
         self._unnoted = 0
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        # not `_handle`: Thread has one of its own from Python 3.13 on
+        self._record = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         self._note()  # at once, and over the old record: there is no moment without one
         self.start()
 
@@ -45,7 +46,7 @@ class Live(threading.Thread):
         self._ending = True
         self._news.set()
         self.join()
-        os.close(self._handle)
+        os.close(self._record)
         if remove:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -63,8 +64,8 @@ class Live(threading.Thread):
         text = json.dumps(self._state()).encode()
         record = b"%08x %s\n" % (zlib.crc32(text), text)
         if len(record) <= MOST:
-            os.lseek(self._handle, 0, os.SEEK_SET)
-            os.write(self._handle, record)
+            os.lseek(self._record, 0, os.SEEK_SET)
+            os.write(self._record, record)
 
 
 def read_live(path: str) -> Any:
