@@ -129,7 +129,17 @@ def _free_ports() -> tuple[int, int]:
 def own_ca(folder: Path) -> tuple[Path, tuple[Path, Path]]:
     """A CA's certificate, and certificate and key of 127.0.0.1 that it has signed; needs `openssl`."""
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    ca = ["-x509", "-subj", "/CN=Our own CA", "-keyout", "ca.key", "-out", "ca.pem"]
+    ca = [
+        "-x509",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+        "-subj",
+        "/CN=Our own CA",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ]
     request = ["-subj", "/CN=127.0.0.1", "-keyout", "key.pem", "-out", "request.pem"]
     sign = ["openssl", "x509", "-req", "-days", "2", "-in", "request.pem", "-CA", "ca.pem"]
     sign += ["-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-out", "cert.pem"]
