@@ -153,7 +153,7 @@ def test_the_lock_file_stays(server: FileServer, tmp_path: Path) -> None:
 
 def test_the_journal_keeps_two_apart(server: FileServer, tmp_path: Path) -> None:
     """R19: the second finds the first one's name, and waits."""
-    server.set_rate(FILE, 200_000)
+    server.set_rate(FILE, 60_000)
     artifact = wanted(tmp_path, server.url(FILE))
     first = Process(tmp_path / "a", artifact)
     server.wait_sent(FILE, 1000)
