@@ -168,7 +168,7 @@ def test_a_buffer_belongs_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """R20: no buffer is given out while it waits to be hashed."""
     memory = Memory()
     with following(memory) as thread:
-        held = []
+        held = list[object]()
         for first in range(1000, SIZE, 1000):
             buffer = thread.buffer()
             assert not any(buffer.obj is other for other in held)

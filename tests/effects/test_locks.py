@@ -225,7 +225,12 @@ def test_another_machine_is_waited_for_as_long_as_it_writes(server: FileServer, 
     other = {**journal, "owner": Owner("elsewhere", "another boot", 1, 1.0)}
     Path(artifact.journal).write_text(json.dumps(other))
     done: list[Any] = []
-    thread = threading.Thread(target=lambda: done.append(converge(str(tmp_path), artifact)), daemon=True)
+
+    def wait() -> None:
+        converge(str(tmp_path), artifact)
+        done.append(None)
+
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     thread.join(1)
     assert thread.is_alive()

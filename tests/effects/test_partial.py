@@ -467,6 +467,8 @@ class Power:
 
         return sync
 
+    _handle: int
+
     def _open(self, path: Path) -> int:
         with suppress(AttributeError):
             os.close(self._handle)

@@ -93,8 +93,13 @@ def leave_partial(
     """What a killed run leaves behind: bytes, of which the spans count."""
     Path(artifact.partial).parent.mkdir(parents=True, exist_ok=True)
     Path(artifact.partial).write_bytes(data)
-    claim = {"sha256": artifact.sha256, "sources": artifact.sources, "size": None, "owner": None}
-    claim |= {"spans": spans or [[0, len(data)]], "validator": validator}
+    claim: dict[str, Any] = {
+        "sha256": artifact.sha256,
+        "sources": artifact.sources,
+        "size": None,
+        "owner": None,
+    }
+    claim |= {"spans": spans or [(0, len(data))], "validator": validator}
     Path(artifact.journal).write_text(json.dumps(claim))
 
 
@@ -120,7 +125,7 @@ def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 
 # Lanes for files of some hundred kB in some hundred ms. As with the real numbers, a buffer (BLOCK) is smaller
 # than what is left to the lane whose piece is cut (SHARE_LEAST).
-PACE = {
+PACE: dict[Any, dict[str, Any]] = {
     lanes: {
         "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MOST": 256 * 1024, "PIECE_LEAST": 20 * 1024,
         "SETTLE_S": 0.01, "WINDOW_S": 0.03, "DOUBT_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
