@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 from doit.task import Task
@@ -31,10 +30,7 @@ def show(found: Recipe, as_json: bool) -> None:
         text = json.dumps({"default": found.catalogue.default, "models": rows}, indent=1)
     else:
         text = f"{_table(rows, found.catalogue.default)}\n{_next(rows, found)}"
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # `doit | head -1`; what Python flushes at its end has to go somewhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    glue.show(text)
 
 
 def _row(found: Recipe, name: str) -> dict[str, Any]:
@@ -70,36 +66,23 @@ def _here(cache: str, job: Job) -> str:
 
 
 def _table(rows: list[dict[str, Any]], default: str) -> str:
-    """The table, as wide as the terminal; only the last column gives way."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a pipe has no width; lines stay whole
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, right in (("model", 0), ("size", 1), ("RAM", 1), ("licence", 0), ("here", 0)):
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    table.add_column("what it is", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        colour = {"yes": "green", "bundled": "green", "no": "dim"}.get(row["here"], "yellow")
-        cells = [
+    from tasks.effects.screen import table
+
+    colours = {"yes": "green", "bundled": "green", "no": "dim"}
+    cells = [
+        [
             Text(f"{row['name']} *" if row["name"] == default else row["name"]),
             Text(report.size(row["size"]) if row["size"] else "?"),
             Text(f"{row['ram_gb']} GB" if row["ram_gb"] else "?"),
             Text(row["license"]),
-            Text(row["here"], colour),
+            Text(row["here"], colours.get(row["here"], "yellow")),
             Text(row["title"]),
         ]
-        for cell, column in zip(cells[:-1], table.columns, strict=False):
-            column.min_width = max(column.min_width or len(str(column.header)), cell.cell_len)
-        table.add_row(*cells)
-    taken = sum((column.min_width or 0) + 2 for column in table.columns[:-1])
-    table.columns[-1].max_width = max(10, console.width - taken)
-    with console.capture() as shown:
-        console.print(table)
-    return shown.get()
+        for row in rows
+    ]
+    return table(("model", ">size", ">RAM", "licence", "here", "what it is"), cells)
 
 
 def _next(rows: list[dict[str, Any]], found: Recipe) -> str:

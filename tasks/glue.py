@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
 
@@ -35,7 +36,7 @@ def at_load(function: Callable[[], Any]) -> Any:
         return function()
     except UsageError as error:
         if is_json(os.environ):
-            _say("error", "%s", error, level=ERROR)
+            say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
         raise InvalidDodoFile(str(error)) from None
     except KeyboardInterrupt:
@@ -116,7 +117,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         if task.actions and not self._is_report(task) and task.name[0] != "_":
             seconds = time.monotonic() - self._start
             text = report.seconds(seconds)
-            _say("task_done", "   %s took %s", task.name, text, task=task.name, seconds=round(seconds, 3))
+            say("task_done", "   %s took %s", task.name, text, task=task.name, seconds=round(seconds, 3))
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
@@ -138,33 +139,49 @@ class EventReporter(Reporter):
         """Say that a task begins."""
         self._start = time.monotonic()
         if task.actions:
-            _say("task_started", "%s", task.name, task=task.name)
+            say("task_started", "%s", task.name, task=task.name)
 
     def skip_uptodate(self, task: Task) -> None:
         """Say that there is nothing to do."""
-        _say("task_up_to_date", "%s", task.name, task=task.name)
+        say("task_up_to_date", "%s", task.name, task=task.name)
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Say what failed."""
         text = fail.message if isinstance(fail, TaskFailed) else fail.get_msg()
-        _say("task_failed", "%s", text, level=ERROR, task=task.name)
+        say("task_failed", "%s", text, level=ERROR, task=task.name)
 
     def complete_run(self) -> None:
         """Say what no task can be blamed for."""
         for text in self.runtime_errors:
-            _say("error", "%s", text, level=ERROR)
+            say("error", "%s", text, level=ERROR)
 
 
-def _say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
+def say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
+    """Say something that is an event with facts (see effects.events)."""
     log()
-    from tasks.effects.events import say
+    from tasks.effects import events
 
-    say(event, text, *args, level=level, **facts)
+    events.say(event, text, *args, level=level, **facts)
 
 
 def reporter(env: Mapping[str, str]) -> type[Reporter]:
     """The reporter that LLAMAFILE_LOG asks for."""
     return EventReporter if is_json(env) else Reporter
+
+
+def show(text: str) -> None:
+    """Print a report to stdout."""
+    with quiet_pipe():
+        print(text, flush=True)
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """A reader that has seen enough (`doit | head -1`) is no failure."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
 
 
 def is_json(env: Mapping[str, str]) -> bool:

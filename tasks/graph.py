@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 from doit.task import Task
 
 from tasks import glue
-from tasks.core.options import CHAIN, VERBS
+from tasks.core.options import LOOKS, STARTS, STEPS, VERBS
 from tasks.recipe import Recipe, recipe
+
+_MODULES = {"with": "with_server"}  # the verb is a word of Python's
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
@@ -35,13 +38,15 @@ def graph(found: Recipe) -> Iterator[Task]:
     """The tasks of one command line on one machine."""
     yield _single("catalogue", found)
     yield _single("exe", found)
-    for verb in CHAIN:
+    for verb in (*STEPS, *STARTS):
         yield from _chained(verb, found)
+    for verb in LOOKS:
+        yield from _looking(verb, found)
 
 
 def _single(verb: str, found: Recipe) -> Task:
     """A verb without models."""
-    about, options, _ = VERBS[verb]
+    about, options, _, _ = VERBS[verb]
     task: Task = import_module(f"tasks.{verb}").task(found) if _reached(verb, found) else glue.group(verb, [])
     task.doc, task.params = about, options
     return task
@@ -57,19 +62,51 @@ def _reached(verb: str, found: Recipe) -> bool:
 
 def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     """`verb`, and `verb:MODEL` for every model that the command line reaches."""
-    about, options, one_options = VERBS[verb]
+    about, options, one_options, rest = VERBS[verb]
     # what stands after `--` is a positional argument to doit; it reaches the engine through the job
-    rest = "engine_arguments" if verb == "serve" else None
+    rest = rest or None  # type: ignore[assignment]
     deps = [f"{verb}:{name}" for name in found.jobs.of(verb)]
+    if verb == "chat" and (run := _running(found)):
+        from tasks import chat
+
+        yield glue.task(
+            "chat",
+            chat.chat_with,
+            [run, found.request.asks[-1].extra],
+            meta={"report": True},
+            pos_arg=rest,
+            params=options,
+        )
+        return
     yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
     if not found.request.reaches(verb) or (found.request.listing and verb != "serve"):
         return
-    module = import_module(f"tasks.{verb}")
+    module = import_module(f"tasks.{_MODULES.get(verb, verb)}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
-    if verb == "serve":
+    if verb in STARTS:
         for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
-            yield glue.task(f"_endpoint:{job.name}", module.check_endpoint, [job])
+            yield glue.task(f"_check_{verb}:{job.name}", module.check, [found, job])
+            tasks[job.name].task_dep += [f"_check_{verb}:{job.name}", f"verify:{job.name}"]
     tasks |= {alias: glue.group("", [f"{verb}:{name}"]) for alias, name in found.jobs.aliases.items()}
     for name, task in tasks.items():
         task.name, task.params, task.pos_arg, task.subtask_of = f"{verb}:{name}", one_options, rest, verb
+        yield task
+
+
+def _running(found: Recipe) -> Any:
+    """The server that `doit chat` found running, if it did."""
+    return next((ask.options["run"] for ask in found.request.asks if "run" in ask.options), None)
+
+
+def _looking(verb: str, found: Recipe) -> Iterator[Task]:
+    """A verb that looks at what runs, and `verb:MODEL` where that is asked for."""
+    about, options, one_options, _ = VERBS[verb]
+    asks = [ask for ask in found.request.asks if ask.verb == verb]
+    plain = next((ask for ask in asks if not ask.model), None)
+    task = import_module(f"tasks.{verb}").task(found, plain) if plain else glue.group(verb, [])
+    task.doc, task.params = about, options
+    yield task
+    for ask in {ask.model: ask for ask in asks if ask.model}.values():
+        task = import_module(f"tasks.{verb}").task(found, ask)
+        task.params, task.subtask_of = one_options, verb
         yield task

@@ -11,8 +11,9 @@ import doit
 
 from tasks.core import options
 from tasks.core.catalogue import Catalogue
+from tasks.core.errors import UsageError
 from tasks.core.jobs import Jobs, Place, plan
-from tasks.core.options import Request
+from tasks.core.options import Ask, Request
 from tasks.effects import compiled, files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,4 +39,33 @@ def recipe() -> Recipe:
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
     catalogue = compiled.load(str(path), cache)
+    request = _with_running(request, catalogue, cache)
     return Recipe(catalogue, place, request, plan(request, catalogue, place))
+
+
+def names(found: Recipe, ask: Ask) -> list[str]:
+    """The models one task means, of those that run; they need not be catalogued."""
+    return [_name(found.catalogue, word) for word in ask.models]
+
+
+def _name(catalogue: Catalogue, word: str) -> str:
+    try:
+        return catalogue.name(word)
+    except UsageError:  # a file of the user's
+        return word
+
+
+def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request:
+    """`doit chat` takes the server that runs: the named one, or without a name the only one."""
+    if not request.asks or request.asks[-1].verb != "chat":
+        return request
+    from tasks.core.run import State
+    from tasks.effects import runs
+
+    ask = request.asks[-1]
+    ready = [run for run in runs.running(cache) if run.state is State.READY]
+    named = [_name(catalogue, word) for word in ask.models]
+    fits = [run for run in ready if run.name in named] if named else ready
+    if not fits or (not named and len(fits) > 1):
+        return request
+    return request._replace(asks=(*request.asks[:-1], ask._replace(options={**ask.options, "run": fits[-1]})))

@@ -9,20 +9,22 @@ import ntpath
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, Catalogue, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
-from tasks.core.options import Ask, Request
+from tasks.core.options import LOOKS, STARTS, Ask, Request
+from tasks.core.run import key_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
-_STARTS = ("verify", "serve")  # verbs that start the engine; the others do without its program
+_RUNS = ("verify", *STARTS)  # verbs that start the engine; the others do without its program
+_FLAGS = ("--host", "--port", "--api-key")  # of engines, that have to be known here as well
 
 # what holds where neither the command line nor models.yaml says anything
 BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
@@ -42,7 +44,8 @@ class Place(NamedTuple):
         return str(flavour.normpath(flavour.join(base, path)))
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """One model with all that was decided about it."""
 
     name: str  # its name in tasks
@@ -53,6 +56,10 @@ class Job(NamedTuple):
     exe: Artifact | None = None  # llamafile's own executable, where the engine is `llamafile`
     extra: tuple[str, ...] = ()  # arguments for the engine, as they are
     question: str = ""  # what must be confirmed before a download (R4), or nothing
+    port: int | None = None  # the one that was asked for; not the usual one, which `settings` have
+    key: str = field(default="", repr=False)  # what clients must send, from the command line
+    probe: bool = False  # ready means that it has generated a token
+    gpu: bool = False  # it was told to use the GPU, and is not to do without
 
 
 class Jobs(NamedTuple):
@@ -77,7 +84,7 @@ def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
         for word in _words(ask, catalogue):
             job = _job(ask, word, catalogue, place)
             _same_or_error(by_name.get(job.name), job)
-            if job.name not in by_name or ask.verb in _STARTS:
+            if job.name not in by_name or ask.verb in _RUNS:
                 by_name[job.name] = job
             names.append(job.name)
             if word and word != job.name and ask.model:
@@ -122,15 +129,25 @@ def _looked_at(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
 
 def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
     """The models one task means; an empty word is the default, or a file of the user's."""
-    if ask.verb in ("exe", "catalogue"):
+    if ask.verb in ("exe", "catalogue", *LOOKS) or "run" in ask.options:
         return ()
     words = tuple(name for word in ask.models or ("",) for name in _matching(word, catalogue))
-    for word in ask.extra:
-        if word.partition("=")[0] in ("--host", "--port"):
-            raise UsageError(f"{word} behind `--` would not be known here", fix="put it before the `--`")
-    if ask.verb == "serve" and len(words) > 1:
-        raise UsageError(f"`serve` runs one model, and this names {len(words)}: {', '.join(words)}")
+    many = f"and this names {len(words)}: {', '.join(words)}"
+    if ask.verb in ("serve", "with", "chat") and len(words) > 1:
+        raise UsageError(f"`{ask.verb}` runs one model, {many}")
+    if ask.verb == "start" and len(words) > 1 and ask.options.get("port", "0") != "0":
+        raise UsageError(f"--port {ask.options['port']} is for one model, {many}", fix="--port 0")
     return words
+
+
+def _extra(ask: Ask) -> tuple[str, ...]:
+    """What goes to the engine as it is."""
+    if ask.verb not in ("serve", "start"):
+        return ()
+    for word in ask.extra:
+        if word.partition("=")[0] in _FLAGS:
+            raise UsageError(f"{word} behind `--` would not be known here", fix="put it before the `--`")
+    return ask.extra
 
 
 def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
@@ -169,10 +186,17 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         artifact = _artifact(name, model, place)
     artifact = artifact._replace(adopt_from=_adopt_from(catalogue, place))
     engine = _engine(options.get("engine"), model, artifact, place)
-    needs_exe = engine == "llamafile" and ask.verb in ("", *_STARTS)
+    needs_exe = engine == "llamafile" and ask.verb in ("", *_RUNS)
     exe = llamafile_exe(catalogue, place) if needs_exe else None
-    settings = _settings(options).over(model.serve).over(catalogue.defaults).over(BUILT_IN)
-    return Job(name, model, artifact, engine, settings, exe, ask.extra, question)
+    asked = _settings(options).over(model.serve)
+    settings = asked.over(catalogue.defaults).over(BUILT_IN)
+    gpu = bool(options.get("force_gpu")) or options.get("gpu", "auto").lower() not in ("auto", "disable")
+    key, probe = options.get("api_key", ""), bool(options.get("probe"))
+    if "api_key" in options and (problem := key_problem(key)):
+        raise UsageError(f"--api-key: {problem}")
+    return Job(
+        name, model, artifact, engine, settings, exe, _extra(ask), question, asked.port, key, probe, gpu
+    )
 
 
 def _artifact(name: str, model: Model, place: Place) -> Artifact:

@@ -16,6 +16,7 @@ TERMINATE_S = 5.0
 KILL_S = 5.0
 
 POLL_S = 0.05  # between two looks at a starting server
+QUICK_POLL_S = 0.01  # the same, at first
 VERSION_S = 120.0  # `--version` of a first run unpacks a loader, and a virus scanner reads the whole file
 TAIL_LINES = 15  # of the engine's output, shown when it fails
 
@@ -27,7 +28,8 @@ class Readiness(Enum):
     READY = "ready"
     DIED = "died"
     LATE = "late"
-    STRANGER = "stranger"
+    STRANGER = "stranger"  # another program answers on the port
+    HOPPED = "hopped"  # it has taken another port than it was told to
 
 
 class Look(NamedTuple):
@@ -35,7 +37,8 @@ class Look(NamedTuple):
 
     exited: int | None  # exit status, negative for a signal; None while it lives
     health: int | None  # status of GET /health; None where nothing answered
-    ours: bool | None  # whether the port belongs to our process; None where the system does not tell
+    port: int  # the one it was told to take
+    ports: frozenset[int] | None  # on which our process listens; None where nobody has looked, or can
     elapsed_s: float  # since the start
 
 
@@ -45,12 +48,15 @@ def judge_start(look: Look, timeout_s: float) -> Readiness:
     A dead child is never waited for (llama-swap#100), and a 200 from another process is not ours
     (mozilla-ai/llamafile#54: old versions hop to the next port without a word).
     """
+    elsewhere = look.ports is not None and look.port not in look.ports
     if look.exited is not None:
         return Readiness.DIED
-    if look.health == 200 and look.ours is False:
+    if look.health == 200 and elsewhere:
         return Readiness.STRANGER
     if look.health == 200:
         return Readiness.READY
+    if look.ports and elsewhere:
+        return Readiness.HOPPED
     return Readiness.LATE if look.elapsed_s >= timeout_s else Readiness.WAIT
 
 

@@ -21,22 +21,28 @@ DOIT_COMMANDS = frozenset(
 )
 
 
-def _option(long: str, metavar: str, about: str, kind: type = str) -> Option:
+def _option(long: str, metavar: str, about: str, kind: type = str, short: str = "") -> Option:
     default: Any = {list: [], bool: False}.get(kind)
     name = long.replace("-", "_")
-    option = {"name": name, "long": long, "type": kind, "default": default, "help": about}
+    option = {"name": name, "long": long, "short": short, "type": kind, "default": default, "help": about}
     return option if kind is bool else {**option, "metavar": metavar}
 
 
 _MODEL = _option("model", "NAME", "the model, by name or alias [default: the catalogue's]")
 _MODELS = _option("model", "NAME", "a model; may be given several times", list)
+_JSON = _option("json", "", "as JSON, for programs", bool)
+_RUNNING = _option("model", "NAME", "a model; may be given several times [default: all that run]", list)
+_YES = _option("yes", "", "answer yes where a question would be asked", bool)
+_NO_ADOPT = _option("no-adopt", "", "download it even if another program has it here already", bool)
+_TIMEOUT = _option("timeout", "SECONDS", "time until it must be ready")
+_KEY = _option("api-key", "KEY", "what clients must send; better in $LLAMA_API_KEY, which `ps` does not show")
 _SOURCE = [
     _option("llamafile", "PATH", "a .llamafile or .gguf of your own, instead of a catalogued model"),
     _option("llamafile-url", "URL", "where to get it, if it is not there yet"),
     {**_option("llamafile_url", "URL", "the same, spelled as in older scripts"), "name": "llamafile_url_old"},
     _option("sha256", "HEX", "the digest that file must have"),
-    _option("yes", "", "answer yes where a question would be asked", bool),
-    _option("no-adopt", "", "download it even if another program has it here already", bool),
+    _YES,
+    _NO_ADOPT,
 ]
 _SERVE = [
     _option("host", "ADDR", "address to listen on"),
@@ -48,7 +54,13 @@ _SERVE = [
     _option("n-predict", "N", "tokens an answer may have; -1: no limit"),
     _option("threads", "N", "CPU threads"),
     _option("engine", "NAME", "self, llamafile or embedded"),
-    _option("timeout", "SECONDS", "time until it must be ready"),
+    _KEY,
+    _option("probe", "", "ready means: it has generated a token", bool),
+    _TIMEOUT,
+]
+_LOGS = [
+    _option("follow", "", "go on until the server ends", bool, "f"),
+    _option("lines", "N", "only the last N lines", str, "n"),
 ]
 
 
@@ -58,14 +70,11 @@ class Verb(NamedTuple):
     about: str
     options: list[Option]
     one_options: list[Option]
+    rest: str = ""  # what may stand behind: nothing, words of its own, or `--` and more
 
 
 VERBS: Mapping[str, Verb] = {
-    "catalogue": Verb(
-        "show the models: name, size, licence, memory, what is here",
-        [_option("json", "", "as JSON, for programs", bool)],
-        [],
-    ),
+    "catalogue": Verb("show the models: name, size, licence, memory, what is here", [_JSON], []),
     "download": Verb(
         "download a model, verified: the default one, or --model NAME", [_MODELS, *_SOURCE], _SOURCE
     ),
@@ -76,11 +85,40 @@ VERBS: Mapping[str, Verb] = {
         "serve a model in the foreground: the default one, or --model NAME",
         [_MODEL, *_SERVE, *_SOURCE],
         [*_SERVE, *_SOURCE],
+        "engine_arguments",
     ),
+    "start": Verb(
+        "serve it in the background; returns when it is ready",
+        [_MODELS, *_SERVE, *_SOURCE],
+        [*_SERVE, *_SOURCE],
+        "engine_arguments",
+    ),
+    "with": Verb(
+        "serve it while a command runs: doit with --model NAME -- COMMAND",
+        [_MODEL, *_SERVE, *_SOURCE],
+        [*_SERVE, *_SOURCE],
+        "command",
+    ),
+    "chat": Verb(
+        'ask it: doit chat "What is a llamafile?"',
+        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT],
+        [_TIMEOUT, _YES, _NO_ADOPT],
+        "prompt",
+    ),
+    "stop": Verb(
+        "end a server that runs in the background, or in another terminal",
+        [_RUNNING, _option("all", "", "every one", bool)],
+        [],
+    ),
+    "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
+    "logs": Verb("show what a server has printed", [_MODEL, *_LOGS], _LOGS),
 }
 
-# each verb of a model needs those before it
-CHAIN = ("download", "chmod", "verify", "serve")
+# each verb of a model needs those before it; the last four all start its engine
+STEPS = ("download", "chmod", "verify")
+STARTS = ("serve", "start", "with", "chat")
+# these look at what runs; they need no model's files
+LOOKS = ("stop", "status", "logs")
 
 
 class Ask(NamedTuple):
@@ -108,7 +146,8 @@ class Request(NamedTuple):
     def reaches(self, verb: str) -> bool:
         """Whether tasks of a verb of the chain have to exist: it is asked for, or something behind it."""
         asked = {ask.verb for ask in self.asks}
-        return bool(self.command or asked & set(CHAIN[CHAIN.index(verb) :]))
+        after = {verb} if verb in STARTS else {*STEPS[STEPS.index(verb) :], *STARTS}
+        return bool(self.command or asked & after)
 
     @property
     def listing(self) -> bool:
@@ -136,16 +175,20 @@ def parse(argv: Sequence[str]) -> Request:
     asks: list[Ask] = []
     rest = words[start:]
     while rest and _verb(rest[0]):
-        if asks and asks[-1].verb == "serve":
-            raise UsageError(f"nothing follows `serve`, which runs until it is stopped: {rest[0]}")
+        if asks and asks[-1].verb in ("serve", "with", "chat"):
+            raise UsageError(f"nothing follows `{asks[-1].verb}`, which runs until it ends: {rest[0]}")
         ask, rest = _one(rest[0], rest[1:])
         asks.append(ask)
     if rest and asks:
         raise UsageError(f"{rest[0]!r} is not a task", fix=_word_fix(asks[-1].verb, rest[0]))
     if extra:
-        if not asks or asks[-1].verb != "serve":
-            raise UsageError("`--` hands arguments to the engine", fix="doit serve … -- ARGUMENTS")
-        asks[-1] = Ask(asks[-1].verb, asks[-1].model, asks[-1].options, extra)
+        last = asks[-1] if asks else None
+        if last is None or not VERBS[last.verb].rest:
+            fix = "doit serve … -- ARGUMENTS, doit with … -- COMMAND"
+            raise UsageError("`--` hands on arguments to the engine, or to a command", fix=fix)
+        asks[-1] = last._replace(extra=(*last.extra, *extra))
+    if asks and asks[-1].verb == "with" and not asks[-1].extra:
+        raise UsageError("`doit with` needs a command", fix="doit with … -- COMMAND")
     return Request(tuple(asks))
 
 
@@ -171,9 +214,10 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
     verb, colon, model = word.partition(":")
     table = VERBS[verb].one_options if colon else VERBS[verb].options
     longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
-    given = rest
+    shorts = "".join(o["short"] + ("" if o["type"] is bool else ":") for o in table if o["short"])
+    given, words = rest, VERBS[verb].rest == "prompt"
     try:
-        pairs, rest = getopt.getopt(rest, "", longs)
+        pairs, rest = (getopt.gnu_getopt if words else getopt.getopt)(rest, shorts, longs)
     except getopt.GetoptError as error:
         raise UsageError(f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table)) from None
     for flag, value in pairs:
@@ -182,7 +226,7 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
 
             what = f"doit {word}: doit takes {value} for a variable, because of its ="
             raise UsageError(what, fix=f"{flag}={shlex.quote(value)}")
-    by_long = {"--" + o["long"]: o for o in table}
+    by_long = {"--" + o["long"]: o for o in table} | {"-" + o["short"]: o for o in table if o["short"]}
     options: dict[str, Any] = {}
     for flag, value in pairs:
         option = by_long[flag]
@@ -191,7 +235,7 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
             options.setdefault(name, []).append(value)
         else:
             options[name] = True if option["type"] is bool else value
-    return Ask(verb, model if colon else None, options), rest
+    return Ask(verb, model if colon else None, options, tuple(rest) if words else ()), [] if words else rest
 
 
 def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:

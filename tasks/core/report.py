@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tasks.core.catalogue import Model
+
+if TYPE_CHECKING:
+    from tasks.core.run import Run
 
 
 def size(count: float | None) -> str:
@@ -64,16 +69,24 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
 
 
-def ready(name: str, model: Model, url: str, elapsed: float, log: str) -> str:
-    """What is said when the server is ready: where, what, how to call it and how to stop it."""
+def usage(model: Model, run: Run, stop: str) -> str:
+    """What is said when a server is ready: what it is, how to call it and how to stop it."""
+    auth = " -H 'Authorization: Bearer '$LLAMA_API_KEY" if run.key else ""
     return (
-        f"{name} is ready at {url} after {seconds(elapsed)}\n"
         f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {url}/v1/chat/completions -H 'Content-Type: application/json'"
+        f"  try it   curl {run.url}/v1/chat/completions -H 'Content-Type: application/json'{auth}"
         f""" -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'\n"""
-        f"  clients  OPENAI_BASE_URL={url}/v1  OPENAI_API_KEY=none\n"
-        f"  log      {log}\n"
-        f"  stop     Ctrl-C"
+        f"  clients  OPENAI_BASE_URL={run.url}/v1  OPENAI_API_KEY={'$LLAMA_API_KEY' if run.key else 'none'}\n"
+        f"  log      {run.log}\n"
+        f"  stop     {stop}"
+    )
+
+
+def open_to_all(name: str, host: str) -> str:
+    """The warning about a server that everybody may use (R30)."""
+    return (
+        f"warning: {name} listens on {host} and asks for no key: whoever reaches this machine may use it\n"
+        "  fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away"
     )
 
 

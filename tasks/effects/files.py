@@ -59,20 +59,29 @@ def cannot_write(cache: str, error: OSError) -> RecipeError:
     return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
-def write_atomic(path: str | Path, text: str) -> None:
-    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one."""
+def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
+    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one.
+
+    Args:
+        private: only its owner may read it; it need not outlive the power.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", opener=_private if private else None) as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if not private:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:  # also a signal
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_json(path: str | Path) -> Any:

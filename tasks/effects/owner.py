@@ -1,6 +1,6 @@
-"""Who is writing a partial file, in a form that another process, or another machine, can check.
+"""Who is writing a partial file, and what runs, in a form that another process or machine can check.
 
-File locks are the first answer; this is the second, for where they lie (NFS and other shared disks).
+For partial files locks are the first answer, and this is the second: locks lie on NFS and other shared disks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import os
 import platform
 import time
 from typing import Any, NamedTuple
+
+from tasks.core.run import MARK_VARIABLE, Process
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
@@ -63,6 +65,47 @@ def this_boot() -> str:
         import psutil
 
         return f"{platform.node()} since {psutil.boot_time():.0f}"
+
+
+def process(pid: int) -> Process:
+    """A process of this machine, as it can be found again."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return Process(pid, _started(pid) or 0.0, this_boot(), space)
+
+
+def lives(known: Process | None) -> bool:
+    """Whether that process, and no other with its pid, runs here."""
+    import psutil
+
+    if known is None or known.boot != this_boot():
+        return False
+    started = _started(known.pid)
+    if started is None or abs(started - known.started) >= SAME_S:
+        return False
+    try:
+        return bool(psutil.Process(known.pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def marked(mark: str) -> list[Any]:
+    """Every process that has a run's mark in its environment, wherever it has gone: psutil's objects.
+
+    The mark is random, so these are an engine and what it started, and nobody else's.
+    """
+    import psutil
+
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if one.pid != os.getpid() and one.environ().get(MARK_VARIABLE) == mark:
+                found.append(one)
+        except (psutil.Error, OSError, ValueError):  # another user's, or gone
+            continue
+    return found
 
 
 def _started(pid: int) -> float | None:

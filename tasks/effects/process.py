@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TAIL_LINES, TERMINATE_S, VERSION_S, Ending  # fmt: skip
 
 _POLL_S = 0.02
-_TAIL_BYTES = 16 * 1024
+TAIL_BYTES = 16 * 1024  # of output, of which the last lines are shown
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
@@ -37,45 +36,39 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: 
 
 def last_lines(output: bytes) -> str:
     """The end of what a program printed, fit to be shown."""
-    text = output[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n")
+    text = output[-TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n")
     clean = "".join(c for c in text if c == "\n" or c == "\t" or c.isprintable())
     return "\n".join([line for line in clean.splitlines() if line.strip()][-TAIL_LINES:])
 
 
 class Child:
-    """A running engine: a process group of its own, its output in a log file.
+    """A running engine: a process group of its own that ends with us, where the system offers that.
 
     Args:
-        log: path of the log; written anew, readable by its owner only.
+        output: descriptor that gets what it prints.
 
     Raises:
         OSError: the program cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, log: str) -> None:
-        self.command, self.log = list(command), log
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            if sys.platform != "win32":
-                os.fchmod(handle, 0o600)  # the log of an earlier run may be open to others
-            self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle,
-                env=dict(env), cwd=cwd, **_own_group(),
-            )  # fmt: skip
-        finally:
-            os.close(handle)
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int) -> None:
+        from tasks.effects import tie
+
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
+            preexec_fn=tie.dies_with_parent(), **_own_group(),
+        )  # fmt: skip
         self.pid = self._popen.pid
+        handle = getattr(self._popen, "_handle", None)  # Windows alone has one
+        self._job = 0 if handle is None else tie.job_of(int(handle))
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status."""
+        return self._popen.wait()
 
     def exited(self) -> int | None:
         """Exit status, negative for a signal; None while it lives."""
         return self._popen.poll()
-
-    def ending(self) -> Ending:
-        """How it ended, with the last lines of its log."""
-        with open(self.log, "rb") as file:
-            file.seek(max(0, os.path.getsize(self.log) - _TAIL_BYTES))
-            return Ending(self.command, self.exited(), last_lines(file.read()), self.log)
 
     def stop(self, hurry: Any = lambda: False) -> bool:
         """End the whole group: interrupt, terminate, kill, each with its time limit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import json
 import logging
 import os
 import socket
@@ -14,10 +15,14 @@ from typing import Any
 
 from tasks.core import lifecycle, report
 from tasks.core.errors import ServerError
-from tasks.core.lifecycle import POLL_S, Look, Readiness
-from tasks.effects.process import Child
+from tasks.core.lifecycle import POLL_S, QUICK_POLL_S, Look, Readiness
+from tasks.effects.keep import Kept
 
 _HEALTH_S = 2.0  # for one answer of /health
+_QUICK_S = 5.0  # a small model is ready within this: it is looked at more often
+_LOOK_S = 1.0  # between two looks on which port it listens
+_MOST = 1024 * 1024  # bytes of an answer that are read
+_JSON = {"Content-Type": "application/json"}
 _SAY_S = 10.0  # between two lines while it loads
 
 _log = logging.getLogger("recipe")
@@ -69,8 +74,8 @@ def _by_whom(port: int) -> str:
         return ""
 
 
-def is_ours(port: int, pid: int) -> bool | None:
-    """Whether `pid` or something it started listens on the port; None where the system does not tell.
+def ports_of(pid: int) -> frozenset[int] | None:
+    """The ports on which `pid` and what it started listen; None where the system does not tell.
 
     Looks at our own processes alone: macOS shows no others to a user, and Linux not whose they are.
     """
@@ -82,23 +87,61 @@ def is_ours(port: int, pid: int) -> bool | None:
         found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
     except (psutil.Error, OSError):
         return None
-    return any(_listens(connection, port) for one in found for connection in one)
+    return frozenset(c.laddr.port for one in found for c in one if c.status == "LISTEN")
 
 
-def health(host: str, port: int) -> int | None:
-    """Status of GET /health; None where nothing answers. Proxies are not for this."""
-    connection = http.client.HTTPConnection(report.reachable(host), port, timeout=_HEALTH_S)
+def call(
+    host: str, port: int, path: str, *, body: object = None, key: str = "", timeout_s: float = _HEALTH_S
+) -> tuple[int, bytes] | None:
+    """Status and body of one request; None where nothing answers. Proxies are not for this."""
+    connection = http.client.HTTPConnection(report.reachable(host), port, timeout=timeout_s)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    text = None if body is None else json.dumps(body)
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status
+        connection.request("GET" if body is None else "POST", path, text, {**headers, **_JSON})
+        answer = connection.getresponse()
+        return answer.status, answer.read(_MOST)
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
 
 
+def health(host: str, port: int) -> int | None:
+    """Status of GET /health; None where nothing answers."""
+    answer = call(host, port, "/health")
+    return answer[0] if answer else None
+
+
+def in_flight(host: str, port: int, key: str) -> int | None:
+    """Requests that a server works on, where it tells: /health up to llamafile 0.9, /slots since."""
+    for path in ("/health", "/slots"):
+        answer = call(host, port, path, key=key)
+        try:
+            data = json.loads(answer[1]) if answer and answer[0] == 200 else None
+        except ValueError:
+            data = None
+        if isinstance(data, dict) and isinstance(data.get("slots_processing"), int):
+            return int(data["slots_processing"])
+        if isinstance(data, list) and data and all(isinstance(s, dict) for s in data):
+            return sum(bool(slot.get("is_processing", slot.get("state"))) for slot in data)
+    return None
+
+
+def probe(name: str, host: str, port: int, key: str, timeout_s: float) -> None:
+    """Have one token generated: the proof that it does what it is for. Raises ServerError."""
+    body = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
+    answer = call(host, port, "/v1/chat/completions", body=body, key=key, timeout_s=max(1.0, timeout_s))
+    if answer is None:
+        what = f"{name} is up and did not answer a request within {report.seconds(timeout_s)}"
+        raise ServerError(what, fix="--timeout SECONDS gives it longer")
+    if answer[0] != 200:
+        text = answer[1].decode("utf-8", "replace").strip()
+        raise ServerError(f"{name} is up and cannot answer", [("status", answer[0]), ("answer", text[:500])])
+
+
 def wait_ready(
-    name: str, child: Child, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
+    name: str, child: Kept, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
 ) -> float | None:
     """Wait until the server may take requests.
 
@@ -109,15 +152,18 @@ def wait_ready(
         Seconds it took; None when the user asked to stop.
 
     Raises:
-        ServerError: it died, was too late, or another server answers in its place. It may still run.
+        ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
+            still run.
     """
-    start = said = time.monotonic()
+    start = said = looked = time.monotonic()
     while not stopped():
         exited = child.exited()
         status = None if exited is not None else health(host, port)
-        ours = is_ours(port, child.pid) if status == 200 else None
         now = time.monotonic()
-        verdict = lifecycle.judge_start(Look(exited, status, ours, now - start), timeout_s)
+        ports = None
+        if status == 200 or (exited is None and now - looked >= _LOOK_S):
+            ports, looked = ports_of(child.pid), now
+        verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
             return now - start
         if verdict is not Readiness.WAIT:
@@ -125,16 +171,19 @@ def wait_ready(
         if now - said >= _SAY_S:
             said = now
             _log.info("%s is loading, %s so far", name, report.seconds(now - start))
-        time.sleep(POLL_S)
+        time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
 
 
-def _start_error(name: str, verdict: Readiness, child: Child, port: int, timeout_s: float) -> ServerError:
+def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
     ending = child.ending()
     if verdict is Readiness.DIED:
         return lifecycle.failure(f"{name} ended before it was ready", ending, sys.platform)
     if verdict is Readiness.STRANGER:
         what = f"another program answers on port {port}{_by_whom(port)}"
+        return ServerError(what, fix="--port 0 takes a free one")
+    if verdict is Readiness.HOPPED:
+        what = f"{name} listens on another port than {port}, which another program has{_by_whom(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
     error = lifecycle.failure(f"{name} was not ready after {report.seconds(timeout_s)}", ending, sys.platform)
     return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")

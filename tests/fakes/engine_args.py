@@ -51,7 +51,7 @@ def with_stored(stored: list[str], user: list[str]) -> list[str]:
 
 def parse(argv: list[str], version: str) -> dict[str, str]:
     """Return flag -> value (the last wins) or raise Refused."""
-    switches = {"--server"} if is_modern(version) else {"--server", "--nobrowser"}
+    switches = {"--server", *([] if is_modern(version) else ["--nobrowser", "--log-disable"])}
     found: dict[str, str] = {}
     words = iter(argv)
     for word in words:

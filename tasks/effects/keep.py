@@ -1,0 +1,147 @@
+"""Starting a keeper (tasks/keeper.py) and talking to it. What to do with it is decided elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TERMINATE_S, Ending
+from tasks.effects import logfile
+from tasks.effects.process import TAIL_BYTES, last_lines
+
+_ANSWER_S = 30.0  # for the start of a Python on a machine that is very busy
+_STOP_S = INTERRUPT_S + TERMINATE_S + KILL_S + 5.0  # its steps, and what it writes after them
+_POLL_S = 0.01
+
+
+class Kept:
+    """An engine and its keeper, as the process that started them sees them.
+
+    Args:
+        shown: the command as errors show it.
+        record: path of the file that says what runs; the keeper writes `values` there, and its own findings.
+
+    Raises:
+        OSError: the engine cannot be started.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, shown: Sequence[str], env: Mapping[str, str], cwd: str, log: str,
+        record: str, values: Mapping[str, Any], root: str,
+    ) -> None:  # fmt: skip
+        self.command, self.log = list(shown), log
+        self.told = False  # the engine has ended because its keeper was told so
+        self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._ended: int | None = None
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "tasks.keeper"], cwd=root, env={**os.environ, "PYTHONPATH": root},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            encoding="utf-8", **_apart(),
+        )  # fmt: skip
+        threading.Thread(target=self._read, daemon=True).start()
+        order = {"command": list(command), "env": dict(env), "cwd": cwd, "log": log, "record": record}
+        self._say(json.dumps({**order, "values": dict(values)}))
+        try:
+            self.pid: int = self._answer("pid")
+        except BaseException:
+            self.stop(lambda: True)
+            raise
+
+    def exited(self) -> int | None:
+        """Exit status of the engine, negative for a signal; None while it lives."""
+        while True:
+            try:
+                self._note(self._answers.get_nowait())
+            except Empty:
+                return self._ended
+
+    def ending(self) -> Ending:
+        """How it ended, with the last lines of its log."""
+        output = last_lines(logfile.tail(self.log, TAIL_BYTES))
+        return Ending(self.command, self.exited(), output, self.log)
+
+    def ready(self, seconds: float) -> None:
+        """It may take requests: this is on record when the call returns."""
+        self._say(f"ready {seconds:.3f}")
+        with suppress(OSError):
+            self._answer("state")
+
+    def detach(self) -> None:
+        """Let it live on when this process ends."""
+        self._say("detach")
+
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> bool:
+        """End the engine and all it started: interrupt, terminate, kill, each with its time limit.
+
+        Args:
+            hurry: says True when there is no more time for the gentle steps.
+
+        Returns:
+            Whether the keeper says that everything is gone.
+        """
+        self._say("stop")
+        deadline, hurried = time.monotonic() + _STOP_S, False
+        while self._keeper.poll() is None and time.monotonic() < deadline:
+            if not hurried and hurry():
+                self._say("kill")
+                hurried = True
+            time.sleep(_POLL_S)
+        if self._keeper.poll() is None:
+            self._keeper.kill()
+        self._keeper.wait()
+        return self.exited() is not None
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # it has ended; that is noticed elsewhere
+            assert self._keeper.stdin
+            self._keeper.stdin.write(line + "\n")
+            self._keeper.stdin.flush()
+
+    def _answer(self, name: str) -> Any:
+        """Wait for an answer with that name. Raises OSError: it says that something failed."""
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise OSError(0, "its keeper does not answer") from None
+            if name in answer:
+                return answer[name]
+            self._note(answer)
+            if self._ended is not None:
+                code, text = answer.get("errno") or 0, answer.get("text") or "its keeper has ended"
+                raise OSError(code, text, None, answer.get("winerror"))
+
+    def _note(self, answer: dict[str, Any]) -> None:
+        self._ended = answer.get("ended", self._ended)
+        self.told = bool(answer.get("told", self.told))
+
+    def _read(self) -> None:
+        """Pass answers on. A keeper that ends without a last word was killed, and what it kept with it."""
+        assert self._keeper.stdout
+        last, other = False, ""
+        for line in self._keeper.stdout:
+            try:
+                answer = dict(json.loads(line))
+            except ValueError:
+                other += line
+            else:
+                last = last or "ended" in answer
+                self._answers.put(answer)
+        if not last:
+            self._answers.put({"ended": -9, "text": f"its keeper has ended {other}".strip()})
+
+
+def _apart() -> dict[str, Any]:
+    """A session of its own: neither the terminal's Ctrl-C nor its end reaches a keeper."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}

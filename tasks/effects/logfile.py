@@ -1,0 +1,100 @@
+"""An engine's log: written within a limit, and read while it is written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+LIMIT = 10 * 1024 * 1024  # bytes of one file; the one before it is kept beside it as .1
+_BLOCK = 64 * 1024
+_POLL_S = 0.2  # between two looks of `follow`
+
+
+class RotatingLog:
+    """A log that never takes more than twice its limit; readable by its owner only.
+
+    A disk that is full costs lines of the log, never the engine that writes them.
+    """
+
+    def __init__(self, path: str, limit: int = LIMIT) -> None:
+        self._path, self._limit = path, limit
+        self._handle, self._size = -1, 0
+        self._next()
+
+    def write(self, data: bytes) -> None:
+        """Append; begin a new file where the limit is reached."""
+        try:
+            if self._handle < 0 or (self._size and self._size + len(data) > self._limit):
+                self._next()
+            while data:
+                count = os.write(self._handle, data)
+                self._size, data = self._size + count, data[count:]
+        except OSError:
+            pass
+
+    def _next(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        if os.path.exists(self._path):
+            os.replace(self._path, f"{self._path}.1")
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._size = 0
+
+
+def tail(path: str, size: int) -> bytes:
+    """The last `size` bytes, going back into the file before; empty where there is no log."""
+    data = b""
+    for name in (path, f"{path}.1"):
+        try:
+            with open(name, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - (size - len(data))))
+                data = file.read() + data
+        except OSError:
+            pass
+        if len(data) >= size:
+            break
+    return data[-size:]
+
+
+def last_lines(path: str, count: int | None) -> tuple[bytes, int]:
+    """The last lines of a log, all of them for None; and where the file ends, for `follow`.
+
+    Raises OSError: there is no log.
+    """
+    with open(path, "rb") as file:
+        now = file.read()
+        end = file.tell()
+    lines = now.splitlines(keepends=True)
+    if count is None or len(lines) < count:
+        lines = tail(f"{path}.1", 2 * LIMIT).splitlines(keepends=True) + lines
+    return b"".join(lines if count is None else lines[len(lines) - min(count, len(lines)) :]), end
+
+
+def follow(path: str, offset: int, alive: Callable[[], bool]) -> Iterator[bytes]:
+    """What is appended from `offset` on, also into the next file, until the writer is gone."""
+    file = open(path, "rb")  # noqa: SIM115  # it changes on the way
+    try:
+        file.seek(offset)
+        while True:
+            more = alive()  # before the read: what it wrote last is still read
+            block = file.read(_BLOCK)
+            if block:
+                yield block
+            elif _replaced(path, file.fileno()):
+                file.close()
+                file = open(path, "rb")  # noqa: SIM115
+            elif not more:
+                return
+            else:
+                time.sleep(_POLL_S)
+    finally:
+        file.close()
+
+
+def _replaced(path: str, handle: int) -> bool:
+    try:
+        return not os.path.samestat(os.stat(path), os.fstat(handle))
+    except OSError:  # between two files
+        return False

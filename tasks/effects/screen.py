@@ -1,0 +1,37 @@
+"""Tables for people, as wide as the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> str:
+    """A table of which only the last column gives way; a pipe has no width, and lines stay whole there.
+
+    Args:
+        titles: of the columns; one that begins with > is set flush right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        justify = "right" if title.startswith(">") else "left"
+        grid.add_column(title.lstrip(">"), justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in rows:
+        for cell, column in zip(row[:-1], grid.columns, strict=False):
+            column.min_width = max(column.min_width or len(str(column.header)), cell.cell_len)
+        grid.add_row(*row)
+    taken = sum((column.min_width or 0) + 2 for column in grid.columns[:-1])
+    grid.columns[-1].max_width = max(10, console.width - taken)
+    grid.columns[-1].overflow = "ellipsis"
+    with console.capture() as shown:
+        console.print(grid)
+    return shown.get()

@@ -1,0 +1,157 @@
+"""Keep one engine: write its log, record its state, end it when told or when its owner has gone.
+
+    python -m tasks.keeper
+
+One for each server and for as long as that runs, as podman's conmon is for a container: no daemon, and no
+server without somebody who ends it. Started by `effects.keep`, it speaks lines: the first one of stdin is the
+order, as JSON; then `ready SECONDS`, `detach`, `stop`, `kill`. The end of stdin means that the owner has
+gone, and is a `stop` unless it was detached. Each answer on stdout is a JSON object. SIGTERM is a `stop`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from tasks.effects.logfile import RotatingLog
+from tasks.effects.process import Child
+from tasks.effects.signals import on_signals
+
+_BLOCK = 64 * 1024
+_LAST_WORDS_S = 2.0  # for what is still in the pipe when the engine has ended
+
+
+class Record:
+    """The file that says what runs; this process alone writes it."""
+
+    def __init__(self, path: str, values: dict[str, Any]) -> None:
+        self._path, self._values = path, values
+
+    def write(self, **changes: object) -> None:
+        """Note a change; a full disk does not end a server."""
+        from tasks.effects.files import write_atomic
+
+        self._values |= changes
+        with suppress(OSError):
+            write_atomic(self._path, json.dumps(self._values, indent=1), private=True)
+
+    def remove(self) -> None:
+        """There is nothing to know any more."""
+        with suppress(OSError):
+            os.unlink(self._path)
+
+
+class Keeper:
+    """An engine, and the words that are waited for."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self._words: SimpleQueue[str] = SimpleQueue()  # may be filled by a signal handler
+        self._urgent = 0  # stops that were asked for
+        ours, theirs = os.pipe()
+        try:
+            self._log = RotatingLog(order["log"])
+            self._child = Child(order["command"], env=order["env"], cwd=order["cwd"], output=theirs)
+        finally:
+            os.close(theirs)
+        say(pid=self._child.pid)
+        self._copier = _thread(self._copy, ours)
+        _thread(self._listen)
+        _thread(self._wait)
+        self._record = Record(order["record"], order["values"])
+
+    def stop(self, kill: bool = False) -> None:
+        """Ask for the end; the second time there is no more waiting."""
+        self._urgent += 2 if kill else 1
+        self._words.put("stop")
+
+    def keep(self) -> None:
+        """Until the engine has ended, by itself or because it was told to."""
+        from tasks.effects.owner import process
+
+        engine, keeper = process(self._child.pid), process(os.getpid())
+        self._record.write(engine=vars(engine), keeper=vars(keeper), since=engine.started)
+        detached, told, status = False, False, None
+        while True:
+            word, _, value = self._words.get().partition(" ")
+            if word == "ready":
+                self._record.write(state="ready", ready_s=float(value))
+                say(state="ready")
+            elif word == "detach":
+                detached = True
+            elif word == "exited":
+                status = self._child.exited()
+                break
+            elif word == "stop" or not detached:  # or `gone`: the owner has
+                told = True
+                self._record.write(state="stopping")
+                break
+        gone = self._child.stop(hurry=lambda: self._urgent > 1)
+        self._copier.join(_LAST_WORDS_S)
+        if status is not None and detached:
+            self._record.write(state="stopped", ended=status, ended_at=time.time())
+        elif gone:
+            self._record.remove()
+        say(ended=status if status is not None else self._child.exited(), told=told)
+
+    def _copy(self, pipe: int) -> None:
+        while block := os.read(pipe, _BLOCK):
+            self._log.write(block)
+
+    def _wait(self) -> None:
+        self._child.wait()
+        self._words.put("exited")
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            word = line.strip()
+            if word in ("stop", "kill"):
+                self.stop(kill=word == "kill")
+            else:
+                self._words.put(word)
+        self._words.put("gone")
+
+
+def _thread(function: Any, *args: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def say(**answer: object) -> None:
+    """Answer the owner, if there still is one."""
+    with suppress(OSError, ValueError):
+        print(json.dumps(answer), flush=True)
+
+
+def main() -> int:
+    """Do what the order says."""
+    order = json.loads(sys.stdin.readline())
+    keepers: list[Keeper] = []
+
+    def stop(_: int) -> None:
+        for keeper in keepers:
+            keeper.stop()
+
+    with on_signals(stop):
+        try:
+            keeper = Keeper(order)
+        except OSError as error:
+            text, windows = error.strerror or str(error), getattr(error, "winerror", None)
+            say(ended=127, errno=error.errno, winerror=windows, text=text)
+            return 1
+        keepers.append(keeper)
+        keeper.keep()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    with suppress(OSError, ValueError):
+        sys.stdout.close()
+    os._exit(code)  # without waiting for threads that read from what may never end

@@ -1,0 +1,221 @@
+"""What serve, start, with and chat have in common: check, start an engine, wait until it is ready, end it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from multiprocessing import parent_process
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING
+
+from tasks import glue
+from tasks.core import command, report
+from tasks.core.errors import ServerError, UsageError
+from tasks.core.jobs import Job
+from tasks.core.run import (
+    KEY_VARIABLE,
+    MARK_VARIABLE,
+    Mode,
+    Run,
+    is_loopback,
+    key_problem,
+    record_name,
+    spec_of,
+)
+from tasks.effects import runs
+from tasks.recipe import ROOT, Recipe
+from tasks.verify import engine_env, engine_version, launch_of
+
+if TYPE_CHECKING:
+    from tasks.effects.keep import Kept
+
+_OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
+
+
+def check_terminal() -> None:
+    """Raise ServerError where nobody could stop a server."""
+    if parent_process() or current_thread() is not main_thread():
+        raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
+
+
+def key_of(job: Job) -> str:
+    """The API key: from the command line, else from the variable that llama.cpp's server knows, too.
+
+    Raises UsageError: it cannot be one.
+    """
+    key = job.key or os.environ.get(KEY_VARIABLE, "")
+    if key and (problem := key_problem(key)):
+        raise UsageError(f"{KEY_VARIABLE}: {problem}")
+    return key
+
+
+def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
+    """The port to serve on.
+
+    Args:
+        any_free: where none was asked for, any will do; else it is the usual one.
+
+    Raises ServerError: it is taken, or the host is no address of this machine.
+    """
+    from tasks.effects import server
+
+    usual = 0 if any_free else job.settings.port or 0
+    port = usual if job.port is None else job.port
+    if port:
+        runs.no_stranger(recipe.place.cache, port)
+    return server.free_port(job.settings.host or "", port)
+
+
+def spec(recipe: Recipe, job: Job, port: int | None) -> dict[str, str]:
+    """What is asked for, comparable with what runs."""
+    return spec_of(job, engine_version(recipe, job), key_of(job), port)
+
+
+class Server:
+    """A model's server, from its start to its end.
+
+    Args:
+        stop: numbers of the signals that came; noted, not raised: an exception could strike
+            between the engine's start and the note of its pid.
+
+    Raises:
+        ServerError: the engine cannot be started.
+    """
+
+    def __init__(self, recipe: Recipe, job: Job, mode: Mode, port: int, stop: list[int]) -> None:
+        from tasks.effects.keep import Kept
+        from tasks.effects.server import failed_start
+
+        self._job, self._stop, self._platform = job, stop, recipe.place.platform
+        host, key = job.settings.host or "", key_of(job)
+        version, launch = engine_version(recipe, job), launch_of(recipe, job)
+        settings = replace(job.settings, host=host, port=port)
+        words = command.serve_command(launch, settings, version=version, extra=job.extra, key=key)
+        if not key and not is_loopback(host):
+            glue.log().warning("%s", report.open_to_all(job.name, host))
+        folder = runs.folder(recipe.place.cache)
+        runs.drop_old_logs(recipe.place.cache, job.name)
+        path = os.path.join(folder, record_name(job.name, port))
+        shown, mark = command.shown(words), os.urandom(8).hex()
+        self.run = Run(
+            job.name, mode, host, port, spec(recipe, job, port), shown, f"{path}.log", mark, key,
+            owner=os.getpid(), path=f"{path}.json",
+        )  # fmt: skip
+        env = {**engine_env(job.engine), MARK_VARIABLE: mark}
+        env.pop(KEY_VARIABLE, None)
+        if key and command.reads_key(launch, version):
+            env[KEY_VARIABLE] = key
+        values = {k: v for k, v in asdict(self.run).items() if k != "path"}
+        start = time.monotonic()
+        try:
+            self._kept: Kept = Kept(
+                words, shown=shown, env=env, cwd=folder, log=self.run.log, record=self.run.path,
+                values=values, root=str(ROOT),
+            )  # fmt: skip
+        except OSError as error:
+            raise failed_start(job.name, shown, error) from None
+        self._start = start
+        said = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
+        text = "starting %s (%s, log %s)"
+        glue.say(
+            "server_starting",
+            text,
+            job.name,
+            said,
+            self.run.log,
+            model=job.name,
+            pid=self.pid,
+            log=self.run.log,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The engine's."""
+        return self._kept.pid
+
+    def wait_ready(self) -> float | None:
+        """Seconds from its start until it was ready, on record; None when a signal asked to stop.
+
+        Raises ServerError: it died, was too late, answers nothing, or does without its GPU.
+        """
+        from tasks.effects import server
+
+        job, run, limit = self._job, self.run, self._job.settings.timeout or 0
+        took = server.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
+        if took is None:
+            return None
+        if job.gpu:
+            self._check_gpu()
+        if job.probe:
+            server.probe(job.name, run.host, run.port, run.key, limit - took)
+            took = time.monotonic() - self._start
+        self._kept.ready(took)
+        glue.say(
+            "server_ready", "%s is ready at %s after %s", job.name, run.url, report.seconds(took),
+            model=job.name, url=run.url, pid=self.pid, seconds=round(took, 3), log=run.log,
+        )  # fmt: skip
+        return took
+
+    def _check_gpu(self) -> None:
+        from tasks.core.explain import cpu_fallback, offloaded
+        from tasks.effects import logfile
+
+        deadline = time.monotonic() + _OFFLOAD_S
+        while True:
+            text = logfile.tail(self.run.log, logfile.LIMIT).decode("utf-8", "replace")
+            if line := cpu_fallback(text):
+                what = f"{self._job.name} was told to use the GPU, and runs on the CPU"
+                facts = [("output", line), ("log", self.run.log)]
+                raise ServerError(
+                    what, facts, fix="leave --force-gpu and --gpu away, or mend the GPU's driver"
+                )
+            if offloaded(text) or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+
+    def check_alive(self) -> None:
+        """Raise ServerError: the engine has ended by itself."""
+        from tasks.core import lifecycle
+
+        if self._kept.exited() is not None:
+            raise lifecycle.failure(f"{self._job.name} ended by itself", self._kept.ending(), self._platform)
+
+    def ended_by_stop(self) -> bool:
+        """Whether it ended because `doit stop` asked for it."""
+        return self._kept.exited() is not None and self._kept.told
+
+    def detach(self) -> None:
+        """Let it live on when doit ends."""
+        self._kept.detach()
+
+    def end(self) -> None:
+        """End it, with everything it started. Raises ServerError: something of it is still there."""
+        lived = self._kept.exited() is None or self._kept.told
+        self._kept.stop(hurry=lambda: len(self._stop) > 1)
+        if not runs.end_marked(self.run.mark):
+            raise ServerError(f"{self._job.name} (pid {self.pid}) does not end", fix=f"kill -9 -{self.pid}")
+        runs.forget(self.run)
+        if lived:
+            glue.say("server_stopped", "%s has stopped", self._job.name, model=self._job.name)
+
+
+@contextmanager
+def serving(
+    recipe: Recipe, job: Job, mode: Mode, *, any_free: bool
+) -> Iterator[tuple[Server | None, list[int]]]:
+    """A server that is ready, and the signals that came; ended when the block ends, however it does.
+
+    Yields no server when a signal came before it was ready.
+    """
+    from tasks.effects.signals import on_signals
+
+    stop: list[int] = []
+    with on_signals(stop.append):
+        server = Server(recipe, job, mode, pick_port(recipe, job, any_free=any_free), stop)
+        try:
+            yield (server if server.wait_ready() is not None else None), stop
+        finally:
+            server.end()

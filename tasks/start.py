@@ -1,0 +1,83 @@
+"""`doit start`: the server in the background. Ready when the command returns; its URL is on stdout."""
+
+from __future__ import annotations
+
+import sys
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core import report
+from tasks.core.errors import ServerError
+from tasks.core.jobs import Job
+from tasks.core.run import Mode, Run, State, differences
+from tasks.effects import runs
+from tasks.recipe import Recipe
+from tasks.serving import Server, check_terminal, key_of, pick_port, spec
+
+
+def task(recipe: Recipe, job: Job) -> Task:
+    """The task of one model."""
+    return glue.task(f"start:{job.name}", start, [recipe, job], doc=report.task_line(job.model))
+
+
+def check(recipe: Recipe, job: Job) -> None:
+    """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
+    check_terminal()
+    if not _started(recipe, job):
+        _port(recipe, job)
+
+
+def start(recipe: Recipe, job: Job) -> None:
+    """Start it, unless the same one runs already.
+
+    Raises:
+        ServerError: it runs with other settings, could not be started or was not ready in time.
+        SystemExit: stopped before it was ready (128 + signal).
+    """
+    with runs.claim(recipe.place.cache, job.name):
+        runs.clean(recipe.place.cache)
+        # whoever is at one that is not ready would have the claim
+        run = next((run for run in _started(recipe, job) if run.state is State.READY), None)
+        if run is None:
+            run = _start(recipe, job)
+        else:
+            found = differences(run, spec(recipe, job, job.port or None), key_of(job))
+            if found:
+                what = f"{job.name} runs already at {run.url}, with other settings"
+                raise ServerError(what, found, fix=f"doit stop --model {job.name}, then this again")
+            glue.say("server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url)
+    print(run.url, file=sys.stdout, flush=True)
+
+
+def _start(recipe: Recipe, job: Job) -> Run:
+    from tasks.effects.signals import on_signals
+
+    stop: list[int] = []
+    with on_signals(stop.append):
+        for run in runs.ended(recipe.place.cache, job.name):
+            runs.forget(run)
+        server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
+        lives = False
+        try:
+            lives = server.wait_ready() is not None
+        finally:
+            if lives:
+                server.detach()
+            else:
+                server.end()
+    if not lives:
+        raise SystemExit(128 + stop[0])
+    glue.log().info("%s", report.usage(job.model, server.run, f"doit stop --model {job.name}"))
+    return server.run
+
+
+def _started(recipe: Recipe, job: Job) -> list[Run]:
+    """The model's servers in the background."""
+    return [r for r in runs.running(recipe.place.cache) if (r.name, r.mode) == (job.name, Mode.START)]
+
+
+def _port(recipe: Recipe, job: Job) -> int:
+    """The usual port; any free one if another server of ours has that and none was asked for."""
+    taken = any(run.port == job.settings.port for run in runs.running(recipe.place.cache))
+    return pick_port(recipe, job, any_free=taken)

@@ -1,0 +1,103 @@
+"""`doit with … -- COMMAND`: a server for as long as a command runs, which finds it in its environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core import report
+from tasks.core.errors import ServerError
+from tasks.core.jobs import Job
+from tasks.core.lifecycle import TERMINATE_S
+from tasks.core.run import Mode, Run
+from tasks.recipe import Recipe
+from tasks.serving import Server, check_terminal, pick_port, serving
+
+_POLL_S = 0.02
+
+
+def task(recipe: Recipe, job: Job) -> Task:
+    """The task of one model."""
+    words = recipe.request.asks[-1].extra if recipe.request.asks else ()
+    return glue.task(f"with:{job.name}", run, [recipe, job, words], doc=report.task_line(job.model))
+
+
+def check(recipe: Recipe, job: Job) -> None:
+    """Before anything is downloaded for nothing.
+
+    Raises:
+        ServerError: it could not be served.
+        SystemExit: 127, there is no such command, as a shell says it.
+    """
+    check_terminal()
+    words = recipe.request.asks[-1].extra
+    if shutil.which(words[0], path=os.environ.get("PATH")) is None:
+        glue.log().error("ERROR: there is no command %s", words[0])
+        raise SystemExit(127)
+    pick_port(recipe, job, any_free=True)
+
+
+def environment(run: Run) -> dict[str, str]:
+    """What the command finds: the names that OpenAI's clients read, and two of our own."""
+    return {
+        "OPENAI_BASE_URL": f"{run.url}/v1",
+        "OPENAI_API_KEY": run.key or "none",
+        "LLAMAFILE_URL": run.url,
+        "LLAMAFILE_MODEL": run.name,
+    }
+
+
+def run(recipe: Recipe, job: Job, words: tuple[str, ...]) -> None:
+    """Serve, run the command with the terminal as it is, stop the server whatever happens.
+
+    Raises:
+        ServerError: the server could not be started or was not ready in time; the command has not run.
+        SystemExit: the command's status, 128 + signal if one ended it.
+    """
+    with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
+        status = 128 + stop[0] if server is None else _command(server, words, stop)
+    if status:
+        raise SystemExit(status)
+
+
+def _command(server: Server, words: tuple[str, ...], stop: list[int]) -> int:
+    """The command's status. A signal that asks us to end is handed on to it, and then it has some time."""
+    env = {**os.environ, **environment(server.run)}
+    try:
+        child = subprocess.Popen(words, env=env)
+    except OSError as error:
+        glue.log().error("ERROR: cannot run %s: %s", words[0], error.strerror or error)
+        return 126
+    told, deadline = 0, float("inf")
+    while child.poll() is None:
+        if len(stop) > told:
+            _hand_on(child, stop[told])
+            told += 1
+            deadline = time.monotonic() + TERMINATE_S if stop[told - 1] != signal.SIGINT else deadline
+        if time.monotonic() > deadline:
+            child.kill()
+        time.sleep(_POLL_S)
+    try:
+        server.check_alive()
+    except ServerError as error:
+        glue.log().warning("warning: the command was left without its server: %s", error)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _hand_on(child: subprocess.Popen[bytes], number: int) -> None:
+    """Ctrl-C has reached the command already, from the terminal; one that another process sent has not."""
+    if number != signal.SIGINT or not _has_terminal():
+        child.send_signal(number)
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.tcgetpgrp(os.open(os.ctermid(), os.O_RDONLY)) == os.getpgrp()
+    except (OSError, AttributeError):
+        return False
