@@ -60,13 +60,13 @@ def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
 
     Raises ServerError: it is taken, or the host is no address of this machine.
     """
-    from tasks.effects import server
+    from tasks.effects.port import free_port
 
     usual = 0 if any_free else job.settings.port or 0
     port = usual if job.port is None else job.port
     if port:
         runs.no_stranger(recipe.place.cache, port)
-    return server.free_port(job.settings.host or "", port)
+    return free_port(job.settings.host or "", port)
 
 
 def spec(recipe: Recipe, job: Job, port: int | None) -> dict[str, str]:

@@ -45,7 +45,7 @@ def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
 
 
 def _stop(one: Run) -> None:
-    from tasks.effects import server
+    from tasks.effects.port import free_port
 
     glue.say("server_stopping", "stopping %s at %s", one.name, one.url, model=one.name, url=one.url)
     pid = one.engine.pid if one.engine else 0
@@ -53,6 +53,6 @@ def _stop(one: Run) -> None:
         raise ServerError(f"{one.name} (pid {pid}) does not end", fix=f"kill -9 {pid}")
     glue.say("server_stopped", "%s has stopped", one.name, model=one.name)
     try:
-        server.free_port(one.host, one.port)
+        free_port(one.host, one.port)
     except ServerError as error:
         glue.log().warning("%s", error.what)

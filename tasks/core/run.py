@@ -98,19 +98,19 @@ class Liveness(Enum):
     ELSEWHERE = "elsewhere"  # another machine or container with the same cache: not ours to judge
 
 
-def judge_run(run: Run, here: Process, keeper_lives: bool, engine_lives: bool) -> Liveness:
+def judge_run(run: Run, boot: str, space: str, keeper_lives: bool, engine_lives: bool) -> Liveness:
     """Whose server that is, and whether it runs.
 
     Args:
-        here: this process, for its boot and its namespace.
+        boot, space: of this process.
         keeper_lives, engine_lives: whether such a pid exists with that start; only looked at if it is ours.
     """
     known = run.keeper or run.engine
     if known is None:
         return Liveness.GONE
-    if known.boot == here.boot and known.space != here.space:
+    if known.boot == boot and known.space != space:
         return Liveness.ELSEWHERE
-    if known.boot != here.boot:
+    if known.boot != boot:
         return Liveness.GONE
     if keeper_lives:
         return Liveness.RUNNING

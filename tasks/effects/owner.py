@@ -69,11 +69,15 @@ def this_boot() -> str:
 
 def process(pid: int) -> Process:
     """A process of this machine, as it can be found again."""
+    return Process(pid, _started(pid) or 0.0, this_boot(), this_space())
+
+
+def this_space() -> str:
+    """The namespace in which our pids count: a container has its own."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
-        space = ""
-    return Process(pid, _started(pid) or 0.0, this_boot(), space)
+        return ""
 
 
 def lives(known: Process | None) -> bool:

@@ -45,12 +45,14 @@ def _folder(cache: str) -> str:
 
 def found(cache: str) -> list[tuple[Run, Liveness]]:
     """Every record that is not another machine's, oldest first. One that no process stands behind stays."""
-    here, runs = owner.process(os.getpid()), []
+    runs = []
     for path in Path(cache, "run").glob("*/*.json"):
         run = Run.parse(files.read_json(path), str(path))
         if run is None:
             continue
-        what = judge_run(run, here, owner.lives(run.keeper), owner.lives(run.engine))
+        what = judge_run(
+            run, owner.this_boot(), owner.this_space(), owner.lives(run.keeper), owner.lives(run.engine)
+        )
         ours = what is not Liveness.ELSEWHERE
         if ours and (what is not Liveness.GONE or str(path.parent) == _folder(cache)):
             runs.append((run, what))

@@ -1,22 +1,19 @@
-"""A server as its clients see it: the port before the start, readiness after it, and who owns the port."""
+"""A server as its clients see it: health, readiness, a first token, requests in flight."""
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import logging
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tasks.core import lifecycle, report
 from tasks.core.errors import ServerError
 from tasks.core.lifecycle import POLL_S, QUICK_POLL_S, Look, Readiness
 from tasks.effects.keep import Kept
+from tasks.effects.port import by_whom, ports_of
 
 _HEALTH_S = 2.0  # for one answer of /health
 _QUICK_S = 5.0  # a small model is ready within this: it is looked at more often
@@ -26,68 +23,6 @@ _JSON = {"Content-Type": "application/json"}
 _SAY_S = 10.0  # between two lines while it loads
 
 _log = logging.getLogger("recipe")
-
-
-def free_port(host: str, port: int) -> int:
-    """The port a server may bind: `port` itself, or for 0 one the system picks (R23).
-
-    Raises ServerError: the port is taken, or the host is no address of this machine.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        what = f"--host {host}: {getattr(error, 'strerror', error)}"
-        raise ServerError(what, fix="--host 127.0.0.1 is this machine alone, 0.0.0.0 every network") from None
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":  # a port in TIME_WAIT is free; on Windows the option would steal it
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise _bind_error(error, host, port) from None
-        return int(probe.getsockname()[1])
-
-
-def _bind_error(error: OSError, host: str, port: int) -> ServerError:
-    if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
-        what = f"port {port} on {host} is in use{_by_whom(port)}"
-        return ServerError(what, fix="--port 0 takes a free one")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return ServerError(f"--host {host} is no address of this machine", fix="--host 127.0.0.1")
-    if error.errno == errno.EACCES:
-        return ServerError(f"port {port} may not be used by this user", fix="a port above 1023")
-    return ServerError(f"cannot listen on {host}, port {port}: {error.strerror}")
-
-
-def _listens(connection: Any, port: int) -> bool:
-    return bool(connection.status == "LISTEN" and connection.laddr and connection.laddr.port == port)
-
-
-def _by_whom(port: int) -> str:
-    """` by python3 (pid 42)`, where the system tells."""
-    import psutil
-
-    try:
-        pid = next((c.pid for c in psutil.net_connections("tcp") if c.pid and _listens(c, port)), None)
-        return f" by {psutil.Process(pid).name()} (pid {pid})" if pid else ""
-    except (psutil.Error, OSError):
-        return ""
-
-
-def ports_of(pid: int) -> frozenset[int] | None:
-    """The ports on which `pid` and what it started listen; None where the system does not tell.
-
-    Looks at our own processes alone: macOS shows no others to a user, and Linux not whose they are.
-    """
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        family: list[Any] = [root, *root.children(recursive=True)]  # before psutil 6: connections
-        found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
-    except (psutil.Error, OSError):
-        return None
-    return frozenset(c.laddr.port for one in found for c in one if c.status == "LISTEN")
 
 
 def call(
@@ -155,6 +90,8 @@ def wait_ready(
         ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
             still run.
     """
+    import psutil  # noqa: F401  # takes its time while the engine takes its own
+
     start = said = looked = time.monotonic()
     while not stopped():
         exited = child.exited()
@@ -180,10 +117,10 @@ def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_
     if verdict is Readiness.DIED:
         return lifecycle.failure(f"{name} ended before it was ready", ending, sys.platform)
     if verdict is Readiness.STRANGER:
-        what = f"another program answers on port {port}{_by_whom(port)}"
+        what = f"another program answers on port {port}{by_whom(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
     if verdict is Readiness.HOPPED:
-        what = f"{name} listens on another port than {port}, which another program has{_by_whom(port)}"
+        what = f"{name} listens on another port than {port}, which another program has{by_whom(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
     error = lifecycle.failure(f"{name} was not ready after {report.seconds(timeout_s)}", ending, sys.platform)
     return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")

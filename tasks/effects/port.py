@@ -1,0 +1,72 @@
+"""TCP ports of this machine: which one is free, who has one, and where a process listens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from tasks.core.errors import ServerError
+
+
+def free_port(host: str, port: int) -> int:
+    """The port a server may bind: `port` itself, or for 0 one the system picks (R23).
+
+    Raises ServerError: the port is taken, or the host is no address of this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        what = f"--host {host}: {getattr(error, 'strerror', error)}"
+        raise ServerError(what, fix="--host 127.0.0.1 is this machine alone, 0.0.0.0 every network") from None
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name == "posix":  # a port in TIME_WAIT is free; on Windows the option would steal it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise _bind_error(error, host, port) from None
+        return int(probe.getsockname()[1])
+
+
+def _bind_error(error: OSError, host: str, port: int) -> ServerError:
+    if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
+        what = f"port {port} on {host} is in use{by_whom(port)}"
+        return ServerError(what, fix="--port 0 takes a free one")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ServerError(f"--host {host} is no address of this machine", fix="--host 127.0.0.1")
+    if error.errno == errno.EACCES:
+        return ServerError(f"port {port} may not be used by this user", fix="a port above 1023")
+    return ServerError(f"cannot listen on {host}, port {port}: {error.strerror}")
+
+
+def _listens(connection: Any, port: int) -> bool:
+    return bool(connection.status == "LISTEN" and connection.laddr and connection.laddr.port == port)
+
+
+def by_whom(port: int) -> str:
+    """` by python3 (pid 42)`, where the system tells."""
+    import psutil
+
+    try:
+        pid = next((c.pid for c in psutil.net_connections("tcp") if c.pid and _listens(c, port)), None)
+        return f" by {psutil.Process(pid).name()} (pid {pid})" if pid else ""
+    except (psutil.Error, OSError):
+        return ""
+
+
+def ports_of(pid: int) -> frozenset[int] | None:
+    """The ports on which `pid` and what it started listen; None where the system does not tell.
+
+    Looks at our own processes alone: macOS shows no others to a user, and Linux not whose they are.
+    """
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        family: list[Any] = [root, *root.children(recursive=True)]  # before psutil 6: connections
+        found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
+    except (psutil.Error, OSError):
+        return None
+    return frozenset(c.laddr.port for one in found for c in one if c.status == "LISTEN")
