@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING
 from tasks import glue
 from tasks.core import command, report
 from tasks.core.errors import ServerError, UsageError
-from tasks.core.jobs import Job
-from tasks.core.run import (
-    KEY_VARIABLE,
-    MARK_VARIABLE,
-    Mode,
-    Run,
-    is_loopback,
-    key_problem,
-    record_name,
-    spec_of,
-)
+from tasks.core.jobs import Job, key_problem
+from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, record_name, spec_of
 from tasks.effects import runs
 from tasks.recipe import ROOT, Recipe
 from tasks.verify import engine_env, engine_version, launch_of

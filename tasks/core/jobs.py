@@ -17,7 +17,6 @@ from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, Catalogue, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
-from tasks.core.run import key_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
@@ -308,6 +307,12 @@ def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -
         why = "over 4 GiB, more than Windows starts" if big else "not an .exe, so Windows cannot start it"
         raise UsageError(f"{artifact.label} is {why}", fix="--engine llamafile")
     return engine
+
+
+def key_problem(key: str) -> str:
+    """Why a key is none, or nothing: llama.cpp splits keys at commas, and HTTP sends one line of ASCII."""
+    fits = re.fullmatch(r"[!-+\--~]+", key)
+    return "" if fits else "expected visible ASCII characters without blanks and commas"
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:

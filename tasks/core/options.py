@@ -58,6 +58,7 @@ _SERVE = [
     _option("probe", "", "ready means: it has generated a token", bool),
     _TIMEOUT,
 ]
+_RAN = _option("model", "NAME", "a model [default: the only one that runs]")
 _LOGS = [
     _option("follow", "", "go on until the server ends", bool, "f"),
     _option("lines", "N", "only the last N lines", str, "n"),
@@ -111,7 +112,7 @@ VERBS: Mapping[str, Verb] = {
         [],
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
-    "logs": Verb("show what a server has printed", [_MODEL, *_LOGS], _LOGS),
+    "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
 }
 
 # each verb of a model needs those before it; the last four all start its engine

@@ -159,12 +159,6 @@ def is_loopback(host: str) -> bool:
         return host.lower() in ("localhost", "localhost.", "ip6-localhost")
 
 
-def key_problem(key: str) -> str:
-    """Why a key is none, or nothing: llama.cpp splits keys at commas, and HTTP sends one line of ASCII."""
-    fits = re.fullmatch(r"[!-+\--~]+", key)
-    return "" if fits else "expected visible ASCII characters without blanks and commas"
-
-
 def record_name(name: str, port: int) -> str:
     """The name of a run's files, without the ending."""
     return f"{name}-{port}"
