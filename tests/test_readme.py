@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.effects.server import free_port
+from tasks.effects.port import free_port
 from tests.project import REPO, Project, Running, interrupt
 
 README = (REPO / "README.md").read_text("utf-8")
@@ -28,7 +28,7 @@ def blocks(kind: str) -> list[str]:
 
 def pattern(line: str) -> str:
     """A line of shown output, with what differs from run to run left open."""
-    line = line.replace("/home/you/.cache/llamafile-recipe", "PATH")
+    line = line.replace("/home/you/.cache/llamafile-recipe/run/laptop", "PATH")
     parts = re.split(r"(PATH|\d+(?:\.\d+)?(?: (?:ms|s|kB|MB|GB))?)", line)
     number = r"[\d.]+(?: \w+)?"
     return "".join(
@@ -47,8 +47,8 @@ def clone(folder: Path) -> None:
 @posix
 @pytest.mark.fresh
 def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
-    """R11, R12: venv, install, serve, curl, the openai client and Ctrl-C, as pasted."""
-    make_venv, main, _, curl, _ = blocks("sh")
+    """R11, R12: venv, install, serve, curl, the openai client, Ctrl-C, start … stop and with, as pasted."""
+    make_venv, main, _, curl, _, background, with_server = blocks("sh")
     port = str(free_port("127.0.0.1", 0))
     copy = tmp_path / "clone"
     clone(copy)
@@ -74,6 +74,17 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
         assert "mistral *" in sh("doit")
         interrupt(running)
         assert running.finish().status == 0
+    try:
+        shown = sh(background.replace("doit start", f"doit start --port {port}"))
+    finally:
+        sh("doit stop --all")
+    assert shown.startswith(f"http://127.0.0.1:{port}\n")
+    assert "A llamafile is one file" in shown
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "test_answers.py").write_text(blocks("python")[1], "utf-8")
+    with_server = with_server.replace("~/llamafile-recipe", str(copy))
+    assert "1 passed" in sh(f"pip install pytest && cd {mine}\n{with_server}")
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

@@ -9,7 +9,7 @@ import ntpath
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -43,8 +43,7 @@ class Place(NamedTuple):
         return str(flavour.normpath(flavour.join(base, path)))
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One model with all that was decided about it."""
 
     name: str  # its name in tasks
@@ -56,7 +55,7 @@ class Job:
     extra: tuple[str, ...] = ()  # arguments for the engine, as they are
     question: str = ""  # what must be confirmed before a download (R4), or nothing
     port: int | None = None  # the one that was asked for; not the usual one, which `settings` have
-    key: str = field(default="", repr=False)  # what clients must send, from the command line
+    key: str = ""  # what clients must send, from the command line
     probe: bool = False  # ready means that it has generated a token
     gpu: bool = False  # it was told to use the GPU, and is not to do without
 
