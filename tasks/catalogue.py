@@ -88,12 +88,16 @@ def _table(rows: list[dict[str, Any]], default: str) -> str:
 def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
     """What to type now."""
     default = next(r for r in rows if r["name"] == found.catalogue.default)
-    lines = [f"* the default. Cache: {found.place.cache}", "Next:"]
     bundled = next((r["name"] for r in rows if r["here"] == "bundled"), None)
+    size = f"downloads {report.size(default['size'])}, then serves"
+    steps = [
+        ("doit serve", f"{'serves' if default['here'] in ('yes', 'bundled') else size} {default['name']}"),
+        ("doit status", "what runs"),
+        ("doit list", "every verb (options: doit help serve)"),
+    ]
     if bundled:
-        lines.append(f"  doit serve --model {bundled:<18} answers at once, without a download")
-    here = default["here"] in ("yes", "bundled")
-    size = "serves" if here else f"downloads {report.size(default['size'])}, then serves"
-    lines.append(f"  doit serve{'':<27} {size} {default['name']}")
-    lines.append("  doit list                             every verb (options: doit help serve)")
-    return "\n".join(lines)
+        steps.insert(
+            0, (f'doit chat --model {bundled} "What are you?"', "answers at once, without a download")
+        )
+    lines = [f"* the default. Cache: {found.place.cache}", "Next:"]
+    return "\n".join([*lines, *(f"  {command:<39} {about}" for command, about in steps)])

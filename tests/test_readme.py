@@ -48,7 +48,7 @@ def clone(folder: Path) -> None:
 @pytest.mark.fresh
 def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
     """R11, R12: venv, install, serve, curl, the openai client, Ctrl-C, start … stop and with, as pasted."""
-    make_venv, main, _, curl, _, background, with_server = blocks("sh")
+    make_venv, main, _, ask, curl, _, background, with_server = blocks("sh")
     port = str(free_port("127.0.0.1", 0))
     copy = tmp_path / "clone"
     clone(copy)
@@ -68,6 +68,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
         shown = running.wait_for("Ctrl-C", timeout=300)
         for line in blocks("text")[0].splitlines():
             assert re.search(f"^{pattern(line)}$", shown, re.MULTILINE), f"{line}\nis not in\n{shown}"
+        assert "tiny demo model" in sh(ask)
         assert '"role":"assistant"' in sh(curl)
         (copy / "ask.py").write_text(blocks("python")[0].replace("8080", port), "utf-8")
         assert "tiny demo model" in sh("pip install openai && python ask.py")

@@ -71,7 +71,7 @@ def test_the_table(project: Project) -> None:
         "ship": "? ? MIT bundled Shipped with the folder",
     }
     assert f"* the default. Cache: {project.cache}\n" in text
-    assert "Next:\n  doit serve --model ship" in text
+    assert "Next:\n  doit chat --model ship " in text
     assert re.search(r"^  doit serve  +downloads 400.0 kB, then serves gone$", text, re.MULTILINE)
     assert "doit list " in text
     assert "\x1b" not in text
@@ -124,7 +124,7 @@ def test_the_shipped_catalogue(project: Project) -> None:
     assert default["url"].endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
     text = report(project.doit())
     assert list(rows(text)) == [model["name"] for model in found["models"]]
-    assert "doit serve --model demo" in text
+    assert 'doit chat --model demo "What are you?"' in text
 
 
 def test_text_is_shown_as_it_is(project: Project) -> None:
