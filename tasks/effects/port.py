@@ -65,8 +65,12 @@ def ports_of(pid: int) -> frozenset[int] | None:
 
     try:
         root = psutil.Process(pid)
-        family: list[Any] = [root, *root.children(recursive=True)]  # before psutil 6: connections
-        found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
+        own = _ports(root)  # most often enough; looking for children reads every process of the machine
+        return own or frozenset(port for child in root.children(recursive=True) for port in _ports(child))
     except (psutil.Error, OSError):
         return None
-    return frozenset(c.laddr.port for one in found for c in one if c.status == "LISTEN")
+
+
+def _ports(process: Any) -> frozenset[int]:
+    found = (getattr(process, "net_connections", None) or process.connections)("tcp")  # before psutil 6
+    return frozenset(c.laddr.port for c in found if c.status == "LISTEN")
