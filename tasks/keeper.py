@@ -43,8 +43,9 @@ class Record:
 
     def remove(self) -> None:
         """There is nothing to know any more."""
-        with suppress(OSError):
-            os.unlink(self._path)
+        for path in (self._path, f"{self._path.removesuffix('.json')}.key"):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 class Keeper:

@@ -16,7 +16,7 @@ from tasks.core import command, report
 from tasks.core.errors import ServerError, UsageError
 from tasks.core.jobs import Job, key_problem
 from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, record_name, spec_of
-from tasks.effects import runs
+from tasks.effects import files, runs
 from tasks.recipe import ROOT, Recipe
 from tasks.verify import engine_env, engine_version, launch_of
 
@@ -84,30 +84,34 @@ class Server:
         host, key = job.settings.host or "", key_of(job)
         version, launch = engine_version(recipe, job), launch_of(recipe, job)
         settings = replace(job.settings, host=host, port=port)
-        words = command.serve_command(launch, settings, version=version, extra=job.extra, key=key)
         if not key and not is_loopback(host):
             glue.log().warning("%s", report.open_to_all(job.name, host))
         folder = runs.folder(recipe.place.cache)
         runs.drop_old_logs(recipe.place.cache, job.name)
-        path = os.path.join(folder, record_name(job.name, port))
-        shown, mark = command.shown(words), os.urandom(8).hex()
-        self.run = Run(
-            job.name, mode, host, port, spec(recipe, job, port), shown, f"{path}.log", mark, key,
-            owner=os.getpid(), path=f"{path}.json",
-        )  # fmt: skip
+        path, mark = os.path.join(folder, record_name(job.name, port)), os.urandom(8).hex()
         env = {**engine_env(job.engine), MARK_VARIABLE: mark}
         env.pop(KEY_VARIABLE, None)
-        if key and command.reads_key(launch, version):
+        key_file = ""
+        if key and job.engine == "embedded":
             env[KEY_VARIABLE] = key
+        elif key:
+            key_file = f"{path}.key"
+            files.write_atomic(key_file, f"{key}\n", private=True)
+        words = command.serve_command(launch, settings, version=version, extra=job.extra, key_file=key_file)
+        self.run = Run(
+            job.name, mode, host, port, spec(recipe, job, port), words, f"{path}.log", mark, key,
+            owner=os.getpid(), path=f"{path}.json",
+        )  # fmt: skip
         values = {k: v for k, v in asdict(self.run).items() if k != "path"}
         start = time.monotonic()
         try:
             self._kept: Kept = Kept(
-                words, shown=shown, env=env, cwd=folder, log=self.run.log, record=self.run.path,
+                words, env=env, cwd=folder, log=self.run.log, record=self.run.path,
                 values=values, root=str(ROOT),
             )  # fmt: skip
         except OSError as error:
-            raise failed_start(job.name, shown, error) from None
+            runs.forget(self.run)
+            raise failed_start(job.name, words, error) from None
         self._start = start
         said = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
         text = "starting %s (%s, log %s)"

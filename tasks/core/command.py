@@ -14,10 +14,8 @@ Version = tuple[int, ...]
 # Source: llamafile 0.10.0 dropped the flag, an unknown flag ends it (mozilla-ai/llamafile#955)
 NOBROWSER_GONE: Version = (0, 10)
 VULKAN_SINCE: Version = (0, 10)
-KEY_FROM_ENV_SINCE: Version = (0, 10)  # upstream's llama-server reads LLAMA_API_KEY
 # From here to 0.9 the server appends every token to a llama.log of its own, which nobody bounds
 OWN_LOG_SINCE: Version = (0, 8)
-HIDDEN = "***"
 
 
 class Launch(NamedTuple):
@@ -57,7 +55,7 @@ def version_tuple(version: str | None) -> Version | None:
 
 
 def serve_command(
-    launch: Launch, settings: Settings, *, version: str | None, extra: Sequence[str] = (), key: str = ""
+    launch: Launch, settings: Settings, *, version: str | None, extra: Sequence[str] = (), key_file: str = ""
 ) -> list[str]:
     """The command line that serves a model (R10, R11).
 
@@ -65,7 +63,8 @@ def serve_command(
         settings: all levels merged; the port is the real one.
         version: the engine's own, None where it is not known.
         extra: arguments handed through as they are, last, so that they win.
-        key: what clients must send; in the command line only if the engine has no other way (R30).
+        key_file: path of a file with what clients must send, which llamafile has read since 0.6 (server.cpp
+            --api-key-file); the embedded engine reads the environment. `ps` shows neither (R30).
 
     Raises:
         ServerError: a setting this engine cannot have.
@@ -77,8 +76,8 @@ def serve_command(
         words.append("--nobrowser")
         if known >= OWN_LOG_SINCE:
             words.append("--log-disable")
-    if key and not reads_key(launch, version):
-        words += ["--api-key", key]
+    if key_file:
+        words += ["--api-key-file", key_file]
     if launch.engine != "self":
         words += ["-m", launch.model]
     for flag, value in (
@@ -93,18 +92,6 @@ def serve_command(
         if value is not None:
             words += [flag, str(value)]
     return [*words, *settings.args, *extra]
-
-
-def reads_key(launch: Launch, version: str | None) -> bool:
-    """Whether the engine takes its API key from the environment, where `ps` does not show it."""
-    known = version_tuple(version)
-    return launch.engine == "embedded" or (known is not None and known >= KEY_FROM_ENV_SINCE)
-
-
-def shown(command: Sequence[str]) -> list[str]:
-    """A command line that may be read by anybody: without the key."""
-    before = ["", *command[:-1]]
-    return [HIDDEN if flag == "--api-key" else word for flag, word in zip(before, command, strict=True)]
 
 
 def _check(launch: Launch, settings: Settings, version: str | None, known: Version | None) -> None:

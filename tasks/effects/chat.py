@@ -45,7 +45,11 @@ def _fix(status: int) -> str:
 
 
 def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
-    """The text of each event. Source: WHATWG's server-sent events; `data: [DONE]` is OpenAI's end."""
+    """The text of each event. Source: WHATWG's server-sent events; `data: [DONE]` is OpenAI's end.
+
+    llamafile up to 0.9 sends no such end: there the last event says why it finished.
+    """
+    finished = False
     while line := answer.readline(_MOST):
         field, _, value = line.decode("utf-8", "replace").strip().partition(":")
         if field == "error":  # llama.cpp's own
@@ -54,8 +58,11 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
             continue
         if value.strip() == "[DONE]":
             return
-        yield _content(json.loads(value))
-    raise http.client.IncompleteRead(b"")
+        event = json.loads(value)
+        yield _content(event)
+        finished = bool((event.get("choices") or [{}])[0].get("finish_reason"))
+    if not finished:
+        raise http.client.IncompleteRead(b"")
 
 
 def _content(event: Any) -> str:

@@ -26,7 +26,6 @@ class Kept:
     """An engine and its keeper, as the process that started them sees them.
 
     Args:
-        shown: the command as errors show it.
         record: path of the file that says what runs; the keeper writes `values` there, and its own findings.
 
     Raises:
@@ -34,10 +33,10 @@ class Kept:
     """
 
     def __init__(
-        self, command: Sequence[str], *, shown: Sequence[str], env: Mapping[str, str], cwd: str, log: str,
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, log: str,
         record: str, values: Mapping[str, Any], root: str,
     ) -> None:  # fmt: skip
-        self.command, self.log = list(shown), log
+        self.command, self.log = list(command), log
         self.told = False  # the engine has ended because its keeper was told so
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._ended: int | None = None
@@ -47,7 +46,7 @@ class Kept:
             encoding="utf-8", **_apart(),
         )  # fmt: skip
         threading.Thread(target=self._read, daemon=True).start()
-        order = {"command": list(command), "env": dict(env), "cwd": cwd, "log": log, "record": record}
+        order = {"command": self.command, "env": dict(env), "cwd": cwd, "log": log, "record": record}
         self._say(json.dumps({**order, "values": dict(values)}))
         try:
             self.pid: int = self._answer("pid")

@@ -85,9 +85,10 @@ def clean(cache: str) -> None:
 
 
 def forget(run: Run) -> None:
-    """Remove a record."""
-    with contextlib.suppress(OSError):
-        os.unlink(run.path)
+    """Remove a record, and the key that was laid out for its engine."""
+    for path in (run.path, f"{run.path.removesuffix('.json')}.key"):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def stop(run: Run) -> bool:
