@@ -311,8 +311,8 @@ def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -
 def key_problem(key: str) -> str:
     """Why a key is none, or nothing.
 
-    llama.cpp splits keys at commas, HTTP sends a line of ASCII, and llamafile up to 0.9 ends with a key of less
-    than four characters (server.cpp logs the last four).
+    llama.cpp splits keys at commas, HTTP sends a line of ASCII, and llamafile up to 0.9 ends with a key of
+    less than four characters (server.cpp logs the last four).
     """
     fits = re.fullmatch(r"[!-+\--~]{4,}", key)
     return "" if fits else "expected at least four visible ASCII characters, without blanks and commas"
