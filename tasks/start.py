@@ -24,8 +24,11 @@ def task(recipe: Recipe, job: Job) -> Task:
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
     check_terminal()
-    if not _started(recipe, job):
+    try:
         _port(recipe, job)
+    except ServerError:
+        if not _started(recipe, job):  # looked at last: another doit may be starting it just now
+            raise
 
 
 def start(recipe: Recipe, job: Job) -> None:
