@@ -73,6 +73,23 @@ def test_other_settings(servers: Project) -> None:
     assert ask(url, "still there") == "still there"
 
 
+def test_the_same_again_must_answer(servers: Project) -> None:
+    """Issue 4.1, 4.5: a server that hangs is not ready, although it runs: said, with what to type."""
+    with_llamafile(servers)
+    url = started(servers, "--port", "0")
+    pid = record(servers)["engine"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = failed(servers.background("start"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert said.startswith(f"ERROR: m runs at {url} and does not answer\n")
+    assert said.endswith("  fix: doit stop --model m, then this again\n")
+    wait_until(lambda: rows(servers)[0]["state"] == "ready")
+    assert servers.background("start", "--probe").status == 0
+    assert len(engines(servers)) == 1
+
+
 def test_another_port(servers: Project) -> None:
     """Issue 4.1, R23: a port that was asked for is a setting."""
     with_llamafile(servers)

@@ -103,6 +103,23 @@ def test_one_that_does_not_listen(servers: Project) -> None:
     assert records(servers) == []
 
 
+def test_two_stops_at_the_same_moment(servers: Project) -> None:
+    """Issue 4.2: both see it gone; what the other has done already is no failure."""
+    with_llamafile(servers, version="0.10.5")
+    behave(servers, stop_seconds=2)
+    started(servers, "--port", "0")
+    words = [servers.doit_program, "stop", "--model", "m"]
+    both = [
+        subprocess.Popen(words, cwd=servers.path, env=servers.env, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [(one.communicate(timeout=60)[1], one.returncode) for one in both]
+    assert [status for _, status in ended] == [0, 0], ended
+    assert "Traceback" not in str(ended)
+    assert servers.processes() == []
+    assert records(servers) == []
+
+
 def test_stop_of_one_that_loads(servers: Project) -> None:
     """Issue 4.2, 4.3: a server is on record from its start: `starting`, and it can be stopped."""
     with_llamafile(servers)
@@ -116,6 +133,7 @@ def test_stop_of_one_that_loads(servers: Project) -> None:
         assert servers.background("stop").status == 0
         result = running.finish(30)
     assert (result.status, result.out) == (1, "")
+    assert "ERROR: m was stopped before it was ready\n" in result.err
     assert records(servers) == []
     assert servers.processes() == []
 
@@ -134,7 +152,9 @@ def test_status(servers: Project) -> None:
         lines, [("a", first, "self 0.8.6"), ("b", second, "self 0.10.5")], strict=True
     ):
         pid = record(servers, name)["engine"]["pid"]
-        assert re.match(rf"{name} +ready +{url} +{pid} +[\d.]+ m?s +[\d.]+ MB .*{engine} *$", line), line
+        assert re.match(rf"{name} +ready +{url} +{pid} +[\d.]+ m?s +[\d.]+ MB .*{engine}$", line.rstrip()), (
+            line
+        )
     for words in ([], ["--model", "a", "--model", "b"], ["--model", "a"]):
         assert servers.background("status", *words).status == 0
     found = rows(servers)
@@ -189,6 +209,21 @@ def test_a_server_in_another_terminal(servers: Project) -> None:
         assert servers.background("stop").status == 0
         assert running.finish(20).status == 0
     assert records(servers) == []
+
+
+def test_one_model_in_two_ways(servers: Project) -> None:
+    """Issue 4.1, 4.2: `doit start` beside `doit serve` of the same model; `doit stop` ends what is of its name."""
+    with_llamafile(servers, top={"defaults": {"port": free_port()}})
+    with servers.start("serve") as running:
+        running.wait_for("stop     Ctrl-C")
+        started(servers)
+        assert [(row["by"], row["state"]) for row in rows(servers)] == [
+            ("doit serve", "ready"),
+            ("doit start", "ready"),
+        ]
+        assert servers.background("stop").status == 0
+        assert running.finish(20).status == 0
+    assert servers.processes() == []
 
 
 def test_the_engine_is_killed(servers: Project) -> None:
