@@ -8,6 +8,7 @@ import zipfile
 from typing import Any, TypedDict, cast
 
 VARIABLE = "FAKE_LLAMAFILE"  # JSON in the environment; its keys override behaviour.json's
+NOTED = ("LLAMA_API_KEY", "LLAMAFILE_RECIPE_RUN")  # variables that `history` shows
 
 
 class Crash(TypedDict, total=False):
@@ -22,10 +23,17 @@ class Behaviour(TypedDict, total=False):
 
     version: str
     record: str  # path: this run's arguments, a JSON list (the last run wins)
-    history: str  # path: one JSON line {"argv", "pid", "cwd"} for each run
+    history: str  # path: one JSON line {"argv", "pid", "cwd", "env"} for each run; env: those of NOTED
     load_seconds: float
     silent: bool  # never becomes ready
     health_status: int  # of /health once loaded
+    answer: str  # what it generates; the last user message or the prompt unless given
+    token_seconds: float  # before each token of an answer; a token is a word
+    chat_status: int  # of both POST routes, with an error; /health stays well
+    chat_hang: bool  # both POST routes take a slot and never answer
+    say: list[str]  # lines on stderr while it loads
+    chatter_bytes: int  # of log lines on stderr, at once, as soon as it is ready
+    chatter: float  # bytes of log lines per second on stderr, then for ever
     crash: Crash  # of the server, not of --version
     version_text: str  # --version: on stderr, first
     version_hang: bool  # --version: never ends
@@ -34,7 +42,9 @@ class Behaviour(TypedDict, total=False):
     ignore_sigint: bool
     stop_seconds: float  # between a handled signal and the exit
     fork: bool  # a child (same process group) serves, the parent waits
-    hop: bool  # a busy port means the next one; the default before 0.10
+    leave: bool  # a child (same process group) serves, the parent exits with 0 at once
+    leave_session: bool  # the same, and the child has a session of its own
+    hop: bool  # a busy port means the next one, ten times; the default before 0.10
 
 
 def load(box: zipfile.ZipFile | None) -> Behaviour:

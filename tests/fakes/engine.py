@@ -19,11 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tests.fakes import behaviour
-from tests.fakes.engine_args import Refused, is_server, model_name, parse, stored_args, with_stored
+from tests.fakes.engine_args import Refused, api_keys, is_server, model_name, parse, stored_args, with_stored
 
 if TYPE_CHECKING:  # imported where it serves: --version must be quick
     from tests.fakes.behaviour import Behaviour, Crash
     from tests.fakes.engine_http import Httpd, State
+
+TICK = 0.02  # seconds between two pieces of steady chatter
+LINE = 100  # bytes of a line of chatter
+FILL = "slot update_slots: id  0 | task 0 | decoding".ljust(LINE - len("0000000001 \n"), ".")
+BLOCK = 10_000  # lines written at once
 
 
 def say(text: str) -> None:
@@ -48,6 +53,7 @@ def serve(state: State) -> None:
         handle(state.behaviour, "SIGINT")
         httpd = listening(state)
     announce(httpd)
+    threading.Thread(target=chatter, args=(state.behaviour,), daemon=True).start()
     while True:
         time.sleep(3600)
 
@@ -63,10 +69,38 @@ def listening(state: State) -> Httpd:
 
 def load(state: State) -> None:
     """Take the time that loading takes."""
+    for line in state.behaviour.get("say", []):
+        say(line)
     while state.behaviour.get("silent"):
         time.sleep(3600)
     time.sleep(state.behaviour.get("load_seconds", 0))
     state.ready.set()
+
+
+def chatter(mood: Behaviour) -> None:
+    """Log, as one does who has much to do."""
+    rate, sent = mood.get("chatter", 0), 0
+    with contextlib.suppress(OSError):  # nobody reads it any more: no reason to die (httplib ignores SIGPIPE)
+        number = log(1, mood.get("chatter_bytes", 0))
+        started = time.monotonic()
+        while rate:
+            time.sleep(TICK)
+            size = int(rate * (time.monotonic() - started) - sent) // LINE * LINE
+            number = log(number, size)
+            sent += size
+
+
+def log(number: int, size: int) -> int:
+    """Write exactly `size` bytes of numbered lines to stderr; return the next number."""
+    while size > 0:
+        count = min(BLOCK, -(-size // LINE))
+        text = "".join(f"{n:010d} {FILL}\n" for n in range(number, number + count))
+        block = text[: size - 1] + "\n" if size < len(text) else text
+        rest = memoryview(block.encode())
+        while rest:  # past Python's own buffer, whose lock a full pipe would hold
+            rest = rest[os.write(2, rest) :]
+        number, size = number + count, size - len(block)
+    return number
 
 
 def announce(httpd: Httpd) -> None:
@@ -74,13 +108,23 @@ def announce(httpd: Httpd) -> None:
     host, port = httpd.server_address[:2]
     url = f"http://{host!s}:{port}"
     if httpd.state.modern:
+        if httpd.state.keys:
+            say(f"srv  init: api_keys: {hint(httpd.state.keys)}")
         say(f"main: server is listening on {url} - starting the main loop")
         return
     line = f"llama server listening at {url}"
-    print(json.dumps({"level": "INFO", "msg": "HTTP server listening", "port": port}), flush=True)
+    told: dict[str, object] = {"level": "INFO", "msg": "HTTP server listening", "port": port}
+    if httpd.state.keys:
+        told["api_key"] = f"api_key: {hint(httpd.state.keys)}"
+    print(json.dumps(told), flush=True)
     with contextlib.suppress(OSError):  # as the real one: in the working directory
         Path("llama.log").write_text(line + "\n")
     say(line)
+
+
+def hint(keys: list[str]) -> str:
+    """Return what the engine logs of its keys: a lone one's end (server.cpp:3187)."""
+    return f"****{keys[0][-4:]}" if len(keys) == 1 else f"{len(keys)} keys loaded"
 
 
 def ignore(mood: Behaviour) -> None:
@@ -139,6 +183,16 @@ def split() -> None:
         os._exit(code if code >= 0 else 128 - code)
 
 
+def part(new_session: bool) -> None:
+    """Go on as a child; the parent is gone at once."""
+    if sys.platform == "win32":
+        raise Refused("this platform cannot fork")
+    if os.fork():
+        os._exit(0)
+    if new_session:
+        os.setsid()
+
+
 def tell_version(mood: Behaviour) -> int:
     """Do what --version does."""
     if "version_text" in mood:
@@ -160,7 +214,8 @@ def note(mood: Behaviour, argv: list[str]) -> None:
         draft.write_text(json.dumps(argv))
         draft.replace(mood["record"])  # a reader never sees half of it
     if "history" in mood:
-        line = json.dumps({"argv": argv, "pid": os.getpid(), "cwd": str(Path.cwd())})
+        env = {name: os.environ[name] for name in behaviour.NOTED if name in os.environ}
+        line = json.dumps({"argv": argv, "pid": os.getpid(), "cwd": str(Path.cwd()), "env": env})
         with Path(mood["history"]).open("a") as file:
             file.write(line + "\n")
 
@@ -170,15 +225,18 @@ def run(argv: list[str], mood: Behaviour, box: zipfile.ZipFile | None) -> int:
     version = mood["version"]
     words = with_stored(stored_args(box), argv)
     flags = parse(words, version)
+    keys = api_keys(flags, version, os.environ)
     model = model_name(flags, version, box)
     if not is_server(version, argv, words):
         sys.stdin.read()  # the terminal chat: it ends with its input
         return 0
     if mood.get("fork"):
         split()
+    if mood.get("leave") or mood.get("leave_session"):
+        part(bool(mood.get("leave_session")))
     from tests.fakes.engine_http import State
 
-    serve(State(flags, model, mood, threading.Event()))
+    serve(State(flags, model, mood, threading.Event(), keys))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 GPUS = ["auto", "disable", "d", "amd", "rocblas", "rocm", "hip"]
@@ -13,11 +14,12 @@ ALIASES = {
     "-n": "--n-predict",
     "-ngl": "--gpu-layers",
     "--n-gpu-layers": "--gpu-layers",
+    "-np": "--parallel",
     "-t": "--threads",
     "-m": "--model",
 }
-NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--threads"}
-TEXTS = {"--host", "--gpu", "--api-key", "--model", "--fancy-test-flag"}
+NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--parallel", "--threads"}
+TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--fancy-test-flag"}
 
 
 class Refused(Exception):
@@ -75,6 +77,18 @@ def checked(word: str, flag: str, value: str | None, version: str) -> str:
     if flag == "--gpu" and value.lower() not in gpus:
         raise Refused(f"error: invalid --gpu flag value: {value}")
     return value
+
+
+def api_keys(flags: dict[str, str], version: str, environment: Mapping[str, str]) -> list[str]:
+    """Return every key that opens the API; all versions know the file (0.8.6 server.cpp:2241)."""
+    keys = [environment.get("LLAMA_API_KEY", "") if is_modern(version) else "", flags.get("--api-key", "")]
+    name = flags.get("--api-key-file")
+    try:
+        keys += Path(name).read_text().splitlines() if name is not None else []
+    except OSError as error:
+        what = f"error: failed to open file '{name}'\nerror: invalid parameter for argument: --api-key-file"
+        raise Refused(what) from error
+    return [key for key in keys if key]
 
 
 def stored_args(box: zipfile.ZipFile | None) -> list[str]:

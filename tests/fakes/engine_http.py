@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
+import socket
 import socketserver
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.engine_args import Refused, is_modern
+from tests.fakes.engine_chat import CHAT, COMPLETION, Task, failure, read
 
 if TYPE_CHECKING:
     from tests.fakes.behaviour import Behaviour
 
-HOPS = 10  # ports that the old server tries
-LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+HOPS = 10  # times that the old server tries the next port (server.cpp:3141)
+SLOTS_OLD, SLOTS_NEW = 1, 4  # --parallel's default; 4 is upstream's since the end of 2025
+POLL = 0.02  # seconds between two looks at the client
+LOADING = failure(True, 503, "Loading model")
+LOADING_OPEN = ("/health", "/v1/models")  # of the new server: have answers of their own while it loads
+KEY_OPEN = ("/", "/health", "/v1/health", "/v1/models")  # of the new server: need no key
 
 
 @dataclass
@@ -29,6 +38,13 @@ class State:
     model: str
     behaviour: Behaviour
     ready: threading.Event
+    keys: list[str]
+    busy: list[bool] = field(default_factory=list)  # one for each slot
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        count = int(self.flags.get("--parallel", "-1"))
+        self.busy = [False] * (count if count > 0 else SLOTS_NEW if self.modern else SLOTS_OLD)
 
     @property
     def modern(self) -> bool:
@@ -36,12 +52,38 @@ class State:
 
     def health(self) -> tuple[int, object]:
         if not self.ready.is_set():
-            return 503, LOADING
+            return LOADING
         status = self.behaviour.get("health_status", 200)
         if status != 200:
             return status, {"status": "error"}
-        slots = {} if self.modern else {"slots_idle": 1, "slots_processing": 0}
-        return 200, {"status": "ok", **slots}
+        if self.modern:
+            return 200, {"status": "ok"}
+        working = sum(self.busy)
+        idle = len(self.busy) - working
+        word = "ok" if idle else "no slot available"
+        return 200, {"status": word, "slots_idle": idle, "slots_processing": working}
+
+    def slots(self) -> list[object]:
+        size = int(self.flags.get("--ctx-size", "8192"))
+        return [self.slot(number, size, busy) for number, busy in enumerate(self.busy)]
+
+    def slot(self, number: int, size: int, busy: bool) -> object:
+        if self.modern:
+            return {"id": number, "n_ctx": size, "speculative": False, "is_processing": busy}
+        return {"id": number, "n_ctx": size, "task_id": -1, "model": self.model, "state": int(busy)}
+
+    def take(self) -> int | None:
+        """Return the number of a slot that is now the caller's, None if all are busy."""
+        with self.lock:
+            if all(self.busy):
+                return None
+            number = self.busy.index(False)
+            self.busy[number] = True
+            return number
+
+    def task(self, path: str, body: bytes) -> Task:
+        most = int(self.flags.get("--n-predict", "-1"))
+        return read(path, body, self.modern, self.model, self.behaviour.get("answer"), most)
 
 
 class Httpd(socketserver.ThreadingTCPServer):
@@ -67,32 +109,134 @@ class Api(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         state, path = self.server.state, self.path.partition("?")[0]
-        if path == "/health":
+        refusal = self.refusal(path)
+        if refusal:
+            self.reply(*refusal)
+        elif path == "/health" or (path == "/v1/health" and state.modern):
             self.reply(*state.health())
         elif path == "/v1/models":
             entry = {"id": state.model, "object": "model", "owned_by": "llamacpp"}
             self.reply(200, {"object": "list", "data": [{**entry, "created": int(time.time())}]})
+        elif path == "/slots":
+            self.reply(200, state.slots())
         elif path == "/":
             self.reply(200, "<html>llama.cpp</html>")
         else:
-            self.reply(404, {"error": {"code": 404, "message": "File Not Found"}})
+            self.reply(*failure(state.modern, 404, "File Not Found"))
 
     def do_POST(self) -> None:
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        key = state.flags.get("--api-key")
-        if key and self.headers.get("Authorization") != f"Bearer {key}":
-            self.reply(401, "Unauthorized: Invalid API Key")
-        elif self.path != "/v1/chat/completions":
-            self.reply(404, {"error": {"code": 404, "message": "File Not Found"}})
-        elif not state.ready.is_set():
-            self.reply(503, LOADING)
+        refusal = self.refusal(self.path)
+        if refusal:
+            self.reply(*refusal)
+        elif self.path not in (CHAT, COMPLETION):
+            self.reply(*failure(state.modern, 404, "File Not Found"))
+        elif "chat_status" in state.behaviour:
+            self.reply(*failure(state.modern, state.behaviour["chat_status"], "the test wants an error"))
         else:
-            self.reply(*chat(body, state.model))
+            try:
+                task = state.task(self.path, body)
+            except (ValueError, LookupError, TypeError) as error:
+                self.reply(*failure(state.modern, 400 if state.modern else 500, repr(error)))
+            else:
+                self.answer(task)
+
+    def refusal(self, path: str) -> tuple[int, object] | None:
+        """Return what comes before any answer: it loads, or the key is missing."""
+        state = self.server.state
+        if not state.ready.is_set() and path not in LOADING_OPEN:
+            return LOADING
+        is_open = path in KEY_OPEN if state.modern else self.command == "GET"
+        if not state.keys or is_open or self.key() in state.keys:
+            return None
+        return failure(state.modern, 401, "Invalid API Key")
+
+    def key(self) -> str:
+        """Return the key that the client sent, empty if none."""
+        sent = self.headers.get("Authorization", "")
+        if self.server.state.modern:
+            return (sent or self.headers.get("X-Api-Key", "")).removeprefix("Bearer ")
+        return sent.removeprefix("Bearer ") if sent.startswith("Bearer ") else ""
+
+    def answer(self, task: Task) -> None:
+        """Generate; it ends with the client, though the old server looks only where it streams."""
+        if task.stream and not task.modern:  # before there is a word, or a slot
+            self.open_stream()
+        with self.slot(task):
+            self.generate(task)
+        if task.stream:
+            self.send(*task.end())
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.reply(200, task.whole())
+
+    def generate(self, task: Task) -> None:
+        mood = self.server.state.behaviour
+        while mood.get("chat_hang"):
+            self.rest(3600, task)
+        for count in range(1, len(task.words) + 1):
+            self.rest(mood.get("token_seconds", 0), task)
+            if count == 1:
+                self.begin(task)
+            if task.stream:
+                self.send(task.partial(count))
+        if not task.words:
+            self.begin(task)
+
+    def begin(self, task: Task) -> None:
+        if task.stream and task.modern:
+            self.open_stream()
+        if task.stream:
+            self.send(*task.begin())
+
+    @contextlib.contextmanager
+    def slot(self, task: Task) -> Iterator[None]:
+        """Hold a slot, once there is one."""
+        state = self.server.state
+        while (number := state.take()) is None:
+            self.rest(POLL, task)
+        task.slot = number
+        try:
+            yield
+        finally:
+            state.busy[number] = False
+
+    def rest(self, seconds: float, task: Task) -> None:
+        """Pause; ConnectionAbortedError as soon as the new server sees that the client left."""
+        end = time.monotonic() + seconds
+        while True:
+            if task.modern:
+                self.check_client()
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, POLL))
+
+    def check_client(self) -> None:
+        """Raise ConnectionAbortedError if the client left."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        if readable and not self.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionAbortedError("the client left")
+
+    def open_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def send(self, *events: object) -> None:
+        """Send server-sent events, each a chunk of its own."""
+        for event in events:
+            self.check_client()
+            text = event if isinstance(event, str) else json.dumps(event)
+            data = f"data: {text}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def reply(self, status: int, content: object) -> None:
         text = content if isinstance(content, str) else json.dumps(content)
-        kind = "text/html" if isinstance(content, str) else "application/json"
+        kind = "text/html" if status == 200 else "text/plain"
+        kind = kind if isinstance(content, str) else "application/json"
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(text.encode())))
@@ -103,32 +247,15 @@ class Api(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def chat(body: bytes, model: str) -> tuple[int, object]:
-    """Answer a chat request with its last user message."""
-    try:
-        messages = json.loads(body)["messages"]
-        echo = [m["content"] for m in messages if m["role"] == "user"][-1]
-    except (ValueError, LookupError, TypeError) as error:
-        return 400, {"error": {"code": 400, "message": repr(error)}}
-    message = {"role": "assistant", "content": echo}
-    return 200, {
-        "id": "chatcmpl-fake",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-    }
-
-
 def bind(state: State) -> Httpd:
     """Listen; an old engine silently takes one of the next ports when its own is busy."""
     host, port = state.flags.get("--host", "127.0.0.1"), int(state.flags.get("--port", "8080"))
-    hops = HOPS if state.behaviour.get("hop", not state.modern) else 1
-    for candidate in range(port, min(port + hops, 65536)):
+    last = min(port + (HOPS if state.behaviour.get("hop", not state.modern) else 0), 65535)
+    for candidate in range(port, last + 1):
         try:
             return Httpd((host, candidate), state)
         except OSError:
             pass
-    what = "HTTP server socket" if state.modern else "to server socket"
-    raise Refused(f"couldn't bind {what}: hostname={host} port={port}")
+    if state.modern:
+        raise Refused(f"srv  start: couldn't bind HTTP server socket, hostname: {host}, port: {port}")
+    raise Refused(f"couldn't bind to server socket: hostname={host} port={last}")

@@ -26,7 +26,8 @@ ALIGNMENT = 65536  # of the model in the zip (zipalign.c:49)
 LOCAL_HEADER = 30  # bytes before a member's name
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same input builds the same bytes
 HERE = Path(__file__).parent
-PACKED = ["__init__.py", "behaviour.py", "engine_args.py", "engine_http.py"]  # beside engine.py
+# Beside engine.py:
+PACKED = ["__init__.py", "behaviour.py", "engine_args.py", "engine_chat.py", "engine_http.py"]
 # Every byte a shell may read between single quotes.
 JUNK = bytes(n for n in range(1, 256) if n != ord("'")) * 4
 NO_SLASH = "ape error: : not found (maybe chmod +x or ./ needed)"
