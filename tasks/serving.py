@@ -56,6 +56,7 @@ def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
     usual = 0 if any_free else job.settings.port or 0
     port = usual if job.port is None else job.port
     if port:
+        runs.clean(recipe.place.cache)  # what a killed recipe has left may have it
         runs.no_stranger(recipe.place.cache, port)
     return free_port(job.settings.host or "", port)
 

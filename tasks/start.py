@@ -16,6 +16,9 @@ from tasks.recipe import Recipe
 from tasks.serving import Server, check_terminal, key_of, pick_port, spec
 
 
+_AGAIN = "doit stop --model {}, then this again"
+
+
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     return glue.task(f"start:{job.name}", start, [recipe, job], doc=report.task_line(job.model))
@@ -24,8 +27,11 @@ def task(recipe: Recipe, job: Job) -> Task:
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
     check_terminal()
-    if not _started(recipe, job):
+    try:
         _port(recipe, job)
+    except ServerError:
+        if not _started(recipe, job):  # looked at last: another doit may be starting it just now
+            raise
 
 
 def start(recipe: Recipe, job: Job) -> None:
@@ -45,7 +51,8 @@ def start(recipe: Recipe, job: Job) -> None:
             found = differences(run, spec(recipe, job, job.port or None), key_of(job))
             if found:
                 what = f"{job.name} runs already at {run.url}, with other settings"
-                raise ServerError(what, found, fix=f"doit stop --model {job.name}, then this again")
+                raise ServerError(what, found, fix=_AGAIN.format(job.name))
+            _check_answers(job, run)
             glue.say("server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url)
     print(run.url, file=sys.stdout, flush=True)
 
@@ -70,6 +77,17 @@ def _start(recipe: Recipe, job: Job) -> Run:
         raise SystemExit(128 + stop[0])
     glue.log().info("%s", report.usage(job.model, server.run, f"doit stop --model {job.name}"))
     return server.run
+
+
+def _check_answers(job: Job, run: Run) -> None:
+    """Raise ServerError: it runs, and is not what the caller waits for."""
+    from tasks.effects import server
+
+    if server.health(run.host, run.port) != 200:
+        what = f"{job.name} runs at {run.url} and does not answer"
+        raise ServerError(what, [("log", run.log)], fix=_AGAIN.format(job.name))
+    if job.probe:
+        server.probe(job.name, run.host, run.port, run.key, job.settings.timeout or 0)
 
 
 def _started(recipe: Recipe, job: Job) -> list[Run]:

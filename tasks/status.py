@@ -38,7 +38,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     if as_json:
         glue.show(json.dumps(rows, indent=1))
     elif rows:
-        glue.show(_table(rows))
+        glue.show(_table(rows).rstrip())
     else:
         glue.show("nothing runs\n  doit start --model NAME    starts a server in the background")
     ready = {row["model"] for row in rows if row["state"] == State.READY.value}

@@ -12,7 +12,8 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +95,28 @@ class Project:
         """Run `doit` to its end. From another directory it is found by DOIT_FILE."""
         with self.start(*args, cwd=cwd, env=env, stdin=stdin) as running:
             return running.finish(timeout)
+
+    def background(self, *args: str, timeout: float = 90, env: Mapping[str, str] | None = None) -> Result:
+        """Run `doit` to its end; a server that it starts in the background may live on.
+
+        Reads until its output is closed, as a shell does: a server that kept a pipe open would be noticed.
+        """
+        done = subprocess.run(
+            [self.doit_program, *args], cwd=self.path, env={**self.env, **(env or {})}, timeout=timeout,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8",
+            start_new_session=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def processes(self) -> list[psutil.Process]:
+        """Whatever runs for this project's cache: doit, keepers, engines and what these have started."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get("LLAMAFILE_CACHE") == str(self.cache) and lives(process):
+                    found.append(process)
+        return found
 
     def start(
         self,
@@ -182,7 +205,7 @@ class Running:
             thread.join(5)
         result = Result(self._popen.returncode, self.out, self.err)
         assert "Traceback" not in result.out + result.err, result.err
-        survivors = [p for p in self._family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        survivors = [p for p in self._family if lives(p)]
         assert not survivors, survivors
         return result
 
@@ -196,6 +219,22 @@ class Running:
         if self._popen.poll() is None:
             self._popen.kill()
         self._popen.wait(10)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and waits for its parent's look does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(what: Callable[[], object], timeout: float = 30) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, f"did not come true within {timeout} s"
+        time.sleep(0.02)
 
 
 def interrupt(running: Running) -> None:

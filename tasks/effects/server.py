@@ -114,6 +114,8 @@ def wait_ready(
 
 def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
     ending = child.ending()
+    if verdict is Readiness.DIED and child.told:
+        return ServerError(f"{name} was stopped before it was ready")
     if verdict is Readiness.DIED:
         return lifecycle.failure(f"{name} ended before it was ready", ending, sys.platform)
     if verdict is Readiness.STRANGER:
