@@ -143,12 +143,15 @@ def load_package() -> Any:
     return xllamacpp
 
 
-def check_gpu(engine: Any, gpu: str) -> None:
-    """Refuse a GPU that was asked for by name when this build of the engine sees none."""
-    if gpu not in GPUS:
+def check_gpu(engine: Any, gpu: str, layers: int) -> None:
+    """Where this build sees no GPU, refuse one that was asked for by name; warn of layers, as llama.cpp does."""
+    if gpu not in GPUS and layers in (0, -1):
         return
     kinds = [device["type"].name for device in engine.get_device_info()]  # …_CPU, _GPU, _IGPU
-    if not any(kind.endswith("GPU") for kind in kinds):
+    if any(kind.endswith("GPU") for kind in kinds):
+        return
+    print("warning: no usable GPU found, --gpu-layers option will be ignored", file=sys.stderr, flush=True)
+    if gpu in GPUS:
         absent = "was explicitly requested, but it wasn't available"
         raise Refused(f"support for --gpu {gpu} {absent} in this build of xllamacpp")
 
@@ -190,7 +193,7 @@ def serve(settings: Settings) -> None:
     engine = load_package()
     on_stop(signal.SIG_DFL)  # while it loads it holds the interpreter, no handler would run
     try:
-        check_gpu(engine, settings.gpu)
+        check_gpu(engine, settings.gpu, settings.gpu_layers)
         server = engine.Server(parameters(engine, settings))
     except (AttributeError, TypeError) as error:  # its names change from month to month
         version = f"xllamacpp {engine.__version__}"

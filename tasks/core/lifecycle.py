@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from tasks.core.errors import ServerError
+from tasks.core.explain import remedy
 
 # The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
 INTERRUPT_S = 5.0
@@ -69,67 +69,12 @@ class Ending(NamedTuple):
     log: str = ""
 
 
-class _Remedy(NamedTuple):
-    """A known failure. Source: llamafile's README and issues 7, 15, 47, 98, 100, 106, 108, 513, 988."""
-
-    text: str
-    pattern: str = ""  # in the output, any case
-    status: int | None = None  # exit status; None: any
-    platform: str = ""  # empty: any
-
-
-_SHORT_OF_MEMORY = "memory is short: a smaller --ctx-size or a smaller model (`doit` shows what each needs)"
-_BROKEN_FILE = "the file is truncated or its disk failed: delete it and run this again"
-
-# the first that fits holds
-_REMEDIES = (
-    _Remedy("this version of the engine has no such option: leave it away", r"unknown argument: \S+"),
-    _Remedy(
-        "another program has the port: --port 0 takes a free one", r"couldn't bind|address already in use"
-    ),
-    _Remedy(
-        "this CPU lacks AVX, which llamafile needs", r"requires? (the )?AVX|AVX.* not (available|supported)"
-    ),
-    _Remedy(
-        "a noexec file system (set LLAMAFILE_CACHE to another disk), or macOS blocks it (Privacy & Security)",
-        "prog mmap failed",
-    ),
-    _Remedy("xcode-select --install", "xcode-select", platform="darwin"),
-    _Remedy(_BROKEN_FILE, "unexpected end of file"),
-    _Remedy("binfmt_misc sends it to another loader: start it through /bin/sh", "run-detectors"),
-    _Remedy("sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop'", "WIN32 inside WSL"),
-    _Remedy("it holds several models, and -m takes files with one", r"multiple \.gguf files"),
-    _Remedy("the GPU or its driver is missing: --gpu auto, or --gpu disable", r"--gpu \S+ was explicitly"),
-    _Remedy(_SHORT_OF_MEMORY, "out of memory|failed to allocate|bad_alloc|cannot allocate"),
-    _Remedy("pip install '.[embedded]'", "optional package"),
-    _Remedy(
-        "this engine does not read the file: `doit verify` checks it, --engine llamafile may be newer",
-        "failed to load model|error loading model",
-    ),
-    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=-9),
-    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=137),
-    _Remedy("this CPU lacks an instruction the engine needs (AVX?)", status=-4),
-    _Remedy("the engine crashed; --gpu disable tells whether the GPU is the cause", status=-11),
-    _Remedy(_BROKEN_FILE, status=-7),
-    _Remedy("it may not be run: is the cache or TMPDIR on a noexec file system?", status=126),
-)
-
-
-def remedy(ending: Ending, platform: str) -> str:
-    """What most likely mends it, or nothing."""
-    for known in _REMEDIES:
-        fits = known.platform in ("", platform) and known.status in (None, ending.status)
-        if fits and re.search(known.pattern, ending.output, re.IGNORECASE):
-            return known.text
-    return ""
-
-
 def status_text(status: int | None) -> str:
-    """`exit status 1`, `signal 9 (SIGKILL)`."""
+    """`exit status 1`, `signal 9 (SIGKILL)`; Windows' own as the hexadecimal by which they are known."""
     if status is None:
         return "still running"
     if status >= 0:
-        return f"exit status {status}"
+        return f"exit status {status}" if status < 0xC0000000 else f"status 0x{status:08X}"
     names = {2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
     return f"signal {-status}" + (f" ({names[-status]})" if -status in names else "")
 
@@ -142,4 +87,4 @@ def failure(what: str, ending: Ending, platform: str) -> ServerError:
         ("output", ending.output or "(it printed nothing)"),
         ("log", ending.log),
     ]
-    return ServerError(what, facts, fix=remedy(ending, platform))
+    return ServerError(what, facts, fix=remedy(ending.status, ending.output, platform))

@@ -130,5 +130,7 @@ def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_
 
 def failed_start(name: str, command: Sequence[str], error: OSError) -> ServerError:
     """The error for a program the system refused to start."""
-    ending = lifecycle.Ending(command, None, error.strerror or str(error))
+    number = getattr(error, "winerror", None)  # its text is in the user's language
+    text = f"[WinError {number}] {error.strerror}" if number else error.strerror or str(error)
+    ending = lifecycle.Ending(command, None, text)
     return lifecycle.failure(f"{name} could not be started", ending, sys.platform)
