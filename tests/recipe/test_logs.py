@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.effects.logfile import LIMIT
 from tests.project import Project, wait_until
 from tests.recipe.servers import failed, record, started, two_models
 from tests.recipe.test_serve import behave, with_llamafile
@@ -92,6 +93,43 @@ def test_a_crash_is_in_the_log(servers: Project) -> None:
         result = running.finish(60)
     assert result.status == 0
     assert result.out.endswith("last words\n")
+
+
+def test_a_log_without_end(servers: Project) -> None:
+    """Issue 4.3: a new file where one is full; the one before it is read as well, older ones are gone."""
+    with_llamafile(servers, version="0.10.5")
+    behave(servers, chatter_bytes=5 * LIMIT // 2)
+    started(servers, "--port", "0")
+    log = Path(record(servers)["log"])
+    last = f"{5 * LIMIT // 2 // 100:010d} "
+    wait_until(lambda: last in servers.background("logs", "-n", "3").out)
+    assert sorted(path.name for path in log.parent.glob("m-*")) == [
+        f"{log.stem}.json", log.name, f"{log.name}.1",
+    ]  # fmt: skip
+    assert sum(path.stat().st_size for path in log.parent.glob("m-*.log*")) <= 2 * LIMIT
+    shown = servers.background("logs").out
+    assert LIMIT < len(shown) <= 2 * LIMIT
+    numbers = [int(line[:10]) for line in shown.splitlines() if line[:10].isdigit()]
+    assert numbers == list(range(numbers[0], int(last) + 1))
+    assert servers.background("stop").status == 0
+
+
+def test_followed_into_the_next_file(servers: Project) -> None:
+    """Issue 4.3: `logs -f` goes on where the engine's log begins a new file; no line is lost."""
+    with_llamafile(servers, version="0.10.5")
+    behave(servers, chatter=LIMIT / 4)
+    started(servers, "--port", "0")
+    log = Path(record(servers)["log"])
+    with servers.start("logs", "-f") as running:
+        wait_until(lambda: log.with_name(f"{log.name}.1").exists())
+        size = log.stat().st_size
+        wait_until(lambda: log.stat().st_size > size)
+        assert servers.background("stop").status == 0
+        result = running.finish(60)
+    assert result.status == 0
+    numbers = [int(line[:10]) for line in result.out.splitlines() if line[:10].isdigit()]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert len(numbers) > LIMIT // 100
 
 
 def test_which_one(servers: Project) -> None:

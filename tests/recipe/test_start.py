@@ -267,6 +267,18 @@ def test_a_group_is_started(servers: Project) -> None:
     assert not alive(child.pid)
 
 
+@pytest.mark.parametrize("how", ["leave", "leave_session"])
+def test_it_leaves_its_starter(servers: Project, how: str) -> None:
+    """Issue 4.5: a grandchild that goes on alone is no server of ours: an error, and it is gone as well."""
+    with_llamafile(servers)
+    behave(servers, **{how: True})
+    said = failed(servers.background("start", "--port", "0"))
+    assert "m ended before it was ready\n" in said
+    assert "\n  ended: exit status 0\n" in said
+    assert records(servers) == []
+    assert servers.processes() == []
+
+
 def test_files_are_for_their_owner_alone(servers: Project) -> None:
     """Issue 4.9, R26, R30: prompts are in the log and the key is in the record, whatever the umask."""
     with_llamafile(servers)
@@ -306,8 +318,10 @@ def test_the_key_is_seen_by_nobody(servers: Project, way: str) -> None:
     assert "-H 'Authorization: Bearer '$LLAMA_API_KEY" in result.err
     assert KEY not in command_lines()
     known = record(servers)
-    engine = psutil.Process(known["engine"]["pid"])
-    assert engine.environ()["LLAMA_API_KEY"] == KEY
+    [run] = engines(servers)
+    assert run["env"]["LLAMA_API_KEY"] == KEY
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(result.out.strip(), "no key")
     assert KEY not in Path(known["log"]).read_text()
     assert KEY not in str(known["command"])
     for report in (["status"], ["status", "--json"], ["logs"]):
@@ -364,6 +378,18 @@ def test_the_demo_and_another(servers: Project) -> None:
     pids = {row["model"]: row["pid"] for row in rows(servers)}
     assert servers.background("stop", "--model", "own").status == 0
     assert [alive(pids["demo"]), alive(pids["own"])] == [True, False]
+
+
+def test_a_key_that_is_none(servers: Project) -> None:
+    """Issue 4.9: what the engine would split or no header can carry is refused, and not shown."""
+    with_llamafile(servers)
+    result = servers.background("start", "--api-key", "one,two")
+    assert (result.status, result.out) == (3, "")
+    assert "--api-key: expected visible ASCII characters" in result.err
+    said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}))
+    assert "LLAMA_API_KEY: expected visible ASCII characters" in said
+    assert "one two" not in said
+    assert engines(servers) == []
 
 
 @pytest.mark.parametrize("key", ["", "sesame"])

@@ -3,6 +3,8 @@ stranger's process."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -183,6 +185,21 @@ def test_status_of_one_and_of_another(servers: Project) -> None:
     assert servers.background("status:b").status == 1
 
 
+@pytest.mark.parametrize("version", ["0.8.6", "0.10.5"])
+def test_requests_in_flight(servers: Project, version: str) -> None:
+    """Issue 4.3: how many requests the engine works on, as its version tells, also where it wants a key."""
+    with_llamafile(servers, version=version)
+    behave(servers, chat_hang=True)
+    url = started(servers, "--port", "0", "--api-key", "sesame")
+    assert [row["requests"] for row in rows(servers)] == [0]
+    body = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer sesame"}
+    connection = http.client.HTTPConnection("127.0.0.1", int(port_of(url)), timeout=60)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        wait_until(lambda: rows(servers)[0]["requests"] == 1)
+
+
 def test_status_of_a_server_that_hangs(servers: Project) -> None:
     """Issue 4.3: one that was ready and does not answer is `unhealthy`; ready again when it answers."""
     with_llamafile(servers)
@@ -212,7 +229,7 @@ def test_a_server_in_another_terminal(servers: Project) -> None:
 
 
 def test_one_model_in_two_ways(servers: Project) -> None:
-    """Issue 4.1, 4.2: `doit start` beside `doit serve` of the same model; `doit stop` ends what is of its name."""
+    """Issue 4.1, 4.2: `doit start` beside `doit serve` of the same model; `doit stop` ends both."""
     with_llamafile(servers, top={"defaults": {"port": free_port()}})
     with servers.start("serve") as running:
         running.wait_for("stop     Ctrl-C")
