@@ -144,7 +144,7 @@ def load_package() -> Any:
 
 
 def check_gpu(engine: Any, gpu: str, layers: int) -> None:
-    """Where this build sees no GPU, refuse one that was asked for by name; warn of layers, as llama.cpp does."""
+    """Where this build sees no GPU: refuse one asked for by name, warn of layers as llama.cpp does."""
     if gpu not in GPUS and layers in (0, -1):
         return
     kinds = [device["type"].name for device in engine.get_device_info()]  # …_CPU, _GPU, _IGPU

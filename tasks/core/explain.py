@@ -79,7 +79,7 @@ TABLE = (
           r"unknown argument: \S+|invalid argument: -"),  # 955
     Known("port", "another program has the port: --port 0 takes a free one",
           "couldn't bind|address already in use"),  # 54
-    Known("avx", _NO_AVX, r"requires? (the )?AVX|AVX.* not (available|supported)|needs? AVX"),
+    Known("avx", _NO_AVX, r"(requires?|needs?) (the )?AVX|AVX.* (required|not (available|supported))"),
     Known("several models", "it holds several models, and -m takes files with one", r"multiple \.gguf files"),
     Known("gpu memory", "the GPU's memory is short: fewer layers (--ngl N), or a smaller --ctx-size",
           r"cuda.*out of memory|cudaMalloc failed|vk::.*OutOfDeviceMemory|ErrorOutOfDeviceMemory"),
