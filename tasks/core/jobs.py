@@ -57,7 +57,6 @@ class Job:
     extra: tuple[str, ...] = ()  # arguments for the engine, as they are
     question: str = ""  # what must be confirmed before a download (R4), or nothing
     port: int | None = None  # the one that was asked for; not the usual one, which `settings` have
-    key: str = field(default="", repr=False)  # what clients must send, from the command line
     probe: bool = False  # ready means that it has generated a token
     gpu: bool = False  # it was told to use the GPU, and is not to do without
 
