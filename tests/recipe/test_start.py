@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import urllib.error
@@ -127,14 +129,10 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
 
 def test_a_stranger_has_the_usual_port(servers: Project) -> None:
     """R23: a program that is not ours has the port: that is said, and nothing is started elsewhere."""
-    with psutil.Popen(["sleep", "600"]) as sleeper:
-        import socket
-
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            with_llamafile(servers, top={"defaults": {"port": port}})
-            said = failed(servers.background("start"))
-        sleeper.kill()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with_llamafile(servers, top={"defaults": {"port": port}})
+        said = failed(servers.background("start"))
     assert f"port {port} on 127.0.0.1 is in use" in said
     assert engines(servers) == []
 
@@ -273,7 +271,7 @@ def test_it_leaves_its_starter(servers: Project, how: str) -> None:
     with_llamafile(servers)
     behave(servers, **{how: True})
     said = failed(servers.background("start", "--port", "0"))
-    assert "m ended before it was ready\n" in said
+    assert re.match(r"ERROR: m ended (before it was ready|by itself)\n", said), said
     assert "\n  ended: exit status 0\n" in said
     assert records(servers) == []
     assert servers.processes() == []

@@ -243,6 +243,18 @@ def test_one_model_in_two_ways(servers: Project) -> None:
     assert servers.processes() == []
 
 
+def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
+    """Issue 4.2, 4.5: whatever an engine has started ends with it, also in a session of its own."""
+    with_llamafile(servers)
+    started(servers, "--port", "0")
+    known = record(servers)
+    with process(servers, "import os; os.setsid()", **marked(known["mark"], servers)) as child:
+        os.kill(known["engine"]["pid"], signal.SIGKILL)
+        assert child.wait(30) == -signal.SIGKILL
+    wait_until(lambda: not servers.processes())
+    assert [row["state"] for row in rows(servers)] == ["stopped"]
+
+
 def test_the_engine_is_killed(servers: Project) -> None:
     """Issue 4.3: one that ended by itself stays on record, with how; its log too, until the next start."""
     with_llamafile(servers, version="0.10.5")
