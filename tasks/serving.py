@@ -148,6 +148,7 @@ class Server:
         if job.probe:
             server.probe(job.name, run.host, run.port, run.key, limit - took)
             took = time.monotonic() - self._start
+        runs.forget_key(run)  # the engine has read it
         self._kept.ready(took)
         self.check_alive()  # it may have ended while another process answered for it
         glue.say(

@@ -86,9 +86,15 @@ def clean(cache: str) -> None:
 
 def forget(run: Run) -> None:
     """Remove a record, and the key that was laid out for its engine."""
-    for path in (run.path, f"{run.path.removesuffix('.json')}.key"):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+    forget_key(run)
+    with contextlib.suppress(OSError):
+        os.unlink(run.path)
+
+
+def forget_key(run: Run) -> None:
+    """Remove the file in which its engine found the key."""
+    with contextlib.suppress(OSError):
+        os.unlink(f"{run.path.removesuffix('.json')}.key")
 
 
 def stop(run: Run) -> bool:
