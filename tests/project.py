@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +79,11 @@ class Project:
             "models": models,
         }
         (self.path / "models.yaml").write_text(json.dumps(data, indent=1), "utf-8")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this machine's engines run, log and are recorded."""
+        return self.cache / "run" / (re.sub(r"[^\w.-]", "-", platform.node()) or "here")
 
     @staticmethod
     def entry(url: str, data: bytes | None = None, **more: Any) -> dict[str, Any]:

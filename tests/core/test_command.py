@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.catalogue import GPUS, Catalogue, Settings
-from tasks.core.command import Launch, parse_version, serve_command, version_tuple
+from tasks.core.command import HIDDEN, Launch, parse_version, reads_key, serve_command, shown, version_tuple
 from tasks.core.errors import ServerError
 from tasks.core.jobs import Place, plan
 from tasks.core.options import parse
@@ -51,12 +51,15 @@ def launch(engine: str, platform: str) -> Launch:
     ],
 )
 @pytest.mark.parametrize(
-    ("version", "nobrowser"),
+    ("version", "olds"),
     [
         # Source: the flag is gone in 0.10, where an unknown flag ends the program (mozilla-ai/llamafile#955)
         pytest.param("0.6.2", "--nobrowser", id="0.6.2"),
-        pytest.param("0.8.6", "--nobrowser", id="0.8.6"),
-        pytest.param("0.9.3", "--nobrowser", id="0.9.3"),
+        pytest.param("0.7.4", "--nobrowser", id="0.7.4"),
+        # From 0.8 on it writes a llama.log of its own, without a bound
+        pytest.param("0.8", "--nobrowser --log-disable", id="0.8"),
+        pytest.param("0.8.6", "--nobrowser --log-disable", id="0.8.6"),
+        pytest.param("0.9.3", "--nobrowser --log-disable", id="0.9.3"),
         pytest.param("0.10", "", id="0.10, as the catalogue has it"),
         pytest.param("0.10.5", "", id="0.10.5"),
         pytest.param("1.0", "", id="1.0"),
@@ -65,16 +68,66 @@ def launch(engine: str, platform: str) -> Launch:
     ],
 )
 def test_command_line(
-    engine: str, platform: str, program: str, model: str, version: str | None, nobrowser: str
+    engine: str, platform: str, program: str, model: str, version: str | None, olds: str
 ) -> None:
     """R10, R11, R13: only flags that the version knows; host and port always."""
-    flags = "" if engine == "embedded" else nobrowser
+    flags = "" if engine == "embedded" else olds
     here = launch(engine, platform)
     assert (
         serve_command(here, REFERENCE, version=version)
         == f"{program} --server {flags} {model} {TAIL}".split()
     )
     assert here.version_command() == [*program.split(), "--version"]
+
+
+KEY = "sk-not-for-ps"
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "words"),
+    [
+        # Source: llama.cpp's server reads LLAMA_API_KEY, llamafile has that one since 0.10
+        pytest.param("embedded", "2026.10.1", "", id="embedded reads it from the environment"),
+        pytest.param("embedded", None, "", id="embedded, of whatever version"),
+        pytest.param("embedded", "0.9.3", "", id="embedded: that version is not its own"),
+        pytest.param("self", "0.10", "", id="0.10 reads it from the environment"),
+        pytest.param("self", "0.10.5", "", id="0.10.5"),
+        pytest.param("llamafile", "1.0", "", id="1.0"),
+        pytest.param("self", "0.9.3", "--nobrowser --log-disable --api-key", id="0.9.3 has no other way"),
+        pytest.param("self", "0.8.6", "--nobrowser --log-disable --api-key", id="0.8.6"),
+        pytest.param("llamafile", "0.6.2", "--nobrowser --api-key", id="0.6.2, of another program"),
+        pytest.param("self", None, "--api-key", id="unknown"),
+        pytest.param("llamafile", "", "--api-key", id="not said"),
+    ],
+)
+def test_the_key_is_on_the_command_line_only_where_it_must(
+    engine: str, version: str | None, words: str
+) -> None:
+    """R30: `ps` shows command lines; where the engine reads the environment, the key goes there."""
+    here = launch(engine, "linux")
+    found = serve_command(here, REFERENCE, version=version, key=KEY)
+    bare = serve_command(here, REFERENCE, version=version)
+    start = len(here.program()) + 1
+    expected = [*words.split(), KEY] if words else []
+    assert found[start : start + len(expected)] == expected
+    assert (KEY in found) is (words != "") is not reads_key(here, version)
+    assert [word for word in found if word not in ("--api-key", KEY)] == bare
+    assert shown(found) == [HIDDEN if word == KEY else word for word in found]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        pytest.param("x --api-key K --port 1", "x --api-key *** --port 1", id="the key"),
+        pytest.param("x --port 1 --api-key K", "x --port 1 --api-key ***", id="at the end"),
+        pytest.param("x --api-key K --api-key L", "x --api-key *** --api-key ***", id="two of them"),
+        pytest.param("x --port 1", "x --port 1", id="no key"),
+        pytest.param("x --api-key", "x --api-key", id="a flag without its value"),
+    ],
+)
+def test_a_command_that_may_be_shown(command: str, text: str) -> None:
+    """R30: neither an error, nor the state file's command, nor a log has the key."""
+    assert shown(command.split()) == text.split()
 
 
 @pytest.mark.parametrize(
@@ -195,5 +248,12 @@ def test_default_model_as_the_reference_script_started_it() -> None:
     (job,) = found.by_name.values()
     here = Launch(job.engine, "linux", job.artifact.target)
     words = serve_command(here, job.settings, version=job.model.engine_version)
-    assert words == ["/bin/sh", job.artifact.target, "--server", "--nobrowser", *TAIL.split()]
+    assert words == [
+        "/bin/sh",
+        job.artifact.target,
+        "--server",
+        "--nobrowser",
+        "--log-disable",
+        *TAIL.split(),
+    ]
     assert job.artifact.target.endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")

@@ -73,6 +73,11 @@ def place_of(platform: str) -> Place:
         ),
         pytest.param("list --all serve:demo", [["demo"]], id="list --all of one"),
         pytest.param("help serve", [], id="help at none"),
+        pytest.param("stop:nope status logs", [[], [], []], id="what runs need not be catalogued"),
+        pytest.param("start", [["tiny"]], id="start: the default"),
+        pytest.param("start --model t* --model big", [["tiny", "tiny-q8", "big"]], id="start: several"),
+        pytest.param("with:big -- pytest tiny", [["big"]], id="with: one, and the command's words are none"),
+        pytest.param("chat tiny --model big", [["big"]], id="chat: a question's words are none"),
     ],
 )
 def test_models_of_a_command_line(line: str, asked: list[list[str]]) -> None:
@@ -619,6 +624,29 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve -- --host=::1", "linux", "--host=::1 behind", "put it", id="a host we would not know"
         ),
+        # issue 4
+        pytest.param(
+            "start:tiny -- -c 5 --api-key K",
+            "linux",
+            "--api-key behind",
+            "before the `--`",
+            id="R30: a key we would not know",
+        ),
+        pytest.param(
+            "start --model tiny --model big --port 9",
+            "linux",
+            "--port 9 is for one model, and this names 2: tiny, big",
+            "--port 0",
+            id="R23: two models on one port",
+        ),
+        pytest.param(
+            "with:tiny* -- x", "linux", "`with` runs one model, and this names 2", "", id="with of two models"
+        ),
+        pytest.param("chat:tiny*", "linux", "`chat` runs one model", "", id="chat with two models"),
+        pytest.param("start --api-key ''", "linux", "--api-key: expected", "", id="R30: an empty key"),
+        pytest.param("start --api-key a,b", "linux", "--api-key: expected", "", id="R30: two keys"),
+        pytest.param("serve --api-key 'a b'", "linux", "--api-key: expected", "", id="R30: a blank in a key"),
+        pytest.param("with --api-key é -- x", "linux", "--api-key: expected", "", id="R30: no ASCII"),
     ],
 )
 def test_refused(line: str, platform: str, what: str, fix: str) -> None:
@@ -651,6 +679,58 @@ def test_same_file_twice_is_no_conflict() -> None:
     found = jobs("download:tiny verify --model small serve --port 9")
     assert list(found.by_name) == ["tiny"]
     assert found.by_name["tiny"].settings.port == 9
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("start", {"port": None, "key": "", "probe": False, "gpu": False}, id="nothing said"),
+        pytest.param("start --port 0", {"port": 0}, id="any free port is one that was asked for"),
+        pytest.param("serve --port 8080", {"port": 8080}, id="the usual port, by name"),
+        pytest.param("serve --api-key sk-1 --probe", {"key": "sk-1", "probe": True}, id="key and probe"),
+        pytest.param("start --force-gpu", {"gpu": True}, id="--force-gpu means it"),
+        pytest.param("with --gpu NVIDIA -- x", {"gpu": True}, id="--gpu of a kind means it"),
+        pytest.param("start --gpu auto", {"gpu": False}, id="--gpu auto may do without"),
+        pytest.param("start --gpu Disable", {"gpu": False}, id="--gpu disable is no wish for one"),
+        pytest.param("start -- -t 2 a=b", {"extra": ("-t", "2", "a=b")}, id="start: the engine's own"),
+        pytest.param("with -- x --port 1", {"extra": (), "port": None}, id="with: the command's"),
+        pytest.param("chat Hello -- --host", {"extra": ()}, id="chat: a question's words"),
+    ],
+)
+def test_what_a_server_is_started_with(line: str, expected: dict[str, Any]) -> None:
+    """Issue 4: what the command line said, as it is needed when the server is started."""
+    found = job(line)
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert "sk-1" not in repr(found)  # R30: a key is in no traceback and no log
+
+
+def test_which_port_was_asked_for() -> None:
+    """R17, R23: the entry's own port is meant; that of `defaults:` is the usual one, and may be taken."""
+    found = job("start", text=edited("serve: {ctx_size: 0}", "serve: {port: 9}"))
+    assert (found.settings.port, found.port) == (9, 9)
+    found = job("start", text=edited("{ctx_size: 4096}", "{port: 9}"))
+    assert (found.settings.port, found.port) == (9, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "start:tiny --port 9 --ctx-size 5",
+        "verify:tiny start:tiny --port 9 --ctx-size 5",
+        "start:tiny --port 9 --ctx-size 5 verify:tiny",
+        "start:tiny --port 9 --ctx-size 5 status:tiny",
+    ],
+)
+def test_another_task_of_a_model_does_not_change_its_settings(line: str) -> None:
+    """R17: something may follow `start`, which ends when the server is ready."""
+    found = jobs(line).by_name["tiny"]
+    assert (found.port, found.settings.port, found.settings.ctx_size) == (9, 9, 5)
+
+
+def test_the_engines_program_is_needed_for_every_start() -> None:
+    """R9: a .gguf needs it, whichever verb starts its server."""
+    for line in ("serve:big", "start:big", "with:big -- x", "chat:big Hello"):
+        assert job(line).exe == llamafile_exe(CATALOGUE, POSIX), line
 
 
 def test_the_engines_program_is_needed_only_where_it_is_started() -> None:

@@ -13,62 +13,84 @@ from tasks.core.errors import ServerError
 from tasks.core.lifecycle import Ending, Look, Readiness, failure, judge_start, remedy, status_text
 
 LIMIT_S = 60.0
+PORT = 8080  # what it is told to take
+OURS, NONE, NEXT = frozenset({PORT}), frozenset[int](), frozenset({PORT + 1})  # on which it listens
+
+
+def look(
+    exited: int | None = None,
+    health: int | None = None,
+    ports: frozenset[int] | None = None,
+    elapsed_s: float = 1,
+) -> Look:
+    return Look(exited, health, PORT, ports, elapsed_s)
 
 
 @pytest.mark.parametrize(
-    ("look", "verdict"),
+    ("seen", "verdict"),
     [
-        pytest.param(
-            Look(None, None, None, 1), Readiness.WAIT, id="nothing answers yet: 0.9 loads before it binds"
-        ),
-        pytest.param(Look(None, 503, True, 1), Readiness.WAIT, id="it is loading: 0.10 binds first"),
-        pytest.param(Look(None, 404, True, 1), Readiness.WAIT, id="another answer is not yes"),
-        pytest.param(Look(None, 200, True, 1), Readiness.READY, id="it says yes, and is ours"),
-        pytest.param(
-            Look(None, 200, None, 1), Readiness.READY, id="it says yes, and the system does not tell whose"
-        ),
+        pytest.param(look(), Readiness.WAIT, id="nothing answers yet: 0.9 loads before it binds"),
+        pytest.param(look(ports=NONE), Readiness.WAIT, id="the same, and the system says so"),
+        pytest.param(look(health=503, ports=OURS), Readiness.WAIT, id="it is loading: 0.10 binds first"),
+        pytest.param(look(health=503), Readiness.WAIT, id="it is loading, and nobody has looked whose it is"),
+        pytest.param(look(ports=OURS), Readiness.WAIT, id="it listens and does not answer"),
+        pytest.param(look(health=404, ports=OURS), Readiness.WAIT, id="another answer is not yes"),
+        pytest.param(look(health=200, ports=OURS), Readiness.READY, id="it says yes, and is ours"),
+        pytest.param(look(health=200, ports=OURS | NEXT), Readiness.READY, id="it listens on others, too"),
+        pytest.param(look(health=200), Readiness.READY, id="it says yes, and the system does not tell whose"),
         # mozilla-ai/llamafile#54: old versions hop to the next port without a word
-        pytest.param(Look(None, 200, False, 1), Readiness.STRANGER, id="another program says yes"),
-        pytest.param(Look(None, 503, False, 1), Readiness.WAIT, id="another program says no"),
+        pytest.param(look(health=200, ports=NEXT), Readiness.STRANGER, id="another program says yes"),
+        pytest.param(look(health=200, ports=NONE), Readiness.STRANGER, id="the same, while ours still loads"),
+        pytest.param(look(health=503, ports=NONE), Readiness.WAIT, id="another program says no, ours loads"),
+        pytest.param(
+            look(health=503, ports=NEXT), Readiness.HOPPED, id="another says no, and ours has hopped"
+        ),
+        pytest.param(look(ports=NEXT), Readiness.HOPPED, id="another says nothing, and ours has hopped"),
         # llama-swap#100: a dead child is not waited for
-        pytest.param(Look(1, None, None, 1), Readiness.DIED, id="it has ended"),
+        pytest.param(look(1), Readiness.DIED, id="it has ended"),
+        pytest.param(look(0), Readiness.DIED, id="it has ended without an error: no server either"),
+        pytest.param(look(-9), Readiness.DIED, id="it was killed"),
+        pytest.param(look(1, 200, OURS), Readiness.DIED, id="it has ended, whoever still answers"),
         pytest.param(
-            Look(0, None, None, 1), Readiness.DIED, id="it has ended without an error: no server either"
+            look(1, 200, NONE, 99), Readiness.DIED, id="its end explains more than a stranger or the time"
         ),
-        pytest.param(Look(-9, None, None, 1), Readiness.DIED, id="it was killed"),
-        pytest.param(Look(1, 200, True, 1), Readiness.DIED, id="it has ended, whoever still answers"),
+        pytest.param(look(1, None, NEXT), Readiness.DIED, id="its end explains more than another port"),
+        pytest.param(look(elapsed_s=59.9), Readiness.WAIT, id="just before the deadline"),
+        pytest.param(look(elapsed_s=60.0), Readiness.LATE, id="at the deadline"),
+        pytest.param(look(None, 503, OURS, 61), Readiness.LATE, id="still loading after it"),
+        pytest.param(look(None, 200, OURS, 61), Readiness.READY, id="ready in the last moment is ready"),
         pytest.param(
-            Look(1, 200, False, 99), Readiness.DIED, id="its end explains more than a stranger or the time"
+            look(None, 200, NONE, 61), Readiness.STRANGER, id="a stranger explains more than the time"
         ),
-        pytest.param(Look(None, None, None, 59.9), Readiness.WAIT, id="just before the deadline"),
-        pytest.param(Look(None, None, None, 60.0), Readiness.LATE, id="at the deadline"),
-        pytest.param(Look(None, 503, True, 61), Readiness.LATE, id="still loading after it"),
-        pytest.param(Look(None, 200, True, 61), Readiness.READY, id="ready in the last moment is ready"),
         pytest.param(
-            Look(None, 200, False, 61), Readiness.STRANGER, id="a stranger explains more than the time"
+            look(None, None, NEXT, 61), Readiness.HOPPED, id="another port explains more than the time"
         ),
     ],
 )
-def test_a_look_at_a_starting_server(look: Look, verdict: Readiness) -> None:
+def test_a_look_at_a_starting_server(seen: Look, verdict: Readiness) -> None:
     """R27: a race of three, the endpoint, the process and the deadline; and then, is it ours?"""
-    assert judge_start(look, LIMIT_S) is verdict
+    assert judge_start(seen, LIMIT_S) is verdict
 
 
 _STATUS = st.none() | st.integers(-64, 2**32)
+_PORTS = st.none() | st.frozensets(st.integers(PORT - 1, PORT + 1))
 
 
-@given(
-    st.builds(Look, _STATUS, st.none() | st.integers(100, 599), st.none() | st.booleans(), st.floats(0, 1e6))
-)
-def test_no_look_lets_it_wait_for_ever(look: Look) -> None:
+@given(st.builds(look, _STATUS, st.none() | st.integers(100, 599) | st.just(200), _PORTS, st.floats(0, 1e6)))
+def test_no_look_lets_it_wait_for_ever(seen: Look) -> None:
     """R27: only a live process before the deadline is waited for; only a 200 that may be ours is ready."""
-    verdict = judge_start(look, LIMIT_S)
+    verdict = judge_start(seen, LIMIT_S)
     if verdict is Readiness.WAIT:
-        assert look.exited is None
-        assert look.elapsed_s < LIMIT_S
+        assert seen.exited is None
+        assert seen.elapsed_s < LIMIT_S
+        assert not seen.ports or PORT in seen.ports
     if verdict is Readiness.READY:
-        assert (look.exited, look.health) == (None, 200)
-        assert look.ours is not False
+        assert (seen.exited, seen.health) == (None, 200)
+        assert seen.ports is None or PORT in seen.ports
+    if verdict is Readiness.HOPPED:
+        assert seen.exited is None
+        assert seen.ports
+        assert PORT not in seen.ports
 
 
 # (exit status, what it printed, platform, words of the remedy); a row for each of the remedies

@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
-from tasks.core.options import CHAIN, VERBS, Ask, Request, parse
+from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask, Request, parse
 
-_WORDS = ["serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"]
+_WORDS = [
+    *("serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"),
+    *("with", "chat", "logs", "-f", "-n", "stop", "--all"),
+]
+HANDS_ON = "`--` hands on arguments to the engine, or to a command"
 
 
 def one(word: str, *extra: str, **options: Any) -> list[Ask]:
@@ -78,6 +82,69 @@ def one(word: str, *extra: str, **options: Any) -> list[Ask]:
             id="-- and whatever: untouched",
         ),
         pytest.param("verify serve -- -t 2", [*one("verify"), *one("serve", "-t", "2")], id="-- is serve's"),
+        # the server's whole life (issue 4)
+        pytest.param(
+            "start --model a --model b --probe --timeout 9",
+            one("start", model=["a", "b"], probe=True, timeout="9"),
+            id="start: several models",
+        ),
+        pytest.param("start:a -- -t 2", one("start:a", "-t", "2"), id="start: -- is the engine's"),
+        pytest.param("serve --api-key K", one("serve", api_key="K"), id="R30: a key"),
+        pytest.param(
+            "start --model a status --json",
+            [*one("start", model=["a"]), *one("status", json=True)],
+            id="start ends, and something may follow",
+        ),
+        pytest.param("stop start", [*one("stop"), *one("start")], id="stop, then start"),
+        pytest.param("stop --all", one("stop", all=True), id="stop: every one"),
+        pytest.param(
+            "stop --model a --model b stop:c",
+            [*one("stop", model=["a", "b"]), *one("stop:c")],
+            id="stop: several models",
+        ),
+        pytest.param(
+            "status --model a --json", one("status", model=["a"], json=True), id="status: as JSON, of one"
+        ),
+        pytest.param("status:a --json", one("status:a", json=True), id="status:MODEL"),
+        pytest.param("logs -f -n 5", one("logs", follow=True, lines="5"), id="logs: short flags"),
+        pytest.param("logs -fn5", one("logs", follow=True, lines="5"), id="logs: short flags in one word"),
+        pytest.param("logs:a -n 0", one("logs:a", lines="0"), id="logs:MODEL"),
+        pytest.param(
+            "logs --model a --follow --lines 5",
+            one("logs", model="a", follow=True, lines="5"),
+            id="logs: long flags",
+        ),
+        pytest.param(
+            "run -n 2 logs -n 3", one("logs", lines="3"), id="logs: a -n that is doit's, one that is not"
+        ),
+        pytest.param(
+            "with --model a --port 0 -- pytest -q --model b a=b -- x",
+            one("with", "pytest", "-q", "--model", "b", "a=b", "--", "x", model="a", port="0"),
+            id="with: the command is untouched",
+        ),
+        pytest.param("with:a -- env", one("with:a", "env"), id="with:MODEL"),
+        pytest.param("with -- serve chat", one("with", "serve", "chat"), id="with: verbs are words there"),
+        pytest.param("verify with -- x", [*one("verify"), *one("with", "x")], id="with behind another"),
+        # the words of a question stand among the options
+        pytest.param("chat", one("chat"), id="chat: no words"),
+        pytest.param("chat Hello", one("chat", "Hello"), id="chat: a word"),
+        pytest.param(
+            "chat 'What is it?' --model a", one("chat", "What is it?", model="a"), id="chat: words before"
+        ),
+        pytest.param(
+            "chat --model a 'What is it?'", one("chat", "What is it?", model="a"), id="chat: and behind"
+        ),
+        pytest.param(
+            "chat one --model=a two --yes three",
+            one("chat", "one", "two", "three", model="a", yes=True),
+            id="chat: and between options",
+        ),
+        pytest.param("chat:a Hello --timeout 9", one("chat:a", "Hello", timeout="9"), id="chat:MODEL"),
+        pytest.param("chat list serve", one("chat", "list", "serve"), id="chat: verbs are words there"),
+        pytest.param("chat 'is 1+1=2?' x=y", one("chat", "is 1+1=2?", "x=y"), id="chat: words with ="),
+        pytest.param("chat ''", one("chat", ""), id="chat: an empty word"),
+        pytest.param("chat a -- --b -- c", one("chat", "a", "--b", "--", "c"), id="chat: -- and words"),
+        pytest.param("verify chat Hello", [*one("verify"), *one("chat", "Hello")], id="chat behind another"),
     ],
 )
 def test_asks(line: str, asks: list[Ask]) -> None:
@@ -102,7 +169,7 @@ def test_commands_of_doit(line: str, command: str, words: list[str], listing: bo
     request = parse(line.split())
     assert request == Request((), command, tuple(words))
     assert request.listing is listing
-    assert all(request.reaches(verb) for verb in CHAIN)
+    assert all(request.reaches(verb) for verb in (*STEPS, *STARTS))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +214,26 @@ def test_commands_of_doit(line: str, command: str, words: list[str], listing: bo
         pytest.param("serve 8080", "'8080' is not a task", "`--`", id="a word for the engine"),
         pytest.param("serve download", "nothing follows `serve`", "", id="a task behind serve"),
         pytest.param("serve:a serve:b", "nothing follows `serve`", "", id="two servers in the foreground"),
-        pytest.param(
-            "download -- x", "`--` hands arguments to the engine", "doit serve", id="-- without serve"
-        ),
-        pytest.param(
-            "-- serve", "`--` hands arguments to the engine", "doit serve", id="-- and no verb before"
-        ),
+        pytest.param("download -- x", HANDS_ON, "doit serve … -- ARG", id="-- without serve"),
+        pytest.param("-- serve", HANDS_ON, "doit with … -- COMMAND", id="-- and no verb before"),
+        pytest.param("stop -- x", HANDS_ON, "doit serve", id="-- behind stop"),
+        pytest.param("status -- x", HANDS_ON, "doit serve", id="-- behind status"),
+        pytest.param("logs -f -- x", HANDS_ON, "doit serve", id="-- behind logs"),
+        pytest.param("start status -- x", HANDS_ON, "doit serve", id="-- behind another than start"),
+        pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
+        pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
+        pytest.param("with pytest", "'pytest' is not a task", "`--`", id="with a command, and no --"),
+        pytest.param("with serve -- x", "nothing follows `with`", "", id="a task behind with"),
+        pytest.param("with:a chat -- x", "nothing follows `with`", "", id="chat behind with"),
+        pytest.param("serve status", "nothing follows `serve`", "", id="status behind serve"),
+        pytest.param("chat Hi --modle a", "option --modle", "did you mean --model", id="chat, misspelt"),
+        pytest.param("chat:a --model b", "option --model", "`doit help chat`", id="chat of two models"),
+        pytest.param("chat --port 9", "option --port", "`doit help chat`", id="chat takes no port"),
+        pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
+        pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
+        pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
+        pytest.param("stop a", "'a' is not a task", "doit stop:a", id="stop a model behind a blank"),
+        pytest.param("strat", "'strat' is not a task", "did you mean start", id="start, misspelt"),
     ],
 )
 def test_refused(line: str, what: str, fix: str) -> None:
@@ -173,11 +254,16 @@ def test_refused(line: str, what: str, fix: str) -> None:
         pytest.param("chmod:a", "download chmod", id="needs what comes before"),
         pytest.param("serve", "download chmod verify serve", id="needs everything"),
         pytest.param("chmod download", "download chmod", id="two links"),
+        pytest.param("start", "download chmod verify start", id="start: everything but serve"),
+        pytest.param("with -- x", "download chmod verify with", id="with"),
+        pytest.param("chat x", "download chmod verify chat", id="chat"),
+        pytest.param("start:a serve:b", "download chmod verify serve start", id="start and serve"),
+        pytest.param("stop status logs", "", id="those that look at what runs need no files"),
     ],
 )
 def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
     """Only what the command line can reach is created."""
-    assert [verb for verb in CHAIN if parse(line.split()).reaches(verb)] == reached.split()
+    assert [verb for verb in (*STEPS, *STARTS) if parse(line.split()).reaches(verb)] == reached.split()
 
 
 @pytest.mark.parametrize(
@@ -202,6 +288,13 @@ def test_every_option_is_explained() -> None:
             assert option["name"].isidentifier()
             assert option["type"] is bool or option["metavar"]
         assert len({o["long"] for o in verb.options}) == len(verb.options)
+        shorts = [o["short"] for o in verb.options if o["short"]]
+        assert len(set(shorts)) == len(shorts)
+
+
+def test_every_verb_is_of_one_kind() -> None:
+    """Those of the chain, those that look at what runs, and two without models."""
+    assert sorted((*STEPS, *STARTS, *LOOKS, "catalogue", "exe")) == sorted(VERBS)
 
 
 @given(st.lists(st.sampled_from(_WORDS) | st.text(max_size=4), max_size=5), st.lists(st.text(max_size=4)))
@@ -212,4 +305,6 @@ def test_whatever_is_typed(words: list[str], extra: list[str]) -> None:
     except UsageError:
         return
     if not request.command and "--" not in words:
-        assert not extra or list(request.asks[-1].extra) == extra
+        handed = list(request.asks[-1].extra) if extra else []
+        assert handed[len(handed) - len(extra) :] == extra
+        assert handed == extra or request.asks[-1].verb == "chat"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.core import report
 from tasks.core.catalogue import Model
+from tasks.core.run import Mode, Run
 
 
 @pytest.mark.parametrize(
@@ -175,19 +176,38 @@ def test_address_for_clients(host: str, url: str) -> None:
     assert report.base_url(host, 80) == url
 
 
+def a_run(host: str = "h", key: str = "") -> Run:
+    return Run("mine", Mode.SERVE, host, 1, {}, [], "/run/mine.log", "mark", key)
+
+
 def test_what_is_said_when_the_server_is_ready() -> None:
-    """Where, which model and licence (R33), how to call it, where the log is, how to stop it."""
+    """Which model and licence (R33), how to call it, where the log is, how to stop it."""
     model = Model("My Model 7B", "https://h/m.gguf", "MIT")
-    text = report.ready("mine", model, "http://h:1", 2.5, "/run/mine.log")
-    assert text.splitlines()[0] == "mine is ready at http://h:1 after 2.5 s"
-    for words in (
-        "My Model 7B, licence MIT",
-        "curl http://h:1/v1/chat/completions",
-        "OPENAI_BASE_URL=http://h:1/v1",
-        "/run/mine.log",
-        "Ctrl-C",
-    ):
-        assert words in text
+    assert report.usage(model, a_run(), "Ctrl-C") == (
+        "  model    My Model 7B, licence MIT\n"
+        "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
+        """-d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
+        "  clients  OPENAI_BASE_URL=http://h:1/v1  OPENAI_API_KEY=none\n"
+        "  log      /run/mine.log\n"
+        "  stop     Ctrl-C"
+    )
+
+
+def test_what_is_said_of_a_server_with_a_key() -> None:
+    """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
+    text = report.usage(Model("M", "u", "MIT"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
+    assert "curl http://127.0.0.1:1/v1/chat/completions" in text
+    assert " -H 'Authorization: Bearer '$LLAMA_API_KEY -d " in text
+    assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1  OPENAI_API_KEY=$LLAMA_API_KEY\n" in text
+    assert text.endswith("  stop     doit stop --model mine")
+    assert "sk-secret" not in text
+
+
+def test_what_is_said_of_a_server_for_everybody() -> None:
+    """R30: the warning names model and host, and says how to ask for a key."""
+    text = report.open_to_all("mine", "0.0.0.0")
+    assert text.startswith("warning: mine listens on 0.0.0.0 and asks for no key")
+    assert "fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away" in text
 
 
 @pytest.mark.parametrize(

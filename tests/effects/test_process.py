@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import stat
+import subprocess
 import sys
 import threading
 import time
@@ -153,8 +153,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     started: list[Child] = []
 
     def start(script: str) -> Child:
-        log = tmp_path / "run" / f"{len(started)}.log"
-        child = Child(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), log=str(log))
+        log = tmp_path / f"{len(started)}.log"
+        with log.open("wb") as file:
+            child = Child(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), output=file.fileno())
         started.append(child)
         until(lambda: "ready" in log.read_text() or child.exited() is not None, "it is ready")
         return child
@@ -166,14 +167,51 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             until(lambda child=child: child.exited() is not None, "it ends")  # type: ignore[misc]
 
 
-def test_child(shell: Shell) -> None:
-    """R26: output goes to its log, for its owner alone; the ending has status and last lines."""
+def printed(tmp_path: Path) -> str:
+    """What the only engine of a test has printed."""
+    return (tmp_path / "0.log").read_text()
+
+
+def test_child(shell: Shell, tmp_path: Path) -> None:
+    """R26: both streams go where its keeper wants them, in order; its end has a status."""
     child = shell("echo ready; echo oops >&2; exit 5")
-    until(lambda: child.exited() is not None, "it ends")
-    ending = child.ending()
-    assert (ending.status, ending.output, ending.log) == (5, "ready\noops", child.log)
-    assert stat.S_IMODE(os.stat(child.log).st_mode) == 0o600
+    assert child.wait() == 5
+    assert child.exited() == 5
+    assert printed(tmp_path) == "ready\noops\n"
     assert child.stop()
+
+
+def test_child_in_a_pipe(tmp_path: Path) -> None:
+    """R26: with the engine's end the pipe ends, so that its keeper knows that nothing more comes."""
+    ours, theirs = os.pipe()
+    words = ["/bin/sh", "-c", "echo one; echo two >&2; cat; echo three; exec kill -TERM $$"]
+    child = Child(words, env=ENV, cwd=str(tmp_path), output=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        assert pipe.read() == b"one\ntwo\nthree\n"  # `cat` of its stdin has nothing to add
+    assert child.wait() == -signal.SIGTERM
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone has a parent-death signal")
+def test_child_ends_with_who_started_it(tmp_path: Path) -> None:
+    """R27: a keeper that is killed takes its engine with it, deaf or not."""
+    code = (
+        "import os, sys, time\n"
+        "from tasks.effects.process import Child\n"
+        "script = \"trap '' INT TERM HUP; while :; do sleep 0.05; done\"\n"
+        "child = Child(['/bin/sh', '-c', script], env=dict(os.environ), cwd='/', output=2)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={**ENV, "PYTHONPATH": root}, cwd=tmp_path, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        engine = int(parent.stdout.readline())
+        assert lives(engine)
+        parent.kill()
+        until(lambda: not lives(engine), "it ends")
 
 
 def test_child_is_a_group_of_its_own(shell: Shell) -> None:
@@ -182,14 +220,13 @@ def test_child_is_a_group_of_its_own(shell: Shell) -> None:
     assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
     assert os.getsid(child.pid) == child.pid
     assert child.exited() is None
-    assert child.ending().status is None
 
 
 def test_child_that_cannot_start(tmp_path: Path) -> None:
     """R28: the system's word reaches the caller; no descriptor is lost."""
     before = psutil.Process().num_fds()
     with pytest.raises(FileNotFoundError):
-        Child([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path), log=str(tmp_path / "log"))
+        Child([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path), output=2)
     assert psutil.Process().num_fds() == before
 
 
@@ -231,14 +268,14 @@ def test_stop_in_a_hurry(shell: Shell, script: str, status: int) -> None:
     assert child.exited() in (status, -signal.SIGKILL)
 
 
-def test_stop_escalates(shell: Shell) -> None:
+def test_stop_escalates(shell: Shell, tmp_path: Path) -> None:
     """R27: without a hurry, the time limit of SIGINT passes and SIGTERM follows."""
     child = shell("trap '' INT; trap 'echo bye; exit 8' TERM; echo ready; while :; do sleep 0.05; done")
     start = time.monotonic()
     assert child.stop()
     assert INTERRUPT_S <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S
     assert child.exited() == 8
-    assert child.ending().output.endswith("\nbye")
+    assert printed(tmp_path).endswith("\nbye\n")
 
 
 def test_stop_ends_the_whole_group(shell: Shell, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 from tasks.core.errors import ServerError
-from tasks.effects.process import Child
-from tasks.effects.server import failed_start, free_port, health, is_ours, wait_ready
+from tasks.effects.keep import Kept
+from tasks.effects.server import failed_start, free_port, health, in_flight, ports_of, probe, wait_ready
 from tests.fakes import llamafile
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.llamafile import VARIABLE
+from tests.project import REPO
 
 posix = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -120,6 +121,13 @@ def until(done: Callable[[], object], what: str, timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
+def lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize(
     "command", [pytest.param([LISTEN], id="itself"), pytest.param([PARENT, LISTEN], id="its child")]
 )
@@ -128,19 +136,29 @@ def test_whose_port_it_is(taken: int, command: list[str]) -> None:
     port = free_port("127.0.0.1", 0)
     with subprocess.Popen([sys.executable, "-c", *command, str(port)]) as process:
         try:
-            until(lambda: is_ours(port, process.pid), "it listens")
-            assert is_ours(taken, process.pid) is False
-            assert is_ours(taken, os.getpid()) is True
+            until(lambda: ports_of(process.pid), "it listens")
+            assert ports_of(process.pid) == frozenset({port})
+            assert {taken, port} <= (ports_of(os.getpid()) or set())
         finally:
             for child in psutil.Process(process.pid).children():
                 child.kill()
             process.kill()
-    assert is_ours(taken, process.pid) is None
+    assert ports_of(process.pid) is None
 
 
 def test_nobody_listens() -> None:
-    """R23: a port that nobody has is not ours."""
-    assert is_ours(free_port("127.0.0.1", 0), os.getpid()) is False
+    """R23: a port that nobody has is not ours; a connection is no listener."""
+    port = free_port("127.0.0.1", 0)
+    mine = ports_of(os.getpid())
+    assert mine is not None
+    assert port not in mine
+    connect = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); s.recv(1)"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        words = [sys.executable, "-c", connect, str(listener.getsockname()[1])]
+        with subprocess.Popen(words) as process:
+            accepted, _ = listener.accept()
+            assert ports_of(process.pid) == frozenset()
+            accepted.close()
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -220,24 +238,29 @@ def test_health_of_another_protocol(answer: bytes) -> None:
 
 
 class Engines:
-    """Starts fake engines; ends what is left of them."""
+    """Starts fake engines, each with its keeper; ends what is left of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._children: list[Child] = []
+        self._kept: list[Kept] = []
 
-    def start(self, port: int, version: str = "0.8.6", **behaviour: Any) -> Child:
+    def start(self, port: int, version: str = "0.8.6", **behaviour: Any) -> Kept:
         file = llamafile.build(self._folder / "m.llamafile", version=version)
         mood: Behaviour = {**behaviour}  # type: ignore[typeddict-item]
         words = ["/bin/sh", str(file), "--server", "--port", str(port), "--host", "127.0.0.1"]
         env = {"PATH": os.environ["PATH"], VARIABLE: json.dumps(mood)}
-        child = Child(words, env=env, cwd=str(self._folder), log=str(self._folder / "log"))
-        self._children.append(child)
-        return child
+        folder = str(self._folder)
+        kept = Kept(
+            words, shown=words, env=env, cwd=folder, log=f"{folder}/log", record=f"{folder}/m.json",
+            values={}, root=str(REPO),
+        )  # fmt: skip
+        self._kept.append(kept)
+        return kept
 
     def close(self) -> None:
-        for child in self._children:
-            child.stop(hurry=lambda: True)
+        for kept in self._kept:
+            kept.stop(hurry=lambda: True)
+            assert not lives(kept.pid)
 
 
 @pytest.fixture
@@ -247,9 +270,7 @@ def engines(tmp_path: Path) -> Iterator[Engines]:
     started.close()
 
 
-def wait(
-    child: Child, port: int, timeout_s: float = 20, stopped: Callable[[], object] = lambda: False
-) -> Any:
+def wait(child: Kept, port: int, timeout_s: float = 20, stopped: Callable[[], object] = lambda: False) -> Any:
     return wait_ready("m", child, "127.0.0.1", port, timeout_s, stopped)
 
 
@@ -261,7 +282,7 @@ def test_ready_when_it_is_loaded(engines: Engines, version: str) -> None:
     child = engines.start(port, version, load_seconds=0.5)
     took = wait(child, port)
     assert took >= 0.5
-    assert is_ours(port, child.pid)
+    assert ports_of(child.pid) == frozenset({port})
     assert health("127.0.0.1", port) == 200
 
 
@@ -319,6 +340,26 @@ def test_a_stranger_is_not_taken_for_it(engines: Engines, stranger: Callable[[in
 
 
 @posix
+@pytest.mark.parametrize("status", [404, 503])
+def test_it_hops_away_from_a_stranger(engines: Engines, stranger: Callable[[int], int], status: int) -> None:
+    """R23, R27: whoever has the port does not say yes, and ours serves elsewhere: no wait for ever."""
+    port = stranger(status)
+    start = time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        wait(engines.start(port, "0.9.3"), port, timeout_s=60)
+    assert time.monotonic() - start < 30
+    expected = f"m listens on another port than {port}, which another program has{by_me()}"
+    assert (caught.value.what, caught.value.fix) == (expected, "--port 0 takes a free one")
+
+
+@posix
+def test_it_hops_away_from_what_says_nothing(engines: Engines, taken: int) -> None:
+    """R23, R27: the same where nothing answers on the port at all."""
+    with pytest.raises(ServerError, match=f"m listens on another port than {taken}"):
+        wait(engines.start(taken, "0.8.6"), taken, timeout_s=60)
+
+
+@posix
 def test_a_stranger_has_the_port_of_a_new_engine(engines: Engines, stranger: Callable[[int], int]) -> None:
     """R23: 0.10 does not hop: it ends, and its own words say why."""
     port = stranger(404)
@@ -348,3 +389,93 @@ def test_a_program_that_could_not_be_started() -> None:
     assert facts["command"] == "/bin/sh '/a b/m.llamafile'"
     assert facts["output"] == "Permission denied"
     assert facts["ended"] == ""
+
+
+@pytest.fixture
+def api() -> Iterator[Callable[[dict[str, Any]], int]]:
+    """Start a server whose paths have a status and a body each; its port. It asks for the key `K`."""
+    servers: list[http.server.ThreadingHTTPServer] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        pages: Any
+
+        def do_GET(self) -> None:
+            status, body = self.pages.get(self.path, (404, b""))
+            if self.path != "/health" and self.headers.get("Authorization") != "Bearer K":
+                status, body = 401, b"{}"
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    def start(pages: dict[str, Any]) -> int:
+        server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Pages", (Handler,), {"pages": pages})
+        )
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+SLOTS = b'[{"id": 0, "is_processing": true}, {"id": 1, "is_processing": false}]'
+OLD_SLOTS = b'[{"id": 0, "state": 0}, {"id": 1, "state": 1}, {"id": 2, "state": 1}]'
+
+
+@pytest.mark.parametrize(
+    ("pages", "key", "count"),
+    [
+        pytest.param(
+            {"/health": (200, b'{"status": "ok", "slots_idle": 1, "slots_processing": 3}')},
+            "",
+            3,
+            id="0.8, 0.9",
+        ),
+        pytest.param({"/health": (200, b'{"status": "ok"}'), "/slots": (200, SLOTS)}, "K", 1, id="0.10"),
+        pytest.param({"/slots": (200, OLD_SLOTS)}, "K", 2, id="slots with a state"),
+        pytest.param({"/slots": (200, SLOTS)}, "wrong", None, id="slots behind another key"),
+        pytest.param({"/slots": (501, b'{"error": {}}')}, "K", None, id="no slots: switched off"),
+        pytest.param({"/slots": (200, b"[]")}, "K", None, id="an empty list"),
+        pytest.param({"/slots": (200, b"[1]")}, "K", None, id="a list of something else"),
+        pytest.param({"/health": (200, b"<html>"), "/slots": (200, b"\xff")}, "K", None, id="no JSON"),
+        pytest.param({}, "", None, id="nothing of that kind"),
+    ],
+)
+def test_requests_in_flight(
+    api: Callable[[dict[str, Any]], int], pages: dict[str, Any], key: str, count: int | None
+) -> None:
+    """How many requests it works on, where the engine tells; never a failure where it does not."""
+    assert in_flight("127.0.0.1", api(pages), key) == count
+
+
+def test_a_probe(api: Callable[[dict[str, Any]], int]) -> None:
+    """R27: a server proves itself with a token, its key included; what it says instead is told."""
+    path = "/v1/chat/completions"
+    probe("m", "127.0.0.1", api({path: (200, b"{}")}), "K", 5)
+    with pytest.raises(ServerError) as caught:
+        probe("m", "127.0.0.1", api({path: (500, b'{"error": "no template"}\n')}), "K", 5)
+    assert caught.value.what == "m is up and cannot answer"
+    assert dict(caught.value.facts) == {"status": 500, "answer": '{"error": "no template"}'}
+    with pytest.raises(ServerError) as caught:
+        probe("m", "127.0.0.1", api({path: (200, b"{}")}), "wrong", 5)
+    assert dict(caught.value.facts)["status"] == 401
+
+
+def test_a_probe_that_nothing_answers(taken: int) -> None:
+    """R27: within what is left of --timeout, and at least a second."""
+    start = time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        probe("m", "127.0.0.1", taken, "", -3)
+    assert 1 <= time.monotonic() - start < 10
+    assert caught.value.what.startswith("m is up and did not answer a request within ")
+    assert caught.value.fix == "--timeout SECONDS gives it longer"

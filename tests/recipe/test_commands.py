@@ -53,7 +53,7 @@ def refused(result: Result) -> str:
         pytest.param("serve verify", "nothing follows `serve`", id="serve never ends"),
         pytest.param("download --model phi4", "did you mean phi3", id="a model that is not there"),
         pytest.param("verify:nop*", "no model matches 'nop*'", id="a pattern"),
-        pytest.param("verify -- --threads 3", "`--` hands arguments to the engine", id="-- without serve"),
+        pytest.param("verify -- --threads 3", "`--` hands on arguments to the engine", id="-- without serve"),
         pytest.param("download --modle x", "did you mean --model?", id="download"),
         pytest.param("download:tiny --model x", "option --model not recognized", id="download:MODEL"),
         pytest.param(
@@ -162,7 +162,8 @@ def good(result: Result) -> str:
 def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
-    assert sorted(lines) == ["catalogue", "chmod", "download", "exe", "serve", "verify"]
+    steps = ["catalogue", "download", "exe", "chmod", "verify"]
+    assert sorted(lines) == sorted([*steps, "serve", "start", "with", "chat", "stop", "status", "logs"])
     assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
 
 
@@ -171,27 +172,40 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 9
+    assert len(lines) == 12 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
-@pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue"])
+LIFE = ["start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny"]
+
+
+@pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue", *LIFE])
 def test_help(still: Project, task: str) -> None:
     """R10, R17: every option of a verb, with what it means."""
     text = good(still.doit("help", task))
     options = {line.split("=")[0].split()[0] for line in text.splitlines() if line.startswith("  --")}
     source = {"--llamafile", "--llamafile-url", "--llamafile_url", "--sha256", "--yes"}
     settings = {"--host", "--port", "--force-gpu", "--gpu", "--ngl", "--ctx-size", "--n-predict"}
-    settings |= {"--threads", "--engine", "--timeout"}
+    settings |= {"--threads", "--engine", "--timeout", "--api-key", "--probe"}
     expected = {
         "serve": {"--model", *source, *settings},
         "serve:tiny": source | settings,
         "download": {"--model", *source},
+        "start": {"--model", *source, *settings},
+        "start:tiny": source | settings,
+        "with": {"--model", *source, *settings},
+        "chat": {"--model", "--timeout", "--yes", "--no-adopt"},
+        "chat:t": {"--timeout"},
+        "stop": {"--model", "--all"},
+        "status": {"--model", "--json"},
+        "status:tiny": {"--json"},
+        "logs": {"--model"},
         "catalogue": {"--json"},
     }
     assert options >= expected.get(task, set())
-    assert (options == set()) is (task in ("verify:t", "exe"))
+    assert (options == set()) is (task in ("verify:t", "exe", "stop:tiny"))
+    assert ("-f, --follow" in text) is ("-n N, --lines=N" in text) is (task == "logs")
 
 
 def test_info(still: Project) -> None:
@@ -200,6 +214,16 @@ def test_info(still: Project) -> None:
     assert (result.status, result.err) == (1, "")
     assert "status     : run" in result.out
     assert "- verify:tiny" in result.out
+
+
+@pytest.mark.parametrize(
+    "task", ["start:tiny", "with:tiny", "chat:tiny", "stop:tiny", "status:tiny", "logs:t"]
+)
+def test_info_of_every_kind(still: Project, task: str) -> None:
+    """R28, R38: doit looks at every task that may be run, without a traceback."""
+    result = still.doit("info", task)
+    assert (result.status, result.err) == (1, "")
+    assert task.replace(":t", ":tiny").replace("tinyiny", "tiny") in result.out
 
 
 @pytest.mark.parametrize(

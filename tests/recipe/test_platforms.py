@@ -69,7 +69,7 @@ def test_the_chain_on_posix(platform: str) -> None:
     tasks = tasks_on(platform, "serve")
     chain = ["serve", "serve:big", "verify:big", "chmod:big", "download:big"]
     chained = [[name] for name in chain[1:]] + [[]]
-    chained[1].insert(0, "_endpoint:big")  # before anything is downloaded for nothing
+    chained[1].insert(0, "_check_serve:big")  # before anything is downloaded for nothing
     assert [tasks[name].task_dep for name in chain] == chained
     assert tasks["exe"].actions == []
     assert tasks["chmod:big"].title() == "chmod:big"
@@ -80,7 +80,7 @@ def test_the_chain_on_posix(platform: str) -> None:
 def test_the_chain_on_windows(model: str) -> None:
     """R9, R31, R36: llamafile.exe comes as well, is proven before the model, and chmod says why it rests."""
     tasks = tasks_on("win32", f"serve:{model}")
-    assert tasks[f"serve:{model}"].task_dep == [f"_endpoint:{model}", f"verify:{model}"]
+    assert tasks[f"serve:{model}"].task_dep == [f"_check_serve:{model}", f"verify:{model}"]
     assert tasks[f"verify:{model}"].task_dep == [f"chmod:{model}", "exe"]
     assert tasks[f"chmod:{model}"].task_dep == [f"download:{model}"]
     assert tasks[f"chmod:{model}"].title() == f"chmod:{model}  (skipped: Windows has no chmod)"
@@ -114,7 +114,17 @@ def test_the_command_on_posix(platform: str) -> None:
     """R8, R11, R13: /bin/sh reads an APE, whose path is absolute."""
     file = f"{CACHE[platform]}/models/{A64[:16]}/big.llamafile"
     assert command_on(platform, "serve") == [
-        *("/bin/sh", file, "--server", "--nobrowser", "--host", "127.0.0.1", "--port", "8080"),
+        *(
+            "/bin/sh",
+            file,
+            "--server",
+            "--nobrowser",
+            "--log-disable",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "8080",
+        ),
         *("--ctx-size", "0", "--n-predict", "1024"),
     ]
     own = command_on(platform, "serve", "--llamafile", "Mine/own model.llamafile")

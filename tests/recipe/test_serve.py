@@ -26,6 +26,7 @@ from tests.project import Project, Running, interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
+OLD = ["--nobrowser", "--log-disable"]  # what goes to 0.8 and 0.9 first
 AS_BEFORE = {"ctx_size": 0, "n_predict": 1024}  # what the reference script passed (R11)
 
 
@@ -109,14 +110,15 @@ def ask(url: str, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("version", "nobrowser"),
+    ("version", "olds"),
     [
-        pytest.param("0.8.6", ["--nobrowser"], id="0.8.6"),
-        pytest.param("0.9.3", ["--nobrowser"], id="0.9.3"),
+        pytest.param("0.6.2", ["--nobrowser"], id="0.6.2 keeps no log of its own"),
+        pytest.param("0.8.6", OLD, id="0.8.6"),
+        pytest.param("0.9.3", OLD, id="0.9.3"),
         pytest.param("0.10.5", [], id="0.10.5 has no --nobrowser"),
     ],
 )
-def test_from_nothing_to_an_answer(project: Project, version: str, nobrowser: list[str]) -> None:
+def test_from_nothing_to_an_answer(project: Project, version: str, olds: list[str]) -> None:
     """R8, R11, R16, R21, R36: download, chmod, verify, serve; the flags are those of the version."""
     data = with_llamafile(project, version=version)
     target = project.target(data, "m.llamafile")
@@ -130,7 +132,7 @@ def test_from_nothing_to_an_answer(project: Project, version: str, nobrowser: li
     assert asked["argv"] == ["--version"]
     port = url.rpartition(":")[2]
     endpoint = ["--host", "127.0.0.1", "--port", port]
-    assert served["argv"] == [*("--server", *nobrowser, *endpoint, "--ctx-size", "0", "--n-predict", "1024")]
+    assert served["argv"] == [*("--server", *olds, *endpoint, "--ctx-size", "0", "--n-predict", "1024")]
 
 
 def test_the_second_serve_only_serves(project: Project) -> None:
@@ -149,7 +151,7 @@ def test_what_is_said_when_it_is_ready(project: Project) -> None:
     with_llamafile(project, title="The Model 7B", license="CC0-1.0")
     with serving(project, "serve", "--port", "0") as (running, url):
         port = url.rpartition(":")[2]
-        log = project.cache / "run" / f"m-{port}.log"
+        log = project.run_folder / f"m-{port}.log"
         text = running.err[running.err.index("m is ready at") :]
         assert re.sub(r"after \d\S* m?s\n", "after N\n", text) == (
             f"m is ready at {url} after N\n"
@@ -173,7 +175,8 @@ def test_the_engine_runs_in_the_cache(project: Project) -> None:
     before = sorted(os.listdir(project.path))
     with serving(project, "serve", "--port", "0"):
         pass
-    assert {run["cwd"] for run in runs(project)} == {str(project.cache / "run")}
+    assert [run["cwd"] for run in runs(project)] == [str(project.cache / "run"), str(project.run_folder)]
+    assert stat.S_IMODE(project.run_folder.stat().st_mode) == 0o700
     left = set(os.listdir(project.path)) - set(before)
     assert left <= {"history", "__pycache__"}
 
@@ -246,7 +249,7 @@ def test_options_reach_the_engine(project: Project, words: list[str], expected: 
         words = [*words[:-1], port]
     with serving(project, "serve:m", "--host", "127.0.0.1", "--port", port, *words) as (_, url):
         assert url == f"http://127.0.0.1:{port}"
-    head = ["--server", "--nobrowser", "--host", "127.0.0.1", "--port", port]
+    head = ["--server", *OLD, "--host", "127.0.0.1", "--port", port]
     assert arguments(project) == [*head, *expected]
 
 
@@ -270,7 +273,7 @@ def test_precedence(project: Project) -> None:
     with serving(project, "serve", "--ctx-size", "100", "--", "--fancy-test-flag", "here") as (_, url):
         pass
     assert arguments(project) == [
-        *("--server", "--nobrowser", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]),
+        *("--server", *OLD, "--host", "127.0.0.1", "--port", url.rpartition(":")[2]),
         *("--ctx-size", "100", "--n-predict", "20", "-ngl", "4", "--gpu", "amd", "--threads", "30"),
         *("--fancy-test-flag", "defaults", "--fancy-test-flag", "serve", "--fancy-test-flag", "here"),
     ]
@@ -286,7 +289,7 @@ def test_every_address(project: Project) -> None:
         assert url.startswith("http://127.0.0.1:")
         assert ask(url, "all of them") == "all of them"
     port = url.rpartition(":")[2]
-    assert arguments(project) == ["--server", "--nobrowser", "--host", "0.0.0.0", "--port", port]
+    assert arguments(project) == ["--server", *OLD, "--host", "0.0.0.0", "--port", port]
 
 
 def test_the_engine_knows_its_version_better(project: Project) -> None:
@@ -317,7 +320,7 @@ def test_own_file(project: Project, tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o755
     assert os.listdir(folder) == [file.name]
     assert not (project.cache / "models").exists()
-    assert arguments(project)[:2] == ["--server", "--nobrowser"]
+    assert arguments(project)[:3] == ["--server", *OLD]
     with serving(project, "serve", "--llamafile", str(file), "--port", "0") as (running, _):
         assert "-- verify:Own-Model-v1" in running.err
 

@@ -113,13 +113,14 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     shown = said.splitlines()
     assert shown[0] == "ERROR: m ended before it was ready"
     command = (
-        f"/bin/sh {project.target(data, 'm.llamafile')} --server --nobrowser --host 127.0.0.1 --port {port}"
+        f"/bin/sh {project.target(data, 'm.llamafile')} --server --nobrowser --log-disable"
+        f" --host 127.0.0.1 --port {port} --ctx-size 0 --n-predict 1024"
     )
-    assert shown[1] == f"  command: {command} --ctx-size 0 --n-predict 1024"
+    assert shown[1] == f"  command: {command}"
     assert shown[2] == "  ended: exit status 7"
     assert shown[3:5] == ["  output:", "      line 26"]  # the last 15 lines
     assert shown[18] == "      error loading model: bad magic"
-    log = project.cache / "run" / f"m-{port}.log"
+    log = project.run_folder / f"m-{port}.log"
     assert shown[19] == f"  log: {log}"
     assert shown[20].startswith("  fix: this engine does not read the file")
     assert "first words" in log.read_text()
@@ -317,7 +318,7 @@ def test_the_log_is_for_its_owner_alone(project: Project) -> None:
     """R26, R30: prompts may end up in the log; a log of an earlier run does not keep its openness."""
     with_llamafile(project)
     port = str(free_port())
-    log = project.cache / "run" / f"m-{port}.log"
+    log = project.run_folder / f"m-{port}.log"
     log.parent.mkdir(parents=True)
     log.write_text("an older run\n")
     log.chmod(0o644)

@@ -170,7 +170,7 @@ def test_a_program_without_a_version(project: Project) -> None:
     assert good(project.doit("verify"))[-1] == "-- verify:m"
     said = project.doit("serve", "--port", "0")
     assert said.status == 1
-    assert "/m.llamafile --server --nobrowser --host" in said.err
+    assert "/m.llamafile --server --nobrowser --log-disable --host" in said.err
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
