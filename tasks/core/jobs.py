@@ -77,13 +77,19 @@ def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
     by_name: dict[str, Job] = {}
     asked: list[tuple[Ask, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
+    started: set[str] = set()  # their settings are those that count
     for ask in request.asks or _looked_at(request, catalogue):
         names: list[str] = []
         for word in _words(ask, catalogue):
             job = _job(ask, word, catalogue, place)
             _same_or_error(by_name.get(job.name), job)
-            if job.name not in by_name or ask.verb in _RUNS:
+            if (
+                job.name not in by_name
+                or ask.verb in STARTS
+                or (ask.verb == "verify" and job.name not in started)
+            ):
                 by_name[job.name] = job
+            started |= {job.name} if ask.verb in STARTS else set()
             names.append(job.name)
             if word and word != job.name and ask.model:
                 aliases[word] = job.name

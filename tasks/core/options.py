@@ -242,8 +242,8 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
 def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
     if given in ("help", "h"):
         return f"doit help {word.partition(':')[0]}"
-    known = next((o for o in table if o["long"] == given), None)
+    known = next((o for o in table if given and given in (o["long"], o["short"])), None)
     if known is not None:  # it lacks its value, or has one too many
-        return f"--{given} {known.get('metavar', '')}".rstrip()
+        return f"{'--' if known['long'] == given else '-'}{given} {known.get('metavar', '')}".rstrip()
     near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
     return near or f"`doit help {word.partition(':')[0]}` lists the options; engine arguments go after `--`"

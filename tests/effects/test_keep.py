@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals
 def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
     words = ["/bin/sh", "-c", script]
     return kind(
-        words, shown=["shown"], env={"PATH": os.environ["PATH"]}, cwd=str(folder), log=str(folder / "log"),
+        words, env={"PATH": os.environ["PATH"]}, cwd=str(folder), log=str(folder / "log"),
         record=str(folder / "record.json"), values={"state": "starting"}, root=str(REPO),
     )  # fmt: skip
 
@@ -52,13 +52,13 @@ def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
 
 
 def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
-    """R26, R28: status and last lines, by the command as it may be shown; nobody has told it to end."""
+    """R26, R28: status and last lines, by the command; nobody has told it to end."""
     kept = start(tmp_path, "echo one; echo two >&2; exit 5")
     deadline = time.monotonic() + 20
     while kept.exited() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert kept.ending() == (["shown"], 5, "one\ntwo", str(tmp_path / "log"))
+    assert kept.ending() == (kept.command, 5, "one\ntwo", str(tmp_path / "log"))
     assert not kept.told
     assert kept.stop()
 
@@ -67,7 +67,7 @@ def test_an_engine_that_cannot_start(tmp_path: Path) -> None:
     """R28: the system's own word reaches who wanted it, through the keeper."""
     with pytest.raises(FileNotFoundError) as caught:
         Kept(
-            [str(tmp_path / "gone")], shown=["x"], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),
+            [str(tmp_path / "gone")], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),
             record=str(tmp_path / "record.json"), values={}, root=str(REPO),
         )  # fmt: skip
     assert caught.value.strerror == "No such file or directory"

@@ -19,7 +19,8 @@ import pytest
 
 from tasks.core.errors import ServerError
 from tasks.effects.keep import Kept
-from tasks.effects.server import failed_start, free_port, health, in_flight, ports_of, probe, wait_ready
+from tasks.effects.port import free_port, ports_of
+from tasks.effects.server import failed_start, health, in_flight, probe, wait_ready
 from tests.fakes import llamafile
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.llamafile import VARIABLE
@@ -251,7 +252,7 @@ class Engines:
         env = {"PATH": os.environ["PATH"], VARIABLE: json.dumps(mood)}
         folder = str(self._folder)
         kept = Kept(
-            words, shown=words, env=env, cwd=folder, log=f"{folder}/log", record=f"{folder}/m.json",
+            words, env=env, cwd=folder, log=f"{folder}/log", record=f"{folder}/m.json",
             values={}, root=str(REPO),
         )  # fmt: skip
         self._kept.append(kept)

@@ -59,7 +59,17 @@ def test_other_settings(servers: Project) -> None:
     """Issue 4.1: each setting that differs is named, with both values and what to type; nothing changes."""
     with_llamafile(servers)
     url = started(servers, "--port", "0", "--threads", "2", "--", "--fancy-test-flag", "one")
-    words = ["--ctx-size", "512", "--ngl=3", "--host", "localhost", "--n-predict", "1024", "--api-key", "sesame"]
+    words = [
+        "--ctx-size",
+        "512",
+        "--ngl=3",
+        "--host",
+        "localhost",
+        "--n-predict",
+        "1024",
+        "--api-key",
+        "sesame",
+    ]
     said = failed(servers.background("start", *words, "--", "--fancy-test-flag", "two"))
     assert said.splitlines()[:-1] == [
         f"ERROR: m runs already at {url}, with other settings",
