@@ -42,9 +42,12 @@ class _Slow(Kept):
 @pytest.mark.parametrize("kind", [Kept, _Slow])
 def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
     """R27: when it says so, the engine is gone, its status is known, and there is no record of it."""
-    kept = start(tmp_path, "trap 'exit 7' INT; while :; do sleep 0.05; done", kind)
+    kept = start(tmp_path, "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", kind)
+    deadline = time.monotonic() + 20
+    while "ready" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert kept.exited() is None
-    time.sleep(0.3)  # for the shell to set its trap
     assert kept.stop()
     assert kept.exited() == 7
     assert kept.told
