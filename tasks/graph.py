@@ -14,7 +14,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import glue
-from tasks.core.options import LOOKS, STARTS, STEPS, VERBS
+from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.recipe import Recipe, recipe
 
 _MODULES = {"with": "with_server"}  # the verb is a word of Python's
@@ -63,20 +63,12 @@ def _reached(verb: str, found: Recipe) -> bool:
 def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     """`verb`, and `verb:MODEL` for every model that the command line reaches."""
     about, options, one_options, rest = VERBS[verb]
-    # what stands after `--` is a positional argument to doit; it reaches the engine through the job
-    rest = rest or None  # type: ignore[assignment]
+    # what stands behind the last verb is a positional argument to doit; it reaches the engine through the job
+    last = found.request.asks[-1].verb if found.request.asks else ""
+    rest = (rest or None) if verb == last else None  # type: ignore[assignment]
     deps = [f"{verb}:{name}" for name in found.jobs.of(verb)]
     if verb == "chat" and (run := _running(found)):
-        from tasks import chat
-
-        yield glue.task(
-            "chat",
-            chat.chat_with,
-            [run, found.request.asks[-1].extra],
-            meta={"report": True},
-            pos_arg=rest,
-            params=options,
-        )
+        yield from _chat(run, found)
         return
     yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
     if not found.request.reaches(verb) or (found.request.listing and verb != "serve"):
@@ -93,6 +85,20 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
         yield task
 
 
+def _chat(run: Any, found: Recipe) -> Iterator[Task]:
+    """`chat`, or `chat:MODEL`, with a server that runs."""
+    from tasks import chat
+
+    ask = found.request.asks[-1]
+    about, options, one_options, rest = VERBS["chat"]
+    fields: dict[str, Any] = {"meta": {"report": True}, "pos_arg": rest, "params": options}
+    if ask.model:
+        yield glue.group("chat", [], doc=about)
+        fields |= {"params": one_options, "subtask_of": "chat"}
+    name = f"chat:{ask.model}" if ask.model else "chat"
+    yield glue.task(name, chat.chat_with, [run, ask.extra], **fields)
+
+
 def _running(found: Recipe) -> Any:
     """The server that `doit chat` found running, if it did."""
     return next((ask.options["run"] for ask in found.request.asks if "run" in ask.options), None)
@@ -102,6 +108,9 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
     """A verb that looks at what runs, and `verb:MODEL` where that is asked for."""
     about, options, one_options, _ = VERBS[verb]
     asks = [ask for ask in found.request.asks if ask.verb == verb]
+    asks += [
+        Ask(verb, word.partition(":")[2], {}) for word in found.request.words if word.startswith(f"{verb}:")
+    ]
     plain = next((ask for ask in asks if not ask.model), None)
     task = import_module(f"tasks.{verb}").task(found, plain) if plain else glue.group(verb, [])
     task.doc, task.params = about, options

@@ -246,4 +246,6 @@ def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
     if known is not None:  # it lacks its value, or has one too many
         return f"{'--' if known['long'] == given else '-'}{given} {known.get('metavar', '')}".rstrip()
     near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
-    return near or f"`doit help {word.partition(':')[0]}` lists the options; engine arguments go after `--`"
+    verb = word.partition(":")[0]
+    after = "; engine arguments go after `--`" if VERBS[verb].rest == "engine_arguments" else ""
+    return near or f"`doit help {verb}` lists the options{after}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -134,7 +135,7 @@ def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str
         "--ngl": settings.ngl,
         "--gpu": settings.gpu,
         "--threads": settings.threads,
-        "--": " ".join((*settings.args, *job.extra)),
+        "--": shlex.join((*settings.args, *job.extra)),
         "--api-key": "given" if key else "",
     }
     return {name: str(value) for name, value in spec.items() if value not in (None, "")}

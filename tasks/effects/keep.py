@@ -19,6 +19,7 @@ from tasks.effects.process import TAIL_BYTES, last_lines
 
 _ANSWER_S = 30.0  # for the start of a Python on a machine that is very busy
 _STOP_S = INTERRUPT_S + TERMINATE_S + KILL_S + 5.0  # its steps, and what it writes after them
+_LAST_WORDS_S = 2.0  # for what a keeper that has ended has said
 _POLL_S = 0.01
 
 
@@ -45,7 +46,8 @@ class Kept:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             encoding="utf-8", **_apart(),
         )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         order = {"command": self.command, "env": dict(env), "cwd": cwd, "log": log, "record": record}
         self._say(json.dumps({**order, "values": dict(values)}))
         try:
@@ -96,6 +98,7 @@ class Kept:
         if self._keeper.poll() is None:
             self._keeper.kill()
         self._keeper.wait()
+        self._reader.join(_LAST_WORDS_S)
         return self.exited() is not None
 
     def _say(self, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 LIMIT = 10 * 1024 * 1024  # bytes of one file; the one before it is kept beside it as .1
 _BLOCK = 64 * 1024
@@ -58,31 +59,43 @@ def tail(path: str, size: int) -> bytes:
     return data[-size:]
 
 
-def last_lines(path: str, count: int | None) -> tuple[bytes, int]:
-    """The last lines of a log, all of them for None; and where the file ends, for `follow`.
+class Mark(NamedTuple):
+    """A place in a log that may get another file meanwhile."""
+
+    file: int  # its inode
+    offset: int
+
+
+def last_lines(path: str, count: int | None) -> tuple[bytes, Mark]:
+    """The last lines of a log, all of them for None; and where it ends, for `follow`.
 
     Raises OSError: there is no log.
     """
     with open(path, "rb") as file:
         now = file.read()
-        end = file.tell()
+        end = Mark(os.fstat(file.fileno()).st_ino, file.tell())
     lines = now.splitlines(keepends=True)
     if count is None or len(lines) < count:
         lines = tail(f"{path}.1", 2 * LIMIT).splitlines(keepends=True) + lines
     return b"".join(lines if count is None else lines[len(lines) - min(count, len(lines)) :]), end
 
 
-def follow(path: str, offset: int, alive: Callable[[], bool]) -> Iterator[bytes]:
-    """What is appended from `offset` on, also into the next file, until the writer is gone."""
-    file = open(path, "rb")  # noqa: SIM115  # it changes on the way
+def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
+    """What is appended from a place on, also into the next file, until the writer is gone."""
+    name = path if os.stat(path).st_ino == mark.file else f"{path}.1"  # there was a new one in between
+    file = open(name, "rb")  # noqa: SIM115  # it changes on the way
     try:
-        file.seek(offset)
+        if os.fstat(file.fileno()).st_ino == mark.file:
+            file.seek(mark.offset)
         while True:
-            more = alive()  # before the read: what it wrote last is still read
+            more, replaced = (
+                alive(),
+                _replaced(path, file.fileno()),
+            )  # before the read: what came last is read
             block = file.read(_BLOCK)
             if block:
                 yield block
-            elif _replaced(path, file.fileno()):
+            elif replaced:
                 file.close()
                 file = open(path, "rb")  # noqa: SIM115
             elif not more:

@@ -20,7 +20,7 @@ def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
     words = ["/bin/sh", "-c", script]
     return kind(
         words, env={"PATH": os.environ["PATH"]}, cwd=str(folder), log=str(folder / "log"),
-        record=str(folder / "record.json"), values={"state": "starting"}, root=str(REPO),
+        record=str(folder / "record.json"), values={"state": "starting", "mark": "of a test"}, root=str(REPO),
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_an_engine_that_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Kept(
             [str(tmp_path / "gone")], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),
-            record=str(tmp_path / "record.json"), values={}, root=str(REPO),
+            record=str(tmp_path / "record.json"), values={"mark": "of a test"}, root=str(REPO),
         )  # fmt: skip
     assert caught.value.strerror == "No such file or directory"
     assert not (tmp_path / "record.json").exists()

@@ -15,9 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.effects import logfile
-from tasks.effects.logfile import LIMIT, RotatingLog, follow, last_lines, tail
+from tasks.effects.logfile import LIMIT, Mark, RotatingLog, follow, last_lines, tail
 
 LIMIT_OF_TEST = 100
+
+
+def at(path: str | Path, offset: int) -> Mark:
+    """A place in the file that has the log's name now."""
+    return Mark(Path(path).stat().st_ino, offset)
 
 
 def old(path: Path) -> Path:
@@ -194,13 +199,15 @@ def test_last_lines(path: Path, before: str | None, now: str, count: int | None,
     if before is not None:
         old(path).write_bytes(before.encode())
     path.write_bytes(now.encode())
-    assert last_lines(str(path), count) == (expected.encode(), len(now))
+    text, end = last_lines(str(path), count)
+    assert (text, end.offset) == (expected.encode(), len(now))
 
 
 def test_last_lines_are_bytes(path: Path) -> None:
     """As it is: what is no text goes through."""
     path.write_bytes(b"\xff\x00\n\xfe")
-    assert last_lines(str(path), 1) == (b"\xfe", 4)
+    text, end = last_lines(str(path), 1)
+    assert (text, end.offset) == (b"\xfe", 4)
 
 
 def test_last_lines_of_no_log(path: Path) -> None:
@@ -220,7 +227,7 @@ class Reader:
         self._thread.start()
 
     def _run(self, path: str, offset: int) -> None:
-        for block in follow(path, offset, lambda: self.alive):
+        for block in follow(path, at(path, offset), lambda: self.alive):
             with self._more:
                 self.got += block
                 self._more.notify_all()
@@ -284,8 +291,8 @@ def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int
 def test_follow_what_has_ended(path: Path) -> None:
     """Of a server that is gone: what is there, and no wait."""
     path.write_bytes(b"before\nafter\n")
-    assert b"".join(follow(str(path), 7, lambda: False)) == b"after\n"
-    assert list(follow(str(path), 13, lambda: False)) == []
+    assert b"".join(follow(str(path), at(path, 7), lambda: False)) == b"after\n"
+    assert list(follow(str(path), at(path, 13), lambda: False)) == []
 
 
 def test_follow_asks_whether_it_lives_before_it_reads(path: Path) -> None:
@@ -297,7 +304,7 @@ def test_follow_asks_whether_it_lives_before_it_reads(path: Path) -> None:
             file.write(b"bye")
         return False
 
-    assert next(follow(str(path), 0, alive)) == b"bye"
+    assert next(follow(str(path), at(path, 0), alive)) == b"bye"
 
 
 def test_follow_from_before_a_rotation(path: Path) -> None:

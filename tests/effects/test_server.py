@@ -253,7 +253,7 @@ class Engines:
         folder = str(self._folder)
         kept = Kept(
             words, env=env, cwd=folder, log=f"{folder}/log", record=f"{folder}/m.json",
-            values={}, root=str(REPO),
+            values={"mark": "of a test"}, root=str(REPO),
         )  # fmt: skip
         self._kept.append(kept)
         return kept
