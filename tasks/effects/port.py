@@ -56,17 +56,19 @@ def by_whom(port: int) -> str:
         return ""
 
 
-def ports_of(pid: int) -> frozenset[int] | None:
+def ports_of(pid: int, port: int = 0) -> frozenset[int] | None:
     """The ports on which `pid` and what it started listen; None where the system does not tell.
 
+    Where `pid` itself listens on `port`, that is answer enough: to find children reads every process.
     Looks at our own processes alone: macOS shows no others to a user, and Linux not whose they are.
     """
     import psutil
 
     try:
         root = psutil.Process(pid)
-        own = _ports(root)  # most often enough; looking for children reads every process of the machine
-        return own or frozenset(port for child in root.children(recursive=True) for port in _ports(child))
+        own = _ports(root)
+        children = [] if port in own else root.children(recursive=True)
+        return own.union(*(_ports(child) for child in children))
     except (psutil.Error, OSError):
         return None
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TAIL_LINES, TERMINATE_S, VERSION_S, Ending  # fmt: skip
+from tasks.effects.signals import on_signals
 
 _POLL_S = 0.02
 TAIL_BYTES = 16 * 1024  # of output, of which the last lines are shown
@@ -18,11 +19,16 @@ TAIL_BYTES = 16 * 1024  # of output, of which the last lines are shown
 
 def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
     """Run a program to its end and keep what it prints; past the time limit its whole group is ended."""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=dict(env), cwd=cwd, **_own_group(),
-    ) as child:  # fmt: skip
+    held: list[int] = []
+    with on_signals(held.append):  # what they raise must not strike before anybody knows the child
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=dict(env), cwd=cwd, **_own_group(),
+        )  # fmt: skip
+    with child:
         try:
+            for number in held:
+                signal.raise_signal(number)
             output, _ = child.communicate(timeout=timeout_s)
             status: int | None = child.returncode
         except subprocess.TimeoutExpired:

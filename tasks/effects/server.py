@@ -99,7 +99,7 @@ def wait_ready(
         now = time.monotonic()
         ports = None
         if status == 200 or (exited is None and now - looked >= _LOOK_S):
-            ports, looked = ports_of(child.pid), now
+            ports, looked = ports_of(child.pid, port), now
         verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
             return now - start

@@ -219,15 +219,15 @@ def test_last_lines_of_no_log(path: Path) -> None:
 class Reader:
     """Follows a log in a thread of its own."""
 
-    def __init__(self, path: Path, offset: int) -> None:
+    def __init__(self, path: Path, start: int | Mark) -> None:
         self.alive = True
         self.got = b""
         self._more = threading.Condition()
-        self._thread = threading.Thread(target=self._run, args=(str(path), offset), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(str(path), start), daemon=True)
         self._thread.start()
 
-    def _run(self, path: str, offset: int) -> None:
-        for block in follow(path, at(path, offset), lambda: self.alive):
+    def _run(self, path: str, start: int | Mark) -> None:
+        for block in follow(path, at(path, start) if isinstance(start, int) else start, lambda: self.alive):
             with self._more:
                 self.got += block
                 self._more.notify_all()
@@ -247,11 +247,11 @@ class Reader:
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], Reader]]:
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int | Mark], Reader]]:
     monkeypatch.setattr(logfile, "_POLL_S", 0.005)
     readers: list[Reader] = []
 
-    def start(path: Path, offset: int) -> Reader:
+    def start(path: Path, offset: int | Mark) -> Reader:
         readers.append(Reader(path, offset))
         return readers[-1]
 
@@ -260,7 +260,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], Re
         one.end()
 
 
-def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int], Reader]) -> None:
+def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int | Mark], Reader]) -> None:
     """`doit logs -f`: everything once and in order, also where a new file begins; what was there is not
     repeated."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
@@ -277,7 +277,7 @@ def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int],
     assert old(path).exists()
 
 
-def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int], Reader]) -> None:
+def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int | Mark], Reader]) -> None:
     """Its last words are read, although it is gone when they are; then the following ends."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
     log.write(b"x" * 90)
