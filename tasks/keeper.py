@@ -32,6 +32,7 @@ class Record:
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
         self._path, self._values = path, values
+        self.mark: str = values["mark"]
 
     def write(self, **changes: object) -> None:
         """Note a change; a full disk does not end a server."""
@@ -76,6 +77,8 @@ class Keeper:
 
         engine, keeper = process(self._child.pid), process(os.getpid())
         self._record.write(engine=vars(engine), keeper=vars(keeper), since=engine.started)
+        from tasks.effects.runs import end_marked  # now: months later this folder may have another version
+
         detached, told, status = False, False, None
         while True:
             word, _, value = self._words.get().partition(" ")
@@ -92,6 +95,7 @@ class Keeper:
                 self._record.write(state="stopping")
                 break
         gone = self._child.stop(hurry=lambda: self._urgent > 1)
+        gone = end_marked(self._record.mark) and gone  # what has left the engine's group
         self._copier.join(_LAST_WORDS_S)
         if status is not None and detached:
             self._record.write(state="stopped", ended=status, ended_at=time.time())

@@ -154,6 +154,7 @@ class Server:
             server.probe(job.name, run.host, run.port, run.key, limit - took)
             took = time.monotonic() - self._start
         self._kept.ready(took)
+        self.check_alive()  # it may have ended while another process answered for it
         glue.say(
             "server_ready", "%s is ready at %s after %s", job.name, run.url, report.seconds(took),
             model=job.name, url=run.url, pid=self.pid, seconds=round(took, 3), log=run.log,
