@@ -23,7 +23,7 @@ _POLL_S = 0.01
 
 
 class Kept:
-    """An engine and its keeper, as the process that started them sees them.
+    """An engine and its keeper, as the process that started them sees them: on record from the beginning.
 
     Args:
         shown: the command as errors show it.
