@@ -61,7 +61,6 @@ class Keeper:
             self._child = Child(order["command"], env=order["env"], cwd=order["cwd"], output=theirs)
         finally:
             os.close(theirs)
-        say(pid=self._child.pid)
         self._copier = _thread(self._copy, ours)
         _thread(self._listen)
         _thread(self._wait)
@@ -78,6 +77,7 @@ class Keeper:
 
         engine, keeper = process(self._child.pid), process(os.getpid())
         self._record.write(engine=vars(engine), keeper=vars(keeper), since=engine.started)
+        say(pid=self._child.pid)
         from tasks.effects.runs import end_marked  # now: months later this folder may have another version
 
         detached, told, status = False, False, None

@@ -63,7 +63,8 @@ def _start(recipe: Recipe, job: Job) -> Run:
     with on_signals(stop.append):
         for run in runs.ended(recipe.place.cache, job.name):
             runs.forget(run)
-        server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
+        with runs.claim_port(recipe.place.cache):
+            server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
         lives = False
         try:
             lives = server.wait_ready() is not None
@@ -96,5 +97,9 @@ def _started(recipe: Recipe, job: Job) -> list[Run]:
 
 def _port(recipe: Recipe, job: Job) -> int:
     """The usual port; any free one if another server of ours has that and none was asked for."""
-    taken = any(run.port == job.settings.port for run in runs.running(recipe.place.cache))
-    return pick_port(recipe, job, any_free=taken)
+    try:
+        return pick_port(recipe, job, any_free=False)
+    except ServerError:  # looked at last: another doit may be starting one just now
+        if not any(run.port == job.settings.port for run in runs.running(recipe.place.cache)):
+            raise
+        return pick_port(recipe, job, any_free=True)

@@ -24,7 +24,7 @@ _POLL_S = 0.01
 
 
 class Kept:
-    """An engine and its keeper, as the process that started them sees them.
+    """An engine and its keeper, as the process that started them sees them: on record from the beginning.
 
     Args:
         record: path of the file that says what runs; the keeper writes `values` there, and its own findings.
@@ -50,6 +50,8 @@ class Kept:
         self._reader.start()
         order = {"command": self.command, "env": dict(env), "cwd": cwd, "log": log, "record": record}
         self._say(json.dumps({**order, "values": dict(values)}))
+        import psutil  # noqa: F401  # needed soon; it takes its time while the engine takes its own
+
         try:
             self.pid: int = self._answer("pid")
         except BaseException:

@@ -172,6 +172,11 @@ def claim(cache: str, name: str) -> Iterator[None]:
         lock.release()
 
 
+def claim_port(cache: str) -> contextlib.AbstractContextManager[None]:
+    """Hold the right to pick a port, until what takes it is on record."""
+    return claim(cache, "+")  # no model has that name
+
+
 def _pid(run: Run) -> int | None:
     return run.engine.pid if run.engine else None
 

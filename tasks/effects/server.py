@@ -90,8 +90,6 @@ def wait_ready(
         ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
             still run.
     """
-    import psutil  # noqa: F401  # takes its time while the engine takes its own
-
     start = said = looked = time.monotonic()
     while not stopped():
         exited = child.exited()

@@ -1,4 +1,4 @@
-"""What tests of servers in the background look at: records, processes, a table of several models."""
+"""What tests of servers in the background share: starting them, and their records and processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import psutil
 
 from tasks.core.run import MARK_VARIABLE
 from tasks.effects import owner
+from tasks.effects.runs import folder
 from tests.fakes import llamafile
 from tests.project import Project, Result
 from tests.recipe.test_serve import AS_BEFORE, behave, runs
@@ -77,7 +78,7 @@ def two_models(project: Project, **top: Any) -> None:
 
 
 @contextmanager
-def process(project: Project, code: str = "", **env: str) -> Iterator[psutil.Popen]:
+def process(code: str = "", **env: str) -> Iterator[psutil.Popen]:
     """A Python process of the test's own, which runs until it is ended."""
     words = [sys.executable, "-c", f"{code}\nprint(1, flush=True)\nimport time\ntime.sleep(600)"]
     environment = {"PATH": os.environ["PATH"], **env}
@@ -97,9 +98,7 @@ def known(pid: int, **changes: Any) -> dict[str, Any]:
 
 def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef", **changes: Any) -> Path:
     """A record of the model `m`, such as a keeper leaves that was killed."""
-    folder = Path(project.cache, "run", os.path.basename(_node(project)))
-    folder.mkdir(parents=True, exist_ok=True)
-    base = str(folder / f"m-{port}")
+    base = os.path.join(folder(str(project.cache)), f"m-{port}")
     values = {
         "name": "m", "mode": "start", "host": "127.0.0.1", "port": port, "spec": {}, "command": [],
         "log": f"{base}.log", "mark": mark, "key": "", "state": "ready", "since": time.time() - 60,
@@ -110,12 +109,6 @@ def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef",
     return path
 
 
-def _node(project: Project) -> str:
-    from tasks.effects import runs as effects
-
-    return effects.folder(str(project.cache))
-
-
-def marked(mark: str, project: Project) -> dict[str, str]:
+def marked(project: Project, mark: str) -> dict[str, str]:
     """The environment of a process that an engine with that mark has started."""
     return {MARK_VARIABLE: mark, "LLAMAFILE_CACHE": str(project.cache)}

@@ -403,3 +403,23 @@ def test_a_server_for_everybody(servers: Project, key: str) -> None:
     warned = "warning: m listens on 0.0.0.0 and asks for no key" in result.err
     assert warned is not bool(key)
     assert ("put a key into LLAMA_API_KEY" in result.err) is warned
+
+
+def test_two_models_at_the_same_moment(servers: Project) -> None:
+    """Issue 4.1: two `doit start` of different models do not meet on the usual port."""
+    usual = free_port()
+    two_models(servers, defaults={"port": usual})
+    assert servers.background("verify", "--model", "a", "--model", "b").status == 0
+    both = [
+        subprocess.Popen(
+            [servers.doit_program, "start", "--model", name], cwd=servers.path, env=servers.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for name in "ab"
+    ]  # fmt: skip
+    ended = [(*one.communicate(timeout=90), one.returncode) for one in both]
+    assert [status for *_, status in ended] == [0, 0], ended
+    urls = [out.strip() for out, *_ in ended]
+    assert urls[0] != urls[1]
+    assert str(usual) in map(port_of, urls)
+    assert [ask(url, url) for url in urls] == urls

@@ -247,9 +247,9 @@ def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
     """Issue 4.2, 4.5: whatever an engine has started ends with it, also in a session of its own."""
     with_llamafile(servers)
     started(servers, "--port", "0")
-    known = record(servers)
-    with process(servers, "import os; os.setsid()", **marked(known["mark"], servers)) as child:
-        os.kill(known["engine"]["pid"], signal.SIGKILL)
+    run = record(servers)
+    with process("import os; os.setsid()", **marked(servers, run["mark"])) as child:
+        os.kill(run["engine"]["pid"], signal.SIGKILL)
         assert child.wait(30) == -signal.SIGKILL
     wait_until(lambda: not servers.processes())
     assert [row["state"] for row in rows(servers)] == ["stopped"]
@@ -296,10 +296,10 @@ def test_the_keeper_of_a_group_is_killed(servers: Project) -> None:
     with_llamafile(servers)
     behave(servers, fork=True)
     url = started(servers, "--port", "0")
-    known = record(servers)
-    [child] = psutil.Process(known["engine"]["pid"]).children()
-    os.kill(known["keeper"]["pid"], signal.SIGKILL)
-    wait_until(lambda: not alive(known["keeper"]["pid"]))
+    run = record(servers)
+    [child] = psutil.Process(run["engine"]["pid"]).children()
+    os.kill(run["keeper"]["pid"], signal.SIGKILL)
+    wait_until(lambda: not alive(run["keeper"]["pid"]))
     behave(servers)
     assert started(servers, "--port", port_of(url)) == url
     assert not alive(child.pid)
@@ -313,7 +313,7 @@ def test_an_engine_that_was_left(servers: Project, verb: str) -> None:
     """Issue 4.2, 4.10: where nothing ties an engine to its keeper (macOS), the next start or stop ends it."""
     port, mark = free_port(), os.urandom(8).hex()
     with_llamafile(servers, top={"defaults": {"port": port}})
-    with process(servers, LISTEN.format(port), **marked(mark, servers)) as left:
+    with process(LISTEN.format(port), **marked(servers, mark)) as left:
         gone = known(os.getpid(), started=1.0)
         write_record(servers, port, mark=mark, engine=known(left.pid), keeper=gone)
         assert rows(servers)[0]["state"] == "stopped"
@@ -337,7 +337,7 @@ STALE = [
 def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, object]) -> None:
     """Issue 4.2, 4.3: a record of before names a pid that is a stranger's now: it is left alone."""
     with_llamafile(servers)
-    with process(servers) as stranger:
+    with process() as stranger:
         other = known(stranger.pid, **change)
         path = write_record(servers, 1, engine=other, keeper=other)
         assert all(row["state"] == "stopped" for row in rows(servers))
