@@ -45,7 +45,11 @@ def _fix(status: int) -> str:
 
 
 def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
-    """The text of each event. Source: WHATWG's server-sent events; `data: [DONE]` is OpenAI's end."""
+    """The text of each event. Source: WHATWG's server-sent events; `data: [DONE]` is OpenAI's end.
+
+    Llamafile before 0.10 does not send that: there a choice with its finish_reason is the last.
+    """
+    finished = False
     while line := answer.readline(_MOST):
         field, _, value = line.decode("utf-8", "replace").strip().partition(":")
         if field == "error":  # llama.cpp's own
@@ -54,12 +58,14 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
             continue
         if value.strip() == "[DONE]":
             return
-        yield _content(json.loads(value))
-    raise http.client.IncompleteRead(b"")
+        choice = _choice(json.loads(value))
+        finished = finished or bool(choice.get("finish_reason"))
+        yield str((choice.get("delta") or {}).get("content") or "")
+    if not finished:
+        raise http.client.IncompleteRead(b"")
 
 
-def _content(event: Any) -> str:
+def _choice(event: Any) -> Any:
     if event.get("error"):
         raise ServerError("the server cannot answer", [("answer", event["error"].get("message"))])
-    choices = event.get("choices") or [{}]
-    return str((choices[0].get("delta") or {}).get("content") or "")
+    return (event.get("choices") or [{}])[0]
