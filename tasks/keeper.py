@@ -31,15 +31,15 @@ class Record:
     """The file that says what runs; this process alone writes it."""
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
-        self._path, self._values = path, values
+        self._path, self.values = path, values
 
     def write(self, **changes: object) -> None:
         """Note a change; a full disk does not end a server."""
         from tasks.effects.files import write_atomic
 
-        self._values |= changes
+        self.values |= changes
         with suppress(OSError):
-            write_atomic(self._path, json.dumps(self._values, indent=1), private=True)
+            write_atomic(self._path, json.dumps(self.values, indent=1), private=True)
 
     def remove(self) -> None:
         """There is nothing to know any more."""
@@ -72,6 +72,7 @@ class Keeper:
 
     def keep(self) -> None:
         """Until the engine has ended, by itself or because it was told to."""
+        from tasks.effects import runs
         from tasks.effects.owner import process
 
         engine, keeper = process(self._child.pid), process(os.getpid())
@@ -92,6 +93,8 @@ class Keeper:
                 self._record.write(state="stopping")
                 break
         gone = self._child.stop(hurry=lambda: self._urgent > 1)
+        # what has left its group would hold the pipe, and serve on
+        gone = runs.end_marked(str(self._record.values["mark"])) and gone
         self._copier.join(_LAST_WORDS_S)
         if status is not None and detached:
             self._record.write(state="stopped", ended=status, ended_at=time.time())

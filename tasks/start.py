@@ -15,7 +15,6 @@ from tasks.effects import runs
 from tasks.recipe import Recipe
 from tasks.serving import Server, check_terminal, key_of, pick_port, spec
 
-
 _AGAIN = "doit stop --model {}, then this again"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from tasks.core.errors import ServerError
@@ -63,10 +64,16 @@ def ports_of(pid: int) -> frozenset[int] | None:
     """
     import psutil
 
+    found: set[int] = set()
     try:
         root = psutil.Process(pid)
-        family: list[Any] = [root, *root.children(recursive=True)]  # before psutil 6: connections
-        found = [(getattr(p, "net_connections", None) or p.connections)("tcp") for p in family]
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                family: Any = process  # before psutil 6: connections
+                connections = (getattr(family, "net_connections", None) or family.connections)("tcp")
+                found |= {c.laddr.port for c in connections if c.status == "LISTEN"}
+    except psutil.NoSuchProcess:
+        return frozenset()
     except (psutil.Error, OSError):
         return None
-    return frozenset(c.laddr.port for one in found for c in one if c.status == "LISTEN")
+    return frozenset(found)
