@@ -23,6 +23,7 @@ from tasks.verify import engine_env, engine_version, launch_of
 if TYPE_CHECKING:
     from tasks.effects.keep import Kept
 
+_LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
 
 
@@ -146,7 +147,8 @@ class Server:
         if job.gpu:
             self._check_gpu()
         if job.probe:
-            server.probe(job.name, run.host, run.port, run.key, limit - took)
+            if not self._probe(limit - took):
+                return None
             took = time.monotonic() - self._start
         runs.forget_key(run)  # the engine has read it
         self._kept.ready(took)
@@ -156,6 +158,20 @@ class Server:
             model=job.name, url=run.url, pid=self.pid, seconds=round(took, 3), log=run.log,
         )  # fmt: skip
         return took
+
+    def _probe(self, limit: float) -> bool:
+        from tasks.effects import server
+
+        run = self.run
+        try:
+            return server.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
+        except ServerError as error:
+            early = not error.facts and time.monotonic() < self._start + (self._job.settings.timeout or 0)
+            deadline = time.monotonic() + _LAST_WORDS_S * early
+            while self._kept.exited() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.check_alive()  # one that crashed says more than that it did not answer
+            raise
 
     def _check_gpu(self) -> None:
         from tasks.core.explain import cpu_fallback, offloaded

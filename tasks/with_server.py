@@ -33,18 +33,20 @@ def check(recipe: Recipe, job: Job) -> None:
 
     Raises:
         ServerError: it could not be served.
-        SystemExit: 127, there is no such command, as a shell says it.
+        SystemExit: 127, there is no such command, or 126, it is no program, as a shell says it.
     """
     check_terminal()
-    words = recipe.request.asks[-1].extra
-    if shutil.which(_from(recipe.place.cwd, words[0])) is None:
-        glue.log().error("ERROR: there is no command %s", words[0])
-        raise SystemExit(127)
+    word = recipe.request.asks[-1].extra[0]
+    path = _path(word, recipe.place.cwd)
+    if shutil.which(path) is None:
+        there = os.path.exists(path) and bool(os.path.dirname(word))
+        glue.log().error("ERROR: %s %s", "this cannot be run:" if there else "there is no command", word)
+        raise SystemExit(126 if there else 127)
     pick_port(recipe, job, any_free=True)
 
 
-def _from(cwd: str, word: str) -> str:
-    """A command as it is called from the user's folder; doit works in the recipe's."""
+def _path(word: str, cwd: str) -> str:
+    """A command as the user means it, in whose directory doit does not stay."""
     return os.path.join(cwd, word) if os.path.dirname(word) else word
 
 
@@ -75,7 +77,7 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
     """The command's status. A signal that asks us to end is handed on to it, and then it has some time."""
     env = {**os.environ, **environment(server.run)}
     try:
-        child = subprocess.Popen((_from(cwd, words[0]), *words[1:]), env=env, cwd=cwd)
+        child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
         glue.log().error("ERROR: cannot run %s: %s", words[0], error.strerror or error)
         return 126
@@ -103,7 +105,7 @@ def _hand_on(child: subprocess.Popen[bytes], number: int) -> None:
 
 def _has_terminal() -> bool:
     try:
-        with open(os.ctermid(), "rb") as terminal:
+        with open(os.ctermid(), "rb", buffering=0) as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    except (OSError, AttributeError):  # none, or Windows
+    except (OSError, AttributeError):
         return False

@@ -47,7 +47,7 @@ def _fix(status: int) -> str:
 def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
     """The text of each event. Source: WHATWG's server-sent events; `data: [DONE]` is OpenAI's end.
 
-    llamafile up to 0.9 sends no such end: there the last event says why it finished.
+    Llamafile before 0.10 does not send that: there a choice with its finish_reason is the last.
     """
     finished = False
     while line := answer.readline(_MOST):
@@ -58,15 +58,14 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
             continue
         if value.strip() == "[DONE]":
             return
-        event = json.loads(value)
-        yield _content(event)
-        finished = bool((event.get("choices") or [{}])[0].get("finish_reason"))
+        choice = _choice(json.loads(value))
+        finished = finished or bool(choice.get("finish_reason"))
+        yield str((choice.get("delta") or {}).get("content") or "")
     if not finished:
         raise http.client.IncompleteRead(b"")
 
 
-def _content(event: Any) -> str:
+def _choice(event: Any) -> Any:
     if event.get("error"):
         raise ServerError("the server cannot answer", [("answer", event["error"].get("message"))])
-    choices = event.get("choices") or [{}]
-    return str((choices[0].get("delta") or {}).get("content") or "")
+    return (event.get("choices") or [{}])[0]

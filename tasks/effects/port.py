@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from tasks.core.errors import ServerError
@@ -64,13 +65,19 @@ def ports_of(pid: int, port: int = 0) -> frozenset[int] | None:
     """
     import psutil
 
+    found: set[int] = set()
     try:
         root = psutil.Process(pid)
         own = _ports(root)
-        children = [] if port in own else root.children(recursive=True)
-        return own.union(*(_ports(child) for child in children))
+        found |= own
+        for child in [] if port in own else root.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                found |= _ports(child)
+    except psutil.NoSuchProcess:
+        return frozenset()
     except (psutil.Error, OSError):
         return None
+    return frozenset(found)
 
 
 def _ports(process: Any) -> frozenset[int]:

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -63,16 +64,40 @@ def in_flight(host: str, port: int, key: str) -> int | None:
     return None
 
 
-def probe(name: str, host: str, port: int, key: str, timeout_s: float) -> None:
-    """Have one token generated: the proof that it does what it is for. Raises ServerError."""
+def probe(
+    name: str, host: str, port: int, key: str, timeout_s: float, stopped: Callable[[], object] = lambda: False
+) -> bool:
+    """Have one token generated: the proof that it does what it is for.
+
+    Args:
+        stopped: says something true when the user asks to stop, who does not wait for minutes.
+
+    Returns:
+        Whether it was; not when the user asked to stop.
+
+    Raises ServerError.
+    """
     body = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
-    answer = call(host, port, "/v1/chat/completions", body=body, key=key, timeout_s=max(1.0, timeout_s))
+    answers: list[tuple[int, bytes] | None] = []
+
+    def ask() -> None:
+        limit = max(1.0, timeout_s)
+        answers.append(call(host, port, "/v1/chat/completions", body=body, key=key, timeout_s=limit))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if stopped():
+            return False
+        thread.join(QUICK_POLL_S)
+    answer = answers[0]
     if answer is None:
         what = f"{name} is up and did not answer a request within {report.seconds(timeout_s)}"
         raise ServerError(what, fix="--timeout SECONDS gives it longer")
     if answer[0] != 200:
         text = answer[1].decode("utf-8", "replace").strip()
         raise ServerError(f"{name} is up and cannot answer", [("status", answer[0]), ("answer", text[:500])])
+    return True
 
 
 def wait_ready(
@@ -98,6 +123,8 @@ def wait_ready(
         ports = None
         if status == 200 or (exited is None and now - looked >= _LOOK_S):
             ports, looked = ports_of(child.pid, port), now
+        if ports == frozenset() and not _runs(child.pid):  # its keeper will say so in a moment
+            status = None
         verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
             return now - start
@@ -108,6 +135,15 @@ def wait_ready(
             _log.info("%s is loading, %s so far", name, report.seconds(now - start))
         time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:

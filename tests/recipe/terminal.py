@@ -7,8 +7,11 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
+
+import psutil
 
 from tests.project import Project, Result
 
@@ -55,3 +58,71 @@ def on_terminal(
 def bars(shown: str) -> list[str]:
     """The states of the bar, one after the other."""
     return [line.strip() for line in re.split(r"[\r\n]", ANSI.sub("", shown)) if "━" in line or "╸" in line]
+
+
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Typing:
+    """`doit` on a terminal of its own, at which somebody types; use it in a `with`, which ends it.
+
+    Ctrl-C reaches what runs in the foreground there, as it does for a user.
+    """
+
+    def __init__(self, project: Project, *args: str) -> None:
+        self._ours, theirs = os.openpty()
+        command = [sys.executable, "-c", _OWN_TERMINAL, project.doit_program, *args]
+        environment = {**project.env, "TERM": "dumb"}
+        self.doit = psutil.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._ours, text.encode())
+
+    def wait_for(self, text: str, timeout: float = 60) -> None:
+        """Wait until something is shown that was not there at the last `wait_for`."""
+        deadline = time.monotonic() + timeout
+        while text not in self.shown:
+            assert self._read(deadline), f"{text!r} was not shown: {self.shown}"
+        self.shown = self.shown.partition(text)[2]
+
+    def finish(self, timeout: float = 60) -> int:
+        """Wait for the end; the status."""
+        deadline = time.monotonic() + timeout
+        while self._read(deadline):
+            pass
+        assert "Traceback" not in self.shown, self.shown
+        return int(self.doit.wait(max(1.0, deadline - time.monotonic())))
+
+    def _read(self, deadline: float) -> bool:
+        while time.monotonic() < deadline:
+            if not select.select([self._ours], [], [], 0.1)[0]:
+                continue
+            try:
+                block = os.read(self._ours, 65536)
+            except OSError:  # Linux says EIO where the other side has closed
+                return False
+            self.shown += ANSI.sub("", block.decode("utf-8", "replace")).replace("\r\n", "\n")
+            return bool(block)
+        return False
+
+    def __enter__(self) -> Typing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.doit.poll() is None:
+            self.doit.terminate()
+            try:
+                self.doit.wait(20)
+            except psutil.TimeoutExpired:
+                self.doit.kill()
+        os.close(self._ours)
