@@ -167,9 +167,7 @@ class Server:
             return server.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
         except ServerError as error:
             early = not error.facts and time.monotonic() < self._start + (self._job.settings.timeout or 0)
-            deadline = time.monotonic() + _LAST_WORDS_S * early
-            while self._kept.exited() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
+            self._hear(_LAST_WORDS_S * early)
             self.check_alive()  # one that crashed says more than that it did not answer
             raise
 
@@ -188,6 +186,20 @@ class Server:
                 )
             if offloaded(text) or time.monotonic() > deadline:
                 return
+            time.sleep(0.05)
+
+    def check_lived(self) -> None:
+        """Raise ServerError: the engine has ended by itself, be it a moment ago."""
+        from tasks.effects import server
+
+        if not server.lives(self.pid):
+            self._hear(_LAST_WORDS_S)
+        self.check_alive()
+
+    def _hear(self, limit: float) -> None:
+        """Wait for the keeper's word that it has ended."""
+        deadline = time.monotonic() + limit
+        while self._kept.exited() is None and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def check_alive(self) -> None:

@@ -91,7 +91,7 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
             child.kill()
         time.sleep(_POLL_S)
     try:
-        server.check_alive()
+        server.check_lived()
     except ServerError as error:
         glue.log().warning("warning: the command was left without its server: %s", error)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode

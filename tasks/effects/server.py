@@ -123,7 +123,7 @@ def wait_ready(
         ports = None
         if status == 200 or (exited is None and now - looked >= _LOOK_S):
             ports, looked = ports_of(child.pid, port), now
-        if ports == frozenset() and not _runs(child.pid):  # its keeper will say so in a moment
+        if ports == frozenset() and not lives(child.pid):  # its keeper will say so in a moment
             status = None
         verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
@@ -137,7 +137,8 @@ def wait_ready(
     return None
 
 
-def _runs(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process runs; its keeper says a moment later that it has ended."""
     import psutil
 
     try:

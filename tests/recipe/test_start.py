@@ -387,7 +387,7 @@ def test_a_key_that_is_none(servers: Project) -> None:
     assert (result.status, result.out) == (3, "")
     assert "--api-key: expected at least four visible ASCII characters" in result.err
     said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}))
-    assert "LLAMA_API_KEY: expected visible ASCII characters" in said
+    assert "LLAMA_API_KEY: expected at least four visible ASCII" in said
     assert "one two" not in said
     assert engines(servers) == []
 
