@@ -22,6 +22,7 @@ from tasks.core.run import Liveness, Run, State, judge_run, log_of
 from tasks.effects import files, owner
 
 KEPT_LOGS = 10
+_ANY = "+"  # the claim of whoever picks a port; no model has that name
 _POLL_S = 0.05
 _WAIT_S = 1.0  # between two looks for the lock
 
@@ -162,7 +163,8 @@ def claim(cache: str, name: str) -> Iterator[None]:
                 lock.acquire(timeout=_WAIT_S)
             except Timeout:
                 if not said:
-                    _log.info("another doit is starting %s; waiting for it", name)
+                    what = "a server" if name == _ANY else name
+                    _log.info("another doit is starting %s; waiting for it", what)
                 said = True
     except OSError as error:
         raise files.cannot_write(cache, error) from None
@@ -174,7 +176,7 @@ def claim(cache: str, name: str) -> Iterator[None]:
 
 def claim_port(cache: str) -> contextlib.AbstractContextManager[None]:
     """Hold the right to pick a port, until what takes it is on record."""
-    return claim(cache, "+")  # no model has that name
+    return claim(cache, _ANY)
 
 
 def _pid(run: Run) -> int | None:
