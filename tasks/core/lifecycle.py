@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from tasks.core import explain
 from tasks.core.errors import ServerError
 
 # The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
@@ -63,77 +63,45 @@ class Ending(NamedTuple):
     log: str = ""
 
 
-class _Remedy(NamedTuple):
-    """A known failure. Source: llamafile's README and issues 7, 15, 47, 98, 100, 106, 108, 513, 988."""
-
-    text: str
-    pattern: str = ""  # in the output, any case
-    status: int | None = None  # exit status; None: any
-    platform: str = ""  # empty: any
-
-
-_SHORT_OF_MEMORY = "memory is short: a smaller --ctx-size or a smaller model (`doit` shows what each needs)"
-_BROKEN_FILE = "the file is truncated or its disk failed: delete it and run this again"
-
-# the first that fits holds
-_REMEDIES = (
-    _Remedy("this version of the engine has no such option: leave it away", r"unknown argument: \S+"),
-    _Remedy(
-        "another program has the port: --port 0 takes a free one", r"couldn't bind|address already in use"
-    ),
-    _Remedy(
-        "this CPU lacks AVX, which llamafile needs", r"requires? (the )?AVX|AVX.* not (available|supported)"
-    ),
-    _Remedy(
-        "a noexec file system (set LLAMAFILE_CACHE to another disk), or macOS blocks it (Privacy & Security)",
-        "prog mmap failed",
-    ),
-    _Remedy("xcode-select --install", "xcode-select", platform="darwin"),
-    _Remedy(_BROKEN_FILE, "unexpected end of file"),
-    _Remedy("binfmt_misc sends it to another loader: start it through /bin/sh", "run-detectors"),
-    _Remedy("sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop'", "WIN32 inside WSL"),
-    _Remedy("it holds several models, and -m takes files with one", r"multiple \.gguf files"),
-    _Remedy("the GPU or its driver is missing: --gpu auto, or --gpu disable", r"--gpu \S+ was explicitly"),
-    _Remedy(_SHORT_OF_MEMORY, "out of memory|failed to allocate|bad_alloc|cannot allocate"),
-    _Remedy("pip install '.[embedded]'", "optional package"),
-    _Remedy(
-        "this engine does not read the file: `doit verify` checks it, --engine llamafile may be newer",
-        "failed to load model|error loading model",
-    ),
-    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=-9),
-    _Remedy("something killed it, most often because " + _SHORT_OF_MEMORY, status=137),
-    _Remedy("this CPU lacks an instruction the engine needs (AVX?)", status=-4),
-    _Remedy("the engine crashed; --gpu disable tells whether the GPU is the cause", status=-11),
-    _Remedy(_BROKEN_FILE, status=-7),
-    _Remedy("it may not be run: is the cache or TMPDIR on a noexec file system?", status=126),
-)
+# how a POSIX system and Windows (ntstatus.h) call the ends of a program; macOS has numbers of its own for two
+_SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL",
+            11: "SEGV", 13: "PIPE", 15: "TERM", 31: "SYS"}  # fmt: skip
+_SIGNALS_OF_MACOS = {7: "EMT", 10: "BUS", 12: "SYS", 31: "USR2"}
+_NTSTATUS = {
+    0xC0000005: "STATUS_ACCESS_VIOLATION",
+    0xC0000017: "STATUS_NO_MEMORY",
+    0xC000001D: "STATUS_ILLEGAL_INSTRUCTION",
+    0xC000007B: "STATUS_INVALID_IMAGE_FORMAT",
+    0xC00000FD: "STATUS_STACK_OVERFLOW",
+    0xC0000135: "STATUS_DLL_NOT_FOUND",
+    0xC000013A: "STATUS_CONTROL_C_EXIT",
+    0xC0000142: "STATUS_DLL_INIT_FAILED",
+    0xC0000374: "STATUS_HEAP_CORRUPTION",
+    0xC0000409: "STATUS_STACK_BUFFER_OVERRUN",
+}
 
 
-def remedy(ending: Ending, platform: str) -> str:
-    """What most likely mends it, or nothing."""
-    for known in _REMEDIES:
-        fits = known.platform in ("", platform) and known.status in (None, ending.status)
-        if fits and re.search(known.pattern, ending.output, re.IGNORECASE):
-            return known.text
-    return ""
-
-
-def status_text(status: int | None) -> str:
-    """`exit status 1`, `signal 9 (SIGKILL)`."""
+def status_text(status: int | None, platform: str = "linux") -> str:
+    """`exit status 1`, `signal 9 (SIGKILL)`, `exit status 0xC0000135 (STATUS_DLL_NOT_FOUND)`."""
     if status is None:
         return "still running"
+    nt = status & 0xFFFFFFFF  # Python gives it unsigned, a shell of Windows signed
+    if nt in _NTSTATUS or status >= 0xC0000000:
+        return f"exit status 0x{nt:08X}" + (f" ({_NTSTATUS[nt]})" if nt in _NTSTATUS else "")
+    if platform == "win32" and 0 < status < 0x10000 and status % 0x100 == 0:
+        status >>= 8  # an APE's exit(1) is 256 there (exit.c:92 of jart/cosmopolitan)
     if status >= 0:
         return f"exit status {status}"
-    names = {2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
-    return f"signal {-status}" + (f" ({names[-status]})" if -status in names else "")
+    names = {**_SIGNALS, **(_SIGNALS_OF_MACOS if platform == "darwin" else {})}
+    return f"signal {-status}" + (f" (SIG{names[-status]})" if -status in names else "")
 
 
 def failure(what: str, ending: Ending, platform: str) -> ServerError:
     """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
     facts = [
         ("command", shlex.join(ending.command)),
-        ("ended", status_text(ending.status) if ending.status is not None else ""),
+        ("ended", status_text(ending.status, platform) if ending.status is not None else ""),
         ("output", ending.output or "(it printed nothing)"),
         ("log", ending.log),
     ]
-    return ServerError(what, facts, fix=remedy(ending, platform))
+    return ServerError(what, facts, fix=explain.remedy(ending, platform))

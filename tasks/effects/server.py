@@ -141,6 +141,11 @@ def _start_error(name: str, verdict: Readiness, child: Child, port: int, timeout
 
 
 def failed_start(name: str, command: Sequence[str], error: OSError) -> ServerError:
-    """The error for a program the system refused to start."""
-    ending = lifecycle.Ending(command, None, error.strerror or str(error))
+    """The error for a program the system refused to start.
+
+    The number leads, for its text is in the user's language: `[WinError 225] ...`, `[Errno 13] ...`.
+    """
+    number = getattr(error, "winerror", None)
+    code = f"[WinError {number}]" if number else f"[Errno {error.errno}]" if error.errno else ""
+    ending = lifecycle.Ending(command, None, f"{code} {error.strerror or error}".strip())
     return lifecycle.failure(f"{name} could not be started", ending, sys.platform)
