@@ -143,17 +143,25 @@ def load_package() -> Any:
     return xllamacpp
 
 
-def check_gpu(engine: Any, gpu: str, layers: int) -> None:
-    """Where this build sees no GPU: refuse one asked for by name, warn of layers as llama.cpp does."""
-    if gpu not in GPUS and layers in (0, -1):
+def check_gpu(engine: Any, settings: Settings) -> None:
+    """Refuse a GPU that was asked for by name, and say that layers stay here, where there is no GPU.
+
+    llama.cpp's own program says so too; as a library it says nothing.
+    """
+    named = settings.gpu in GPUS
+    layers = settings.gpu not in NO_GPU and (
+        settings.gpu_layers > 0 or settings.gpu_layers == int(LAYERS["all"])
+    )
+    if not (named or layers):
         return
     kinds = [device["type"].name for device in engine.get_device_info()]  # …_CPU, _GPU, _IGPU
     if any(kind.endswith("GPU") for kind in kinds):
         return
-    print("warning: no usable GPU found, --gpu-layers option will be ignored", file=sys.stderr, flush=True)
-    if gpu in GPUS:
+    if named:
         absent = "was explicitly requested, but it wasn't available"
-        raise Refused(f"support for --gpu {gpu} {absent} in this build of xllamacpp")
+        raise Refused(f"support for --gpu {settings.gpu} {absent} in this build of xllamacpp")
+    warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    print(warning, file=sys.stderr, flush=True)
 
 
 def parameters(engine: Any, settings: Settings) -> Any:
@@ -193,7 +201,7 @@ def serve(settings: Settings) -> None:
     engine = load_package()
     on_stop(signal.SIG_DFL)  # while it loads it holds the interpreter, no handler would run
     try:
-        check_gpu(engine, settings.gpu, settings.gpu_layers)
+        check_gpu(engine, settings)
         server = engine.Server(parameters(engine, settings))
     except (AttributeError, TypeError) as error:  # its names change from month to month
         version = f"xllamacpp {engine.__version__}"

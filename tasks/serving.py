@@ -146,10 +146,9 @@ class Server:
             return None
         if job.gpu:
             self._check_gpu()
-        if job.probe:
-            if not self._probe(limit - took):
-                return None
-            took = time.monotonic() - self._start
+        if job.probe and not self._probe(limit - took):
+            return None
+        took = time.monotonic() - self._start  # with the keeper's own start
         runs.forget_key(run)  # the engine has read it
         self._kept.ready(took)
         self.check_alive()  # it may have ended while another process answered for it
@@ -172,7 +171,7 @@ class Server:
             raise
 
     def _check_gpu(self) -> None:
-        from tasks.core.explain import cpu_fallback, offloaded
+        from tasks.core.explain import cpu_fallback, on_gpu
         from tasks.effects import logfile
 
         deadline = time.monotonic() + _OFFLOAD_S
@@ -184,7 +183,7 @@ class Server:
                 raise ServerError(
                     what, facts, fix="leave --force-gpu and --gpu away, or mend the GPU's driver"
                 )
-            if offloaded(text) or time.monotonic() > deadline:
+            if on_gpu(text) or time.monotonic() > deadline:
                 return
             time.sleep(0.05)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from tasks.core import explain
 from tasks.core.errors import ServerError
-from tasks.core.explain import remedy
 
 # The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
 INTERRUPT_S = 5.0
@@ -69,22 +69,45 @@ class Ending(NamedTuple):
     log: str = ""
 
 
-def status_text(status: int | None) -> str:
-    """`exit status 1`, `signal 9 (SIGKILL)`; Windows' own as the hexadecimal by which they are known."""
+# how a POSIX system and Windows (ntstatus.h) call the ends of a program; macOS has numbers of its own for two
+_SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL",
+            11: "SEGV", 13: "PIPE", 15: "TERM", 31: "SYS"}  # fmt: skip
+_SIGNALS_OF_MACOS = {7: "EMT", 10: "BUS", 12: "SYS", 31: "USR2"}
+_NTSTATUS = {
+    0xC0000005: "STATUS_ACCESS_VIOLATION",
+    0xC0000017: "STATUS_NO_MEMORY",
+    0xC000001D: "STATUS_ILLEGAL_INSTRUCTION",
+    0xC000007B: "STATUS_INVALID_IMAGE_FORMAT",
+    0xC00000FD: "STATUS_STACK_OVERFLOW",
+    0xC0000135: "STATUS_DLL_NOT_FOUND",
+    0xC000013A: "STATUS_CONTROL_C_EXIT",
+    0xC0000142: "STATUS_DLL_INIT_FAILED",
+    0xC0000374: "STATUS_HEAP_CORRUPTION",
+    0xC0000409: "STATUS_STACK_BUFFER_OVERRUN",
+}
+
+
+def status_text(status: int | None, platform: str = "linux") -> str:
+    """`exit status 1`, `signal 9 (SIGKILL)`, `exit status 0xC0000135 (STATUS_DLL_NOT_FOUND)`."""
     if status is None:
         return "still running"
+    nt = status & 0xFFFFFFFF  # Python gives it unsigned, a shell of Windows signed
+    if nt in _NTSTATUS or status >= 0xC0000000:
+        return f"exit status 0x{nt:08X}" + (f" ({_NTSTATUS[nt]})" if nt in _NTSTATUS else "")
+    if platform == "win32" and 0 < status < 0x10000 and status % 0x100 == 0:
+        status >>= 8  # an APE's exit(1) is 256 there (exit.c:92 of jart/cosmopolitan)
     if status >= 0:
-        return f"exit status {status}" if status < 0xC0000000 else f"status 0x{status:08X}"
-    names = {2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
-    return f"signal {-status}" + (f" ({names[-status]})" if -status in names else "")
+        return f"exit status {status}"
+    names = {**_SIGNALS, **(_SIGNALS_OF_MACOS if platform == "darwin" else {})}
+    return f"signal {-status}" + (f" (SIG{names[-status]})" if -status in names else "")
 
 
 def failure(what: str, ending: Ending, platform: str) -> ServerError:
     """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
     facts = [
         ("command", shlex.join(ending.command)),
-        ("ended", status_text(ending.status) if ending.status is not None else ""),
+        ("ended", status_text(ending.status, platform) if ending.status is not None else ""),
         ("output", ending.output or "(it printed nothing)"),
         ("log", ending.log),
     ]
-    return ServerError(what, facts, fix=remedy(ending.status, ending.output, platform))
+    return ServerError(what, facts, fix=explain.remedy(ending, platform))

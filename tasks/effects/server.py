@@ -164,8 +164,11 @@ def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_
 
 
 def failed_start(name: str, command: Sequence[str], error: OSError) -> ServerError:
-    """The error for a program the system refused to start."""
-    number = getattr(error, "winerror", None)  # its text is in the user's language
-    text = f"[WinError {number}] {error.strerror}" if number else error.strerror or str(error)
-    ending = lifecycle.Ending(command, None, text)
+    """The error for a program the system refused to start.
+
+    The number leads, for its text is in the user's language: `[WinError 225] ...`, `[Errno 13] ...`.
+    """
+    number = getattr(error, "winerror", None)
+    code = f"[WinError {number}]" if number else f"[Errno {error.errno}]" if error.errno else ""
+    ending = lifecycle.Ending(command, None, f"{code} {error.strerror or error}".strip())
     return lifecycle.failure(f"{name} could not be started", ending, sys.platform)

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import requests
 
+from tasks.core.explain import cpu_fallback
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "demo.gguf"
 UP_WITHIN = 30.0  # seconds; it takes 0.3
@@ -247,6 +249,44 @@ def test_gpu_that_is_not_there(tmp_path: Path) -> None:
     )
     line = refusal(run("-m", DEMO, "--port", 0, "--gpu", "NVIDIA", PYTHONPATH=str(tmp_path)))
     assert line.startswith("error: support for --gpu nvidia was explicitly requested, but it")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        pytest.param(["-ngl", 9999], "CPU", True, id="all layers, no GPU"),
+        pytest.param(["-ngl", "all"], "CPU", True, id="all, as a word"),
+        pytest.param(["-ngl", 1, "--gpu", "auto"], "CPU", True, id="one layer"),
+        pytest.param(["-ngl", 9999], "GPU", False, id="there is a GPU"),
+        pytest.param(["-ngl", 9999], "IGPU", False, id="there is one in the processor"),
+        pytest.param(["-ngl", 9999, "--gpu", "disable"], "CPU", False, id="which is not to be used"),
+        pytest.param(["-ngl", 0], "CPU", False, id="no layers"),
+        pytest.param(["-ngl", "auto"], "CPU", False, id="as many as fit"),
+        pytest.param([], "CPU", False, id="not asked for"),
+    ],
+)
+def test_layers_that_stay_on_the_cpu(tmp_path: Path, words: list[object], kind: str, said: bool) -> None:
+    """Issue 4.8: said in llama.cpp's own words, which xllamacpp keeps to itself."""
+    (tmp_path / "xllamacpp.py").write_text(
+        f"class Kind: name = 'GGML_BACKEND_DEVICE_TYPE_{kind}'\n"
+        "def get_device_info(): return [{'type': Kind}]\n__version__ = '1'\n"
+    )
+    result = run("-m", DEMO, "--port", 0, *words, PYTHONPATH=str(tmp_path))
+    assert refusal(result).startswith("error: xllamacpp 1 is not the one that is needed")
+    assert bool(cpu_fallback(result.stderr)) is said
+    line = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    assert cpu_fallback(result.stderr) in ("", line)
+
+
+@installed
+def test_the_real_one_says_that_it_uses_the_cpu(start: Start) -> None:
+    """Issue 4.8: this machine has no GPU that the package can use, or it has one and says nothing."""
+    import xllamacpp
+
+    kinds = [device["type"].name for device in xllamacpp.get_device_info()]
+    server = start("-ngl", 9999)
+    there = any(kind.endswith("GPU") for kind in kinds)
+    assert bool(cpu_fallback(server.stderr.read_text())) is not there
 
 
 # What it serves

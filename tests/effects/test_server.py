@@ -280,9 +280,10 @@ def wait(child: Kept, port: int, timeout_s: float = 20, stopped: Callable[[], ob
 def test_ready_when_it_is_loaded(engines: Engines, version: str) -> None:
     """R27: refused connections and 503 mean wait; 200 means ready."""
     port = free_port("127.0.0.1", 0)
+    start = time.monotonic()
     child = engines.start(port, version, load_seconds=0.5)
-    took = wait(child, port)
-    assert took >= 0.5
+    assert wait(child, port) is not None
+    assert time.monotonic() - start >= 0.5
     assert ports_of(child.pid) == frozenset({port})
     assert health("127.0.0.1", port) == 200
 
@@ -388,7 +389,7 @@ def test_a_program_that_could_not_be_started() -> None:
     facts = dict(error.facts)
     assert error.what == "m could not be started"
     assert facts["command"] == "/bin/sh '/a b/m.llamafile'"
-    assert facts["output"] == "Permission denied"
+    assert facts["output"] == "[Errno 13] Permission denied"
     assert facts["ended"] == ""
 
 
@@ -480,3 +481,38 @@ def test_a_probe_that_nothing_answers(taken: int) -> None:
     assert 1 <= time.monotonic() - start < 10
     assert caught.value.what.startswith("m is up and did not answer a request within ")
     assert caught.value.fix == "--timeout SECONDS gives it longer"
+
+
+class WindowsError(OSError):
+    """As Windows raises it, where the number is what counts."""
+
+    def __init__(self, winerror: int, strerror: str) -> None:
+        super().__init__(22, strerror)
+        self.winerror = winerror
+
+
+@pytest.mark.parametrize(
+    ("error", "output", "fix"),
+    [
+        pytest.param(
+            WindowsError(225, "因为文件包含病毒"),
+            "[WinError 225] 因为文件包含病毒",
+            "virus scanner",
+            id="virus",
+        ),
+        pytest.param(WindowsError(193, "%1 is"), "[WinError 193] %1 is", "4 GiB", id="over 4 GiB"),
+        pytest.param(OSError("no number"), "no number", "", id="an error without a number"),
+        pytest.param(
+            FileNotFoundError(2, "No such file or directory"),
+            "[Errno 2] No such file or directory",
+            "run this again",
+            id="it has gone",
+        ),
+    ],
+)
+def test_why_it_could_not_be_started(error: OSError, output: str, fix: str) -> None:
+    """R28: the number finds the remedy, whatever language the system speaks."""
+    refused = failed_start("m", ["x"], error)
+    assert dict(refused.facts)["output"] == output
+    assert fix in refused.fix
+    assert bool(refused.fix) == bool(fix)

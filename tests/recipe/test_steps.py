@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.core.test_explain import NO_AVX
 from tests.fakes import llamafile
 from tests.project import Project, Result
 from tests.recipe.test_serve import FOLDER, arguments, behave, runs, serving, with_gguf, with_llamafile
@@ -95,11 +96,11 @@ def test_verify_survives_the_loss_of_every_memory_but_the_cache(project: Project
     ("behaviour", "said"),
     [
         pytest.param(
-            {"version_status": 3, "version_text": "this CPU lacks AVX\nfatal error: llamafile requires AVX"},
+            {"version_status": 3, "version_text": f"two lines\n{NO_AVX}"},
             [
                 "ended: exit status 3",
-                "output:\n      this CPU lacks AVX\n      fatal error: llamafile requires AVX\n",
-                "fix: this CPU lacks AVX, which llamafile needs",
+                f"output:\n      two lines\n      {NO_AVX}\n",
+                "fix: this CPU, or the virtual machine's, lacks AVX",
             ],
             id="exit status",
         ),
@@ -108,7 +109,7 @@ def test_verify_survives_the_loss_of_every_memory_but_the_cache(project: Project
         ),
         pytest.param(
             {"version_status": 1, "version_text": "ape error: x: prog mmap failed w/ errno 1"},
-            ["fix: a noexec file system (set LLAMAFILE_CACHE to another disk)"],
+            ["fix: a noexec file system: set LLAMAFILE_CACHE to another disk"],
             id="noexec",
         ),
     ],
