@@ -145,7 +145,7 @@ def test_a_conversation(project: Project) -> None:
             terminal.type("\x03")
         terminal.wait_for("> ")
         terminal.type("never mind\x03")
-        terminal.wait_for("> ")
+        terminal.wait_for("> ", again="\x03")
         terminal.type("\n")
         terminal.wait_for("> ")
         terminal.type("\x04")
