@@ -91,13 +91,14 @@ class Typing:
     def wait_for(self, text: str, timeout: float = 60, again: str = "") -> None:
         """Wait until something is shown that was not there at the last `wait_for`.
 
-        `again` is typed every few seconds, as people do whose Ctrl-C came in the moment in which readline does
-        not look for signals.
+        `again` is typed every few seconds, as people do whose Ctrl-C came in the moment in which readline
+        does not look for signals.
         """
         deadline = time.monotonic() + timeout
         while text not in self.shown:
             if not self._read(min(deadline, time.monotonic() + 3) if again else deadline):
-                assert again and time.monotonic() < deadline, f"{text!r} was not shown: {self.shown}"
+                hope = again and time.monotonic() < deadline
+                assert hope, f"{text!r} was not shown: {self.shown}"
                 self.type(again)
         self.shown = self.shown.partition(text)[2]
 
