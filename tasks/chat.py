@@ -63,7 +63,7 @@ def talk(run: Run, words: tuple[str, ...]) -> int:
     from tasks.effects.signals import on_signals
 
     try:
-        with on_signals(_raise):
+        with glue.quiet_pipe(), on_signals(_raise):
             prompt = " ".join(words)
             if not prompt and sys.stdin.isatty():
                 _converse(run)

@@ -24,6 +24,7 @@ FLAGS = {
     **dict.fromkeys(["-n", "--n-predict"], "n_predict"),
     **dict.fromkeys(["-ngl", "--gpu-layers", "--n-gpu-layers"], "gpu_layers"),
     **dict.fromkeys(["-t", "--threads"], "threads"),
+    **dict.fromkeys(["-np", "--parallel"], "parallel"),
     "--host": "host",
     "--port": "port",
     "--gpu": "gpu",
@@ -55,6 +56,7 @@ class Settings:
     gpu: str
     gpu_layers: int
     threads: int
+    parallel: int
     api_keys: list[str]
 
 
@@ -105,6 +107,7 @@ def understand(values: Mapping[str, str], environment: Mapping[str, str]) -> Set
         gpu=gpu,
         gpu_layers=number(LAYERS.get(layers, layers), "--gpu-layers", -2),
         threads=number(values.get("threads", "-1"), "--threads", -1),
+        parallel=number(values.get("parallel", "1"), "--parallel", 1),
         api_keys=[key for key in keys.split(",") if key],
     )
 
@@ -174,6 +177,7 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params.port = settings.port
     params.n_ctx = settings.ctx_size
     params.n_predict = settings.n_predict
+    params.n_parallel = settings.parallel
     params.n_gpu_layers = settings.gpu_layers
     params.api_keys = settings.api_keys
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads

@@ -66,6 +66,9 @@ def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request
     ready = [run for run in runs.running(cache) if run.state is State.READY]
     named = [_name(catalogue, word) for word in ask.models]
     fits = [run for run in ready if run.name in named] if named else ready
-    if not fits or (not named and len(fits) > 1):
+    if not named and len({run.name for run in fits}) > 1:
+        several = ", ".join(dict.fromkeys(run.name for run in fits))
+        raise UsageError(f"several servers run: {several}", fix="doit chat --model NAME")
+    if not fits:
         return request
     return request._replace(asks=(*request.asks[:-1], ask._replace(options={**ask.options, "run": fits[-1]})))

@@ -32,6 +32,7 @@ _MODEL = _option("model", "NAME", "the model, by name or alias [default: the cat
 _MODELS = _option("model", "NAME", "a model; may be given several times", list)
 _JSON = _option("json", "", "as JSON, for programs", bool)
 _RUNNING = _option("model", "NAME", "a model; may be given several times [default: all that run]", list)
+_STOPPED = _option("model", "NAME", "a model; may be given several times [default: the only one]", list)
 _YES = _option("yes", "", "answer yes where a question would be asked", bool)
 _NO_ADOPT = _option("no-adopt", "", "download it even if another program has it here already", bool)
 _TIMEOUT = _option("timeout", "SECONDS", "time until it must be ready")
@@ -108,7 +109,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "stop": Verb(
         "end a server that runs in the background, or in another terminal",
-        [_RUNNING, _option("all", "", "every one", bool)],
+        [_STOPPED, _option("all", "", "every one", bool)],
         [],
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
@@ -208,6 +209,8 @@ def _check_first(words: Sequence[str]) -> None:
 
 def _word_fix(verb: str, word: str) -> str:
     near = did_you_mean(word, tuple(VERBS))
+    if verb == "with":
+        return near or f"doit with … -- {word}"
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
 
 

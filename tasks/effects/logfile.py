@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+BEFORE = ".before"  # what the log of the run before is called
 LIMIT = 10 * 1024 * 1024  # bytes of one file; the one before it is kept beside it as .1
 _BLOCK = 64 * 1024
 _POLL_S = 0.2  # between two looks of `follow`
@@ -15,12 +17,18 @@ _POLL_S = 0.2  # between two looks of `follow`
 class RotatingLog:
     """A log that never takes more than twice its limit; readable by its owner only.
 
+    The one of the run before is kept aside.
+
     A disk that is full costs lines of the log, never the engine that writes them.
     """
 
     def __init__(self, path: str, limit: int = LIMIT) -> None:
         self._path, self._limit = path, limit
         self._handle, self._size = -1, 0
+        with contextlib.suppress(OSError):  # of an earlier run, whose words would explain nothing of this one
+            os.replace(path, f"{path}{BEFORE}")
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.1")
         self._next()
 
     def write(self, data: bytes) -> None:

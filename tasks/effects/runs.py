@@ -20,6 +20,7 @@ from tasks.core.errors import ServerError
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S
 from tasks.core.run import Liveness, Run, State, judge_run, log_of
 from tasks.effects import files, owner
+from tasks.effects.logfile import BEFORE
 
 KEPT_LOGS = 10
 _ANY = "+"  # the claim of whoever picks a port; no model has that name
@@ -140,7 +141,7 @@ def drop_old_logs(cache: str, name: str) -> None:
     """Keep a model's newest logs: every free port that was taken has left one."""
     for path in logs(cache, name)[:-KEPT_LOGS]:
         if not os.path.exists(f"{path.removesuffix('.log')}.json"):
-            for one in (path, f"{path}.1"):
+            for one in (path, f"{path}.1", f"{path}{BEFORE}"):
                 with contextlib.suppress(OSError):
                     os.unlink(one)
 

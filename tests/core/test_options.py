@@ -222,7 +222,9 @@ def test_commands_of_doit(line: str, command: str, words: list[str], listing: bo
         pytest.param("start status -- x", HANDS_ON, "doit serve", id="-- behind another than start"),
         pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
         pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
-        pytest.param("with pytest", "'pytest' is not a task", "`--`", id="with a command, and no --"),
+        pytest.param(
+            "with pytest", "'pytest' is not a task", "doit with … -- pytest", id="with a command, and no --"
+        ),
         pytest.param("with serve -- x", "nothing follows `with`", "", id="a task behind with"),
         pytest.param("with:a chat -- x", "nothing follows `with`", "", id="chat behind with"),
         pytest.param("serve status", "nothing follows `serve`", "", id="status behind serve"),

@@ -284,7 +284,7 @@ def test_the_real_one_says_that_it_uses_the_cpu(start: Start) -> None:
     import xllamacpp
 
     kinds = [device["type"].name for device in xllamacpp.get_device_info()]
-    server = start("-ngl", 9999)
+    server = start("-ngl", 9999, "--port", 0)
     there = any(kind.endswith("GPU") for kind in kinds)
     assert bool(cpu_fallback(server.stderr.read_text())) is not there
 

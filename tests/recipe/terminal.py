@@ -102,6 +102,12 @@ class Typing:
                 self.type(again)
         self.shown = self.shown.partition(text)[2]
 
+    def read(self, seconds: float) -> None:
+        """Read what is shown within some time, or until the other side closes."""
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
+            pass
+
     def finish(self, timeout: float = 60) -> int:
         """Wait for the end; the status."""
         deadline = time.monotonic() + timeout

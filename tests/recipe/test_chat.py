@@ -177,7 +177,11 @@ def test_a_conversation_is_ended(project: Project) -> None:
     with_llamafile(project)
     with Typing(project, "chat") as terminal:
         terminal.wait_for("> ")
-        terminal.doit.send_signal(signal.SIGTERM)
+        while terminal.doit.is_running() and terminal.doit.status() != psutil.STATUS_ZOMBIE:
+            terminal.doit.send_signal(
+                signal.SIGTERM
+            )  # again where readline did not look for signals just then
+            terminal.read(3)
         assert terminal.finish() == 143
     assert_clean(project)
 
