@@ -106,8 +106,11 @@ class Kept:
     def _say(self, line: str) -> None:
         with suppress(OSError, ValueError):  # it has ended; that is noticed elsewhere
             assert self._keeper.stdin
-            self._keeper.stdin.write(line + "\n")
-            self._keeper.stdin.flush()
+            data = (
+                f"{line}\n".encode()
+            )  # past its buffer: what cannot be flushed is a complaint of Python 3.13
+            while data:
+                data = data[os.write(self._keeper.stdin.fileno(), data) :]
 
     def _answer(self, name: str) -> Any:
         """Wait for an answer with that name. Raises OSError: it says that something failed."""
