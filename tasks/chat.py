@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 
@@ -14,7 +15,7 @@ from tasks.core.errors import ServerError
 from tasks.core.jobs import Job
 from tasks.core.run import Mode, Run
 from tasks.recipe import Recipe
-from tasks.serving import check_terminal, pick_port, serving
+from tasks.serving import check_start, pick_port, serving
 
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
@@ -25,8 +26,9 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 
 def check(recipe: Recipe, job: Job) -> None:
-    """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
-    check_terminal()
+    """Before anything is downloaded for nothing. Raises ServerError: it could not be served, or asked."""
+    check_start(job)
+    _prompt(recipe.request.asks[-1].extra)
     pick_port(recipe, job, any_free=True)
 
 
@@ -64,11 +66,10 @@ def talk(run: Run, words: tuple[str, ...]) -> int:
 
     try:
         with glue.quiet_pipe(), on_signals(_raise):
-            prompt = " ".join(words)
-            if not prompt and sys.stdin.isatty():
-                _converse(run)
+            if prompt := _prompt(words):
+                _answer(run, [{"role": "user", "content": prompt}])
             else:
-                _once(run, prompt or sys.stdin.read().strip())
+                _converse(run)
     except _Ended as ended:
         print(flush=True)
         return 128 + int(ended.args[0])
@@ -79,10 +80,15 @@ def _raise(number: int) -> None:
     raise _Ended(number)
 
 
-def _once(run: Run, prompt: str) -> None:
-    if not prompt:
-        raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
-    _answer(run, [{"role": "user", "content": prompt}])
+@functools.cache  # stdin can be read once
+def _prompt(words: tuple[str, ...]) -> str:
+    """The question: the words, or what stands in stdin; nothing where somebody is there to type."""
+    prompt = " ".join(words)
+    if not prompt and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+        if not prompt:
+            raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
+    return prompt
 
 
 def _converse(run: Run) -> None:

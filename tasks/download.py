@@ -90,12 +90,15 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     return False
 
 
+def check_source(artifact: Artifact) -> None:
+    """Raise TransferError: a file of the user's that is not there, and nobody says where to get it (R5)."""
+    if not artifact.sources and files.stat(artifact.target) is None:
+        fix = "--llamafile-url URL says where to get it; that is needed once"
+        raise TransferError(f"there is no file {artifact.target}", fix=fix)
+
+
 def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
-    if not artifact.sources:
-        raise TransferError(
-            f"there is no file {artifact.target}",
-            fix="--llamafile-url URL says where to get it; that is needed once",
-        )
+    check_source(artifact)
     if question and not yes:
         confirm(question)
     from tasks.effects.download import fetch

@@ -17,7 +17,7 @@ from tasks.verify import ask_version, keep_version, proven_version
 
 def task(found: Recipe) -> Task:
     """The one task; UsageError's message where the catalogue does not name the program."""
-    artifact: Artifact = glue.at_load(lambda: llamafile_exe(found.catalogue, found.place))
+    artifact: Artifact = llamafile_exe(found.catalogue, found.place)
     return glue.task(
         "exe",
         bring,

@@ -138,7 +138,7 @@ class EventReporter(Reporter):
     def execute_task(self, task: Task) -> None:
         """Say that a task begins."""
         self._start = time.monotonic()
-        if task.actions:
+        if task.actions and task.name[0] != "_":
             say("task_started", "%s", task.name, task=task.name)
 
     def skip_uptodate(self, task: Task) -> None:

@@ -31,7 +31,7 @@ DOIT_CONFIG = {
 
 def task_recipe() -> Iterator[Task]:
     """every task that the command line reaches"""
-    yield from graph(glue.at_load(recipe))
+    yield from glue.at_load(lambda: list(graph(recipe())))
 
 
 def graph(found: Recipe) -> Iterator[Task]:

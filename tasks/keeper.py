@@ -31,7 +31,7 @@ class Record:
     """The file that says what runs; this process alone writes it."""
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
-        self._path, self._values = path, values
+        self.path, self._values = path, values
         self.mark: str = values["mark"]
 
     def write(self, **changes: object) -> None:
@@ -40,13 +40,7 @@ class Record:
 
         self._values |= changes
         with suppress(OSError):
-            write_atomic(self._path, json.dumps(self._values, indent=1), private=True)
-
-    def remove(self) -> None:
-        """There is nothing to know any more."""
-        for path in (self._path, f"{self._path.removesuffix('.json')}.key"):
-            with suppress(OSError):
-                os.unlink(path)
+            write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
 
 
 class Keeper:
@@ -76,9 +70,9 @@ class Keeper:
         from tasks.effects.owner import process
 
         engine, keeper = process(self._child.pid), process(os.getpid())
-        self._record.write(engine=vars(engine), keeper=vars(keeper), since=engine.started)
+        self._record.write(engine=vars(engine), keeper=vars(keeper))
         say(pid=self._child.pid)
-        from tasks.effects.runs import end_marked  # now: months later this folder may have another version
+        from tasks.effects import runs  # now: months later this folder may have another version
 
         detached, told, status = False, False, None
         while True:
@@ -96,12 +90,12 @@ class Keeper:
                 self._record.write(state="stopping")
                 break
         gone = self._child.stop(hurry=lambda: self._urgent > 1)
-        gone = end_marked(self._record.mark) and gone  # what has left the engine's group
+        gone = runs.end_marked(self._record.mark) and gone  # what has left the engine's group
         self._copier.join(_LAST_WORDS_S)
         if status is not None and detached:
             self._record.write(state="stopped", ended=status, ended_at=time.time())
         elif gone:
-            self._record.remove()
+            runs.forget(self._record.path)
         say(ended=status if status is not None else self._child.exited(), told=told)
 
     def _copy(self, pipe: int) -> None:

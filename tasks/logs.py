@@ -17,7 +17,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     """The task of one word on the command line."""
     name = f"logs:{ask.model}" if ask.model else "logs"
     named = names(recipe, ask)
-    lines = glue.at_load(lambda: _count(ask.options.get("lines")))
+    lines = _count(ask.options.get("lines"))
     follow = bool(ask.options.get("follow"))
     return glue.task(name, run, [recipe, named[0] if named else "", lines, follow], meta={"report": True})
 

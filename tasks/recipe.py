@@ -44,15 +44,19 @@ def recipe() -> Recipe:
 
 
 def names(found: Recipe, ask: Ask) -> list[str]:
-    """The models one task means, of those that run; they need not be catalogued."""
-    return [_name(found.catalogue, word) for word in ask.models]
+    """The models one task means, of those that run or did.
+
+    Raises UsageError: it is not in the catalogue, and no file of the user's was served by that name.
+    """
+    cache = found.place.cache
+    return [_name(found.catalogue, cache, word) for word in ask.models]
 
 
-def _name(catalogue: Catalogue, word: str) -> str:
-    try:
-        return catalogue.name(word)
-    except UsageError:  # a file of the user's
-        return word
+def _name(catalogue: Catalogue, cache: str, word: str) -> str:
+    from tasks.effects import runs
+
+    known = {run.name for run, _ in runs.found(cache)}
+    return word if word in known or runs.logs(cache, word) else catalogue.name(word)
 
 
 def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request:
@@ -64,7 +68,7 @@ def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request
 
     ask = request.asks[-1]
     ready = [run for run in runs.running(cache) if run.state is State.READY]
-    named = [_name(catalogue, word) for word in ask.models]
+    named = [_name(catalogue, cache, word) for word in ask.models]
     fits = [run for run in ready if run.name in named] if named else ready
     if not named and len({run.name for run in fits}) > 1:
         several = ", ".join(dict.fromkeys(run.name for run in fits))

@@ -11,7 +11,7 @@ from tasks.core import report
 from tasks.core.jobs import Job
 from tasks.core.run import Mode
 from tasks.recipe import Recipe
-from tasks.serving import check_terminal, pick_port, serving
+from tasks.serving import check_start, pick_port, serving
 
 _WATCH_S = 0.2  # between two looks at a running engine
 
@@ -23,7 +23,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
-    check_terminal()
+    check_start(job)
     pick_port(recipe, job, any_free=False)
 
 

@@ -16,7 +16,8 @@ from tasks.core import command, report
 from tasks.core.errors import ServerError, UsageError
 from tasks.core.jobs import Job, key_problem
 from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, record_name, spec_of
-from tasks.effects import files, runs
+from tasks.download import check_source
+from tasks.effects import files, owner, runs
 from tasks.recipe import ROOT, Recipe
 from tasks.verify import engine_env, engine_version, launch_of
 
@@ -27,8 +28,14 @@ _LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
 
 
-def check_terminal() -> None:
-    """Raise ServerError where nobody could stop a server."""
+def check_start(job: Job) -> None:
+    """Before anything is fetched for nothing, an engine included.
+
+    Raises:
+        ServerError: nobody could stop the server.
+        TransferError: the file to serve is not there and has no source.
+    """
+    check_source(job.artifact)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
 
@@ -112,21 +119,14 @@ class Server:
                 values=values, root=str(ROOT),
             )  # fmt: skip
         except OSError as error:
-            runs.forget(self.run)
+            runs.forget(self.run.path)
             raise failed_start(job.name, words, error) from None
         self._start = start
-        said = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
-        text = "starting %s (%s, log %s)"
+        engine = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
         glue.say(
-            "server_starting",
-            text,
-            job.name,
-            said,
-            self.run.log,
-            model=job.name,
-            pid=self.pid,
-            log=self.run.log,
-        )
+            "server_starting", "starting %s (%s, log %s)", job.name, engine, self.run.log,
+            model=job.name, pid=self.pid, log=self.run.log,
+        )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -149,7 +149,7 @@ class Server:
         if job.probe and not self._probe(limit - took):
             return None
         took = time.monotonic() - self._start  # with the keeper's own start
-        runs.forget_key(run)  # the engine has read it
+        runs.forget_key(run.path)  # the engine has read it
         self._kept.ready(took)
         self.check_alive()  # it may have ended while another process answered for it
         glue.say(
@@ -180,18 +180,15 @@ class Server:
             if line := cpu_fallback(text):
                 what = f"{self._job.name} was told to use the GPU, and runs on the CPU"
                 facts = [("output", line), ("log", self.run.log)]
-                raise ServerError(
-                    what, facts, fix="leave --force-gpu and --gpu away, or mend the GPU's driver"
-                )
+                fix = "leave --force-gpu and --gpu away, or mend the GPU's driver"
+                raise ServerError(what, facts, fix=fix)
             if on_gpu(text) or time.monotonic() > deadline:
                 return
             time.sleep(0.05)
 
     def check_lived(self) -> None:
         """Raise ServerError: the engine has ended by itself, be it a moment ago."""
-        from tasks.effects import server
-
-        if not server.lives(self.pid):
+        if not owner.is_running(self.pid):
             self._hear(_LAST_WORDS_S)
         self.check_alive()
 
@@ -222,7 +219,7 @@ class Server:
         self._kept.stop(hurry=lambda: len(self._stop) > 1)
         if not runs.end_marked(self.run.mark):
             raise ServerError(f"{self._job.name} (pid {self.pid}) does not end", fix=f"kill -9 -{self.pid}")
-        runs.forget(self.run)
+        runs.forget(self.run.path)
         if lived:
             glue.say("server_stopped", "%s has stopped", self._job.name, model=self._job.name)
 

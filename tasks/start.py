@@ -13,7 +13,7 @@ from tasks.core.jobs import Job
 from tasks.core.run import Mode, Run, State, differences
 from tasks.effects import runs
 from tasks.recipe import Recipe
-from tasks.serving import Server, check_terminal, key_of, pick_port, spec
+from tasks.serving import Server, check_start, key_of, pick_port, spec
 
 _AGAIN = "doit stop --model {}, then this again"
 
@@ -25,7 +25,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
-    check_terminal()
+    check_start(job)
     try:
         _port(recipe, job)
     except ServerError:
@@ -62,7 +62,7 @@ def _start(recipe: Recipe, job: Job) -> Run:
     stop: list[int] = []
     with on_signals(stop.append):
         for run in runs.ended(recipe.place.cache, job.name):
-            runs.forget(run)
+            runs.forget(run.path)
         with runs.claim_port(recipe.place.cache):
             server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
         lives = False

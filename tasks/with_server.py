@@ -17,7 +17,7 @@ from tasks.core.jobs import Job
 from tasks.core.lifecycle import TERMINATE_S
 from tasks.core.run import Mode, Run
 from tasks.recipe import Recipe
-from tasks.serving import Server, check_terminal, pick_port, serving
+from tasks.serving import Server, check_start, pick_port, serving
 
 _POLL_S = 0.02
 
@@ -35,12 +35,13 @@ def check(recipe: Recipe, job: Job) -> None:
         ServerError: it could not be served.
         SystemExit: 127, there is no such command, or 126, it is no program, as a shell says it.
     """
-    check_terminal()
+    check_start(job)
     word = recipe.request.asks[-1].extra[0]
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:
         there = os.path.exists(path) and bool(os.path.dirname(word))
-        glue.log().error("ERROR: %s %s", "this cannot be run:" if there else "there is no command", word)
+        what = f"this cannot be run: {word}" if there else f"there is no command {word}"
+        glue.say("error", "ERROR: %s", what, level=glue.ERROR)
         raise SystemExit(126 if there else 127)
     pick_port(recipe, job, any_free=True)
 
@@ -69,6 +70,8 @@ def run(recipe: Recipe, job: Job, words: tuple[str, ...]) -> None:
     """
     with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
         status = 128 + stop[0] if server is None else _command(server, words, recipe.place.cwd, stop)
+        if glue.is_json(os.environ):  # people see it in their shell
+            glue.say("command_ended", "%s: status %s", words[0], status, model=job.name, status=status)
     if status:
         raise SystemExit(status)
 
@@ -79,7 +82,8 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
-        glue.log().error("ERROR: cannot run %s: %s", words[0], error.strerror or error)
+        text = error.strerror or str(error)
+        glue.say("error", "ERROR: cannot run %s: %s", words[0], text, level=glue.ERROR)
         return 126
     told, deadline = 0, float("inf")
     while child.poll() is None:

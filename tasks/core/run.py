@@ -61,7 +61,6 @@ class Run:
     mark: str  # value of MARK_VARIABLE in the engine's environment
     key: str = field(default="", repr=False)
     state: State = State.STARTING
-    since: float = 0.0  # start of the engine, seconds since 1970
     ready_s: float | None = None  # from the start until it was ready
     ended: int | None = None  # exit status of an engine that ended by itself, negative for a signal
     ended_at: float | None = None
@@ -69,6 +68,11 @@ class Run:
     keeper: Process | None = None
     owner: int = 0  # pid of the doit that started it
     path: str = ""  # of this record
+
+    @property
+    def since(self) -> float:
+        """Start of the engine, seconds since 1970; 0 where it is not known yet."""
+        return self.engine.started if self.engine else 0.0
 
     @property
     def url(self) -> str:

@@ -106,10 +106,8 @@ class Kept:
     def _say(self, line: str) -> None:
         with suppress(OSError, ValueError):  # it has ended; that is noticed elsewhere
             assert self._keeper.stdin
-            data = (
-                f"{line}\n".encode()
-            )  # past its buffer: what cannot be flushed is a complaint of Python 3.13
-            while data:
+            data = f"{line}\n".encode()
+            while data:  # past the buffer: Python 3.13 complains of what it cannot flush in the end
                 data = data[os.write(self._keeper.stdin.fileno(), data) :]
 
     def _answer(self, name: str) -> Any:

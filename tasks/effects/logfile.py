@@ -17,9 +17,7 @@ _POLL_S = 0.2  # between two looks of `follow`
 class RotatingLog:
     """A log that never takes more than twice its limit; readable by its owner only.
 
-    The one of the run before is kept aside.
-
-    A disk that is full costs lines of the log, never the engine that writes them.
+    The one of the run before is kept aside. A full disk costs lines of the log, never the engine.
     """
 
     def __init__(self, path: str, limit: int = LIMIT) -> None:
@@ -96,10 +94,8 @@ def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
         if os.fstat(file.fileno()).st_ino == mark.file:
             file.seek(mark.offset)
         while True:
-            more, replaced = (
-                alive(),
-                _replaced(path, file.fileno()),
-            )  # before the read: what came last is read
+            more = alive()  # both before the read, so that what came last is read
+            replaced = _replaced(path, file.fileno())
             block = file.read(_BLOCK)
             if block:
                 yield block

@@ -58,18 +58,25 @@ def is_alive(owner: Owner, journal: str) -> bool:
 
 def this_boot() -> str:
     """What is the same until this machine starts anew, in its containers too."""
+    if found := boot_id():
+        return found
+    import psutil
+
+    return f"{platform.node()} since {psutil.boot_time():.0f}"
+
+
+def boot_id() -> str:
+    """Linux' name of this boot. Elsewhere nothing: there the time of the boot moves when the clock is set."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        import psutil
-
-        return f"{platform.node()} since {psutil.boot_time():.0f}"
+        return ""
 
 
 def process(pid: int) -> Process:
     """A process of this machine, as it can be found again."""
-    return Process(pid, _started(pid) or 0.0, this_boot(), this_space())
+    return Process(pid, _started(pid) or 0.0, boot_id(), this_space())
 
 
 def this_space() -> str:
@@ -82,15 +89,18 @@ def this_space() -> str:
 
 def lives(known: Process | None) -> bool:
     """Whether that process, and no other with its pid, runs here."""
-    import psutil
-
-    if known is None or known.boot != this_boot():
+    if known is None or known.boot != boot_id():
         return False
     started = _started(known.pid)
-    if started is None or abs(started - known.started) >= SAME_S:
-        return False
+    return started is not None and abs(started - known.started) < SAME_S and is_running(known.pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and whose parent has not heard of it does not."""
+    import psutil
+
     try:
-        return bool(psutil.Process(known.pid).status() != psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

@@ -53,7 +53,7 @@ def found(cache: str) -> list[tuple[Run, Liveness]]:
         if run is None:
             continue
         what = judge_run(
-            run, owner.this_boot(), owner.this_space(), owner.lives(run.keeper), owner.lives(run.engine)
+            run, owner.boot_id(), owner.this_space(), owner.lives(run.keeper), owner.lives(run.engine)
         )
         ours = what is not Liveness.ELSEWHERE
         if ours and (what is not Liveness.GONE or str(path.parent) == _folder(cache)):
@@ -83,20 +83,20 @@ def clean(cache: str) -> None:
             )
         if what is Liveness.LEFT_OVER or (what is Liveness.GONE and run.state is not State.STOPPED):
             end_marked(run.mark)
-            forget(run)
+            forget(run.path)
 
 
-def forget(run: Run) -> None:
+def forget(path: str) -> None:
     """Remove a record, and the key that was laid out for its engine."""
-    forget_key(run)
+    forget_key(path)
     with contextlib.suppress(OSError):
-        os.unlink(run.path)
+        os.unlink(path)
 
 
-def forget_key(run: Run) -> None:
-    """Remove the file in which its engine found the key."""
+def forget_key(path: str) -> None:
+    """Remove the file beside a record in which its engine found the key."""
     with contextlib.suppress(OSError):
-        os.unlink(f"{run.path.removesuffix('.json')}.key")
+        os.unlink(f"{path.removesuffix('.json')}.key")
 
 
 def stop(run: Run) -> bool:
@@ -114,7 +114,7 @@ def stop(run: Run) -> bool:
             psutil.Process(run.keeper.pid).kill()
     gone = end_marked(run.mark)
     if gone:
-        forget(run)
+        forget(run.path)
     return gone
 
 

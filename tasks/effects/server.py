@@ -14,6 +14,7 @@ from tasks.core import lifecycle, report
 from tasks.core.errors import ServerError
 from tasks.core.lifecycle import POLL_S, QUICK_POLL_S, Look, Readiness
 from tasks.effects.keep import Kept
+from tasks.effects.owner import is_running
 from tasks.effects.port import by_whom, ports_of
 
 _HEALTH_S = 2.0  # for one answer of /health
@@ -123,7 +124,7 @@ def wait_ready(
         ports = None
         if status == 200 or (exited is None and now - looked >= _LOOK_S):
             ports, looked = ports_of(child.pid, port), now
-        if ports == frozenset() and not lives(child.pid):  # its keeper will say so in a moment
+        if ports == frozenset() and not is_running(child.pid):  # its keeper will say so in a moment
             status = None
         verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
@@ -135,16 +136,6 @@ def wait_ready(
             _log.info("%s is loading, %s so far", name, report.seconds(now - start))
         time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; its keeper says a moment later that it has ended."""
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
 
 
 def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:

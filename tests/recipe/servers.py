@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +100,7 @@ def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef",
     base = os.path.join(folder(str(project.cache)), f"m-{port}")
     values = {
         "name": "m", "mode": "start", "host": "127.0.0.1", "port": port, "spec": {}, "command": [],
-        "log": f"{base}.log", "mark": mark, "key": "", "state": "ready", "since": time.time() - 60,
+        "log": f"{base}.log", "mark": mark, "key": "", "state": "ready",
         "ready_s": 0.1, "ended": None, "ended_at": None, "engine": None, "keeper": None, "owner": 1,
     }  # fmt: skip
     path = Path(f"{base}.json")

@@ -64,6 +64,7 @@ def test_no_question(project: Project, stdin: str) -> None:
     with_llamafile(project)
     said = failed(project.doit("chat", stdin=stdin))
     assert said.startswith('ERROR: there is no question\n  fix: doit chat "')
+    assert not (project.cache / "models").exists()  # nothing was fetched for no question
     assert_clean(project)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.core.explain import cpu_fallback
 from tests.project import Project, wait_until
 from tests.recipe.servers import engines, failed, records
 from tests.recipe.test_serve import ask, behave, free_port, serving, with_llamafile
@@ -211,7 +210,6 @@ def test_stopped_while_it_is_probed(project: Project) -> None:
     assert_clean(project)
 
 
-@pytest.mark.skipif(not cpu_fallback(NO_GPU), reason="the table of the engines' words is not here yet")
 @pytest.mark.parametrize("words", [["--force-gpu"], ["--gpu", "nvidia"]], ids=" ".join)
 def test_the_gpu_is_meant(project: Project, words: list[str]) -> None:
     """Issue 4.8: an engine that falls back to the CPU is not what was asked for: an error with its line."""

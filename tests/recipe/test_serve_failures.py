@@ -311,6 +311,9 @@ def test_there_is_no_such_file(project: Project) -> None:
     with_llamafile(project)
     said = failure(project.doit("serve", "--llamafile", "gone.llamafile", "--port", "0"))
     assert f"there is no file {project.path / 'gone.llamafile'}" in said
+    _, exe = with_gguf(project)
+    assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
+    assert not exe.exists()  # no engine was fetched for it
     assert "fix: --llamafile-url URL says where to get it; that is needed once" in said
 
 

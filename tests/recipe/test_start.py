@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -38,6 +39,24 @@ def test_from_nothing_to_a_server(servers: Project) -> None:
     [run] = engines(servers)
     [row] = rows(servers)
     assert (row["pid"], row["url"], row["state"]) == (run["pid"], url, "ready")
+
+
+def test_events(servers: Project) -> None:
+    """Issue 4.11, R25: every line of stderr is an object; a server's steps have their facts."""
+    with_llamafile(servers)
+    env = {"LLAMAFILE_LOG": "json"}
+    lines = "".join(servers.background(*words, env=env).err for words in (["start", "--port", "0"], ["stop"]))
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert all({"time", "level", "event", "message"} <= set(event) for event in events)
+    found = {event["event"]: event for event in events}
+    order = [name for name in found if name.startswith("server_")]
+    assert order == ["server_starting", "server_ready", "server_stopping", "server_stopped"]
+    assert all(found[name]["model"] == "m" for name in order)
+    assert found["server_ready"]["seconds"] > 0
+    assert found["server_ready"]["url"] == found["server_stopping"]["url"]
+    assert {"download:m", "verify:m", "start:m"} <= {e["task"] for e in events if e["event"] == "task_done"}
+    started_tasks = [e["task"] for e in events if e["event"] == "task_started"]
+    assert not [name for name in started_tasks if name.startswith("_")]
 
 
 def test_the_same_again(servers: Project) -> None:

@@ -70,6 +70,17 @@ def test_nothing_to_stop(servers: Project) -> None:
         assert (result.status, result.out, result.err) == (0, "", f"{said}\n")
 
 
+@pytest.mark.parametrize("words", [["stop", "--model", "tiny"], ["status:tiny"], ["logs", "--model", "tiny"]])
+def test_a_name_that_nothing_has(servers: Project, words: list[str]) -> None:
+    """R14: a misspelt model is no server that has stopped; the nearest spelling is named."""
+    with_llamafile(servers)
+    servers.catalogue({"tinyllama": servers.entry("m.llamafile")})
+    result = servers.background(*words)
+    assert (result.status, result.out) == (3, "")
+    assert result.err.startswith("ERROR: there is no model 'tiny' in ")
+    assert "did you mean tinyllama?" in result.err
+
+
 def test_which_one(servers: Project) -> None:
     """Issue 4.2: where several run one has to be named, or all of them."""
     two_models(servers)

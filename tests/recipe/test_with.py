@@ -55,6 +55,21 @@ def sh(code: str) -> list[str]:
     return ["--", "sh", "-c", code]
 
 
+def test_events(project: Project) -> None:
+    """Issue 4.11, R25: the command's status and a command that is not there are events, too."""
+    with_llamafile(project)
+    env = {"LLAMAFILE_LOG": "json"}
+    found = {}
+    for words in (["exit 3"], ["exit 0"]):
+        result = project.doit("with", "--", "sh", "-c", *words, env=env)
+        [event] = [e for e in map(json.loads, result.err.splitlines()) if e["event"] == "command_ended"]
+        found[result.status] = event["status"]
+    assert found == {3: 3, 0: 0}
+    [event] = map(json.loads, project.doit("with", "--", "nosuch", env=env).err.splitlines())
+    assert (event["event"], event["level"]) == ("error", "error")
+    assert "there is no command nosuch" in event["message"]
+
+
 @pytest.mark.parametrize("key", ["", "a-key"])
 def test_the_command_finds_the_server(project: Project, key: str) -> None:
     """Issue 4.4, R15: four variables, with which a client reaches a server that is ready."""
