@@ -4,7 +4,8 @@
 
 A series is one file that is downloaded over one kind of path, killed after a random time and started
 again, until a run comes to its end. After each kill the target must be missing or right, and every span
-that the journal claims must hold the server's bytes. Exits with 1 on the first violation. Linux only.
+that the journal or the live note claims must hold the server's bytes. Exits with 1 on the first violation.
+Linux only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from download import ROOT, parse_size
@@ -47,18 +49,36 @@ def claims(journal: Path) -> list[tuple[int, int]]:
     return [(0, told["have"])]
 
 
-def check(folder: Path, blob: Blob) -> None:
-    """Look at what a killed run has left. Raises Violation."""
+def live_claims(note: Path) -> list[tuple[int, int]]:
+    """The same of a live note: a checksum and a JSON object; half of one claims nothing."""
+    line = note.read_bytes().partition(b"\n")[0]
+    crc, _, text = line.partition(b" ")
+    if crc != b"%08x" % zlib.crc32(text):
+        return []
+    return [(first, end) for first, end in json.loads(text)["spans"]]
+
+
+def check(folder: Path, blob: Blob) -> int:
+    """Look at what a killed run has left; how many bytes its live note claims. Raises Violation."""
     for target in folder.rglob(NAME):
         if target.stat().st_size != blob.size or sha256_of(target) != blob.sha256:
             raise Violation(f"{target} has its final name and other bytes")
     for journal in folder.rglob(f"{NAME}.partial.json"):
-        partial = journal.with_suffix("")
-        for first, end in claims(journal):
-            if not same_bytes(partial, blob.path, first, end):
-                raise Violation(
-                    f"{journal.name} claims {first} to {end}: {partial.name} has other bytes there"
-                )
+        check_spans(journal, claims(journal), blob)
+    live = 0
+    for note in folder.rglob(f"{NAME}.partial.live"):
+        spans = live_claims(note)
+        check_spans(note, spans, blob)
+        live += sum(end - first for first, end in spans)
+    return live
+
+
+def check_spans(claim: Path, spans: list[tuple[int, int]], blob: Blob) -> None:
+    """Whether the partial beside a claim has what it claims. Raises Violation."""
+    partial = claim.with_suffix("")
+    for first, end in spans:
+        if not same_bytes(partial, blob.path, first, end):
+            raise Violation(f"{claim.name} claims {first} to {end}: {partial.name} has other bytes there")
 
 
 def same_bytes(partial: Path, truth: Path, first: int, end: int) -> bool:
@@ -77,9 +97,10 @@ def same_bytes(partial: Path, truth: Path, first: int, end: int) -> bool:
     return left == 0
 
 
-def series(job: Job, chance: random.Random, most: int) -> int:
-    """One file, killed at most so many times; how many times it was. Raises Violation."""
-    longest = chance.choice(LONGEST_S)
+def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
+    """One file, killed at most so many times; how many times it was, and how many bytes live notes have
+    claimed in all. Raises Violation."""
+    longest, live = chance.choice(LONGEST_S), 0
     for kills in range(most + 1):
         with start(PEERS["ours"], job) as running:
             last = kills == most
@@ -87,12 +108,12 @@ def series(job: Job, chance: random.Random, most: int) -> int:
                 problem = running.finish().problem or wrong_bytes(job)
                 if problem:
                     raise Violation(f"a run that nobody killed failed: {problem}")
-                return kills
+                return kills, live
             if last:
                 raise Violation(f"a run that nobody disturbed did not end in {LIMIT_S:.0f} s")
             running.kill()
             running.finish()
-        check(job.folder, job.blob)
+        live += check(job.folder, job.blob)
     raise AssertionError("the last one is never killed")
 
 
@@ -111,14 +132,14 @@ def soak(options: argparse.Namespace, work: Path) -> str:
     chance = random.Random(options.seed)
     make_project(options.ours, work / "project")
     blob = make_blob(work / "blob", options.size)
-    kills, count = 0, 0
+    kills, count, live = 0, 0, 0
     with Origin(blob, work / "origin") as origin:
         while kills < options.kills:
             port = chance.choice(list(PORTS))
             job = Job(origin.base(port), origin.ca, blob, work / "run", work / "project")
             before = origin.served()
-            killed = series(job, chance, min(MANY, options.kills - kills))
-            kills, count = kills + killed, count + 1
+            killed, noted = series(job, chance, min(MANY, options.kills - kills))
+            kills, count, live = kills + killed, count + 1, live + noted
             share = (origin.served() - before) / blob.size
             say(f"series {count} ({port}): {killed} kills, {share:.2f} of the file from the server")
             shutil.rmtree(job.folder)
@@ -126,7 +147,8 @@ def soak(options: argparse.Namespace, work: Path) -> str:
     more = (served - count) / max(kills, 1) * blob.size / 1e6
     return (
         f"seed {options.seed}: {kills} kills in {count} series, all ended in the right bytes; the server "
-        f"sent {served / count:.2f} x the size, {more:.0f} MB more per kill"
+        f"sent {served / count:.2f} x the size, {more:.0f} MB more per kill; live notes claimed "
+        f"{live / max(kills, 1) / 1e6:.0f} MB per kill, all of them true"
     )
 
 

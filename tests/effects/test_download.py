@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -26,6 +27,7 @@ from tasks.effects import http, progress
 from tasks.effects.download import fetch
 from tasks.effects.frontier import BLOCK
 from tasks.effects.lane import SLOW_S
+from tasks.effects.source import STALL_S
 from tests.effects.world import (
     DATA,
     FILE,
@@ -34,6 +36,7 @@ from tests.effects.world import (
     SIZE,
     Span,
     World,
+    begun,
     heard,
     is_whole,
     leave_partial,
@@ -58,6 +61,7 @@ from tests.fakes.server import (
     Redirect,
     Reply,
     Request,
+    Slow,
     Stall,
     Status,
     WrongLength,
@@ -297,26 +301,32 @@ def test_partial_is_kept_and_said_so(server: FileServer, world: World, tmp_path:
     assert ranges(server)[-1] == (HALF, None)
 
 
-def at_date(seconds: float) -> str:
-    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+@dataclass(frozen=True)
+class LaterDate:
+    """A date so many seconds from the moment at which it is said, not at which tests are collected."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=self.seconds), usegmt=True)
 
 
 @pytest.mark.parametrize(
     ("headers", "at_least", "at_most"),
     [
         pytest.param({"Retry-After": "7"}, 7, 8, id="seconds"),
-        pytest.param({"Retry-After": at_date(300)}, 200, 301, id="date"),
-        pytest.param({"Retry-After": at_date(-300)}, 0, 1, id="date in the past"),
+        pytest.param({"Retry-After": LaterDate(300)}, 200, 301, id="date"),
+        pytest.param({"Retry-After": LaterDate(-300)}, 0, 1, id="date in the past"),
         pytest.param({"RateLimit": '"resolvers";r=0;t=37'}, 37, 38, id="RateLimit of the Hub"),
         pytest.param({"RateLimit": '"resolvers";r=5;t=37'}, 0, 1, id="RateLimit not used up"),
         pytest.param({"Retry-After": "soon"}, 0, 1, id="nonsense"),
     ],
 )
 def test_waits_as_long_as_asked(
-    server: FileServer, world: World, tmp_path: Path, headers: dict[str, str], at_least: int, at_most: int
+    server: FileServer, world: World, tmp_path: Path, headers: dict[str, object], at_least: int, at_most: int
 ) -> None:
     """R19: a server that asks for a pause gets it."""
-    server.script(FILE, Status(429, headers))
+    server.script(FILE, Status(429, {name: str(text) for name, text in headers.items()}))
     fetch(wanted(tmp_path, server.url(FILE)), world.tools())
     assert len(world.waits) == 1
     assert at_least <= world.waits[0] <= at_most
@@ -374,6 +384,47 @@ def test_a_trickle_is_replaced(server: FileServer, world: World, tmp_path: Path)
     fetch(artifact, world.tools(clock=clock, sleep=sleep))
     assert is_whole(artifact)
     assert len(ranges(server)) == 2
+
+
+TRICKLE = Slow(20.0)  # bytes a second, of which a buffer takes a quarter of an hour to fill
+
+
+def trickle_clock(server: FileServer) -> Callable[[], float]:
+    """Real seconds, and a leap over SLOW_S and STALL_S with each answer that has begun to trickle."""
+
+    def clock() -> float:
+        trickling = sum(2 < request.sent < 1000 for request in server.asked(FILE))
+        return time.monotonic() + trickling * (SLOW_S + STALL_S + 1)
+
+    return clock
+
+
+def test_a_connection_that_trickles_for_ever_is_given_up(
+    server: FileServer, world: World, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    """R18, R27: a few bytes a second are no silence, and fill no buffer; the next connection goes on."""
+    server.script(FILE, Drop(HALF), TRICKLE)
+    artifact = wanted(tmp_path, server.url(FILE))
+    begun(fetch, artifact, world.tools(clock=trickle_clock(server))).result(60)
+    assert is_whole(artifact)
+    assert ranges(server) == [None, (HALF, None), (HALF, None)]
+    assert server.asked(FILE)[1].sent < 1000
+    assert "a connection that brings almost nothing for 30 s from 127.0.0.1; again in" in said.text
+
+
+def test_a_source_that_only_trickles_is_given_up(
+    server: FileServer, world: World, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    """R19, R27: as often as any other failure; then the next source brings the file."""
+    server.always(FILE, TRICKLE)
+    server.files["/mirror"] = DATA
+    artifact = wanted(tmp_path, server.url(FILE), server.url("/mirror"))
+    stamp = begun(fetch, artifact, world.tools(clock=trickle_clock(server))).result(60)
+    assert is_whole(artifact)
+    assert (stamp.source, ranges(server, "/mirror")) == (server.url("/mirror"), [None])
+    assert len(server.asked(FILE)) == transfer.RETRIES
+    assert len(world.waits) == transfer.RETRIES - 1
+    assert f"almost nothing for 30 s (tried {transfer.RETRIES} times); the next source is tried" in said.text
 
 
 def test_endless_data_is_cut_off(

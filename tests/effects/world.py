@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +112,20 @@ def until(done: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"
         time.sleep(0.005)
     return result
+
+
+def begun(act: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Call it in a thread that no test waits for longer than for its result."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(act(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @contextmanager

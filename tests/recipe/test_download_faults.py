@@ -34,6 +34,7 @@ from tests.fakes.server import (
     WrongOffset,
 )
 from tests.fakes.tls import self_signed
+from tests.ports import closed_port
 from tests.project import Project, Result
 
 SIZE, HALF = 300_000, 150_000
@@ -199,11 +200,11 @@ def test_a_final_fault_is_named(project: Project, server: FileServer, name: str)
     assert f"  {server.url(PATH)}: " in play(FINAL[name], project, server).err
 
 
-def test_a_source_that_never_answers(project: Project, server: FileServer) -> None:
+def test_a_source_that_never_answers(project: Project) -> None:
     """R14, R19, R27: a bounded number of attempts, each announced; then the reason and the remedy."""
-    project.catalogue({"m": project.entry(server.url(PATH), DATA)})
-    server.close()
-    result = project.doit("download")
+    with closed_port() as port:
+        project.catalogue({"m": project.entry(f"http://127.0.0.1:{port}{PATH}", DATA)})
+        result = project.doit("download")
     assert result.status == 1
     assert result.err.count("refused from 127.0.0.1; again in ") == 5
     assert "refused (tried 6 times)" in result.err
