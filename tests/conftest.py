@@ -51,5 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason="no /bin/sh to start the fake llamafile with")
     for item in items:
-        if "recipe" in item.path.parts or item.path.stem in ("test_fakes", "test_process", "test_server"):
+        if "recipe" in item.path.parts or item.path.stem in (
+            "test_fake_llamafile",
+            "test_process",
+            "test_server",
+        ):
             item.add_marker(skip)
