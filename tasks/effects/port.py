@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 from contextlib import suppress
 from typing import Any
 
 from tasks.core.errors import ServerError
 
+# Below the ports that systems give to connections and to port 0 (Linux from 32768, the others from 49152 on):
+# many engines load for minutes before they bind, and one of those may be somebody else's by then
+_PICKED = range(20_000, 32_000)
+_TRIES = 20
+
 
 def free_port(host: str, port: int) -> int:
-    """The port a server may bind: `port` itself, or for 0 one the system picks (R23).
+    """The port a server may bind: `port` itself, or for 0 one that is free and likely to stay so (R23).
 
     Raises ServerError: the port is taken, or the host is no address of this machine.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         what = f"--host {host}: {getattr(error, 'strerror', error)}"
         raise ServerError(what, fix="--host 127.0.0.1 is this machine alone, 0.0.0.0 every network") from None
+    for candidate in random.SystemRandom().sample(_PICKED, _TRIES) if port == 0 else ():
+        with suppress(OSError):
+            return _bound(family, address, candidate)
+    try:
+        return _bound(family, address, port)
+    except OSError as error:
+        raise _bind_error(error, host, port) from None
+
+
+def _bound(family: int, address: Any, port: int) -> int:
+    """Bind a port for a moment; its number. Raises OSError."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # a port in TIME_WAIT is free; on Windows the option would steal it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise _bind_error(error, host, port) from None
+        probe.bind((address[0], port, *address[2:]))
         return int(probe.getsockname()[1])
 
 
