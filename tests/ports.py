@@ -1,10 +1,17 @@
-"""A port for clients of tests that nobody answers on."""
+"""Ports for the servers of tests, and for clients that nobody is to answer."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tasks.effects import port
+
+
+def free_port() -> int:
+    """A port of this machine on which a server may be started."""
+    return port.free_port("127.0.0.1", 0)
 
 
 @contextmanager

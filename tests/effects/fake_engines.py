@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 import requests
+
+from tests.ports import free_port
 
 posix = pytest.mark.skipif(os.name == "nt", reason="an APE runs through /bin/sh on POSIX only")
 
@@ -36,13 +37,6 @@ def odd(tmp_path: Path) -> Path:
 
 Started = tuple[subprocess.Popen[bytes], str, Path]  # process, address, log
 Start = Callable[..., Started]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from tasks.core.explain import cpu_fallback
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "demo.gguf"
@@ -59,13 +60,6 @@ def refusal(result: subprocess.CompletedProcess[str]) -> str:
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     return result.stderr.splitlines()[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

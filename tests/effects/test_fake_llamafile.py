@@ -21,10 +21,11 @@ import psutil
 import pytest
 import requests
 
-from tests.effects.fake_engines import Start, free_port, health, kill_group, posix, ready, until
+from tests.effects.fake_engines import Start, health, kill_group, posix, ready, until
 from tests.fakes.behaviour import Behaviour, Crash
 from tests.fakes.engine_args import Refused, is_server, parse, with_stored
 from tests.fakes.llamafile import MAGIC, VARIABLE, build, build_exe, build_gguf, gguf
+from tests.ports import free_port
 
 # The llamafile: a file
 

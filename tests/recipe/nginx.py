@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.ports import free_port
+
 PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
 needs_nginx = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
 
@@ -64,7 +66,7 @@ class Nginx:
         folder.mkdir()
         self.folder = folder
         self._tls = tls
-        self.port, self._status_port = _free_ports()
+        self.port, self._status_port = free_port(), free_port()
         conf = CONF.format(
             folder=folder, files=files, port=self.port, status_port=self._status_port,
             tls=TLS.format(*tls) if tls else "", directives=directives,
@@ -119,11 +121,6 @@ class Nginx:
             found = re.search(rb"Active connections: (\d+)", answer.read())
         assert found
         return int(found[1]) - 1  # the one that asks
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def own_ca(folder: Path) -> tuple[Path, tuple[Path, Path]]:

@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.project import Project, wait_until
 from tests.recipe.servers import engines, failed, records
-from tests.recipe.test_serve import ask, behave, free_port, serving, with_llamafile
+from tests.recipe.test_serve import ask, behave, serving, with_llamafile
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import stat
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from tests.fakes import llamafile
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.llamafile import VARIABLE
 from tests.fakes.server import FileServer
+from tests.ports import free_port
 from tests.project import Project, Running, interrupt
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
@@ -86,12 +86,6 @@ def serving(
         result = running.finish(20)
         assert (result.status, result.out) == (0, ""), result.err
         assert "has stopped" in result.err
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def fetch(url: str, body: Any = None) -> Any:

@@ -18,8 +18,9 @@ from tasks.core.lifecycle import INTERRUPT_S
 from tests.effects.test_server import by_me
 from tests.fakes import llamafile
 from tests.fakes.llamafile import VARIABLE
+from tests.ports import free_port
 from tests.project import Project, Result, Running, interrupt
-from tests.recipe.test_serve import arguments, ask, behave, free_port, runs, url_in, with_gguf, with_llamafile
+from tests.recipe.test_serve import arguments, ask, behave, runs, url_in, with_gguf, with_llamafile
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 

@@ -17,6 +17,7 @@ import time
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.project import Project, wait_until
 from tests.recipe.servers import (
     alive,
@@ -33,7 +34,7 @@ from tests.recipe.servers import (
     two_models,
     write_record,
 )
-from tests.recipe.test_serve import ask, behave, free_port, with_llamafile
+from tests.recipe.test_serve import ask, behave, with_llamafile
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
