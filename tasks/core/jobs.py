@@ -58,6 +58,12 @@ class Job(NamedTuple):
     key: str = ""  # what clients must send, from the command line
     probe: bool = False  # ready means that it has generated a token
     gpu: bool = False  # it was told to use the GPU, and is not to do without
+    more: tuple[Artifact, ...] = ()  # further files of the model: parts of a split one, a vision projector
+
+    @property
+    def files(self) -> tuple[Artifact, ...]:
+        """Every file of the model, the one that is served first; not the program."""
+        return (self.artifact, *self.more)
 
 
 class Jobs(NamedTuple):
