@@ -27,6 +27,12 @@ class Recipe(NamedTuple):
     request: Request
     jobs: Jobs
 
+    @staticmethod
+    def no_model(ask: Ask) -> None:
+        """Raise UsageError where a verb that is about everything is asked for one model."""
+        if ask.model:
+            raise UsageError(f"`{ask.verb}` is about everything that is here", fix=f"doit {ask.verb}")
+
 
 def recipe() -> Recipe:
     """Read the command line and the catalogue.

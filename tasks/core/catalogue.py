@@ -240,6 +240,10 @@ class Catalogue:
         plain = self._engines[name]
         return Engine(**{**plain, "mirrors": tuple(plain.get("mirrors", ()))})
 
+    def has_engine(self, name: str) -> bool:
+        """Whether there is such an entry of `engines:`."""
+        return name in self._engines
+
     def by_filename(self, filename: str) -> str | None:
         """The model whose file is called that, if one is."""
         return self._files.get(filename)

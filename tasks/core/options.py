@@ -64,6 +64,10 @@ _LOGS = [
     _option("follow", "", "go on until the server ends", bool, "f"),
     _option("lines", "N", "only the last N lines", str, "n"),
 ]
+_PRUNE = [
+    _option("dry-run", "", "only say what would be removed", bool),
+    _option("older-than", "AGE", "keep what was used or changed since: 30d, 12h or 4w"),
+]
 
 
 class Verb(NamedTuple):
@@ -114,13 +118,18 @@ VERBS: Mapping[str, Verb] = {
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
     "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
+    "audit": Verb(
+        "read every file that is here again: is it what the catalogue says?", [_MODELS, _JSON], [_JSON]
+    ),
+    "prune": Verb("free space: remove what no catalogue names, and what was abandoned", [*_PRUNE, _JSON], []),
+    "bom": Verb("list what is here: source, commit, digest, licence, engine", [_JSON], []),
 }
 
 # each verb of a model needs those before it; the last four all start its engine
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
-# these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs")
+# these look at what runs, or at the whole cache: no model is prepared for them
+LOOKS = ("stop", "status", "logs", "audit", "prune", "bom")
 
 
 class Ask(NamedTuple):

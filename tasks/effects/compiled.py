@@ -1,14 +1,17 @@
 """The catalogue, validated once per content: models.yaml → plain JSON in the cache.
 
 The JSON lies under the digest of models.yaml's bytes and of the code that validates them, so that it can
-never be stale. A cache that cannot be written costs time, not correctness.
+never be stale. A cache that cannot be written costs time, not correctness. `roots/` says which files have
+used the cache, by their paths: two checkouts may share one compiled catalogue.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
@@ -18,22 +21,64 @@ from tasks.effects.files import read_json, write_atomic
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
+class Root(NamedTuple):
+    """A catalogue file that has used the cache."""
+
+    path: str  # of the catalogue
+    machine: str
+    record: str  # the file that says so, from the cache
+
+
 def load(path: str, cache: str) -> Catalogue:
     """The catalogue in the file at `path`. Raises UsageError: there is no such file, or it has errors."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
-        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
-    here = Path(types.__file__)
-    rules = b"".join(here.with_name(name).read_bytes() for name in ("catalogue.py", "schema.py", "urls.py"))
-    key = hashlib.sha256(content + b"\0" + rules).hexdigest()
+    content = _read(path)
+    key = _key(content)
     folder = Path(cache) / "catalogue"
     plain = read_json(folder / f"{key}.json")
     if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
         plain = _compile(content, path)
         _keep(folder, key, json.dumps(plain))
+    _remember(path, cache)
     return Catalogue(plain, path)
+
+
+def compiled_name(path: str) -> str:
+    """The compiled catalogue of a file, from the cache. Raises UsageError like `load`."""
+    return f"catalogue/{_key(_read(path))}.json"
+
+
+def roots(cache: str) -> list[Root]:
+    """Every catalogue file that has used the cache, as far as it is known."""
+    found = []
+    for record in sorted(Path(cache, "roots").glob("*.json")):
+        with contextlib.suppress(TypeError, KeyError):  # damaged
+            data = read_json(record)
+            found.append(Root(str(data["path"]), str(data["machine"]), f"roots/{record.name}"))
+    return found
+
+
+def _remember(path: str, cache: str) -> None:
+    """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
+    record = Path(cache, "roots", hashlib.sha256(path.encode()).hexdigest()[:16] + ".json")
+    if not record.exists():
+        import platform
+
+        with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
+            write_atomic(record, json.dumps({"path": path, "machine": platform.node()}) + "\n")
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
+        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
+
+
+def _key(content: bytes) -> str:
+    here = Path(types.__file__)
+    rules = b"".join(here.with_name(name).read_bytes() for name in ("catalogue.py", "schema.py", "urls.py"))
+    return hashlib.sha256(content + b"\0" + rules).hexdigest()
 
 
 def _compile(content: bytes, path: str) -> dict[str, object]:

@@ -31,7 +31,7 @@ _CACHEDIR_TAG = (
 )
 _README = (
     "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
-    "`doit` in the recipe's folder shows what is here. Delete a folder of models/ to free its space.\n"
+    "`doit` in the recipe's folder shows what is here, and `doit prune` frees space.\n"
 )
 
 
@@ -51,6 +51,17 @@ def make_cache(root: str) -> None:
     for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
         if not (folder / name).exists():
             write_atomic(folder / name, text)
+
+
+def is_cache(root: str) -> bool:
+    """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
+    try:
+        texts = [Path(root, name).read_text("utf-8") for name in ("CACHEDIR.TAG", "README.txt")]
+    except (OSError, ValueError):
+        return False
+    return all(
+        a.splitlines()[:1] == b.splitlines()[:1] for a, b in zip(texts, (_CACHEDIR_TAG, _README), strict=True)
+    )
 
 
 def cannot_write(cache: str, error: OSError) -> RecipeError:

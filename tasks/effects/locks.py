@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tasks.core.artifact import Artifact
 from tasks.effects.files import cannot_write
@@ -29,32 +30,50 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     is at it. Lock files are not unlinked: a process that holds an unlinked one and a process with a new
     one would both go on (filelock#27).
     """
-    from filelock import FileLock, Timeout
-
-    folder = Path(cache) / "locks"
-    lock = FileLock(folder / f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock")
-
-    def is_ours() -> bool:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with warnings.catch_warnings():  # that it takes a file for a lock instead
-                warnings.simplefilter("ignore")
-                lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
-                return True
-            raise cannot_write(str(folder), error) from None
-        return True
-
+    lock = _lock(cache, artifact)
     try:
-        _wait_until(is_ours, artifact)
+        _wait_until(lambda: _is_ours(lock), artifact)
         wait_for_owner(artifact)
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
+    """Hold the lock of one target while nobody else is at it; whether that is so. Does not wait."""
+    lock = _lock(cache, artifact)
+    try:
+        yield _is_ours(lock) and not busy_elsewhere(artifact)
+    finally:
+        lock.release()
+
+
+def _lock(cache: str, artifact: Artifact) -> Any:
+    from filelock import FileLock
+
+    name = f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock"
+    return FileLock(Path(cache) / "locks" / name)
+
+
+def _is_ours(lock: Any) -> bool:
+    """Whether nobody else has the lock; then we have it."""
+    from filelock import Timeout
+
+    folder = Path(lock.lock_file).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():  # that it takes a file for a lock instead
+            warnings.simplefilter("ignore")
+            lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
+            return True
+        raise cannot_write(str(folder), error) from None
+    return True
 
 
 def wait_for_owner(artifact: Artifact) -> None:

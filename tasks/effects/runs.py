@@ -61,6 +61,16 @@ def found(cache: str) -> list[tuple[Run, Liveness]]:
     return sorted(runs, key=lambda one: one[0].since)
 
 
+def not_known_gone(cache: str) -> list[Run]:
+    """Servers whose files must stay: those that run here, and those that nobody here can judge.
+
+    What another machine or container has on record may run there, for all that can be seen.
+    """
+    gone = {run.path for run, what in found(cache) if what is Liveness.GONE}
+    every = (Run.parse(files.read_json(path), str(path)) for path in Path(cache, "run").glob("*/*.json"))
+    return [run for run in every if run is not None and run.path not in gone]
+
+
 def running(cache: str) -> list[Run]:
     """The servers that run."""
     return [run for run, what in found(cache) if what is Liveness.RUNNING]

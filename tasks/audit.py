@@ -1,0 +1,203 @@
+"""`doit audit`: every file that is here is read again and held to the catalogue, whatever its stamp says."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from doit.task import Task
+
+from tasks import glue
+from tasks.core import report
+from tasks.core.artifact import Stamp
+from tasks.core.audit import Finding, Verdict, judge_digest, judge_size, void
+from tasks.core.errors import IntegrityError
+from tasks.core.inventory import Item, items
+from tasks.core.options import Ask
+from tasks.effects import files, store
+from tasks.recipe import Recipe
+
+
+class Look(NamedTuple):
+    """A file as it was before it was read."""
+
+    item: Item
+    stat: tuple[int, int] | None  # size, mtime in ns; None where there is no file
+    stamp: Stamp | None
+
+
+def task(recipe: Recipe, ask: Ask) -> Task:
+    """The task of one word on the command line."""
+    named = [recipe.catalogue.name(word) for word in ask.models]
+    name = f"audit:{ask.model}" if ask.model else "audit"
+    args = [recipe, named, bool(ask.options.get("json"))]
+    return glue.task(name, run, args, meta={"report": True})
+
+
+def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
+    """Print the report to stdout.
+
+    Raises:
+        IntegrityError: a file is not what it must be, or cannot be read.
+        SystemExit: a signal came (128 + signal).
+    """
+    from tasks.effects.digests import Stopped
+    from tasks.effects.signals import on_signals
+
+    cache, start = recipe.place.cache, time.monotonic()
+    looks = [_look(cache, item) for item in everything(recipe, named)]
+    stop: list[int] = []
+    try:
+        with on_signals(stop.append):
+            findings = _judged(looks, stop)
+    except Stopped:
+        raise SystemExit(128 + stop[0]) from None
+    rows = list(zip(looks, findings, strict=True))
+    if as_json:
+        glue.show(json.dumps([_row(*row) for row in rows], indent=1))
+    else:
+        glue.show(_text(rows, cache, time.monotonic() - start))
+    failed = [row for row in rows if row[1].is_failure]
+    if failed:
+        raise _error(recipe, failed, [_take_proof(cache, look) for look, _ in failed])
+
+
+def everything(recipe: Recipe, named: Sequence[str] = ()) -> list[Item]:
+    """What the catalogue names, and what else has a stamp here; or the files of the named models."""
+    found = items(recipe.catalogue, recipe.place, named or None)
+    return found if named else [*found, *store.others(recipe.place.cache, found)]
+
+
+def _look(cache: str, item: Item) -> Look:
+    return Look(item, files.stat(item.artifact.target), files.read_stamp(cache, item.artifact))
+
+
+def _judged(looks: Sequence[Look], stop: list[int]) -> list[Finding]:
+    """A finding for each; what has to be read is read at once, with one bar for all. Raises Stopped."""
+    from tasks.effects.digests import sha256_files
+    from tasks.effects.progress import progress
+
+    findings = {look.item.artifact.target: _at_sight(look) for look in looks}
+    sizes = {
+        look.item.artifact.target: look.stat[0]
+        for look in sorted(looks, key=lambda look: look.stat or (0, 0), reverse=True)  # the longest first
+        if look.stat and findings[look.item.artifact.target] is None
+    }
+    by_target = {look.item.artifact.target: look for look in looks}
+    total = sum(sizes.values())
+    with progress("audit", 0) as bar:
+        seen = lambda done: bar.at(done, total, "reading")  # noqa: E731
+        for target, got in sha256_files(list(sizes), seen, lambda: stop):
+            look = by_target[target]
+            if isinstance(got, OSError):
+                findings[target] = Finding(Verdict.UNREADABLE, got=got.strerror or str(got))
+            else:
+                findings[target] = judge_digest(look.item.artifact, look.stamp, sizes[target], got)
+    return [findings[look.item.artifact.target] or Finding(Verdict.MISSING) for look in looks]
+
+
+def _at_sight(look: Look) -> Finding | None:
+    """The verdict where nothing has to be read for it."""
+    if look.stat is None:
+        return Finding(Verdict.MISSING)
+    return judge_size(look.item.artifact, look.stamp, look.stat[0])
+
+
+def _take_proof(cache: str, look: Look) -> bool:
+    """See that the next download reads the file, also if size and time are as they were; whether it will.
+
+    Nothing is changed if the file is another one by now, or being changed.
+    """
+    from tasks.core.errors import RecipeError
+    from tasks.effects.locks import lock_if_free
+
+    artifact, stamp = look.item.artifact, look.stamp
+    if stamp is None or look.stat != (stamp.size, stamp.mtime_ns):
+        return True
+    try:
+        with lock_if_free(cache, artifact) as free:
+            if free and _look(cache, look.item) == look:
+                files.write_stamp(cache, artifact, void(stamp))
+        return True
+    except (OSError, RecipeError):  # a read-only cache
+        return False
+
+
+def _row(look: Look, finding: Finding) -> dict[str, Any]:
+    return {
+        "file": look.item.artifact.target,
+        "models": list(look.item.models),
+        "in_catalogue": look.item.is_named,
+        "size": look.stat[0] if look.stat else None,
+        "verdict": finding.verdict.value,
+        "expected": finding.expected or None,
+        "got": finding.got or None,
+    }
+
+
+def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> str:
+    from rich.text import Text
+
+    from tasks.effects.screen import table
+
+    here = [(look, finding) for look, finding in rows if look.stat]
+    missing = f"{len(rows) - len(here)} of the catalogue's files not here" if len(here) < len(rows) else ""
+    where = f"Cache: {cache}"
+    if not here:
+        return f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"
+    colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
+    cells = [
+        [
+            Text(look.item.artifact.target.removeprefix(f"{cache}/")),
+            Text(_whose(look.item)),
+            Text(report.size(look.stat[0] if look.stat else None)),
+            Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
+        ]
+        for look, finding in here
+    ]
+    count, total = len(here), report.size(sum(look.stat[0] for look, _ in here if look.stat))
+    said = f"{count} file{'s' if count > 1 else ''}, {total}, in {report.seconds(elapsed)}"
+    return table(("file", "model", ">size", "verdict"), cells) + ". ".join(
+        filter(None, (said, missing, where))
+    )
+
+
+def _whose(item: Item) -> str:
+    return ", ".join(item.models) or (item.artifact.label if item.is_named else "-")
+
+
+def _verdict(item: Item, finding: Finding) -> str:
+    if finding.verdict is Verdict.UNPINNED:
+        return "as its stamp says; " + ("not pinned" if item.is_named else "not in the catalogue")
+    if finding.verdict is Verdict.DIFFERS:
+        return f"differs: expected {finding.expected[:23]}, got {finding.got[:23]}"
+    return f"unreadable: {finding.got}" if finding.verdict is Verdict.UNREADABLE else finding.verdict.value
+
+
+def _error(recipe: Recipe, failed: Sequence[tuple[Look, Finding]], mends: Sequence[bool]) -> IntegrityError:
+    """What is wrong with each file, and what mends it."""
+    facts: list[tuple[str, object]] = []
+    for look, finding in failed:
+        if finding.verdict is Verdict.UNREADABLE:
+            facts.append((look.item.artifact.target, f"cannot be read: {finding.got}"))
+        else:
+            facts.append((look.item.artifact.target, f"expected {finding.expected}\ngot {finding.got}"))
+    count = len(failed)
+    what = f"{count} file{'s' if count > 1 else ''} {'are' if count > 1 else 'is'} not what must be here"
+    fixes = dict.fromkeys(_fix(recipe, *row, mend) for row, mend in zip(failed, mends, strict=True))
+    return IntegrityError(what, facts, "\n".join(fixes))
+
+
+def _fix(recipe: Recipe, look: Look, finding: Finding, mends: bool) -> str:
+    item, target = look.item, look.item.artifact.target
+    if finding.verdict is Verdict.UNREADABLE:
+        return f"make {target} readable for you"
+    if finding.bytes_are_right:
+        return f"the digest is right: correct the size in {recipe.catalogue.where}"
+    if not item.is_named:
+        return f"doit prune, or delete {os.path.dirname(target) if not item.is_program else target}"
+    again = "doit exe" if item.is_program else f"doit download:{item.models[0]}"
+    return again if mends else f"the cache cannot be written: delete {target} as its owner, then {again}"

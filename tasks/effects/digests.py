@@ -1,0 +1,57 @@
+"""SHA-256 of many files at once: hashlib lets other threads run while it works."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from threading import Event
+
+from tasks.effects.files import sha256_file
+
+MOST_THREADS = 4  # more read no disk faster
+LOOK_S = 0.1  # between two looks how far they are
+
+
+class Stopped(Exception):
+    """It was told to stop."""
+
+
+def sha256_files(
+    paths: Sequence[str], seen: Callable[[int], None], stop: Callable[[], object]
+) -> Iterator[tuple[str, str | OSError]]:
+    """(path, digest or why it cannot be read) of each file, as they are done.
+
+    Args:
+        seen: told every moment how many bytes have been read of all of them.
+        stop: asked every moment whether to end.
+
+    Raises Stopped.
+    """
+    done, ending = dict.fromkeys(paths, 0), Event()
+
+    def digest(path: str) -> str:
+        def at(count: int) -> None:
+            done[path] = count
+            if ending.is_set():
+                raise Stopped
+
+        return sha256_file(path, at)
+
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        tasks = {pool.submit(digest, path): path for path in paths}
+        left = set(tasks)
+        try:
+            while left:
+                ready, left = wait(left, LOOK_S, FIRST_COMPLETED)
+                if stop():
+                    raise Stopped
+                seen(sum(done.values()))
+                for task in ready:
+                    error = task.exception()
+                    if error is not None and not isinstance(error, OSError):
+                        raise error
+                    yield tasks[task], error or task.result()
+        finally:
+            ending.set()
+            pool.shutdown(wait=False, cancel_futures=True)
