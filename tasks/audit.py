@@ -62,7 +62,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
         glue.show(_text(rows, cache, time.monotonic() - start))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
-        raise _error(recipe, failed, [_take_proof(cache, look) for look, _ in failed])
+        raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
 
 
 def everything(recipe: Recipe, named: Sequence[str] = ()) -> list[Item]:
@@ -106,7 +106,7 @@ def _at_sight(look: Look) -> Finding | None:
     return judge_size(look.item.artifact, look.stamp, look.stat[0])
 
 
-def _take_proof(cache: str, look: Look) -> bool:
+def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
     """See that the next download reads the file, also if size and time are as they were; whether it will.
 
     Nothing is changed if the file is another one by now, or being changed.
@@ -115,7 +115,8 @@ def _take_proof(cache: str, look: Look) -> bool:
     from tasks.effects.locks import lock_if_free
 
     artifact, stamp = look.item.artifact, look.stamp
-    if stamp is None or look.stat != (stamp.size, stamp.mtime_ns):
+    holds = stamp is not None and look.stat == (stamp.size, stamp.mtime_ns)
+    if stamp is None or not holds or finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
         return True
     try:
         with lock_if_free(cache, artifact) as free:

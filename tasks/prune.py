@@ -30,7 +30,7 @@ class Roots(NamedTuple):
     """The catalogues whose files stay."""
 
     asked: tuple[str, ...]  # paths of those that were read
-    elsewhere: tuple[str, ...]  # of another machine, which has the same cache: not to be read here
+    elsewhere: tuple[str, ...]  # another machine's with the same cache, which cannot be read here
     gone: tuple[str, ...]  # records of those that are no more, from the cache
     needed: Needed
 
@@ -105,7 +105,7 @@ def _roots(recipe: Recipe) -> Roots:
         elif root.machine == here:
             gone.append(root.record)
         else:
-            elsewhere.append(root.path)
+            elsewhere.append(f"{root.path} of {root.machine} ({root.record})")
     named = frozenset(target for path, one in asked.items() for target in _targets(recipe, path, one))
     needed = Needed(named, frozenset(map(compiled.compiled_name, asked)), all_asked=not elsewhere)
     return Roots(tuple(asked), tuple(elsewhere), tuple(gone), needed)
@@ -205,7 +205,7 @@ def _text(facts: dict[str, Any]) -> str:
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
     lines += [
-        f"not asked, on another machine: {path}; --older-than 30d goes by age" for path in facts["not_asked"]
+        f"not asked: {path}; what nobody here names goes by --older-than alone" for path in facts["not_asked"]
     ]
     freed = facts["before"] - facts["after"]
     verb = "would be freed" if facts["dry_run"] else "freed"

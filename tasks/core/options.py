@@ -217,7 +217,7 @@ def _check_first(words: Sequence[str]) -> None:
 
 
 def _word_fix(verb: str, word: str) -> str:
-    near = did_you_mean(word, tuple(VERBS))
+    near = did_you_mean(word, tuple(VERBS)) if len(word) > 1 else ""  # a letter begins some verb or other
     if verb == "with":
         return near or f"doit with … -- {word}"
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"

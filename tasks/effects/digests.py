@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from threading import Event
 
 from tasks.effects.files import sha256_file
 
-MOST_THREADS = 4  # more read no disk faster
+THREADS = 4  # more read no disk faster
 LOOK_S = 0.1  # between two looks how far they are
 
 
@@ -38,7 +37,7 @@ def sha256_files(
 
         return sha256_file(path, at)
 
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         tasks = {pool.submit(digest, path): path for path in paths}
         left = set(tasks)
         try:

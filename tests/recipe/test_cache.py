@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tasks.effects import compiled
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
 from tests.project import Project, interrupt
@@ -69,6 +70,7 @@ def target(project: Project, server: FileServer, verified: Path, data: bytes) ->
     shutil.copytree(verified, project.cache)  # keeps times and modes
     server.files[PATH] = data
     project.catalogue({"m": project.entry(server.url(PATH), data)})
+    compiled.load(str(project.path / "models.yaml"), str(project.cache))  # this checkout is known, too
     return project.target(data, "m.llamafile")
 
 
