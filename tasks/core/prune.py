@@ -22,7 +22,7 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _TARGET = re.compile(r"models/(?:url-)?[0-9a-f]{16}/[^/]+|engines/llamafile-[^/]+")
 _RECORD = re.compile(r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json")
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
-_TEMPORARY = re.compile(r"[^/]+(?:/[^/]+)*\.\d+-\d+\.tmp")
+_TEMPORARY = re.compile(r"(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 
 
@@ -110,7 +110,7 @@ def _of_target(one: Found, needed: Needed, there: set[str]) -> _Reason | None:
 
 
 def _of_record(path: str, needed: Needed, there: set[str], gone: frozenset[str]) -> _Reason | None:
-    if _TEMPORARY.fullmatch(path) and path.partition("/")[0] in OURS:
+    if _TEMPORARY.fullmatch(path):
         return "left by a writer that was killed", WRITER_S, WRITER_S
     if log := _LOG.fullmatch(path):
         over = f"{log[1] or log[2]}.json" not in there

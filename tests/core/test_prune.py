@@ -94,17 +94,19 @@ def test_what_was_used_lately() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "keeps"),
+    ("path", "gone", "compiled"),
     [
-        pytest.param(JSON, {"compiled": JSON}, id="a compiled catalogue"),
-        pytest.param(STAMPS, None, id="the stamp of a file of the user's"),
-        pytest.param(ROOT, None, id="a catalogue that has used the cache"),
+        pytest.param(JSON, "", JSON, id="a compiled catalogue"),
+        pytest.param(STAMPS, STAMPS, "", id="the stamp of a file of the user's"),
+        pytest.param(ROOT, ROOT, "", id="a catalogue that has used the cache"),
     ],
 )
-def test_records(path: str, keeps: dict[str, str] | None) -> None:
+def test_records(path: str, gone: str, compiled: str) -> None:
     """Issue 5.6: what is written down of something goes with it."""
-    assert reasons(old(path, 0), gone=path if keeps is None else "") != {}
-    assert reasons(old(path, 100), **(keeps or {})) == {}
+    assert list(reasons(old(path, 0), gone=gone)) == [path]
+    assert reasons(old(path, 100), compiled=compiled) == {}
+    assert list(reasons(old(f"{path}.1-2.tmp", 0.1), gone=gone)) == [f"{path}.1-2.tmp"]
+    assert reasons(old(f"{path}.1-2.tmp", 0.01), older=0) == {}
 
 
 def test_logs() -> None:
@@ -139,7 +141,7 @@ def test_spellings_of_one_name() -> None:
             "catalogue/mine.json",
             "stamps/x.json",
         ),
-        *(RECORD, "run/laptop/m-8080.key", "run/laptop/mine.log", "home/a.1-2.tmp"),
+        *(RECORD, "run/laptop/m-8080.key", "run/laptop/mine.log", "home/a.1-2.tmp", "engines/m.1-2.tmp"),
     ],
 )
 def test_what_is_not_ours_to_remove(path: str) -> None:
