@@ -480,7 +480,6 @@ def test_a_read_only_file(models: Project) -> None:
     assert not target(models, "b").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may remove anything")
 def test_a_folder_that_cannot_be_written(models: Project) -> None:
     """Issue 5.6: what cannot be removed is reported, status 1, and the rest goes on."""
     named(models, "abc")
@@ -488,6 +487,8 @@ def test_a_folder_that_cannot_be_written(models: Project) -> None:
     named(models, "a")
     folder = target(models, "b").parent
     folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write to any folder")
     try:
         result = models.doit("prune", "--json")
     finally:
