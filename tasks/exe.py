@@ -36,7 +36,7 @@ def is_proven(found: Recipe, artifact: Artifact) -> bool:
 def bring(found: Recipe, artifact: Artifact) -> None:
     """Download, chmod, `--version`: the same three steps as for a llamafile."""
     cache, platform = found.place.cache, found.place.platform
-    converge(cache, artifact)
+    converge(found, [artifact])
     skipped = why_skipped(platform, "self")
     if skipped:
         glue.log().info("chmod %s", skipped)

@@ -35,6 +35,7 @@ _RUNNING = _option("model", "NAME", "a model; may be given several times [defaul
 _STOPPED = _option("model", "NAME", "a model; may be given several times [default: the only one]", list)
 _YES = _option("yes", "", "answer yes where a question would be asked", bool)
 _NO_ADOPT = _option("no-adopt", "", "download it even if another program has it here already", bool)
+_FROZEN = _option("frozen", "", "fetch nothing that no digest pins (CI=true means this, too)", bool)
 _TIMEOUT = _option("timeout", "SECONDS", "time until it must be ready")
 _KEY = _option("api-key", "KEY", "what clients must send; better in $LLAMA_API_KEY, which `ps` does not show")
 _SOURCE = [
@@ -44,6 +45,7 @@ _SOURCE = [
     _option("sha256", "HEX", "the digest that file must have"),
     _YES,
     _NO_ADOPT,
+    _FROZEN,
 ]
 _SERVE = [
     _option("host", "ADDR", "address to listen on"),
@@ -80,7 +82,7 @@ VERBS: Mapping[str, Verb] = {
     "download": Verb(
         "download a model, verified: the default one, or --model NAME", [_MODELS, *_SOURCE], _SOURCE
     ),
-    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [], []),
+    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [_FROZEN], []),
     "chmod": Verb("make a downloaded llamafile executable", [_MODELS], []),
     "verify": Verb("prove that a model's program runs here (--version)", [_MODELS], []),
     "serve": Verb(
@@ -103,13 +105,23 @@ VERBS: Mapping[str, Verb] = {
     ),
     "chat": Verb(
         'ask it: doit chat "What is a llamafile?"',
-        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT],
-        [_TIMEOUT, _YES, _NO_ADOPT],
+        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
+        [_TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
         "prompt",
     ),
     "stop": Verb(
         "end a server that runs in the background, or in another terminal",
         [_STOPPED, _option("all", "", "every one", bool)],
+        [],
+    ),
+    "lock": Verb(
+        "write models.lock: exactly which bytes each entry of models.yaml means",
+        [
+            _option("model", "NAME", "only this one; may be given several times", list),
+            _option("check", "", "only say whether it covers models.yaml; needs no network", bool),
+            _option("upgrade", "", "move what models.yaml leaves open to what its publisher has now", bool),
+            _option("download", "", "download and hash what no publisher states the digest of", bool),
+        ],
         [],
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
@@ -120,7 +132,7 @@ VERBS: Mapping[str, Verb] = {
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs")
+LOOKS = ("stop", "status", "logs", "lock")
 
 
 class Ask(NamedTuple):
