@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from doit.task import Task
 
@@ -24,7 +24,7 @@ def task(recipe: Recipe, job: Job) -> Task:
     wanted = [one._replace(adopt_from=None) if "no_adopt" in options else one for one in job.files]
     return glue.task(
         f"download:{job.name}",
-        converge,
+        bring,
         [recipe, wanted, job.question, "yes" in options],
         targets=[one.target for one in wanted],
         uptodate=[lambda: all(files.state(cache, one) is State.FRESH for one in wanted)],
@@ -37,27 +37,35 @@ def _options(recipe: Recipe, job: Job) -> set[str]:
     return {key for ask, names in recipe.jobs.asked if job.name in names for key in ask.options}
 
 
-def converge(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
-    """Make targets what they must be: nothing, a look at their bytes, or a download.
+def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
+    """Make each target what it must be; what is, stays. Raises RecipeError like `converge`."""
+    for artifact in wanted:
+        if files.state(recipe.place.cache, artifact) is not State.FRESH:
+            converge(recipe.place.cache, artifact, question, yes, lambda one: check_source(recipe, one))
+            question = ""  # once for all files of a model
 
-    Raises RecipeError: one cannot be had, or wrong bytes lie where they may not be replaced.
+
+def converge(
+    cache: str,
+    artifact: Artifact,
+    question: str = "",
+    yes: bool = False,
+    check: Callable[[Artifact], None] = lambda _: None,
+) -> None:
+    """Make the target what it must be: nothing, a look at its bytes, or a download.
+
+    Args:
+        check: raises RecipeError where it may not be fetched.
+
+    Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
-    cache = recipe.place.cache
+    from tasks.effects.locks import artifact_lock, wait_for_owner
+    from tasks.effects.partial import TakenOver
+
     try:
         files.make_cache(cache)
     except OSError as error:
         raise files.cannot_write(cache, error) from None
-    for artifact in wanted:
-        if files.state(cache, artifact) is not State.FRESH:
-            _converge(recipe, artifact, question, yes)
-            question = ""  # once for all files of a model
-
-
-def _converge(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
-    from tasks.effects.locks import artifact_lock, wait_for_owner
-    from tasks.effects.partial import TakenOver
-
-    cache = recipe.place.cache
     with artifact_lock(cache, artifact):
         while True:
             state = files.state(cache, artifact)
@@ -67,7 +75,8 @@ def _converge(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> N
                 glue.log().info("%s came while this waited", artifact.label)
                 return
             try:
-                _fetch(recipe, artifact, question, yes)
+                check(artifact)
+                _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks lie here, and another process goes on with our bytes
                 wait_for_owner(artifact)
@@ -155,13 +164,12 @@ def _offline(recipe: Recipe, variable: str) -> TransferError:
     )
 
 
-def _fetch(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
-    check_source(recipe, artifact)
+def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
     if question and not yes:
         confirm(question)
     from tasks.effects.download import fetch
 
-    files.write_stamp(recipe.place.cache, artifact, fetch(artifact))
+    files.write_stamp(cache, artifact, fetch(artifact))
 
 
 def confirm(question: str) -> None:

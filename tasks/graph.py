@@ -14,7 +14,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import glue
-from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask
+from tasks.core.options import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.recipe import Recipe, recipe
 
 _MODULES = {"with": "with_server"}  # the verb is a word of Python's
@@ -40,7 +40,7 @@ def graph(found: Recipe) -> Iterator[Task]:
     yield _single("exe", found)
     for verb in (*STEPS, *STARTS):
         yield from _chained(verb, found)
-    for verb in LOOKS:
+    for verb in (*LOOKS, *FORESEES):
         yield from _looking(verb, found)
 
 

@@ -202,7 +202,7 @@ class _Locker:
         cache = self._recipe.place.cache
         target = f"{model_dir(cache, None, stated.url)}/{filename_of(stated.url)}"
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
-        converge(self._recipe._replace(frozen=False), [artifact])
+        converge(cache, artifact)
         stamp = files.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")

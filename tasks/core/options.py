@@ -114,6 +114,11 @@ VERBS: Mapping[str, Verb] = {
         [_STOPPED, _option("all", "", "every one", bool)],
         [],
     ),
+    "plan": Verb(
+        "show what would be fetched, from where, and whether disk and memory suffice",
+        [_MODELS, *_SERVE, *_SOURCE, _JSON],
+        [*_SERVE, *_SOURCE, _JSON],
+    ),
     "lock": Verb(
         "write models.lock: exactly which bytes each entry of models.yaml means",
         [
@@ -133,6 +138,8 @@ STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs; they need no model's files
 LOOKS = ("stop", "status", "logs", "lock")
+# these look at what a model would need
+FORESEES = ("plan",)
 
 
 class Ask(NamedTuple):
