@@ -48,7 +48,7 @@ def run(recipe: Recipe, ask: Ask) -> None:
         check(plain, old, place)
         return
     chosen = {recipe.catalogue.name(word) for word in ask.models}
-    new = _Locker(recipe, ask, plain, old or LockFile(1)).locked(chosen)
+    new = Locker(recipe, ask, plain, old or LockFile(1)).locked(chosen)
     text = lock.render(new)
     before = compiled.text_of(content, place) if content is not None else ""
     if text != before:
@@ -98,7 +98,13 @@ def _version(row: Locked) -> str:
     return row.version or (row.commit or "")[:12] or row.since
 
 
-class _Locker:
+def _publishers() -> Any:
+    from tasks.effects.publisher import Publishers  # requests costs more than doit itself
+
+    return Publishers()
+
+
+class Locker:
     """One run of `doit lock`."""
 
     def __init__(self, recipe: Recipe, ask: Ask, plain: Mapping[str, Any], old: LockFile) -> None:
@@ -133,7 +139,7 @@ class _Locker:
                 raise UsageError(f"{table}.{name}: {problem}", fix=fix)
             return replace(old, license=entry["license"])
         try:
-            stated = self._stated(name, entry, want)
+            stated = self.stated(name, entry, want)
         except RecipeError as error:
             self._failed.append((name, error.what))
             self._fixes |= dict.fromkeys(filter(None, [error.fix]))
@@ -147,7 +153,7 @@ class _Locker:
             stated.size, stated.commit, stated.version if table == "engines" else None,
         )  # fmt: skip
 
-    def _stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
+    def stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
         """What is known of one file: from the catalogue, its publisher, or a download. Raises RecipeError."""
         file, version = hub_file(want.url), str(entry.get("version") or "")
         fixed = version != "latest" and (file is None or file.is_pinned)
@@ -176,12 +182,20 @@ class _Locker:
         return self._downloaded(name, stated)
 
     def _ask(self, url: str, version: str) -> Stated:
-        if self._publishers is None:
-            from tasks.effects.publisher import Publishers
-
-            self._publishers = Publishers()
+        self._publishers = self._publishers or _publishers()
         stated: Stated = self._publishers.state(url, version)
         return stated
+
+    def licence(self, url: str) -> str:
+        """The licence that a file's publisher names, or nothing."""
+        if is_local(url):
+            return ""
+        self._publishers = self._publishers or _publishers()
+        try:
+            found: str = self._publishers.licence(url)
+        except TransferError:
+            return ""
+        return found
 
     def _hashed(self, want: Wanted, own: Stated) -> Stated:
         from tasks.effects.adopt import path_of
