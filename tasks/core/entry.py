@@ -77,6 +77,6 @@ def _last_line(node: Any) -> int:
     """The line of a node's last character; behind a mapping, YAML's own mark is that of what follows."""
     if isinstance(node.value, str) or node.flow_style:
         behind = node.end_mark.column == 0 and node.end_mark.line > node.start_mark.line
-        return int(node.end_mark.line) - behind
+        return int(node.end_mark.line) - int(behind)
     children = [one for item in node.value for one in (item if isinstance(item, tuple) else (item,))]
     return max([int(node.start_mark.line), *(_last_line(one) for one in children)])
