@@ -25,7 +25,12 @@ class Links:
     """
 
     def __init__(
-        self, server: FileServer, form: str, refusal: Status, host: str = "127.0.0.1", uses: float = float("inf")
+        self,
+        server: FileServer,
+        form: str,
+        refusal: Status,
+        host: str = "127.0.0.1",
+        uses: float = float("inf"),
     ) -> None:
         self.lifetime = 3600.0  # seconds
         self.uses = uses
