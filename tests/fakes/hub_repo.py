@@ -1,7 +1,7 @@
 """A repository of the fake Hub: commits, refs, files as git and Git LFS name them, and the API's JSON.
 
-Source: huggingface_hub hf_api.py for the fields (ModelInfo, RepoSibling, RepoFile, RepoFolder); answers of the
-real API as others have recorded them, for the rest.
+Source: huggingface_hub hf_api.py for the fields (ModelInfo, RepoSibling, RepoFile, RepoFolder); answers of
+the real API as others have recorded them, for the rest.
 """
 
 from __future__ import annotations

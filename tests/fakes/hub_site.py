@@ -1,10 +1,10 @@
 """A whole Hub in this process: repositories, revisions, gates, tokens, rate limits, and its CDN.
 
 The origin is 127.0.0.1, the CDN localhost: other host names, as in life. huggingface_hub itself is the proof
-that it is faithful (test_fake_hub.py). Where that client does not look, answers of the real Hub count, as others
-have recorded them in 2026: an anonymous question for what is missing or private gets a 401 without X-Error-Code;
-model info and tree of a gated repository are public, its files are not; the two RateLimit headers are on every
-answer. Which routes refuse a token that nobody has, records do not agree on: here all do.
+that it is faithful (test_fake_hub.py). Where that client does not look, answers of the real Hub count, as
+others have recorded them in 2026: an anonymous question for what is missing or private gets a 401 without
+X-Error-Code; model info and tree of a gated repository are public, its files are not; the two RateLimit
+headers are on every answer. Records do not agree on which routes refuse a token that nobody has: here all do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HubSite:
         self.resolve_cache = False  # small files by a 307 to a relative address, as the Hub often does
         self._repos: dict[str, Repo] = {}
         self._moved: dict[str, str] = {}
-        self._granted: dict[str, set[str]] = {}
+        self._granted: dict[str, set[Repo]] = {}  # token -> gated and private ones that it may read
         self._budgets = {"pages": Budget(100, _WINDOW_S)}
         self.limit("api", 500)
         self.limit("resolvers", 3000)
@@ -80,8 +80,8 @@ class HubSite:
         self._repos[new].name = new
         self._moved[old] = new
 
-    def allow(self, token: str, *repos: str) -> None:
-        """Make a token known, and let it into gated and private repositories."""
+    def allow(self, token: str, *repos: Repo) -> None:
+        """Make a token known, and let it into these repositories, be they gated or private."""
         self._granted.setdefault(token, set()).update(repos)
 
     def limit(self, bucket: str, quota: int, window_s: int = _WINDOW_S) -> None:
@@ -109,34 +109,27 @@ class HubSite:
         match = next(filter(None, (p.fullmatch(request.path) for p in patterns)), None)
         if match is None:
             return _error(404, "Sorry, we can't find the page you are looking for.")
-        name, what = match["repo"], match["what"]
-        if name in self._moved:
-            return _moved(request, name, self._moved[name])
-        repo, files = self._repos.get(name), what in ("resolve", "resolve-cache")
-        refusal = self._refusal(name, repo, _token(request), files)
-        if refusal or repo is None:
-            return refusal or _error(404, "Repository not found", "RepoNotFound")
-        revision, commit, path = repo.find(match["rest"] or "main")
-        if commit is None:
+        if match["repo"] in self._moved:
+            return _moved(request, match["repo"], self._moved[match["repo"]])
+        repo, token = self._repos.get(match["repo"]), _token(request)
+        granted, files = self._granted.get(token), match["what"] in ("resolve", "resolve-cache")
+        if token and granted is None and not (files and repo and repo.gated):
+            return _error(401, "Invalid credentials in Authorization header", headers=_AUTH)
+        let_in = repo is not None and repo in (granted or ())
+        if repo is None or (repo.private and not let_in):
+            return _hidden(granted is not None)
+        if files and repo.gated and not let_in:
+            return _gated(repo, granted is not None)
+        return self._content(request, repo, match["what"], match["rest"] or "main")
+
+    def _content(self, request: Request, repo: Repo, what: str | None, rest: str) -> Reply:
+        files = what in ("resolve", "resolve-cache")
+        revision, commit, path = repo.find(rest)
+        if commit is None or (what == "revision" and path):
             return _error(404, f"Invalid rev id: {revision}", "RevisionNotFound", text=files)
         if files:
             return self._file(request, repo, commit, path, direct=what == "resolve-cache")
         return self._tree(request, commit, path) if what == "tree" else _info(request, repo, commit)
-
-    def _refusal(self, name: str, repo: Repo | None, token: str, files: bool) -> Reply | None:
-        granted = self._granted.get(token)
-        if token and granted is None and not (repo and repo.gated and files):
-            return _error(401, "Invalid credentials in Authorization header", headers=_AUTH)
-        if repo is None or (repo.private and name not in (granted or ())):
-            if granted is None:
-                return _error(401, "Invalid username or password.", headers=_AUTH)
-            return _error(404, "Repository not found", "RepoNotFound")
-        if not files or not repo.gated or name in (granted or ()):
-            return None
-        why = f"Access to model {name} is restricted"
-        if granted is None:
-            return _error(401, f"{why}. Please log in.", "GatedRepo", text=True)
-        return _error(403, f"{why} and you are not in the authorized list.", "GatedRepo", text=True)
 
     def _file(self, request: Request, repo: Repo, commit: Commit, path: str, direct: bool) -> Reply:
         file, headers = commit.files.get(path), {"X-Repo-Commit": commit.id, "Accept-Ranges": "bytes"}
@@ -186,6 +179,19 @@ def _token(request: Request) -> str:
 
 def _flag(asked: Mapping[str, list[str]], name: str) -> bool:
     return asked.get(name, ["false"])[0].lower() in ("true", "1")
+
+
+def _hidden(known: bool) -> Reply:
+    if known:
+        return _error(404, "Repository not found", "RepoNotFound")
+    return _error(401, "Invalid username or password.", headers=_AUTH)
+
+
+def _gated(repo: Repo, known: bool) -> Reply:
+    why = f"Access to model {repo.name} is restricted"
+    if known:
+        return _error(403, f"{why} and you are not in the authorized list.", "GatedRepo", text=True)
+    return _error(401, f"{why}. Please log in.", "GatedRepo", text=True)
 
 
 def _moved(request: Request, old: str, new: str) -> Reply:
