@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from tests.fakes.faults import Redirect, Reply, Request, Status
-from tests.fakes.links import Links
+from tests.fakes.publisher import Links
 from tests.fakes.server import FileServer
 
 COMMIT = "9f2d7a4be31c05868e7d0ab1c2d3e4f5a6b7c8d9"

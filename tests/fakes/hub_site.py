@@ -10,19 +10,16 @@ headers are on every answer. Records do not agree on which routes refuse a token
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from tests.fakes.faults import Redirect, Reply, Request, honest, plain
 from tests.fakes.hub import FORM, REFUSAL, blob_path, linked
 from tests.fakes.hub_repo import Commit, File, Repo
-from tests.fakes.links import Budget, Count, Links
-from tests.fakes.server import FileServer, Tls
+from tests.fakes.publisher import Budget, Count, Publisher, json_reply
+from tests.fakes.server import Tls
 
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/(?P<what>resolve)/(?P<rest>.+)")
 _CACHED = re.compile(r"/api/(?P<what>resolve-cache)/models/(?P<repo>[^/]+/[^/]+)/(?P<rest>.+)")
@@ -31,12 +28,11 @@ _WINDOW_S = 300  # as the Hub's documentation says, like the quotas below (for a
 _AUTH = {"WWW-Authenticate": 'Bearer realm="Authentication required"'}
 
 
-class HubSite:
-    """The Hub at `endpoint`; `origin` and `cdn` are its servers, with all their faults to be scripted."""
+class HubSite(Publisher):
+    """The Hub; `endpoint` is the value for HF_ENDPOINT."""
 
     def __init__(self, tls: Tls | None = None) -> None:
-        self.origin, self.cdn = FileServer(tls), FileServer(tls)
-        self.links = Links(self.cdn, FORM, REFUSAL, host="localhost")
+        super().__init__(FORM, REFUSAL, tls)
         self.page_size = 2  # entries of the tree API's pages; the Hub has 1000
         self.resolve_cache = False  # small files by a 307 to a relative address, as the Hub often does
         self._repos: dict[str, Repo] = {}
@@ -45,27 +41,6 @@ class HubSite:
         self._budgets = {"pages": Budget(100, _WINDOW_S)}
         self.limit("api", 500)
         self.limit("resolvers", 3000)
-        self.origin.otherwise = self
-
-    def __enter__(self) -> HubSite:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End both servers."""
-        try:
-            self.origin.close()
-        finally:
-            self.cdn.close()
-
-    @property
-    def endpoint(self) -> str:
-        """The value for HF_ENDPOINT."""
-        return self.origin.url("")
 
     def repo(
         self, name: str, licence: str | None = "apache-2.0", gated: str | bool = False, private: bool = False
@@ -157,7 +132,7 @@ class HubSite:
             more = {**asked, "cursor": [base64.b64encode(b"%d" % stop).decode()]}
             there = f"{self.origin.url(request.path)}?{urlencode(more, doseq=True)}"
             headers["Link"] = f'<{there}>; rel="next"'
-        return _json(200, entries[first:stop], headers)
+        return json_reply(200, entries[first:stop], headers)
 
 
 def _bucket(path: str) -> str:
@@ -204,11 +179,7 @@ def _info(request: Request, repo: Repo, commit: Commit) -> Reply:
     known, wanted = repo.info(commit, _flag(asked, "blobs")), asked.get("expand", [])
     if wanted:
         known = {name: value for name, value in known.items() if name in ("_id", "id", *wanted)}
-    return _json(200, known)
-
-
-def _json(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Reply:
-    return plain(status, json.dumps(value).encode(), headers or {}, "application/json; charset=utf-8")
+    return json_reply(200, known)
 
 
 def _error(
@@ -217,4 +188,4 @@ def _error(
     said = {**(headers or {}), "X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
     if text:
         return plain(status, message.encode(), said, "text/plain; charset=utf-8")
-    return _json(status, {"error": message}, said)
+    return json_reply(status, {"error": message}, said)

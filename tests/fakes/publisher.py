@@ -1,14 +1,19 @@
-"""Signed addresses that expire, and a number of requests in a fixed window: what publishers share."""
+"""What publishers have in common: two servers, signed addresses that expire, limits in a fixed window."""
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
 
-from tests.fakes.faults import Reply, Request, Status
-from tests.fakes.server import FileServer
+from tests.fakes.faults import Reply, Request, Status, plain
+from tests.fakes.server import FileServer, Tls
+
+Site = TypeVar("Site", bound="Publisher")
 
 
 class Links:
@@ -91,3 +96,44 @@ class Budget:
             self._used += 1
             left = max(0, self.quota - self._used)
             return Count(self._used <= self.quota, left, max(1, math.ceil(self._end - now)))
+
+
+class Publisher:
+    """A site at `endpoint` whose files are on another host; a subclass gives the answers.
+
+    `origin` (127.0.0.1) and `cdn` (localhost) have all the faults of a FileServer to be scripted.
+    """
+
+    def __init__(self, form: str, refusal: Status, tls: Tls | None) -> None:
+        self.origin, self.cdn = FileServer(tls), FileServer(tls)
+        self.links = Links(self.cdn, form, refusal, host="localhost")
+        self.origin.otherwise = self
+
+    def __enter__(self: Site) -> Site:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End both servers."""
+        try:
+            self.origin.close()
+        finally:
+            self.cdn.close()
+
+    @property
+    def endpoint(self) -> str:
+        """What stands for the public address, e.g. https://huggingface.co."""
+        return self.origin.url("")
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        """Answer a request to the origin."""
+        raise NotImplementedError
+
+
+def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return an API's answer."""
+    return plain(status, json.dumps(value).encode(), headers or {}, "application/json; charset=utf-8")
