@@ -143,12 +143,12 @@ class Repo:
         self.refs[name] = commit or self.refs["main"]
 
     def find(self, rest: str) -> tuple[str, Commit | None, str]:
-        """Split "revision/path" at the longest revision that there is: (revision, its commit, path).
+        """Split "revision/path" behind a revision that there is: (revision, its commit, path).
 
-        A branch such as refs/pr/1 has slashes, encoded or not.
+        The name of a branch such as refs/pr/1 has slashes, encoded or not; git lets no other one begin it.
         """
-        known = [name for name in (*self.refs, *self.commits) if f"{rest}/".startswith(f"{name}/")]
-        revision = max(known, key=len, default=rest.partition("/")[0])
+        known = (name for name in (*self.refs, *self.commits) if f"{rest}/".startswith(f"{name}/"))
+        revision = next(known, rest.partition("/")[0])
         commit = self.commits.get(self.refs.get(revision, revision))
         return revision, commit, rest[len(revision) + 1 :]
 
