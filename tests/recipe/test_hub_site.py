@@ -109,3 +109,23 @@ def test_what_the_hub_does_not_have(project: Project, site: HubSite, where: str)
     assert (result.status, "HTTP 404" in result.err) == (1, True), result.err
     assert len(site.origin.requests) == 1
     assert not list(project.cache.rglob("*.partial"))
+
+
+def test_the_lock_follows_main_when_asked(project: Project, site: HubSite) -> None:
+    """Issue 5.1: a pin stays while main moves on; --upgrade moves it, and says from where to where."""
+    repo = site.repo("o/r")
+    first = repo.push({NAME: DATA})
+    project.catalogue({"m": {"title": "M", "license": "MIT", "hf": "o/r", "file": NAME}})
+    written = project.doit("lock")
+    assert written.status == 0, written.err
+    second = repo.push({NAME: DATA[1:]})
+    lock = (project.path / "models.lock").read_text("utf-8")
+    assert (first in lock, SHA256 in lock, second in lock) == (True, True, False)
+    assert "nothing changed" in project.doit("lock").out
+    assert len(site.origin.requests) == 1
+    moved = project.doit("lock", "--upgrade")
+    assert moved.status == 0, moved.err
+    assert f"{first[:12]} sha256:{SHA256}" in moved.out
+    assert f"{second[:12]} sha256:{hashlib.sha256(DATA[1:]).hexdigest()}" in moved.out
+    assert {r.method for r in site.origin.requests} == {"HEAD"}
+    assert site.cdn.requests == []
