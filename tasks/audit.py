@@ -153,7 +153,7 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     cells = [
         [
             Text(look.item.artifact.target.removeprefix(f"{cache}/")),
-            Text(_whose(look.item)),
+            Text(look.item.label if look.item.is_named else "-"),
             Text(report.size(look.stat[0] if look.stat else None)),
             Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
         ]
@@ -164,10 +164,6 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     return table(("file", "model", ">size", "verdict"), cells) + ". ".join(
         filter(None, (said, missing, where))
     )
-
-
-def _whose(item: Item) -> str:
-    return ", ".join(item.models) or (item.artifact.label if item.is_named else "-")
 
 
 def _verdict(item: Item, finding: Finding) -> str:

@@ -58,12 +58,11 @@ def row(item: Item, path: str, size: int, stamp: Stamp | None, root: str) -> Row
     sources = [one for one in (stamp.source if stamp else "", *artifact.sources) if one]
     urls = [one for one in sources if not is_local(one)]
     source = (urls or [one.removeprefix(f"{root}/") for one in artifact.sources] or [""])[0]
-    name = ", ".join(item.models) or artifact.label
     engines = stamp.engines if stamp else {}
     version = engines.get("llamafile", "") if item.is_program else ""
     sha256 = stamp.sha256 if stamp else None
     return Row(
-        name, item.title, path, size, item.license, sha256, source, _commit(urls), engines,
+        item.label, item.title, path, size, item.license, sha256, source, _commit(urls), engines,
         item.is_program, version,
     )  # fmt: skip
 

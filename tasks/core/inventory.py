@@ -31,6 +31,11 @@ class Item(NamedTuple):
     is_program: bool = False
     is_named: bool = True  # by the catalogue
 
+    @property
+    def label(self) -> str:
+        """What people know it by: the model, or which file of it; several models, where they share it."""
+        return ", ".join(self.models) if len(self.models) > 1 else self.artifact.label
+
 
 class Part(NamedTuple):
     """What a file in the cache is to a target."""

@@ -205,6 +205,16 @@ def test_older_than(models: Project) -> None:
     assert paths(pruned(models, "--older-than", "2w")) == [at(models, path), at(models, stamp)]
 
 
+@pytest.mark.skipif(not hasattr(os, "O_NOATIME"), reason="only Linux reads a file without a trace")
+def test_an_audit_is_no_use(models: Project) -> None:
+    """Issue 5.6: `doit audit` every night does not keep what nobody uses."""
+    for path in target(models, "b").parent.iterdir():
+        age(path, 40)
+    assert models.doit("audit").status == 0
+    assert models.doit("bom").status == 0
+    assert len(paths(pruned(models, "--older-than", "30d"))) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
