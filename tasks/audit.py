@@ -152,16 +152,16 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
     cells = [
         [
-            Text(look.item.artifact.target.removeprefix(f"{cache}/")),
             Text(look.item.label if look.item.is_named else "-"),
             Text(report.size(look.stat[0] if look.stat else None)),
             Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
+            Text(look.item.artifact.target.removeprefix(f"{cache}/")),
         ]
         for look, finding in here
     ]
     count, total = len(here), report.size(sum(look.stat[0] for look, _ in here if look.stat))
     said = f"{count} file{'s' if count > 1 else ''}, {total}, in {report.seconds(elapsed)}"
-    return table(("file", "model", ">size", "verdict"), cells) + ". ".join(
+    return table(("model", ">size", "verdict", "file"), cells) + ". ".join(
         filter(None, (said, missing, where))
     )
 
@@ -170,8 +170,8 @@ def _verdict(item: Item, finding: Finding) -> str:
     if finding.verdict is Verdict.UNPINNED:
         return "as its stamp says; " + ("not pinned" if item.is_named else "not in the catalogue")
     if finding.verdict is Verdict.DIFFERS:
-        return f"differs: expected {finding.expected[:23]}, got {finding.got[:23]}"
-    return f"unreadable: {finding.got}" if finding.verdict is Verdict.UNREADABLE else finding.verdict.value
+        return "differs: wrong size" if finding.got.endswith("bytes") else "differs: wrong SHA-256"
+    return str(finding.verdict.value)
 
 
 def _error(recipe: Recipe, failed: Sequence[tuple[Look, Finding]], mends: Sequence[bool]) -> IntegrityError:

@@ -36,8 +36,9 @@ def run(recipe: Recipe, as_json: bool) -> None:
         glue.show(f"nothing is here. Cache: {recipe.place.cache}")
     for row in rows:
         if row.path and row.sha256 is None:
-            text = "warning: %s: nothing is proven of these bytes; `doit download` or `doit audit` reads them"
-            glue.log().warning(text, row.path)
+            glue.log().warning(
+                "warning: %s: nothing is proven of these bytes; `doit download` reads them", row.path
+            )
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:
@@ -80,8 +81,8 @@ def _table(rows: Sequence[Row]) -> str:
             Text(report.size(row.size) if row.size is not None else ""),
             Text(row.license or "?"),
             Text(row.version or ", ".join(f"{name} {said}" for name, said in sorted(row.engines.items()))),
-            Text(row.sha256[:16] if row.sha256 else "not proven" if row.path else ""),
-            Text(row.commit[:12]),
+            Text(row.sha256[:12] if row.sha256 else "not proven" if row.path else ""),
+            Text(row.commit[:7]),
             Text(row.source),
         ]
         for row in rows

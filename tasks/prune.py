@@ -80,7 +80,7 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         "kept": [{**_row(one), "kept": why} for one, why in outcome.kept],
         "failed": [{**_row(one), "error": why} for one, why in outcome.failed],
     }
-    glue.show(json.dumps(facts, indent=1) if as_json else _text(facts))
+    glue.show(json.dumps(facts, indent=1) if as_json else _text(outcome, facts))
     if outcome.failed:
         what = "not everything could be removed"
         raise RecipeError(
@@ -186,30 +186,27 @@ def _row(one: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
     return row
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
     from rich.text import Text
 
     from tasks.effects.screen import table
 
-    rows = [*facts["removed"], *facts["kept"]]
-    cells = [
-        [
-            Text(row["path"]),
-            Text(report.size(row["bytes"])),
-            Text(f"kept: {row['kept']}" if "kept" in row else row["why"], "yellow" if "kept" in row else ""),
-            Text(row.get("source", "")),
-        ]
-        for row in rows
-    ]
-    lines = [table(("what", ">size", "why", "came from"), cells).rstrip()] if rows else []
+    sizes: dict[tuple[str, str], int] = {}  # a model and its stamp are one thing to people
+    kept = [(one, f"kept: {why}") for one, why in outcome.kept]
+    for one, why in (*((one, one.why) for one in outcome.removed), *kept):
+        key = (why, one.target or one.path)
+        sizes[key] = sizes.get(key, 0) + one.size
+    cells = [[Text(report.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
+    lines = [table((">size", "why", "what"), cells).rstrip()] if cells else []
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
-    lines += [
-        f"not asked: {path}; what nobody here names goes by --older-than alone" for path in facts["not_asked"]
-    ]
-    freed = facts["before"] - facts["after"]
+    by_age = "what nobody here names goes by --older-than alone"
+    lines += [f"not asked: {path}; {by_age}" for path in facts["not_asked"]]
+    before, after = facts["before"], facts["after"]
     verb = "would be freed" if facts["dry_run"] else "freed"
-    sizes = f"{report.size(facts['before'])} → {report.size(facts['after'])}, {report.size(freed)} {verb}"
-    return "\n".join(
-        [*lines, f"cache: {sizes}" if freed else f"cache: {report.size(facts['before'])}, nothing to remove"]
+    freed = (
+        f" → {report.size(after)}, {report.size(before - after)} {verb}"
+        if before > after
+        else ", nothing to remove"
     )
+    return "\n".join([*lines, f"cache: {report.size(before)}{freed}"])

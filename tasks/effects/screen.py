@@ -30,7 +30,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> str:
             column.min_width = max(column.min_width or len(str(column.header)), cell.cell_len)
         grid.add_row(*row)
     taken = sum((column.min_width or 0) + 2 for column in grid.columns[:-1])
-    grid.columns[-1].max_width = max(10, console.width - taken)
+    console.width = max(
+        console.width, taken + 10
+    )  # the terminal breaks what does not fit; rich would drop it
+    grid.columns[-1].max_width = console.width - taken
     grid.columns[-1].overflow = "ellipsis"
     with console.capture() as shown:
         console.print(grid)

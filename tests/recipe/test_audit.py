@@ -65,10 +65,10 @@ def test_all_is_well(models: Project) -> None:
     result = models.doit("audit")
     assert (result.status, result.err) == (0, "")
     first, *files, last = result.out.splitlines()
-    assert first.split() == ["file", "model", "size", "verdict"]
+    assert first.split() == ["model", "size", "verdict", "file"]
     for line, name in zip(files, "ab", strict=True):
         path = target(models, name).relative_to(models.cache).as_posix()
-        assert line.split() == [path, name, "50.0", "kB", "ok"]
+        assert line.split() == [name, "50.0", "kB", "ok", path]
     assert last.startswith("2 files, 100.0 kB, in ")
     assert last.endswith(f"1 of the catalogue's files not here. Cache: {models.cache}")
 
@@ -106,7 +106,7 @@ def test_rot_is_found_and_mended(models: Project) -> None:
     right = hashlib.sha256(DATA["a"]).hexdigest()
     result = models.doit("audit")
     assert result.status == 1
-    assert "differs: expected sha256:" in result.out
+    assert "differs: wrong SHA-256" in result.out
     assert result.err.splitlines() == [
         "ERROR: 1 file is not what must be here",
         f"  {target(models)}:",
@@ -141,10 +141,8 @@ def test_rot_of_what_nothing_pins(project: Project) -> None:
     project.catalogue({"a": project.entry("a.llamafile")})
     assert project.doit("download").status == 0
     result = project.doit("audit")
-    assert (result.status, result.out.splitlines()[1].split("kB")[1].strip()) == (
-        0,
-        "as its stamp says; not pinned",
-    )
+    assert result.status == 0
+    assert " as its stamp says; not pinned " in result.out
     [path] = project.cache.glob("models/*/a.llamafile")
     rot(path)
     assert "fix: doit download:a" in error(project)
@@ -209,7 +207,7 @@ def test_what_cannot_be_read(models: Project) -> None:
     path.symlink_to("/proc/self/mem")  # a regular file that nobody, root included, reads from its beginning
     result = models.doit("audit")
     assert result.status == 1
-    assert "unreadable: " in result.out
+    assert " unreadable " in result.out
     assert f"{path}: cannot be read: " in result.err
     assert f"fix: make {path} readable for you" in result.err
     assert rows(models, "--model", "b")["b.llamafile"]["verdict"] == "ok"
