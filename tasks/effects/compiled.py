@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +69,8 @@ def roots(cache: str) -> list[Root]:
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = Path(cache, "roots", hashlib.sha256(path.encode()).hexdigest()[:16] + ".json")
-    if not record.exists():
+    record = f"{cache}/roots/{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
+    if not os.path.exists(record):
         import platform
 
         with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there

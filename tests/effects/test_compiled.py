@@ -144,3 +144,24 @@ def test_a_missing_catalogue_names_the_variable(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="LLAMAFILE_CATALOGUE") as caught:
         compiled.load(str(tmp_path / "none.yaml"), str(tmp_path / "cache"))
     assert "cannot read the catalogue" in str(caught.value)
+
+
+def test_who_uses_the_cache_is_noted_once(tmp_path: Path) -> None:
+    """Issue 5.6: also of a catalogue whose content is known already; a second look changes nothing."""
+    cache = str(tmp_path / "cache")
+    first, second = (write(tmp_path / name, "one") for name in ("first.yaml", "second.yaml"))
+    for catalogue in (first, second, first):
+        compiled.load(str(catalogue), cache)
+    assert sorted(root.path for root in compiled.roots(cache)) == [str(first), str(second)]
+    assert len(kept(Path(cache))) == 1
+    notes = {path: path.stat().st_mtime_ns for path in Path(cache, "roots").iterdir()}
+    compiled.load(str(second), cache)
+    assert {path: path.stat().st_mtime_ns for path in Path(cache, "roots").iterdir()} == notes
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"path": "x"}'])
+def test_a_damaged_note_is_no_root(tmp_path: Path, damage: str) -> None:
+    """Issue 5.6: what nobody can read names nothing."""
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots" / "0123456789abcdef.json").write_text(damage)
+    assert compiled.roots(str(tmp_path)) == []
