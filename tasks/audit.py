@@ -115,6 +115,8 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
     from tasks.effects.locks import lock_if_free
 
     artifact, stamp = look.item.artifact, look.stamp
+    if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):  # nothing tells right from wrong
+        return False
     holds = stamp is not None and look.stat == (stamp.size, stamp.mtime_ns)
     if stamp is None or not holds or finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
         return True
@@ -197,4 +199,4 @@ def _fix(recipe: Recipe, look: Look, finding: Finding, mends: bool) -> str:
     if not item.is_named:
         return f"doit prune, or delete {os.path.dirname(target) if not item.is_program else target}"
     again = "doit exe" if item.is_program else f"doit download:{item.models[0]}"
-    return again if mends else f"the cache cannot be written: delete {target} as its owner, then {again}"
+    return again if mends else f"delete {target}, then {again}"

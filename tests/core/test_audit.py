@@ -18,7 +18,7 @@ DIGESTS, SIZES = st.none() | st.sampled_from([A, B]), st.none() | st.integers(9,
 STAMPS = st.none() | st.builds(
     Stamp, st.integers(9, 11), st.integers(4, 6), DIGESTS, st.just(""), st.just({})
 )
-ARTIFACTS = st.builds(Artifact, st.just("m"), st.just(()), st.just("/c/m"), DIGESTS, SIZES)
+ARTIFACTS = st.builds(lambda sha256, size: Artifact("m", (), "/c/m", sha256, size), DIGESTS, SIZES)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,8 @@ def test_what_differs_is_mended(artifact: Artifact, stamp: Stamp | None, size: i
     finding = judge_size(artifact, stamp, size) or judge_digest(artifact, stamp, size, got)
     if not finding.is_failure or finding.bytes_are_right:
         return
+    if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
+        return  # nothing tells right from wrong: the remedy is to delete it
     left = void(stamp) if stamp else None
     assert judge_target(artifact, (size, 5), left) is State.MOVED
     if finding.got.startswith("sha256:"):

@@ -195,6 +195,21 @@ def test_a_wrong_size_in_the_catalogue(models: Project) -> None:
     assert models.doit("download:a").err == "-- download:a\n"  # its proof was left alone
 
 
+def test_a_wrong_size_of_what_nothing_pins(models: Project) -> None:
+    """Issue 5.6: no download would see that, so the remedy is another one."""
+    models.catalogue({"a": models.entry("a.llamafile", size=50_000)})
+    assert models.doit("download:a").status == 0
+    [path] = models.cache.glob("models/url-*/a.llamafile")
+    path.with_name("a.llamafile.stamp.json").unlink()
+    os.truncate(path, 49_999)
+    said = error(models)
+    assert "expected 50000 bytes\n      got 49999 bytes" in said
+    assert f"fix: delete {path}, then doit download:a\n" in said
+    path.unlink()
+    assert models.doit("download:a").status == 0
+    assert models.doit("audit").status == 0
+
+
 @linux
 def test_what_cannot_be_read(models: Project) -> None:
     """Issue 5.6, R28: a file whose reading fails is named; the others are judged all the same."""
@@ -227,8 +242,7 @@ def test_a_cache_that_cannot_be_written(models: Project) -> None:
     (models.cache / "locks").rmdir()
     (models.cache / "locks").write_text("")
     said = error(models)
-    assert f"fix: the cache cannot be written: delete {target(models)} as its owner" in said
-    assert "then doit download:a" in said
+    assert f"fix: delete {target(models)}, then doit download:a\n" in said
 
 
 @linux
