@@ -53,6 +53,16 @@ def converge(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes
             question = ""  # once for all files of a model
 
 
+def fetch_again(recipe: Recipe, wanted: Iterable[Artifact]) -> None:
+    """Download what is here, and may be something else by now. Raises RecipeError like `converge`."""
+    from tasks.effects.locks import artifact_lock
+
+    files.make_cache(recipe.place.cache)
+    for artifact in wanted:
+        with artifact_lock(recipe.place.cache, artifact):
+            _fetch(recipe, artifact, "", True)
+
+
 def _converge(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
     from tasks.effects.locks import artifact_lock, wait_for_owner
     from tasks.effects.partial import TakenOver
@@ -107,8 +117,12 @@ def check_source(recipe: Recipe, artifact: Artifact) -> None:
     Raises TransferError: nobody says where to get it (R5), it is not pinned and has to be, or the network
         is forbidden.
     """
-    if files.state(recipe.place.cache, artifact) is not State.MISSING:
-        return
+    if files.state(recipe.place.cache, artifact) is State.MISSING:
+        _check_allowed(recipe, artifact)
+
+
+def _check_allowed(recipe: Recipe, artifact: Artifact) -> None:
+    """The same for a file that has to be fetched, whatever lies in its place."""
     if not artifact.sources:
         fix = "--llamafile-url URL says where to get it; that is needed once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
@@ -124,10 +138,11 @@ def check_source(recipe: Recipe, artifact: Artifact) -> None:
 
 def _pinning(recipe: Recipe, artifact: Artifact) -> str:
     """The command that pins an artifact."""
-    job = next((job for job in recipe.jobs.by_name.values() if artifact in job.files), None)
+    jobs = recipe.jobs.by_name.values()
+    job = next((job for job in jobs if artifact.target in [one.target for one in job.files]), None)
     if job is None:
-        return "doit lock, and commit models.lock"
-    known = job.name in recipe.catalogue.names and not job.question
+        return "doit lock --model llamafile, and commit models.lock"
+    known = job.name in recipe.catalogue.names and job.artifact.owned and not job.question
     return f"doit lock --model {job.name}, and commit models.lock" if known else "--sha256 HEX"
 
 
@@ -156,7 +171,7 @@ def _offline(recipe: Recipe, variable: str) -> TransferError:
 
 
 def _fetch(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
-    check_source(recipe, artifact)
+    _check_allowed(recipe, artifact)
     if question and not yes:
         confirm(question)
     from tasks.effects.download import fetch
