@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from doit.task import Task
 
@@ -24,7 +24,7 @@ def task(recipe: Recipe, job: Job) -> Task:
     wanted = [one._replace(adopt_from=None) if "no_adopt" in options else one for one in job.files]
     return glue.task(
         f"download:{job.name}",
-        converge,
+        bring,
         [recipe, wanted, job.question, "yes" in options],
         targets=[one.target for one in wanted],
         uptodate=[lambda: all(files.state(cache, one) is State.FRESH for one in wanted)],
@@ -37,49 +37,51 @@ def _options(recipe: Recipe, job: Job) -> set[str]:
     return {key for ask, names in recipe.jobs.asked if job.name in names for key in ask.options}
 
 
-def converge(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
-    """Make targets what they must be: nothing, a look at their bytes, or a download.
+def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
+    """Make each target what it must be; what is, stays. Raises RecipeError like `converge`."""
+    for artifact in wanted:
+        if files.state(recipe.place.cache, artifact) is not State.FRESH:
+            converge(recipe.place.cache, artifact, question, yes, lambda one: check_allowed(recipe, one))
+            question = ""  # once for all files of a model
 
-    Raises RecipeError: one cannot be had, or wrong bytes lie where they may not be replaced.
+
+def converge(
+    cache: str,
+    artifact: Artifact,
+    question: str = "",
+    yes: bool = False,
+    check: Callable[[Artifact], None] = lambda _: None,
+    again: bool = False,
+) -> None:
+    """Make the target what it must be: nothing, a look at its bytes, or a download.
+
+    Args:
+        check: raises RecipeError where it may not be fetched.
+        again: what is here may be something else by now at its source.
+
+    Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
-    cache = recipe.place.cache
+    from tasks.effects.locks import artifact_lock, wait_for_owner
+    from tasks.effects.partial import TakenOver
+
     try:
         files.make_cache(cache)
     except OSError as error:
         raise files.cannot_write(cache, error) from None
-    for artifact in wanted:
-        if files.state(cache, artifact) is not State.FRESH:
-            _converge(recipe, artifact, question, yes)
-            question = ""  # once for all files of a model
-
-
-def fetch_again(recipe: Recipe, wanted: Iterable[Artifact]) -> None:
-    """Download what is here, and may be something else by now. Raises RecipeError like `converge`."""
-    from tasks.effects.locks import artifact_lock
-
-    files.make_cache(recipe.place.cache)
-    for artifact in wanted:
-        with artifact_lock(recipe.place.cache, artifact):
-            _fetch(recipe, artifact, "", True)
-
-
-def _converge(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
-    from tasks.effects.locks import artifact_lock, wait_for_owner
-    from tasks.effects.partial import TakenOver
-
-    cache = recipe.place.cache
     with artifact_lock(cache, artifact):
         while True:
-            state = files.state(cache, artifact)
+            state = State.MISSING if again else files.state(cache, artifact)
             if state is State.MOVED and _same_bytes(cache, artifact):
                 return
             if state is State.FRESH:
                 glue.log().info("%s came while this waited", artifact.label)
                 return
             try:
-                _fetch(recipe, artifact, question, yes)
+                check(artifact)
+                _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks lie here, and another process goes on with our bytes
+                again = False
                 wait_for_owner(artifact)
 
 
@@ -118,10 +120,10 @@ def check_source(recipe: Recipe, artifact: Artifact) -> None:
         is forbidden.
     """
     if files.state(recipe.place.cache, artifact) is State.MISSING:
-        _check_allowed(recipe, artifact)
+        check_allowed(recipe, artifact)
 
 
-def _check_allowed(recipe: Recipe, artifact: Artifact) -> None:
+def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
     """The same for a file that has to be fetched, whatever lies in its place."""
     if not artifact.sources:
         fix = "--llamafile-url URL says where to get it; that is needed once"
@@ -170,13 +172,12 @@ def _offline(recipe: Recipe, variable: str) -> TransferError:
     )
 
 
-def _fetch(recipe: Recipe, artifact: Artifact, question: str, yes: bool) -> None:
-    _check_allowed(recipe, artifact)
+def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
     if question and not yes:
         confirm(question)
     from tasks.effects.download import fetch
 
-    files.write_stamp(recipe.place.cache, artifact, fetch(artifact))
+    files.write_stamp(cache, artifact, fetch(artifact))
 
 
 def confirm(question: str) -> None:

@@ -23,6 +23,7 @@ from tasks.recipe import Recipe
 
 HERE = "this machine"
 DOWNLOADED = "doit lock --download"
+OPEN_FIX = f"{DOWNLOADED} fetches and hashes it; or write its sha256 into models.yaml"
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
@@ -30,7 +31,8 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     from tasks.core import schema
 
     where = recipe.catalogue.where
-    text, place, content = compiled.text_of(compiled.read(where), where), *compiled.read_lock(where)
+    text = compiled.text_of(compiled.read(where), where)
+    place, content = compiled.lock_path(where), compiled.read_lock(where)
     before = compiled.text_of(content, place) if content is not None else ""
     old = schema.read_lock(before, place) if content is not None else None
     plain = schema.read_catalogue(text, where)
@@ -39,11 +41,11 @@ def task(recipe: Recipe, ask: Ask) -> Task:
         return glue.task("lock", check, [plain, old, place], meta={"report": True})
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lock.without(old, moving))
-    locker = _Locker(recipe, ask, plain, old or LockFile(1))
+    locker = Locker(recipe, ask, plain, old or LockFile(1))
     return glue.task("lock", run, [locker, chosen, place, before], meta={"report": True})
 
 
-def run(locker: _Locker, chosen: set[str], place: str, before: str) -> None:
+def run(locker: Locker, chosen: set[str], place: str, before: str) -> None:
     """Write models.lock. Raises TransferError: what is open could not be found out; nothing is written."""
     new = locker.locked(chosen)
     text = lock.render(new)
@@ -99,7 +101,13 @@ def _version(row: Locked) -> str:
     return f"{version} sha256:{row.sha256} {report.size(row.size)}"
 
 
-class _Locker:
+def _publishers() -> Any:
+    from tasks.effects.publisher import Publishers  # requests costs more than doit itself
+
+    return Publishers()
+
+
+class Locker:
     """One run of `doit lock`."""
 
     def __init__(self, recipe: Recipe, ask: Ask, plain: Mapping[str, Any], old: LockFile) -> None:
@@ -129,7 +137,7 @@ class _Locker:
         if old and not self._upgrade:
             return replace(old, license=entry["license"], size=old.size or want.size)
         try:
-            stated = self._stated(name, entry, want)
+            stated = self.stated(name, entry, want)
         except RecipeError as error:
             self._failed.append((name, error.what))
             self._fixes |= dict.fromkeys(filter(None, [error.fix]))
@@ -143,7 +151,7 @@ class _Locker:
             stated.size or want.size, stated.commit, stated.version if entry.get("version") else None,
         )  # fmt: skip
 
-    def _stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
+    def stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
         """What is known of one file: from the catalogue, its publisher, or a download. Raises RecipeError."""
         file, version = hub_file(want.url), str(entry.get("version") or "")
         fixed = version != LATEST and (file is None or file.is_pinned)
@@ -171,17 +179,24 @@ class _Locker:
             return stated
         if not self._download:
             what = f"{host_of(stated.url)} states no SHA-256 of {filename_of(stated.url)}"
-            where = self._recipe.catalogue.where
-            raise RecipeError(what, fix=f"doit lock --download fetches and hashes it (or: sha256 in {where})")
+            raise RecipeError(what, fix=OPEN_FIX)
         return self._downloaded(name, stated)
 
     def _ask(self, url: str, version: str) -> Stated:
-        if self._publishers is None:
-            from tasks.effects.publisher import Publishers
-
-            self._publishers = Publishers()
+        self._publishers = self._publishers or _publishers()
         stated: Stated = self._publishers.state(url, version)
         return stated
+
+    def licence(self, url: str) -> str:
+        """The licence that a file's publisher names, or nothing."""
+        if is_local(url):
+            return ""
+        self._publishers = self._publishers or _publishers()
+        try:
+            found: str = self._publishers.licence(url)
+        except TransferError:
+            return ""
+        return found
 
     def _hashed(self, want: Wanted, own: Stated) -> Stated:
         from tasks.effects.adopt import path_of
@@ -197,13 +212,12 @@ class _Locker:
 
     def _downloaded(self, name: str, stated: Stated) -> Stated:
         from tasks.core.artifact import Artifact, model_dir
-        from tasks.download import converge, fetch_again
+        from tasks.download import converge
 
         cache = self._recipe.place.cache
         target = f"{model_dir(cache, None, stated.url)}/{filename_of(stated.url)}"
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
-        bring = fetch_again if self._upgrade else converge
-        bring(self._recipe._replace(frozen=False), [artifact])
+        converge(cache, artifact, again=self._upgrade)
         stamp = files.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")

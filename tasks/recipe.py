@@ -26,7 +26,7 @@ class Recipe(NamedTuple):
     place: Place
     request: Request
     jobs: Jobs
-    frozen: bool  # nothing unpinned is fetched
+    frozen: bool = False  # nothing unpinned is fetched
 
 
 def recipe() -> Recipe:

@@ -287,6 +287,11 @@ class Catalogue:
         """Every model's name, in the file's order."""
         return tuple(self._models)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every name and alias."""
+        return tuple(self._names)
+
     def name(self, word: str) -> str:
         """The name behind a name or alias, in any case.
 

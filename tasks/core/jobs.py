@@ -23,7 +23,7 @@ from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
-_RUNS = ("verify", *STARTS)  # verbs that start the engine; the others do without its program
+_RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
 _FLAGS = ("--host", "--port", "--api-key")  # of engines, that have to be known here as well
 
 # what holds where neither the command line nor models.yaml says anything

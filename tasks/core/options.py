@@ -114,6 +114,22 @@ VERBS: Mapping[str, Verb] = {
         [_STOPPED, _option("all", "", "every one", bool)],
         [],
     ),
+    "plan": Verb(
+        "show what would be fetched, from where, and whether disk and memory suffice",
+        [_MODELS, *_SERVE, *_SOURCE, _JSON],
+        [*_SERVE, *_SOURCE, _JSON],
+    ),
+    "add": Verb(
+        "write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE",
+        [
+            _option("name", "NAME", "what it is to be called [default: from the file's name]"),
+            _option("sha256", "HEX", "its digest, where the publisher states none"),
+            _option("license", "TEXT", "its licence, where the publisher states none"),
+            _option("download", "", "download and hash it, where the publisher states no digest", bool),
+        ],
+        [],
+        "source",
+    ),
     "lock": Verb(
         "write models.lock: exactly which bytes each entry of models.yaml means",
         [
@@ -132,7 +148,9 @@ VERBS: Mapping[str, Verb] = {
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs", "lock")
+LOOKS = ("stop", "status", "logs", "lock", "add")
+# these look at what a model would need
+FORESEES = ("plan",)
 
 
 class Ask(NamedTuple):
@@ -231,7 +249,7 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
     table = VERBS[verb].one_options if colon else VERBS[verb].options
     longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
     shorts = "".join(o["short"] + ("" if o["type"] is bool else ":") for o in table if o["short"])
-    given, words = rest, VERBS[verb].rest == "prompt"
+    given, words = rest, VERBS[verb].rest in ("prompt", "source")
     try:
         pairs, rest = (getopt.gnu_getopt if words else getopt.getopt)(rest, shorts, longs)
     except getopt.GetoptError as error:

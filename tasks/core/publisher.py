@@ -18,6 +18,11 @@ _HUB_ERRORS = {
     "EntryNotFound": "{repo} has no file {path} at {revision}",
     "GatedRepo": "{repo} is gated: accept its licence on its page",
 }
+# The Hub writes identifiers in small letters
+_SPDX = {
+    one.lower(): one
+    for one in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0")
+}
 _NO_TOKEN = "set HF_TOKEN to a token that may read it"
 
 
@@ -78,3 +83,21 @@ def release_states(release: Release, data: Any) -> Stated | None:
 def _number(tag: str) -> str:
     """The version that a tag names: projects write `v1.2` or `1.2`."""
     return tag[1:] if tag[:1] == "v" and tag[1:2].isdigit() else tag
+
+
+def licence_of(data: Any) -> str:
+    """The licence that a publisher's JSON about a repository names, or nothing.
+
+    The Hub's model card has `license` and, for those without an SPDX identifier, `license_name`.
+    """
+    if not isinstance(data, dict):
+        return ""
+    card, own = data.get("cardData"), data.get("license")
+    if isinstance(own, dict):  # GitHub
+        found = own.get("spdx_id")
+        return found if isinstance(found, str) and found != "NOASSERTION" else ""
+    card = card if isinstance(card, dict) else {}
+    words = [card.get("license_name"), card.get("license")]
+    words += [str(tag).partition(":")[2] for tag in data.get("tags") or () if str(tag).startswith("license:")]
+    word = next((one for one in words if isinstance(one, str) and one not in ("", "other")), "")
+    return _SPDX.get(word.lower(), word)

@@ -84,6 +84,31 @@ def _bare(url: str) -> str:
     return re.split("[?#]", url, maxsplit=1)[0]
 
 
+def typed(text: str) -> HubFile | None:
+    """A file of the Hub as people write it; None for anything else.
+
+    `hf:OWNER/REPO/FILE`, `hf:OWNER/REPO@REVISION/FILE`, and what a browser shows: /blob/, ?download=true.
+    """
+    page = re.match(r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$", text.partition("?")[0])
+    if page:
+        return hub_file(f"{HUB}/{page[1].replace('/blob/', '/resolve/', 1)}")
+    found = re.fullmatch(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", text)
+    return HubFile(found[1], found[2] or "main", found[3]) if found else None
+
+
+def about(filename: str) -> dict[str, str]:
+    """What a model's file name says by the field's habit: name, title, params, quant."""
+    stem = _SPLIT.sub("", filename)
+    stem = stem.rpartition(".")[0] if stem.endswith((".gguf", ".llamafile")) else stem
+    quant = re.search(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", stem, re.IGNORECASE)
+    plain = stem[: quant.start()] if quant else stem
+    params = re.search(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", plain, re.IGNORECASE)
+    name = re.sub(r"[^a-z0-9._-]+", "-", plain.lower()).strip("-._")
+    facts = {"name": name or "model", "title": re.sub(r"[-_]+", " ", plain).strip() or filename}
+    facts |= {"params": params[1].upper()} if params else {}
+    return facts | ({"quant": quant[1]} if quant else {})
+
+
 def release(url: str) -> Release | None:
     """The release's file that a URL means; None for any other URL."""
     found = _RELEASE.match(url)

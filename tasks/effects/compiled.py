@@ -29,7 +29,7 @@ def load(path: str, cache: str, *, joined: bool = True) -> Catalogue:
 
     Raises UsageError: there is no such file, or it has errors.
     """
-    content, locked = read(path), read_lock(path)[1] if joined else None
+    content, locked = read(path), read_lock(path) if joined else None
     here = Path(types.__file__)
     rules = b"".join(here.with_name(name).read_bytes() for name in _RULES)
     key = hashlib.sha256(b"\0".join((content, locked or b"", rules))).hexdigest()
@@ -55,16 +55,13 @@ def read(path: str) -> bytes:
         raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
 
 
-def read_lock(path: str) -> tuple[str, bytes | None]:
-    """Where a catalogue's lock file is, and its bytes; None where there is none.
-
-    Raises UsageError: it is unreadable.
-    """
+def read_lock(path: str) -> bytes | None:
+    """The bytes of a catalogue's lock file; None where there is none. Raises UsageError: it is unreadable."""
     place = lock_path(path)
     try:
-        return place, Path(place).read_bytes()
+        return Path(place).read_bytes()
     except FileNotFoundError:
-        return place, None
+        return None
     except OSError as error:
         raise UsageError(f"cannot read {place}: {error.strerror}") from None
 

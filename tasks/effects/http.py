@@ -128,7 +128,7 @@ def ask(
 
     Raises TransferError, FatalTransfer.
     """
-    session.max_redirects = hops
+    session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
     plain = {"Accept-Encoding": "identity", **headers}
     with _sent(session, method, url, plain, token, allow_redirects=hops > 0) as response:
         body = Body(response.raw)

@@ -17,7 +17,7 @@ from tasks.core import hub, transfer
 from tasks.core.catalogue import LATEST
 from tasks.core.errors import TransferError
 from tasks.core.patience import GaveUp, Patience
-from tasks.core.publisher import Stated, hub_problem, hub_states, release_states
+from tasks.core.publisher import Stated, hub_problem, hub_states, licence_of, release_states
 from tasks.core.sources import HubFile, Release, hub_file, release
 from tasks.core.transfer import Asked, Verdict, Word
 from tasks.core.urls import host_of, url_problem
@@ -58,6 +58,21 @@ class Publishers:
             raise TransferError(f"{url}: {_judged(answer).reason}")
         whole = answer.status == 200 and _judged(answer).word is Word.BODY  # no web page, no other encoding
         return Stated(url, None, _judged(answer).total if whole else None)
+
+    def licence(self, url: str) -> str:
+        """The licence that the publisher of a file names, or nothing. Raises TransferError."""
+        file, found = hub_file(url), release(url)
+        if file:
+            url = hub.at_endpoint(f"{hub.HUB}/api/models/{file.repo}/revision/{file.revision}", os.environ)
+            answer = self._ask("GET", url, {}, hub_token(url))
+        elif found:
+            answer = self._ask("GET", found.api, {}, _github_token(found.api))
+        else:
+            return ""
+        try:
+            return licence_of(json.loads(answer.text)) if answer.status == 200 else ""
+        except ValueError:
+            return ""
 
     def _hub(self, file: HubFile) -> Stated:
         url, home = hub.at_endpoint(file.url, os.environ), hub.endpoint(os.environ)
