@@ -19,6 +19,12 @@ def endpoint(env: Mapping[str, str]) -> str:
     return (env.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
+def offline(env: Mapping[str, str]) -> bool:
+    """Whether nothing may be asked of the network: LLAMAFILE_OFFLINE, or the Hub's own HF_HUB_OFFLINE."""
+    given = (env.get(name, "").strip().upper() for name in ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(word in ("1", "ON", "YES", "TRUE") for word in given)
+
+
 def at_endpoint(url: str, env: Mapping[str, str]) -> str:
     """A URL of the Hub as the company's mirror has it; any other one as it is."""
     return endpoint(env) + url[len(HUB) :] if url.startswith(HUB + "/") else url

@@ -113,6 +113,7 @@ VERBS: Mapping[str, Verb] = {
         [],
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
+    "doctor": Verb("look for what would fail here, and say what mends it", [_MODEL, _JSON], [_JSON]),
     "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
 }
 
@@ -120,7 +121,7 @@ VERBS: Mapping[str, Verb] = {
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs")
+LOOKS = ("stop", "status", "logs", "doctor")
 
 
 class Ask(NamedTuple):

@@ -116,7 +116,23 @@ def get(
         response.close()
 
 
-def _named(error: Exception) -> TransferError:
+def head(session: Any, url: str, limit_s: float) -> tuple[int, Mapping[str, str]]:
+    """Ask for a URL's status and headers (lower-case names), following redirects.
+
+    Args:
+        limit_s: for the connection, and for each answer.
+
+    Raises:
+        TransferError, FatalTransfer: as `get`.
+    """
+    try:
+        with session.head(url, allow_redirects=True, timeout=limit_s) as response:
+            return response.status_code, {k.lower(): v for k, v in response.headers.items()}
+    except (OSError, ValueError) as error:
+        raise _named(error, limit_s, limit_s) from None
+
+
+def _named(error: Exception, connect_s: float = CONNECT_S, silence_s: float = SILENCE_S) -> TransferError:
     """The failure in words, from the innermost reason that says something."""
     chain: list[Any] = [error]
     for link in chain:
@@ -140,9 +156,9 @@ def _named(error: Exception) -> TransferError:
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
     if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
-        return TransferError(f"no connection within {CONNECT_S:.0f} s")
+        return TransferError(f"no connection within {connect_s:.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return TransferError(f"nothing came for {SILENCE_S:.0f} s")
+        return TransferError(f"nothing came for {silence_s:.0f} s")
     return TransferError(_reason(chain))
 
 
