@@ -41,7 +41,7 @@ def run(recipe: Recipe, job: Job, as_json: bool) -> None:
     cache = recipe.place.cache
     found = _findings({"cache": lambda: [health.cache(cache, probe.unwritable(cache))]})
     writable = found[0].state is health.State.OK
-    checks = {**_machine(), **(_programs(cache) if writable else {})}
+    checks = {**_machine(job), **(_programs(cache) if writable else {})}
     found += _findings({**checks, **_needs(recipe, job), **_network()})
     if as_json:
         rows = [{**one._asdict(), "state": one.state.value} for one in found]
@@ -61,14 +61,14 @@ def _findings(checks: dict[str, _Check]) -> list[Finding]:
     return out
 
 
-def _machine() -> dict[str, _Check]:
-    """Python, doit and the hardware."""
-    from importlib.metadata import version
-
+def _machine(job: Job) -> dict[str, _Check]:
+    """Python, what it brings, and the hardware."""
     machine, bits = platform.machine(), 64 if sys.maxsize > 2**32 else 32
+    package: dict[str, _Check] = {"embedded": lambda: [health.embedded(probe.version("xllamacpp"))]}
     return {
         "python": lambda: [health.python(tuple(sys.version_info[:3]), bits, machine)],
-        "doit": lambda: [health.doit(version("doit"))],
+        "doit": lambda: [health.doit(probe.version("doit"))],
+        **(package if job.engine == "embedded" else {}),
         "locale": lambda: [health.locale(sys.getfilesystemencoding(), sys.platform)],
         "cpu": lambda: [health.cpu(machine, probe.avx(), sys.platform, probe.translated())],
         "gpu": lambda: [health.gpu(probe.gpus(machine))],

@@ -102,6 +102,12 @@ def doit(version: str) -> Finding:
     )
 
 
+def embedded(version: str) -> Finding:
+    """The optional package that is the engine of some models; no version where it is not there."""
+    absent = "the package xllamacpp is not installed"
+    return _ok("embedded", version) if version else _fail("embedded", absent, "pip install '.[embedded]'")
+
+
 def locale(encoding: str, platform: str) -> Finding:
     """How names of files and models are written."""
     if encoding.lower().replace("-", "") == "utf8":

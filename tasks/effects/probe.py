@@ -104,6 +104,16 @@ def tiny(folder: str, content: bytes, *before: str) -> Ran:
             os.unlink(path)
 
 
+def version(package: str) -> str:
+    """The version of an installed package, or nothing."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def existing(folder: str) -> str:
     """The folder, or the nearest one above it that is there."""
     return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
