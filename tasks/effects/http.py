@@ -129,11 +129,15 @@ def head(session: Any, url: str, limit_s: float) -> tuple[int, Mapping[str, str]
         with session.head(url, allow_redirects=True, timeout=limit_s) as response:
             return response.status_code, {k.lower(): v for k, v in response.headers.items()}
     except (OSError, ValueError) as error:
-        raise _named(error, limit_s, limit_s) from None
+        raise _named(error, limit_s) from None
 
 
-def _named(error: Exception, connect_s: float = CONNECT_S, silence_s: float = SILENCE_S) -> TransferError:
-    """The failure in words, from the innermost reason that says something."""
+def _named(error: Exception, limit_s: float = 0) -> TransferError:
+    """The failure in words, from the innermost reason that says something.
+
+    Args:
+        limit_s: the time limit, where it was not the usual two.
+    """
     chain: list[Any] = [error]
     for link in chain:
         inner = [getattr(link, "reason", None), link.__cause__, *link.args]
@@ -156,9 +160,9 @@ def _named(error: Exception, connect_s: float = CONNECT_S, silence_s: float = SI
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
     if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
-        return TransferError(f"no connection within {connect_s:.0f} s")
+        return TransferError(f"no connection within {limit_s or CONNECT_S:.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return TransferError(f"nothing came for {silence_s:.0f} s")
+        return TransferError(f"nothing came for {limit_s or SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 
 
