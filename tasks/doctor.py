@@ -132,11 +132,12 @@ def _memory(job: Job) -> int | None:
 
 
 def _port(host: str, number: int) -> list[Finding]:
+    what = fix = ""
     try:
         port.free_port(host, number)
     except ServerError as error:
-        return [health.port(f"{host}:{number}", error.what, error.fix)]
-    return [health.port(f"{host}:{number}", "", "")]
+        what, fix = error.what, error.fix
+    return [health.port(f"{host}:{number}" if number else f"some port of {host}", what, fix)]
 
 
 def _network() -> dict[str, _Check]:

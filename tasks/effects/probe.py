@@ -23,6 +23,7 @@ from tasks.core.health import Ran
 from tasks.effects import files
 
 LOOK_S = 5.0
+_running: set[subprocess.Popen[bytes]] = set()
 _LOCK = """
 import sys
 from filelock import FileLock, Timeout
@@ -46,10 +47,16 @@ def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict
 
     threads = [threading.Thread(target=look, args=(name,), daemon=True) for name in looks]
     deadline = time.monotonic() + limit_s
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also on a signal: what was started does not outlive us
+        for child in list(_running):
+            child.kill()
+            with suppress(subprocess.TimeoutExpired):  # a driver may hold it
+                child.wait(1)
     return dict(found)
 
 
@@ -66,16 +73,20 @@ def unwritable(folder: str) -> str:
 
 def run(command: list[str]) -> Ran:
     """Run a small program that reads nothing, to its end or for LOOK_S."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=LOOK_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Ran()
+        with subprocess.Popen(command, **pipes) as child:  # type: ignore[call-overload]
+            _running.add(child)
+            try:
+                output, _ = child.communicate(timeout=LOOK_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return Ran()
+            finally:
+                _running.discard(child)
     except OSError as error:
         return _refused(error)
-    return Ran(done.returncode, done.stdout.decode("utf-8", "replace"))
+    return Ran(child.returncode, output.decode("utf-8", "replace"))
 
 
 def _refused(error: OSError) -> Ran:

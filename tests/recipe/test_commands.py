@@ -179,7 +179,8 @@ def test_list_all(still: Project) -> None:
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
-LIFE = ["start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny"]
+LIFE = ["start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny",
+        "doctor", "doctor:t"]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue", *LIFE])
@@ -204,6 +205,8 @@ def test_help(still: Project, task: str) -> None:
         "status:tiny": {"--json"},
         "logs": {"--model"},
         "catalogue": {"--json"},
+        "doctor": {"--model", "--json"},
+        "doctor:t": {"--json"},
     }
     assert options >= expected.get(task, set())
     assert (options == set()) is (task in ("verify:t", "exe", "stop:tiny"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 from tests.fakes.server import FileServer, Status
 from tests.fakes.tls import self_signed
 from tests.ports import closed_port, free_port
-from tests.project import Project, Result
+from tests.project import Project, Result, wait_until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the mounts are Linux's")
 CHECKS = [
@@ -182,6 +183,25 @@ def test_what_hangs_is_left_behind(healthy: Project, tmp_path: Path) -> None:
     verdict(found, "hub", "warn", "nothing came for 5 s")
     if not Path("/proc/driver/nvidia").exists():
         verdict(found, "gpu", "ok", "none seen: the CPU is used")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts and signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once(healthy: Project, tmp_path: Path, number: int) -> None:
+    """Issue 5.8: with what it has started (`finish` looks for survivors), and without a traceback."""
+    tool, seen = tmp_path / "tools" / "nvidia-smi", tmp_path / "seen"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho >{seen}\nexec sleep 60\n")
+    tool.chmod(0o755)
+    env = {"PATH": f"{tool.parent}{os.pathsep}{healthy.env['PATH']}"}
+    with healthy.start("doctor", env=env) as running:
+        wait_until(seen.exists)
+        running.note_family()
+        begin = time.monotonic()
+        running.send(number)
+        result = running.finish()
+        assert time.monotonic() - begin < 3
+    assert (result.status, result.out) == (128 + number, "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
