@@ -24,6 +24,8 @@ from tasks.effects import files
 
 LOOK_S = 5.0
 _running: set[subprocess.Popen[bytes]] = set()
+# No program is started while another one is written: its child would have the file open, which is ETXTBSY
+_starting = threading.Lock()
 _LOCK = """
 import sys
 from filelock import FileLock, Timeout
@@ -52,11 +54,15 @@ def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-    finally:  # also on a signal: what was started does not outlive us
+    except BaseException:  # a signal; nothing is started any more, and what was does not outlive us
+        _starting.acquire(timeout=1)
+        raise
+    finally:
         for child in list(_running):
             child.kill()
-            with suppress(subprocess.TimeoutExpired):  # a driver may hold it
-                child.wait(1)
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(0.1)  # enough for it to remove what it has written
     return dict(found)
 
 
@@ -75,8 +81,10 @@ def run(command: list[str]) -> Ran:
     """Run a small program that reads nothing, to its end or for LOOK_S."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        with subprocess.Popen(command, **pipes) as child:  # type: ignore[call-overload]
+        with _starting:
+            child = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
             _running.add(child)
+        with child:
             try:
                 output, _ = child.communicate(timeout=LOOK_S)
             except subprocess.TimeoutExpired:
@@ -100,14 +108,10 @@ def tiny(folder: str, content: bytes, *before: str) -> Ran:
     except OSError as error:
         return _refused(error)
     try:
-        with open(handle, "wb") as file:
+        with _starting, open(handle, "wb") as file:
             file.write(content)
         os.chmod(path, 0o700)
-        for _ in range(20):
-            if (ran := run([*before, path])).error != errno.ETXTBSY:
-                break
-            time.sleep(0.05)  # a child of another thread has it open until it is another program
-        return ran
+        return run([*before, path])
     except OSError as error:
         return _refused(error)
     finally:
