@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -26,7 +26,7 @@ from tasks.recipe import Recipe
 
 LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest one takes four looks
 
-_Check = Callable[[], Sequence[Finding]]
+_Check = Callable[[], Finding | list[Finding]]
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
@@ -39,7 +39,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
 def run(recipe: Recipe, job: Job, as_json: bool) -> None:
     """Print the report to stdout. Raises SystemExit: 1 where something fails."""
     cache = recipe.place.cache
-    found = _findings({"cache": lambda: [health.cache(cache, probe.unwritable(cache))]})
+    found = _findings({"cache": lambda: health.cache(cache, probe.unwritable(cache))})
     writable = found[0].state is health.State.OK
     checks = {**_machine(job), **(_programs(cache) if writable else {})}
     found += _findings({**checks, **_needs(recipe, job), **_network()})
@@ -57,21 +57,22 @@ def _findings(checks: dict[str, _Check]) -> list[Finding]:
     out: list[Finding] = []
     for name, what in probe.side_by_side(checks, LIMIT_S).items():
         bad = what is None or isinstance(what, BaseException)
-        out += [health.broken(name, what)] if bad else what
+        one = health.broken(name, what) if bad else what
+        out += one if isinstance(one, list) else [one]
     return out
 
 
 def _machine(job: Job) -> dict[str, _Check]:
     """Python, what it brings, and the hardware."""
     machine, bits = platform.machine(), 64 if sys.maxsize > 2**32 else 32
-    package: dict[str, _Check] = {"embedded": lambda: [health.embedded(probe.version("xllamacpp"))]}
+    package: dict[str, _Check] = {"embedded": lambda: health.embedded(probe.version("xllamacpp"))}
     return {
-        "python": lambda: [health.python(tuple(sys.version_info[:3]), bits, machine)],
-        "doit": lambda: [health.doit(probe.version("doit"))],
+        "python": lambda: health.python(tuple(sys.version_info[:3]), bits, machine),
+        "doit": lambda: health.doit(probe.version("doit")),
         **(package if job.engine == "embedded" else {}),
-        "locale": lambda: [health.locale(sys.getfilesystemencoding(), sys.platform)],
-        "cpu": lambda: [health.cpu(machine, probe.avx(), sys.platform, probe.translated())],
-        "gpu": lambda: [health.gpu(probe.gpus(machine))],
+        "locale": lambda: health.locale(sys.getfilesystemencoding(), sys.platform),
+        "cpu": lambda: health.cpu(machine, probe.avx(), sys.platform, probe.translated()),
+        "gpu": lambda: health.gpu(probe.gpus(machine)),
     }
 
 
@@ -79,7 +80,7 @@ def _programs(cache: str) -> dict[str, _Check]:
     """Whether programs run, and locks hold, in a cache that can be written."""
     locks = os.path.join(cache, "locks")
     checks: dict[str, _Check] = {"engine": partial(_engine, cache)}
-    return {**checks, "locks": lambda: [health.locks(locks, probe.lock_problem(locks))]}
+    return {**checks, "locks": lambda: health.locks(locks, probe.lock_problem(locks))}
 
 
 def _engine(cache: str) -> list[Finding]:
@@ -105,12 +106,12 @@ def _needs(recipe: Recipe, job: Job) -> dict[str, _Check]:
     """Disk, memory and port, against what one model needs."""
     return {
         "disk": partial(_disk, recipe, job),
-        "memory": lambda: [health.memory(memory.total(), memory.available(), _memory(job), job.name)],
+        "memory": lambda: health.memory(memory.total(), memory.available(), _memory(job), job.name),
         "port": partial(_port, job.settings.host or "127.0.0.1", job.settings.port or 0),
     }
 
 
-def _disk(recipe: Recipe, job: Job) -> list[Finding]:
+def _disk(recipe: Recipe, job: Job) -> Finding:
     from tasks.effects.partial import claimed
 
     cache, wanted = recipe.place.cache, list(job.files)
@@ -118,7 +119,7 @@ def _disk(recipe: Recipe, job: Job) -> list[Finding]:
         wanted += [llamafile_exe(recipe.catalogue, recipe.place)] if job.engine == "llamafile" else []
     missing = [one for one in wanted if files.state(cache, one) is State.MISSING]
     sizes = [one.size and max(0, one.size - claimed(one).done) for one in missing]
-    return [health.disk(disk_usage(probe.existing(cache)).free, sizes, job.name)]
+    return health.disk(disk_usage(probe.existing(cache)).free, sizes, job.name)
 
 
 def _memory(job: Job) -> int | None:
@@ -131,13 +132,13 @@ def _memory(job: Job) -> int | None:
     return sum(size or 0 for size in sizes) + (kv or 0) if all(sizes) else None
 
 
-def _port(host: str, number: int) -> list[Finding]:
+def _port(host: str, number: int) -> Finding:
     what = fix = ""
     try:
         port.free_port(host, number)
     except ServerError as error:
         what, fix = error.what, error.fix
-    return [health.port(f"{host}:{number}" if number else f"some port of {host}", what, fix)]
+    return health.port(f"{host}:{number}" if number else f"some port of {host}", what, fix)
 
 
 def _network() -> dict[str, _Check]:
@@ -146,8 +147,8 @@ def _network() -> dict[str, _Check]:
 
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return {
-        "proxy": lambda: [health.proxy(getproxies(), excepted)],
-        "certificates": lambda: [health.certificates(*probe.certificates(os.environ))],
+        "proxy": lambda: health.proxy(getproxies(), excepted),
+        "certificates": lambda: health.certificates(*probe.certificates(os.environ)),
         "hub": _hub,
     }
 

@@ -25,7 +25,7 @@ WORD = "llamafile-recipe runs"  # what the tiny program says
 # A shell script that the kernel takes for no program, as a llamafile is one (see core.artifact.PROGRAMS)
 TINY_APE = PROGRAMS[0] + b"\n'\necho " + WORD.encode() + b"\n"
 TINY_SCRIPT = b"#!/bin/sh\necho " + WORD.encode() + b"\n"
-_PROGRAM_FOLDERS = "another folder, on a disk that may run programs"
+_ELSEWHERE = "export TMPDIR=FOLDER, one that can be written, on a disk that may run programs"
 
 
 class State(Enum):
@@ -97,9 +97,8 @@ def python(version: Sequence[int], bits: int, machine: str) -> Finding:
 def doit(version: str) -> Finding:
     """doit's own version."""
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-    return (
-        _ok("doit", version) if numbers >= OLDEST_DOIT else _fail("doit", version, "pip install 'doit>=0.37'")
-    )
+    remedy = "pip install 'doit>=0.37'"
+    return _ok("doit", version) if numbers >= OLDEST_DOIT else _fail("doit", version, remedy)
 
 
 def embedded(version: str) -> Finding:
@@ -127,10 +126,9 @@ def engine(ran: Ran, platform: str) -> Finding:
     how = "an .exe starts" if platform == "win32" else "/bin/sh runs a program such as a llamafile"
     if ran.spoke:
         return _ok("engine", how)
-    remedy = explain.remedy(Ending((), ran.status, str(ran)), platform)
-    return _fail(
-        "engine", f"{how}: no ({ran})", remedy or "/bin/sh must be a POSIX shell, and allowed to run files"
-    )
+    known = explain.remedy(Ending((), ran.status, str(ran)), platform)
+    remedy = known or "/bin/sh must be a POSIX shell, and allowed to run files"
+    return _fail("engine", f"{how}: no ({ran})", remedy)
 
 
 def runnable(check: str, folder: str, ran: Ran) -> Finding:
@@ -141,16 +139,11 @@ def runnable(check: str, folder: str, ran: Ran) -> Finding:
     """
     if ran.spoke:
         return _ok(check, f"{folder} may hold programs")
+    remedy = _ELSEWHERE if check == "loader" else explain.NOEXEC.partition(": ")[2]
     if ran.error in (errno.EACCES, errno.EPERM):
-        fix = f"export TMPDIR={_PROGRAM_FOLDERS}" if check == "loader" else explain.NOEXEC.partition(": ")[2]
-        return _fail(check, f"{folder} may not hold programs: noexec, or a rule such as SELinux's", fix)
+        return _fail(check, f"{folder} may not hold programs: noexec, or a rule such as SELinux's", remedy)
     if ran.error:
-        fix = (
-            "export TMPDIR=FOLDER, one that can be written"
-            if check == "loader"
-            else "LLAMAFILE_CACHE elsewhere"
-        )
-        return _fail(check, f"{folder}: {ran}", fix)
+        return _fail(check, f"{folder}: {ran}", remedy)
     return _warn(check, f"{folder}: a script ended with {ran}", "is /bin/sh a shell?")
 
 
@@ -163,12 +156,8 @@ def handlers(entries: Mapping[str, str]) -> tuple[str, ...]:
     for name, text in entries.items():
         words = dict(line.partition(" ")[::2] for line in text.splitlines())
         magic = words.get("magic", "")
-        if (
-            "enabled" in words
-            and words.get("offset") == "0"
-            and magic
-            and PROGRAMS[0].hex().startswith(magic)
-        ):
+        is_on = "enabled" in words and words.get("offset") == "0"
+        if is_on and magic and PROGRAMS[0].hex().startswith(magic):
             is_ape = words.get("interpreter", "").rpartition("/")[2].startswith("ape")
             found.append("ape" if is_ape else name)
     return tuple(found)
@@ -187,9 +176,8 @@ def binfmt(entries: Mapping[str, str], direct: Ran | None) -> Finding:
     wsl = any(name.startswith("WSLInterop") for name in others)
     remedy = explain.WSL if wsl else "register APE's own loader, see Linux in 'Gotchas' of llamafile's README"
     if others:
-        return _warn(
-            "binfmt", f"{', '.join(others)} gets what begins with MZ; doit goes through /bin/sh", remedy
-        )
+        found = f"{', '.join(others)} gets what begins with MZ; doit goes through /bin/sh"
+        return _warn("binfmt", found, remedy)
     if direct is None or direct.spoke or direct.error in (errno.ENOEXEC, errno.EACCES):
         return _ok("binfmt", "nobody takes a llamafile for another program")
     return _warn("binfmt", f"something takes a llamafile that is started directly: {direct}", remedy)
@@ -209,9 +197,9 @@ def cpu(machine: str, avx: bool | None, platform: str, translated: bool = False)
         return _fail("cpu", f"llamafile has no code for {machine}", "--engine embedded with a .gguf")
     if avx is None:
         return _warn("cpu", f"{machine}; whether it has AVX is not known", "`doit verify` tries an engine")
-    return (
-        _ok("cpu", f"{machine} with AVX") if avx else _fail("cpu", f"{machine} without AVX", explain.NO_AVX)
-    )
+    if not avx:
+        return _fail("cpu", f"{machine} without AVX", explain.NO_AVX)
+    return _ok("cpu", f"{machine} with AVX")
 
 
 def gpu(seen: Iterable[str]) -> Finding:
@@ -242,9 +230,8 @@ def memory(total: int, available: int, need: int | None, model: str) -> Finding:
         return _ok("memory", f"{found}; what {model} needs is not known")
     found += f"; {model} needs about {report.size(need)}"
     if total < need:
-        return _warn(
-            "memory", found, "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
-        )
+        remedy = "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
+        return _warn("memory", found, remedy)
     return _warn("memory", found, "end other programs first") if available < need else _ok("memory", found)
 
 
@@ -266,9 +253,7 @@ def proxy(proxies: Mapping[str, str], excepted: str) -> Finding:
         proxies: scheme → URL, as urllib.request.getproxies() has them.
         excepted: NO_PROXY.
     """
-    used = {
-        scheme: url for scheme, url in sorted(proxies.items()) if scheme in ("http", "https", "all") and url
-    }
+    used = {scheme: proxies[scheme] for scheme in ("all", "http", "https") if proxies.get(scheme)}
     if not used:
         return _ok("proxy", "none")
     found = ", ".join(f"{scheme} {bare(url)}" for scheme, url in used.items())
@@ -313,7 +298,8 @@ def hub(endpoint: str, status: int | None, problem: str = "", fix: str = "", fat
         return _ok("hub", f"{bare(endpoint)} answers")
     remedy = fix or "check the network, HTTPS_PROXY and HF_ENDPOINT"
     remedy += "; what is in the cache is served without it"
-    found = f"{bare(endpoint)}: {problem.replace(endpoint, bare(endpoint)) or f'answers {status}'}"
+    problem = " ".join(problem.replace(endpoint, bare(endpoint)).split())
+    found = f"{bare(endpoint)}: {problem or f'answers {status}'}"
     return _fail("hub", found, remedy) if fatal else _warn("hub", found, remedy)
 
 
@@ -341,7 +327,6 @@ def clock(date: str, age: str, now: datetime, platform: str) -> Finding:
 
 def locks(folder: str, problem: str) -> Finding:
     """Whether the file system refuses a lock that another process holds."""
-    remedy = "LLAMAFILE_CACHE on a local disk, or one doit at a time"
-    return (
-        _warn("locks", f"{folder}: {problem}", remedy) if problem else _ok("locks", "one process at a time")
-    )
+    if not problem:
+        return _ok("locks", "one process at a time")
+    return _warn("locks", f"{folder}: {problem}", "LLAMAFILE_CACHE on a local disk, or one doit at a time")
