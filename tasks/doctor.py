@@ -15,13 +15,13 @@ from shutil import disk_usage, which
 from doit.task import Task
 
 from tasks import glue
-from tasks.core import gguf, health, hub
-from tasks.core.artifact import State
+from tasks.core import health, hub
 from tasks.core.errors import ServerError, TransferError, UsageError
 from tasks.core.health import Finding
 from tasks.core.jobs import Job, catalogued, llamafile_exe
 from tasks.core.options import Ask
-from tasks.effects import files, memory, port, probe
+from tasks.effects import memory, port, probe
+from tasks.plan import memory_of, need_of
 from tasks.recipe import Recipe
 
 LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest one takes four looks
@@ -105,31 +105,24 @@ def _engine(cache: str) -> list[Finding]:
 def _needs(recipe: Recipe, job: Job) -> dict[str, _Check]:
     """Disk, memory and port, against what one model needs."""
     return {
-        "disk": partial(_disk, recipe, job),
-        "memory": lambda: health.memory(memory.total(), memory.available(), _memory(job), job.name),
+        "disk": partial(_room, recipe, job),
         "port": partial(_port, job.settings.host or "127.0.0.1", job.settings.port or 0),
     }
 
 
-def _disk(recipe: Recipe, job: Job) -> Finding:
-    from tasks.effects.partial import claimed
-
-    cache, wanted = recipe.place.cache, list(job.files)
+def _room(recipe: Recipe, job: Job) -> list[Finding]:
+    """Disk and memory, as `doit plan` sees them."""
+    wanted = list(job.files)
     with suppress(UsageError):  # the catalogue does not say where it comes from
         wanted += [llamafile_exe(recipe.catalogue, recipe.place)] if job.engine == "llamafile" else []
-    missing = [one for one in wanted if files.state(cache, one) is State.MISSING]
-    sizes = [one.size and max(0, one.size - claimed(one).done) for one in missing]
-    return health.disk(disk_usage(probe.existing(cache)).free, sizes, job.name)
-
-
-def _memory(job: Job) -> int | None:
-    """Bytes: what the catalogue says, else weights and the context's cache; None where nobody knows."""
-    if job.model.ram:
-        return job.model.ram * 10**9
-    meta, ctx = memory.metadata(job.artifact.target), job.settings.ctx_size or 0
-    kv = gguf.kv_bytes(meta, ctx) if meta else gguf.kv_estimate(job.model.params, ctx)
-    sizes = [one.size for one in job.files]
-    return sum(size or 0 for size in sizes) + (kv or 0) if all(sizes) else None
+    ask = Ask("doctor", job.name, {})
+    needs = [need_of(recipe, artifact, ask) for artifact in wanted]
+    free = disk_usage(probe.existing(recipe.place.cache)).free
+    takes = memory_of(job, needs).needed
+    return [
+        health.disk(free, [need.to_write for need in needs if need.state != "have"], job.name),
+        health.memory(memory.total(), memory.available(), takes, job.name),
+    ]
 
 
 def _port(host: str, number: int) -> Finding:
@@ -155,15 +148,16 @@ def _network() -> dict[str, _Check]:
 
 def _hub() -> list[Finding]:
     """The Hub, and the clock by its answer."""
-    if hub.offline(os.environ):
-        return [Finding(name, health.State.OK, "offline, as asked") for name in ("hub", "clock")]
+    if variable := hub.offline(os.environ):
+        found = f"offline, as {variable} asks"
+        return [Finding(name, health.State.OK, found) for name in ("hub", "clock")]
     from tasks.effects import http
 
     endpoint = hub.endpoint(os.environ)
     headers: Mapping[str, str] = {}
     try:
-        status, headers = http.head(http.new_session(), endpoint, probe.LOOK_S)
-        reached = health.hub(endpoint, status)
+        said = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=probe.LOOK_S)
+        headers, reached = said.headers, health.hub(endpoint, said.status)
     except TransferError as error:
         fatal = isinstance(error, http.FatalTransfer)
         reached = health.hub(endpoint, None, error.what, error.fix, fatal)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import doit
 
-from tasks.core import options
+from tasks.core import hub, options
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
 from tasks.core.jobs import Jobs, Place, plan
@@ -26,6 +26,7 @@ class Recipe(NamedTuple):
     place: Place
     request: Request
     jobs: Jobs
+    frozen: bool = False  # nothing unpinned is fetched
 
 
 def recipe() -> Recipe:
@@ -38,9 +39,11 @@ def recipe() -> Recipe:
     path = Path(cwd, os.environ.get("LLAMAFILE_CATALOGUE") or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
-    catalogue = compiled.load(str(path), cache)
+    joined = not any(ask.verb in ("lock", "add") for ask in request.asks)  # these mend the lock file
+    catalogue = compiled.load(str(path), cache, joined=joined)
     request = _with_running(request, catalogue, cache)
-    return Recipe(catalogue, place, request, plan(request, catalogue, place))
+    frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
 
 
 def names(found: Recipe, ask: Ask) -> list[str]:

@@ -132,6 +132,7 @@ def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str
     spec = {
         "model": job.artifact.sha256 or job.artifact.target,
         "--engine": f"{job.engine} {version}".strip(),
+        "--mmproj": job.mmproj,
         "--host": settings.host,
         "--port": port,
         "--ctx-size": settings.ctx_size,

@@ -1,10 +1,11 @@
-"""The network: one streamed GET. Knows requests; what an answer means is decided in `core.transfer`.
+"""The network: one streamed GET, or a short answer. Knows requests; what an answer means, `core` decides.
 
 Only TransferError and FatalTransfer leave this module, also when a body is read.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -14,9 +15,11 @@ from urllib.parse import urljoin
 import requests
 from requests.adapters import HTTPAdapter
 
+from tasks.core import hub
 from tasks.core.errors import TransferError
 
 CONNECT_S = 10.0
+MOST_TEXT = 4 * 1024**2  # bytes of an answer that is read whole; a release with its notes has some 100 kB
 SILENCE_S = 30.0  # longest pause between two bytes before the connection counts as dead
 
 _HUB_HEADERS = ("x-linked-etag", "x-linked-size", "x-repo-commit")
@@ -95,16 +98,7 @@ def get(
             response.close()
             raise FatalTransfer(f"a redirect to {why}")
 
-    def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
-        request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    asked: dict[str, Any] = {"headers": dict(headers), "hooks": {"response": look}}
-    asked |= {"timeout": (CONNECT_S, SILENCE_S), "auth": authorize if token else None}
-    try:
-        response = session.get(url, stream=True, **asked)
-    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
-        raise _named(error) from None
+    response = _sent(session, "GET", url, headers, token, hooks={"response": look})
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
     names.update({k: first[k] for k in _HUB_HEADERS if k in first})
@@ -116,28 +110,70 @@ def get(
         response.close()
 
 
-def head(session: Any, url: str, limit_s: float) -> tuple[int, Mapping[str, str]]:
-    """Ask for a URL's status and headers (lower-case names), following redirects.
+class Said(NamedTuple):
+    """A short answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]  # lower-case names
+    text: str
+
+
+def ask(
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str = "",
+    hops: int = 0,
+    limit_s: float = 0,
+) -> Said:
+    """Ask for what is short.
 
     Args:
-        limit_s: for the connection, and for each answer.
+        hops: redirects to follow, 0 for none.
+        limit_s: time for the connection, and for each answer, where it is not the usual.
 
-    Raises:
-        TransferError, FatalTransfer: as `get`.
+    Raises TransferError, FatalTransfer.
     """
+    session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
+    plain = {"Accept-Encoding": "identity", **headers}
+    with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0) as response:
+        body = Body(response.raw)
+        view = memoryview(bytearray(MOST_TEXT))
+        count = body.read_into(view) if method != "HEAD" else 0
+        names = {key.lower(): value for key, value in response.headers.items()}
+        return Said(response.status_code, names, bytes(view[:count]).decode("utf-8", "replace"))
+
+
+def _sent(
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str,
+    limit_s: float = 0,
+    **more: Any,
+) -> requests.Response:
+    """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
+    if variable := hub.offline(os.environ):
+        raise FatalTransfer(f"{variable} forbids the network")
+
+    def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
     try:
-        with session.head(url, allow_redirects=True, timeout=limit_s) as response:
-            return response.status_code, {k.lower(): v for k, v in response.headers.items()}
-    except (OSError, ValueError) as error:
+        response: requests.Response = session.request(
+            method, url, headers=dict(headers), stream=True, timeout=limit_s or (CONNECT_S, SILENCE_S),
+            auth=authorize if token else None, **more,
+        )  # fmt: skip
+        return response
+    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
         raise _named(error, limit_s) from None
 
 
 def _named(error: Exception, limit_s: float = 0) -> TransferError:
-    """The failure in words, from the innermost reason that says something.
-
-    Args:
-        limit_s: the time limit, where it was not the usual two.
-    """
+    """The failure in words, from the innermost reason that says something."""
     chain: list[Any] = [error]
     for link in chain:
         inner = [getattr(link, "reason", None), link.__cause__, *link.args]

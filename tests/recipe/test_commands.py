@@ -165,7 +165,7 @@ def test_list(still: Project) -> None:
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     steps = ["catalogue", "download", "exe", "chmod", "verify"]
     servers = ["serve", "start", "with", "chat", "stop", "status", "logs"]
-    assert sorted(lines) == sorted([*steps, *servers, "doctor"])
+    assert sorted(lines) == sorted([*steps, *servers, "plan", "add", "lock", "doctor"])
     assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
 
 
@@ -174,7 +174,7 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 13 + 3
+    assert len(lines) == 16 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 

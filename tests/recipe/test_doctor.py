@@ -147,8 +147,8 @@ def test_the_embedded_engine_is_looked_for_where_it_is_needed(project: Project) 
 def test_offline_asks_nobody(healthy: Project, hub: FileServer, name: str) -> None:
     """Issue 5.4, 5.8: as asked, and no socket is opened to the Hub."""
     found = rows(healthy, 0, **{name: "1"})
-    verdict(found, "hub", "ok", "offline, as asked")
-    verdict(found, "clock", "ok", "offline, as asked")
+    verdict(found, "hub", "ok", f"offline, as {name} asks")
+    verdict(found, "clock", "ok", f"offline, as {name} asks")
     assert hub.requests == []
 
 
