@@ -83,6 +83,8 @@ def broken(check: str, error: BaseException | None) -> Finding:
         remedy = "a disk or a network that does not answer is the usual cause; try it again"
         return _warn(check, "the check does not end", remedy)
     text = f"the check itself failed: {type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, ImportError):
+        return _warn(check, text, "pip install . in the recipe's folder")
     return _warn(check, text, "look at it by hand; an issue of this repository with this line helps")
 
 

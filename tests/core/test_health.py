@@ -214,6 +214,13 @@ QEMU = "enabled\ninterpreter /usr/bin/qemu-arm\nflags: \noffset 0\nmagic 7f454c4
             id="locks lie",
         ),
         pytest.param(health.locks("/l", ""), "ok", "one process", "", id="locks"),
+        pytest.param(
+            health.broken("x", ModuleNotFoundError("No module named 'psutil'")),
+            "warn",
+            "psutil",
+            "pip install .",
+            id="a package is missing",
+        ),
         pytest.param(health.broken("x", None), "warn", "does not end", "try it again", id="a check hangs"),
         pytest.param(
             health.broken("x", KeyError("k\nl")), "warn", "failed: KeyError: ", "by hand", id="a check breaks"
