@@ -16,7 +16,7 @@ from tasks.core.publisher import Stated
 from tasks.core.sources import about, split_count, typed, wanted
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 from tasks.effects import compiled, files
-from tasks.lock import Locker
+from tasks.lock import OPEN_FIX, Locker
 from tasks.recipe import Recipe
 
 UNKNOWN = "unknown"
@@ -104,7 +104,7 @@ def _entry(
     except TransferError:
         raise
     except RecipeError as error:
-        fix = error.fix.replace("doit lock --download, or sha256: in it", "--download, or --sha256 HEX")
+        fix = error.fix.replace(OPEN_FIX, "--download, or --sha256 HEX")
         raise TransferError(f"{name}: {error.what}", fix=fix) from None
     if stated[0].commit and "hf" in place:
         place = {**place, "revision": stated[0].commit}

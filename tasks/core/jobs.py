@@ -17,7 +17,7 @@ from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
-from tasks.core.sources import part, split_count
+from tasks.core.sources import part, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
@@ -192,6 +192,11 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
     if url is not None and (problem := url_problem(url, pinned=True)):
         raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and (problem := split_problem(url)):
+        raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and path is not None and split_count(url):
+        what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
+        raise UsageError(what, fix="leave --llamafile away")
     if url is not None:
         url = _source(url, place, place.cwd)
     if path is not None:
