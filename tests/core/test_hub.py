@@ -47,16 +47,6 @@ def test_at_endpoint(url: str, env: Mapping[str, str], there: str) -> None:
     assert hub.at_endpoint(url, env) == there
 
 
-@pytest.mark.parametrize("name", ["LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE"])
-@pytest.mark.parametrize(
-    ("word", "is_off"), [("1", True), ("true", True), (" ON ", True), ("0", False), ("", False)]
-)
-def test_offline(name: str, word: str, is_off: bool) -> None:
-    """Issue 5.4: in the words that huggingface_hub knows."""
-    assert hub.offline({name: word}) == (name if is_off else "")
-    assert not hub.offline({})
-
-
 @pytest.mark.parametrize(
     ("env", "variable"),
     [
