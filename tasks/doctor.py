@@ -20,7 +20,7 @@ from tasks.core.errors import ServerError, TransferError, UsageError
 from tasks.core.health import Finding
 from tasks.core.jobs import Job, catalogued, llamafile_exe
 from tasks.core.options import Ask
-from tasks.effects import memory, port, probe
+from tasks.effects import files, memory, port, probe
 from tasks.plan import memory_of, need_of
 from tasks.recipe import Recipe
 
@@ -92,7 +92,7 @@ def _engine(cache: str) -> list[Finding]:
         health.engine(probe.tiny(cache, health.TINY_APE, "/bin/sh"), sys.platform),
         health.runnable("noexec", cache, probe.tiny(cache, health.TINY_SCRIPT)),
     ]
-    loader = probe.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
+    loader = files.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
     if not which("ape"):  # its own loader, which an APE takes where there is one
         found.append(health.runnable("loader", loader, probe.tiny(loader, health.TINY_SCRIPT)))
     if sys.platform == "linux":
@@ -117,7 +117,7 @@ def _room(recipe: Recipe, job: Job) -> list[Finding]:
         wanted += [llamafile_exe(recipe.catalogue, recipe.place)] if job.engine == "llamafile" else []
     ask = Ask("doctor", job.name, {})
     needs = [need_of(recipe, artifact, ask) for artifact in wanted]
-    free = disk_usage(probe.existing(recipe.place.cache)).free
+    free = disk_usage(files.existing(recipe.place.cache)).free
     takes = memory_of(job, needs).needed
     return [
         health.disk(free, [need.to_write for need in needs if need.state != "have"], job.name),

@@ -36,7 +36,7 @@ def run(recipe: Recipe, ask: Ask) -> None:
     wanted = dict.fromkeys([*(f for job in jobs for f in job.files), *(job.exe for job in jobs if job.exe)])
     needs = [need_of(recipe, artifact, ask) for artifact in wanted]
     takes = [memory_of(job, needs) for job in jobs]
-    here, free = memory.total(), _free(recipe.place.cache)
+    here, free = memory.total(), shutil.disk_usage(files.existing(recipe.place.cache)).free
     problems = outlook.problems(needs, free, takes, here)
     problems += dict.fromkeys(filter(None, (_refused(recipe, artifact) for artifact in wanted)))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
@@ -103,13 +103,6 @@ def memory_of(job: Job, needs: list[Need]) -> Memory:
     gpu = bool(settings.ngl) and settings.gpu != "disable"
     said = job.model.ram * 10**9 if job.model.ram else None
     return Memory(job.name, weights, cache, context, exact, gpu, said)
-
-
-def _free(path: str) -> int:
-    """Bytes that the disk of a folder has left; the folder need not be there yet."""
-    while not os.path.isdir(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return shutil.disk_usage(path or os.curdir).free
 
 
 def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:

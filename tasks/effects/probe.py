@@ -129,11 +129,6 @@ def version(package: str) -> str:
         return ""
 
 
-def existing(folder: str) -> str:
-    """The folder, or the nearest one above it that is there."""
-    return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
-
-
 def binfmt() -> dict[str, str]:
     """The entries of binfmt_misc by name; none where this process may not see them."""
     found = {}

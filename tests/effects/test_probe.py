@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core import health
-from tasks.effects import probe
+from tasks.effects import files, probe
 from tests.fakes.tls import self_signed
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
@@ -64,7 +64,7 @@ def test_this_machine(tmp_path: Path) -> None:
     assert isinstance(probe.gpus("x86_64"), list)
     assert probe.version("doit")
     assert probe.version("no-such-package-here") == ""
-    assert probe.existing(str(tmp_path / "a" / "b")) == str(tmp_path)
+    assert files.existing(str(tmp_path / "a" / "b")) == str(tmp_path)
     assert probe.lock_problem(str(tmp_path / "locks")) == ""
     assert probe.unwritable(str(tmp_path / "cache")) == ""
     (tmp_path / "file").write_text("")
