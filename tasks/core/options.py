@@ -239,7 +239,7 @@ def _check_first(words: Sequence[str]) -> None:
 
 
 def _word_fix(verb: str, word: str) -> str:
-    near = did_you_mean(word, tuple(VERBS))
+    near = did_you_mean(word, tuple(VERBS)) if len(word) > 2 else ""  # a letter or two begin many verbs
     if verb == "with":
         return near or f"doit with … -- {word}"
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
