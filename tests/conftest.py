@@ -46,7 +46,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A fake llamafile is a program for /bin/sh: without one, what starts it is skipped."""
+    """The slowest come first; without /bin/sh, what starts a fake llamafile, a shell script, is skipped."""
+    items.sort(key=lambda item: item.get_closest_marker("fresh") is None)
     if os.path.exists("/bin/sh"):
         return
     skip = pytest.mark.skip(reason="no /bin/sh to start the fake llamafile with")
