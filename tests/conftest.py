@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.project import Project
+from tests.project import Project, mould
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
@@ -43,6 +44,12 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Project:
     """A temporary copy of the recipe with a cache and a home of its own."""
     return Project(tmp_path)
+
+
+def pytest_sessionfinish() -> None:
+    """What this process's projects linked goes with it (xdist's workers run no atexit)."""
+    if mould.cache_info().currsize:
+        shutil.rmtree(mould(), ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

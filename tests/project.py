@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import compileall
 import functools
 import hashlib
@@ -42,7 +41,6 @@ RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command an
 def mould() -> Path:
     """A copy of tasks/ and demo/, compiled, which all projects of this process link; nothing writes to it."""
     place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
     for name in ("tasks", "demo"):
         shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(place / "tasks", quiet=1)
