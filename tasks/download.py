@@ -41,7 +41,7 @@ def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: b
     """Make each target what it must be; what is, stays. Raises RecipeError like `converge`."""
     for artifact in wanted:
         if files.state(recipe.place.cache, artifact) is not State.FRESH:
-            converge(recipe.place.cache, artifact, question, yes, lambda one: check_source(recipe, one))
+            converge(recipe.place.cache, artifact, question, yes, lambda one: check_allowed(recipe, one))
             question = ""  # once for all files of a model
 
 
@@ -51,11 +51,13 @@ def converge(
     question: str = "",
     yes: bool = False,
     check: Callable[[Artifact], None] = lambda _: None,
+    again: bool = False,
 ) -> None:
     """Make the target what it must be: nothing, a look at its bytes, or a download.
 
     Args:
         check: raises RecipeError where it may not be fetched.
+        again: what is here may be something else by now at its source.
 
     Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
@@ -68,7 +70,7 @@ def converge(
         raise files.cannot_write(cache, error) from None
     with artifact_lock(cache, artifact):
         while True:
-            state = files.state(cache, artifact)
+            state = State.MISSING if again else files.state(cache, artifact)
             if state is State.MOVED and _same_bytes(cache, artifact):
                 return
             if state is State.FRESH:
@@ -79,6 +81,7 @@ def converge(
                 _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks lie here, and another process goes on with our bytes
+                again = False
                 wait_for_owner(artifact)
 
 
@@ -116,8 +119,12 @@ def check_source(recipe: Recipe, artifact: Artifact) -> None:
     Raises TransferError: nobody says where to get it (R5), it is not pinned and has to be, or the network
         is forbidden.
     """
-    if files.state(recipe.place.cache, artifact) is not State.MISSING:
-        return
+    if files.state(recipe.place.cache, artifact) is State.MISSING:
+        check_allowed(recipe, artifact)
+
+
+def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
+    """The same for a file that has to be fetched, whatever lies in its place."""
     if not artifact.sources:
         fix = "--llamafile-url URL says where to get it; that is needed once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
@@ -133,10 +140,11 @@ def check_source(recipe: Recipe, artifact: Artifact) -> None:
 
 def _pinning(recipe: Recipe, artifact: Artifact) -> str:
     """The command that pins an artifact."""
-    job = next((job for job in recipe.jobs.by_name.values() if artifact in job.files), None)
+    jobs = recipe.jobs.by_name.values()
+    job = next((job for job in jobs if artifact.target in [one.target for one in job.files]), None)
     if job is None:
-        return "doit lock, and commit models.lock"
-    known = job.name in recipe.catalogue.names and not job.question
+        return "doit lock --model llamafile, and commit models.lock"
+    known = job.name in recipe.catalogue.names and job.artifact.owned and not job.question
     return f"doit lock --model {job.name}, and commit models.lock" if known else "--sha256 HEX"
 
 

@@ -11,49 +11,47 @@ from doit.task import Task
 
 from tasks import glue
 from tasks.core import lock, report
-from tasks.core.errors import RecipeError, TransferError, UsageError
+from tasks.core.catalogue import LATEST
+from tasks.core.errors import RecipeError, TransferError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile
 from tasks.core.options import Ask
 from tasks.core.publisher import Stated
 from tasks.core.sources import Wanted, hub_file
-from tasks.core.urls import filename_of, is_local
+from tasks.core.urls import filename_of, host_of, is_local
 from tasks.effects import compiled, files
 from tasks.recipe import Recipe
 
 HERE = "this machine"
 DOWNLOADED = "doit lock --download"
+OPEN_FIX = f"{DOWNLOADED} fetches and hashes it; or write its sha256 into models.yaml"
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
-    """The one task."""
-    return glue.task("lock", run, [recipe, ask], meta={"report": True})
-
-
-def run(recipe: Recipe, ask: Ask) -> None:
-    """Write models.lock, or with --check compare it with models.yaml.
-
-    Raises:
-        UsageError: both contradict each other.
-        TransferError: what is open could not be found out; nothing is written.
-        RecipeError: --check, and the lock does not cover the catalogue.
-    """
+    """The one task. Raises UsageError: models.lock is damaged, or both files contradict each other."""
     from tasks.core import schema
 
     where = recipe.catalogue.where
-    plain = schema.read_catalogue(compiled.text_of(compiled.read(where), where), where)
-    place = compiled.lock_path(where)
-    content = compiled.read_lock(where)
-    old = schema.read_lock(compiled.text_of(content, place), place) if content is not None else None
-    if ask.options.get("check"):
-        check(plain, old, place)
-        return
-    chosen = {recipe.catalogue.name(word) for word in ask.models}
-    new = Locker(recipe, ask, plain, old or LockFile(1)).locked(chosen)
-    text = lock.render(new)
+    text = compiled.text_of(compiled.read(where), where)
+    place, content = compiled.lock_path(where), compiled.read_lock(where)
     before = compiled.text_of(content, place) if content is not None else ""
+    old = schema.read_lock(before, place) if content is not None else None
+    plain = schema.read_catalogue(text, where)
+    chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
+    if "check" in ask.options:
+        return glue.task("lock", check, [plain, old, place], meta={"report": True})
+    moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
+    schema.compile_text(text, where, lock.without(old, moving))
+    locker = Locker(recipe, ask, plain, old or LockFile(1))
+    return glue.task("lock", run, [locker, chosen, place, before], meta={"report": True})
+
+
+def run(locker: Locker, chosen: set[str], place: str, before: str) -> None:
+    """Write models.lock. Raises TransferError: what is open could not be found out; nothing is written."""
+    new = locker.locked(chosen)
+    text = lock.render(new)
     if text != before:
         files.write_atomic(place, text)
-    for line in changes(old or LockFile(1), new):
+    for line in changes(locker.old, new):
         glue.show(line)
     glue.show(f"{place}: {_count(new)}{', nothing changed' if text == before else ''}")
 
@@ -71,8 +69,9 @@ def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
 
 def _count(found: LockFile) -> str:
     rows = [row for table in (found.engines, found.models) for rows in table.values() for row in rows]
-    engines = f" and {len(found.engines)} engine" if found.engines else ""
-    return f"{len(rows)} files of {len(found.models)} models{engines}"
+    counts = ((len(rows), "file"), (len(found.models), "model"), (len(found.engines), "engine"))
+    words = [f"{number} {word}{'s' * (number != 1)}" for number, word in counts]
+    return f"{words[0]} of {' and '.join(words[1:])}"
 
 
 def changes(old: LockFile, new: LockFile) -> list[str]:
@@ -88,14 +87,18 @@ def changes(old: LockFile, new: LockFile) -> list[str]:
                 if was is None:
                     size = report.size(row.size)
                     lines.append(f"+ {name}: {file} {size} sha256:{row.sha256} ({row.digest_from})")
-                elif was.sha256 != row.sha256:
-                    lines.append(f"~ {name}: {file}")
-                    lines += [f"    {_version(one)} sha256:{one.sha256}" for one in (was, row)]
+                elif (was.sha256, was.url) != (row.sha256, row.url):
+                    same = ", the same bytes" if was.sha256 == row.sha256 else ""
+                    lines.append(f"~ {name}: {file}{same}")
+                    lines += [f"    {word} {_version(one)}" for word, one in (("old", was), ("new", row))]
+                elif was.license != row.license:
+                    lines.append(f"~ {name}: licence {was.license} → {row.license}")
     return lines
 
 
 def _version(row: Locked) -> str:
-    return row.version or (row.commit or "")[:12] or row.since
+    version = row.version or (row.commit or "")[:12] or row.since
+    return f"{version} sha256:{row.sha256} {report.size(row.size)}"
 
 
 def _publishers() -> Any:
@@ -108,7 +111,7 @@ class Locker:
     """One run of `doit lock`."""
 
     def __init__(self, recipe: Recipe, ask: Ask, plain: Mapping[str, Any], old: LockFile) -> None:
-        self._recipe, self._plain, self._old = recipe, plain, old
+        self._recipe, self._plain, self.old = recipe, plain, old
         self._upgrade, self._download = "upgrade" in ask.options, "download" in ask.options
         self._publishers: Any = None
         self._failed: list[tuple[str, str]] = []
@@ -118,9 +121,8 @@ class Locker:
         """The new lock; entries that were not chosen stay as they are. Raises TransferError."""
         new = LockFile(1)
         for table, name, entry, wanted in lock.entries(self._plain):
-            known = getattr(self._old, table).get(name)
-            if chosen and (table == "engines" or name not in chosen):
-                rows = known
+            if chosen and name not in chosen:
+                rows = getattr(self.old, table).get(name)
             else:
                 rows = tuple(filter(None, (self._row(table, name, entry, want) for want in wanted)))
             if rows:
@@ -131,13 +133,9 @@ class Locker:
         return new
 
     def _row(self, table: str, name: str, entry: Mapping[str, Any], want: Wanted) -> Locked | None:
-        old = lock.found(self._old, table, name, want)
+        old = lock.found(self.old, table, name, want)
         if old and not self._upgrade:
-            if problem := lock.contradiction(want, old):
-                where = self._recipe.catalogue.where
-                fix = f"edit {where}, or if it is right: doit lock --upgrade --model {name}"
-                raise UsageError(f"{table}.{name}: {problem}", fix=fix)
-            return replace(old, license=entry["license"])
+            return replace(old, license=entry["license"], size=old.size or want.size)
         try:
             stated = self.stated(name, entry, want)
         except RecipeError as error:
@@ -150,13 +148,13 @@ class Locker:
         return Locked(
             stated.url, stated.sha256 or "", entry["license"], by, since,
             want.source if want.source != stated.url else None,
-            stated.size, stated.commit, stated.version if table == "engines" else None,
+            stated.size or want.size, stated.commit, stated.version if entry.get("version") else None,
         )  # fmt: skip
 
     def stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
         """What is known of one file: from the catalogue, its publisher, or a download. Raises RecipeError."""
         file, version = hub_file(want.url), str(entry.get("version") or "")
-        fixed = version != "latest" and (file is None or file.is_pinned)
+        fixed = version != LATEST and (file is None or file.is_pinned)
         commit = file.revision if file and file.is_pinned else None
         own = Stated(want.url, want.sha256, want.size, commit, version or None, FROM_CATALOGUE)
         if want.sha256 and want.size and fixed:
@@ -165,6 +163,8 @@ class Locker:
             return self._hashed(want, own)
         try:
             stated = self._ask(want.url, version)
+            if version != LATEST:
+                stated = stated._replace(version=own.version)
         except TransferError as error:
             if want.sha256 and fixed:
                 glue.log().warning("%s: its size is not known: %s", name, error.what)
@@ -172,13 +172,14 @@ class Locker:
             raise
         if want.sha256:
             if stated.sha256 not in (None, want.sha256):
-                facts = f"sha256 is {want.sha256} in models.yaml, and {stated.by} says {stated.sha256}"
-                raise RecipeError(facts, fix=f"edit models.{name}: another revision, or that digest")
+                what = f"sha256 is {want.sha256} in models.yaml, and {stated.by} says {stated.sha256}"
+                raise RecipeError(what, fix=f"edit {name} in models.yaml: another revision, or that digest")
             return stated._replace(sha256=want.sha256, size=want.size or stated.size, by=FROM_CATALOGUE)
         if stated.sha256:
             return stated
         if not self._download:
-            raise RecipeError("its publisher states no SHA-256", fix="doit lock --download, or sha256: in it")
+            what = f"{host_of(stated.url)} states no SHA-256 of {filename_of(stated.url)}"
+            raise RecipeError(what, fix=OPEN_FIX)
         return self._downloaded(name, stated)
 
     def _ask(self, url: str, version: str) -> Stated:
@@ -216,7 +217,7 @@ class Locker:
         cache = self._recipe.place.cache
         target = f"{model_dir(cache, None, stated.url)}/{filename_of(stated.url)}"
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
-        converge(cache, artifact)
+        converge(cache, artifact, again=self._upgrade)
         stamp = files.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")

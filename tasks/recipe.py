@@ -45,11 +45,22 @@ def recipe() -> Recipe:
     path = Path(cwd, os.environ.get("LLAMAFILE_CATALOGUE") or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
-    joined = not any(ask.verb in ("lock", "add") for ask in request.asks)  # these mend the lock file
+    joined = not _mends_lock(request)
     catalogue = compiled.load(str(path), cache, joined=joined)
     request = _with_running(request, catalogue, cache)
     frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
     return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
+
+
+def _mends_lock(request: Request) -> bool:
+    """Whether it is about models.lock itself, which then counts for nothing.
+
+    Raises UsageError: what else is asked for would do without it, too.
+    """
+    verb = next((ask.verb for ask in request.asks if ask.verb in ("lock", "add")), "")
+    if verb and len(request.asks) > 1:
+        raise UsageError(f"`doit {verb}` goes alone", fix=f"doit {verb} && doit …")
+    return bool(verb)
 
 
 def names(found: Recipe, ask: Ask) -> list[str]:

@@ -89,6 +89,11 @@ def places(
     return found
 
 
+def unpinned_places(models: str, filename: str) -> list[str]:
+    """The same for files of our own cache's `models` that came before anything pinned them."""
+    return [f"{_plain(models)}/url-*/{_plain(filename)}"]
+
+
 def _plain(path: str) -> str:
     """A path in which glob's own signs stand for themselves."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in path.rstrip("/"))

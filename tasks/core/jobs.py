@@ -17,7 +17,7 @@ from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
-from tasks.core.sources import part, split_count
+from tasks.core.sources import part, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
@@ -187,11 +187,16 @@ def _same_or_error(known: Job | None, job: Job) -> None:
 def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     options = ask.options
     path, url = options.get("llamafile"), options.get("llamafile_url")
-    sha256 = _digest(options.get("sha256"))
+    sha256 = digest_in(options.get("sha256"))
     if path is not None and word:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
     if url is not None and (problem := url_problem(url, pinned=True)):
         raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and (problem := split_problem(url)):
+        raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and path is not None and split_count(url):
+        what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
+        raise UsageError(what, fix="leave --llamafile away")
     if url is not None:
         url = _source(url, place, place.cwd)
     if path is not None:
@@ -325,7 +330,7 @@ def _task_name(filename: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
 
 
-def _digest(text: str | None) -> str | None:
+def digest_in(text: str | None) -> str | None:
     if text is None:
         return None
     plain = text.strip().lower().removeprefix("sha256:")

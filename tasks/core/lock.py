@@ -6,12 +6,13 @@ Pure: joins it to the catalogue, says what it lacks, and writes its text; readin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from tasks.core.catalogue import LATEST, Name, Rule, Size, Strict, hex64
-from tasks.core.sources import Wanted, wanted, wanted_engine
+from tasks.core.sources import Wanted, versioned, wanted, wanted_engine
+from tasks.core.urls import filename_of, url_problem
 
 HEAD = "# Exactly these bytes. `doit lock` writes this file from models.yaml; commit it, do not edit it.\n"
 FROM_CATALOGUE = "models.yaml"
@@ -19,11 +20,15 @@ FROM_CATALOGUE = "models.yaml"
 Text = Annotated[str, Rule("text")]
 
 
+def _is_file(url: str) -> bool:
+    return bool(not url_problem(url, pinned=True) and filename_of(url))
+
+
 @dataclass(eq=True, repr=False)
 class Locked(Strict):
     """One file."""
 
-    url: Annotated[str, Rule("where these bytes are")]
+    url: Annotated[str, Rule("where these bytes are", "the URL of a file, or its path", _is_file)]
     sha256: Annotated[str, Rule("their SHA-256", "64 lower-case hexadecimal digits", hex64)]
     license: Text
     digest_from: Annotated[str, Rule("who says so")]
@@ -57,6 +62,14 @@ def found(lock: LockFile, table: str, name: str, want: Wanted) -> Locked | None:
     """What the lock says of one file; None where it says nothing of this source."""
     rows: tuple[Locked, ...] = getattr(lock, table).get(name, ())
     return next((row for row in rows if (row.source or row.url) == want.source), None)
+
+
+def without(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
+    """The same, without some entries."""
+    if lock is None:
+        return None
+    tables = ({n: rows for n, rows in t.items() if n not in names} for t in (lock.engines, lock.models))
+    return LockFile(lock.version, *tables)
 
 
 def contradiction(want: Wanted, row: Locked) -> str:
@@ -107,7 +120,7 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
             if row and (why := contradiction(want, row)):
                 problems.append(((table, name), why))
             rows.append(_pinned(want, row))
-            if row and row.version:
+            if row and entry.get("version") == LATEST:
                 entry["version"] = row.version  # type: ignore[index]
         _write(entry, rows)
     return problems
@@ -117,8 +130,9 @@ def _pinned(want: Wanted, row: Locked | None) -> list[Any]:
     """[url, mirrors, sha256, size, mmproj] of a file; the URL that the catalogue says stays a mirror."""
     if row is None:
         return [want.url, list(want.mirrors), want.sha256, want.size, want.mmproj]
-    given = [] if row.url == want.url or LATEST in want.url else [want.url]
-    return [row.url, [*given, *want.mirrors], row.sha256, want.size or row.size, want.mmproj]
+    known = [versioned(url, row.version) if row.version else url for url in (want.url, *want.mirrors)]
+    others = [url for url in known if url != row.url]
+    return [row.url, others, row.sha256, want.size or row.size, want.mmproj]
 
 
 def _write(entry: Any, rows: list[list[Any]]) -> None:
@@ -155,4 +169,10 @@ def _scalar(value: str | int) -> str:
     plain = value[:1].isalpha() and all(c.isalnum() or c in "/._-@%+" for c in value.replace("://", "//"))
     words = value.lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     number = set(value.lower()) <= set("0123456789abcdef._-+")  # a digest may look like 1e5
-    return value if plain and value.isascii() and not (words or number) else json.dumps(value)
+    return value if plain and value.isascii() and not (words or number) else _quoted(value)
+
+
+def _quoted(value: str) -> str:
+    """A value in quotes and in ASCII; not JSON's, because YAML knows no surrogate pairs."""
+    inner = "".join(json.dumps(c)[1:-1] if c <= "\uffff" else f"\\U{ord(c):08x}" for c in value)
+    return f'"{inner}"'

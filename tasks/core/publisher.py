@@ -23,7 +23,7 @@ _SPDX = {
     one.lower(): one
     for one in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0")
 }
-_PRIVATE = ("RepoNotFound", "GatedRepo")
+_NO_TOKEN = "set HF_TOKEN to a token that may read it"
 
 
 class Stated(NamedTuple):
@@ -44,17 +44,26 @@ def hub_states(file: HubFile, headers: Mapping[str, str]) -> Stated:
         headers: with lower-case names.
     """
     commit = headers.get("x-repo-commit")
-    size = headers.get("x-linked-size") or headers.get("content-length") or ""
+    own = "" if "location" in headers else headers.get("content-length", "")  # not of a redirect's text
+    size = headers.get("x-linked-size") or own
     known = int(size) if size.isdigit() and len(size) < 20 else None
     url = file._replace(revision=commit or file.revision).url
     return Stated(url, publisher_digest(headers), known, commit, by="the Hub (X-Linked-Etag)")
 
 
-def hub_problem(file: HubFile, headers: Mapping[str, str]) -> tuple[str, str]:
-    """(what, remedy) of a refusal, empty where the Hub does not say why."""
+def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: bool) -> tuple[str, str]:
+    """(what, remedy) of a refusal, empty where the Hub does not say why.
+
+    Args:
+        token: whether one was sent. Without one, what is private or missing is a 401 without a code.
+    """
     code = headers.get("x-error-code", "")
+    if status == 401 and not code:
+        if token:
+            return "the Hub does not know the token", "hf auth login, or another HF_TOKEN, or none"
+        code = "RepoNotFound"
     what = _HUB_ERRORS.get(code, "").format(**file._asdict())
-    return what, "set HF_TOKEN to a token that may read it" if code in _PRIVATE else ""
+    return what, _NO_TOKEN if code in ("RepoNotFound", "GatedRepo") else ""
 
 
 def release_states(release: Release, data: Any) -> Stated | None:

@@ -71,7 +71,8 @@ def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[st
     """
     plain, lines = _read(text, where)
     if problems := join(plain, lock):
-        fix = f"edit {where}, or if it is right: doit lock --upgrade --model {problems[0][0][1]}"
+        names = dict.fromkeys(f"--model {path[1]}" for path, _ in problems)
+        fix = f"edit {where}, or if it is right: doit lock --upgrade {' '.join(names)}"
         raise UsageError(_report(where, problems, lines), fix=fix)
     models = plain["models"]
     names = {alias.lower(): name for name, m in models.items() for alias in m.get("aliases", ())}

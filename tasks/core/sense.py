@@ -81,7 +81,9 @@ def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:
 
 
 def _url_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    pinned = bool(entry.get("sha256") or entry.get("parts"))
+    parts = entry.get("parts")
+    split = isinstance(parts, list) and parts and all(isinstance(p, dict) and p.get("sha256") for p in parts)
+    pinned = bool(entry.get("sha256") or split)
     mirrors = entry.get("mirrors")
     listed = list(enumerate(mirrors)) if isinstance(mirrors, list) else []
     places = [(("url",), entry.get("url")), *((("mirrors", str(i)), m) for i, m in listed)]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from tasks.core.catalogue import LATEST
 from tasks.core.hub import HUB
 
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
@@ -74,8 +75,13 @@ class Release(NamedTuple):
 
 def hub_file(url: str) -> HubFile | None:
     """The file of the Hub that a URL means; None for any other URL."""
-    found = _RESOLVE.match(url.partition("?")[0])
+    found = _RESOLVE.match(_bare(url))
     return HubFile(found[1], unquote(found[2]), unquote(found[3])) if found else None
+
+
+def _bare(url: str) -> str:
+    """A URL without query and fragment."""
+    return re.split("[?#]", url, maxsplit=1)[0]
 
 
 def typed(text: str) -> HubFile | None:
@@ -108,30 +114,37 @@ def release(url: str) -> Release | None:
     found = _RELEASE.match(url)
     return (
         Release(found[1], found[2], f"{found[3]}/{found[4]}", unquote(found[5]), unquote(found[6]))
-        if (found)
+        if found
         else None
     )
 
 
 def split_count(url: str) -> int:
     """The number of parts of a split GGUF whose first part this is; 0 for any other file."""
-    found = _SPLIT.search(url.partition("?")[0])
-    return int(found[2]) if found and int(found[1]) == 1 and int(found[2]) <= MOST_PARTS else 0
+    number, count = _numbers(url)
+    return count if number == 1 < count <= MOST_PARTS else 0
 
 
 def split_problem(url: str) -> str:
     """Why the name of a split GGUF's part will not do, or nothing."""
-    found = _SPLIT.search(url.partition("?")[0])
-    if not found or split_count(url):
+    number, count = _numbers(url)
+    if count > MOST_PARTS:
+        return f"{url} is one of {count} parts: expected {MOST_PARTS} at most"
+    if number in (0, 1):
         return ""
-    first = _SPLIT.sub(f"-00001-of-{found[2]}.gguf", url)
-    return f"{url} is part {int(found[1])} of {int(found[2])}: expected the first, {first}"
+    return f"{url} is part {number} of {count}: expected the first, {part(url, 1)}"
+
+
+def _numbers(url: str) -> tuple[int, int]:
+    """Which of how many parts a file is; (0, 0) for a file that is whole."""
+    found = _SPLIT.search(_bare(url))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def part(url: str, number: int) -> str:
     """The URL of another part, counted from 1."""
-    base, question, query = url.partition("?")
-    return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + question + query
+    base = _bare(url)
+    return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + url[len(base) :]
 
 
 def located(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -174,11 +187,17 @@ def wanted(entry: Mapping[str, Any]) -> list[Wanted]:
 
 
 def wanted_engine(engine: Mapping[str, Any]) -> Wanted | None:
-    """The program of an entry of `engines:`; None for one that is a package."""
+    """The program of an entry of `engines:`; None for one that is a package.
+
+    Of `latest`, {version} stays in its URLs: which one that is, the lock file says.
+    """
     if not engine.get("url"):
         return None
-    source = str(engine["url"])
-    version = str(engine.get("version") or "")
-    mirrors = tuple(m.replace("{version}", version) for m in engine.get("mirrors") or ())
-    url = source.replace("{version}", version)
-    return Wanted(source, url, mirrors, engine.get("sha256"), engine.get("size"))
+    version, places = engine.get("version") or "", (engine["url"], *(engine.get("mirrors") or ()))
+    url, *mirrors = places if version == LATEST else (versioned(at, version) for at in places)
+    return Wanted(url, url, tuple(mirrors), engine.get("sha256"), engine.get("size"))
+
+
+def versioned(url: str, version: str) -> str:
+    """An engine's URL of one version."""
+    return url.replace("{version}", version)

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from tasks.core import hub, transfer
 from tasks.core.catalogue import LATEST
@@ -26,6 +26,8 @@ from tasks.effects.download import hub_token
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+_GONE = (404, 410)
+_TRIES = 3  # a question is short, and somebody waits for the answer
 
 
 class Publishers:
@@ -37,6 +39,7 @@ class Publishers:
         self._session = http.new_session()
         self._sleep, self._jitter = sleep, jitter
         self._releases: dict[str, object] = {}  # JSON of each release that was asked for
+        self._silent: dict[str, str] = {}  # host that does not answer: why
 
     def state(self, url: str, version: str = "") -> Stated:
         """What is known of the file behind a URL.
@@ -48,11 +51,13 @@ class Publishers:
         """
         if file := hub_file(url):
             return self._hub(file)
-        if found := release(url):
-            return self._release(found, version)
+        if (found := release(url)) and (stated := self._release(found, version)):
+            return stated
         answer = self._ask("HEAD", url, {}, "", hops=_MOST_REDIRECTS)
-        length = answer.headers.get("content-length", "") if answer.status == 200 else ""
-        return Stated(url, None, int(length) if length.isdigit() else None)
+        if answer.status in _GONE:
+            raise TransferError(f"{url}: {_judged(answer).reason}")
+        whole = answer.status == 200 and _judged(answer).word is Word.BODY  # no web page, no other encoding
+        return Stated(url, None, _judged(answer).total if whole else None)
 
     def licence(self, url: str) -> str:
         """The licence that the publisher of a file names, or nothing. Raises TransferError."""
@@ -75,25 +80,26 @@ class Publishers:
             token = hub_token(url)
             answer = self._ask("HEAD", url, {}, token)
             target = urljoin(url, answer.headers.get("location", ""))
-            moved = answer.status in _REDIRECTS and "x-repo-commit" not in answer.headers
-            if not moved or urlsplit(target)[:2] != urlsplit(home)[:2]:
+            if answer.status not in _REDIRECTS or urlsplit(target)[:2] != urlsplit(home)[:2]:
                 break
-            url = target  # another name of the repository
+            url = target  # another name of the repository, or of a small file
         if answer.status >= 400:
-            what, remedy = hub_problem(file, answer.headers)
-            verdict = transfer.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+            what, remedy = hub_problem(file, answer.status, answer.headers, bool(token))
+            verdict = _judged(answer)
             raise TransferError(what or f"{url}: {verdict.why}", fix=remedy or verdict.remedy)
         return hub_states(file, answer.headers)
 
-    def _release(self, found: Release, version: str) -> Stated:
-        url = f"{found.api}/releases/{LATEST if version == LATEST else f'tags/{found.tag}'}"
+    def _release(self, found: Release, version: str) -> Stated | None:
+        """What a release states; None where its host is no GitHub."""
+        which = LATEST if version == LATEST else f"tags/{quote(found.tag, safe='')}"
+        url = f"{found.api}/releases/{which}"
         if url not in self._releases:
             headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-            answer = self._ask("GET", url, headers, _github_token(url))
+            answer = self._ask("GET", url, headers, _github_token(url), hops=_MOST_REDIRECTS)
+            if found.host != "github.com" and version != LATEST and answer.status in _GONE:
+                return None  # others have such addresses, too, and another API
             if answer.status != 200:
-                limit = answer.headers.get("x-ratelimit-remaining") == "0"
-                fix = "set GITHUB_TOKEN: without one, GitHub answers 60 questions an hour" if limit else ""
-                raise TransferError(f"{url}: HTTP {answer.status}", fix=fix)
+                raise TransferError(f"{url}: HTTP {answer.status}", fix=_release_fix(answer))
             try:
                 self._releases[url] = json.loads(answer.text)
             except ValueError:
@@ -107,21 +113,36 @@ class Publishers:
         """One answer, asked for again where that may help. Raises TransferError."""
         if problem := url_problem(url, pinned=True):
             raise TransferError(problem)
-        patience = Patience()
+        if why := self._silent.get(urlsplit(url).netloc):
+            raise TransferError(why)
+        patience = Patience(_TRIES)
         while True:
             try:
                 answer = http.ask(self._session, method, url, headers, token, hops)
-                verdict = transfer.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+                verdict = _judged(answer)
                 if answer.status < 400 or verdict.word is not Word.RETRY:
                     return answer
-            except http.FatalTransfer:
-                raise
+            except http.FatalTransfer as error:
+                raise TransferError(f"{host_of(url)}: {error.what}", fix=error.fix) from None
             except TransferError as error:
-                verdict = Verdict(Word.RETRY, error.what, remedy=error.fix)
+                verdict = Verdict(Word.RETRY, error.what, remedy=error.fix, silent=True)
             try:
                 self._sleep(patience.pause_s(verdict, False, 0, self._jitter()))
             except GaveUp as reason:
-                raise TransferError(f"{host_of(url)}: {reason}") from None
+                why = f"{host_of(url)}: {reason}"
+                if reason.silent:
+                    self._silent[urlsplit(url).netloc] = why
+                raise TransferError(why) from None
+
+
+def _judged(answer: http.Said) -> Verdict:
+    return transfer.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+
+
+def _release_fix(answer: http.Said) -> str:
+    if answer.headers.get("x-ratelimit-remaining") == "0":
+        return "set GITHUB_TOKEN: without one, GitHub answers 60 questions an hour"
+    return "another GITHUB_TOKEN, or none" if answer.status == 401 else ""
 
 
 def _github_token(url: str) -> str:

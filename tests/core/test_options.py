@@ -295,7 +295,7 @@ def test_every_option_is_explained() -> None:
 
 
 def test_every_verb_is_of_one_kind() -> None:
-    """Those of the chain, those that look at what is there, or ahead, and two without models."""
+    """Those of the chain, those that look, and two without models."""
     assert sorted((*STEPS, *STARTS, *LOOKS, *FORESEES, "catalogue", "exe")) == sorted(VERBS)
 
 
