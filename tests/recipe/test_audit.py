@@ -151,6 +151,24 @@ def test_rot_of_what_nothing_pins(project: Project) -> None:
     assert rows(project)["a.llamafile"]["verdict"] == "not pinned"
 
 
+def test_what_the_lock_pins(project: Project) -> None:
+    """Issue 5.6: the lock's digest is as good as the catalogue's: held to it, and kept by `doit prune`."""
+    (project.path / "a.llamafile").write_bytes(DATA["a"])
+    project.catalogue({"a": project.entry("a.llamafile")})
+    pin = {"url": "a.llamafile", "sha256": hashlib.sha256(DATA["a"]).hexdigest(), "size": 50_000}
+    row = {**pin, "license": "MIT", "digest_from": "a test", "since": "2026-11-25"}
+    lock = {"version": 1, "models": {"a": [row]}}
+    (project.path / "models.lock").write_text(json.dumps(lock), "utf-8")
+    assert project.doit("download").status == 0
+    assert rows(project)["a.llamafile"]["verdict"] == "ok"
+    assert project.doit("prune").status == 0
+    assert target(project).exists()
+    rot(target(project))
+    assert "fix: doit download:a\n" in error(project)
+    assert project.doit("download").status == 0
+    assert target(project).read_bytes() == DATA["a"]
+
+
 def test_rot_of_the_program(project: Project) -> None:
     """Issue 5.6: llamafile's own program is a file like any other."""
     _, exe = with_gguf(project)
