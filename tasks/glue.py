@@ -14,7 +14,7 @@ from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from tasks.core import report
+from tasks.core import ci, report
 from tasks.core.errors import RecipeError, UsageError
 
 INFO, ERROR = 20, 40  # logging's own numbers; a run with nothing to do does not import it
@@ -38,6 +38,7 @@ def at_load(function: Callable[[], Any]) -> Any:
         if is_json(os.environ):
             say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
+        sys.stderr.write(_annotation(str(error)))
         raise InvalidDodoFile(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
@@ -94,12 +95,24 @@ def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
     return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
 
 
+def _annotation(text: str, title: str = "") -> str:
+    """An error as GitHub shows it beside the log; nothing elsewhere."""
+    return ci.command("error", text, title) if ci.is_github(os.environ) else ""
+
+
+_OPEN = ("serve", "with", "chat")  # what these show is what the user came for: no CI system folds it
+
+
 class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
-    """doit's lines, on stderr; failures as the recipe words them; how long each step took."""
+    """doit's lines, on stderr; failures as the recipe words them; how long each step took.
+
+    A CI system that can fold a log gets a fold for each task that does something.
+    """
 
     def __init__(self, outstream: Any, options: Any) -> None:
         super().__init__(sys.stderr if outstream is sys.stdout else outstream, options)
         self._start = 0.0
+        self._fold, self._folded = ci.fold(os.environ), ""
 
     @staticmethod
     def _is_report(task: Task) -> bool:
@@ -108,12 +121,24 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def execute_task(self, task: Task) -> None:
         """Say that a task begins; a report speaks for itself."""
         self._start = time.monotonic()
-        if not self._is_report(task):
+        verb = task.name.partition(":")[0]
+        if self._is_report(task) or not task.actions or task.name[0] == "_":
+            return
+        if self._fold and verb not in _OPEN:
+            self._folded = task.name
+            self.write(self._fold.line(self._fold.begin, task.name, time.time()))
+        else:
             super().execute_task(task)
-            self.outstream.flush()
+        self.outstream.flush()
+
+    def _unfold(self) -> None:
+        if self._fold and self._folded:
+            self.write(self._fold.line(self._fold.end, self._folded, time.time()))
+            self._folded = ""
 
     def add_success(self, task: Task) -> None:
         """Say how long it took."""
+        self._unfold()
         if task.actions and not self._is_report(task) and task.name[0] != "_":
             seconds = time.monotonic() - self._start
             text = report.seconds(seconds)
@@ -122,12 +147,17 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
         if isinstance(fail, TaskFailed):
-            self.write(f"ERROR: {fail.message}\n")
+            text = fail.message
+            self.write(f"ERROR: {ci.neutral(text) if self._fold else text}\n")
         else:
             super().add_failure(task, fail)
+            text = fail.get_msg()
+        self._unfold()
+        self.write(_annotation(text, task.name.removeprefix("_check_")))
 
     def complete_run(self) -> None:
         """Everything was said when it happened."""
+        self._unfold()
         for text in self.runtime_errors:
             self.write(f"ERROR: {text}\n")
 

@@ -17,7 +17,7 @@ from tasks import glue
 from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.recipe import Recipe, recipe
 
-_MODULES = {"with": "with_server"}  # the verb is a word of Python's
+_MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no name of Python's
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
@@ -112,10 +112,14 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
         Ask(verb, word.partition(":")[2], {}) for word in found.request.words if word.startswith(f"{verb}:")
     ]
     plain = next((ask for ask in asks if not ask.model), None)
-    task = import_module(f"tasks.{verb}").task(found, plain) if plain else glue.group(verb, [])
+
+    def module() -> Any:
+        return import_module(f"tasks.{_MODULES.get(verb, verb)}")
+
+    task = module().task(found, plain) if plain else glue.group(verb, [])
     task.doc, task.params = about, options
     yield task
     for ask in {ask.model: ask for ask in asks if ask.model}.values():
-        task = import_module(f"tasks.{verb}").task(found, ask)
+        task = module().task(found, ask)
         task.params, task.subtask_of = one_options, verb
         yield task

@@ -114,13 +114,14 @@ VERBS: Mapping[str, Verb] = {
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
     "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
+    "cache-key": Verb("under which key a CI system keeps a model's files", [_MODELS, _JSON], [_JSON]),
 }
 
 # each verb of a model needs those before it; the last four all start its engine
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
-# these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs")
+# these look at what runs, or at the catalogue; they need no model's files
+LOOKS = ("stop", "status", "logs", "cache-key")
 
 
 class Ask(NamedTuple):

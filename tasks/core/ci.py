@@ -1,0 +1,73 @@
+"""What CI systems read: a cache's key, GitHub's workflow commands, folds of a log. Pure.
+
+Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or has the older
+`##[` anywhere. GitLab's "custom collapsible sections" for the other's folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from tasks.core.artifact import DIGEST_CHARS, Artifact
+from tasks.core.errors import RecipeError
+
+CACHE_LIMIT = 10 * 1024**3  # bytes that GitHub keeps of a repository's caches, the last used ones
+_LAYOUT = "1"  # of the cache's folders: another one is another key
+
+
+def cache_key(name: str, files: Iterable[Artifact]) -> str:
+    """A key that changes with the bytes or the names of the files, and with nothing else.
+
+    Raises RecipeError: nothing pins one of them.
+    """
+    lines = []
+    for file in files:
+        if file.sha256 is None:
+            what = f"{file.label} has no digest, so that its bytes may change: it has no key"
+            raise RecipeError(what, fix=f"doit lock --model {name}")
+        lines.append(f"{file.sha256} {_filename(file)}\n")
+    digest = hashlib.sha256("".join([_LAYOUT, *sorted(lines)]).encode()).hexdigest()
+    return f"llamafile-recipe-{name}-{digest[:DIGEST_CHARS]}"
+
+
+def _filename(file: Artifact) -> str:
+    return re.split(r"[\\/]", file.target)[-1]
+
+
+def command(name: str, text: str = "", title: str = "") -> str:
+    """A workflow command of GitHub's, a line."""
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{name}{f' title={title}'.replace(':', '%3A') if title else ''}::{escaped}\n"
+
+
+def neutral(text: str) -> str:
+    """The same text without any command: what an engine or a server said must not speak for us."""
+    return re.sub(r"##(?=\[)", "##|", re.sub(r"^(\s*)(?=::)", r"\1|", text, flags=re.MULTILINE))
+
+
+class Fold(NamedTuple):
+    """How a CI system folds the lines of a task; `{}` is the task, `{at}` seconds since 1970."""
+
+    begin: str
+    end: str
+
+    def line(self, template: str, name: str, now: float) -> str:
+        """One of the two as a line; a name for GitLab is of letters, digits, `_.-`."""
+        return template.format(name, id=re.sub(r"[^\w.-]", "-", name), at=int(now))
+
+
+_GITHUB = Fold("::group::{}\n", "::endgroup::\n")
+_GITLAB = Fold("\x1b[0Ksection_start:{at}:{id}\r\x1b[0K{}\n", "\x1b[0Ksection_end:{at}:{id}\r\x1b[0K\n")
+
+
+def is_github(env: Mapping[str, str]) -> bool:
+    """Whether GitHub's runner reads what we print."""
+    return env.get("GITHUB_ACTIONS") == "true"
+
+
+def fold(env: Mapping[str, str]) -> Fold | None:
+    """How this CI system folds, if it is one that does."""
+    return _GITHUB if is_github(env) else _GITLAB if env.get("GITLAB_CI") == "true" else None
