@@ -1,4 +1,4 @@
-"""`doit cache-key`: under which key a CI system keeps a model, and which paths; GitHub gets them as outputs."""
+"""`doit cache-key`: under which key a CI system keeps a model, and which paths; for GitHub as outputs, too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
-    """Print a key a line, and hand keys and paths on to a workflow. Raises RecipeError: a model has no key."""
+    """Print a key a line, hand keys and paths on to a workflow. Raises RecipeError: a model has no key."""
     files = {name: _files(recipe, name) for name in named}
     entries = [_entry(recipe, name, found) for name, found in files.items()]
     if "GITHUB_OUTPUT" in os.environ:

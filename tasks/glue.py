@@ -39,7 +39,7 @@ def at_load(function: Callable[[], Any]) -> Any:
             say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
         sys.stderr.write(_annotation(str(error)))
-        raise InvalidDodoFile(str(error)) from None
+        raise InvalidDodoFile(ci.neutral(str(error), os.environ)) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
 
@@ -148,7 +148,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
         if isinstance(fail, TaskFailed):
             text = fail.message
-            self.write(f"ERROR: {ci.neutral(text) if self._fold else text}\n")
+            self.write(f"ERROR: {ci.neutral(text, os.environ)}\n")
         else:
             super().add_failure(task, fail)
             text = fail.get_msg()
@@ -203,6 +203,18 @@ def show(text: str) -> None:
     """Print a report to stdout."""
     with quiet_pipe():
         print(text, flush=True)
+
+
+def harmless(blocks: Iterable[str]) -> Iterator[str]:
+    """What an engine says for stdout: as it comes, and under GitHub in whole lines without commands."""
+    if not ci.is_github(os.environ):
+        yield from blocks
+        return
+    rest = ""
+    for block in blocks:
+        lines, newline, rest = (rest + block).rpartition("\n")
+        yield ci.neutral(lines + newline, os.environ)
+    yield ci.neutral(rest, os.environ)
 
 
 @contextmanager

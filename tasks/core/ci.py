@@ -1,7 +1,7 @@
 """What CI systems read: a cache's key, GitHub's workflow commands, folds of a log. Pure.
 
-Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or has the older
-`##[` anywhere. GitLab's "custom collapsible sections" for the other's folds.
+Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or that has
+the older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
 """
 
 from __future__ import annotations
@@ -43,9 +43,16 @@ def command(name: str, text: str = "", title: str = "") -> str:
     return f"::{name}{f' title={title}'.replace(':', '%3A') if title else ''}::{escaped}\n"
 
 
-def neutral(text: str) -> str:
-    """The same text without any command: what an engine or a server said must not speak for us."""
-    return re.sub(r"##(?=\[)", "##|", re.sub(r"^(\s*)(?=::)", r"\1|", text, flags=re.MULTILINE))
+def is_github(env: Mapping[str, str]) -> bool:
+    """Whether GitHub's runner reads what we print."""
+    return env.get("GITHUB_ACTIONS") == "true"
+
+
+def neutral(text: str, env: Mapping[str, str]) -> str:
+    """The same text without commands for GitHub: what an engine or a server said must not speak for us."""
+    if not is_github(env):
+        return text
+    return re.sub(r"##(?=\[)", "##|", re.sub(r"((?:^|[\r\n])\s*)(?=::)", r"\1|", text))
 
 
 class Fold(NamedTuple):
@@ -61,11 +68,6 @@ class Fold(NamedTuple):
 
 _GITHUB = Fold("::group::{}\n", "::endgroup::\n")
 _GITLAB = Fold("\x1b[0Ksection_start:{at}:{id}\r\x1b[0K{}\n", "\x1b[0Ksection_end:{at}:{id}\r\x1b[0K\n")
-
-
-def is_github(env: Mapping[str, str]) -> bool:
-    """Whether GitHub's runner reads what we print."""
-    return env.get("GITHUB_ACTIONS") == "true"
 
 
 def fold(env: Mapping[str, str]) -> Fold | None:
