@@ -1,4 +1,4 @@
-"""`doit cache-key`: under which key a CI system keeps a model, and which paths; for GitHub as outputs, too."""
+"""`doit cache-key`: under which key a CI system keeps a model; in a workflow of GitHub's its paths, too."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _hand_on(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
 
     total = sum(entry.size or 0 for entry in entries)
     if total > ci.CACHE_LIMIT:
-        text = "warning: %s in all, and GitHub keeps %s of a repository's caches: the last used ones"
-        glue.log().warning(text, report.size(total), report.size(ci.CACHE_LIMIT))
+        text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches: the last used ones"
+        glue.log().warning(text, report.size(total))
     paths = dict.fromkeys(path for entry in entries for path in entry.path)
     outputs = {"key": entries[0].key if len(entries) == 1 else key, "path": "\n".join(paths)}
     outputs["models"] = " ".join(entry.model for entry in entries)

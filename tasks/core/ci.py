@@ -1,7 +1,7 @@
 """What CI systems read: a cache's key, GitHub's workflow commands, folds of a log. Pure.
 
-Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or that has
-the older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
+Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or has the
+older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
 """
 
 from __future__ import annotations

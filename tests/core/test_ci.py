@@ -79,7 +79,7 @@ said = st.lists(st.tuples(st.sampled_from(["", "\n", "\r", "\r\n"]), blanks, lin
 
 @given(said)
 def test_nothing_that_was_said_is_a_command(text: str) -> None:
-    """Issue 5.9: what an engine printed is none for the runner, and is all there; elsewhere nothing changes."""
+    """Issue 5.9: what an engine says is none for the runner, and is all there; elsewhere nothing changes."""
     safe = ci.neutral(text, GITHUB)
     assert not runner_sees(safe)
     assert safe.replace("|", "") == text
