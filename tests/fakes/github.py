@@ -1,8 +1,8 @@
-"""Run the steps of a job as GitHub's runner does: a composite action, `run:` in bash, actions/cache by its rules.
+"""Run a job's steps as GitHub's runner does: a composite action, `run:` in bash, actions/cache by its rules.
 
-Sources: GitHub's "Workflow syntax", "Metadata syntax" and "Workflow commands"; actions/cache's README (an exact
-key is a hit; what was missed is saved if the job succeeds; the paths' text belongs to an entry) and toolkit's
-tar.ts. What an action needs that is not known here is an AssertionError.
+Sources: GitHub's "Workflow syntax", "Metadata syntax", "Workflow commands"; the README of actions/cache (an exact
+key is a hit; what was missed is saved if the job succeeds; the paths' text belongs to an entry); tar.ts of its
+toolkit. What an action needs that is not known here is an AssertionError.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ class Runner:
         paths = [re.sub(r"^~(?=/)", str(self._home), line) for line in path.splitlines()]
         there = [one for one in paths if Path(one).exists()]
         assert there == paths, "the action caches what is not there"
-        words = ["tar", "--posix", "-cf", self._entry(key, path), "-P", "-C", self.workspace, *there]
-        subprocess.run(words, check=True)
+        into = ["-cf", str(self._entry(key, path)), "-P", "-C", str(self.workspace)]
+        subprocess.run(["tar", "--posix", *into, *there], check=True)
         self.keys.append(key)
 
 

@@ -170,7 +170,7 @@ def test_a_download_that_fails(runner: Runner, server: FileServer) -> None:
 
 @pytest.mark.fresh
 def test_it_installs_itself(tmp_path: Path) -> None:
-    """Issue 5.9: in an environment of its own, with the embedded engine; the caller's Python stays as it is."""
+    """Issue 5.9: in an environment of its own, with the embedded engine; the caller's Python stays."""
     action = tmp_path / "action"
     clone(action)
     python = tmp_path / "python"
