@@ -66,12 +66,15 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     # what stands behind the last verb is a positional argument to doit; it reaches the engine through the job
     last = found.request.asks[-1].verb if found.request.asks else ""
     rest = (rest or None) if verb == last else None  # type: ignore[assignment]
-    deps = [f"{verb}:{name}" for name in found.jobs.of(verb)]
     if verb == "chat" and (run := _running(found)):
         yield from _chat(run, found)
         return
+    exist = found.request.reaches(verb) and found.request.shows(verb)
+    # `doit list --all VERB` lists what the verb's task depends on
+    names = found.jobs.by_name if exist and found.request.command == "list" else found.jobs.of(verb)
+    deps = [f"{verb}:{name}" for name in names]
     yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
-    if not found.request.reaches(verb) or (found.request.listing and verb != "serve"):
+    if not exist:
         return
     module = import_module(f"tasks.{_MODULES.get(verb, verb)}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}

@@ -152,10 +152,13 @@ class Request(NamedTuple):
         after = {verb} if verb in STARTS else {*STEPS[STEPS.index(verb) :], *STARTS}
         return bool(self.command or asked & after)
 
-    @property
-    def listing(self) -> bool:
-        """`doit list` wants one line per model, not one per step of each."""
-        return self.command == "list" and not any(":" in word for word in self.words)
+    def shows(self, verb: str) -> bool:
+        """Whether models' tasks of a verb have to exist: `doit list` wants those of the verbs that it names.
+
+        Without a name it wants one line per model, not one per step of each.
+        """
+        named = [word for word in self.words if _verb(word)] or ["serve"]
+        return self.command != "list" or verb in named or any(":" in word for word in named)
 
 
 def parse(argv: Sequence[str]) -> Request:
