@@ -1,8 +1,9 @@
 """Run a job's steps as GitHub's runner does: a composite action, `run:` in bash, actions/cache by its rules.
 
-Sources: GitHub's "Workflow syntax", "Metadata syntax", "Workflow commands"; the README of actions/cache (a hit
-is that of an exact key; what was missed is saved if the job succeeds; the paths' text belongs to an entry) and
-its toolkit's tar.ts. What an action needs that is not known here is an AssertionError.
+Sources: GitHub's "Workflow syntax", "Metadata syntax" and "Workflow commands"; for the cache the README of
+actions/cache (a hit is that of an exact key; what was missed is saved if the job succeeds; the paths' text
+belongs to an entry) and its toolkit's tar.ts.
+What an action needs that is not known here is an AssertionError.
 """
 
 from __future__ import annotations
