@@ -13,10 +13,10 @@ import pytest
 
 from tests.project import REPO, Project
 from tests.recipe.terminal import Typing
+from tests.test_readme import blocks
 
 BASH, ZSH = shutil.which("bash") or "", shutil.which("zsh") or ""
 LIBRARY = Path("/usr/share/bash-completion/bash_completion")  # what the script of doit's needs
-ZSH_FIRST = "autoload -Uz compinit bashcompinit && compinit -u -D && bashcompinit; "
 pytestmark = pytest.mark.skipif(not BASH or os.name == "nt", reason="no bash on a terminal")
 
 # pressing Tab behind the one gives the other
@@ -54,8 +54,10 @@ def shell(project: Project, program: str, first: str) -> Iterator[Typing]:
     "program", [BASH, pytest.param(ZSH, marks=pytest.mark.skipif(not ZSH, reason="no zsh"))]
 )
 def test_completion(project: Project, program: str, typed: str, completed: str) -> None:
-    """Issue 5.10: verbs, options and models, in both shells."""
-    with shell(project, program, (ZSH_FIRST if program == ZSH else "") + ". ./completion.sh") as typing:
+    """Issue 5.10: verbs, options and models, in both shells, with the README's lines."""
+    [block] = blocks("zsh" if program == ZSH else "bash")
+    lines = block.replace("~/llamafile-recipe", ".").replace("&& compinit &&", "&& compinit -u -D &&")
+    with shell(project, program, "; ".join(line for line in lines.splitlines() if line[0] != "#")) as typing:
         typing.type(f"{typed}\t")
         typing.wait_for(completed)
 
