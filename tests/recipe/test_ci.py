@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.core.test_ci import runner_sees, unescape
+from tasks.core.ci import neutral
+from tasks.glue import harmless
+from tests.core.test_ci import runner_sees, said, unescape
 from tests.project import Project
 from tests.recipe.servers import record, started
 from tests.recipe.test_serve import behave, with_llamafile
@@ -100,6 +105,17 @@ def test_an_engine_cannot_speak_to_the_runner(servers: Project) -> None:
     assert plain.endswith(HOSTILE)
     assert safe.replace("|::", "::").replace("##|[", "##[") == plain
     assert not runner_sees(safe)
+
+
+@given(said, st.lists(st.integers(0, 60)))
+def test_however_it_comes_in_pieces(text: str, cuts: list[int]) -> None:
+    """Issue 5.9: a command that comes in two blocks is none, either; elsewhere they pass as they are."""
+    ends = [0, *sorted(cuts), len(text)]
+    blocks = [text[a:b] for a, b in pairwise(ends)]
+    with pytest.MonkeyPatch.context() as patch:
+        assert list(harmless(blocks)) == blocks
+        patch.setenv("GITHUB_ACTIONS", "true")
+        assert "".join(harmless(blocks)) == neutral("".join(blocks), os.environ)
 
 
 def test_a_model_cannot_speak_to_the_runner(servers: Project) -> None:
