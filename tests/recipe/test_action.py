@@ -150,10 +150,12 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
 )
 def test_wrong_inputs(runner: Runner, server: FileServer, inputs: dict[str, str], said: str) -> None:
     """R14, R28: an annotation that says what was expected; the job fails, and nothing is saved."""
+    mine = runner.workspace / "a"
+    mine.touch()  # a pattern would mean it
     job = runner.job([use(**inputs)])
     assert not job.ok
     assert said in job.log
-    assert (runner.keys, fetched(server), list(runner.workspace.iterdir())) == ([], [], [])
+    assert (runner.keys, fetched(server), list(runner.workspace.iterdir())) == ([], [], [mine])
 
 
 def test_a_download_that_fails(runner: Runner, server: FileServer) -> None:

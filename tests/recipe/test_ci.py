@@ -82,6 +82,7 @@ def test_an_error_is_an_annotation(project: Project, words: list[str], title: st
     assert f"ERROR: {unescape(text)}\n" in result.err
     assert "\n  fix: " in unescape(text) or "\n  output:" in unescape(text)
     assert result.err.count("::group::") == result.err.count("::endgroup::")
+    assert words != ["verify"] or "\n::endgroup::\n::error " in result.err  # not where nobody looks
 
 
 def test_an_engine_cannot_speak_to_the_runner(servers: Project) -> None:
@@ -97,7 +98,9 @@ def test_an_engine_cannot_speak_to_the_runner(servers: Project) -> None:
     )  # the annotation, which has the engine's in it, and the text's
     assert "      |::set-output name=x::y\n" in result.err
     assert "      ::set-output name=x::y\n" in servers.background("verify", env={"CI": "true"}).err
-    behave(servers)
+    behave(servers, version_text="llamafile v0.10.5 ##[add-path]/tmp")
+    result = servers.background("verify", env=GITHUB)
+    assert "m runs here: llamafile v0.10.5 ##|[add-path]/tmp\n" in result.err
     started(servers, "--port", "0")
     with Path(record(servers)["log"]).open("a") as log:
         log.write(HOSTILE)
