@@ -14,7 +14,7 @@ from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from tasks.core import ci, report
+from tasks.core import report
 from tasks.core.errors import RecipeError, UsageError
 
 INFO, ERROR = 20, 40  # logging's own numbers; a run with nothing to do does not import it
@@ -25,6 +25,13 @@ def log() -> Any:
     from tasks.effects.events import logger
 
     return logger()
+
+
+def ci() -> Any:
+    """What CI systems read; a run with nothing to do does not import it."""
+    from tasks.core import ci
+
+    return ci
 
 
 def at_load(function: Callable[[], Any]) -> Any:
@@ -39,7 +46,7 @@ def at_load(function: Callable[[], Any]) -> Any:
             say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
         sys.stderr.write(_annotation(str(error)))
-        raise InvalidDodoFile(ci.neutral(str(error), os.environ)) from None
+        raise InvalidDodoFile(ci().neutral(str(error), os.environ)) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
 
@@ -97,7 +104,7 @@ def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
 
 def _annotation(text: str, title: str = "") -> str:
     """An error as GitHub shows it beside the log; nothing elsewhere."""
-    return ci.command("error", text, title) if ci.is_github(os.environ) else ""
+    return ci().command("error", text, title) if ci().is_github(os.environ) else ""
 
 
 _OPEN = ("serve", "with", "chat")  # what these show is what the user came for: no CI system folds it
@@ -112,7 +119,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def __init__(self, outstream: Any, options: Any) -> None:
         super().__init__(sys.stderr if outstream is sys.stdout else outstream, options)
         self._start = 0.0
-        self._fold, self._folded = ci.fold(os.environ), ""
+        self._folded = ""  # the task whose lines are being folded
 
     @staticmethod
     def _is_report(task: Task) -> bool:
@@ -124,16 +131,16 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         verb = task.name.partition(":")[0]
         if self._is_report(task) or not task.actions or task.name[0] == "_":
             return
-        if self._fold and verb not in _OPEN:
+        if ci().folds(os.environ) and verb not in _OPEN:
             self._folded = task.name
-            self.write(self._fold.line(self._fold.begin, task.name, time.time()))
+            self.write(ci().fold(task.name, time.time(), os.environ))
         else:
             super().execute_task(task)
         self.outstream.flush()
 
     def _unfold(self) -> None:
-        if self._fold and self._folded:
-            self.write(self._fold.line(self._fold.end, self._folded, time.time()))
+        if self._folded:
+            self.write(ci().fold(self._folded, time.time(), os.environ, end=True))
             self._folded = ""
 
     def add_success(self, task: Task) -> None:
@@ -148,7 +155,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
         if isinstance(fail, TaskFailed):
             text = fail.message
-            self.write(f"ERROR: {ci.neutral(text, os.environ)}\n")
+            self.write(f"ERROR: {ci().neutral(text, os.environ)}\n")
         else:
             super().add_failure(task, fail)
             text = fail.get_msg()
@@ -207,14 +214,14 @@ def show(text: str) -> None:
 
 def harmless(blocks: Iterable[str]) -> Iterator[str]:
     """What an engine says for stdout: as it comes, and under GitHub in whole lines without commands."""
-    if not ci.is_github(os.environ):
+    if not ci().is_github(os.environ):
         yield from blocks
         return
     rest = ""
     for block in blocks:
         lines, newline, rest = (rest + block).rpartition("\n")
-        yield ci.neutral(lines + newline, os.environ)
-    yield ci.neutral(rest, os.environ)
+        yield ci().neutral(lines + newline, os.environ)
+    yield ci().neutral(rest, os.environ)
 
 
 @contextmanager

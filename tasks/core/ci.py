@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from tasks.core.artifact import DIGEST_CHARS, Artifact
 from tasks.core.errors import RecipeError
@@ -55,21 +54,17 @@ def neutral(text: str, env: Mapping[str, str]) -> str:
     return re.sub(r"##(?=\[)", "##|", re.sub(r"((?:^|[\r\n])\s*)(?=::)", r"\1|", text))
 
 
-class Fold(NamedTuple):
-    """How a CI system folds the lines of a task; `{}` is the task, `{at}` seconds since 1970."""
-
-    begin: str
-    end: str
-
-    def line(self, template: str, name: str, now: float) -> str:
-        """One of the two as a line; a name for GitLab is of letters, digits, `_.-`."""
-        return template.format(name, id=re.sub(r"[^\w.-]", "-", name), at=int(now))
+# how a task's lines are folded, first and last; {id}: of letters, digits and _.-; {at}: seconds since 1970
+_GITHUB = ("::group::{name}\n", "::endgroup::\n")
+_GITLAB = ("\x1b[0Ksection_start:{at}:{id}\r\x1b[0K{name}\n", "\x1b[0Ksection_end:{at}:{id}\r\x1b[0K\n")
 
 
-_GITHUB = Fold("::group::{}\n", "::endgroup::\n")
-_GITLAB = Fold("\x1b[0Ksection_start:{at}:{id}\r\x1b[0K{}\n", "\x1b[0Ksection_end:{at}:{id}\r\x1b[0K\n")
+def folds(env: Mapping[str, str]) -> bool:
+    """Whether whoever reads the log can fold it."""
+    return is_github(env) or env.get("GITLAB_CI") == "true"
 
 
-def fold(env: Mapping[str, str]) -> Fold | None:
-    """How this CI system folds, if it is one that does."""
-    return _GITHUB if is_github(env) else _GITLAB if env.get("GITLAB_CI") == "true" else None
+def fold(name: str, now: float, env: Mapping[str, str], *, end: bool = False) -> str:
+    """The line with which a task's lines begin, or end, to be folded."""
+    line = (_GITHUB if is_github(env) else _GITLAB)[end]
+    return line.format(name=name, id=re.sub(r"[^\w.-]", "-", name), at=int(now))
