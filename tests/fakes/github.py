@@ -154,7 +154,7 @@ class Runner:
         there = [one for one in paths if Path(one).exists()]
         assert there == paths, "the action caches what is not there"
         into = ["-cf", str(self._entry(key, path)), "-P", "-C", str(self.workspace)]
-        subprocess.run(["tar", "--posix", *into, *there], check=True)
+        subprocess.run(["tar", "--format=pax", *into, *there], check=True)
         self.keys.append(key)
 
 
