@@ -1,4 +1,4 @@
-"""What a run with nothing to do costs, beside a `doit` with an empty dodo.py, in one run.
+"""What a run with nothing to do costs, with a lock file, beside a `doit` with an empty dodo.py, in one run.
 
     python bench/warm.py [--runs 15] [--write]
 
@@ -67,6 +67,7 @@ def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
     env = project(folder, entries)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     warm = [DOIT, "download:demo"]
+    seconds([DOIT, "lock"], folder, env)  # as a team has it
     seconds(warm, folder, env)  # compiles the catalogue and brings the file
     pairs = []
     for _ in range(runs + 1):

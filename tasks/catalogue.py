@@ -40,7 +40,7 @@ def _row(found: Recipe, name: str) -> dict[str, Any]:
         "name": name,
         "aliases": list(model.aliases),
         "title": model.title,
-        "size": model.size,
+        "size": job.size,
         "license": model.license,
         "params": model.params,
         "quant": model.quant,
@@ -56,13 +56,15 @@ def _here(cache: str, job: Job) -> str:
     """What of the model is on this machine, in a word."""
     from tasks.effects.partial import claimed
 
-    state = files.state(cache, job.artifact)
-    if state is State.MISSING:
-        have = claimed(job.artifact).done
+    states = {file: files.state(cache, file) for file in job.files}
+    if State.MISSING in states.values():
+        have = sum(
+            claimed(file).done if state is State.MISSING else file.size or 0 for file, state in states.items()
+        )
         if have:
-            return report.percent(have, job.model.size) or report.size(have)
+            return report.percent(have, job.size) or report.size(have)
         return "bundled" if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]) else "no"
-    return "yes" if state is State.FRESH else "changed"
+    return "yes" if set(states.values()) == {State.FRESH} else "changed"
 
 
 def _table(rows: list[dict[str, Any]], default: str) -> str:

@@ -27,7 +27,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be served, or asked."""
-    check_start(job)
+    check_start(recipe, job)
     _prompt(recipe.request.asks[-1].extra)
     pick_port(recipe, job, any_free=True)
 

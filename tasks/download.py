@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterable
 
 from doit.task import Task
 
 from tasks import glue
-from tasks.core import report
+from tasks.core import hub, report
 from tasks.core.artifact import Artifact, Stamp, State
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
 from tasks.core.jobs import Job
+from tasks.core.urls import is_local
 from tasks.effects import files
 from tasks.recipe import Recipe
 
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
-    cache, artifact, options = recipe.place.cache, job.artifact, _options(recipe, job)
-    if "no_adopt" in options:
-        artifact = artifact._replace(adopt_from=None)
+    cache, options = recipe.place.cache, _options(recipe, job)
+    wanted = [one._replace(adopt_from=None) if "no_adopt" in options else one for one in job.files]
     return glue.task(
         f"download:{job.name}",
-        converge,
-        [cache, artifact, job.question, "yes" in options],
-        targets=[artifact.target],
-        uptodate=[lambda: files.state(cache, artifact) is State.FRESH],
+        bring,
+        [recipe, wanted, job.question, "yes" in options],
+        targets=[one.target for one in wanted],
+        uptodate=[lambda: all(files.state(cache, one) is State.FRESH for one in wanted)],
         doc=report.task_line(job.model),
     )
 
@@ -35,8 +37,27 @@ def _options(recipe: Recipe, job: Job) -> set[str]:
     return {key for ask, names in recipe.jobs.asked if job.name in names for key in ask.options}
 
 
-def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = False) -> None:
+def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
+    """Make each target what it must be; what is, stays. Raises RecipeError like `converge`."""
+    for artifact in wanted:
+        if files.state(recipe.place.cache, artifact) is not State.FRESH:
+            converge(recipe.place.cache, artifact, question, yes, lambda one: check_allowed(recipe, one))
+            question = ""  # once for all files of a model
+
+
+def converge(
+    cache: str,
+    artifact: Artifact,
+    question: str = "",
+    yes: bool = False,
+    check: Callable[[Artifact], None] = lambda _: None,
+    again: bool = False,
+) -> None:
     """Make the target what it must be: nothing, a look at its bytes, or a download.
+
+    Args:
+        check: raises RecipeError where it may not be fetched.
+        again: what is here may be something else by now at its source.
 
     Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
     """
@@ -49,16 +70,18 @@ def converge(cache: str, artifact: Artifact, question: str = "", yes: bool = Fal
         raise files.cannot_write(cache, error) from None
     with artifact_lock(cache, artifact):
         while True:
-            state = files.state(cache, artifact)
+            state = State.MISSING if again else files.state(cache, artifact)
             if state is State.MOVED and _same_bytes(cache, artifact):
                 return
             if state is State.FRESH:
                 glue.log().info("%s came while this waited", artifact.label)
                 return
             try:
+                check(artifact)
                 _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks lie here, and another process goes on with our bytes
+                again = False
                 wait_for_owner(artifact)
 
 
@@ -90,15 +113,66 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     return False
 
 
-def check_source(artifact: Artifact) -> None:
-    """Raise TransferError: a file of the user's that is not there, and nobody says where to get it (R5)."""
-    if not artifact.sources and files.stat(artifact.target) is None:
+def check_source(recipe: Recipe, artifact: Artifact) -> None:
+    """See that a file which is not here may be fetched, before anything else is.
+
+    Raises TransferError: nobody says where to get it (R5), it is not pinned and has to be, or the network
+        is forbidden.
+    """
+    if files.state(recipe.place.cache, artifact) is State.MISSING:
+        check_allowed(recipe, artifact)
+
+
+def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
+    """The same for a file that has to be fetched, whatever lies in its place."""
+    if not artifact.sources:
         fix = "--llamafile-url URL says where to get it; that is needed once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
+    if recipe.frozen and artifact.sha256 is None:
+        raise TransferError(
+            f"{artifact.label} is not pinned, and with --frozen or CI=true nothing unpinned is fetched",
+            [("url", artifact.sources[0])],
+            fix=_pinning(recipe, artifact),
+        )
+    if (variable := hub.offline(os.environ)) and not _is_near(artifact):
+        raise _offline(recipe, variable)
+
+
+def _pinning(recipe: Recipe, artifact: Artifact) -> str:
+    """The command that pins an artifact."""
+    jobs = recipe.jobs.by_name.values()
+    job = next((job for job in jobs if artifact.target in [one.target for one in job.files]), None)
+    if job is None:
+        return "doit lock --model llamafile, and commit models.lock"
+    known = job.name in recipe.catalogue.names and job.artifact.owned and not job.question
+    return f"doit lock --model {job.name}, and commit models.lock" if known else "--sha256 HEX"
+
+
+def _is_near(artifact: Artifact) -> bool:
+    """Whether the bytes may be had from this machine."""
+    from tasks.effects.adopt import candidates
+
+    return any(map(is_local, artifact.sources)) or next(candidates(artifact), None) is not None
+
+
+def _offline(recipe: Recipe, variable: str) -> TransferError:
+    """The error that lists everything that this command line lacks."""
+    jobs = recipe.jobs.by_name.values()
+    wanted = [*(file for job in jobs for file in job.files), *(job.exe for job in jobs if job.exe)]
+    missing = [
+        one
+        for one in dict.fromkeys(wanted)
+        if files.state(recipe.place.cache, one) is State.MISSING and not _is_near(one)
+    ]
+    facts = [(one.label, f"{report.size(one.size)} from {one.sources[0]}") for one in missing if one.sources]
+    return TransferError(
+        f"{variable} forbids the network, and this is not here",
+        facts,
+        fix=f"unset {variable}, or copy the cache of a machine that has it to {recipe.place.cache}",
+    )
 
 
 def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
-    check_source(artifact)
     if question and not yes:
         confirm(question)
     from tasks.effects.download import fetch

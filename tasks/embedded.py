@@ -29,6 +29,7 @@ FLAGS = {
     "--port": "port",
     "--gpu": "gpu",
     "--api-key": "api_key",
+    **dict.fromkeys(["-mm", "--mmproj"], "mmproj"),
 }
 NOTHING_TO_DO = ["--server", "--nobrowser"]
 NO_GPU = ["disable", "disabled"]
@@ -58,6 +59,7 @@ class Settings:
     threads: int
     parallel: int
     api_keys: list[str]
+    mmproj: str = ""
 
 
 def parse(arguments: list[str]) -> dict[str, str]:
@@ -109,6 +111,7 @@ def understand(values: Mapping[str, str], environment: Mapping[str, str]) -> Set
         threads=number(values.get("threads", "-1"), "--threads", -1),
         parallel=number(values.get("parallel", "1"), "--parallel", 1),
         api_keys=[key for key in keys.split(",") if key],
+        mmproj=values.get("mmproj", ""),
     )
 
 
@@ -180,6 +183,8 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params.n_parallel = settings.parallel
     params.n_gpu_layers = settings.gpu_layers
     params.api_keys = settings.api_keys
+    if settings.mmproj:
+        params.mmproj.path = settings.mmproj
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
     if settings.gpu in NO_GPU:
         params.n_gpu_layers = 0
@@ -200,7 +205,8 @@ def leave(*_: object) -> None:
 
 def serve(settings: Settings) -> None:
     """Load the model and serve it until a signal comes."""
-    check_model(settings.model)
+    for path in (settings.model, *([Path(settings.mmproj)] if settings.mmproj else [])):
+        check_model(path)
     check_endpoint(settings.host, settings.port)
     engine = load_package()
     on_stop(signal.SIG_DFL)  # while it loads it holds the interpreter, no handler would run

@@ -9,7 +9,7 @@ from tasks.chmod import make_executable, why_skipped
 from tasks.core.artifact import Artifact
 from tasks.core.command import Launch
 from tasks.core.jobs import llamafile_exe
-from tasks.download import converge
+from tasks.download import check_allowed, converge
 from tasks.effects import files
 from tasks.recipe import Recipe
 from tasks.verify import ask_version, keep_version, proven_version
@@ -36,7 +36,7 @@ def is_proven(found: Recipe, artifact: Artifact) -> bool:
 def bring(found: Recipe, artifact: Artifact) -> None:
     """Download, chmod, `--version`: the same three steps as for a llamafile."""
     cache, platform = found.place.cache, found.place.platform
-    converge(cache, artifact)
+    converge(cache, artifact, check=lambda one: check_allowed(found, one))
     skipped = why_skipped(platform, "self")
     if skipped:
         glue.log().info("chmod %s", skipped)

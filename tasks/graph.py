@@ -14,7 +14,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import glue
-from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask
+from tasks.core.options import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.recipe import Recipe, recipe
 
 _MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no name of Python's
@@ -40,7 +40,7 @@ def graph(found: Recipe) -> Iterator[Task]:
     yield _single("exe", found)
     for verb in (*STEPS, *STARTS):
         yield from _chained(verb, found)
-    for verb in LOOKS:
+    for verb in (*LOOKS, *FORESEES):
         yield from _looking(verb, found)
 
 
@@ -109,7 +109,7 @@ def _running(found: Recipe) -> Any:
 
 def _looking(verb: str, found: Recipe) -> Iterator[Task]:
     """A verb that looks at what runs, and `verb:MODEL` where that is asked for."""
-    about, options, one_options, _ = VERBS[verb]
+    about, options, one_options, rest = VERBS[verb]
     asks = [ask for ask in found.request.asks if ask.verb == verb]
     asks += [
         Ask(verb, word.partition(":")[2], {}) for word in found.request.words if word.startswith(f"{verb}:")
@@ -120,7 +120,7 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
         return import_module(f"tasks.{_MODULES.get(verb, verb)}")
 
     task = module().task(found, plain) if plain else glue.group(verb, [])
-    task.doc, task.params = about, options
+    task.doc, task.params, task.pos_arg = about, options, rest or None
     yield task
     for ask in {ask.model: ask for ask in asks if ask.model}.values():
         task = module().task(found, ask)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import doit
 
-from tasks.core import options
+from tasks.core import hub, options
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
 from tasks.core.jobs import Jobs, Place, plan
@@ -26,6 +26,7 @@ class Recipe(NamedTuple):
     place: Place
     request: Request
     jobs: Jobs
+    frozen: bool = False  # nothing unpinned is fetched
 
 
 def recipe() -> Recipe:
@@ -38,9 +39,22 @@ def recipe() -> Recipe:
     path = Path(cwd, os.environ.get("LLAMAFILE_CATALOGUE") or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
-    catalogue = compiled.load(str(path), cache)
+    joined = not _mends_lock(request)
+    catalogue = compiled.load(str(path), cache, joined=joined)
     request = _with_running(request, catalogue, cache)
-    return Recipe(catalogue, place, request, plan(request, catalogue, place))
+    frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
+
+
+def _mends_lock(request: Request) -> bool:
+    """Whether it is about models.lock itself, which then counts for nothing.
+
+    Raises UsageError: what else is asked for would do without it, too.
+    """
+    verb = next((ask.verb for ask in request.asks if ask.verb in ("lock", "add")), "")
+    if verb and len(request.asks) > 1:
+        raise UsageError(f"`doit {verb}` goes alone", fix=f"doit {verb} && doit …")
+    return bool(verb)
 
 
 def names(found: Recipe, ask: Ask) -> list[str]:

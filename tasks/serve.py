@@ -23,7 +23,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
-    check_start(job)
+    check_start(recipe, job)
     pick_port(recipe, job, any_free=False)
 
 

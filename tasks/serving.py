@@ -28,14 +28,15 @@ _LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
 
 
-def check_start(job: Job) -> None:
+def check_start(recipe: Recipe, job: Job) -> None:
     """Before anything is fetched for nothing, an engine included.
 
     Raises:
         ServerError: nobody could stop the server.
-        TransferError: the file to serve is not there and has no source.
+        TransferError: a file is not there, and may not be fetched.
     """
-    check_source(job.artifact)
+    for artifact in (*job.files, *filter(None, [job.exe])):
+        check_source(recipe, artifact)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
 

@@ -25,7 +25,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
-    check_start(job)
+    check_start(recipe, job)
     try:
         _port(recipe, job)
     except ServerError:

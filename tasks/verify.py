@@ -33,7 +33,9 @@ def task(recipe: Recipe, job: Job) -> Task:
 def launch_of(recipe: Recipe, job: Job) -> command.Launch:
     """How the job's engine is started here."""
     exe = job.exe.target if job.exe else ""
-    return command.Launch(job.engine, recipe.place.platform, job.artifact.target, exe, sys.executable)
+    return command.Launch(
+        job.engine, recipe.place.platform, job.artifact.target, exe, sys.executable, job.mmproj
+    )
 
 
 def engine_env(engine: str) -> dict[str, str]:
@@ -77,6 +79,8 @@ def verify(recipe: Recipe, job: Job) -> None:
         IntegrityError: the model is not a file such an engine opens.
     """
     files.check_format(job.artifact, job.engine)
+    for further in job.more:
+        files.check_format(further, "embedded")  # a GGUF for whatever engine
     if job.engine == "llamafile":  # the task `exe` has asked it
         version = recipe.catalogue.engine("llamafile").version or ""
     else:

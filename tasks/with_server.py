@@ -35,7 +35,7 @@ def check(recipe: Recipe, job: Job) -> None:
         ServerError: it could not be served.
         SystemExit: 127, there is no such command, or 126, it is no program, as a shell says it.
     """
-    check_start(job)
+    check_start(recipe, job)
     word = recipe.request.asks[-1].extra[0]
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from tasks.core.errors import UsageError, did_you_mean
 
 ENGINES = ("self", "llamafile", "embedded")
+LATEST = "latest"  # as an engine's version
 GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
 
 
@@ -44,7 +45,7 @@ class Rule(NamedTuple):
         return {**out, "description": self.about}
 
 
-def _hex64(value: str) -> bool:
+def hex64(value: str) -> bool:
     return len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
@@ -69,11 +70,37 @@ def _one_of(words: tuple[str, ...], about: str) -> Rule:
     return Rule(about, "one of " + ", ".join(words), words.__contains__, {"enum": list(words)})
 
 
+def _repo(value: str) -> bool:
+    owner, slash, name = value.partition("/")
+    return bool(slash) and _word(owner) and _word(name)
+
+
+def _inside(value: str) -> bool:
+    return bool(value) and not {"", ".", ".."} & set(value.split("/")) and value.isprintable()
+
+
+def _revision(value: str) -> bool:
+    return bool(value) and value.isascii() and all(c.isalnum() or c in "._-/" for c in value)
+
+
+_REPO = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+_REVISION = r"^[A-Za-z0-9._/-]+$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-'"
 Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _word, {"pattern": _NAME})]
 Title = Annotated[str, Rule("the model's full name, for people")]
 Url = Annotated[str, Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")]
+Repo = Annotated[
+    str | None, Rule("repository of the Hub, in place of url", "owner/repository", _repo, {"pattern": _REPO})
+]
+RepoFile = Annotated[
+    str | None,
+    Rule("the file in it, with its folder", "a path inside the repository", _inside, {"pattern": r"^[^/]"}),
+]
+Revision = Annotated[
+    str | None,
+    Rule("its commit, tag or branch [main]", "a commit, tag or branch", _revision, {"pattern": _REVISION}),
+]
 Mirrors = Annotated[tuple[str, ...], Rule("further URLs of the same bytes, tried in order after url")]
 AdoptFrom = Annotated[
     tuple[str, ...],
@@ -84,7 +111,7 @@ Sha256 = Annotated[
     Rule(
         "SHA-256 of the whole file, hexadecimal",
         "64 lower-case hexadecimal digits",
-        _hex64,
+        hex64,
         {"pattern": "^[0-9a-f]{64}$"},
     ),
 ]
@@ -156,16 +183,42 @@ class Settings(Strict):
 
 
 @dataclass(eq=False, repr=False)
+class Part(Strict):
+    """What one part of a split file must be."""
+
+    sha256: Sha256 = None
+    size: Size = None
+
+
+@dataclass(eq=False, repr=False)
+class Projector(Strict):
+    """The file with a model's eyes: `mmproj:`."""
+
+    url: Url = ""
+    hf: Repo = None
+    file: RepoFile = None
+    revision: Revision = None
+    mirrors: Mirrors = ()
+    sha256: Sha256 = None
+    size: Size = None
+
+
+@dataclass(eq=False, repr=False)
 class Model(Strict):
     """One entry of `models:`."""
 
     title: Title
-    url: Url
     license: Licence
+    url: Url = ""  # from the catalogue always there: `compile_text` makes it out of `hf`
+    hf: Repo = None
+    file: RepoFile = None
+    revision: Revision = None
     aliases: Annotated[tuple[Name, ...], Rule("other names it answers to")] = ()
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
+    parts: Annotated[tuple[Part, ...], Rule("digest and size of each part of a split GGUF, in order")] = ()
+    mmproj: Annotated[Projector | None, Rule("vision projector, handed to the engine with --mmproj")] = None
     params: Annotated[str | None, Rule("number of parameters, such as 7.24B")] = None
     quant: Annotated[str | None, Rule("quantisation, such as Q5_K_M")] = None
     ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
@@ -180,11 +233,31 @@ class Engine(Strict):
 
     title: Title
     license: Licence
-    version: EngineVersion = None
-    url: Annotated[str | None, Rule("where its executable comes from")] = None
+    version: Annotated[
+        str | None,
+        Rule(
+            "version of llamafile, in quotes; latest: the one that models.lock says",
+            'a version in quotes, such as "0.9.3", or latest',
+            lambda v: v == LATEST or _version(v),
+            {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
+        ),
+    ] = None
+    url: Annotated[str | None, Rule("where its executable comes from; {version} stands for the version")] = (
+        None
+    )
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
+
+
+class File(NamedTuple):
+    """A further file of a model: a part, or its projector."""
+
+    url: str
+    mirrors: tuple[str, ...] = ()
+    sha256: str | None = None
+    size: int | None = None
+    mmproj: bool = False
 
 
 def _settings(plain: Mapping[str, Any]) -> Settings:
@@ -214,6 +287,11 @@ class Catalogue:
         """Every model's name, in the file's order."""
         return tuple(self._models)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every name and alias."""
+        return tuple(self._names)
+
     def name(self, word: str) -> str:
         """The name behind a name or alias, in any case.
 
@@ -231,7 +309,15 @@ class Catalogue:
         """The entry behind a name or alias. Raises UsageError like `name`."""
         plain = self._models[self.name(word)]
         lists = {key: tuple(plain.get(key, ())) for key in ("aliases", "mirrors")}
-        return Model(**{**plain, **lists, "serve": _settings(plain.get("serve", {}))})
+        known = {key: value for key, value in plain.items() if key not in ("more", "parts", "mmproj")}
+        return Model(**{**known, **lists, "serve": _settings(plain.get("serve", {}))})
+
+    def more(self, word: str) -> tuple[File, ...]:
+        """The further files of an entry: the parts after the first, then its projector."""
+        return tuple(
+            File(url, tuple(mirrors), *rest)
+            for url, mirrors, *rest in self._models[self.name(word)].get("more", ())
+        )
 
     def engine(self, name: str) -> Engine:
         """The entry of `engines:`. Raises UsageError where there is none."""

@@ -26,6 +26,7 @@ class Launch(NamedTuple):
     model: str  # absolute path of the model
     exe: str = ""  # absolute path of llamafile's executable, for the engine `llamafile`
     python: str = ""  # absolute path of this interpreter, for the engine `embedded`
+    mmproj: str = ""  # absolute path of the model's vision projector
 
     def program(self) -> list[str]:
         """The words that start it, without arguments.
@@ -80,6 +81,8 @@ def serve_command(
         words += ["--api-key-file", key_file]
     if launch.engine != "self":
         words += ["-m", launch.model]
+    if launch.mmproj:
+        words += ["--mmproj", launch.mmproj]
     for flag, value in (
         ("--host", settings.host),
         ("--port", settings.port),
@@ -100,9 +103,10 @@ def _check(launch: Launch, settings: Settings, version: str | None, known: Versi
             f"llamafile {version} knows no --gpu vulkan, which came with 0.10",
             fix="--gpu auto, or --engine llamafile for the newer program of models.yaml",
         )
-    if launch.engine == "llamafile" and "@" in launch.model:
+    opened = (launch.model if launch.engine == "llamafile" else "", launch.mmproj)
+    if launch.engine != "embedded" and (path := next((p for p in opened if "@" in p), "")):
         # Source: llamafile.c splits the path of -m at its first @ to name a file inside a zip
         raise ServerError(
-            f"llamafile cannot open {launch.model}: it reads a path with @ only up to that sign",
+            f"llamafile cannot open {path}: it reads a path with @ only up to that sign",
             fix="move it to a path without @ (LLAMAFILE_CACHE says where the cache is)",
         )

@@ -14,6 +14,16 @@ HUB = "https://huggingface.co"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+def is_on(value: str | None) -> bool:
+    """Whether a variable says yes, as the Hub's client reads its own."""
+    return (value or "").strip().upper() in ("1", "ON", "YES", "TRUE")
+
+
+def offline(env: Mapping[str, str]) -> str:
+    """The variable that forbids the network, or nothing."""
+    return next((name for name in ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE") if is_on(env.get(name))), "")
+
+
 def endpoint(env: Mapping[str, str]) -> str:
     """The Hub's address: HF_ENDPOINT, else its own."""
     return (env.get("HF_ENDPOINT") or HUB).rstrip("/")
@@ -42,7 +52,7 @@ def token_path(env: Mapping[str, str], home: str) -> str:
 
 def token(env: Mapping[str, str], saved: str) -> str:
     """HF_TOKEN, else the saved one; none where HF_HUB_DISABLE_IMPLICIT_TOKEN says that none is sent."""
-    if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if is_on(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
     found = given or saved.strip()
@@ -77,6 +87,11 @@ def places(
         found += [f"{folder}/{name}", f"{folder}/models/{sha256[:16]}/{name}", f"{folder}/engines/{name}"]
         found += [f"{folder}/models--*/blobs/{sha256}", f"{folder}/blobs/sha256-{sha256}"]
     return found
+
+
+def unpinned_places(models: str, filename: str) -> list[str]:
+    """The same for files of our own cache's `models` that came before anything pinned them."""
+    return [f"{_plain(models)}/url-*/{_plain(filename)}"]
 
 
 def _plain(path: str) -> str:

@@ -14,15 +14,16 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from tasks.core.artifact import Artifact, engine_filename, model_dir
-from tasks.core.catalogue import ENGINES, Catalogue, Model, Rule, Settings
+from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
+from tasks.core.sources import part, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
-_RUNS = ("verify", *STARTS)  # verbs that start the engine; the others do without its program
+_RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
 _FLAGS = ("--host", "--port", "--api-key")  # of engines, that have to be known here as well
 
 # what holds where neither the command line nor models.yaml says anything
@@ -59,11 +60,18 @@ class Job(NamedTuple):
     probe: bool = False  # ready means that it has generated a token
     gpu: bool = False  # it was told to use the GPU, and is not to do without
     more: tuple[Artifact, ...] = ()  # further files of the model: parts of a split one, a vision projector
+    mmproj: str = ""  # path of that projector
 
     @property
     def files(self) -> tuple[Artifact, ...]:
         """Every file of the model, the one that is served first; not the program."""
         return (self.artifact, *self.more)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all its files; None where that is not known of each."""
+        sizes = [file.size for file in self.files]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 class Jobs(NamedTuple):
@@ -113,6 +121,8 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         raise UsageError(
             f"{catalogue.where}: engines.llamafile needs url and version", fix=f"edit {catalogue.where}"
         )
+    if engine.version == LATEST:
+        raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
     name = engine_filename(engine.version, place.platform)
     return Artifact(
         f"llamafile {engine.version}",
@@ -177,24 +187,33 @@ def _same_or_error(known: Job | None, job: Job) -> None:
 def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     options = ask.options
     path, url = options.get("llamafile"), options.get("llamafile_url")
-    sha256 = _digest(options.get("sha256"))
+    sha256 = digest_in(options.get("sha256"))
     if path is not None and word:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
     if url is not None and (problem := url_problem(url, pinned=True)):
         raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and (problem := split_problem(url)):
+        raise UsageError(f"--llamafile-url: {problem}")
+    if url is not None and path is not None and split_count(url):
+        what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
+        raise UsageError(what, fix="leave --llamafile away")
     if url is not None:
         url = _source(url, place, place.cwd)
     if path is not None:
         name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
+        files: tuple[File, ...] = ()  # those of a split one lie beside it
     elif url is not None:
         name, model, artifact, question = _from_url(word, url, sha256, catalogue, place)
+        files = _files(artifact, catalogue.more(name) if name in catalogue.names else ())
     elif sha256 is not None:
         raise UsageError("--sha256 belongs to --llamafile or --llamafile-url")
     else:
         name = catalogue.name(word or catalogue.default)
         model, question = catalogue.model(name), ""
-        artifact = _artifact(name, model, place)
+        artifact, files = _artifact(name, model, place), catalogue.more(name)
     artifact = artifact._replace(adopt_from=_adopt_from(catalogue, place))
+    more = _more(artifact, files, place)
+    mmproj = more[-1].target if files and files[-1].mmproj else ""
     engine = _engine(options.get("engine"), model, artifact, place)
     needs_exe = engine == "llamafile" and ask.verb in ("", *_RUNS)
     exe = llamafile_exe(catalogue, place) if needs_exe else None
@@ -205,14 +224,38 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     if "api_key" in options and (problem := key_problem(key)):
         raise UsageError(f"--api-key: {problem}")
     return Job(
-        name, model, artifact, engine, settings, exe, _extra(ask), question, asked.port, key, probe, gpu
-    )
+        name, model, artifact, engine, settings, exe, _extra(ask), question, asked.port, key, probe, gpu,
+        more, mmproj,
+    )  # fmt: skip
 
 
 def _artifact(name: str, model: Model, place: Place) -> Artifact:
     sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
     folder = model_dir(place.cache, model.sha256, sources[0])
     return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
+
+
+def _files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
+    """The further files of a model that comes from another URL: its parts are beside the first one."""
+    url = artifact.sources[0]
+    parts = [File(part(url, n)) for n in range(2, split_count(url) + 1)]
+    pins = [file for file in known if not file.mmproj]
+    if len(pins) == len(parts):
+        parts = [file._replace(url=new.url, mirrors=()) for file, new in zip(pins, parts, strict=True)]
+    return (*parts, *(file for file in known if file.mmproj))
+
+
+def _more(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artifact, ...]:
+    """The further files: parts beside the first, where engines look for them; a projector by its digest."""
+    beside, found = first.target.rpartition("/")[0], []
+    count = sum(not file.mmproj for file in files) + 1
+    for number, file in enumerate(files, 2):
+        sources = tuple(_source(u, place, place.root) for u in (file.url, *file.mirrors))
+        folder = model_dir(place.cache, file.sha256, sources[0]) if file.mmproj else beside
+        label = f"{first.label} " + ("mmproj" if file.mmproj else f"part {number} of {count}")
+        target = f"{folder}/{filename_of(file.url)}"
+        found.append(Artifact(label, sources, target, file.sha256, file.size, adopt_from=first.adopt_from))
+    return tuple(found)
 
 
 def _adopt_from(catalogue: Catalogue, place: Place) -> tuple[str, ...]:
@@ -238,7 +281,7 @@ def _own_file(path: str, url: str | None, sha256: str | None, catalogue: Catalog
         sha256 = sha256 or catalogue.model(known).sha256
     sources = () if url is None else (_checked(url, sha256),)
     artifact = Artifact(_task_name(name), sources, target, sha256, None, owned=False)
-    return artifact.label, Model(name, url or "", "unknown"), artifact, question
+    return artifact.label, Model(name, "unknown", url or ""), artifact, question
 
 
 def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
@@ -254,7 +297,7 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
         target = f"{model_dir(place.cache, sha256, url)}/{filename}"
         name = _task_name(filename)
         artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
-        return name, Model(filename, url, "unknown"), artifact, ""
+        return name, Model(filename, "unknown", url), artifact, ""
     model = catalogue.model(name)
     question = _question(name, url, catalogue)
     if sha256 not in (None, model.sha256):
@@ -287,7 +330,7 @@ def _task_name(filename: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
 
 
-def _digest(text: str | None) -> str | None:
+def digest_in(text: str | None) -> str | None:
     if text is None:
         return None
     plain = text.strip().lower().removeprefix("sha256:")

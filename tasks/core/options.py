@@ -35,6 +35,7 @@ _RUNNING = _option("model", "NAME", "a model; may be given several times [defaul
 _STOPPED = _option("model", "NAME", "a model; may be given several times [default: the only one]", list)
 _YES = _option("yes", "", "answer yes where a question would be asked", bool)
 _NO_ADOPT = _option("no-adopt", "", "download it even if another program has it here already", bool)
+_FROZEN = _option("frozen", "", "fetch nothing that no digest pins (CI=true means this, too)", bool)
 _TIMEOUT = _option("timeout", "SECONDS", "time until it must be ready")
 _KEY = _option("api-key", "KEY", "what clients must send; better in $LLAMA_API_KEY, which `ps` does not show")
 _SOURCE = [
@@ -44,6 +45,7 @@ _SOURCE = [
     _option("sha256", "HEX", "the digest that file must have"),
     _YES,
     _NO_ADOPT,
+    _FROZEN,
 ]
 _SERVE = [
     _option("host", "ADDR", "address to listen on"),
@@ -80,7 +82,7 @@ VERBS: Mapping[str, Verb] = {
     "download": Verb(
         "download a model, verified: the default one, or --model NAME", [_MODELS, *_SOURCE], _SOURCE
     ),
-    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [], []),
+    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [_FROZEN], []),
     "chmod": Verb("make a downloaded llamafile executable", [_MODELS], []),
     "verify": Verb("prove that a model's program runs here (--version)", [_MODELS], []),
     "serve": Verb(
@@ -103,8 +105,8 @@ VERBS: Mapping[str, Verb] = {
     ),
     "chat": Verb(
         'ask it: doit chat "What is a llamafile?"',
-        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT],
-        [_TIMEOUT, _YES, _NO_ADOPT],
+        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
+        [_TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
         "prompt",
     ),
     "stop": Verb(
@@ -112,7 +114,34 @@ VERBS: Mapping[str, Verb] = {
         [_STOPPED, _option("all", "", "every one", bool)],
         [],
     ),
+    "plan": Verb(
+        "show what would be fetched, from where, and whether disk and memory suffice",
+        [_MODELS, *_SERVE, *_SOURCE, _JSON],
+        [*_SERVE, *_SOURCE, _JSON],
+    ),
+    "add": Verb(
+        "write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE",
+        [
+            _option("name", "NAME", "what it is to be called [default: from the file's name]"),
+            _option("sha256", "HEX", "its digest, where the publisher states none"),
+            _option("license", "TEXT", "its licence, where the publisher states none"),
+            _option("download", "", "download and hash it, where the publisher states no digest", bool),
+        ],
+        [],
+        "source",
+    ),
+    "lock": Verb(
+        "write models.lock: exactly which bytes each entry of models.yaml means",
+        [
+            _option("model", "NAME", "only this one; may be given several times", list),
+            _option("check", "", "only say whether it covers models.yaml; needs no network", bool),
+            _option("upgrade", "", "move what models.yaml leaves open to what its publisher has now", bool),
+            _option("download", "", "download and hash what no publisher states the digest of", bool),
+        ],
+        [],
+    ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
+    "doctor": Verb("look for what would fail here, and say what mends it", [_MODEL, _JSON], [_JSON]),
     "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
     "cache-key": Verb("under which key a CI system keeps a model's files", [_MODELS, _JSON], [_JSON]),
 }
@@ -121,7 +150,9 @@ VERBS: Mapping[str, Verb] = {
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs, or at the catalogue; they need no model's files
-LOOKS = ("stop", "status", "logs", "cache-key")
+LOOKS = ("stop", "status", "logs", "doctor", "lock", "add", "cache-key")
+# these look at what a model would need
+FORESEES = ("plan",)
 
 
 class Ask(NamedTuple):
@@ -212,7 +243,7 @@ def _check_first(words: Sequence[str]) -> None:
 
 
 def _word_fix(verb: str, word: str) -> str:
-    near = did_you_mean(word, tuple(VERBS))
+    near = did_you_mean(word, tuple(VERBS)) if len(word) > 2 else ""  # a letter or two begin many verbs
     if verb == "with":
         return near or f"doit with … -- {word}"
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
@@ -223,7 +254,7 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
     table = VERBS[verb].one_options if colon else VERBS[verb].options
     longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
     shorts = "".join(o["short"] + ("" if o["type"] is bool else ":") for o in table if o["short"])
-    given, words = rest, VERBS[verb].rest == "prompt"
+    given, words = rest, VERBS[verb].rest in ("prompt", "source")
     try:
         pairs, rest = (getopt.gnu_getopt if words else getopt.getopt)(rest, shorts, longs)
     except getopt.GetoptError as error:

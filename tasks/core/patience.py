@@ -16,9 +16,14 @@ class GaveUp(Exception):
 
 
 class Patience:
-    """What one source has cost so far; any byte that comes restores it, but for the time waited."""
+    """What one source has cost so far; any byte that comes restores it, but for the time waited.
 
-    def __init__(self) -> None:
+    Args:
+        most: attempts in a row that bring nothing.
+    """
+
+    def __init__(self, most: int = RETRIES) -> None:
+        self._most = most
         self.failures = 0  # attempts in a row that brought nothing
         self._links = 0  # links in a row that were refused
         self._waited_s = 0.0
@@ -49,7 +54,7 @@ class Patience:
         wait, tries = backoff_s(self.failures, verdict.wait_s, jitter), max(self.failures, restarts)
         if self._waited_s + wait > WAIT_TOTAL_S:
             raise GaveUp(f"{verdict.reason} (it would take {report.seconds(wait)} more of waiting)")
-        if tries >= RETRIES:
+        if tries >= self._most:
             raise GaveUp(f"{verdict.reason} (tried {tries} times)", verdict.silent)
         self._waited_s += wait
         return wait

@@ -130,8 +130,9 @@ def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str
     """
     settings = job.settings
     spec = {
-        "model": job.artifact.sha256 or job.artifact.target,
+        "model": ",".join(one.sha256 or one.target for one in job.files if one.target != job.mmproj),
         "--engine": f"{job.engine} {version}".strip(),
+        "--mmproj": job.mmproj,
         "--host": settings.host,
         "--port": port,
         "--ctx-size": settings.ctx_size,

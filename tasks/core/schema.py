@@ -1,4 +1,4 @@
-"""Reading and validating models.yaml, and the JSON Schema for editors; from text to plain data.
+"""Reading and validating models.yaml and models.lock, and the JSON Schema for editors; text to plain data.
 
 Costs hundreds of milliseconds to import (yaml, pydantic), so only a changed models.yaml gets here.
 Reads no file.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from dataclasses import dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.catalogue import ENGINES, AdoptFrom, Engine, Model, Name, Rule, Settings, Strict
+from tasks.core.catalogue import AdoptFrom, Engine, Model, Name, Rule, Settings, Strict
 from tasks.core.errors import UsageError, did_you_mean
-from tasks.core.urls import filename_of, url_problem
+from tasks.core.lock import LockFile, join
+from tasks.core.sense import sense_problems
+from tasks.core.urls import filename_of
 
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
@@ -37,6 +40,7 @@ class CatalogueFile(Strict):
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
+_LOCK: TypeAdapter[LockFile] = TypeAdapter(LockFile)
 
 _EXPECTED = {
     "string_type": "expected text",
@@ -53,8 +57,8 @@ _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def compile_text(text: str, where: str) -> dict[str, Any]:
-    """Validate the text of models.yaml and index it.
+def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[str, Any]:
+    """Validate the text of models.yaml, join models.lock to it, and index it.
 
     Args:
         where: the file's path, for messages.
@@ -65,12 +69,11 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
     Raises:
         UsageError: everything that is wrong, at once, each with line, path and what was expected.
     """
-    plain, lines, problems = _read_yaml(text, where)
-    problems += _type_problems(plain)
-    if isinstance(plain, dict):
-        problems += _sense_problems(plain)
-    if problems:
-        raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
+    plain, lines = _read(text, where)
+    if problems := join(plain, lock):
+        names = dict.fromkeys(f"--model {path[1]}" for path, _ in problems)
+        fix = f"edit {where}, or if it is right: doit lock --upgrade {' '.join(names)}"
+        raise UsageError(_report(where, problems, lines), fix=fix)
     models = plain["models"]
     names = {alias.lower(): name for name, m in models.items() for alias in m.get("aliases", ())}
     names |= {name.lower(): name for name in models}
@@ -85,11 +88,38 @@ def compile_text(text: str, where: str) -> dict[str, Any]:
     }
 
 
+def read_catalogue(text: str, where: str) -> dict[str, Any]:
+    """models.yaml as it stands, validated. Raises UsageError like `compile_text`."""
+    return _read(text, where)[0]
+
+
+def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
+    plain, lines, problems = _read_yaml(text, where)
+    problems += _type_problems(plain, CatalogueFile)
+    if isinstance(plain, dict):
+        problems += sense_problems(plain)
+    if problems:
+        raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
+    return plain, lines
+
+
+def read_lock(text: str, where: str) -> LockFile:
+    """models.lock. Raises UsageError: it is damaged, or was edited."""
+    plain, lines, problems = _read_yaml(text, where)
+    problems += _type_problems(plain, LockFile)
+    if problems:
+        fix = f"git checkout {where}, or delete it and make it again: doit lock"
+        raise UsageError(_report(where, problems, lines), fix=fix)
+    return _LOCK.validate_python(plain, strict=False)
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of models.yaml (draft 2020-12), from the same types."""
     schema = _ADAPTER.json_schema()
     for table in ("models", "engines"):  # pydantic lets a name that breaks the pattern have any value
         schema["properties"][table]["additionalProperties"] = False
+    places: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
+    schema["$defs"]["Model"]["oneOf"] = places
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -134,7 +164,7 @@ def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -
             yield from _duplicates(value, here, lines, seen)
 
 
-def _type_problems(plain: Any) -> list[Problem]:
+def _type_problems(plain: Any, root: type) -> list[Problem]:
     if not isinstance(plain, dict):
         return [((), "expected lines of `key: value`, beginning with `version: 1`")]
     try:
@@ -144,17 +174,18 @@ def _type_problems(plain: Any) -> list[Problem]:
     except (ValueError, RecursionError):
         return [((), "an alias (*name) stands inside what it names")]
     try:
-        _ADAPTER.validate_json(text)
+        (_LOCK if root is LockFile else _ADAPTER).validate_json(text)
     except ValidationError as error:
-        return [_explain(e) for e in error.errors(include_url=False)]
+        return [_explain(e, root) for e in error.errors(include_url=False)]
     return []
 
 
-def _explain(error: Any) -> Problem:
+def _explain(error: Any, root: type) -> Problem:
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     kind, got = error["type"], error["input"]
     if kind in _UNKNOWN:
-        return path, f"unknown key; {did_you_mean(path[-1], _keys_at(path)) or _list(_keys_at(path))}"
+        keys = _keys_at(path, root)
+        return path, f"unknown key; {did_you_mean(path[-1], keys) or _list(keys)}"
     if kind == "rule":
         expected = f"expected {error['ctx']['expected']}"
     else:
@@ -174,85 +205,19 @@ def _list(keys: Sequence[str]) -> str:
     return f"the keys here are {', '.join(keys)}"
 
 
-def _keys_at(path: Path) -> list[str]:
+def _keys_at(path: Path, root: type) -> list[str]:
     """The keys allowed beside the last part of `path`."""
-    owner: Any = CatalogueFile
-    if path[0] == "defaults" or len(path) == 4:
-        owner = Settings
-    elif len(path) == 3:
-        owner = Model if path[0] == "models" else Engine
-    return [field.name for field in fields(owner)]
+    kind: Any = root
+    for part in path[:-1]:
+        kind = get_type_hints(kind)[part] if is_dataclass(kind) else _held(kind)
+        if get_origin(kind) is UnionType:
+            kind = _held(kind)
+    return [field.name for field in fields(kind)]
 
 
-def _entries(plain: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
-    """The well-formed entries of one table; the malformed are reported by type."""
-    table = plain.get(key)
-    if not isinstance(table, dict):
-        return {}
-    return {str(name): entry for name, entry in table.items() if isinstance(entry, dict)}
-
-
-def _sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
-    """What the types cannot say: names that clash, a default that is not there, URLs."""
-    models, engines = _entries(plain, "models"), _entries(plain, "engines")
-    taken: dict[str, str] = {}
-    problems = [p for name, entry in models.items() for p in _name_problems(name, entry, taken)]
-    for table, entries in (("models", models), ("engines", engines)):
-        for name, entry in entries.items():
-            problems += [((table, name, *at), text) for at, text in _url_problems(entry)]
-            url = entry.get("url")
-            if isinstance(url, str) and not url_problem(url, pinned=True) and not filename_of(url):
-                problems.append(((table, name, "url"), f"{url} names no file"))
-    program = engines.get("llamafile", {})
-    for name, entry in models.items():
-        text = _engine_problem(entry, bool(program.get("url") and program.get("version")))
-        if text:
-            problems.append((("models", name, "engine"), text))
-    for name in engines:
-        if name not in ENGINES:
-            hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"
-            problems.append((("engines", name), f"unknown engine; {hint}"))
-    default = plain.get("default")
-    if isinstance(default, str) and default.lower() not in taken:
-        near = did_you_mean(default, list(taken))
-        problems.append((("default",), f"there is no model {default!r}; {near}"))
-    return problems
-
-
-def _name_problems(name: str, entry: Mapping[str, Any], taken: dict[str, str]) -> Iterator[Problem]:
-    aliases = entry.get("aliases")
-    listed = aliases if isinstance(aliases, list) else []
-    for index, word in enumerate((name, *listed)):
-        path = ("models", name) if index == 0 else ("models", name, "aliases", str(index - 1))
-        if not isinstance(word, str):
-            continue
-        if word.lower() in taken:
-            yield path, f"the name {word!r} is taken by models.{taken[word.lower()]}"
-        taken.setdefault(word.lower(), name)
-
-
-def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:
-    """Why a model's engine cannot serve its file."""
-    gguf = str(entry.get("url")).endswith(".gguf")
-    engine = entry.get("engine") or ("llamafile" if gguf else "self")
-    if engine == "self" and gguf:
-        return "a .gguf is no program: expected llamafile or embedded"
-    if engine == "embedded" and str(entry.get("url")).endswith(".llamafile"):
-        return "the embedded engine reads .gguf files: expected self or llamafile"
-    if engine == "llamafile" and not has_program:
-        return "llamafile serves it, so engines.llamafile needs url and version (or: engine: embedded)"
-    return ""
-
-
-def _url_problems(entry: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    pinned = bool(entry.get("sha256"))
-    mirrors = entry.get("mirrors")
-    listed = list(enumerate(mirrors)) if isinstance(mirrors, list) else []
-    places = [(("url",), entry.get("url")), *((("mirrors", str(i)), m) for i, m in listed)]
-    for path, url in places:
-        problem = url_problem(url, pinned=pinned) if isinstance(url, str) else ""
-        if problem:
-            yield path, problem
+def _held(kind: Any) -> Any:
+    """What a mapping or a list is of, or what an optional value is."""
+    return next(one for one in get_args(kind) if is_dataclass(one))
 
 
 def _report(where: str, problems: Sequence[Problem], lines: Mapping[Path, int]) -> str:

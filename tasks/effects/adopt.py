@@ -42,7 +42,9 @@ def candidates(artifact: Artifact) -> Iterator[str]:
         return
     home, name = os.path.expanduser("~"), os.path.basename(artifact.target)
     seen: set[tuple[int, int]] = set()
-    for pattern in hub.places(artifact.sha256, name, artifact.adopt_from, os.environ, home):
+    models = os.path.dirname(os.path.dirname(artifact.target))
+    before = hub.unpinned_places(models, name) if artifact.owned else []
+    for pattern in (*before, *hub.places(artifact.sha256, name, artifact.adopt_from, os.environ, home)):
         for path in glob.iglob(pattern):
             with contextlib.suppress(OSError):
                 found = os.stat(path)

@@ -1,7 +1,7 @@
-"""The catalogue, validated once per content: models.yaml → plain JSON in the cache.
+"""The catalogue, validated once per content: models.yaml and models.lock → plain JSON in the cache.
 
-The JSON lies under the digest of models.yaml's bytes and of the code that validates them, so that it can
-never be stale. A cache that cannot be written costs time, not correctness.
+The JSON lies under the digest of their bytes and of the code that validates them, so that it can never be
+stale. A cache that cannot be written costs time, not correctness.
 """
 
 from __future__ import annotations
@@ -18,32 +18,68 @@ from tasks.effects.files import read_json, write_atomic
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
-def load(path: str, cache: str) -> Catalogue:
-    """The catalogue in the file at `path`. Raises UsageError: there is no such file, or it has errors."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
-        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
+_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py")
+
+
+def load(path: str, cache: str, *, joined: bool = True) -> Catalogue:
+    """The catalogue in the file at `path`.
+
+    Args:
+        joined: with what its lock file says.
+
+    Raises UsageError: there is no such file, or it has errors.
+    """
+    content, locked = read(path), read_lock(path) if joined else None
     here = Path(types.__file__)
-    rules = b"".join(here.with_name(name).read_bytes() for name in ("catalogue.py", "schema.py", "urls.py"))
-    key = hashlib.sha256(content + b"\0" + rules).hexdigest()
+    rules = b"".join(here.with_name(name).read_bytes() for name in _RULES)
+    key = hashlib.sha256(b"\0".join((content, locked or b"", rules))).hexdigest()
     folder = Path(cache) / "catalogue"
     plain = read_json(folder / f"{key}.json")
     if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
-        plain = _compile(content, path)
+        plain = _compile(content, path, locked)
         _keep(folder, key, json.dumps(plain))
     return Catalogue(plain, path)
 
 
-def _compile(content: bytes, path: str) -> dict[str, object]:
-    from tasks.core.schema import compile_text
+def lock_path(path: str) -> str:
+    """Where the lock file of a catalogue is: models.lock beside models.yaml."""
+    return str(Path(path).with_suffix(".lock"))
 
+
+def read(path: str) -> bytes:
+    """The catalogue's bytes. Raises UsageError: there is no such file."""
     try:
-        text = content.decode("utf-8-sig")
+        return Path(path).read_bytes()
+    except OSError as error:
+        fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
+        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
+
+
+def read_lock(path: str) -> bytes | None:
+    """The bytes of a catalogue's lock file; None where there is none. Raises UsageError: it is unreadable."""
+    place = lock_path(path)
+    try:
+        return Path(place).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {place}: {error.strerror}") from None
+
+
+def text_of(content: bytes, path: str) -> str:
+    """Bytes of YAML as text. Raises UsageError: it is no UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}", fix=f"save {path} as UTF-8") from None
-    return compile_text(text, path)
+
+
+def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, object]:
+    from tasks.core import schema
+
+    place = lock_path(path)
+    lock = None if locked is None else schema.read_lock(text_of(locked, place), place)
+    return schema.compile_text(text_of(content, path), path, lock)
 
 
 def _keep(folder: Path, key: str, text: str) -> None:

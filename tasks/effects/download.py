@@ -173,7 +173,7 @@ class _Run:
         for again in (False, True):
             with partial.changed:
                 partial.plan.size = self.artifact.size  # another source may have said something else
-            token = _token(url)
+            token = hub_token(url)
             Source(
                 self.artifact, url, partial, bar, self.tools, single=again, token=token, accept=accept
             ).receive()
@@ -237,7 +237,7 @@ def _done(
     return Stamp(size, found[1] if found else 0, digest, source, {})
 
 
-def _token(url: str) -> str:
+def hub_token(url: str) -> str:
     """The Hub's token, for the Hub alone."""
     if not hub.takes_token(url, os.environ):
         return ""

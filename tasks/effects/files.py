@@ -69,7 +69,7 @@ def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", opener=_private if private else None) as file:
+        with open(temporary, "w", encoding="utf-8", newline="", opener=_private if private else None) as file:
             file.write(text)
             file.flush()
             if not private:
@@ -111,6 +111,11 @@ def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) 
             done += len(block)
             seen(done)
     return digest.hexdigest()
+
+
+def existing(folder: str) -> str:
+    """The folder, or the nearest one above it that is there."""
+    return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
 
 
 def stat(path: str) -> tuple[int, int] | None:

@@ -1,10 +1,11 @@
-"""The network: one streamed GET. Knows requests; what an answer means is decided in `core.transfer`.
+"""The network: one streamed GET, or a short answer. Knows requests; what an answer means, `core` decides.
 
 Only TransferError and FatalTransfer leave this module, also when a body is read.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -14,9 +15,11 @@ from urllib.parse import urljoin
 import requests
 from requests.adapters import HTTPAdapter
 
+from tasks.core import hub
 from tasks.core.errors import TransferError
 
 CONNECT_S = 10.0
+MOST_TEXT = 4 * 1024**2  # bytes of an answer that is read whole; a release with its notes has some 100 kB
 SILENCE_S = 30.0  # longest pause between two bytes before the connection counts as dead
 
 _HUB_HEADERS = ("x-linked-etag", "x-linked-size", "x-repo-commit")
@@ -95,16 +98,7 @@ def get(
             response.close()
             raise FatalTransfer(f"a redirect to {why}")
 
-    def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
-        request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    asked: dict[str, Any] = {"headers": dict(headers), "hooks": {"response": look}}
-    asked |= {"timeout": (CONNECT_S, SILENCE_S), "auth": authorize if token else None}
-    try:
-        response = session.get(url, stream=True, **asked)
-    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
-        raise _named(error) from None
+    response = _sent(session, "GET", url, headers, token, hooks={"response": look})
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
     names.update({k: first[k] for k in _HUB_HEADERS if k in first})
@@ -116,7 +110,69 @@ def get(
         response.close()
 
 
-def _named(error: Exception) -> TransferError:
+class Said(NamedTuple):
+    """A short answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]  # lower-case names
+    text: str
+
+
+def ask(
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str = "",
+    hops: int = 0,
+    limit_s: float = 0,
+) -> Said:
+    """Ask for what is short.
+
+    Args:
+        hops: redirects to follow, 0 for none.
+        limit_s: time for the connection, and for each answer, where it is not the usual.
+
+    Raises TransferError, FatalTransfer.
+    """
+    session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
+    plain = {"Accept-Encoding": "identity", **headers}
+    with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0) as response:
+        body = Body(response.raw)
+        view = memoryview(bytearray(MOST_TEXT))
+        count = body.read_into(view) if method != "HEAD" else 0
+        names = {key.lower(): value for key, value in response.headers.items()}
+        return Said(response.status_code, names, bytes(view[:count]).decode("utf-8", "replace"))
+
+
+def _sent(
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str,
+    limit_s: float = 0,
+    **more: Any,
+) -> requests.Response:
+    """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
+    if variable := hub.offline(os.environ):
+        raise FatalTransfer(f"{variable} forbids the network")
+
+    def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    try:
+        response: requests.Response = session.request(
+            method, url, headers=dict(headers), stream=True, timeout=limit_s or (CONNECT_S, SILENCE_S),
+            auth=authorize if token else None, **more,
+        )  # fmt: skip
+        return response
+    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
+        raise _named(error, limit_s) from None
+
+
+def _named(error: Exception, limit_s: float = 0) -> TransferError:
     """The failure in words, from the innermost reason that says something."""
     chain: list[Any] = [error]
     for link in chain:
@@ -140,9 +196,9 @@ def _named(error: Exception) -> TransferError:
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
     if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
-        return TransferError(f"no connection within {CONNECT_S:.0f} s")
+        return TransferError(f"no connection within {limit_s or CONNECT_S:.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return TransferError(f"nothing came for {SILENCE_S:.0f} s")
+        return TransferError(f"nothing came for {limit_s or SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 
 

@@ -176,6 +176,29 @@ def test_versions_are_compared_as_numbers() -> None:
     assert version_tuple(None) is None
 
 
+@pytest.mark.parametrize("version", ["0.6.2", "0.9.3", "0.10.5", None])
+@pytest.mark.parametrize(("engine", "model"), [("self", []), ("llamafile", ["-m"]), ("embedded", ["-m"])])
+def test_projector(engine: str, model: list[str], version: str | None) -> None:
+    """Issue 5.3: every engine and version gets it, before what the user adds."""
+    here = launch(engine, "linux")
+    eyes = here._replace(mmproj="/p.gguf")
+    before = serve_command(here, REFERENCE, version=version, extra=("--mmproj", "/mine"))
+    words = serve_command(eyes, REFERENCE, version=version, extra=("--mmproj", "/mine"))
+    at = words.index("--mmproj")
+    assert words[at : at + 2] == ["--mmproj", "/p.gguf"]
+    assert [*words[:at], *words[at + 2 :]] == before
+    assert words[-2:] == ["--mmproj", "/mine"]
+    assert ("-m" in words) is bool(model)
+
+
+def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
+    """Issue 5.3: the same sign as in a model's path."""
+    here = launch("self", "linux")._replace(mmproj="/a@b/p.gguf")
+    with pytest.raises(ServerError, match=r"cannot open /a@b/p\.gguf"):
+        serve_command(here, REFERENCE, version="0.10.5")
+    assert serve_command(here._replace(engine="embedded"), REFERENCE, version=None)
+
+
 @pytest.mark.parametrize(
     ("engine", "version", "gpu", "model", "what"),
     [

@@ -48,6 +48,36 @@ def test_at_endpoint(url: str, env: Mapping[str, str], there: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("env", "variable"),
+    [
+        pytest.param({}, "", id="nothing said"),
+        pytest.param({"LLAMAFILE_OFFLINE": "1"}, "LLAMAFILE_OFFLINE", id="ours"),
+        pytest.param({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE", id="the Hub's"),
+        pytest.param({"LLAMAFILE_OFFLINE": "on", "HF_HUB_OFFLINE": "1"}, "LLAMAFILE_OFFLINE", id="both"),
+        pytest.param({"HF_HUB_OFFLINE": "YES"}, "HF_HUB_OFFLINE", id="a word of the Hub's client"),
+        pytest.param({"HF_HUB_OFFLINE": " True "}, "HF_HUB_OFFLINE", id="another"),
+        pytest.param({"LLAMAFILE_OFFLINE": "0", "HF_HUB_OFFLINE": "false"}, "", id="no, twice"),
+        pytest.param({"LLAMAFILE_OFFLINE": ""}, "", id="empty"),
+        pytest.param({"TRANSFORMERS_OFFLINE": "1"}, "", id="another program's"),
+    ],
+)
+def test_offline(env: Mapping[str, str], variable: str) -> None:
+    """Issue 5.4: which variable forbids the network, for the message."""
+    assert hub.offline(env) == variable
+
+
+def test_places_of_what_nothing_pinned_yet(tmp_path: Path) -> None:
+    """Issue 5.1: what came before it was locked lies under its URL's digest; no other file is meant."""
+    models = tmp_path / "cache [1]" / "models"
+    unpinned = Path(model_dir(str(models.parent), None, "https://e.org/m [x].gguf")) / "m [x].gguf"
+    for path in (unpinned, models / "0123456789abcdef" / "m [x].gguf", models / "url-1" / "other.gguf"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    [pattern] = hub.unpinned_places(str(models), "m [x].gguf")
+    assert [Path(found) for found in glob.glob(pattern)] == [unpinned]
+
+
+@pytest.mark.parametrize(
     ("url", "env", "may"),
     [
         pytest.param(f"{HUB}/a/b", {}, True, id="the Hub"),

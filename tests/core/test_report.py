@@ -182,7 +182,7 @@ def a_run(host: str = "h", key: str = "") -> Run:
 
 def test_what_is_said_when_the_server_is_ready() -> None:
     """Which model and licence (R33), how to call it, where the log is, how to stop it."""
-    model = Model("My Model 7B", "https://h/m.gguf", "MIT")
+    model = Model("My Model 7B", "MIT", "https://h/m.gguf")
     assert report.usage(model, a_run(), "Ctrl-C") == (
         "  model    My Model 7B, licence MIT\n"
         "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
@@ -195,7 +195,7 @@ def test_what_is_said_when_the_server_is_ready() -> None:
 
 def test_what_is_said_of_a_server_with_a_key() -> None:
     """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
-    text = report.usage(Model("M", "u", "MIT"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
+    text = report.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
     assert "curl http://127.0.0.1:1/v1/chat/completions" in text
     assert " -H 'Authorization: Bearer '$LLAMA_API_KEY -d " in text
     assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1  OPENAI_API_KEY=$LLAMA_API_KEY\n" in text
@@ -219,4 +219,4 @@ def test_what_is_said_of_a_server_for_everybody() -> None:
 )
 def test_line_of_a_model(size: int | None, line: str) -> None:
     """A line of `doit list --all`."""
-    assert report.task_line(Model("Tiny", "u", "MIT", size=size)) == line
+    assert report.task_line(Model("Tiny", "MIT", "u", size=size)) == line

@@ -29,7 +29,8 @@ SCHEMA_FILE = ROOT / "models.schema.json"
 EDITOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
-    "title, url, license, aliases, mirrors, sha256, size, params, quant, ram, engine, engine_version, serve"
+    "title, license, url, hf, file, revision, aliases, mirrors, sha256, size, parts, mmproj, params, quant, "
+    "ram, engine, engine_version, serve"
 )
 
 

@@ -1,1 +1,1 @@
-"""Faithful fakes: a misbehaving file server, the Hub, a llamafile."""
+"""Faithful fakes: a misbehaving file server, the Hub, GitHub's releases, a llamafile."""

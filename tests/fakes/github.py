@@ -1,204 +1,181 @@
-"""Run a job's steps as GitHub's runner does: a composite action, `run:` in bash, actions/cache by its rules.
+"""GitHub's releases in this process: the API, the downloads, and the host that has the bytes.
 
-Sources: GitHub's "Workflow syntax", "Metadata syntax" and "Workflow commands"; for the cache the README of
-actions/cache (a hit is that of an exact key; what was missed is saved if the job succeeds; the paths' text
-belongs to an entry) and its toolkit's tar.ts.
-What an action needs that is not known here is an AssertionError.
+API and downloads are 127.0.0.1, the bytes localhost: other host names, as in life. The API is where GitHub
+Enterprise has it, below /api/v3; on github.com it is a host of its own. Links are dead after five minutes,
+which their host says with a status of its own, 618 (shared notes on what servers return).
+Source: docs.github.com/rest: releases, repos, "Rate limits for the REST API".
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-import shutil
-import signal
-import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from secrets import token_hex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
-import psutil
-import yaml
+from tests.fakes.faults import Reply, Request, Status, plain
+from tests.fakes.publisher import Budget, Publisher, json_reply
+from tests.fakes.server import Tls
 
-BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]  # what `shell: bash` means
-MINE = "llamafile-recipe"
-Outputs = dict[str, dict[str, str]]
+FORM = (
+    "sp=r&sr=b&spr=https&se={expires}&rsct=application%2Foctet-stream&sig=sig{serial}%3D&jwt=e30.e30.{serial}"
+)
+REFUSAL = Status(618, {"Content-Type": "text/html"}, b"<title>618 jwt:expired</title>\n")
+EPOCH = datetime(2026, 1, 1)
+_API = re.compile(r"/api/v3/(?:repos/(?P<name>[^/]+/[^/]+)|repositories/(?P<id>\d+))(?P<rest>/.+)?")
+_DOWNLOAD = re.compile(r"/(?P<name>[^/]+/[^/]+)/releases/download/(?P<tag>.+)/(?P<asset>[^/]+)")
+
+Json = dict[str, Any]
+
+
+def asset_path(data: bytes) -> str:
+    """Return where the other host has these bytes."""
+    return f"/github-production-release-asset/{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 @dataclass
-class Job:
-    """How a job went."""
+class Release:
+    tag: str
+    assets: dict[str, bytes]
+    digests: bool  # assets from before June 2025 have none
+    prerelease: bool
+    published: str
 
-    ok: bool = True
-    log: str = ""  # of all steps, stdout and stderr in one, as the runner reads them
-    env: dict[str, str] = field(default_factory=dict)  # what $GITHUB_ENV has set for later steps
-    outputs: Outputs = field(default_factory=dict)  # by the id of a step
 
+class Project:
+    """A repository, as far as its releases go; `keep` is told each asset."""
 
-class Runner:
-    """A machine and a repository's cache. Every job finds its home and temp empty.
+    def __init__(self, name: str, number: int, licence: str | None, keep: Callable[[bytes], None]) -> None:
+        self.name, self.id, self.licence, self._keep = name, number, licence, keep
+        self.releases: dict[str, Release] = {}
 
-    Args:
-        action: the folder of the action that is tested.
-        base: the environment that the machine has.
-    """
-
-    def __init__(self, folder: Path, action: Path, base: Mapping[str, str]) -> None:
-        self.workspace, self._home, self._temp = folder / "work", folder / "runner", folder / "temp"
-        self.workspace.mkdir()
-        self._action, self._base, self._store = action, dict(base), folder / "caches"
-        self._store.mkdir()
-        self.keys: list[str] = []  # of the entries that were saved
-
-    def job(self, steps: Sequence[Mapping[str, Any]], **env: str) -> Job:
-        """Run a job to its end: post steps, and the end of every process that it has left."""
-        for folder in (self._home, self._temp):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        mark = f"github_{token_hex(8)}"
-        job = Job(env={})
-        self._env = {
-            **self._base, "HOME": str(self._home), "CI": "true", "GITHUB_ACTIONS": "true",
-            "GITHUB_WORKSPACE": str(self.workspace), "RUNNER_TEMP": str(self._temp), "RUNNER_OS": "Linux",
-            "RUNNER_TRACKING_ID": mark, **env,
-        }  # fmt: skip
-        self._missed: list[tuple[str, str]] = []
-        try:
-            self._steps(steps, job, job.outputs, {})
-            for key, path in self._missed if job.ok else ():
-                self._save(key, path)
-        finally:
-            _end(mark)
-        return job
-
-    def _steps(
-        self, steps: Sequence[Mapping[str, Any]], job: Job, outputs: Outputs, inputs: Mapping[str, str]
+    def release(
+        self, tag: str, assets: Mapping[str, bytes], digests: bool = True, prerelease: bool = False
     ) -> None:
-        for number, step in enumerate(steps):
-            known = {"id", "name", "if", "shell", "env", "run", "uses", "with", "working-directory"}
-            assert not set(step) - known, step
-            scope = {"inputs": inputs, "steps": outputs, "env": {**self._env, **job.env}}
-            if not job.ok or ("if" in step and not value(step["if"], scope)):
-                continue
-            words = {k: fill(str(v), scope) for k, v in step.get("with", {}).items()}
-            given = {k: fill(str(v), scope) for k, v in step.get("env", {}).items()}
-            if "uses" in step:
-                found = self._uses(step["uses"], words, job)
-            else:
-                found = self._run(fill(step["run"], scope), {**self._env, **job.env, **given}, job)
-            outputs[step.get("id", f"__{number}")] = found
+        """Publish a release; the newest that is no prerelease is the latest."""
+        for data in assets.values():
+            self._keep(data)
+        published = f"{(EPOCH + timedelta(days=len(self.releases))).isoformat()}Z"
+        self.releases[tag] = Release(tag, dict(assets), digests, prerelease, published)
 
-    def _run(self, script: str, env: dict[str, str], job: Job) -> dict[str, str]:
-        files = {
-            n: self._temp / n.lower()
-            for n in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY")
+    def find(self, rest: str) -> Release | None:
+        """Return the release that "latest" or "tags/TAG" means."""
+        if rest.startswith("tags/"):
+            return self.releases.get(rest.removeprefix("tags/"))
+        final = [release for release in self.releases.values() if not release.prerelease]
+        return final[-1] if rest == "latest" and final else None
+
+    def about(self) -> Json:
+        """Return the API's description."""
+        licence = {"key": self.licence.lower(), "spdx_id": self.licence} if self.licence else None
+        short = self.name.partition("/")[2]
+        return {"id": self.id, "name": short, "full_name": self.name, "private": False, "license": licence}
+
+
+class GitHub(Publisher):
+    """GitHub; `endpoint` stands for https://github.com, and the API is below its /api/v3."""
+
+    def __init__(self, tls: Tls | None = None) -> None:
+        super().__init__(FORM, REFUSAL, tls)
+        self.links.lifetime = 300.0
+        self._projects: dict[str, Project] = {}
+        self._moved: dict[str, Project] = {}
+        self.limit(60)
+
+    def repo(self, name: str, licence: str | None = "Apache-2.0") -> Project:
+        """Make a repository; the licence is an SPDX identifier, or NOASSERTION, which is GitHub's "other"."""
+        number = 1000 + len(self._projects)
+        self._projects[name] = Project(name, number, licence, lambda d: self.links.put(asset_path(d), d))
+        return self._projects[name]
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a repository; the old name redirects."""
+        self._projects[new] = self._moved[old] = self._projects.pop(old)
+        self._projects[new].name = new
+
+    def limit(self, quota: int, window_s: int = 3600, status: int = 403) -> None:
+        """Set how many questions the API takes in a window, and how it refuses more (403 or 429)."""
+        self._budget, self._refusal = Budget(quota, window_s), status
+
+    def url(self, name: str, tag: str, asset: str) -> str:
+        """Return the address of an asset that a user knows."""
+        return f"{self.endpoint}/{name}/releases/download/{quote(tag)}/{quote(asset)}"
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        """Answer any request; the API within its limit."""
+        if not request.path.startswith("/api/v3/"):
+            return self._download(request)
+        count, budget = self._budget.take(), self._budget
+        reply = self._ask(request) if count.allowed else _error(self._refusal, "API rate limit exceeded")
+        limits = {
+            "X-RateLimit-Limit": str(budget.quota),
+            "X-RateLimit-Remaining": str(count.left),
+            "X-RateLimit-Used": str(budget.quota - count.left),
+            "X-RateLimit-Reset": str(int(time.time()) + count.reset_s),  # seconds since 1970
+            "X-RateLimit-Resource": "core",
         }
-        for path in files.values():
-            path.write_text("")
-        (self._temp / "step.sh").write_text(script)
-        env = {
-            **env,
-            **{name: str(path) for name, path in files.items()},
-            "GITHUB_ACTION_PATH": str(self._action),
+        return replace(reply, headers={**reply.headers, **limits})
+
+    def _ask(self, request: Request) -> Reply:
+        match = _API.fullmatch(request.path)
+        if match is None:
+            return _error(404, "Not Found")
+        name, rest = match["name"], match["rest"] or ""
+        if name in self._moved:
+            there = f"{self.endpoint}/api/v3/repositories/{self._moved[name].id}{quote(rest)}"
+            return json_reply(301, {"message": "Moved Permanently", "url": there}, {"Location": there})
+        project = self._projects.get(name) if name else self._numbered(int(match["id"]))
+        if project and not rest:
+            return json_reply(200, project.about())
+        release = project.find(rest.removeprefix("/releases/")) if project else None
+        if project is None or release is None:
+            return _error(404, "Not Found")
+        return json_reply(200, self._release(project, release))
+
+    def _numbered(self, number: int) -> Project | None:
+        return next((p for p in self._projects.values() if p.id == number), None)
+
+    def _release(self, project: Project, release: Release) -> Json:
+        return {
+            "tag_name": release.tag,
+            "name": release.tag,
+            "html_url": f"{self.endpoint}/{project.name}/releases/tag/{quote(release.tag)}",
+            "draft": False,
+            "prerelease": release.prerelease,
+            "created_at": release.published,
+            "published_at": release.published,
+            "assets": [self._asset(project, release, name) for name in release.assets],
         }
-        log = self._temp / "log"
-        with log.open("wb") as file:  # not a pipe: a server that stays would keep one open
-            done = subprocess.run(
-                [*BASH, str(self._temp / "step.sh")], cwd=self.workspace, env=env, timeout=300,
-                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False,
-            )  # fmt: skip
-        job.log += log.read_text("utf-8")
-        job.ok = job.ok and done.returncode == 0
-        assert "Traceback" not in job.log, job.log
-        job.env |= parse(files["GITHUB_ENV"].read_text("utf-8"))
-        assert not files["GITHUB_PATH"].read_text()
-        return parse(files["GITHUB_OUTPUT"].read_text("utf-8"))
 
-    def _uses(self, what: str, words: dict[str, str], job: Job) -> dict[str, str]:
-        name, _, version = what.partition("@")
-        if name in ("actions/checkout", "actions/setup-python"):
-            return {}
-        if name == "actions/cache":
-            assert re.fullmatch("[0-9a-f]{40}", version), what
-            assert set(words) == {"key", "path"}
-            return self._restore(words["key"], words["path"])
-        assert name.endswith(MINE), what
-        action = yaml.safe_load((self._action / "action.yml").read_text("utf-8"))
-        assert not set(words) - set(action["inputs"]), words
-        inputs = {
-            name: words.get(name, str(one.get("default", ""))) for name, one in action["inputs"].items()
+    def _asset(self, project: Project, release: Release, name: str) -> Json:
+        data = release.assets[name]
+        return {
+            "name": name,
+            "content_type": "application/octet-stream",
+            "state": "uploaded",
+            "size": len(data),
+            "digest": f"sha256:{hashlib.sha256(data).hexdigest()}" if release.digests else None,
+            "browser_download_url": self.url(project.name, release.tag, name),
         }
-        inner: Outputs = {}
-        assert all("shell" in step for step in action["runs"]["steps"] if "run" in step)
-        self._steps(action["runs"]["steps"], job, inner, inputs)
-        scope = {"steps": inner}
-        return {name: fill(one["value"], scope) for name, one in action["outputs"].items()}
 
-    def _entry(self, key: str, path: str) -> Path:
-        assert len(key) <= 512, key
-        assert "," not in key, key
-        return self._store / f"{key}-{abs(hash(path))}.tar"
-
-    def _restore(self, key: str, path: str) -> dict[str, str]:
-        entry = self._entry(key, path)
-        if not entry.exists():
-            self._missed.append((key, path))
-            return {"cache-hit": ""}  # as v4 has it: false is for a match of restore-keys
-        subprocess.run(["tar", "-xf", entry, "-P", "-C", self.workspace], check=True)
-        return {"cache-hit": "true"}
-
-    def _save(self, key: str, path: str) -> None:
-        paths = [re.sub(r"^~(?=/)", str(self._home), line) for line in path.splitlines()]
-        there = [one for one in paths if Path(one).exists()]
-        assert there == paths, "the action caches what is not there"
-        into = ["-cf", str(self._entry(key, path)), "-P", "-C", str(self.workspace)]
-        subprocess.run(["tar", "--format=pax", *into, *there], check=True)
-        self.keys.append(key)
+    def _download(self, request: Request) -> Reply:
+        match = _DOWNLOAD.fullmatch(request.path)
+        if match and match["name"] in self._moved:
+            new = self._moved[match["name"]].name
+            there = self.origin.url(request.path.replace(match["name"], new, 1))
+            return plain(301, b"", {"Location": there}, "text/html; charset=utf-8")
+        project = self._projects.get(match["name"]) if match else None
+        release = project.releases.get(match["tag"]) if match and project else None
+        if match is None or project is None or release is None or match["asset"] not in release.assets:
+            return plain(404, b"Not Found", {})
+        link = self.links.sign(asset_path(release.assets[match["asset"]]))
+        return plain(302, b"", {"Location": link}, "text/html; charset=utf-8")
 
 
-def _end(mark: str) -> None:
-    """What the runner does with orphans: it knows them by a variable."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get("RUNNER_TRACKING_ID") == mark:
-                process.send_signal(signal.SIGKILL)
-
-
-def fill(text: str, scope: Mapping[str, Any]) -> str:
-    """A text with its `${{ }}` evaluated."""
-    return re.sub(r"\$\{\{(.*?)\}\}", lambda found: str(value(found[1], scope)), text)
-
-
-def value(expression: str, scope: Mapping[str, Any]) -> Any:
-    """What an expression means: names, strings, `||`, `==` and `!=` are known here."""
-    text = expression.strip()
-    if "||" in text:
-        return next((v for v in (value(part, scope) for part in text.split("||")) if v), "")
-    if found := re.fullmatch(r"(.+?)\s*(==|!=)\s*(.+)", text):
-        return (value(found[1], scope) == value(found[3], scope)) is (found[2] == "==")
-    if found := re.fullmatch(r"'([^']*)'", text):
-        return found[1]
-    assert re.fullmatch(r"[\w-]+(\.[\w-]+)+", text), f"unknown expression {text}"
-    first, *path = text.split(".")
-    here = scope[first]
-    if first in ("env", "inputs"):
-        return here.get(path[0], "") if first == "env" else here[path[0]]
-    assert (first, path[1]) == ("steps", "outputs"), text
-    return here.get(path[0], {}).get(path[2], "")
-
-
-def parse(text: str) -> dict[str, str]:
-    """The values in $GITHUB_OUTPUT or $GITHUB_ENV: a line each, or between delimiters."""
-    found = {}
-    while text:
-        head = re.match(r"(?P<name>[\w-]+)(?:=(?P<value>.*)|<<(?P<end>\S+))\n", text)
-        assert head, text
-        text = text[head.end() :]
-        if head["end"]:
-            found[head["name"]], mark, text = text.partition(f"\n{head['end']}\n")
-            assert mark, text
-        else:
-            found[head["name"]] = head["value"]
-    return found
+def _error(status: int, message: str) -> Reply:
+    about = "https://docs.github.com/rest"
+    return json_reply(status, {"message": message, "documentation_url": about, "status": str(status)})

@@ -79,8 +79,8 @@ class FileServer:
     """Serve `files` over HTTP/1.1, honestly unless told otherwise.
 
     For each request: the limit of answers at once, else a guard's veto, else the next scripted
-    fault (GET only), else the path's permanent fault, else honesty. A port of one's own is for a
-    server that comes back.
+    fault (GET only), else the path's permanent fault, else the whole server's, else honesty. A port of
+    one's own is for a server that comes back.
     """
 
     def __init__(self, tls: Tls | None = None, port: int = 0) -> None:
@@ -90,6 +90,7 @@ class FileServer:
         self.closing = threading.Event()
         self._scripts: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
+        self.otherwise: Fault = Honest()  # answers for each path that nothing else was told about
         self._guards: dict[str, Guard] = {}
         self._rates: dict[str, float] = {}
         self._shared: set[str] = set()  # paths whose rate is that of all their bodies together
@@ -202,7 +203,7 @@ class FileServer:
             script = self._scripts[request.path]
             if request.method == "GET" and script:
                 return script.popleft()
-            return self._always.get(request.path, Honest())
+            return self._always.get(request.path, self.otherwise)
 
     def rate(self, path: str) -> float | None:
         """Return the limit of one of this path's bodies, in bytes per second."""
@@ -314,8 +315,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_head(self, request: Request, reply: Reply) -> None:
         request.status = reply.status
-        self.send_response(reply.status)
-        for name, text in reply.headers.items():
+        self.send_response_only(reply.status)
+        for name, text in {"Date": self.date_time_string(), **reply.headers}.items():
             self.send_header(name, text)
         self.end_headers()
 

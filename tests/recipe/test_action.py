@@ -1,4 +1,4 @@
-"""action.yml, run as a runner runs it (tests/fakes/github.py): jobs one after another that share a cache."""
+"""action.yml, run as a runner runs it (tests/fakes/github_runner.py): jobs one after another that share a cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import llamafile
-from tests.fakes.github import Job, Runner
+from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
 from tests.project import REPO, Project
 from tests.recipe.test_serve import AS_BEFORE, behave, runs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import pytest
 from doit.task import Task
 
+from tasks import plan as plan_verb
 from tasks.core import command, options
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
@@ -192,3 +194,12 @@ def test_no_task_depends_on_one_that_is_not_there(platform: str) -> None:
         tasks = tasks_on(platform, *argv)
         wanted = {dep for task in tasks.values() for dep in task.task_dep}
         assert wanted <= set(tasks), argv
+
+
+def test_a_plan_says_what_windows_does_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 5.5, R9: over 4 GiB, before they have come; a smaller one is run in the same way, unsaid."""
+    for model, said in (("big", True), ("small", False)):
+        found = recipe_on("win32", "plan", "--model", model)
+        with contextlib.suppress(SystemExit):  # no such disk
+            plan_verb.run(found, found.request.asks[0])
+        assert ("more than Windows starts: llamafile.exe runs it with -m" in capsys.readouterr().out) is said

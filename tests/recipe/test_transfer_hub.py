@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.faults import Reply, Request
 from tests.fakes.hub import COMMIT, Hub
 from tests.fakes.server import FileServer, Status
 from tests.project import Project, Result
@@ -119,37 +118,6 @@ def test_a_saved_token_may_be_kept_back(project: Project, hub: Hub, origin: File
     (folder / "token").write_text(TOKEN)
     assert project.doit("download", env={"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}).status == 0
     assert tokens(origin) == {None}
-
-
-def test_a_gated_file(project: Project, hub: Hub, origin: FileServer, cdn: FileServer) -> None:
-    """Issue 3.4: 401 names HF_TOKEN; with it, the file comes."""
-
-    def gate(request: Request) -> Reply | None:
-        allowed = request.headers.get("Authorization") == f"Bearer {TOKEN}"
-        return None if allowed else Status(401, {"X-Error-Code": "GatedRepo"}).answer(request, None)
-
-    origin.guard(REPO_PATH, gate)
-    refused = project.doit("download")
-    assert refused.status == 1
-    assert "HTTP 401; the file needs an account: accept its licence on its page and set HF_TOKEN" in (
-        refused.err
-    )
-    assert (len(origin.requests), cdn.requests) == (1, [])
-    wrong = project.doit("download", env={"HF_TOKEN": "hf_wrong"})
-    assert (wrong.status, "set HF_TOKEN" in wrong.err, "hf_wrong" in wrong.err) == (1, True, False)
-    allowed = project.doit("download", env={"HF_TOKEN": TOKEN})
-    assert allowed.status == 0, allowed.err
-    assert is_secret(project, allowed)
-
-
-def test_a_token_without_the_right(project: Project, hub: Hub, origin: FileServer) -> None:
-    """Issue 3.4: 403 says what the token lacks, and does not show it."""
-    origin.always(REPO_PATH, Status(403))
-    refused = project.doit("download", env={"HF_TOKEN": TOKEN})
-    assert refused.status == 1
-    assert "HTTP 403; access is refused: accept the licence on its page and set HF_TOKEN" in refused.err
-    assert len(origin.requests) == 1
-    assert is_secret(project, refused)
 
 
 # Bytes that are here already

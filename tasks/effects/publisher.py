@@ -1,0 +1,151 @@
+"""Asking publishers what they state about a file, without fetching it.
+
+Knows the Hub's HEAD and GitHub's releases; any other server is asked for the length alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from urllib.parse import quote, urljoin, urlsplit
+
+from tasks.core import hub, transfer
+from tasks.core.catalogue import LATEST
+from tasks.core.errors import TransferError
+from tasks.core.patience import GaveUp, Patience
+from tasks.core.publisher import Stated, hub_problem, hub_states, licence_of, release_states
+from tasks.core.sources import HubFile, Release, hub_file, release
+from tasks.core.transfer import Asked, Verdict, Word
+from tasks.core.urls import host_of, url_problem
+from tasks.effects import http
+from tasks.effects.download import hub_token
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+_GONE = (404, 410)
+_TRIES = 3  # a question is short, and somebody waits for the answer
+
+
+class Publishers:
+    """All publishers of a catalogue; connections are kept."""
+
+    def __init__(
+        self, sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._session = http.new_session()
+        self._sleep, self._jitter = sleep, jitter
+        self._releases: dict[str, object] = {}  # JSON of each release that was asked for
+        self._silent: dict[str, str] = {}  # host that does not answer: why
+
+    def state(self, url: str, version: str = "") -> Stated:
+        """What is known of the file behind a URL.
+
+        Args:
+            version: `latest` for the newest release.
+
+        Raises TransferError: no answer, or one that refuses.
+        """
+        if file := hub_file(url):
+            return self._hub(file)
+        if (found := release(url)) and (stated := self._release(found, version)):
+            return stated
+        answer = self._ask("HEAD", url, {}, "", hops=_MOST_REDIRECTS)
+        if answer.status in _GONE:
+            raise TransferError(f"{url}: {_judged(answer).reason}")
+        whole = answer.status == 200 and _judged(answer).word is Word.BODY  # no web page, no other encoding
+        return Stated(url, None, _judged(answer).total if whole else None)
+
+    def licence(self, url: str) -> str:
+        """The licence that the publisher of a file names, or nothing. Raises TransferError."""
+        file, found = hub_file(url), release(url)
+        if file:
+            url = hub.at_endpoint(f"{hub.HUB}/api/models/{file.repo}/revision/{file.revision}", os.environ)
+            answer = self._ask("GET", url, {}, hub_token(url))
+        elif found:
+            answer = self._ask("GET", found.api, {}, _github_token(found.api))
+        else:
+            return ""
+        try:
+            return licence_of(json.loads(answer.text)) if answer.status == 200 else ""
+        except ValueError:
+            return ""
+
+    def _hub(self, file: HubFile) -> Stated:
+        url, home = hub.at_endpoint(file.url, os.environ), hub.endpoint(os.environ)
+        for _ in range(_MOST_REDIRECTS):
+            token = hub_token(url)
+            answer = self._ask("HEAD", url, {}, token)
+            target = urljoin(url, answer.headers.get("location", ""))
+            if answer.status not in _REDIRECTS or urlsplit(target)[:2] != urlsplit(home)[:2]:
+                break
+            url = target  # another name of the repository, or of a small file
+        if answer.status >= 400:
+            what, remedy = hub_problem(file, answer.status, answer.headers, bool(token))
+            verdict = _judged(answer)
+            raise TransferError(what or f"{url}: {verdict.why}", fix=remedy or verdict.remedy)
+        return hub_states(file, answer.headers)
+
+    def _release(self, found: Release, version: str) -> Stated | None:
+        """What a release states; None where its host is no GitHub."""
+        which = LATEST if version == LATEST else f"tags/{quote(found.tag, safe='')}"
+        url = f"{found.api}/releases/{which}"
+        if url not in self._releases:
+            headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+            answer = self._ask("GET", url, headers, _github_token(url), hops=_MOST_REDIRECTS)
+            if found.host != "github.com" and version != LATEST and answer.status in _GONE:
+                return None  # others have such addresses, too, and another API
+            if answer.status != 200:
+                raise TransferError(f"{url}: HTTP {answer.status}", fix=_release_fix(answer))
+            try:
+                self._releases[url] = json.loads(answer.text)
+            except ValueError:
+                raise TransferError(f"{url}: expected JSON, got {answer.text[:60]!r}") from None
+        stated = release_states(found, self._releases[url])
+        if stated is None:
+            raise TransferError(f"the release behind {url} has no file {found.asset}")
+        return stated
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], token: str, hops: int = 0) -> http.Said:
+        """One answer, asked for again where that may help. Raises TransferError."""
+        if problem := url_problem(url, pinned=True):
+            raise TransferError(problem)
+        if why := self._silent.get(urlsplit(url).netloc):
+            raise TransferError(why)
+        patience = Patience(_TRIES)
+        while True:
+            try:
+                answer = http.ask(self._session, method, url, headers, token, hops)
+                verdict = _judged(answer)
+                if answer.status < 400 or verdict.word is not Word.RETRY:
+                    return answer
+            except http.FatalTransfer as error:
+                raise TransferError(f"{host_of(url)}: {error.what}", fix=error.fix) from None
+            except TransferError as error:
+                verdict = Verdict(Word.RETRY, error.what, remedy=error.fix, silent=True)
+            try:
+                self._sleep(patience.pause_s(verdict, False, 0, self._jitter()))
+            except GaveUp as reason:
+                why = f"{host_of(url)}: {reason}"
+                if reason.silent:
+                    self._silent[urlsplit(url).netloc] = why
+                raise TransferError(why) from None
+
+
+def _judged(answer: http.Said) -> Verdict:
+    return transfer.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+
+
+def _release_fix(answer: http.Said) -> str:
+    if answer.headers.get("x-ratelimit-remaining") == "0":
+        return "set GITHUB_TOKEN: without one, GitHub answers 60 questions an hour"
+    return "another GITHUB_TOKEN, or none" if answer.status == 401 else ""
+
+
+def _github_token(url: str) -> str:
+    """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
+    own = url.startswith("https://api.github.com/")
+    return (os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or "") if own else ""

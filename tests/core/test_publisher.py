@@ -1,0 +1,128 @@
+"""What publishers state about a file, from their headers and their JSON (issue 5.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core.publisher import Stated, hub_problem, hub_states, release_states
+from tasks.core.sources import HubFile, Release
+from tests.core.catalogues import A64
+
+COMMIT = "9f2d7a4be31c05868e7d0ab1c2d3e4f5a6b7c8d9"
+FILE = HubFile("o/r", "main", "q/m.gguf")
+PINNED = f"https://huggingface.co/o/r/resolve/{COMMIT}/q/m.gguf"
+NOT_THERE = "there is no repository o/r on the Hub, or it is private"
+BY = "the Hub (X-Linked-Etag)"
+
+
+@pytest.mark.parametrize(
+    ("headers", "stated"),
+    [
+        pytest.param(
+            {"x-repo-commit": COMMIT, "x-linked-etag": f'"{A64}"', "x-linked-size": "5",
+             "content-length": "900", "location": "https://cdn"},
+            Stated(PINNED, A64, 5, COMMIT, by=BY),
+            id="a large file: the redirect's own length is not the file's",
+        ),
+        pytest.param(
+            {"x-repo-commit": COMMIT, "etag": f'"{COMMIT}"', "content-length": "5"},
+            Stated(PINNED, None, 5, COMMIT, by=BY),
+            id="a small file, which has git's digest",
+        ),
+        pytest.param(
+            {"x-repo-commit": COMMIT, "etag": f'"{COMMIT}"', "content-length": "280", "location": "/api/"},
+            Stated(PINNED, None, None, COMMIT, by=BY),
+            id="a small file that is elsewhere",
+        ),
+        pytest.param({}, Stated(FILE.url, None, None, None, by=BY), id="a mirror that states nothing"),
+        pytest.param(
+            {"x-repo-commit": COMMIT, "x-linked-etag": f'W/"{A64.upper()}"', "x-linked-size": "-5"},
+            Stated(PINNED, A64, None, COMMIT, by=BY),
+            id="in another form, and a size that is none",
+        ),
+    ],
+)  # fmt: skip
+def test_hub(headers: dict[str, str], stated: Stated) -> None:
+    """Issue 5.1: X-Repo-Commit, X-Linked-Etag and X-Linked-Size."""
+    assert hub_states(FILE, headers) == stated
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "token", "what", "remedy"),
+    [
+        (404, "RepoNotFound", True, NOT_THERE, True),
+        (401, "RepoNotFound", False, NOT_THERE, True),
+        pytest.param(401, "", False, NOT_THERE, True, id="unsaid"),
+        (404, "RevisionNotFound", False, "o/r has no revision main", False),
+        (404, "EntryNotFound", False, "o/r has no file q/m.gguf at main", False),
+        (401, "GatedRepo", False, "o/r is gated: accept its licence on its page", True),
+        (403, "GatedRepo", True, "o/r is gated: accept its licence on its page", True),
+        pytest.param(401, "", True, "the Hub does not know the token", False, id="a wrong token"),
+        (404, "", False, "", False),
+        (500, "SomethingNew", False, "", False),
+    ],
+)  # fmt: skip
+def test_refusals_of_the_hub(status: int, code: str, token: bool, what: str, remedy: bool) -> None:
+    """Issue 5.1: what is missing in words; the remedy where a token would help."""
+    said, fix = hub_problem(FILE, status, {"x-error-code": code} if code else {}, token)
+    assert said == what
+    assert ("set HF_TOKEN to a token" in fix) is remedy
+    assert not (token and not code and status == 401) or "another HF_TOKEN" in fix
+
+
+RELEASE = Release("https", "github.com", "o/r", "0.10.5", "llamafile-0.10.5")
+URL = "https://github.com/o/r/releases/download/0.10.5/llamafile-0.10.5"
+
+
+def github(tag: str = "0.10.5", **changes: Any) -> dict[str, Any]:
+    asset = {"name": "llamafile-0.10.5", "size": 9, "digest": f"sha256:{A64}", "browser_download_url": URL}
+    other = {**asset, "name": "other", "digest": None}
+    return {"tag_name": tag, "assets": [other, {**asset, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(github(), (A64, 9, "0.10.5"), id="a digest"),
+        pytest.param(github(tag="v0.10.5"), (A64, 9, "0.10.5"), id="a tag with a v"),
+        pytest.param(github(digest=None), (None, 9, "0.10.5"), id="from before June 2025: none"),
+        pytest.param(github(digest=f"sha512:{A64 * 2}"), (None, 9, "0.10.5"), id="another algorithm"),
+        pytest.param(github(name="x"), None, id="no such file"),
+        pytest.param(github(size="many"), None, id="a size that is none"),
+        pytest.param({"message": "Not Found"}, None, id="another answer"),
+        pytest.param([1], None, id="a list"),
+    ],
+)
+def test_github(data: Any, expected: tuple[str | None, int, str] | None) -> None:
+    """Issue 5.1: the digest of a release's asset."""
+    found = release_states(RELEASE, data)
+    assert (found and (found.sha256, found.size, found.version)) == expected
+    assert found is None or found.url == URL
+
+
+@pytest.mark.parametrize(("tag", "version"), [("0.10.5", "0.10.5"), ("v0.10.5", "0.10.5")])
+def test_the_latest(tag: str, version: str) -> None:
+    """R16: the file of the newest release is named after its version."""
+    wanted = RELEASE._replace(tag="{version}", asset="llamafile-{version}")
+    found = release_states(wanted, github(tag=tag))
+    assert found is not None
+    assert (found.version, found.sha256, found.url) == (version, A64, URL)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["tag_name", "assets", "name", "size"]), inner)
+    ),
+)
+
+
+@given(anything, anything)
+def test_whatever_github_says(data: Any, asset: Any) -> None:
+    """Issue 5.1: an answer that nobody foresaw is none."""
+    assert release_states(RELEASE, data) is None
+    release_states(RELEASE, {"tag_name": "1", "assets": asset})
