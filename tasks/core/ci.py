@@ -26,7 +26,7 @@ def cache_key(name: str, files: Iterable[Artifact]) -> str:
     for file in files:
         if file.sha256 is None:
             what = f"{file.label} has no digest, so that its bytes may change: it has no key"
-            raise RecipeError(what, fix=f"doit lock --model {name}")
+            raise RecipeError(what, fix=f"doit lock --model {file.label.split()[0]}, and commit models.lock")
         lines.append(f"{file.sha256} {_filename(file)}\n")
     digest = hashlib.sha256("".join([_LAYOUT, *sorted(lines)]).encode()).hexdigest()
     return f"llamafile-recipe-{name}-{digest[:DIGEST_CHARS]}"

@@ -1,4 +1,4 @@
-"""action.yml, run as a runner runs it (tests/fakes/github_runner.py): jobs one after another that share a cache."""
+"""action.yml, run as a runner runs it (tests/fakes/github_runner.py): jobs one by one that share a cache."""
 
 from __future__ import annotations
 

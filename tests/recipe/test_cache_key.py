@@ -133,7 +133,8 @@ def test_what_nothing_pins(project: Project, what: str) -> None:
     output = project.path / "output"
     error = failed(project.doit("cache-key", "--model", "gguf", env={"GITHUB_OUTPUT": str(output)}))
     assert f"{'llamafile 0.10.5' if what == 'program' else 'gguf'} has no digest" in error
-    assert "fix: doit lock --model gguf" in error
+    named = "llamafile" if what == "program" else "gguf"
+    assert f"fix: doit lock --model {named}, and commit models.lock" in error
     assert not output.exists()
 
 
