@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.server import FileServer
 from tests.project import Project, Result
 from tests.recipe.servers import failed
 
@@ -136,6 +137,21 @@ def test_what_nothing_pins(project: Project, what: str) -> None:
     named = "llamafile" if what == "program" else "gguf"
     assert f"fix: doit lock --model {named}, and commit models.lock" in error
     assert not output.exists()
+
+
+def test_the_lock_pins(project: Project) -> None:
+    """Issue 5.9: with the digest in models.lock there is a key, the same as with it in models.yaml."""
+    with FileServer() as server:
+        server.files["/own.gguf"] = B
+        entry = project.entry(server.url("/own.gguf"), engine="embedded")
+        project.catalogue({"own": entry}, ENGINES)
+        assert "fix: doit lock --model own, and commit models.lock" in failed(project.doit("cache-key"))
+        locked = project.doit("lock", "--model", "own", "--download")
+        assert locked.status == 0, locked.err
+    key = keys(project.doit("cache-key"))
+    project.catalogue({"own": {**entry, **pinned(B)}}, ENGINES)
+    (project.path / "models.lock").unlink()
+    assert keys(project.doit("cache-key")) == key
 
 
 def test_an_unknown_model(project: Project) -> None:
