@@ -119,7 +119,7 @@ def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = Fals
     said = ""
     try:
         with contextlib.closing(stream(run, messages)) as pieces:
-            for piece in pieces:
+            for piece in glue.harmless(pieces):
                 said += piece
                 print(piece, end="", flush=True)
     except _Ended as ended:

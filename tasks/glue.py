@@ -27,6 +27,13 @@ def log() -> Any:
     return logger()
 
 
+def ci() -> Any:
+    """What CI systems read; a run with nothing to do does not import it."""
+    from tasks.core import ci
+
+    return ci
+
+
 def at_load(function: Callable[[], Any]) -> Any:
     """Call a function while tasks are loaded, where only InvalidDodoFile gives a clean message (status 3)."""
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
@@ -38,7 +45,8 @@ def at_load(function: Callable[[], Any]) -> Any:
         if is_json(os.environ):
             say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
-        raise InvalidDodoFile(str(error)) from None
+        sys.stderr.write(_annotation(str(error)))
+        raise InvalidDodoFile(ci().neutral(str(error), os.environ)) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
 
@@ -94,12 +102,24 @@ def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
     return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
 
 
+def _annotation(text: str, title: str = "") -> str:
+    """An error as GitHub shows it beside the log; nothing elsewhere."""
+    return ci().command("error", text, title) if ci().is_github(os.environ) else ""
+
+
+_OPEN = ("serve", "with", "chat")  # what these show is what the user came for: no CI system folds it
+
+
 class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
-    """doit's lines, on stderr; failures as the recipe words them; how long each step took."""
+    """doit's lines, on stderr; failures as the recipe words them; how long each step took.
+
+    A CI system that can fold a log gets a fold for each task that does something.
+    """
 
     def __init__(self, outstream: Any, options: Any) -> None:
         super().__init__(sys.stderr if outstream is sys.stdout else outstream, options)
         self._start = 0.0
+        self._folded = ""  # the task whose lines are being folded
 
     @staticmethod
     def _is_report(task: Task) -> bool:
@@ -108,12 +128,24 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def execute_task(self, task: Task) -> None:
         """Say that a task begins; a report speaks for itself."""
         self._start = time.monotonic()
-        if not self._is_report(task):
+        verb = task.name.partition(":")[0]
+        if self._is_report(task) or not task.actions or task.name[0] == "_":
+            return
+        if ci().folds(os.environ) and verb not in _OPEN:
+            self._folded = task.name
+            self.write(ci().fold(task.name, time.time(), os.environ))
+        else:
             super().execute_task(task)
-            self.outstream.flush()
+        self.outstream.flush()
+
+    def _unfold(self) -> None:
+        if self._folded:
+            self.write(ci().fold(self._folded, time.time(), os.environ, end=True))
+            self._folded = ""
 
     def add_success(self, task: Task) -> None:
         """Say how long it took."""
+        self._unfold()
         if task.actions and not self._is_report(task) and task.name[0] != "_":
             seconds = time.monotonic() - self._start
             text = report.seconds(seconds)
@@ -122,12 +154,17 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
         if isinstance(fail, TaskFailed):
-            self.write(f"ERROR: {fail.message}\n")
+            text = fail.message
+            self.write(f"ERROR: {ci().neutral(text, os.environ)}\n")
         else:
             super().add_failure(task, fail)
+            text = fail.get_msg()
+        self._unfold()
+        self.write(_annotation(text, task.name.removeprefix("_check_")))
 
     def complete_run(self) -> None:
         """Everything was said when it happened."""
+        self._unfold()
         for text in self.runtime_errors:
             self.write(f"ERROR: {text}\n")
 
@@ -173,6 +210,18 @@ def show(text: str) -> None:
     """Print a report to stdout."""
     with quiet_pipe():
         print(text, flush=True)
+
+
+def harmless(blocks: Iterable[str]) -> Iterator[str]:
+    """What an engine says for stdout: as it comes, and under GitHub in whole lines without commands."""
+    if not ci().is_github(os.environ):
+        yield from blocks
+        return
+    rest = ""
+    for block in blocks:
+        lines, newline, rest = (rest + block).rpartition("\n")
+        yield ci().neutral(lines + newline, os.environ)
+    yield ci().neutral(rest, os.environ)
 
 
 @contextmanager

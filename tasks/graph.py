@@ -17,7 +17,7 @@ from tasks import glue
 from tasks.core.options import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.recipe import Recipe, recipe
 
-_MODULES = {"with": "with_server"}  # the verb is a word of Python's
+_MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no name of Python's
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
@@ -66,12 +66,15 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     # what stands behind the last verb is a positional argument to doit; it reaches the engine through the job
     last = found.request.asks[-1].verb if found.request.asks else ""
     rest = (rest or None) if verb == last else None  # type: ignore[assignment]
-    deps = [f"{verb}:{name}" for name in found.jobs.of(verb)]
     if verb == "chat" and (run := _running(found)):
         yield from _chat(run, found)
         return
+    exist = found.request.reaches(verb) and found.request.shows(verb)
+    # `doit list --all VERB` lists what the verb's task depends on
+    names = found.jobs.by_name if exist and found.request.command == "list" else found.jobs.of(verb)
+    deps = [f"{verb}:{name}" for name in names]
     yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
-    if not found.request.reaches(verb) or (found.request.listing and verb != "serve"):
+    if not exist:
         return
     module = import_module(f"tasks.{_MODULES.get(verb, verb)}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
@@ -112,10 +115,14 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
         Ask(verb, word.partition(":")[2], {}) for word in found.request.words if word.startswith(f"{verb}:")
     ]
     plain = next((ask for ask in asks if not ask.model), None)
-    task = import_module(f"tasks.{verb}").task(found, plain) if plain else glue.group(verb, [])
+
+    def module() -> Any:
+        return import_module(f"tasks.{_MODULES.get(verb, verb)}")
+
+    task = module().task(found, plain) if plain else glue.group(verb, [])
     task.doc, task.params, task.pos_arg = about, options, rest or None
     yield task
     for ask in {ask.model: ask for ask in asks if ask.model}.values():
-        task = import_module(f"tasks.{verb}").task(found, ask)
+        task = module().task(found, ask)
         task.params, task.subtask_of = one_options, verb
         yield task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from codecs import iterdecode
+from itertools import chain
 
 from doit.task import Task
 
@@ -11,6 +13,8 @@ from tasks.core.errors import ServerError, UsageError
 from tasks.core.options import Ask
 from tasks.effects import logfile, owner, runs
 from tasks.recipe import Recipe, names
+
+_BYTES = "surrogateescape"  # every byte, there and back
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
@@ -45,10 +49,10 @@ def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
     stop: list[int] = []
     with on_signals(stop.append), glue.quiet_pipe():
         text, end = logfile.last_lines(path, count)
-        _write(text)
-        if follow:
-            for block in logfile.follow(path, end, lambda: not stop and owner.lives(keeper)):
-                _write(block)
+        more = logfile.follow(path, end, lambda: not stop and owner.lives(keeper)) if follow else ()
+        for block in glue.harmless(iterdecode(chain([text], more), "utf-8", _BYTES)):
+            sys.stdout.buffer.write(block.encode("utf-8", _BYTES))
+            sys.stdout.buffer.flush()
     if stop:
         raise SystemExit(128 + stop[0])
 
@@ -59,8 +63,3 @@ def _count(lines: str | None) -> int | None:
     if not lines.isascii() or not lines.isdigit():
         raise UsageError(f"-n: expected a number of lines, got {lines!r}")
     return int(lines)
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

@@ -14,7 +14,7 @@ from tests.project import Project, mould
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
-    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "DOIT_", "FAKE_LLAMAFILE"),
+    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "FAKE_LLAMAFILE"),
 )
 _LOOPBACK = ("127.", "::1", "localhost")
 

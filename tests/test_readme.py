@@ -13,8 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.effects.port import free_port
+from tests.fakes import gitlab
+from tests.fakes.github_runner import Runner
 from tests.project import REPO, Project, Running, interrupt
 
 README = (REPO / "README.md").read_text("utf-8")
@@ -102,6 +105,34 @@ def test_the_catalogue_of_the_readme_is_valid(project: Project) -> None:
     result = project.doit("verify", env={"LLAMAFILE_CATALOGUE": str(mine)})
     assert result.status == 0, result.err
     assert "mine runs here" in result.err
+
+
+@posix
+def test_the_workflow_of_the_readme(project: Project, tmp_path: Path) -> None:
+    """Issue 5.9: the job for GitHub as pasted, with the test of `doit with`, twice."""
+    shutil.copy2(REPO / "action.yml", project.path)
+    base = {name: text for name, text in project.env.items() if name != "LLAMAFILE_CACHE"}
+    runner = Runner(tmp_path, project.path, base)
+    (runner.workspace / "test_answers.py").write_text(blocks("python")[1], "utf-8")
+    steps = yaml.safe_load(blocks("yaml")[1])["jobs"]["test"]["steps"]
+    for _ in range(2):
+        job = runner.job(steps)
+        assert job.ok, job.log
+        assert "1 passed" in job.log
+    assert "-- download:demo\n" in job.log
+
+
+@posix
+def test_the_job_for_gitlab_of_the_readme(project: Project, tmp_path: Path) -> None:
+    """Issue 5.9: the job for GitLab as pasted."""
+    work = tmp_path / "work"
+    shutil.copytree(project.path, work / "llamafile-recipe")
+    (work / "test_answers.py").write_text(blocks("python")[1], "utf-8")
+    env = {name: text for name, text in project.env.items() if name != "LLAMAFILE_CACHE"}
+    template = REPO / "ci" / "llamafile.gitlab-ci.yml"
+    status, log = gitlab.job(blocks("yaml")[2], "test", template, work, tmp_path / "caches", env)
+    assert status == 0, log
+    assert "1 passed" in log
 
 
 def test_every_option_and_file_named_exists() -> None:

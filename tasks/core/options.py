@@ -152,13 +152,14 @@ VERBS: Mapping[str, Verb] = {
     ),
     "prune": Verb("free space: remove what no catalogue names, and what was abandoned", [*_PRUNE, _JSON], []),
     "bom": Verb("list what is here: source, commit, digest, licence, engine", [_JSON], []),
+    "cache-key": Verb("under which key a CI system keeps a model's files", [_MODELS, _JSON], [_JSON]),
 }
 
 # each verb of a model needs those before it; the last four all start its engine
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
-# these look at what runs, or at what is here as a whole; they need no model's files
-LOOKS = ("stop", "status", "logs", "doctor", "lock", "add", "audit", "prune", "bom")
+# these look at what runs, at the catalogue, or at what is here as a whole; they need no model's files
+LOOKS = ("stop", "status", "logs", "doctor", "lock", "add", "audit", "prune", "bom", "cache-key")
 # these look at what a model would need
 FORESEES = ("plan",)
 
@@ -191,10 +192,13 @@ class Request(NamedTuple):
         after = {verb} if verb in STARTS else {*STEPS[STEPS.index(verb) :], *STARTS}
         return bool(self.command or asked & after)
 
-    @property
-    def listing(self) -> bool:
-        """`doit list` wants one line per model, not one per step of each."""
-        return self.command == "list" and not any(":" in word for word in self.words)
+    def shows(self, verb: str) -> bool:
+        """Whether models' tasks of a verb have to exist: `doit list` wants those of the verbs that it names.
+
+        Without a name it wants one line per model, not one per step of each.
+        """
+        named = [word for word in self.words if _verb(word)] or ["serve"]
+        return self.command != "list" or verb in named or any(":" in word for word in named)
 
 
 def parse(argv: Sequence[str]) -> Request:

@@ -12,6 +12,8 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
+from tasks.core.ci import neutral
+
 _log = logging.getLogger("recipe")
 
 
@@ -34,17 +36,25 @@ def logger() -> logging.Logger:
     """The recipe's logger, set up for stderr; stdout belongs to reports."""
     if not _log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Json() if is_json() else logging.Formatter("%(message)s"))
+        handler.setFormatter(_Json() if is_json() else _Line())
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)
         _log.propagate = False
     return _log
 
 
-class _Json(logging.Formatter):
-    """One object per line: time (RFC 3339), level, event, message, and the event's own facts."""
+class _Line(logging.Formatter):
+    """The message; it may hold what an engine or a server said."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as text in which GitHub sees no command."""
+        return neutral(super().format(record), os.environ)
+
+
+class _Json(_Line):
+    """One object per line: time (RFC 3339), level, event, message, and the event's own facts."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
         facts: dict[str, Any] = getattr(record, "facts", {})
         data = {

@@ -68,14 +68,14 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Typing:
-    """`doit` on a terminal of its own, at which somebody types; use it in a `with`, which ends it.
+    """`doit`, or a shell, on a terminal of its own, at which somebody types; a `with` ends it.
 
     Ctrl-C reaches what runs in the foreground there, as it does for a user.
     """
 
-    def __init__(self, project: Project, *args: str) -> None:
+    def __init__(self, project: Project, *args: str, program: str = "") -> None:
         self._ours, theirs = os.openpty()
-        command = [sys.executable, "-c", _OWN_TERMINAL, project.doit_program, *args]
+        command = [sys.executable, "-c", _OWN_TERMINAL, program or project.doit_program, *args]
         environment = {**project.env, "TERM": "dumb"}
         self.doit = psutil.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, env=environment,

@@ -164,8 +164,9 @@ def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     steps = ["catalogue", "download", "exe", "chmod", "verify"]
-    looks = ["stop", "status", "logs", "plan", "add", "lock", "doctor", "audit", "prune", "bom"]
-    assert sorted(lines) == sorted([*steps, "serve", "start", "with", "chat", *looks])
+    servers = ["serve", "start", "with", "chat", "stop", "status", "logs"]
+    looks = ["plan", "add", "lock", "doctor", "audit", "prune", "bom", "cache-key"]
+    assert sorted(lines) == sorted([*steps, *servers, *looks])
     assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
 
 
@@ -174,7 +175,7 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 19 + 3
+    assert len(lines) == 20 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
