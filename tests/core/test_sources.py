@@ -34,7 +34,7 @@ GITHUB = "https://github.com/o/r/releases/download"
         pytest.param(f"{HUB}/o/r/resolve/main/m.gguf?x=1", HubFile("o/r", "main", "m.gguf"), id="query"),
         pytest.param(f"{HUB}/o/r/resolve/main/m#x", HubFile("o/r", "main", "m"), id="fragment"),
         pytest.param(f"{HUB}/o/r/resolve/{COMMIT}/q/m", HubFile("o/r", COMMIT, "q/m"), id="in"),
-        pytest.param(f"{HUB}/o/r/resolve/pr%2F1/a%20b.gguf", HubFile("o/r", "pr/1", "a b.gguf"), id="encoded"),
+        pytest.param(f"{HUB}/o/r/resolve/pr%2F1/a%20b", HubFile("o/r", "pr/1", "a b"), id="encoded"),
         pytest.param(f"{HUB}/o/r/blob/main/m.gguf", None, id="a page about it"),
         pytest.param(f"{HUB}/datasets/o/r/resolve/main/m.gguf", None, id="a data set"),
         pytest.param("https://huggingface.co.example/o/r/resolve/main/m.gguf", None, id="another host"),

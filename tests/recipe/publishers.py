@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.github import GitHub
+from tests.fakes.github import Project as GitHubProject
+from tests.fakes.hub_repo import Repo
 from tests.fakes.hub_site import HubSite
 from tests.fakes.server import FileServer
 from tests.project import Project, Result
@@ -28,6 +30,8 @@ class World:
     hub: HubSite
     github: GitHub
     server: FileServer
+    repo: Repo  # o/r of the Hub
+    releases: GitHubProject  # of gh/llamafile
 
     @property
     def requests(self) -> int:
@@ -50,7 +54,7 @@ def worlds(project: Project) -> Iterator[World]:
     """One such world."""
     with HubSite() as hub, GitHub() as github, FileServer() as server:
         project.env["HF_ENDPOINT"] = hub.endpoint
-        yield World(project, hub, github, server)
+        yield World(project, hub, github, server, hub.repo("o/r"), github.repo("gh/llamafile"))
 
 
 def entry(**keys: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def world(project: Project) -> Iterator[World]:
 
 def hub_model(world: World, **keys: Any) -> str:
     """A catalogue with one model of the Hub's main; its commit."""
-    commit = world.hub.repo("o/r").push({NAME: OLD, "eyes.gguf": EYES})
+    commit = world.repo.push({NAME: OLD, "eyes.gguf": EYES})
     model = entry(hf="o/r", file=NAME, engine="embedded", **keys)
     world.project.catalogue({"m": model}, EMBEDDED)
     return commit
@@ -48,8 +48,8 @@ def program(world: World) -> bytes:
 
 def everything(world: World) -> str:
     """A catalogue with every kind of source; the commit of the Hub's main."""
-    commit = world.hub.repo("o/r").push({NAME: OLD, "eyes.gguf": EYES})
-    project, exe = world.github.repo("gh/llamafile"), program(world)
+    commit = world.repo.push({NAME: OLD, "eyes.gguf": EYES})
+    project, exe = world.releases, program(world)
     project.release("0.10.5", {"llamafile-0.10.5": exe, "small.gguf": PLAIN})
     base = f"{world.github.endpoint}/gh/llamafile/releases/download"
     engine = {"title": "l", "license": "Apache-2.0", "version": "latest"}
@@ -117,7 +117,7 @@ def test_main_moves(world: World) -> None:
     """Issue 5.1: everybody still gets the bytes of the lock; --upgrade moves them, and says so."""
     first = hub_model(world)
     world.locked()
-    second = world.hub._repos["o/r"].push({NAME: NEW})
+    second = world.repo.push({NAME: NEW})
     before = world.lock.read_text("utf-8")
     assert "nothing changed" in world.locked()
     result = world.project.doit("download")
@@ -138,7 +138,7 @@ def test_main_moves_and_the_file_does_not(world: World) -> None:
     hub_model(world)
     world.locked()
     [before] = rows(world)["m"]
-    world.hub._repos["o/r"].push({"README.md": b"# Hello"})
+    world.repo.push({"README.md": b"# Hello"})
     assert world.locked("--upgrade").splitlines()[0] == f"~ m: {NAME}, the same bytes"
     [after] = rows(world)["m"]
     assert {key for key in before if before[key] != after[key]} == {"url", "commit"}
@@ -148,8 +148,8 @@ def test_one_model_is_upgraded(world: World) -> None:
     """Issue 5.1: --upgrade --model moves that one alone; an engine can be named, too."""
     everything(world)
     world.locked()
-    world.hub._repos["o/r"].push({NAME: NEW})
-    world.github._projects["gh/llamafile"].release("0.10.6", {"llamafile-0.10.6": b"newer"})
+    world.repo.push({NAME: NEW})
+    world.releases.release("0.10.6", {"llamafile-0.10.6": b"newer"})
     before = rows(world)
     said = world.locked("--upgrade", "--model", "MAIN")
     assert [line for line in said.splitlines() if line[0] in "+-~"] == [f"~ main: {NAME}"]
@@ -240,7 +240,7 @@ def test_what_came_before_and_is_another_file(world: World) -> None:
     hub_model(world)
     assert world.project.doit("download").status == 0
     [old] = world.project.cache.glob(f"models/url-*/{NAME}")
-    world.hub._repos["o/r"].push({NAME: NEW})
+    world.repo.push({NAME: NEW})
     world.locked()
     result = world.project.doit("download")
     assert result.status == 0, result.err
@@ -281,7 +281,7 @@ def test_a_size_that_nobody_knew(world: World) -> None:
 def test_everything_that_cannot_be_found_out(world: World) -> None:
     """Issue 5.1: nothing is written, every failure is listed, with its remedies."""
     world.hub.repo("o/gated", gated="manual").push({NAME: OLD})
-    world.hub.repo("o/r").push({NAME: OLD})
+    world.repo.push({NAME: OLD})
     world.server.always("/refused.gguf", Status(403))
     with closed_port() as port:
         models = {
@@ -363,7 +363,7 @@ def test_a_contradiction(world: World) -> None:
         f"m: sha256 is {sha256(NEW)} in models.yaml, and the Hub (X-Linked-Etag) says {sha256(OLD)}" in said
     )
     assert world.lock.read_bytes() == before
-    world.hub._repos["o/r"].push({NAME: NEW})
+    world.repo.push({NAME: NEW})
     world.locked("--upgrade", "--model", "m")
     [row] = rows(world)["m"]
     assert (row["sha256"], row["size"], row["digest_from"]) == (sha256(NEW), len(NEW), "models.yaml")
@@ -468,7 +468,7 @@ def test_the_latest_engine(world: World) -> None:
     assert "which llamafile is the latest is not in models.lock" in said
     assert "fix: doit lock" in said
     world.locked()
-    world.github._projects["gh/llamafile"].release("0.10.6", {"llamafile-0.10.6": b"x"})
+    world.releases.release("0.10.6", {"llamafile-0.10.6": b"x"})
     result = world.project.doit("exe", "--frozen")
     assert result.status == 0, result.err
     assert (world.project.cache / "engines" / "llamafile-0.10.5").read_bytes() == program(world)
