@@ -10,6 +10,7 @@ from doit.task import Task
 from tasks import glue
 from tasks.core import entry as entries
 from tasks.core.errors import RecipeError, TransferError, UsageError
+from tasks.core.jobs import digest_in
 from tasks.core.lock import LockFile
 from tasks.core.options import Ask
 from tasks.core.publisher import Stated
@@ -93,11 +94,11 @@ def _entry(
     recipe: Recipe, ask: Ask, name: str, place: dict[str, Any], facts: dict[str, str]
 ) -> dict[str, Any]:
     """The keys of the entry, everything pinned. Raises RecipeError."""
-    sha256 = ask.options.get("sha256")
+    sha256 = digest_in(ask.options.get("sha256"))
     draft = {**place, "license": ask.options.get("license") or UNKNOWN}
     count = split_count(filename_of(place.get("file") or place["url"]))
     if sha256 and not count:
-        draft["sha256"] = sha256.strip().lower().removeprefix("sha256:")
+        draft["sha256"] = sha256
     locker = Locker(recipe, ask, {}, LockFile(1))
     try:
         stated = [locker.stated(name, draft, want) for want in wanted(draft)]

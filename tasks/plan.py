@@ -34,9 +34,9 @@ def run(recipe: Recipe, ask: Ask) -> None:
     names = next(names for one, names in recipe.jobs.asked if one is ask)
     jobs = [recipe.jobs.by_name[name] for name in names]
     wanted = dict.fromkeys([*(f for job in jobs for f in job.files), *(job.exe for job in jobs if job.exe)])
-    needs = [_need(recipe, artifact, ask) for artifact in wanted]
-    takes = [_memory(job, needs) for job in jobs]
-    here, free = memory.total(), _free(recipe.place.cache)
+    needs = [need_of(recipe, artifact, ask) for artifact in wanted]
+    takes = [memory_of(job, needs) for job in jobs]
+    here, free = memory.total(), shutil.disk_usage(files.existing(recipe.place.cache)).free
     problems = outlook.problems(needs, free, takes, here)
     problems += dict.fromkeys(filter(None, (_refused(recipe, artifact) for artifact in wanted)))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
@@ -48,7 +48,7 @@ def run(recipe: Recipe, ask: Ask) -> None:
         raise SystemExit(1)
 
 
-def _need(recipe: Recipe, artifact: Artifact, ask: Ask) -> Need:
+def need_of(recipe: Recipe, artifact: Artifact, ask: Ask) -> Need:
     """What is to be done for one file."""
     from tasks.effects.partial import claimed
 
@@ -90,7 +90,7 @@ def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
     return None
 
 
-def _memory(job: Job, needs: list[Need]) -> Memory:
+def memory_of(job: Job, needs: list[Need]) -> Memory:
     """What serving takes: from the file where it is on this machine, else by a rule of thumb."""
     settings, context = job.settings, job.settings.ctx_size or 0
     mine = [need for need in needs if need.path in {one.target for one in job.files}]
@@ -103,13 +103,6 @@ def _memory(job: Job, needs: list[Need]) -> Memory:
     gpu = bool(settings.ngl) and settings.gpu != "disable"
     said = job.model.ram * 10**9 if job.model.ram else None
     return Memory(job.name, weights, cache, context, exact, gpu, said)
-
-
-def _free(path: str) -> int:
-    """Bytes that the disk of a folder has left; the folder need not be there yet."""
-    while not os.path.isdir(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return shutil.disk_usage(path or os.curdir).free
 
 
 def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:

@@ -48,7 +48,7 @@ def clone(folder: Path) -> None:
 @pytest.mark.fresh
 def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
     """R11, R12: venv, install, serve, curl, the openai client, Ctrl-C, start … stop and with, as pasted."""
-    make_venv, main, _, ask, curl, _, background, with_server = blocks("sh")
+    make_venv, main, _, ask, curl, _, background, with_server, in_git = blocks("sh")
     port = str(free_port("127.0.0.1", 0))
     copy = tmp_path / "clone"
     clone(copy)
@@ -73,6 +73,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
         (copy / "ask.py").write_text(blocks("python")[0].replace("8080", port), "utf-8")
         assert "tiny demo model" in sh("pip install openai && python ask.py")
         assert "mistral *" in sh("doit")
+        assert "demo needs " in sh(in_git)
         interrupt(running)
         assert running.finish().status == 0
     try:

@@ -5,7 +5,6 @@ Pure. A library that writes YAML anew would keep the comments, but not the colum
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,14 +31,17 @@ def block(name: str, entry: Mapping[str, Any], indent: int, step: int) -> list[s
 
 
 def _scalar(value: Any) -> str:
-    """Plain where YAML cannot take it for something else, else in quotes as JSON, which YAML reads."""
+    """Plain where YAML cannot take it for something else, else in quotes."""
     text = str(value)
     plain = re.fullmatch(r"[A-Za-z][\w./@%+-]*(?::(?=//)[\w./@%+:-]+)?(?: [\w.][\w./@%+-]*)*", text, re.ASCII)
     words = text.lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     digest = re.fullmatch("[0-9a-f]{40,64}", text) and not re.fullmatch("[0-9]+(e[0-9]+)?", text)
-    if isinstance(value, int) or digest or (plain and not words):
+    count = re.fullmatch(r"[0-9.]+[BM]", text)  # of parameters
+    if isinstance(value, int) or digest or count or (plain and not words):
         return text
-    return json.dumps(text, ensure_ascii=False)
+    import yaml  # what is pure elsewhere stays cheap to import
+
+    return str(yaml.safe_dump(text, default_style='"', width=len(text) * 10 + 10, allow_unicode=True)).strip()
 
 
 def insert(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
@@ -50,7 +52,7 @@ def insert(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
 
     Raises UsageError: its form leaves no place for a line; the message has the entry to paste.
     """
-    import yaml  # what is pure elsewhere stays cheap to import
+    import yaml
 
     root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     models = next(value for key, value in root.value if key.value == "models")

@@ -31,10 +31,10 @@ _MEMORY = "memory is short: a smaller --ctx-size or a smaller model (`doit` show
 _KILLED = "something killed it, most often because " + _MEMORY
 _BROKEN = "the file is truncated or its disk failed: delete it and run this again"
 _NOT_SENT = "the file is a page or a pointer that a server sent in its place: delete it, and check its url"
-_NOEXEC = "a noexec file system: set LLAMAFILE_CACHE to another disk, or mount -o remount,exec"
-_NO_AVX = "this CPU, or the virtual machine's, lacks AVX or what else the engine needs: use another machine"
-_ROSETTA = "Rosetta translates it, without AVX: use an arm64 shell and an arm64 Python (arch -arm64 zsh)"
-_WSL = "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (on newer WSL: WSLInterop-late)"
+NOEXEC = "a noexec file system: set LLAMAFILE_CACHE to another disk, or mount -o remount,exec"
+NO_AVX = "this CPU, or the virtual machine's, lacks AVX or what else the engine needs: use another machine"
+ROSETTA = "Rosetta translates it, without AVX: use an arm64 shell and an arm64 Python (arch -arm64 zsh)"
+WSL = "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (on newer WSL: WSLInterop-late)"
 _SCANNER = (
     "a virus scanner blocks it, for a llamafile most often by mistake: update its definitions, "
     "or make an exception for the cache (LLAMAFILE_CACHE)"
@@ -74,14 +74,14 @@ TABLE = (
         "take a kernel with 48 bits, or --engine embedded with a .gguf",
         r"prog mmap failed w/ errno 12\b"),
     # run; loader.c:771
-    Known(_NOEXEC, "prog mmap failed"),
+    Known(NOEXEC, "prog mmap failed"),
     # run: to bash nothing on a noexec file system is a program, nor a file without +x; loader.c:1080
-    Known(_NOEXEC + "; or the file is not executable, which `doit chmod` mends",
+    Known(NOEXEC + "; or the file is not executable, which `doit chmod` mends",
         r"ape error: .*not found \(maybe chmod"),
     # apelink.c:2195, metal.c:179
     Known("xcode-select --install", "xcode-select", platform="darwin"),
     # run, #557; loader.c:1086
-    Known(_BROKEN + " (or: " + _NOEXEC + ")", r"unexpected end of file|ape error: .*: too small"),
+    Known(_BROKEN + " (or: " + NOEXEC + ")", r"unexpected end of file|ape error: .*: too small"),
     # run: what the script at the head of an APE calls
     Known("an APE unpacks its loader with gzip and coreutils: install them",
         r"\b(gzip|dd|mkdir|chmod|mv): (command )?not found"),
@@ -102,9 +102,9 @@ TABLE = (
         "loader, see Linux in 'Gotchas' of llamafile's README",
         r"run-detectors|\b(err|fixme):\w+:|valid CIL image|cannot execute: required file not found"),
     # #100, #275, #579
-    Known(_WSL, "WIN32 inside WSL"),
+    Known(WSL, "WIN32 inside WSL"),
     # #356, #202
-    Known(_WSL, r"(llamafile|\.exe|\.com)\S*: Invalid argument$", platform="linux"),
+    Known(WSL, r"(llamafile|\.exe|\.com)\S*: Invalid argument$", platform="linux"),
     # #587; run with an `ape` made with argparse, and one with getopt
     Known("another program named ape is on PATH and gets the file: `command -v ape` finds it; rename it",
         r"Attempto Parsing Engine|^(usage: )?ape(:| \[)"),
@@ -116,13 +116,13 @@ TABLE = (
     # run: HTML in dash; a file cut off in its first kilobytes
     Known(_NOT_SENT, "syntax error", status=(2,)),
     # -- the processor: #327, #488, #11
-    Known(_ROSETTA, r"cpu feature \S+ was required|illegal (hardware )?instruction", platform="darwin"),
+    Known(ROSETTA, r"cpu feature \S+ was required|illegal (hardware )?instruction", platform="darwin"),
     # #11
-    Known(_ROSETTA, status=_signal(4), platform="darwin"),
+    Known(ROSETTA, status=_signal(4), platform="darwin"),
     # check_cpu.c:37; ggml-org/llama.cpp#6723
-    Known(_NO_AVX, r"cpu feature \S+ was required|illegal (hardware )?instruction"),
+    Known(NO_AVX, r"cpu feature \S+ was required|illegal (hardware )?instruction"),
     # ggml-org/llama.cpp#6723; Windows: dougeeai/llama-cpp-python-wheels#10, nomic-ai/gpt4all#316
-    Known(_NO_AVX, status=(*_signal(4), 0xC000001D)),
+    Known(NO_AVX, status=(*_signal(4), 0xC000001D)),
     # -- Windows does not start it: #10, #31, #63, #490, #718; pyinstaller/pyinstaller#8193
     Known(_SCANNER, r"\[WinError 22[56]\]|contains a virus"),
     # #66, #98, #139, #257, #793; #296 (16-bit: truncated); python/cpython#88313 (193)

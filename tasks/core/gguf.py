@@ -209,8 +209,8 @@ def kv_estimate(params: str | None, ctx: int) -> int | None:
     """An estimate of `kv_bytes` for a model that is not here; None where nothing can be said.
 
     56 KiB a token at 1B parameters, growing with their power 0.42: within a factor of 2 of Llama 3, Mistral,
-    Qwen 3 and Phi-4. Up to 4 times too much for other small models and for mixtures of experts, up to 4 times
-    too little for models without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
+    Phi-4 and Qwen 3 (from 1.7B on). Some 4 times too much for other small models and mixtures of experts,
+    some 4 times too little for models without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
 
     Args:
         params: as the catalogue has it.

@@ -187,7 +187,7 @@ def _same_or_error(known: Job | None, job: Job) -> None:
 def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     options = ask.options
     path, url = options.get("llamafile"), options.get("llamafile_url")
-    sha256 = _digest(options.get("sha256"))
+    sha256 = digest_in(options.get("sha256"))
     if path is not None and word:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
     if url is not None and (problem := url_problem(url, pinned=True)):
@@ -330,7 +330,7 @@ def _task_name(filename: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
 
 
-def _digest(text: str | None) -> str | None:
+def digest_in(text: str | None) -> str | None:
     if text is None:
         return None
     plain = text.strip().lower().removeprefix("sha256:")

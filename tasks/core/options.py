@@ -141,6 +141,7 @@ VERBS: Mapping[str, Verb] = {
         [],
     ),
     "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
+    "doctor": Verb("look for what would fail here, and say what mends it", [_MODEL, _JSON], [_JSON]),
     "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
 }
 
@@ -148,7 +149,7 @@ VERBS: Mapping[str, Verb] = {
 STEPS = ("download", "chmod", "verify")
 STARTS = ("serve", "start", "with", "chat")
 # these look at what runs; they need no model's files
-LOOKS = ("stop", "status", "logs", "lock", "add")
+LOOKS = ("stop", "status", "logs", "doctor", "lock", "add")
 # these look at what a model would need
 FORESEES = ("plan",)
 
@@ -238,7 +239,7 @@ def _check_first(words: Sequence[str]) -> None:
 
 
 def _word_fix(verb: str, word: str) -> str:
-    near = did_you_mean(word, tuple(VERBS))
+    near = did_you_mean(word, tuple(VERBS)) if len(word) > 2 else ""  # a letter or two begin many verbs
     if verb == "with":
         return near or f"doit with … -- {word}"
     return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"

@@ -113,6 +113,11 @@ def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) 
     return digest.hexdigest()
 
 
+def existing(folder: str) -> str:
+    """The folder, or the nearest one above it that is there."""
+    return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
+
+
 def stat(path: str) -> tuple[int, int] | None:
     """(size in bytes, mtime in ns) of a regular file; None where there is none."""
     try:

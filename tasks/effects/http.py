@@ -119,18 +119,25 @@ class Said(NamedTuple):
 
 
 def ask(
-    session: Any, method: str, url: str, headers: Mapping[str, str], token: str = "", hops: int = 0
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str = "",
+    hops: int = 0,
+    limit_s: float = 0,
 ) -> Said:
     """Ask for what is short.
 
     Args:
         hops: redirects to follow, 0 for none.
+        limit_s: time for the connection, and for each answer, where it is not the usual.
 
     Raises TransferError, FatalTransfer.
     """
     session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
     plain = {"Accept-Encoding": "identity", **headers}
-    with _sent(session, method, url, plain, token, allow_redirects=hops > 0) as response:
+    with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0) as response:
         body = Body(response.raw)
         view = memoryview(bytearray(MOST_TEXT))
         count = body.read_into(view) if method != "HEAD" else 0
@@ -139,7 +146,13 @@ def ask(
 
 
 def _sent(
-    session: Any, method: str, url: str, headers: Mapping[str, str], token: str, **more: Any
+    session: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    token: str,
+    limit_s: float = 0,
+    **more: Any,
 ) -> requests.Response:
     """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
     if variable := hub.offline(os.environ):
@@ -151,15 +164,15 @@ def _sent(
 
     try:
         response: requests.Response = session.request(
-            method, url, headers=dict(headers), stream=True, timeout=(CONNECT_S, SILENCE_S),
+            method, url, headers=dict(headers), stream=True, timeout=limit_s or (CONNECT_S, SILENCE_S),
             auth=authorize if token else None, **more,
         )  # fmt: skip
         return response
     except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
-        raise _named(error) from None
+        raise _named(error, limit_s) from None
 
 
-def _named(error: Exception) -> TransferError:
+def _named(error: Exception, limit_s: float = 0) -> TransferError:
     """The failure in words, from the innermost reason that says something."""
     chain: list[Any] = [error]
     for link in chain:
@@ -183,9 +196,9 @@ def _named(error: Exception) -> TransferError:
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
     if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
-        return TransferError(f"no connection within {CONNECT_S:.0f} s")
+        return TransferError(f"no connection within {limit_s or CONNECT_S:.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return TransferError(f"nothing came for {SILENCE_S:.0f} s")
+        return TransferError(f"nothing came for {limit_s or SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
-from tasks.core.options import LOOKS, STARTS, STEPS, VERBS, Ask, Request, parse
+from tasks.core.options import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask, Request, parse
 
 _WORDS = [
     *("serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"),
@@ -295,8 +295,8 @@ def test_every_option_is_explained() -> None:
 
 
 def test_every_verb_is_of_one_kind() -> None:
-    """Those of the chain, those that look at what runs, and two without models."""
-    assert sorted((*STEPS, *STARTS, *LOOKS, "catalogue", "exe")) == sorted(VERBS)
+    """Those of the chain, those that look, and two without models."""
+    assert sorted((*STEPS, *STARTS, *LOOKS, *FORESEES, "catalogue", "exe")) == sorted(VERBS)
 
 
 @given(st.lists(st.sampled_from(_WORDS) | st.text(max_size=4), max_size=5), st.lists(st.text(max_size=4)))

@@ -12,11 +12,13 @@ from tasks.core.sources import (
     MOST_PARTS,
     HubFile,
     Release,
+    about,
     hub_file,
     part,
     release,
     split_count,
     split_problem,
+    typed,
     wanted,
     wanted_engine,
 )
@@ -33,8 +35,8 @@ GITHUB = "https://github.com/o/r/releases/download"
         pytest.param(f"{HUB}/o/r/resolve/main/m.gguf", HubFile("o/r", "main", "m.gguf"), id="main"),
         pytest.param(f"{HUB}/o/r/resolve/main/m.gguf?x=1", HubFile("o/r", "main", "m.gguf"), id="query"),
         pytest.param(f"{HUB}/o/r/resolve/main/m#x", HubFile("o/r", "main", "m"), id="fragment"),
-        pytest.param(f"{HUB}/o/r/resolve/{COMMIT}/q/m", HubFile("o/r", COMMIT, "q/m"), id="in"),
-        pytest.param(f"{HUB}/o/r/resolve/pr%2F1/a%20b", HubFile("o/r", "pr/1", "a b"), id="encoded"),
+        pytest.param(f"{HUB}/o/r/resolve/{COMMIT}/q/m", HubFile("o/r", COMMIT, "q/m"), id="folder"),
+        pytest.param(f"{HUB}/o/r/resolve/pr%2F1/a%20b.g", HubFile("o/r", "pr/1", "a b.g"), id="encoded"),
         pytest.param(f"{HUB}/o/r/blob/main/m.gguf", None, id="a page about it"),
         pytest.param(f"{HUB}/datasets/o/r/resolve/main/m.gguf", None, id="a data set"),
         pytest.param("https://huggingface.co.example/o/r/resolve/main/m.gguf", None, id="another host"),
@@ -231,3 +233,52 @@ def test_program_of_an_engine(engine: dict[str, Any], url: str, mirrors: tuple[s
 def test_a_package_has_no_program() -> None:
     """R16: the embedded engine is none of ours to fetch."""
     assert wanted_engine({"title": "e", "license": "MIT"}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        pytest.param("hf:o/r/m.gguf", HubFile("o/r", "main", "m.gguf"), id="short"),
+        pytest.param("hf:o/r/q4/m.gguf", HubFile("o/r", "main", "q4/m.gguf"), id="short, in a folder"),
+        pytest.param(f"hf:o/r@{COMMIT}/m.gguf", HubFile("o/r", COMMIT, "m.gguf"), id="short, of a commit"),
+        pytest.param(f"{HUB}/o/r/resolve/main/m.gguf", HubFile("o/r", "main", "m.gguf"), id="the file"),
+        pytest.param(f"{HUB}/o/r/blob/v1/a/m.gguf", HubFile("o/r", "v1", "a/m.gguf"), id="the page about it"),
+        pytest.param(
+            f"{HUB}/o/r/resolve/main/m.gguf?download=true", HubFile("o/r", "main", "m.gguf"), id="the button"
+        ),
+        pytest.param("https://hf.co/o/r/blob/main/m.gguf", HubFile("o/r", "main", "m.gguf"), id="short host"),
+        pytest.param("huggingface.co/o/r/blob/main/m.gguf", HubFile("o/r", "main", "m.gguf"), id="no https"),
+        pytest.param("https://example.org/o/r/resolve/main/m.gguf", None, id="another host"),
+        pytest.param("https://huggingface.co.example.org/o/r/blob/main/m", None, id="similar"),
+        pytest.param("hf:o/m.gguf", None, id="no repository"),
+        pytest.param("hf:o/r", None, id="no file"),
+        pytest.param("./hf/m.gguf", None, id="a path"),
+    ],
+)
+def test_what_people_paste(text: str, file: HubFile | None) -> None:
+    """Issue 5.3: a file of the Hub, as `doit add` takes it."""
+    assert typed(text) == file
+
+
+@pytest.mark.parametrize(
+    ("filename", "name", "params", "quant"),
+    [
+        ("Mistral-7B-Instruct-v0.3.Q4_K_M.llamafile", "mistral-7b-instruct-v0.3", "7B", "Q4_K_M"),
+        ("TinyLlama-1.1B-Chat-v1.0.Q5_K_M.llamafile", "tinyllama-1.1b-chat-v1.0", "1.1B", "Q5_K_M"),
+        ("Llama-3.2-1B-Instruct-IQ4_XS.gguf", "llama-3.2-1b-instruct", "1B", "IQ4_XS"),
+        ("Qwen3-30B-A3B-UD-Q4_K_XL.gguf", "qwen3-30b-a3b", "30B", "UD-Q4_K_XL"),
+        ("gpt-oss-20b-mxfp4.llamafile", "gpt-oss-20b", "20B", "mxfp4"),
+        ("mxbai-embed-large-v1-f16.llamafile", "mxbai-embed-large-v1", None, "f16"),
+        ("Phi-3-mini-4k-instruct.Q6_K.llamafile", "phi-3-mini-4k-instruct", None, "Q6_K"),
+        ("mixtral-8x7b-instruct-v0.1.Q5_K_M.llamafile", "mixtral-8x7b-instruct-v0.1", None, "Q5_K_M"),
+        ("gemma-3-270m-it-BF16.gguf", "gemma-3-270m-it", "270M", "BF16"),
+        ("Big-70B-Q8_0-00001-of-00003.gguf", "big-70b", "70B", "Q8_0"),
+        ("Ü x.gguf", "x", None, None),
+        ("模型.gguf", "model", None, None),
+    ],
+)
+def test_what_a_name_says(filename: str, name: str, params: str | None, quant: str | None) -> None:
+    """Issue 5.3: by the field's habit."""
+    facts = about(filename)
+    assert (facts["name"], facts.get("params"), facts.get("quant")) == (name, params, quant)
+    assert facts["title"]

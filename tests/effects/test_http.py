@@ -387,6 +387,21 @@ def test_redirects_are_asked_about_before_they_are_followed(server: FileServer) 
     assert not server.asked("/three")
 
 
+def test_head_asks_for_headers_alone(server: FileServer) -> None:
+    """Issue 5.8: through redirects, with lower-case names and no body."""
+    server.always("/old", Redirect(FILE))
+    said = http.ask(http.new_session(), "HEAD", server.url("/old"), {}, hops=2)
+    assert (said.status, said.headers["content-length"], said.text) == (200, str(len(DATA)), "")
+    assert [(r.method, r.sent) for r in server.requests] == [("HEAD", 0), ("HEAD", 0)]
+
+
+def test_a_short_question_has_its_own_limit(server: FileServer) -> None:
+    """Issue 5.8, R27: it does not wait for as long as a download does."""
+    server.always(FILE, Hangup(60))
+    with pytest.raises(TransferError, match="nothing came for 1 s"):
+        http.ask(http.new_session(), "HEAD", server.url(FILE), {}, limit_s=0.6)
+
+
 def test_ssl_errors_are_named_by_this_ssl_module() -> None:
     """The names that http.py looks for are those of this Python."""
     assert issubclass(ssl.SSLCertVerificationError, ssl.SSLError)

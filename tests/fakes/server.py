@@ -315,8 +315,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_head(self, request: Request, reply: Reply) -> None:
         request.status = reply.status
-        self.send_response(reply.status)
-        for name, text in reply.headers.items():
+        self.send_response_only(reply.status)
+        for name, text in {"Date": self.date_time_string(), **reply.headers}.items():
             self.send_header(name, text)
         self.end_headers()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.project import Project
+
+SIZE = "160m"  # of a file system: a download leaves 64 MiB free
 
 
 @pytest.fixture
@@ -23,3 +27,23 @@ def servers(project: Project) -> Iterator[Project]:
     finally:
         for process in project.processes():
             process.kill()
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a tmpfs with these options."""
+    mounted: list[Path] = []
+
+    def make(options: str) -> Path:
+        path = tmp_path / f"disk{len(mounted)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},{options}", "none", str(path)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"may not mount a file system here: {done.stderr.decode().strip()}")
+        mounted.append(path)
+        return path
+
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", str(path)], check=True, timeout=30)

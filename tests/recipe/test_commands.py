@@ -164,7 +164,8 @@ def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     steps = ["catalogue", "download", "exe", "chmod", "verify"]
-    assert sorted(lines) == sorted([*steps, "serve", "start", "with", "chat", "stop", "status", "logs"])
+    servers = ["serve", "start", "with", "chat", "stop", "status", "logs"]
+    assert sorted(lines) == sorted([*steps, *servers, "plan", "add", "lock", "doctor"])
     assert lines["serve"] == "serve a model in the foreground: the default one, or --model NAME"
 
 
@@ -173,12 +174,13 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 12 + 3
+    assert len(lines) == 16 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
-LIFE = ["start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny"]
+LIFE = ["start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny",
+        "doctor", "doctor:t"]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue", *LIFE])
@@ -203,6 +205,8 @@ def test_help(still: Project, task: str) -> None:
         "status:tiny": {"--json"},
         "logs": {"--model"},
         "catalogue": {"--json"},
+        "doctor": {"--model", "--json"},
+        "doctor:t": {"--json"},
     }
     assert options >= expected.get(task, set())
     assert (options == set()) is (task in ("verify:t", "exe", "stop:tiny"))

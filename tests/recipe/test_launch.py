@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from tests.recipe.test_serve_failures import failure
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the remedies and the mounts are Linux's")
 
-SIZE = "160m"  # of a file system: a download leaves 64 MiB free
 PAYLOAD_AT = 65536  # where the first member's bytes are, tests/fakes/llamafile.py
 # maps the file to its last byte, as a program; errno 1 is EPERM, a noexec file system
 LOADER = """\
@@ -77,26 +76,6 @@ def ape(project: Project, tmp_path: Path) -> Path:
     temporary.mkdir()
     project.env["TMPDIR"] = str(temporary)
     return file
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mount a tmpfs with these options."""
-    mounted: list[Path] = []
-
-    def make(options: str) -> Path:
-        path = tmp_path / f"disk{len(mounted)}"
-        path.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},{options}", "none", str(path)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip(f"may not mount a file system here: {done.stderr.decode().strip()}")
-        mounted.append(path)
-        return path
-
-    yield make
-    for path in mounted:
-        subprocess.run(["umount", str(path)], check=True, timeout=30)
 
 
 def move_cache(project: Project, folder: Path) -> None:
