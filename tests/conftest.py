@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.project import Project
+from tests.project import Project, mould
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
@@ -45,8 +46,15 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+def pytest_sessionfinish() -> None:
+    """What this process's projects linked goes with it (xdist's workers run no atexit)."""
+    if mould.cache_info().currsize:
+        shutil.rmtree(mould(), ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A fake llamafile is a program for /bin/sh: without one, what starts it is skipped."""
+    """The slowest come first; without /bin/sh, what starts a fake llamafile, a shell script, is skipped."""
+    items.sort(key=lambda item: item.get_closest_marker("fresh") is None)
     if os.path.exists("/bin/sh"):
         return
     skip = pytest.mark.skip(reason="no /bin/sh to start the fake llamafile with")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -28,6 +32,27 @@ ENGINES = {
     "llamafile": {"title": "llamafile", "license": "Apache-2.0"},
     "embedded": {"title": "e", "license": "MIT"},
 }
+
+
+RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
+
+
+@functools.cache
+def mould() -> Path:
+    """A copy of tasks/ and demo/, compiled, which all projects of this process link; nothing writes to it."""
+    place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
+    for name in ("tasks", "demo"):
+        shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(place / "tasks", quiet=1)
+    return place
+
+
+def link(source: str, target: str) -> None:
+    """Link a file, or copy it where that is not possible."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @dataclass
@@ -40,7 +65,7 @@ class Result:
 
 
 class Project:
-    """A copy of dodo.py, tasks/, demo/ and models.yaml, with a cache beside it.
+    """dodo.py, tasks/, demo/ and models.yaml as they are here, with a cache beside it.
 
     Every run is checked for tracebacks and for processes it leaves behind.
     """
@@ -54,7 +79,7 @@ class Project:
         for name in ("dodo.py", "models.yaml"):
             shutil.copy2(REPO / name, self.path / name)
         for name in ("tasks", "demo"):
-            shutil.copytree(REPO / name, self.path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(mould() / name, self.path / name, copy_function=link)
         self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}
         scripts = sysconfig.get_path("scripts")
         self.env |= {
@@ -118,12 +143,7 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Whatever runs for this project's cache: doit, keepers, engines and what these have started."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if process.environ().get("LLAMAFILE_CACHE") == str(self.cache) and lives(process):
-                    found.append(process)
-        return found
+        return marked("LLAMAFILE_CACHE", str(self.cache))
 
     def start(
         self,
@@ -143,8 +163,10 @@ class Running:
     """A running command whose output can be waited for."""
 
     def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdin: str | None) -> None:
+        self._mark = uuid4().hex
         self._popen = subprocess.Popen(
-            command, cwd=cwd, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, cwd=cwd, env={**env, RUN_VARIABLE: self._mark},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             text=True, encoding="utf-8", start_new_session=True,
         )  # fmt: skip
@@ -189,7 +211,6 @@ class Running:
         """Wait until stderr contains a text; the whole of stderr."""
         deadline = time.monotonic() + timeout
         while text not in self.err:
-            self.note_family()
             if self._popen.poll() is not None or time.monotonic() > deadline:
                 time.sleep(0.2)  # the reader may be a moment behind
                 assert text in self.err, f"{text!r} did not come; status {self._popen.poll()}\n{self.err}"
@@ -203,16 +224,16 @@ class Running:
 
     def finish(self, timeout: float = 60) -> Result:
         """Wait for the end. No traceback, and nothing it started lives on."""
+        self.note_family()  # where a system program hides its environment (macOS), this still sees it
         deadline = time.monotonic() + timeout
         while self._popen.poll() is None:
-            self.note_family()
             assert time.monotonic() < deadline, f"still running after {timeout} s\n{self.err}"
             time.sleep(0.02)
         for thread in self._threads:
             thread.join(5)
         result = Result(self._popen.returncode, self.out, self.err)
         assert "Traceback" not in result.out + result.err, result.err
-        survivors = [p for p in self._family if lives(p)]
+        survivors = [p for p in {*self._family, *marked(RUN_VARIABLE, self._mark)} if lives(p)]
         assert not survivors, survivors
         return result
 
@@ -220,12 +241,22 @@ class Running:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for process in [*self._family, *self.note_family()]:
-            if process.is_running():
+        for process in {*self._family, *self.note_family(), *marked(RUN_VARIABLE, self._mark)}:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
         if self._popen.poll() is None:
             self._popen.kill()
         self._popen.wait(10)
+
+
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """The living processes that have a variable with this value, wherever they have gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(variable) == value and lives(process):
+                found.append(process)
+    return found
 
 
 def lives(process: psutil.Process) -> bool:

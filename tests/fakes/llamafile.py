@@ -5,16 +5,20 @@ POSIX runs one as ["/bin/sh", ABSOLUTE_PATH, ...], anything with a Python as [PY
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import os
+import py_compile
 import shlex
 import struct
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
 from tests.fakes.behaviour import VARIABLE, Behaviour, Crash, check_keys
@@ -103,12 +107,25 @@ def _write(path: Path, python: str, behaviour: dict[str, Any], members: dict[str
         for name, data in members.items():
             _add(box, name, data, zipfile.ZIP_STORED)
         _add(box, "behaviour.json", json.dumps(behaviour).encode())
-        _add(box, "tests/__init__.py", b"")
-        for name in PACKED:
-            _add(box, f"tests/fakes/{name}", (HERE / name).read_bytes())
-        _add(box, "__main__.py", (HERE / "engine.py").read_bytes())
+        for name, data in _program().items():
+            _add(box, name, data, zipfile.ZIP_STORED)
     path.write_bytes(buffer.getvalue())
     return path
+
+
+@functools.cache
+def _program() -> dict[str, bytes]:
+    """The engine's modules; compiled as well, so that a start need not do it (one by another Python does)."""
+    sources = {f"tests/fakes/{name}": HERE / name for name in PACKED} | {"__main__.py": HERE / "engine.py"}
+    members = {"tests/__init__.py": b""}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in sources.items():
+            compiled = os.path.join(folder, "compiled")
+            py_compile.compile(
+                str(source), compiled, name, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+            )
+            members |= {name: source.read_bytes(), f"{name}c": Path(compiled).read_bytes()}
+    return members
 
 
 def _aligned(stub: bytes, name_length: int) -> bytes:
