@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.fakes.faults import Status
 from tests.ports import closed_port
 from tests.project import ENGINES, REPO, Project
 from tests.recipe.publishers import HUB, World, entry, failed, sha256, worlds
-from tests.recipe.test_launch import mount  # noqa: F401  # a fixture
 
 OLD = llamafile.gguf(200_000)
 NEW = OLD + b"newer"
@@ -413,9 +412,9 @@ def test_a_lock_that_cannot_be_read(world: World) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="mount")
-def test_a_read_only_folder(world: World, request: pytest.FixtureRequest) -> None:
+def test_a_read_only_folder(world: World, mount: Callable[..., Path]) -> None:
     """Issue 5.1: nothing can be written: the path and why, no traceback."""
-    folder: Path = request.getfixturevalue("mount")("rw")
+    folder = mount("rw")
     hub_model(world)
     (folder / "my.yaml").write_text((world.project.path / "models.yaml").read_text("utf-8"))
     os.system(f"mount -o remount,ro {folder}")
