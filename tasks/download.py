@@ -135,7 +135,7 @@ def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
             fix=_pinning(recipe, artifact),
         )
     if (variable := hub.offline(os.environ)) and not _is_near(artifact):
-        raise _offline(recipe, variable)
+        raise _offline(recipe, variable, artifact)
 
 
 def _pinning(recipe: Recipe, artifact: Artifact) -> str:
@@ -155,14 +155,19 @@ def _is_near(artifact: Artifact) -> bool:
     return any(map(is_local, artifact.sources)) or next(candidates(artifact), None) is not None
 
 
-def _offline(recipe: Recipe, variable: str) -> TransferError:
-    """The error that lists everything that this command line lacks."""
+def _offline(recipe: Recipe, variable: str, first: Artifact) -> TransferError:
+    """The error that lists everything that this command line lacks.
+
+    Args:
+        first: what it noticed first; wrong bytes may lie in its place.
+    """
     jobs = recipe.jobs.by_name.values()
-    wanted = [*(file for job in jobs for file in job.files), *(job.exe for job in jobs if job.exe)]
+    wanted = [*(file for job in jobs for file in job.files), *(job.exe for job in jobs if job.exe), first]
     missing = [
         one
-        for one in dict.fromkeys(wanted)
-        if files.state(recipe.place.cache, one) is State.MISSING and not _is_near(one)
+        for target, one in {one.target: one for one in wanted}.items()
+        if target == first.target
+        or (files.state(recipe.place.cache, one) is State.MISSING and not _is_near(one))
     ]
     facts = [(one.label, f"{report.size(one.size)} from {one.sources[0]}") for one in missing if one.sources]
     return TransferError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -10,7 +11,7 @@ from typing import Any
 from doit.task import Task
 
 from tasks import glue
-from tasks.core import lock, report
+from tasks.core import hub, lock, report
 from tasks.core.catalogue import LATEST
 from tasks.core.errors import RecipeError, TransferError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile
@@ -101,19 +102,13 @@ def _version(row: Locked) -> str:
     return f"{version} sha256:{row.sha256} {report.size(row.size)}"
 
 
-def _publishers() -> Any:
-    from tasks.effects.publisher import Publishers  # requests costs more than doit itself
-
-    return Publishers()
-
-
 class Locker:
     """One run of `doit lock`."""
 
     def __init__(self, recipe: Recipe, ask: Ask, plain: Mapping[str, Any], old: LockFile) -> None:
         self._recipe, self._plain, self.old = recipe, plain, old
         self._upgrade, self._download = "upgrade" in ask.options, "download" in ask.options
-        self._publishers: Any = None
+        self._known: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
 
@@ -183,20 +178,28 @@ class Locker:
         return self._downloaded(name, stated)
 
     def _ask(self, url: str, version: str) -> Stated:
-        self._publishers = self._publishers or _publishers()
-        stated: Stated = self._publishers.state(url, version)
+        stated: Stated = self._publishers(url).state(url, version)
         return stated
 
     def licence(self, url: str) -> str:
         """The licence that a file's publisher names, or nothing."""
         if is_local(url):
             return ""
-        self._publishers = self._publishers or _publishers()
         try:
-            found: str = self._publishers.licence(url)
+            found: str = self._publishers(url).licence(url)
         except TransferError:
             return ""
         return found
+
+    def _publishers(self, url: str) -> Any:
+        """Whom to ask. Raises TransferError: nobody may be, and importing requests opens a socket."""
+        if variable := hub.offline(os.environ):
+            raise TransferError(f"{host_of(url)}: {variable} forbids the network")
+        if self._known is None:
+            from tasks.effects.publisher import Publishers  # requests costs more than doit itself
+
+            self._known = Publishers()
+        return self._known
 
     def _hashed(self, want: Wanted, own: Stated) -> Stated:
         from tasks.effects.adopt import path_of

@@ -57,6 +57,10 @@ TABLE = (
     # 0.10 and tasks/embedded.py; common.h:42 (what -m is without a word); llamafile.c:175
     Known("it is an engine without a model: serve a .gguf, or a llamafile that has a model inside",
         r"missing required -m|models/7B/ggml-model-f16\.gguf|no \S*gguf file found in zip"),
+    # run with xllamacpp 2026.10 and a GGUF that is no projector; clip.cpp of llama.cpp
+    Known("the file of `mmproj:` is no vision projector, or one of another model: name the one that "
+        "its publisher put beside the model",
+        r"failed to load (CLIP|multimodal) model"),
     # server.cpp:3146, #81; #971 (0.10); #716 (--v2)
     Known("another program has the port: --port 0 takes a free one",
         r"couldn't bind|address already in use"),

@@ -137,7 +137,7 @@ VERBS: Mapping[str, Verb] = {
     "lock": Verb(
         "write models.lock: exactly which bytes each entry of models.yaml means",
         [
-            _option("model", "NAME", "only this one; may be given several times", list),
+            _option("model", "NAME", "only this model, or engine; may be given several times", list),
             _option("check", "", "only say whether it covers models.yaml; needs no network", bool),
             _option("upgrade", "", "move what models.yaml leaves open to what its publisher has now", bool),
             _option("download", "", "download and hash what no publisher states the digest of", bool),

@@ -217,7 +217,7 @@ def _keys_at(path: Path, root: type) -> list[str]:
 
 def _held(kind: Any) -> Any:
     """What a mapping or a list is of, or what an optional value is."""
-    return next(one for one in get_args(kind) if is_dataclass(one))
+    return next(one for one in get_args(kind) if is_dataclass(one) or get_args(one))
 
 
 def _report(where: str, problems: Sequence[Problem], lines: Mapping[Path, int]) -> str:

@@ -138,6 +138,9 @@ class _Run:
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
+        if variable := hub.offline(os.environ):
+            self.reasons.append((url, f"{variable} forbids the network"))
+            return False
         if urlsplit(url).netloc in self.silent:
             self.reasons.append((url, "the same host"))
             return False

@@ -54,6 +54,11 @@ ENDINGS = [
         "engine without a model",
         id="no model, before 0.10",
     ),
+    row(
+        "mtmd_init_from_file: error: Failed to load CLIP model from /c/eyes.gguf",
+        "no vision projector",
+        id="a GGUF that is no projector",
+    ),
     row("x: error: no .gguf file found in zip archive", "engine without a model", id="no model in the zip"),
     row("couldn't bind to server socket: hostname=127.0.0.1 port=8080", "--port 0", id="81: port, to 0.9"),
     row(

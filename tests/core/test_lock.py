@@ -176,6 +176,7 @@ def row(**changes: str) -> str:
             id="a URL of no file",
         ),
         pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is needed", id="no digest"),
+        pytest.param(row(sise="5"), "4: models.m.0.sise: unknown key; did you mean size", id="a row's key"),
         pytest.param("version: 1\nmodels: {m: {url: u}}\n", "2: models.m: expected a list", id="no list"),
     ],
 )

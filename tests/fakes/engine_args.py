@@ -19,7 +19,7 @@ ALIASES = {
     "-m": "--model",
 }
 NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--parallel", "--threads"}
-TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--fancy-test-flag"}
+TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--mmproj", "--fancy-test-flag"}
 
 
 class Refused(Exception):
