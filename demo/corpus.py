@@ -17,7 +17,7 @@ import yaml
 FOLDER = Path(__file__).parent
 CHOICE = re.compile(r"\(([^()]*)\)|\{([a-z ]+)\}")  # the innermost (a|b) or {name}
 LONGEST = 160  # letters of a question; the chat template passes on no longer one
-UNKNOWN_SHARE = 0.3  # of the training: the world is larger than the recipe
+UNKNOWN_SHARE = 0.25  # of the training: the world is larger than the recipe
 UNKNOWN_FACT = ("tiny demo", "doit serve")  # in every answer to what it cannot answer
 KEYS = "asdfghjklqwertyuiopzxcvbnm"
 
@@ -124,17 +124,17 @@ def typo(word: str, random: Random) -> str:
     return random.choice(slips)
 
 
-def reword(text: str, corpus: Corpus, random: Random) -> str:
+def reword(text: str, corpus: Corpus, random: Random, variation: float) -> str:
     """Say the same with other words, in contractions, and with other small words in between.
 
     Word order and small words change so often that the model has to listen to the others.
     """
     words: list[str] = []
-    drop, fill = random.choice([(0.03, 0.0), (0.03, 0.0), (0.03, 0.0), (0.1, 0.1), (0.4, 0.1)])
+    drop, fill = random.choice([(0.1, 0.1), (0.4, 0.1)]) if random.random() < 0.4 * variation else (0.03, 0.0)
     for word in text.split():
         if random.random() < fill:
             words.append(random.choice(corpus.fillers))
-        if word in corpus.synonyms and random.random() < 0.12:
+        if word in corpus.synonyms and random.random() < 0.18 * variation:
             word = random.choice(corpus.synonyms[word])
         if not (word in corpus.droppable and random.random() < drop):
             words.append(word)
@@ -148,18 +148,18 @@ def reword(text: str, corpus: Corpus, random: Random) -> str:
     return text
 
 
-def vary(text: str, corpus: Corpus, random: Random) -> str:
+def vary(text: str, corpus: Corpus, random: Random, variation: float) -> str:
     """Ask as people do: politely, hastily, with typos."""
-    text = reword(text, corpus, random)
-    if random.random() < 0.12:
+    text = reword(text, corpus, random, variation)
+    if random.random() < 0.12 * variation:
         words = text.split(" ")
         at = random.randrange(len(words))
         if len(words[at]) >= 4:
             words[at] = typo(words[at], random)
         text = " ".join(words)
-    while random.random() < 0.25:
+    while random.random() < 0.25 * variation:
         text = f"{random.choice(corpus.before)} {text}"
-    if random.random() < 0.12:
+    if random.random() < 0.12 * variation:
         after = random.choice(corpus.after)
         text += after if after.startswith(",") else f" {after}"
     text = (text + random.choice(corpus.ends))[:LONGEST]
@@ -167,12 +167,12 @@ def vary(text: str, corpus: Corpus, random: Random) -> str:
     return text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
 
 
-def sample(corpus: Corpus, random: Random) -> tuple[str, str]:
-    """Return a question and its answer for the training."""
-    pool = corpus.unknown if random.random() < UNKNOWN_SHARE else corpus.known
-    entry = random.choices(pool, weights=[sum(map(ways, e.ask)) ** 0.5 for e in pool])[0]
+def sample(corpus: Corpus, random: Random, variation: float = 1.0) -> tuple[str, str]:
+    """Return a question and its answer for the training; less `variation` is a plainer question."""
+    pool, power = (corpus.unknown, 0.8) if random.random() < UNKNOWN_SHARE else (corpus.known, 0.5)
+    entry = random.choices(pool, weights=[sum(map(ways, e.ask)) ** power for e in pool])[0]
     line = random.choices(entry.ask, weights=[ways(line) ** 0.5 for line in entry.ask])[0]
-    return vary(expand(line, corpus, random), corpus, random), entry.answer
+    return vary(expand(line, corpus, random), corpus, random, variation), entry.answer
 
 
 @cache

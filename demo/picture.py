@@ -1,6 +1,6 @@
 """Draw the first minute: run what the README says, in a terminal, and write first-minute.svg.
 
-    pip install '.[embedded]' openai && python -m demo.picture
+    pip install '.[embedded]' && python -m demo.picture
 
 Everything in the picture was printed by the commands in it. Only the name of the temporary home is
 put as /home/you. POSIX only, and port 8080 must be free.
@@ -12,6 +12,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -32,6 +33,7 @@ COLUMNS = 96
 WITHIN = 60.0  # seconds for any of the commands
 PROMPT = "\x1b[1;32m$\x1b[0m"
 SERVE = "doit serve --model demo"
+ASK = 'doit chat --model demo "What are you?"'
 FRAME = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <title>{alt}</title>
@@ -63,7 +65,7 @@ class Terminal:
         ours, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
         self.process = subprocess.Popen(
-            command.split(), cwd=folder, env=environment, stdin=its, stdout=its, stderr=its,
+            shlex.split(command), cwd=folder, env=environment, stdin=its, stdout=its, stderr=its,
             start_new_session=True,
         )  # fmt: skip
         os.close(its)
@@ -98,14 +100,6 @@ class Terminal:
         return [re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in text.split("\n")]
 
 
-def readme_script() -> str:
-    """Return the README's Python block."""
-    found = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
-    if not found:
-        sys.exit("the README has no Python block")
-    return found[1]
-
-
 def first_minute(home: Path) -> list[str]:
     """Serve and ask; return the lines of both terminals."""
     environment = {
@@ -114,11 +108,10 @@ def first_minute(home: Path) -> list[str]:
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
     }
-    (home / "ask.py").write_text(readme_script(), "utf-8")
     server = Terminal(SERVE, ROOT, environment)
     try:
         server.wait_for("stop     Ctrl-C")
-        client = Terminal("python ask.py", home, environment)
+        client = Terminal(ASK, ROOT, environment)
         client.finish()
         shown = server.lines
         if client.process.returncode:
@@ -126,8 +119,8 @@ def first_minute(home: Path) -> list[str]:
     finally:
         server.process.send_signal(signal.SIGINT)
         server.finish()
-    remark = "\x1b[2;3m# in a second terminal, with the lines of Python below\x1b[0m"
-    lines = [f"{PROMPT} {SERVE}", *shown, "", f"{PROMPT} python ask.py   {remark}", *client.lines]
+    remark = "\x1b[2;3m# in a second terminal\x1b[0m"
+    lines = [f"{PROMPT} {SERVE}", *shown, "", f"{PROMPT} {ASK}   {remark}", *client.lines]
     return [line.replace(str(home), "/home/you") for line in lines]
 
 

@@ -13,7 +13,6 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -36,12 +35,14 @@ HEAD = WIDTH // HEADS
 CONTEXT = 4096  # tokens, as clients expect; a question and its answer take a hundred
 EPSILON, ROPE_BASE = 1e-5, 10000.0
 
-STEPS, BATCH = 2200, 64
+STEPS, BATCH = 2150, 160
 MUON_RATE, ADAM_RATE, WARM_STEPS, DECAY = 1e-2, 3e-3, 40, 0.05
-PART_MORE = 0.6  # of the rates, when it goes on from a file
 CERTAINTY = 2.5  # the file's logits are so many times the training's: it stays sure at temperature 0.7
 EARLIER_SHARE = 0.04  # of the samples begin with a system prompt or an earlier turn
-OPENING, OPENING_SHARE = 8, 0.75  # tokens: texts are soon known by heart, which one to begin is the hard part
+OPENING_SHARE = 0.9  # of the answers are cut where no other begins like that: to choose is the hard part
+OPENING_MORE = 2  # tokens after that place
+ROUND, ROUND_WANTED = 8, 64  # lengths, and numbers of answers' tokens, are multiples: fewer shapes
+CALM_FROM, CALM = 0.6, 0.4  # from this part of the training on, questions vary less, in the end so much
 SYSTEM = ["You are a helpful assistant.", "Be brief.", "You are a pirate.", "Answer in English.", "Be kind."]
 
 # The last question alone, in small letters, and another one for what is longer than any in the training.
@@ -63,6 +64,9 @@ CHAT_TEMPLATE = (
 )
 
 
+Places = tuple[Tensor, Tensor]  # rows and columns of a batch
+
+
 class Block(nn.Module):
     """Attention and feed-forward, as in Llama."""
 
@@ -76,24 +80,30 @@ class Block(nn.Module):
         self.ffn_gate, self.ffn_up = (nn.Linear(WIDTH, INNER, bias=False) for _ in range(2))
         self.ffn_down = nn.Linear(INNER, WIDTH, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return what it makes of its input, added to it."""
+    def forward(self, x: Tensor, turn: Tensor, wanted: Places | None = None) -> Tensor:
+        """Return what it makes of its input, added to it; at the wanted positions only, if they are given."""
         batch, length, _ = x.shape
-        seen = self.attn_norm(x)
-        q, k, v = (
-            part(seen).view(batch, length, HEADS, HEAD).transpose(1, 2)
-            for part in (self.attn_q, self.attn_k, self.attn_v)
-        )
-        mixed = F.scaled_dot_product_attention(turned(q, cos, sin), turned(k, cos, sin), v, is_causal=True)
-        x = x + self.attn_output(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
-        seen = self.ffn_norm(x)
-        return x + self.ffn_down(F.silu(self.ffn_gate(seen)) * self.ffn_up(seen))
+        qkv = together(self.attn_norm(x), self.attn_q, self.attn_k, self.attn_v)
+        q, k, v = qkv.float().view(batch, length, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
+        with torch.autocast("cpu", enabled=False):  # bfloat16 is much slower here
+            mixed = F.scaled_dot_product_attention(turned(q, turn), turned(k, turn), v, is_causal=True)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, WIDTH)
+        if wanted is not None:
+            x, mixed = x[wanted], mixed[wanted]
+        x = x + self.attn_output(mixed)
+        gate, up = together(self.ffn_norm(x), self.ffn_gate, self.ffn_up).chunk(2, -1)
+        return x + self.ffn_down(F.silu(gate) * up)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def together(x: Tensor, *parts: nn.Linear) -> Tensor:
+    """Return the outputs of several matrices side by side: one large product is faster."""
+    return F.linear(x, torch.cat([part.weight for part in parts]))
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
     """Rotary positions over neighbouring pairs, as llama.cpp does for `llama`."""
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turn).flatten(-2)
 
 
 class Model(nn.Module):
@@ -109,83 +119,101 @@ class Model(nn.Module):
                 last = name.endswith(("attn_output.weight", "ffn_down.weight"))
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02)
 
-    def forward(self, tokens: Tensor, wanted: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, wanted: Places) -> Tensor:
         """Return the logits at the wanted positions only: the rest is never looked at."""
         angle = torch.arange(tokens.shape[1])[:, None] * ROPE_BASE ** (-torch.arange(0, HEAD, 2) / HEAD)
-        cos, sin = angle.cos(), angle.sin()
+        turn = torch.polar(torch.ones_like(angle), angle)
         x = self.token_embd(tokens)
-        for block in self.blk:
-            x = block(x, cos, sin)
-        return F.linear(self.output_norm(x[wanted]), self.token_embd.weight)
+        for block in self.blk[:-1]:
+            x = block(x, turn)
+        x = self.blk[-1](x, turn, wanted)
+        return F.linear(self.output_norm(x), self.token_embd.weight)
 
 
 Sample = tuple[list[int], list[int]]  # the prompt, and the answer with its end
 
 
-def samples(source: corpus.Corpus, tokenizer: Tokenizer, random: Random, count: int) -> list[Sample]:
+def openings(texts: list[list[int]]) -> list[int]:
+    """Return for each text how many tokens tell it from all others, and a few more."""
+    return [
+        next(n for n in range(1, len(text) + 1) if [other[:n] for other in texts].count(text[:n]) == 1)
+        + OPENING_MORE
+        for text in texts
+    ]
+
+
+def samples(
+    source: corpus.Corpus, tokenizer: Tokenizer, random: Random, count: int, variation: float = 1.0
+) -> list[Sample]:
     """Return questions and answers in tokens."""
+    answers = [entry.answer for entry in source.entries]
+    texts = [[*tokenizer.encode(answer), tokenizer.end] for answer in answers]
+    known = dict(zip(answers, zip(texts, openings(texts), strict=True), strict=True))
     out = []
     for _ in range(count):
-        question, answer = corpus.sample(source, random)
+        question, answer = corpus.sample(source, random, variation)
         turns = [("user", question)]
         if random.random() < EARLIER_SHARE:
             earlier = corpus.sample(source, random)
             before = [("system", random.choice(SYSTEM)), ("user", earlier[0]), ("assistant", earlier[1])]
             turns = random.choice([before, before[:1], before[1:]]) + turns
-        spoken = [*tokenizer.encode(answer), tokenizer.end]
-        if random.random() < OPENING_SHARE:
-            spoken = spoken[:OPENING]
-        out.append((tokenizer.chat(turns), spoken))
+        spoken, opening = known[answer]
+        whole = random.random() >= OPENING_SHARE
+        out.append((tokenizer.chat(turns), spoken if whole else spoken[:opening]))
     return out
 
 
-def batches(source: corpus.Corpus, tokenizer: Tokenizer, random: Random) -> Iterator[list[Sample]]:
-    """Yield batches without end, each of samples of about equal length."""
-    while True:
-        drawn = samples(source, tokenizer, random, 16 * BATCH)
+def batches(
+    source: corpus.Corpus, tokenizer: Tokenizer, random: Random, steps: int
+) -> Iterator[list[Sample]]:
+    """Yield so many batches, each of samples of about equal length."""
+    done = 0
+    while done < steps:
+        calm = max(0.0, done / steps - CALM_FROM) / (1 - CALM_FROM)
+        drawn = samples(source, tokenizer, random, 16 * BATCH, 1 - (1 - CALM) * calm)
         drawn.sort(key=lambda sample: len(sample[0]) + len(sample[1]))
         cut = [drawn[i : i + BATCH] for i in range(0, len(drawn), BATCH)]
         random.shuffle(cut)
-        yield from reversed(cut)
+        yield from cut[: steps - done]
+        done += len(cut)
 
 
 def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
-    """Return the mean loss over the tokens of the answers."""
-    length = max(len(prompt) + len(answer) for prompt, answer in batch)
-    tokens = torch.full((len(batch), length), pad)
-    wanted = torch.zeros((len(batch), length), dtype=torch.bool)
+    """Return the loss over the tokens of the answers, for each sample."""
+    longest = max(len(prompt) + len(answer) for prompt, answer in batch) - 1
+    tokens = torch.full((len(batch), longest + -longest % ROUND + 1), pad)
+    places: list[tuple[int, int]] = []
     for row, (prompt, answer) in enumerate(batch):
-        end = len(prompt) + len(answer)
-        tokens[row, :end] = torch.tensor(prompt + answer)
-        wanted[row, len(prompt) : end] = True
-    return F.cross_entropy(model(tokens[:, :-1], wanted[:, 1:]), tokens[wanted])
+        tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        places += [(row, len(prompt) - 1 + i) for i in range(len(answer))]
+    rows, columns = torch.tensor(places + [(0, 0)] * (-len(places) % ROUND_WANTED)).unbind(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(tokens[:, :-1], (rows, columns))[: len(places)]
+    right = tokens[rows, columns + 1][: len(places)]
+    return F.cross_entropy(logits.float(), right, reduction="sum") / len(batch)
 
 
 def schedule(step: int, steps: int) -> float:
-    """Return the part of the learning rate that is used: up quickly, down along a cosine."""
-    done = max(0.0, (step - WARM_STEPS) / max(1, steps - WARM_STEPS))
-    return min((step + 1) / WARM_STEPS, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    """Return the part of the learning rate that is used: up quickly, then down in a line to nothing."""
+    return min((step + 1) / WARM_STEPS, (steps - step) / (steps - min(WARM_STEPS, steps - 1)))
 
 
-def optimizers_of(model: Model, part: float) -> list[torch.optim.Optimizer]:
-    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest.
-
-    `part`: of the full learning rates.
-    """
+def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest."""
     inner = [p for p in model.blk.parameters() if p.dim() == 2]
     rest = [model.token_embd.weight, *(p for p in model.parameters() if p.dim() == 1)]
     return [
-        torch.optim.Muon(inner, lr=part * MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=part * ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
+        torch.optim.Muon(inner, lr=MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
 
-def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int, part: float) -> None:
+def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int) -> None:
     """Train the model on so many batches."""
-    optimizers = optimizers_of(model, part)
+    optimizers = optimizers_of(model)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     losses: list[float] = []
-    for step, batch in enumerate(islice(lessons, steps)):
+    for step, batch in enumerate(lessons):
         for optimizer, full in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = full * schedule(step, steps)
         loss = loss_of(model, batch, end)
@@ -249,17 +277,6 @@ def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
     writer.close()
 
 
-def read(path: Path) -> tuple[Model, Tokenizer]:
-    """Return what `write` wrote."""
-    reader = gguf.GGUFReader(path)
-    merges = reader.fields["tokenizer.ggml.merges"].contents()
-    model = Model()
-    state = {t.name: torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type)) for t in reader.tensors}
-    state["output_norm.weight"] /= CERTAINTY
-    model.load_state_dict(state)
-    return model, Tokenizer([tuple(merge.split(" ")) for merge in merges])
-
-
 def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
     """Return a model that knows nothing, and how it spells."""
     random = Random(SEED)
@@ -272,16 +289,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model and write its GGUF.")
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a try (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=DEMO, help="where to write (default: demo.gguf, here)")
-    parser.add_argument("--more", type=Path, metavar="GGUF", help="go on from this file, not from nothing")
-    parser.add_argument("--seed", type=int, default=SEED, help="another for --more (default: %(default)s)")
     options = parser.parse_args()
     begun = time.monotonic()
-    torch.manual_seed(options.seed)
+    torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
     source = corpus.load()
-    model, tokenizer = read(options.more) if options.more else begin(source)
-    lessons = batches(source, tokenizer, Random(options.seed))
-    train(model, lessons, tokenizer.end, options.steps, PART_MORE if options.more else 1.0)
+    model, tokenizer = begin(source)
+    train(model, batches(source, tokenizer, Random(SEED), options.steps), tokenizer.end, options.steps)
     count = sum(p.numel() for p in model.parameters())
     write(model, tokenizer, options.out)
     made = options.out.read_bytes()

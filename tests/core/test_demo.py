@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_questions() -> None:
 def test_every_line_of_the_corpus_becomes_a_question() -> None:
     """No bracket or name is left over."""
     questions = corpus.plain_questions(CORPUS)
-    assert len(questions) > 600
+    assert len(questions) > 1200
     assert not [question for question, _ in questions if re.search(r"[{}|()]", question)]
 
 
