@@ -233,7 +233,8 @@ def main(arguments: list[str]) -> int:
         else:
             serve(understand(parse(arguments), os.environ))
     except Refused as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
+        sys.stderr.write(f"error: {refusal}\n")  # at once, for the engine's own thread writes there, too
+        sys.stderr.flush()
         return 1
     return 0
 

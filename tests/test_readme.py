@@ -142,6 +142,6 @@ def test_every_option_and_file_named_exists() -> None:
     known = {o["long"] for verb in VERBS.values() for o in [*verb.options, *verb.one_options]}
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", prose))
-    assert named - known <= {"all", "version", "parallel"}, named - known
+    assert named - known <= {"all", "version", "parallel", "shell"}, named - known
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (REPO / link).exists(), link
