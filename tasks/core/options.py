@@ -253,9 +253,12 @@ def _check_first(words: Sequence[str]) -> None:
 
 def _word_fix(verb: str, word: str) -> str:
     near = did_you_mean(word, tuple(VERBS)) if len(word) > 2 else ""  # a letter or two begin many verbs
-    if verb == "with":
+    if near or verb == "with":
         return near or f"doit with … -- {word}"
-    return near or f"doit {verb}:{word}    (and `--` before what is meant for the engine)"
+    if not any(option["long"] == "model" for option in VERBS[verb].options):
+        return f"`doit help {verb}` lists its options"
+    after = "    (and `--` before what is meant for the engine)" if VERBS[verb].rest else ""
+    return f"doit {verb} --model {word}{after}" if verb == "lock" else f"doit {verb}:{word}{after}"
 
 
 def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:

@@ -239,6 +239,8 @@ def test_commands_of_doit(line: str, command: str, words: list[str], shown: list
         pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
         pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
         pytest.param("stop a", "'a' is not a task", "doit stop:a", id="stop a model behind a blank"),
+        pytest.param("lock a", "'a' is not a task", "doit lock --model a", id="lock, behind a blank"),
+        pytest.param("bom a", "'a' is not a task", "`doit help bom` lists its options", id="bom of no model"),
         pytest.param("strat", "'strat' is not a task", "did you mean start", id="start, misspelt"),
     ],
 )
