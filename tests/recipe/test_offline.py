@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
-from tests.project import ENGINES, Project, Result
+from tests.project import ENGINES, Project, Result, interrupt, wait_until
 from tests.recipe.publishers import entry, failed, sha256
 from tests.recipe.test_serve import ask, serving
 
@@ -45,7 +45,10 @@ def pinned(project: Project, server: FileServer, name: str = "m.gguf") -> None:
 def test_the_watch_works(project: Project, server: FileServer, tried: Path) -> None:
     """Issue 5.4: without the variable a download tries, and is noticed."""
     pinned(project, server)
-    assert project.doit("download", timeout=120).status == 1
+    with project.start("download") as running:
+        wait_until(tried.exists)
+        interrupt(running)
+        assert running.finish().status == 130
     assert "socket.getaddrinfo '127.0.0.1' by " in tried.read_text("utf-8")
     assert server.requests == []
 
