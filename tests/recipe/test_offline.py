@@ -46,10 +46,10 @@ def test_the_watch_works(project: Project, server: FileServer, tried: Path) -> N
     """Issue 5.4: without the variable a download tries, and is noticed."""
     pinned(project, server)
     with project.start("download") as running:
-        wait_until(tried.exists)
+        asked = "socket.getaddrinfo '127.0.0.1' by "
+        wait_until(lambda: tried.exists() and asked in tried.read_text("utf-8"))
         interrupt(running)
         assert running.finish().status == 130
-    assert "socket.getaddrinfo '127.0.0.1' by " in tried.read_text("utf-8")
     assert server.requests == []
 
 
