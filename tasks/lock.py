@@ -13,7 +13,7 @@ from doit.task import Task
 from tasks import glue
 from tasks.core import hub, lock, report
 from tasks.core.catalogue import LATEST
-from tasks.core.errors import RecipeError, TransferError
+from tasks.core.errors import RecipeError, TransferError, UsageError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile
 from tasks.core.options import Ask
 from tasks.core.publisher import Stated
@@ -39,6 +39,8 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     plain = schema.read_catalogue(text, where)
     chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
     if "check" in ask.options:
+        if more := [f"--{name}" for name in ("upgrade", "download") if name in ask.options]:
+            raise UsageError(f"--check only compares: {' and '.join(more)} would change the file")
         return glue.task("lock", check, [plain, old, place], meta={"report": True})
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lock.without(old, moving))

@@ -331,6 +331,8 @@ def test_check(world: World) -> None:
     assert (good.status, good.out, good.err) == (
         0, f"{world.lock} covers the catalogue: 1 file of 1 model and 0 engines\n", "",
     )  # fmt: skip
+    both = world.project.doit("lock", "--check", "--upgrade", env=env)
+    assert (both.status, "--check only compares: --upgrade would change the file" in both.err) == (3, True)
     models = {"m": entry(hf="o/r", file="other.gguf"), "n": entry(hf="o/r", file=NAME)}
     world.project.catalogue({name: {**one, "engine": "embedded"} for name, one in models.items()}, EMBEDDED)
     bad = world.project.doit("lock", "--check", env=env)
