@@ -19,6 +19,7 @@ from tests.core.test_catalogue import SHIPPED
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 DEMO = ROOT / "demo" / "demo.gguf"
+pytestmark = pytest.mark.once
 CORPUS = corpus.load()
 HELD_BACK = yaml.safe_load((ROOT / "demo" / "heldback.yaml").read_text("utf-8"))
 ENTRIES = [pytest.param(entry, id=entry.answer[:40]) for entry in CORPUS.entries]

@@ -19,6 +19,7 @@ pytest.importorskip("openai", reason="the openai client is not installed")
 from demo import evaluate
 from demo.evaluate import ask
 
+pytestmark = pytest.mark.once
 CORPUS = corpus.load()
 TRAINING = corpus.plain_questions(CORPUS, seed=1)[::9]  # not the ones that evaluate.py asks
 KNOWN, UNKNOWN = evaluate.held_back()
