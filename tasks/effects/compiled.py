@@ -1,8 +1,10 @@
 """The catalogue, validated once per content: models.yaml and models.lock → plain JSON in the cache.
 
 The JSON lies under the digest of their bytes and of the code that validates them, so that it can never be
-stale. A cache that cannot be written costs time, not correctness. `roots/` says which catalogues have used
-the cache, by their paths: two checkouts may share a compiled one.
+stale, and carries a digest of its own, so that damage is found. That is no signature: where the cache is not
+to be trusted (CI, --frozen, audit, lock), it is not read. A cache that cannot be written costs time, not
+correctness. `roots/` says which catalogues have used the cache, by their paths: two checkouts may share a
+compiled one.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
+from tasks.core.plain import is_catalogue
 from tasks.effects.files import read_json, write_atomic
 
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
+_FORM = b"2"  # of a compiled file: another one has another key
 _RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py")
 
 
@@ -33,19 +37,20 @@ class Root(NamedTuple):
     record: str  # the file that says so, from the cache
 
 
-def load(path: str, cache: str, *, joined: bool = True) -> Catalogue:
+def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False) -> Catalogue:
     """The catalogue in the file at `path`.
 
     Args:
         joined: with what its lock file says.
+        from_text: do not believe what lies compiled in the cache.
 
     Raises UsageError: there is no such file, or it has errors.
     """
     content, locked = read(path), read_lock(path) if joined else None
     key = _key(content, locked)
     folder = Path(cache) / "catalogue"
-    plain = read_json(folder / f"{key}.json")
-    if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
+    plain = None if from_text else _kept(folder, key)
+    if plain is None:  # not there yet, damaged, or not to be trusted
         plain = _compile(content, path, locked)
         _keep(folder, key, json.dumps(plain))
     _remember(path, cache)
@@ -80,7 +85,7 @@ def _remember(path: str, cache: str) -> None:
 def _key(content: bytes, locked: bytes | None) -> str:
     here = Path(types.__file__)
     rules = b"".join(here.with_name(name).read_bytes() for name in _RULES)
-    return hashlib.sha256(b"\0".join((content, locked or b"", rules))).hexdigest()
+    return hashlib.sha256(b"\0".join((_FORM, content, locked or b"", rules))).hexdigest()
 
 
 def lock_path(path: str) -> str:
@@ -124,9 +129,28 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
     return schema.compile_text(text_of(content, path), path, lock)
 
 
-def _keep(folder: Path, key: str, text: str) -> None:
+def _kept(folder: Path, key: str) -> dict[str, Any] | None:
+    """The catalogue that was compiled under this key; None where it is not there whole."""
     try:
-        write_atomic(folder / f"{key}.json", text)
+        seal, _, text = (folder / f"{key}.json").read_text("utf-8").partition("\n")
+        plain = json.loads(text) if seal == _seal(key, text) else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return plain if is_catalogue(plain) else None
+
+
+def _seal(key: str, text: str) -> str:
+    """The first line of a compiled file: digest of the rest, bound to the file's name."""
+    return hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
+
+
+def _keep(folder: Path, key: str, text: str) -> None:
+    """Keep a compiled catalogue, in place of another one under the same key."""
+    path, whole = folder / f"{key}.json", f"{_seal(key, text)}\n{text}"
+    try:
+        if path.is_file() and path.read_bytes() == whole.encode():
+            return
+        write_atomic(path, whole)
         old = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)[_KEPT:]
         for path in old:
             path.unlink(missing_ok=True)
