@@ -47,9 +47,9 @@ def _rows(recipe: Recipe) -> Iterator[Row]:
     for item in everything(recipe):
         found, stamp = files.stat(item.artifact.target), files.read_stamp(cache, item.artifact)
         if found is not None:
-            holds = stamp is not None and found == (stamp.size, stamp.mtime_ns)
+            holds = stamp is not None and found == stamp.stat
             path = item.artifact.target.removeprefix(f"{cache}/")
-            yield bom.row(item, path, found[0], stamp if holds else None, recipe.place.root)
+            yield bom.row(item, path, found.size, stamp if holds else None, recipe.place.root)
 
 
 def _embedded(recipe: Recipe) -> Iterator[Row]:

@@ -94,16 +94,17 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     glue.log().info(
         "%s is here and has to be read once: it is new, or its size or time changed", artifact.label
     )
+    size = found.size if found else None
     with progress(f"{artifact.label} sha256", 0) as bar:
-        bar.at(0, found[0] if found else None)
-        got = files.sha256_file(artifact.target, lambda done: bar.at(done, found[0] if found else None))
-    if found and expected in (None, got):
-        known = before or Stamp(*found, got, artifact.target, {})
-        engines = known.engines if known.sha256 == got else {}
-        files.write_stamp(cache, artifact, Stamp(*found, got, known.source, engines))
+        bar.at(0, size)
+        got = files.sha256_file(artifact.target, lambda done: bar.at(done, size))
+    if expected in (None, got.sha256):
+        known = before or Stamp(got.stat, got.sha256, artifact.target, {})
+        engines = known.engines if known.sha256 == got.sha256 else {}
+        files.write_stamp(cache, artifact, Stamp(got.stat, got.sha256, known.source, engines))
         glue.log().info("%s: the bytes are right, nothing is downloaded", artifact.label)
         return True
-    facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got}")]
+    facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got.sha256}")]
     if not artifact.owned:
         fix = "move it away to download it again, or give its own digest with --sha256"
         raise IntegrityError(f"{artifact.label} is not the file you asked for", facts, fix)

@@ -207,13 +207,12 @@ class Locker:
         from tasks.effects.adopt import path_of
 
         path = self._recipe.place.absolute(path_of(want.url), self._recipe.place.root)
-        found = files.stat(path)
-        if found is None:
+        if files.stat(path) is None:
             raise RecipeError(f"there is no file {path}")
-        digest = files.sha256_file(path)
+        digest, found = files.sha256_file(path)
         if want.sha256 not in (None, digest):
             raise RecipeError(f"sha256 is {want.sha256} in models.yaml, and {digest} is that of {path}")
-        return own._replace(sha256=digest, size=found[0], by=FROM_CATALOGUE if want.sha256 else HERE)
+        return own._replace(sha256=digest, size=found.size, by=FROM_CATALOGUE if want.sha256 else HERE)
 
     def _downloaded(self, name: str, stated: Stated) -> Stated:
         from tasks.core.artifact import Artifact, model_dir
@@ -226,4 +225,4 @@ class Locker:
         stamp = files.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
-        return stated._replace(sha256=stamp.sha256, size=stamp.size, by=DOWNLOADED)
+        return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)

@@ -78,7 +78,7 @@ def _near(artifact: Artifact, adopt: bool) -> tuple[str, str]:
 
 def _size(path: str) -> int | None:
     found = files.stat(path)
-    return found[0] if found else None
+    return found.size if found else None
 
 
 def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:

@@ -127,8 +127,12 @@ def _targets(recipe: Recipe, path: str, catalogue: Catalogue) -> Iterator[str]:
         target = item.artifact.target.removeprefix(f"{place.cache}/")
         yield target
         if item.is_program:
-            version = catalogue.engine("llamafile").version or ""
-            yield from (f"engines/{engine_filename(version, name)}" for name in ("linux", "win32"))
+            folder, version = os.path.dirname(target), catalogue.engine("llamafile").version or ""
+            for name in ("linux", "win32"):
+                program = f"{folder}/{engine_filename(version, name)}"
+                yield program
+                if not os.path.exists(f"{place.cache}/{program}"):
+                    yield f"engines/{engine_filename(version, name)}"  # to be adopted from there
 
 
 def _in_use(cache: str) -> frozenset[str]:

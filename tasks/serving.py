@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from tasks import glue
 from tasks.core import command, report
-from tasks.core.errors import ServerError, UsageError
+from tasks.core.artifact import Artifact
+from tasks.core.errors import IntegrityError, ServerError, UsageError
 from tasks.core.jobs import Job, key_problem
 from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, record_name, spec_of
 from tasks.download import check_source
@@ -28,6 +29,11 @@ _LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
 
 
+def given_files(job: Job) -> tuple[Artifact, ...]:
+    """Every file that the engine is, or is given."""
+    return (*job.files, *filter(None, [job.exe]))
+
+
 def check_start(recipe: Recipe, job: Job) -> None:
     """Before anything is fetched for nothing, an engine included.
 
@@ -35,7 +41,7 @@ def check_start(recipe: Recipe, job: Job) -> None:
         ServerError: nobody could stop the server.
         TransferError: a file is not there, and may not be fetched.
     """
-    for artifact in (*job.files, *filter(None, [job.exe])):
+    for artifact in given_files(job):
         check_source(recipe, artifact)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
@@ -84,6 +90,7 @@ class Server:
 
     Raises:
         ServerError: the engine cannot be started.
+        IntegrityError: a file that it would be given is not the one that was proven.
     """
 
     def __init__(self, recipe: Recipe, job: Job, mode: Mode, port: int, stop: list[int]) -> None:
@@ -115,10 +122,14 @@ class Server:
         values = {k: v for k, v in asdict(self.run).items() if k != "path"}
         start = time.monotonic()
         try:
+            files.check_unchanged(recipe.place.cache, given_files(job))
             self._kept: Kept = Kept(
                 words, env=env, cwd=folder, log=self.run.log, record=self.run.path,
                 values=values, root=str(ROOT),
             )  # fmt: skip
+        except IntegrityError:
+            runs.forget(self.run.path)
+            raise
         except OSError as error:
             runs.forget(self.run.path)
             raise failed_start(job.name, words, error) from None

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from tasks.core.artifact import Artifact, engine_filename, model_dir
+from tasks.core.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
@@ -123,15 +123,11 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         )
     if engine.version == LATEST:
         raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
-    name = engine_filename(engine.version, place.platform)
-    return Artifact(
-        f"llamafile {engine.version}",
-        tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors)),
-        f"{place.cache}/engines/{name}",
-        engine.sha256,
-        engine.size,
-        adopt_from=_adopt_from(catalogue, place),
-    )
+    sources = tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors))
+    folder = engine_dir(place.cache, engine.sha256, sources[0])
+    target = f"{folder}/{engine_filename(engine.version, place.platform)}"
+    label, adopt_from = f"llamafile {engine.version}", _adopt_from(catalogue, place)
+    return Artifact(label, sources, target, engine.sha256, engine.size, adopt_from=adopt_from)
 
 
 def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:

@@ -19,7 +19,8 @@ WRITER_S = 3600.0  # a temporary file lives for milliseconds, a copy is being ha
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 # the places of the recipe's own files (docs/README.md); a file elsewhere is somebody else's
-_TARGET = re.compile(r"models/(?:url-)?[0-9a-f]{16}/[^/]+|engines/llamafile-[^/]+")
+_KEY = "(?:url-)?[0-9a-f]{16}/"
+_TARGET = re.compile(rf"models/{_KEY}[^/]+|engines/(?:{_KEY})?llamafile-[^/]+")  # older: without a key
 _RECORD = re.compile(r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json")
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
 _TEMPORARY = re.compile(r"(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp")

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.core import hub, report
-from tasks.core.artifact import Artifact
+from tasks.core.artifact import Artifact, FileStat
 from tasks.core.transfer import space_missing
-from tasks.effects.files import BLOCK, fsync_dir
+from tasks.effects.files import BLOCK, fsync_dir, stat_of
 from tasks.effects.progress import Progress
 
 _FICLONE = 0x40049409  # Linux: share the blocks of another file (btrfs, xfs, bcachefs)
@@ -42,8 +42,8 @@ def candidates(artifact: Artifact) -> Iterator[str]:
         return
     home, name = os.path.expanduser("~"), os.path.basename(artifact.target)
     seen: set[tuple[int, int]] = set()
-    models = os.path.dirname(os.path.dirname(artifact.target))
-    before = hub.unpinned_places(models, name) if artifact.owned else []
+    kind = os.path.dirname(os.path.dirname(artifact.target))
+    before = hub.earlier_places(kind, name) if artifact.owned else []
     for pattern in (*before, *hub.places(artifact.sha256, name, artifact.adopt_from, os.environ, home)):
         for path in glob.iglob(pattern):
             with contextlib.suppress(OSError):
@@ -59,8 +59,8 @@ def path_of(url: str) -> str:
     return url2pathname(urlsplit(url).path) if url.lower().startswith("file:") else url
 
 
-def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
-    """Make the target out of a local file: (size, digest, whether blocks are shared).
+def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, bool]:
+    """Make the target out of a local file: (its state, digest, whether blocks are shared).
 
     Raises:
         NotIt: it cannot be read, or it is not the artifact.
@@ -88,9 +88,10 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
                 raise NotIt(why, wrong=True)
             os.fsync(file.fileno())
+            held = stat_of(os.fstat(file.fileno()))
         os.replace(copy, artifact.target)
         fsync_dir(os.path.dirname(artifact.target))
-        return size, got, shared
+        return held, got, shared
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(copy)

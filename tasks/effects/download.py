@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.core import hub, report, transfer
-from tasks.core.artifact import Artifact, Stamp
+from tasks.core.artifact import Artifact, FileStat, Stamp
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
 from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
@@ -77,13 +77,13 @@ def _taken(
     """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
     start = tools.clock()
     with tools.show(artifact.label, 0) as bar:
-        size, digest, shared = adopt.take(path, artifact, bar)
+        held, digest, shared = adopt.take(path, artifact, bar)
     if partial is None:
         forget(artifact)
     else:
         partial.discard()
     where = where or f"{'shared with' if shared else 'copied from'} {path}"
-    return _done(artifact, path, size, digest, tools.clock() - start, where, 0)
+    return _done(artifact, path, held, digest, tools.clock() - start, where, 0)
 
 
 class _Run:
@@ -131,10 +131,10 @@ class _Run:
             return self._fail(partial.done)
 
     def _publish(self, url: str, partial: Partial, had: int) -> Stamp:
-        size, digest = partial.frontier.at, partial.frontier.hexdigest()
-        partial.publish(size)
+        digest = partial.frontier.hexdigest()
+        held = partial.publish(partial.frontier.at)
         elapsed = self.tools.clock() - self.start
-        return _done(self.artifact, url, size, digest, elapsed, f"from {host_of(url)}", had, self.expected)
+        return _done(self.artifact, url, held, digest, elapsed, f"from {host_of(url)}", had, self.expected)
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
@@ -224,10 +224,15 @@ class _Run:
 
 
 def _done(
-    artifact: Artifact, source: str, size: int, digest: str, elapsed: float, where: str, had: int,
+    artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float, where: str, had: int,
     expected: str | None = None,
 ) -> Stamp:  # fmt: skip
-    """Say what came, how fast and from where; the stamp of it."""
+    """Say what came, how fast and from where; the stamp of it.
+
+    Args:
+        held: state of the file that has the digest, before it was renamed.
+    """
+    found, size = _settled(artifact, held, digest), held.size
     kept = f", {report.size(had)} was here already" if had else ""
     pinned = expected or artifact.sha256
     proof = "sha256 verified" if pinned else f"nothing pins it; its sha256 is {digest}"
@@ -236,8 +241,24 @@ def _done(
         report.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=bool(pinned))  # fmt: skip
+    return Stamp(found, digest, source, {})
+
+
+def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
+    """The state of the target, which must be the file that was hashed.
+
+    Where it is not (replaced meanwhile, or a file system that sets times late) it is read.
+    Raises IntegrityError: it has other bytes.
+    """
     found = files.stat(artifact.target)
-    return Stamp(size, found[1] if found else 0, digest, source, {})
+    if found is not None and found.is_same_but_renamed(held):
+        return found
+    hashed = files.sha256_file(artifact.target)
+    if hashed.sha256 != digest:
+        facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
+        what = f"{artifact.target} was replaced as soon as it was there"
+        raise IntegrityError(what, facts, fix="see who else writes to the cache, and run it again")
+    return hashed.stat
 
 
 def hub_token(url: str) -> str:

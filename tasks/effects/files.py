@@ -6,24 +6,28 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.core.artifact import (
     PROGRAMS,
     Artifact,
+    FileStat,
     Stamp,
     State,
     is_gguf,
     judge_target,
     parse_stamp,
+    stamp_data,
     stamp_path,
 )
 from tasks.core.errors import IntegrityError, RecipeError
 
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
+_STAMP_LIMIT = 1024 * 1024  # bytes; a stamp has some hundred
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -113,15 +117,31 @@ def fsync_dir(path: str | Path) -> None:
             os.close(handle)
 
 
-def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file; `seen` is told how many bytes were read so far. It does not count as a use."""
+class Hashed(NamedTuple):
+    """A digest, and the state of the file that it is of."""
+
+    sha256: str
+    stat: FileStat
+
+
+def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> Hashed:
+    """SHA-256 of a file; `seen` is told how many bytes were read so far. It does not count as a use.
+
+    Raises IntegrityError: the file was written to or replaced meanwhile, so that the digest may be
+        of other bytes than those that the path leads to.
+    """
     digest, done = hashlib.sha256(), 0
     with open(path, "rb", buffering=0, opener=_unnoticed) as file:
+        before = stat_of(os.fstat(file.fileno()))
         while block := file.read(BLOCK):
             digest.update(block)
             done += len(block)
             seen(done)
-    return digest.hexdigest()
+        after = stat_of(os.fstat(file.fileno()))
+    if not before == after == stat(path):
+        what = f"{path} was changed or replaced while it was read"
+        raise IntegrityError(what, fix="run it again when nothing else writes to it")
+    return Hashed(digest.hexdigest(), after)
 
 
 def _unnoticed(path: str, flags: int) -> int:
@@ -137,29 +157,77 @@ def existing(folder: str) -> str:
     return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
 
 
-def stat(path: str) -> tuple[int, int] | None:
-    """(size in bytes, mtime in ns) of a regular file; None where there is none."""
+def stat_of(found: os.stat_result) -> FileStat:
+    """What identifies this state of a file, from what the system says."""
+    return FileStat(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
+
+
+def stat(path: str | Path) -> FileStat | None:
+    """The state of a regular file; None where there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return (found.st_size, found.st_mtime_ns) if os.path.isfile(path) else None
+    return stat_of(found) if S_ISREG(found.st_mode) else None
 
 
 def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
     """What was proven about the artifact's target, if anything was."""
-    return parse_stamp(read_json(stamp_path(cache, artifact)))
+    return parse_stamp(_read_own_json(stamp_path(cache, artifact)))
+
+
+def _read_own_json(path: str) -> Any:
+    """The JSON in a regular file that nobody but this user and root can have written; else None.
+
+    Others may have a folder of the cache in common with us: what they write there proves nothing.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
+            found = os.fstat(file.fileno())
+            mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
+            if not mine or not S_ISREG(found.st_mode) or found.st_size > _STAMP_LIMIT:
+                return None
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
     """Keep what was proven."""
-    data = stamp._asdict()
+    data = stamp_data(stamp)
     write_atomic(stamp_path(cache, artifact), json.dumps(data, indent=1) + "\n")
 
 
 def state(cache: str, artifact: Artifact) -> State:
     """What lies at the target, by a stat call and a small file."""
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def proof(cache: str, artifact: Artifact) -> Stamp | None:
+    """The stamp, where it was written for the very file that lies there, with the digest asked for."""
+    found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+    fresh = judge_target(artifact, found, stamp) is State.FRESH
+    return stamp if fresh and stamp is not None and stamp.stat == found else None
+
+
+def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
+    """Compare each file once more with its pin, right before a program is given it.
+
+    Raises IntegrityError: one is not what was proven.
+    """
+    for artifact in artifacts:
+        found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+        if judge_target(artifact, found, stamp) is State.FRESH:
+            continue
+        got = "no such file" if found is None else "a file that was changed or replaced since"
+        pin = artifact.sha256 or (stamp.sha256 if stamp else None)
+        expected = f"sha256:{pin}" if pin else "the file that was proven"
+        raise IntegrityError(
+            f"{artifact.label}: {artifact.target} is not the file that was proven",
+            [("expected", expected), ("got", got)],
+            fix="run it again: the file is read, and fetched again if it is wrong",
+        )
 
 
 def is_full(error: OSError) -> bool:

@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tasks.core.artifact import Artifact
+from tasks.core.artifact import Artifact, FileStat
 from tasks.core.ranges import Plan, Span, count, parse_spans
-from tasks.effects.files import check_space, fsync_dir, is_full, read_json, write_atomic
+from tasks.effects.files import check_space, fsync_dir, is_full, read_json, stat_of, write_atomic
 from tasks.effects.frontier import Frontier
 from tasks.effects.live import Live, read_live
 from tasks.effects.owner import Owner, is_alive, myself, this_boot
@@ -285,12 +285,17 @@ class Partial:
             self.file.close()  # Windows removes no open file
             forget(self._artifact)
 
-    def publish(self, size: int) -> None:
-        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver."""
+    def publish(self, size: int) -> FileStat:
+        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver.
+
+        Returns:
+            The state of the file that was hashed, just before it was renamed.
+        """
         self._still()
         self.file.truncate(size)
         self.file.sync()
         self._check_owner()
+        held = stat_of(self.file.stat())
         self.file.close()  # Windows renames no open file
         self._published = True
         try:
@@ -301,6 +306,7 @@ class Partial:
         fsync_dir(os.path.dirname(self._artifact.target))
         self._live.end()
         forget(self._artifact)
+        return held
 
 
 def forget(artifact: Artifact) -> None:

@@ -34,6 +34,9 @@ class RandomAccessFile(Protocol):
     def taken(self) -> int:
         """Bytes of the disk that the file has."""
 
+    def stat(self) -> os.stat_result:
+        """What the system says about the open file, whatever its name leads to by now."""
+
     def sync(self) -> None:
         """Wait until every written byte would survive a loss of power."""
 
@@ -75,6 +78,9 @@ class _Positioned:
             number = ctypes.get_errno()
             if number not in _UNSUPPORTED:
                 raise OSError(number, os.strerror(number))
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._handle)
 
     def taken(self) -> int:
         return os.fstat(self._handle).st_blocks * 512
@@ -118,6 +124,9 @@ class _Seeking:
 
     def reserve(self, size: int) -> None:
         return None  # Windows would write zeros up to wherever a lane begins
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
 
     def taken(self) -> int:
         return os.fstat(self._file.fileno()).st_size

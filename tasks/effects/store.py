@@ -101,7 +101,7 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
         os.unlink(full)
     except FileNotFoundError:  # another prune, or its owner
         return True
-    if path.startswith("models/"):
+    if path.count("/") == 2 and path.startswith(("models/", "engines/")):
         with contextlib.suppress(OSError):  # it has more in it
             os.rmdir(os.path.dirname(full))
     return True

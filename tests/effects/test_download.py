@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 
 from tasks.core import transfer
 from tasks.core.errors import IntegrityError, TransferError
-from tasks.effects import http, progress
+from tasks.effects import files, http, progress
 from tasks.effects.download import fetch
 from tasks.effects.frontier import BLOCK
 from tasks.effects.lane import SLOW_S
@@ -130,8 +130,8 @@ def test_ends_with_the_right_bytes(
     stamp = fetch(artifact, world.tools())
     assert is_whole(artifact)
     assert ranges(server) == asked
-    assert (stamp.size, stamp.sha256, stamp.source) == (SIZE, artifact.sha256, server.url(FILE))
-    assert stamp.mtime_ns == os.stat(artifact.target).st_mtime_ns
+    assert (stamp.stat.size, stamp.sha256, stamp.source) == (SIZE, artifact.sha256, server.url(FILE))
+    assert stamp.stat == files.stat(artifact.target)
     assert {request.headers["Accept-Encoding"] for request in server.asked(FILE)} == {"identity"}
 
 

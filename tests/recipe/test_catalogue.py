@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tasks.core.artifact import Stamp, stamp_data
+from tasks.effects.files import stat_of
 from tests.fakes import llamafile
 from tests.project import Project, Result
 from tests.recipe.partials import leave_partial
@@ -48,9 +50,8 @@ def five(project: Project) -> dict[str, bytes]:
     here = project.target(data["here"], "here.gguf")
     here.parent.mkdir(parents=True)
     here.write_bytes(data["here"])
-    stamp = {"size": len(data["here"]), "mtime_ns": here.stat().st_mtime_ns, "source": "", "engines": {}}
-    sha256 = models["here"]["sha256"]
-    here.with_name("here.gguf.stamp.json").write_text(json.dumps({**stamp, "sha256": sha256}))
+    stamp = Stamp(stat_of(here.stat()), models["here"]["sha256"], "", {})
+    here.with_name("here.gguf.stamp.json").write_text(json.dumps(stamp_data(stamp)))
     new = project.target(data["new"], "new.gguf")
     new.parent.mkdir(parents=True)
     new.write_bytes(b"edited")
