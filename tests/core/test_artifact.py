@@ -54,9 +54,7 @@ ANY = [PINNED, UNPINNED, OWN, OWN_PINNED]
         ),
         pytest.param([OWN], HERE, UNKNOWN, State.FRESH, id="which a file of the user's need not be"),
         *(
-            pytest.param(
-                [PINNED, UNPINNED, OWN_PINNED], HERE._replace(**change), PROVEN, State.MOVED, id=name
-            )
+            pytest.param([PINNED, UNPINNED, OWN_PINNED], changed, PROVEN, State.MOVED, id=name)
             for name, changed in {
                 "another size": HERE._replace(size=1001),
                 "a ns later": HERE._replace(mtime_ns=HERE.mtime_ns + 1),
