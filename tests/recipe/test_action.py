@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
 from tests.project import REPO, Project
+from tests.recipe.stamps import restamp
 from tests.recipe.test_serve import AS_BEFORE, behave, runs
 from tests.test_readme import clone
 
@@ -123,6 +125,25 @@ def test_serve(runner: Runner, project: Project) -> None:
         groups = re.findall(r"^::(group|endgroup)::", job.log, re.MULTILINE)
         assert groups == ["group", "endgroup"] * (len(groups) // 2)
     assert len([run for run in runs(project) if "--server" in run["argv"]]) == 4
+
+
+@pytest.mark.parametrize("mode", ["warm", "serve"])
+def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, mode: str) -> None:
+    """Issue 11.2: another file with a stamp that fits, in the entry of the right key: it is never run."""
+    ran = project.path / "evil-ran"
+    assert hit(runner.job([use()])) == "false"
+    [entry] = runner.entries()
+    with tarfile.open(entry) as archive:
+        [path] = [Path(one.path) for one in archive if one.path.endswith("/a.llamafile")]
+    path.write_bytes(f"#!/bin/sh\ntouch '{ran}'\necho llamafile v0.10.5\n".encode())
+    restamp(path)
+    subprocess.run(["tar", "-cf", entry, "-P", path.parent], check=True)
+    before = len(runs(project))
+    job = runner.job([use(mode=mode)])
+    assert not job.ok
+    assert "differs: wrong SHA-256" in job.log
+    assert "::error title=llamafile-recipe::the restored cache is wrong: delete its entries" in job.log
+    assert (ran.exists(), len(runs(project))) == (False, before)
 
 
 def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:

@@ -396,10 +396,7 @@ def test_a_mode_that_is_set_is_no_other_file(project: Project) -> None:
     words = ["serve", "--llamafile", str(own), "--sha256", digest, "--port", "0"]
     for done in (". ", "--"):
         with serving(project, *words) as (running, _):
-            found = [
-                line[:2]
-                for line in running.err.splitlines()
-                if line[3:].lstrip() in ("download:own", "chmod:own")
-            ]
-            assert found == [done, done]
+            lines = running.err.splitlines()
+        mine = [line for line in lines if line.endswith((" download:own", " chmod:own"))]
+        assert [line[:2] for line in mine] == [done, done]
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
