@@ -147,7 +147,7 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
     try:
         with lock_if_free(cache, artifact) as free:
             if free and _look(cache, look.item) == look:
-                files.write_stamp(cache, artifact, void(stamp))
+                return files.write_stamp(cache, artifact, void(stamp))
         return True
     except (OSError, RecipeError):  # a read-only cache
         return False

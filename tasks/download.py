@@ -64,6 +64,8 @@ def converge(
     from tasks.effects.locks import artifact_lock, wait_for_owner
     from tasks.effects.partial import TakenOver
 
+    if not (again or os.access(cache, os.W_OK)) and _is_right_there(cache, artifact):
+        return
     try:
         files.make_cache(cache)
     except OSError as error:
@@ -83,6 +85,11 @@ def converge(
             except TakenOver:  # locks lie here, and another process goes on with our bytes
                 again = False
                 wait_for_owner(artifact)
+
+
+def _is_right_there(cache: str, artifact: Artifact) -> bool:
+    """Whether a read-only cache has the right bytes: nothing needs to be locked or fetched then."""
+    return files.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:

@@ -27,6 +27,7 @@ from tasks.core.artifact import (
 from tasks.core.errors import IntegrityError, RecipeError
 
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
+_UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
 _STAMP_LIMIT = 1024 * 1024  # bytes; a stamp has some hundred
 
 _CACHEDIR_TAG = (
@@ -173,7 +174,8 @@ def stat(path: str | Path) -> FileStat | None:
 
 def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
     """What was proven about the artifact's target, if anything was."""
-    return parse_stamp(_read_own_json(stamp_path(cache, artifact)))
+    path = stamp_path(cache, artifact)
+    return _UNWRITTEN.get(path) or parse_stamp(_read_own_json(path))
 
 
 def _read_own_json(path: str) -> Any:
@@ -193,10 +195,18 @@ def _read_own_json(path: str) -> Any:
         return None
 
 
-def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
-    """Keep what was proven."""
-    data = stamp_data(stamp)
-    write_atomic(stamp_path(cache, artifact), json.dumps(data, indent=1) + "\n")
+def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
+    """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
+    path, data = stamp_path(cache, artifact), stamp_data(stamp)
+    try:
+        write_atomic(path, json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        _UNWRITTEN[path] = stamp
+        return False
+    _UNWRITTEN.pop(path, None)
+    return True
 
 
 def state(cache: str, artifact: Artifact) -> State:

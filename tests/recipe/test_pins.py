@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,27 @@ def test_a_stamp_that_another_user_wrote(
     said(project.doit("verify", env=env))
     assert target.read_bytes() == data
     assert not ran.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")
+@pytest.mark.parametrize("why", ["copied", "an older version's", "another user's"])
+def test_a_cache_that_is_read_only(project: Project, mount: Callable[..., Path], why: str) -> None:
+    """Issue 11.2: nothing can be remembered there, so every run reads the file; then it works."""
+    data, place = with_llamafile(project), mount("mode=755")
+    good(project.doit("verify"))
+    cache = Path(shutil.copytree(project.cache, place / "cache"))
+    target = cache / project.target(data, "m.llamafile").relative_to(project.cache)
+    if why == "an older version's":
+        as_older_version(target)
+    elif why == "another user's":
+        restamp(target)
+        os.chown(stamp_of(target), 12345, 12345)
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    (project.path / "m.llamafile").unlink()
+    for _ in range(2):
+        with serving(project, "serve", "--port", "0", env={"LLAMAFILE_CACHE": str(cache)}) as (running, url):
+            assert "m: the bytes are right, nothing is downloaded" in running.err
+            assert ask(url, "Hello") == "Hello"
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "pipe", "huge"])
