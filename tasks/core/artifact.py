@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from tasks.core.paths import inside
+
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
 
 
@@ -93,17 +95,21 @@ def parse_stamp(data: Any) -> Stamp | None:
 
 
 def model_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one model's file: named by its digest, else by its URL's."""
-    key = sha256 or hashlib.sha256(url.encode()).hexdigest()
+    """The directory of one model's file: named by its digest, else by its URL's.
+
+    Raises UsageError: the digest is not one.
+    """
+    key = sha256 or hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
     prefix = "" if sha256 else "url-"
-    return f"{cache}/models/{prefix}{key[:DIGEST_CHARS]}"
+    return inside(f"{cache}/models", prefix + key[:DIGEST_CHARS])
 
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
     """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
-    key = hashlib.sha256(artifact.target.encode()).hexdigest()[:DIGEST_CHARS]
+    path = artifact.target.encode("utf-8", "surrogateescape")
+    key = hashlib.sha256(path).hexdigest()[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
 
 
