@@ -17,7 +17,7 @@ from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
-from tasks.core.paths import inside
+from tasks.core.paths import inside, short_name
 from tasks.core.sources import part, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
@@ -124,11 +124,10 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         )
     if engine.version == LATEST:
         raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
-    name = engine_filename(engine.version, place.platform)
     return Artifact(
         f"llamafile {engine.version}",
         tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors)),
-        inside(f"{place.cache}/engines", name),
+        inside(f"{place.cache}/engines", engine_filename(engine.version, place.platform)),
         engine.sha256,
         engine.size,
         adopt_from=_adopt_from(catalogue, place),
@@ -233,8 +232,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
 def _artifact(name: str, model: Model, place: Place) -> Artifact:
     sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
     folder = model_dir(place.cache, model.sha256, sources[0])
-    target = inside(folder, filename_of(model.url))
-    return Artifact(name, sources, target, model.sha256, model.size)
+    return Artifact(name, sources, inside(folder, filename_of(model.url)), model.sha256, model.size)
 
 
 def _files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
@@ -329,7 +327,7 @@ def _checked(url: str, sha256: str | None) -> str:
 def _task_name(filename: str) -> str:
     """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
     stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
+    return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 
 
 def digest_in(text: str | None) -> str | None:

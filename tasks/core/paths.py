@@ -16,6 +16,7 @@ from tasks.core.errors import UsageError
 NAME_BYTES = 255  # of a file name: ext4, xfs, btrfs, APFS, NTFS
 ENDING_BYTES = 13  # of the longest ending that a file beside a target has: .partial.json
 MOST_BYTES = NAME_BYTES - ENDING_BYTES
+MOST_NAME = 100  # bytes of a model's name: it is a part of names
 _KEY_CHARS = 8  # of a digest, in temporary names
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.I)
@@ -52,6 +53,11 @@ def inside(folder: str, name: str) -> str:
     if problem := name_problem(name):
         raise UsageError(f"{name!r} cannot be a file in {folder}: {problem}")
     return f"{folder}/{name}"
+
+
+def short_name(name: str) -> str:
+    """A model's name, cut so that the names of its records, logs and locks are not too long."""
+    return name.encode()[:MOST_NAME].decode(errors="ignore")
 
 
 def is_path(value: object) -> bool:

@@ -17,8 +17,11 @@ from typing import NamedTuple
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
+from tasks.core.paths import is_path
+from tasks.effects import own
 from tasks.effects.files import read_json, write_atomic
 
+_MOST = 16 * 1024**2  # bytes of a compiled catalogue
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
@@ -44,7 +47,7 @@ def load(path: str, cache: str, *, joined: bool = True) -> Catalogue:
     content, locked = read(path), read_lock(path) if joined else None
     key = _key(content, locked)
     folder = Path(cache) / "catalogue"
-    plain = read_json(folder / f"{key}.json")
+    plain = read_json(folder / f"{key}.json", _MOST)
     if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
         plain = _compile(content, path, locked)
         _keep(folder, key, json.dumps(plain))
@@ -61,16 +64,16 @@ def roots(cache: str) -> list[Root]:
     """Every catalogue file that has used the cache, as far as it is known."""
     found = []
     for record in sorted(Path(cache, "roots").glob("*.json")):
-        with contextlib.suppress(TypeError, KeyError):  # damaged
-            data = read_json(record)
-            found.append(Root(str(data["path"]), str(data["machine"]), f"roots/{record.name}"))
+        data = read_json(record)
+        if isinstance(data, dict) and is_path(data.get("path")) and os.path.isabs(data["path"]):
+            found.append(Root(data["path"], str(data.get("machine")), f"roots/{record.name}"))
     return found
 
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = f"{cache}/roots/{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
-    if not os.path.exists(record):
+    record = f"{cache}/roots/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.json"
+    if not os.path.exists(record) and not own.link_inside(cache, record):
         import platform
 
         with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
@@ -125,8 +128,11 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
 
 
 def _keep(folder: Path, key: str, text: str) -> None:
+    path = folder / f"{key}.json"
+    if own.link_inside(str(folder.parent), str(path)):
+        return
     try:
-        write_atomic(folder / f"{key}.json", text)
+        write_atomic(path, text)
         old = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)[_KEPT:]
         for path in old:
             path.unlink(missing_ok=True)

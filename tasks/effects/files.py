@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 from tasks.core.artifact import (
@@ -22,7 +22,9 @@ from tasks.core.artifact import (
     stamp_path,
 )
 from tasks.core.errors import IntegrityError, RecipeError
+from tasks.effects import own
 
+MOST_JSON = 1024**2  # bytes of one of our small files
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 
 _CACHEDIR_TAG = (
@@ -55,13 +57,13 @@ def make_cache(root: str) -> None:
 
 def is_cache(root: str) -> bool:
     """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
-    try:
-        texts = [Path(root, name).read_text("utf-8") for name in ("CACHEDIR.TAG", "README.txt")]
-    except (OSError, ValueError):
-        return False
-    return all(
-        a.splitlines()[:1] == b.splitlines()[:1] for a, b in zip(texts, (_CACHEDIR_TAG, _README), strict=True)
-    )
+    files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
+    found = [(own.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
+    return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
+
+
+def _first_line(data: bytes) -> bytes:
+    return data.partition(b"\n")[0].rstrip(b"\r")
 
 
 def cannot_write(cache: str, error: OSError) -> RecipeError:
@@ -78,28 +80,32 @@ def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
+    temporary = own.temporary_path(str(path), ".tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="", opener=_private if private else None) as file:
-            file.write(text)
-            file.flush()
-            if not private:
-                os.fsync(file.fileno())
+        write_new(temporary, text, private)
         os.replace(temporary, path)
     except BaseException:  # also a signal
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def write_new(path: str, text: str, private: bool = False) -> None:
+    """Write a small file that is not there yet. Raises FileExistsError, OSError."""
+    mode = 0o600 if private else 0o666
+    with open(own.create(path, mode), "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        if not private:
+            os.fsync(file.fileno())
 
 
-def read_json(path: str | Path) -> Any:
-    """The JSON in a file; None where there is no such file or no JSON in it."""
+def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
+    """The JSON in a regular file; None where there is none, no JSON in it, or more than `most` bytes."""
+    data = own.read_most(str(path), most)
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 
@@ -153,8 +159,9 @@ def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
 
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> None:
     """Keep what was proven."""
-    data = stamp._asdict()
-    write_atomic(stamp_path(cache, artifact), json.dumps(data, indent=1) + "\n")
+    path, data = stamp_path(cache, artifact), stamp._asdict()
+    own.check_inside(cache, path)
+    write_atomic(path, json.dumps(data, indent=1) + "\n")
 
 
 def state(cache: str, artifact: Artifact) -> State:

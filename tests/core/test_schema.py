@@ -191,14 +191,16 @@ SEEN = [
         "  ti ny:\n",
         [
             "2: default: there is no model 'tiny'; did you mean ti ny?",
-            "11: models.ti ny: expected a name of letters, digits, '.', '_' and '-', got \"ti ny\"",
+            "11: models.ti ny: expected a name of letters, digits, '.', '_' and '-', 100 at most, got \"ti ny\"",
         ],
         id="a name with a blank",
     ),
     pytest.param(
         "[small]",
         "[smäll]",
-        ["13: models.tiny.aliases.0: expected a name of letters, digits, '.', '_' and '-', got \"smäll\""],
+        [
+            "13: models.tiny.aliases.0: expected a name of letters, digits, '.', '_' and '-', 100 at most, got \"smäll\""
+        ],
         id="a name with a letter that is not ASCII",
     ),
     pytest.param(

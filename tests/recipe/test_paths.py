@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,21 @@ def test_the_compiled_catalogue_is_held_to_it(project: Project, victim: Path, se
     compiled.write_text(json.dumps(plain))
     result = project.doit("download")
     assert list(victim.iterdir()) == [], result.err
+
+
+@pytest.mark.parametrize("length", [189, 200, 242])
+def test_a_long_name(project: Project, server: FileServer, length: int) -> None:
+    """Finding 32: what is written beside a file adds 13 bytes to its name, and no more."""
+    name = "m" * (length - 5) + ".gguf"
+    server.files[f"/{name}"] = DATA
+    project.catalogue({"m": project.entry(server.url(f"/{name}"), DATA, engine="embedded")})
+    for command in (["download"], ["audit"], ["prune"], ["plan"]):
+        result = project.doit(*command)
+        assert result.status == 0, result.err
+    folder = project.target(DATA, name).parent
+    assert project.target(DATA, name).read_bytes() == DATA
+    expected = [name, f"{name}.stamp.json"]
+    assert sorted(os.listdir(folder)) == expected
 
 
 def test_a_name_that_is_too_long(project: Project, server: FileServer) -> None:
