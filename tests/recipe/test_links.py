@@ -1,4 +1,4 @@
-"""What lies in the cache under our names and is not ours: nothing is followed, nothing elsewhere is written."""
+"""What lies in the cache under our names and is not ours: nothing is followed or written elsewhere."""
 
 from __future__ import annotations
 
