@@ -70,6 +70,7 @@ def converge(
         files.make_cache(cache)
     except OSError as error:
         raise files.cannot_write(cache, error) from None
+    check_place(cache, artifact)
     with artifact_lock(cache, artifact):
         while True:
             state = State.MISSING if again else files.state(cache, artifact)
@@ -90,6 +91,17 @@ def converge(
 def _is_right_there(cache: str, artifact: Artifact) -> bool:
     """Whether a read-only cache has the right bytes: nothing needs to be locked or fetched then."""
     return files.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
+
+
+def check_place(cache: str, artifact: Artifact) -> None:
+    """See that a file may be put at the target. Raises RecipeError: something else lies in the way."""
+    from tasks.effects import own
+
+    if artifact.owned:
+        own.check_inside(cache, artifact.target)
+    elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
+        what = f"{artifact.target} is not a regular file, and is not replaced by a download"
+        raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:

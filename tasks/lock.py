@@ -16,6 +16,7 @@ from tasks.core.catalogue import LATEST
 from tasks.core.errors import RecipeError, TransferError, UsageError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile
 from tasks.core.options import Ask
+from tasks.core.paths import inside
 from tasks.core.publisher import Stated
 from tasks.core.sources import Wanted, hub_file
 from tasks.core.urls import filename_of, host_of, is_local
@@ -219,7 +220,7 @@ class Locker:
         from tasks.download import converge
 
         cache = self._recipe.place.cache
-        target = f"{model_dir(cache, None, stated.url)}/{filename_of(stated.url)}"
+        target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
         converge(cache, artifact, again=self._upgrade)
         stamp = files.read_stamp(cache, artifact)

@@ -113,6 +113,8 @@ def _roots(recipe: Recipe) -> Roots:
 
 def _catalogue(cache: str, root: compiled.Root) -> Catalogue:
     try:
+        if not os.path.isfile(root.path):  # a pipe would be waited for
+            raise UsageError(f"{root.path} is not a regular file")
         return compiled.load(root.path, cache)
     except UsageError as error:
         what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"

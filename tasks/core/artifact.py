@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from tasks.core.paths import inside
+
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
 
 
@@ -138,26 +140,30 @@ def _checksum(data: Mapping[str, Any]) -> str:
 
 
 def model_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one model's file: named by its digest, else by its URL's."""
-    return f"{cache}/models/{_key(sha256, url)}"
+    """The directory of one model's file: named by its digest, else by its URL's.
+
+    Raises UsageError: the digest is not one.
+    """
+    return inside(f"{cache}/models", _key(sha256, url))
 
 
 def engine_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one engine's program, named like a model's."""
-    return f"{cache}/engines/{_key(sha256, url)}"
+    """The directory of one engine's program, named like a model's. Raises UsageError like `model_dir`."""
+    return inside(f"{cache}/engines", _key(sha256, url))
 
 
 def _key(sha256: str | None, url: str) -> str:
     if sha256:
         return sha256[:DIGEST_CHARS]
-    return "url-" + hashlib.sha256(url.encode()).hexdigest()[:DIGEST_CHARS]
+    return "url-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_CHARS]
 
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
     """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
-    key = hashlib.sha256(artifact.target.encode()).hexdigest()[:DIGEST_CHARS]
+    path = artifact.target.encode("utf-8", "surrogateescape")
+    key = hashlib.sha256(path).hexdigest()[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
 
 

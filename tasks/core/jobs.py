@@ -17,6 +17,7 @@ from tasks.core.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
+from tasks.core.paths import inside, short_name
 from tasks.core.sources import part, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
@@ -125,7 +126,7 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
     sources = tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors))
     folder = engine_dir(place.cache, engine.sha256, sources[0])
-    target = f"{folder}/{engine_filename(engine.version, place.platform)}"
+    target = inside(folder, engine_filename(engine.version, place.platform))
     label, adopt_from = f"llamafile {engine.version}", _adopt_from(catalogue, place)
     return Artifact(label, sources, target, engine.sha256, engine.size, adopt_from=adopt_from)
 
@@ -228,7 +229,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
 def _artifact(name: str, model: Model, place: Place) -> Artifact:
     sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
     folder = model_dir(place.cache, model.sha256, sources[0])
-    return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
+    return Artifact(name, sources, inside(folder, filename_of(model.url)), model.sha256, model.size)
 
 
 def _files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
@@ -249,7 +250,7 @@ def _more(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artif
         sources = tuple(_source(u, place, place.root) for u in (file.url, *file.mirrors))
         folder = model_dir(place.cache, file.sha256, sources[0]) if file.mmproj else beside
         label = f"{first.label} " + ("mmproj" if file.mmproj else f"part {number} of {count}")
-        target = f"{folder}/{filename_of(file.url)}"
+        target = inside(folder, filename_of(file.url))
         found.append(Artifact(label, sources, target, file.sha256, file.size, adopt_from=first.adopt_from))
     return tuple(found)
 
@@ -290,7 +291,7 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
                 f"the last part of {url} is {filename!r}, which ends in none of {', '.join(MODEL_ENDINGS)}",
                 fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
             )
-        target = f"{model_dir(place.cache, sha256, url)}/{filename}"
+        target = inside(model_dir(place.cache, sha256, url), filename)
         name = _task_name(filename)
         artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
         return name, Model(filename, "unknown", url), artifact, ""
@@ -301,7 +302,7 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
     artifact = _artifact(name, model, place)
     if question:
         folder = model_dir(place.cache, model.sha256, url)  # without a digest the URL says which bytes
-        target = f"{folder}/{filename_of(model.url)}"
+        target = inside(folder, filename_of(model.url))
         artifact = artifact._replace(sources=(_checked(url, model.sha256),), target=target)
     return name, model, artifact, question
 
@@ -323,7 +324,7 @@ def _checked(url: str, sha256: str | None) -> str:
 def _task_name(filename: str) -> str:
     """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
     stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
+    return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 
 
 def digest_in(text: str | None) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from tasks.core.catalogue import LATEST, Name, Rule, Size, Strict, hex64
+from tasks.core.paths import is_version, name_problem
 from tasks.core.sources import Wanted, versioned, wanted, wanted_engine
 from tasks.core.urls import filename_of, url_problem
 
@@ -21,7 +22,7 @@ Text = Annotated[str, Rule("text")]
 
 
 def _is_file(url: str) -> bool:
-    return bool(not url_problem(url, pinned=True) and filename_of(url))
+    return not url_problem(url, pinned=True) and not name_problem(filename_of(url))
 
 
 @dataclass(eq=True, repr=False)
@@ -36,7 +37,9 @@ class Locked(Strict):
     source: Annotated[str | None, Rule("what models.yaml says, where that is not this very URL")] = None
     size: Size = None
     commit: Annotated[str | None, Rule("of the Hub's repository")] = None
-    version: Annotated[str | None, Rule("of an engine")] = None
+    version: Annotated[
+        str | None, Rule("of an engine", "a version of letters, digits, '.', '_', '+' and '-'", is_version)
+    ] = None
 
 
 @dataclass(eq=False, repr=False)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tasks.core.errors import TransferError
+from tasks.core.paths import is_version
 from tasks.core.sources import HubFile, Release
 from tasks.core.transfer import publisher_digest
 
@@ -67,15 +69,22 @@ def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: b
 
 
 def release_states(release: Release, data: Any) -> Stated | None:
-    """What a release's JSON states about one of its files; None where the file is not in it."""
+    """What a release's JSON states about one of its files; None where the file is not in it.
+
+    Raises TransferError: the release has a tag that cannot be a version.
+    """
     try:
         tag = str(data["tag_name"])
-        name = release.asset.replace("{version}", _number(tag))
+        version = _number(tag)
+        if "{version}" in release.tag + release.asset and not is_version(version):
+            what = f"{release.host}: the latest release of {release.repo} is tagged {tag[:80]!r}"
+            raise TransferError(f"{what}: expected a version such as 0.10.5")
+        name = release.asset.replace("{version}", version)
         asset = next(one for one in data["assets"] if one["name"] == name)
         digest = str(asset.get("digest") or "").removeprefix("sha256:").lower()
         url = str(asset["browser_download_url"])
         known = digest if len(digest) == 64 and set(digest) <= set("0123456789abcdef") else None
-        return Stated(url, known, int(asset["size"]), None, _number(tag), "GitHub (digest of the asset)")
+        return Stated(url, known, int(asset["size"]), None, version, "GitHub (digest of the asset)")
     except (KeyError, TypeError, ValueError, StopIteration):
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.core.catalogue import ENGINES, LATEST
 from tasks.core.errors import did_you_mean
+from tasks.core.paths import name_problem
 from tasks.core.sources import located, projector, split_count, split_problem
 from tasks.core.urls import filename_of, url_problem
 
@@ -91,9 +92,12 @@ def _url_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
         problem = url_problem(url, pinned=pinned) if isinstance(url, str) else ""
         if problem:
             yield path, problem
-    url = entry.get("url")
-    if isinstance(url, str) and not url_problem(url, pinned=True) and not filename_of(url):
-        yield ("url",), f"{url} names no file"
+    url, key = _url(entry), "url" if entry.get("url") else "file"
+    if url and not url_problem(url, pinned=True):
+        if not filename_of(url):
+            yield (key,), f"{url} names no file"
+        elif problem := name_problem(filename_of(url)):
+            yield (key,), f"{url}: {problem}"
 
 
 def _url(entry: Mapping[str, Any]) -> str:

@@ -19,14 +19,17 @@ from typing import Any, NamedTuple
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
+from tasks.core.paths import is_path
 from tasks.core.plain import is_catalogue
+from tasks.effects import own
 from tasks.effects.files import read_json, write_atomic
 
+_MOST = 16 * 1024**2  # bytes of a compiled catalogue
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
 _FORM = b"2"  # of a compiled file: another one has another key
-_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py")
+_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py", "paths.py")
 
 
 class Root(NamedTuple):
@@ -66,16 +69,16 @@ def roots(cache: str) -> list[Root]:
     """Every catalogue file that has used the cache, as far as it is known."""
     found = []
     for record in sorted(Path(cache, "roots").glob("*.json")):
-        with contextlib.suppress(TypeError, KeyError):  # damaged
-            data = read_json(record)
-            found.append(Root(str(data["path"]), str(data["machine"]), f"roots/{record.name}"))
+        data = read_json(record)
+        if isinstance(data, dict) and is_path(data.get("path")) and os.path.isabs(data["path"]):
+            found.append(Root(data["path"], str(data.get("machine")), f"roots/{record.name}"))
     return found
 
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = f"{cache}/roots/{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
-    if not os.path.exists(record):
+    record = f"{cache}/roots/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.json"
+    if not os.path.exists(record) and not own.link_inside(cache, record):
         import platform
 
         with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
@@ -131,10 +134,11 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
 
 def _kept(folder: Path, key: str) -> dict[str, Any] | None:
     """The catalogue that was compiled under this key; None where it is not there whole."""
+    data = own.read_most(str(folder / f"{key}.json"), _MOST)
     try:
-        seal, _, text = (folder / f"{key}.json").read_text("utf-8").partition("\n")
+        seal, _, text = (data or b"").decode().partition("\n")
         plain = json.loads(text) if seal == _seal(key, text) else None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return plain if is_catalogue(plain) else None
 
@@ -147,6 +151,8 @@ def _seal(key: str, text: str) -> str:
 def _keep(folder: Path, key: str, text: str) -> None:
     """Keep a compiled catalogue, in place of another one under the same key."""
     path, whole = folder / f"{key}.json", f"{_seal(key, text)}\n{text}"
+    if own.link_inside(str(folder.parent), str(path)):
+        return
     try:
         if path.is_file() and path.read_bytes() == whole.encode():
             return

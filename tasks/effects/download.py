@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tasks.core import hub, report, transfer
 from tasks.core.artifact import Artifact, FileStat, Stamp
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
+from tasks.core.paths import ENDING_BYTES
 from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
 from tasks.effects import adopt, files
@@ -274,6 +275,8 @@ def hub_token(url: str) -> str:
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     """Disk full, quota, read-only, no permission: the partial stays (R19)."""
     place = os.path.dirname(artifact.target)
+    if error.errno == errno.ENAMETOOLONG:
+        return _name_too_long(artifact, place)
     if not files.is_full(error):
         what = f"{artifact.label}: cannot write: {error.strerror or error}"
         return RecipeError(what, [("in", place)], "set LLAMAFILE_CACHE to another directory")
@@ -287,6 +290,16 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     quota = "" if error.errno == errno.ENOSPC else " (the quota is used up)"
     fix = "free some space and run it again"
     return RecipeError(f"{artifact.label}: the disk is full{quota}", facts, fix)
+
+
+def _name_too_long(artifact: Artifact, folder: str) -> RecipeError:
+    length = len(os.fsencode(os.path.basename(artifact.target)))
+    most: object = ""
+    with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
+        most = f"{os.pathconf(files.existing(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
+    facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
+    fix = "--llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
+    return RecipeError(f"{artifact.label}: the name of its file, or its path, is too long", facts, fix)
 
 
 def _taken_on_disk(path: str) -> int:

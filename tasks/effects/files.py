@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -9,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from stat import S_ISREG
-from threading import get_ident
 from typing import Any, NamedTuple
 
 from tasks.core.artifact import (
@@ -25,10 +25,11 @@ from tasks.core.artifact import (
     stamp_path,
 )
 from tasks.core.errors import IntegrityError, RecipeError
+from tasks.effects import own
 
+MOST_JSON = 1024**2  # bytes of one of our small files
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 _UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
-_STAMP_LIMIT = 1024 * 1024  # bytes; a stamp has some hundred
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -60,13 +61,13 @@ def make_cache(root: str) -> None:
 
 def is_cache(root: str) -> bool:
     """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
-    try:
-        texts = [Path(root, name).read_text("utf-8") for name in ("CACHEDIR.TAG", "README.txt")]
-    except (OSError, ValueError):
-        return False
-    return all(
-        a.splitlines()[:1] == b.splitlines()[:1] for a, b in zip(texts, (_CACHEDIR_TAG, _README), strict=True)
-    )
+    files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
+    found = [(own.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
+    return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
+
+
+def _first_line(data: bytes) -> bytes:
+    return data.partition(b"\n")[0].rstrip(b"\r")
 
 
 def cannot_write(cache: str, error: OSError) -> RecipeError:
@@ -83,28 +84,32 @@ def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
+    temporary = own.temporary_path(str(path), ".tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="", opener=_private if private else None) as file:
-            file.write(text)
-            file.flush()
-            if not private:
-                os.fsync(file.fileno())
+        write_new(temporary, text, private)
         os.replace(temporary, path)
     except BaseException:  # also a signal
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def write_new(path: str, text: str, private: bool = False) -> None:
+    """Write a small file that is not there yet. Raises FileExistsError, OSError."""
+    mode = 0o600 if private else 0o666
+    with open(own.create(path, mode), "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        if not private:
+            os.fsync(file.fileno())
 
 
-def read_json(path: str | Path) -> Any:
-    """The JSON in a file; None where there is no such file or no JSON in it."""
+def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
+    """The JSON in a regular file; None where there is none, no JSON in it, or more than `most` bytes."""
+    data = own.read_most(str(path), most)
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 
@@ -188,7 +193,7 @@ def _read_own_json(path: str) -> Any:
         with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
             found = os.fstat(file.fileno())
             mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
-            if not mine or not S_ISREG(found.st_mode) or found.st_size > _STAMP_LIMIT:
+            if not mine or not S_ISREG(found.st_mode) or found.st_size > MOST_JSON:
                 return None
             return json.load(file)
     except (OSError, ValueError, RecursionError):
@@ -198,6 +203,7 @@ def _read_own_json(path: str) -> Any:
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
     """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
     path, data = stamp_path(cache, artifact), stamp_data(stamp)
+    own.check_inside(cache, path)
     try:
         write_atomic(path, json.dumps(data, indent=1) + "\n")
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.artifact import Artifact
+from tasks.effects import own
 from tasks.effects.files import cannot_write
 from tasks.effects.partial import busy_elsewhere, claimed
 
@@ -52,8 +54,9 @@ def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
 def _lock(cache: str, artifact: Artifact) -> Any:
     from filelock import FileLock
 
-    name = f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock"
-    return FileLock(Path(cache) / "locks" / name)
+    # from the cache, which another container may have at another path
+    target = os.fsencode(artifact.target.removeprefix(f"{cache}/"))
+    return FileLock(own.lock_file(cache, f"{hashlib.sha256(target).hexdigest()[:16]}.lock"))
 
 
 def _is_ours(lock: Any) -> bool:

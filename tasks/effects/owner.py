@@ -14,6 +14,7 @@ from tasks.core.run import MARK_VARIABLE, Process
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
+NEAR_LEASE_S = 20.0  # the same for another container of this machine: it has the same clock
 
 
 class Owner(NamedTuple):
@@ -23,35 +24,44 @@ class Owner(NamedTuple):
     boot: str  # this boot of the host's kernel
     pid: int
     started: float  # seconds since 1970
+    space: str = ""  # the namespace in which the pid counts; not in journals of earlier versions
 
     @staticmethod
     def parse(data: Any) -> Owner | None:
         """An owner from its JSON; None where there is none."""
         try:
-            host, boot, pid, started = data
-            return Owner(str(host), str(boot), int(pid), float(started))
+            host, boot, pid, started, *space = data
+            return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
         except (TypeError, ValueError, OverflowError):
             return None
 
 
 def myself() -> Owner:
     """This process."""
-    return Owner(platform.node(), this_boot(), os.getpid(), _started(os.getpid()) or 0.0)
+    pid = os.getpid()
+    return Owner(platform.node(), this_boot(), pid, _started(pid) or 0.0, this_space())
 
 
 def is_alive(owner: Owner, journal: str) -> bool:
     """Whether that owner, if it is not this process, may still be writing.
 
-    On this machine by its process; on another one by the age of what it writes every few seconds.
+    By its process where its pid can be seen; on another machine, and in another container of this one, by
+    the age of what it writes every few seconds.
     """
     me = myself()
+    if owner.boot == me.boot and owner.space not in ("", me.space):
+        return _is_young(journal, NEAR_LEASE_S)
     if owner.boot == me.boot:
         started = _started(owner.pid)
         return owner != me and started is not None and abs(started - owner.started) < SAME_S
     if owner.host == me.host:  # before a restart of this machine
         return False
+    return _is_young(journal, LEASE_S)
+
+
+def _is_young(journal: str, lease_s: float) -> bool:
     try:
-        return abs(time.time() - os.stat(journal).st_mtime) < LEASE_S  # its clock may be ahead of ours
+        return abs(time.time() - os.lstat(journal).st_mtime) < lease_s  # its clock may be ahead of ours
     except OSError:
         return False
 

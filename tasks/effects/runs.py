@@ -19,7 +19,7 @@ from pathlib import Path
 from tasks.core.errors import ServerError
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S
 from tasks.core.run import Liveness, Run, State, judge_run, log_of
-from tasks.effects import files, owner
+from tasks.effects import files, own, owner
 from tasks.effects.logfile import BEFORE
 
 KEPT_LOGS = 10
@@ -165,7 +165,7 @@ def claim(cache: str, name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     node = os.path.basename(_folder(cache))
-    lock = FileLock(os.path.join(cache, "locks", f"start-{node}-{name}.lock"))
+    lock = FileLock(own.lock_file(cache, f"start-{node}-{name}.lock"))
     said = False
     try:
         os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)

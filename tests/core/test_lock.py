@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tasks.core.catalogue import Catalogue, File
 from tasks.core.errors import UsageError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile, entries, lacks, render, without
+from tasks.core.paths import is_version
 from tasks.core.schema import compile_text, read_catalogue, read_lock
 from tests.core.catalogues import A64, B64, WHERE, edited
 
@@ -107,6 +108,7 @@ words = st.sampled_from(
     ["null", "~", "1e5", "0x1F", "1_000", "2026-11-25", "yes", "=", "a: b", "#", "-", "inf"]
 )
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+versions = (names | st.sampled_from(["0.10", "1e5", "2024-11-25", "1.0+a"])).filter(is_version)
 rows = st.builds(
     Locked,
     st.sampled_from(["https://e.org/a.gguf", "demo/demo.gguf", "file:///srv/m.gguf", "a b ☃/ü.gguf"]),
@@ -117,7 +119,7 @@ rows = st.builds(
     st.none() | any_text | words,
     st.none() | st.integers(1, 2**60),
     st.none() | st.text("0123456789abcdefABC", min_size=1) | words,
-    st.none() | names | words,
+    st.none() | versions,
 )
 tables = st.dictionaries(
     names | st.sampled_from(["null", "on", "1e5", "0.10"]),
@@ -174,6 +176,22 @@ def row(**changes: str) -> str:
             row(url="https://e.org/"),
             "4: models.m.0.url: expected the URL of a file, or its path",
             id="a URL of no file",
+        ),
+        *(
+            pytest.param(
+                row(version=json.dumps(version)),
+                "4: models.m.0.version: expected a version of letters, digits, '.', '_', '+' and '-'",
+                id=f"version {version}",
+            )
+            for version in ("x/../../../victim/.bashrc", "..", "C:x", "a\\b", "1\0", "-1", "1.0\n")
+        ),
+        *(
+            pytest.param(
+                row(url=json.dumps(f"https://e.org/{name}")),
+                "4: models.m.0.url: expected the URL of a file, or its path",
+                id=f"a file called {name}",
+            )
+            for name in ("NUL.gguf", ".bashrc", "m.gguf.", "x" * 243)
         ),
         pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is needed", id="no digest"),
         pytest.param(row(sise="5"), "4: models.m.0.sise: unknown key; did you mean size", id="a row's key"),
