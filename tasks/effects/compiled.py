@@ -22,7 +22,7 @@ from tasks.effects.files import read_json, write_atomic
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
-_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py")
+_RULES = ("catalogue.py", "schema.py", "sense.py", "engine_args.py", "sources.py", "lock.py", "urls.py")
 
 
 class Root(NamedTuple):
