@@ -26,7 +26,7 @@ def task(recipe: Recipe, job: Job) -> Task:
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
     check_start(recipe, job)
-    if runs.folder(recipe.place.cache) is None:
+    if not runs.can_record(recipe.place.cache):
         raise runs.cannot_record(recipe.place.cache)
     try:
         _port(recipe, job)

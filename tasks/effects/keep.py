@@ -150,7 +150,7 @@ class Kept:
             try:
                 answer = dict(json.loads(line))
             except ValueError:
-                other += line
+                other = (other + line)[-TAIL_BYTES:]
             else:
                 last = last or "ended" in answer
                 self._answers.put(answer)

@@ -55,6 +55,13 @@ def folder(cache: str) -> str | None:
     return path if fits else None
 
 
+def can_record(cache: str) -> bool:
+    """Whether `folder` will be there, as far as can be told without making it."""
+    path = _folder(cache)
+    near = files.existing(path)
+    return os.access(near, os.W_OK) and (near != path or _is_mine(os.stat(near)))
+
+
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[str]:
     """A folder for as long as an engine runs, where the cache has none for it."""
