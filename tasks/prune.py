@@ -63,6 +63,8 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         what = f"{cache} is not marked as a cache of this recipe: nothing is removed there"
         fix = "LLAMAFILE_CACHE=/path/of/the/cache; if this is it, the next download into it marks it"
         raise RecipeError(what, [("missing", "our CACHEDIR.TAG and README.txt")], fix)
+    if not dry:
+        runs.drop_keys(cache)
     roots, found = _roots(recipe), store.files_of(cache)
     gone = [*roots.gone, *store.stamps_of_nothing(cache, _paths(found, "stamps/"))]
     unused = prune.choose(found, roots.needed, gone, time.time(), older_s)

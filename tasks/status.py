@@ -30,6 +30,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     Raises SystemExit: 1 unless what was asked for is ready: the named models, or else at least one server and
     no other than ready ones.
     """
+    runs.drop_keys(recipe.place.cache)
     found = [one for one in runs.found(recipe.place.cache) if not named or one[0].name in named]
     rows = [_row(one, what) for one, what in found]
     for name in named:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from doit.task import Task
 
 from tasks import glue
 from tasks.core import command, lifecycle
 from tasks.core.artifact import Artifact, Stamp
+from tasks.core.environment import engine_environment
 from tasks.core.jobs import Job
 from tasks.effects import files
 from tasks.recipe import ROOT, Recipe
@@ -38,21 +38,27 @@ def launch_of(recipe: Recipe, job: Job) -> command.Launch:
     )
 
 
-def engine_env(engine: str) -> dict[str, str]:
+def engine_env(engine: str, **more: str) -> dict[str, str]:
     """The environment of an engine; the embedded one is a module of this project."""
-    env = dict(os.environ)
     if engine == "embedded":
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
-    return env
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        more = {**more, "PYTHONPATH": path}
+    return engine_environment(os.environ, **more)
 
 
-def run_dir(cache: str) -> str:
-    """Where engines run and log (old ones leave a llama.log): in the cache, unless that is read-only."""
+@contextlib.contextmanager
+def run_dir(cache: str) -> Iterator[str]:
+    """Where an engine is asked (old ones leave a llama.log): in the cache, unless that is read-only."""
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    fits = os.path.isdir(folder) and os.access(folder, os.W_OK)
-    return folder if fits else tempfile.mkdtemp(prefix="llamafile-recipe-")
+    if os.path.isdir(folder) and os.access(folder, os.W_OK):
+        yield folder
+    else:
+        from tasks.effects import runs
+
+        with runs.temporary_folder() as temporary:
+            yield temporary
 
 
 def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
@@ -104,10 +110,10 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
     from tasks.effects.server import failed_start
 
     words = launch.version_command()
-    env, folder = engine_env(launch.engine), run_dir(cache)
     files.check_unchanged(cache, given)
     try:
-        ending = process.run(words, env=env, cwd=folder)
+        with run_dir(cache) as folder:
+            ending = process.run(words, env=engine_env(launch.engine), cwd=folder)
     except OSError as error:
         raise failed_start(name, words, error) from None
     if ending.status is None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from tasks.core.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
+from tasks.core.engine_args import checked_extra
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
 from tasks.core.paths import inside, short_name
@@ -25,7 +26,6 @@ ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model ha
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
 _RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
-_FLAGS = ("--host", "--port", "--api-key")  # of engines, that have to be known here as well
 
 # what holds where neither the command line nor models.yaml says anything
 BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
@@ -161,10 +161,7 @@ def _extra(ask: Ask) -> tuple[str, ...]:
     """What goes to the engine as it is."""
     if ask.verb not in ("serve", "start"):
         return ()
-    for word in ask.extra:
-        if word.partition("=")[0] in _FLAGS:
-            raise UsageError(f"{word} behind `--` would not be known here", fix="put it before the `--`")
-    return ask.extra
+    return checked_extra(ask.extra)
 
 
 def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:

@@ -29,7 +29,10 @@ _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
 _FORM = b"2"  # of a compiled file: another one has another key
-_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py", "paths.py")
+_RULES = (
+    *("catalogue.py", "schema.py", "sense.py", "engine_args.py"),
+    *("sources.py", "lock.py", "urls.py", "paths.py"),
+)
 
 
 class Root(NamedTuple):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from typing import Any, NamedTuple
 
-from tasks.core.run import MARK_VARIABLE, Process
+from tasks.core.run import KEEPER_WORDS, MARK_VARIABLE, Process, Run, is_mark
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
@@ -86,7 +87,16 @@ def boot_id() -> str:
 
 def process(pid: int) -> Process:
     """A process of this machine, as it can be found again."""
-    return Process(pid, _started(pid) or 0.0, boot_id(), this_space())
+    return Process(pid, _started(pid) or 0.0, boot_id(), this_space(), _start_ticks(pid))
+
+
+def _start_ticks(pid: int) -> int:
+    """Read when a process started, in the kernel's count since the boot; 0 where it does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])  # field 22 of proc(5)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def this_space() -> str:
@@ -101,8 +111,41 @@ def lives(known: Process | None) -> bool:
     """Whether that process, and no other with its pid, runs here."""
     if known is None or known.boot != boot_id():
         return False
+    return _has_started(known) and is_running(known.pid)
+
+
+def _has_started(known: Process) -> bool:
+    """Whether the process with that pid has started exactly then."""
+    if known.start_ticks:
+        return _start_ticks(known.pid) == known.start_ticks
     started = _started(known.pid)
-    return started is not None and abs(started - known.started) < SAME_S and is_running(known.pid)
+    if started is None:
+        return False
+    # Linux computes it from a clock that may be set; a record of an earlier version has nothing better
+    tolerance = SAME_S if sys.platform == "linux" else 0.0
+    return abs(started - known.started) <= tolerance
+
+
+def is_keeper(run: Run) -> bool:
+    """Whether the keeper on record is proven to be that one: its start, and the mark of its run.
+
+    The mark is on its command line; a keeper of an earlier version has none there.
+    """
+    import psutil
+
+    if run.keeper is None or run.keeper.pid in _never() or not lives(run.keeper):
+        return False
+    try:
+        words = tuple(psutil.Process(run.keeper.pid).cmdline())
+    except (psutil.Error, OSError, ValueError):
+        return False
+    earlier = not run.keeper.start_ticks and words[-2:] == KEEPER_WORDS
+    return earlier or words[-3:] == (*KEEPER_WORDS, run.mark)
+
+
+def _never() -> frozenset[int]:
+    """Pids that are never ended: the first process, and this one."""
+    return frozenset((0, 1, os.getpid()))
 
 
 def is_running(pid: int) -> bool:
@@ -118,14 +161,17 @@ def is_running(pid: int) -> bool:
 def marked(mark: str) -> list[Any]:
     """Every process that has a run's mark in its environment, wherever it has gone: psutil's objects.
 
-    The mark is random, so these are an engine and what it started, and nobody else's.
+    The mark is random, so these are an engine and what it started, and nobody else's. Whatever is
+    not a mark finds nothing: most processes have no such variable, and must not be equal to that.
     """
     import psutil
 
+    if not is_mark(mark):
+        return []
     found = []
     for one in psutil.process_iter():
         try:
-            if one.pid != os.getpid() and one.environ().get(MARK_VARIABLE) == mark:
+            if one.pid not in _never() and one.environ().get(MARK_VARIABLE) == mark:
                 found.append(one)
         except (psutil.Error, OSError, ValueError):  # another user's, or gone
             continue

@@ -630,17 +630,25 @@ def test_arguments_for_the_engine() -> None:
             "serve --gpu x", "linux", "--gpu: expected one of auto, disable", "", id="gpu of another"
         ),
         pytest.param(
-            "serve -- --port 1", "linux", "--port behind", "before the `--`", id="a port we would not know"
+            "serve -- --port 1",
+            "linux",
+            "--port does not go to the engine",
+            "before the --",
+            id="a port we would not know",
         ),
         pytest.param(
-            "serve -- --host=::1", "linux", "--host=::1 behind", "put it", id="a host we would not know"
+            "serve -- --host=::1",
+            "linux",
+            "--host does not go to the engine",
+            "before",
+            id="a host we would not know",
         ),
         # issue 4
         pytest.param(
             "start:tiny -- -c 5 --api-key K",
             "linux",
-            "--api-key behind",
-            "before the `--`",
+            "--api-key does not go to the engine",
+            "before the --",
             id="R30: a key we would not know",
         ),
         pytest.param(

@@ -387,9 +387,9 @@ def test_a_record_of_a_server(models: Project, machine: str) -> None:
     engine = {**vars(owner.process(os.getpid())), "pid": 2**22 + 1, "boot": "before"}
     record = folder / "b-1.json"
     record.write_text(json.dumps({
-        "name": "b", "mode": "start", "host": "127.0.0.1", "port": 1, "spec": {}, "mark": "m",
-        "command": ["/bin/sh", f"/volume/{at(models, target(models, 'b'))}"], "log": "", "state": "ready",
-        "engine": engine, "keeper": engine,
+        "name": "b", "mode": "start", "host": "127.0.0.1", "port": 1, "spec": {}, "mark": "0" * 16,
+        "command": ["/bin/sh", f"/volume/{at(models, target(models, 'b'))}"],
+        "log": "/b-1.log", "state": "ready", "engine": engine, "keeper": engine,
     }))  # fmt: skip
     report = pruned(models)
     assert target(models, "b").exists() is (machine == "elsewhere")
