@@ -113,7 +113,7 @@ def _roots(recipe: Recipe) -> Roots:
 
 def _catalogue(cache: str, root: compiled.Root) -> Catalogue:
     try:
-        return compiled.load(root.path, cache)
+        return compiled.load(root.path, cache, from_text=True)
     except UsageError as error:
         what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"
         fix = f"mend it, or delete {os.path.join(cache, root.record)} if it is of no use any more"
