@@ -117,7 +117,7 @@ def _catalogue(cache: str, root: compiled.Root) -> Catalogue:
     try:
         if not os.path.isfile(root.path):  # a pipe would be waited for
             raise UsageError(f"{root.path} is not a regular file")
-        return compiled.load(root.path, cache)
+        return compiled.load(root.path, cache, from_text=True)
     except UsageError as error:
         what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"
         fix = f"mend it, or delete {os.path.join(cache, root.record)} if it is of no use any more"

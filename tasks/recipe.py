@@ -17,7 +17,7 @@ from tasks.core.options import Ask, Request
 from tasks.effects import compiled, files
 
 ROOT = Path(__file__).resolve().parent.parent
-_TRUST_GIT = ("audit", "lock", "add")  # verbs that believe nothing that lies in the cache
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
 
 
 class Recipe(NamedTuple):

@@ -138,16 +138,21 @@ def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) 
     """
     digest, done = hashlib.sha256(), 0
     with open(path, "rb", buffering=0, opener=_unnoticed) as file:
-        before = stat_of(os.fstat(file.fileno()))
+        before = _stat_of_open(file.fileno(), path)
         while block := file.read(BLOCK):
             digest.update(block)
             done += len(block)
             seen(done)
-        after = stat_of(os.fstat(file.fileno()))
-    if not before == after == stat(path):
+        after = _stat_of_open(file.fileno(), path)
+    if after is None or not before == after == stat(path):
         what = f"{path} was changed or replaced while it was read"
         raise IntegrityError(what, fix="run it again when nothing else writes to it")
     return Hashed(digest.hexdigest(), after)
+
+
+def _stat_of_open(handle: int, path: str | Path) -> FileStat | None:
+    """The state of an open file. Windows replaces no open file, so there its name is as good."""
+    return stat_of(os.fstat(handle)) if os.name == "posix" else stat(path)
 
 
 def _unnoticed(path: str, flags: int) -> int:
