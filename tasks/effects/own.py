@@ -14,14 +14,14 @@ import stat
 from tasks.core.errors import RecipeError
 from tasks.core.paths import temporary_key, temporary_name
 
-_WRITE = os.O_RDWR | os.O_CREAT
 _FLAGS = (
     getattr(os, "O_BINARY", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOINHERIT", 0)
     | getattr(os, "O_NONBLOCK", 0)  # a pipe has no reader to wait for
 )
-_TRIES = 3
+_TRIES = 5
+_CHANGED = (errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EMLINK)  # between two calls
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -47,25 +47,44 @@ def _fits(found: os.stat_result, path: str) -> bool:
 def open_own(path: str) -> int:
     """Open a file for reading and writing; what is not ours is removed first, and a new one is begun.
 
-    Raises OSError: it cannot be removed, or something puts a link there again and again.
+    Raises OSError: it is a device or a folder, or something puts a link there again and again.
     """
+    problem = OSError(errno.EEXIST, "another program puts something else in its place", path)
     for _ in range(_TRIES):
-        if not os.path.lexists(path):
-            with contextlib.suppress(FileExistsError):
+        try:
+            if not os.path.lexists(path):
                 return create(path)
-        elif not is_own(path):
-            os.unlink(path)
-        else:
-            handle = os.open(path, _WRITE | _FLAGS | _NO_LINK, 0o644)
-            if _fits(os.fstat(handle), path):
-                return handle
-            os.close(handle)  # it was replaced between the two calls
-    raise FileExistsError(errno.EEXIST, "another program puts something else in its place", path)
+            if not is_own(path):
+                remove_foreign(path)
+                continue
+            handle = os.open(path, os.O_RDWR | _FLAGS | _NO_LINK)
+        except OSError as error:
+            if error.errno not in _CHANGED:
+                raise
+            problem = error
+            continue
+        if _fits(os.fstat(handle), path):
+            return handle
+        os.close(handle)
+    raise problem
+
+
+def remove_foreign(path: str) -> None:
+    """Remove a link, a file or a pipe that lies where a file of ours belongs.
+
+    Never a device or a folder: nobody puts one there by mistake, and nothing else would bring it back.
+
+    Raises OSError: it is one of these, or cannot be removed.
+    """
+    mode = os.lstat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        raise OSError(errno.EINVAL, "it is a device or a folder, and is not replaced", path)
+    os.unlink(path)
 
 
 def create(path: str, mode: int = 0o644) -> int:
     """Open a new file for reading and writing. Raises FileExistsError, OSError."""
-    return os.open(path, _WRITE | os.O_EXCL | _FLAGS | _NO_LINK, mode)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS | _NO_LINK, mode)
 
 
 def temporary_path(path: str, ending: str) -> str:
@@ -137,5 +156,5 @@ def lock_file(cache: str, name: str) -> str:
     with contextlib.suppress(OSError):
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            os.unlink(path)
+            remove_foreign(path)
     return path

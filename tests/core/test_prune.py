@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
 from tasks.core.inventory import part
+from tasks.core.paths import temporary_name
 from tasks.core.prune import Found, Needed, age, choose, is_used, used_by
 
 DAY, NOW = 86400.0, 1_000_000_000.0
@@ -109,6 +110,16 @@ def test_records(path: str, gone: str, compiled: str) -> None:
     assert reasons(old(f"{path}.1-2.tmp", 0.01), older=0) == {}
 
 
+@pytest.mark.parametrize("folder", [DIR, "engines", "stamps", "catalogue", "roots", "run/laptop"])
+@pytest.mark.parametrize("end", [".tmp", ".copy", ".new.tmp", ".old.tmp"])
+def test_temporary_files(folder: str, end: str) -> None:
+    """Finding 32: their names do not say whose they are; an hour after its last byte nobody is at one."""
+    path = f"{folder}/{temporary_name('m.gguf', 12, '0123abcd', end)}"
+    for all_asked in (True, False):
+        assert list(reasons(old(path, 0.1), named=M, all_asked=all_asked)) == [path]
+        assert reasons(old(path, 0.01), older=0, all_asked=all_asked) == {}
+
+
 def test_logs() -> None:
     """Issue 5.6: an old log goes; never one with a record beside it, and never a record."""
     logs = [LOG, f"{LOG}.1", f"{LOG}.before", "run/llama.log"]
@@ -141,6 +152,7 @@ def test_spellings_of_one_name() -> None:
             "catalogue/mine.json",
             "stamps/x.json",
         ),
+        *(f"{DIR}/.m.gguf", f"{DIR}/.nfs0123", f"{DIR}/x/.0123abcd-1-0123abcd.tmp"),
         *(RECORD, "run/laptop/m-8080.key", "run/laptop/mine.log", "home/a.1-2.tmp", "engines/m.1-2.tmp"),
         *("engines/mine/llamafile-0.10.5", "engines/0123456789abcdef/mine", "engines/0123456789abcdef"),
     ],

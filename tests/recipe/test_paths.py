@@ -128,6 +128,17 @@ def test_a_long_name(project: Project, server: FileServer, length: int) -> None:
     assert sorted(os.listdir(folder)) == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "pathconf"), reason="Windows does not say how long a name may be")
+def test_a_name_that_the_file_system_does_not_take(project: Project, server: FileServer) -> None:
+    """Finding 32: the error names the limit of the file system that the file would lie on."""
+    server.files["/m.gguf"] = DATA
+    name, digest = "m" * 245 + ".gguf", hashlib.sha256(DATA).hexdigest()
+    options = ["--llamafile", name, "--llamafile-url", server.url("/m.gguf"), "--sha256", digest]
+    error = failed(project.doit("download", *options))
+    assert "the name of its file, or its path, is too long\n  length: 250 bytes\n  limit: 242 bytes" in error
+    assert f"in: {project.path}" in error
+
+
 def test_a_name_that_is_too_long(project: Project, server: FileServer) -> None:
     """Finding 32: the error names the limit; nothing is asked."""
     url = server.url(f"/{'m' * 300}.gguf")
