@@ -1,4 +1,4 @@
-"""JSON that another program sent: malformed in any way it is a ValueError. Pure."""
+"""Values in what another program sent, which may have any form. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 MOST_BYTES = 1 << 44  # no file has so many; Source: the limit of ext4
+MOST_SLOTS = 1_000_000
 
 
 def parsed(text: str | bytes) -> Any:
@@ -37,3 +38,21 @@ def length(text: str | None) -> int | None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
+
+
+def busy_slots(text: bytes) -> int | None:
+    """Return how many requests a server works on, by its JSON of /health or /slots.
+
+    Returns:
+        None where it does not say.
+    """
+    try:
+        data = parsed(text)
+    except ValueError:
+        return None
+    if isinstance(data, dict):
+        count = data.get("slots_processing")
+        return count if type(count) is int and 0 <= count <= MOST_SLOTS else None
+    if not isinstance(data, list) or not data or not all(isinstance(slot, dict) for slot in data):
+        return None
+    return sum(bool(slot.get("is_processing", slot.get("state"))) for slot in data)

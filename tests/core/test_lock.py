@@ -240,7 +240,11 @@ def catalogues(draw: st.DrawFn) -> str:
         split = "-of-" in source
         entry |= {"hf": "o/r", "file": "m.gguf"} if source == "hf" else {"url": source}
         entry |= {"engine": "self" if source.endswith(".llamafile") else "embedded"}
-        entry |= {"parts": [draw(pins), draw(pins)]} if split and draw(st.booleans()) else {}
+        if split and draw(st.booleans()):  # their digests: all or none (security 8)
+            parts = [draw(pins), draw(pins)]
+            pinned = all("sha256" in one for one in parts)
+            keys = ("sha256", "size") if pinned else ("size",)
+            entry["parts"] = [{key: one[key] for key in keys if key in one} for one in parts]
         entry |= {} if split else draw(pins)
         entry |= {"mmproj": {"url": "p.gguf", **draw(pins)}} if draw(st.booleans()) else {}
         models[name] = entry
