@@ -14,7 +14,7 @@ from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
 from tasks.core import hub, transfer
-from tasks.core.answers import parsed
+from tasks.core.answers import file_size, parsed
 from tasks.core.catalogue import LATEST
 from tasks.core.errors import TransferError
 from tasks.core.patience import GaveUp, Patience
@@ -62,7 +62,7 @@ class Publishers:
         if answer.status in _GONE:
             raise TransferError(f"{url}: {_judged(answer).reason}")
         whole = answer.status == 200 and _judged(answer).word is Word.BODY  # no web page, no other encoding
-        return Stated(url, None, _judged(answer).total if whole else None)
+        return Stated(url, None, file_size(_judged(answer).total) if whole else None)
 
     def licence(self, url: str) -> str:
         """The licence that the publisher of a file names, or nothing. Raises TransferError."""

@@ -50,16 +50,16 @@ def call(
         connection.close()
 
 
-def health(host: str, port: int) -> int | None:
+def health(host: str, port: int, timeout_s: float = _HEALTH_S) -> int | None:
     """Status of GET /health; None where nothing answers."""
-    answer = call(host, port, "/health")
+    answer = call(host, port, "/health", timeout_s=timeout_s)
     return answer[0] if answer else None
 
 
-def in_flight(host: str, port: int, key: str) -> int | None:
+def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> int | None:
     """Requests that a server works on, where it tells: /health up to llamafile 0.9, /slots since."""
     for path in ("/health", "/slots"):
-        answer = call(host, port, path, key=key)
+        answer = call(host, port, path, key=key, timeout_s=timeout_s)
         count = busy_slots(answer[1]) if answer and answer[0] == 200 else None
         if count is not None:
             return count
