@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
 from urllib3.exceptions import HTTPError
 
 from tasks.core import hub
@@ -76,7 +77,10 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         """Return the pool; its connections ask here how to read an answer."""
-        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        try:
+            pool: Any = super().get_connection_with_tls_context(*args, **options)
+        except TypeError:  # requests, of `http://user:password@`
+            raise InvalidProxyURL("the proxy's address names no host") from None
         pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
         return pool
 
@@ -255,6 +259,8 @@ def _named(error: Exception, limit_s: float = 0) -> TransferError:
     if "CA certificate bundle" in str(error) or "NO_CERTIFICATE" in str(error):
         fix = "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
         return FatalTransfer(f"the certificates to trust cannot be read ({_reason(chain)})", fix=fix)
+    if "InvalidProxyURL" in kinds:
+        return FatalTransfer(str(error), fix="check HTTPS_PROXY and HTTP_PROXY")
     if isinstance(error, ValueError) or "TooManyRedirects" in kinds:  # the URL, or the Location, is none
         return FatalTransfer(str(error))
     if kinds & {"NameResolutionError", "gaierror"}:
@@ -267,7 +273,7 @@ def _named(error: Exception, limit_s: float = 0) -> TransferError:
         return TransferError(f"no connection within {min(CONNECT_S, limit_s or CONNECT_S):.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
         if limit_s:
-            return TransferError(f"no complete answer within {limit_s:.0f} s")
+            return TransferError(f"no complete answer within {limit_s:g} s")
         return TransferError(f"nothing came for {SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 

@@ -5,6 +5,7 @@ Knows the Hub's HEAD and GitHub's releases; any other server is asked for the le
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -13,7 +14,7 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
-from tasks.core import hub, transfer
+from tasks.core import hub, report, transfer
 from tasks.core.answers import file_size, parsed
 from tasks.core.catalogue import LATEST
 from tasks.core.errors import TransferError
@@ -28,7 +29,10 @@ from tasks.effects.download import check_endpoint, hub_token
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _GONE = (404, 410)
+NOTED_S = 5.0  # a pause of this length is said
 _TRIES = 3  # a question is short, and somebody waits for the answer
+
+_log = logging.getLogger("recipe")
 
 
 class Publishers:
@@ -144,12 +148,17 @@ class Publishers:
             except TransferError as error:
                 verdict = Verdict(Word.RETRY, error.what, remedy=error.fix, silent=True)
             try:
-                self._sleep(patience.pause_s(verdict, False, 0, self._jitter()))
+                self._wait(url, verdict, patience.pause_s(verdict, False, 0, self._jitter()))
             except GaveUp as reason:
                 why = f"{host_of(url)}: {reason}"
                 if reason.silent:
                     self._silent[urlsplit(url).netloc] = why
                 raise TransferError(why) from None
+
+    def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
+        if pause_s >= NOTED_S:
+            _log.info("%s: %s; asked again in %s", host_of(url), verdict.why, report.seconds(pause_s))
+        self._sleep(pause_s)
 
 
 def _target(url: str, answer: http.Said) -> str:
