@@ -194,7 +194,9 @@ def ask(
     adapter.deadline = Deadline(limit_s)
     try:
         with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0, hooks=hooks) as got:
-            text = _text(Body(got.raw, limit_s)) if method != "HEAD" else ""
+            body = Body(got.raw, limit_s)
+            text = _text(body)
+            body.release()
             names = {key.lower(): value for key, value in got.headers.items()}
             return Said(got.status_code, names, text)
     finally:
