@@ -71,9 +71,11 @@ class Answer(NamedTuple):
 
 
 class _Adapter(HTTPAdapter):
-    """Connections whose answers hold to a deadline while there is one."""
+    """Connections whose answers hold to the session's deadline while there is one."""
 
-    deadline: Deadline | None = None
+    def __init__(self, session: Any) -> None:
+        super().__init__(max_retries=0)
+        self._session = session
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         """Return the pool; its connections ask here how to read an answer."""
@@ -89,7 +91,8 @@ class _Adapter(HTTPAdapter):
         plain = made.response_class
 
         def response(*args: Any, **more: Any) -> Any:
-            return timed_response(self.deadline, *args, **more) if self.deadline else plain(*args, **more)
+            deadline = self._session.deadline
+            return timed_response(deadline, *args, **more) if deadline else plain(*args, **more)
 
         made.response_class = response
         return made
@@ -97,7 +100,9 @@ class _Adapter(HTTPAdapter):
 
 def new_session() -> Any:
     """A session that retries nothing by itself: when and how often is our decision."""
-    session, adapter = requests.Session(), _Adapter(max_retries=0)
+    session: Any = requests.Session()
+    session.deadline = None  # of the short answer that is being read
+    adapter = _Adapter(session)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     session.max_redirects = MOST_REDIRECTS
@@ -145,8 +150,8 @@ def _look(session: Any, problem: Callable[[str], str], response: Any, **_: Any) 
         _drop_body(response)
     if why:
         raise FatalTransfer(f"a redirect to {why}")
-    if deadline := session.get_adapter(response.url).deadline:
-        deadline.left()
+    if session.deadline:
+        session.deadline.left()
 
 
 def _drop_body(response: Any) -> None:
@@ -190,8 +195,7 @@ def ask(
     session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
     plain = {"Accept-Encoding": "identity", **headers}
     hooks = {"response": partial(_look, session, problem)} if hops else {"response": _no_body}
-    adapter = session.get_adapter(url)
-    adapter.deadline = Deadline(limit_s)
+    session.deadline = Deadline(limit_s)
     try:
         with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0, hooks=hooks) as got:
             body = Body(got.raw, limit_s)
@@ -200,7 +204,7 @@ def ask(
             names = {key.lower(): value for key, value in got.headers.items()}
             return Said(got.status_code, names, text)
     finally:
-        adapter.deadline = None
+        session.deadline = None
 
 
 def _no_body(response: Any, **_: Any) -> None:
