@@ -195,8 +195,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     if url is not None and path is not None and split_count(url):
         what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
         raise UsageError(what, fix="leave --llamafile away")
-    if url is not None:
-        url = _source(url, place, place.cwd)
+    url = url and _source(url, place, place.cwd)
     if path is not None:
         name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
         files: tuple[File, ...] = ()  # those of a split one lie beside it

@@ -5,7 +5,6 @@ Knows the Hub's HEAD and GitHub's releases; any other server is asked for the le
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import time
@@ -25,14 +24,13 @@ from tasks.core.transfer import Asked, Verdict, Word
 from tasks.core.urls import host_of, url_problem
 from tasks.effects import http
 from tasks.effects.download import check_endpoint, hub_token
+from tasks.effects.events import logger
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _GONE = (404, 410)
 NOTED_S = 5.0  # a pause of this length is said
 _TRIES = 3  # a question is short, and somebody waits for the answer
-
-_log = logging.getLogger("recipe")
 
 
 class Publishers:
@@ -157,7 +155,7 @@ class Publishers:
 
     def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
         if pause_s >= NOTED_S:
-            _log.info("%s: %s; asked again in %s", host_of(url), verdict.why, report.seconds(pause_s))
+            logger().info("%s: %s; asked again in %s", host_of(url), verdict.why, report.seconds(pause_s))
         self._sleep(pause_s)
 
 
