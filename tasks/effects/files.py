@@ -24,7 +24,7 @@ from tasks.core.artifact import (
     stamp_data,
     stamp_path,
 )
-from tasks.core.errors import IntegrityError, RecipeError
+from tasks.core.errors import IntegrityError, NoRoom, RecipeError
 from tasks.effects import own
 
 MOST_JSON = 1024**2  # bytes of one of our small files
@@ -263,7 +263,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
         size: bytes of the whole, None where nobody says.
         taken: bytes that it has of the disk already.
 
-    Raises RecipeError: it has not. OSError: its folder cannot be made.
+    Raises NoRoom: it has not. OSError: its folder cannot be made.
     """
     import shutil  # these three are for downloads alone
 
@@ -274,7 +274,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
     os.makedirs(folder, exist_ok=True)
     missing = space_missing(size, taken, shutil.disk_usage(folder).free)
     if missing:
-        raise RecipeError(
+        raise NoRoom(
             f"{artifact.label} does not fit on the disk",
             [
                 ("needs", report.size((size or 0) - taken)),
