@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tasks.core.text import WORD, Styled, visible
+
 if TYPE_CHECKING:
     from rich.text import Text
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> str:
+def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
     """A table of which only the last column gives way; a pipe has no width, and lines stay whole there.
 
     Args:
@@ -26,6 +28,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> str:
         justify = "right" if title.startswith(">") else "left"
         grid.add_column(title.lstrip(">"), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
+        for cell in row:
+            cell.plain = visible(cell.plain, WORD)
         for cell, column in zip(row[:-1], grid.columns, strict=False):
             column.min_width = max(column.min_width or len(str(column.header)), cell.cell_len)
         grid.add_row(*row)
@@ -37,4 +41,4 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> str:
     grid.columns[-1].overflow = "ellipsis"
     with console.capture() as shown:
         console.print(grid)
-    return shown.get()
+    return Styled(shown.get().rstrip())
