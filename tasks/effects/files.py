@@ -70,11 +70,12 @@ def cannot_write(cache: str, error: OSError) -> RecipeError:
     return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
-def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
+def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
     """Write a small file so that a reader, and a machine that loses power, sees the old or the new one.
 
     Args:
         private: only its owner may read it; it need not outlive the power.
+        mode: its permissions; None for those that a new file gets.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,8 @@ def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
             file.flush()
             if not private:
                 os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:  # also a signal
         temporary.unlink(missing_ok=True)
