@@ -49,8 +49,17 @@ def at_load(function: Callable[[], Any]) -> Any:
             raise SystemExit(3) from None
         sys.stderr.write(_annotation(str(error)))
         raise InvalidDodoFile(_safe(str(error))) from None
+    except (MemoryError, ImportError) as error:
+        raise InvalidDodoFile(_safe(_no_room(error))) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
+
+
+def _no_room(error: MemoryError | ImportError) -> str:
+    """Say that memory is used up, or that a package cannot be loaded, for which that may be the reason."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory\n  fix: raise the limit (ulimit -v), or end other programs"
+    return f"a package cannot be loaded: {error}\n  fix: install the recipe again, and see `ulimit -v`"
 
 
 def _safe(text: str) -> str:
@@ -70,6 +79,8 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
         return TaskFailed(str(error))
     except OSError as error:  # no permission, a full disk, a file where a folder should be
         return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
+    except (MemoryError, ImportError) as error:
+        return TaskFailed(_no_room(error))
     except _Signalled as signalled:
         _ignore_signals()
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")

@@ -5,10 +5,11 @@ Pure: paths are text, what was read from disk is an argument.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
+
+from tasks.core.text import digest
 
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
 
@@ -94,7 +95,7 @@ def parse_stamp(data: Any) -> Stamp | None:
 
 def model_dir(cache: str, sha256: str | None, url: str) -> str:
     """The directory of one model's file: named by its digest, else by its URL's."""
-    key = sha256 or hashlib.sha256(url.encode()).hexdigest()
+    key = sha256 or digest(url)
     prefix = "" if sha256 else "url-"
     return f"{cache}/models/{prefix}{key[:DIGEST_CHARS]}"
 
@@ -103,7 +104,7 @@ def stamp_path(cache: str, artifact: Artifact) -> str:
     """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
-    key = hashlib.sha256(artifact.target.encode()).hexdigest()[:DIGEST_CHARS]
+    key = digest(artifact.target)[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
 
 

@@ -5,6 +5,7 @@ A terminal obeys escape sequences, and bidirectional and zero-width characters c
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 LINES = "\n\t"  # kept in messages and reports
@@ -37,6 +38,11 @@ def visible(text: str, keep: str = LINES) -> str:
     if "\n" in keep:
         text = text.replace("\r\n", "\n")
     return re.sub("[^ -~]", shown, text)
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of text, which may be a path whose bytes are not UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _escape(code: int) -> str:

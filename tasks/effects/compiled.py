@@ -18,6 +18,7 @@ from typing import NamedTuple
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
+from tasks.core.text import digest
 from tasks.effects.files import read_json, write_atomic
 
 MAX_BYTES = 16 * 1024 * 1024  # of models.yaml or models.lock; 10,000 entries take 2 to 5 MB
@@ -71,8 +72,7 @@ def roots(cache: str) -> list[Root]:
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
-    record = f"{cache}/roots/{digest[:16]}.json"
+    record = f"{cache}/roots/{digest(path)[:16]}.json"
     if not os.path.exists(record):
         import platform
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import RecipeError
+from tasks.core.text import digest
 from tasks.effects.files import write_atomic
 
 WAIT_S = 60.0  # for another process that writes; it takes milliseconds
@@ -27,10 +27,9 @@ def editing(path: str, cache: str) -> Iterator[None]:
         OSError: there is no place for a lock.
     """
     real = os.path.realpath(path)
-    digest = hashlib.sha256(real.encode("utf-8", "surrogatepass")).hexdigest()
     with ExitStack() as stack:
         try:
-            stack.enter_context(_held(Path(cache, "locks", f"edit-{digest[:16]}.lock"), path))
+            stack.enter_context(_held(Path(cache, "locks", f"edit-{digest(real)[:16]}.lock"), path))
         except OSError:
             folder, name = os.path.split(real)
             stack.enter_context(_held(Path(folder, f".{name}.lock"), path))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
 from tasks.core.artifact import DIGEST_CHARS, parse_stamp
 from tasks.core.inventory import STAMP, Item, strangers, unnamed
 from tasks.core.prune import OURS, Found
+from tasks.core.text import digest
 from tasks.effects.files import is_cache, read_json
 
 
@@ -66,7 +66,7 @@ def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
     for path in paths:
         data = read_json(os.path.join(cache, path))
         source = str(data.get("source", "")) if isinstance(data, dict) else ""
-        key = hashlib.sha256(source.encode()).hexdigest()[:DIGEST_CHARS]
+        key = digest(source)[:DIGEST_CHARS]
         if path == f"stamps/{key}.json" and is_missing(source):
             gone.append(path)
     return gone
