@@ -15,6 +15,7 @@ from tasks.core.lock import LockFile
 from tasks.core.options import Ask
 from tasks.core.publisher import Stated
 from tasks.core.sources import about, split_count, typed, wanted
+from tasks.core.text import WORD, visible
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 from tasks.effects import compiled, edit
 from tasks.lock import OPEN_FIX, Locker
@@ -61,6 +62,8 @@ def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
     elif is_local(text):
         path, root = recipe.place.absolute(text, recipe.place.cwd), recipe.place.root
         inside = path.startswith(root + os.sep)
+        if url_problem(path, pinned=True) or visible(path, WORD) != path:
+            raise UsageError(f"models.yaml cannot name the file {path}", fix="rename it, or its folder")
         keys = {"url": os.path.relpath(path, root).replace(os.sep, "/") if inside else path}
         name = filename_of(path)
     else:
