@@ -4,6 +4,7 @@ every second for programs (LLAMAFILE_LOG=json)."""
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from tasks.core import report
 from tasks.core.text import WORD, visible
 from tasks.effects.events import is_json, say
+from tasks.effects.screen import size_environ
 
 LINE_S = 10.0  # between two lines where there is no terminal
 EVENT_S = 1.0  # between two events
@@ -93,7 +95,7 @@ class Bar:
                 markup=False,
                 table_column=Column(no_wrap=True, min_width=13),
             ),
-            console=Console(file=sys.stderr),
+            console=Console(file=sys.stderr, _environ=size_environ(os.environ)),
             transient=True,  # what it was is said in a line that stays
             expand=True,
         )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.text import WORD, Styled, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+
+def size_environ(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without sizes that rich takes for numbers and Python does not, such as `²`."""
+    return {k: v for k, v in env.items() if k not in ("COLUMNS", "LINES") or v.isascii()}
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
@@ -20,9 +26,9 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(_environ=size_environ(os.environ))
     if not console.is_terminal:
-        console = Console(width=160)
+        console = Console(width=160, _environ=size_environ(os.environ))
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         justify = "right" if title.startswith(">") else "left"
