@@ -113,7 +113,7 @@ def task(name: str, function: Callable[..., object], args: Iterable[Any] = (), *
     """A doit task with one action that sees the real terminal."""
     actions = [(_guarded, [function, *args])]
     if "doc" in fields:  # `doit list` prints it
-        fields["doc"] = visible(fields["doc"], WORD)
+        fields["doc"] = ci().neutral(visible(fields["doc"], WORD), os.environ)
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
 
 
