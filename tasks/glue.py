@@ -81,6 +81,10 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
         return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
     except (MemoryError, ImportError) as error:
         return TaskFailed(_no_room(error))
+    except RuntimeError as error:
+        if "start new thread" not in str(error):  # what Python says where the system refuses one
+            raise
+        return TaskFailed(_no_room(MemoryError()))
     except _Signalled as signalled:
         _ignore_signals()
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
