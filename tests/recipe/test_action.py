@@ -168,7 +168,7 @@ def test_no_file_of_the_workspace_is_imported(runner: Runner) -> None:
     """Finding 25: not in the place of a package, of a module of Python, or of the recipe; no port is fine."""
     for name in ("yaml", "filelock", "csv", "doit", "tasks", "json", "requests"):
         (runner.workspace / f"{name}.py").write_text('print("HIJACKED", flush=True)\nraise SystemExit(9)\n')
-    job = runner.job([use(models="a", mode="serve", port="")], PYTHONPATH=str(runner.workspace))
+    job = runner.job([use(models="a", mode="serve", port="")])
     assert job.ok, job.log
     assert "HIJACKED" not in job.log
     assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")
