@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -59,9 +58,9 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
     if as_json:
-        glue.show(json.dumps([_row(*row) for row in rows], indent=1))
+        glue.show_json([_row(*row) for row in rows])
     else:
-        glue.show(_text(rows, cache, time.monotonic() - start))
+        glue.show(*_text(rows, cache, time.monotonic() - start))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
         raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
@@ -165,7 +164,7 @@ def _row(look: Look, finding: Finding) -> dict[str, Any]:
     }
 
 
-def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> str:
+def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> list[str]:
     from rich.text import Text
 
     from tasks.effects.screen import table
@@ -174,7 +173,7 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     missing = f"{len(rows) - len(here)} of the catalogue's files not here" if len(here) < len(rows) else ""
     where = f"Cache: {cache}"
     if not here:
-        return f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"
+        return [f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"]
     colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
     cells = [
         [
@@ -187,9 +186,8 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     ]
     count, total = len(here), report.size(sum(look.stat.size for look, _ in here if look.stat))
     said = f"{count} file{'s' if count > 1 else ''}, {total}, in {report.seconds(elapsed)}"
-    return table(("model", ">size", "verdict", "file"), cells) + ". ".join(
-        filter(None, (said, missing, where))
-    )
+    summary = ". ".join(filter(None, (said, missing, where)))
+    return [table(("model", ">size", "verdict", "file"), cells), summary]
 
 
 def _verdict(item: Item, finding: Finding) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,7 +40,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     if "GITHUB_OUTPUT" in os.environ:
         _hand_on(recipe, entries, ci.cache_key("models", [f for found in files.values() for f in found]))
     if as_json:
-        glue.show(json.dumps([entry._asdict() for entry in entries], indent=1))
+        glue.show_json([entry._asdict() for entry in entries])
     else:
         glue.show("\n".join(entry.key for entry in entries))
 

@@ -13,6 +13,7 @@ from tasks.core import hub, report
 from tasks.core.artifact import Artifact, Stamp, State
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
 from tasks.core.jobs import Job
+from tasks.core.text import visible
 from tasks.core.urls import is_local
 from tasks.effects import files
 from tasks.recipe import Recipe
@@ -212,6 +213,6 @@ def confirm(question: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise RecipeError(question.replace("\n", "\n  "), fix="there is no terminal to ask on: pass --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RecipeError("you said no: nothing was downloaded")

@@ -20,7 +20,7 @@ from tasks.core.paths import inside
 from tasks.core.publisher import Stated
 from tasks.core.sources import Wanted, hub_file
 from tasks.core.urls import filename_of, host_of, is_local
-from tasks.effects import compiled, files
+from tasks.effects import compiled, edit, files
 from tasks.recipe import Recipe
 
 HERE = "this machine"
@@ -35,8 +35,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     where = recipe.catalogue.where
     text = compiled.text_of(compiled.read(where), where)
     place, content = compiled.lock_path(where), compiled.read_lock(where)
-    before = compiled.text_of(content, place) if content is not None else ""
-    old = schema.read_lock(before, place) if content is not None else None
+    old = None if content is None else schema.read_lock(compiled.text_of(content, place), place)
     plain = schema.read_catalogue(text, where)
     chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
     if "check" in ask.options:
@@ -46,25 +45,47 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lock.without(old, moving))
     locker = Locker(recipe, ask, plain, old or LockFile(1))
-    return glue.task("lock", run, [locker, chosen, place, before, (text, where)], meta={"report": True})
+    return glue.task("lock", run, [locker, chosen, place], meta={"report": True})
 
 
-def run(locker: Locker, chosen: set[str], place: str, before: str, catalogue: tuple[str, str]) -> None:
+def run(locker: Locker, chosen: set[str], place: str) -> None:
     """Write models.lock.
 
-    Args:
-        catalogue: text and path of models.yaml.
-
-    Raises TransferError: what is open could not be found out; nothing is written.
+    Raises:
+        TransferError: what is open could not be found out; nothing is written.
+        RecipeError: another process changed the same entries meanwhile; nothing is written.
     """
-    new = locker.locked(chosen)
-    text = lock.render(new)
-    _check_readable(text, place, *catalogue)
-    if text != before:
-        files.write_atomic(place, text)
-    for line in changes(locker.old, new):
+    found = locker.locked(chosen)
+    with edit.editing(place, locker.cache):
+        now = compiled.read_lock(locker.where)
+        new = _joined(locker, found, place, now)
+        text = lock.render(new)
+        same = now is not None and text == compiled.text_of(now, place)
+        if not same:
+            edit.replace(place, text)
+    for line in changes(locker.old, found):
         glue.show(line)
-    glue.show(f"{place}: {_count(new)}{', nothing changed' if text == before else ''}")
+    glue.show(f"{place}: {_count(new)}{', nothing changed' if same else ''}")
+
+
+def _joined(locker: Locker, found: LockFile, place: str, now: bytes | None) -> LockFile:
+    """Join what was found to what models.lock says now, for models.yaml as it is now.
+
+    Raises:
+        UsageError: one of them has errors now.
+        TransferError: a publisher has stated what could not be read again.
+        RecipeError: another process changed the same entries.
+    """
+    from tasks.core import schema
+
+    said = LockFile(1)
+    if now is not None:
+        said = schema.read_lock(compiled.text_of(now, place), place)
+    catalogue = compiled.text_of(compiled.read(locker.where), locker.where)
+    plain = schema.read_catalogue(catalogue, locker.where)
+    new = lock.ordered(lock.merged(locker.old, found, said, place), plain)
+    _check_readable(lock.render(new), place, catalogue, locker.where)
+    return new
 
 
 def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
@@ -132,6 +153,7 @@ class Locker:
         self._known: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
+        self.where, self.cache = recipe.catalogue.where, recipe.place.cache
 
     def locked(self, chosen: set[str]) -> LockFile:
         """The new lock; entries that were not chosen stay as they are. Raises TransferError."""

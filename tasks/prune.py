@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -82,7 +81,10 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         "kept": [{**_row(one), "kept": why} for one, why in outcome.kept],
         "failed": [{**_row(one), "error": why} for one, why in outcome.failed],
     }
-    glue.show(json.dumps(facts, indent=1) if as_json else _text(outcome, facts))
+    if as_json:
+        glue.show_json(facts)
+    else:
+        glue.show(*_text(outcome, facts))
     if outcome.failed:
         what = "not everything could be removed"
         raise RecipeError(
@@ -194,7 +196,7 @@ def _row(one: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
     return row
 
 
-def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
+def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
     from rich.text import Text
 
     from tasks.effects.screen import table
@@ -205,7 +207,7 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
         key = (why, one.target or one.path)
         sizes[key] = sizes.get(key, 0) + one.size
     cells = [[Text(report.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
-    lines = [table((">size", "why", "what"), cells).rstrip()] if cells else []
+    lines: list[str] = [table((">size", "why", "what"), cells)] if cells else []
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
     by_age = "what nobody here names goes by --older-than alone"
@@ -217,4 +219,4 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
         if before > after
         else ", nothing to remove"
     )
-    return "\n".join([*lines, f"cache: {report.size(before)}{freed}"])
+    return [*lines, f"cache: {report.size(before)}{freed}"]

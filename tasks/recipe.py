@@ -43,7 +43,7 @@ def recipe() -> Recipe:
     """
     request = options.parse(sys.argv[1:])
     cwd = doit.get_initial_workdir() or os.getcwd()
-    path = Path(cwd, os.environ.get("LLAMAFILE_CATALOGUE") or ROOT / "models.yaml")
+    path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
     joined = not _mends_lock(request)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from doit.task import Task
 
 from tasks import glue
@@ -54,7 +52,7 @@ def start(recipe: Recipe, job: Job) -> None:
                 raise ServerError(what, found, fix=_AGAIN.format(job.name))
             _check_answers(job, run)
             glue.say("server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url)
-    print(run.url, file=sys.stdout, flush=True)
+    glue.show(run.url)
 
 
 def _start(recipe: Recipe, job: Job) -> Run:

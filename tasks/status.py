@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from tasks import glue
 from tasks.core import report
 from tasks.core.options import Ask
 from tasks.core.run import Liveness, Run, State
+from tasks.core.text import Styled
 from tasks.effects import runs
 from tasks.recipe import Recipe, names
 
@@ -37,9 +37,9 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": State.STOPPED.value})
     if as_json:
-        glue.show(json.dumps(rows, indent=1))
+        glue.show_json(rows)
     elif rows:
-        glue.show(_table(rows).rstrip())
+        glue.show(_table(rows))
     else:
         glue.show("nothing runs\n  doit start --model NAME    starts a server in the background")
     ready = {row["model"] for row in rows if row["state"] == State.READY.value}
@@ -82,7 +82,7 @@ def _memory(run: Run) -> int | None:
         return None
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]]) -> Styled:
     from rich.text import Text
 
     from tasks.effects.screen import table

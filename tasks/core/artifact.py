@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from tasks.core.paths import inside
+from tasks.core.text import digest
 
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
 
@@ -155,15 +156,14 @@ def engine_dir(cache: str, sha256: str | None, url: str) -> str:
 def _key(sha256: str | None, url: str) -> str:
     if sha256:
         return sha256[:DIGEST_CHARS]
-    return "url-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_CHARS]
+    return "url-" + digest(url)[:DIGEST_CHARS]
 
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
     """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
-    path = artifact.target.encode("utf-8", "surrogateescape")
-    key = hashlib.sha256(path).hexdigest()[:DIGEST_CHARS]
+    key = digest(artifact.target)[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
 
 

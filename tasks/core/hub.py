@@ -60,8 +60,12 @@ def token(env: Mapping[str, str], saved: str) -> str:
     if is_on(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
-    found = given or saved.strip()
-    return found if found.isascii() and found.isprintable() else ""
+    return sendable(given or saved.strip())
+
+
+def sendable(token: str) -> str:
+    """The token; nothing where a header cannot carry it, which an error would show."""
+    return token if token.isascii() and token.isprintable() else ""
 
 
 def _hf_home(env: Mapping[str, str], home: str) -> str:

@@ -87,7 +87,6 @@ def release_states(release: Release, data: Any) -> Stated | None:
     if "{version}" in release.tag + release.asset and not is_version(_number(tag)):
         what = f"{release.host}: the latest release of {release.repo} is tagged {tag[:80]!r}"
         raise TransferError(f"{what}: expected a version such as 0.10.5")
-        return None
     name = release.asset.replace("{version}", _number(tag))
     named = (one for one in assets if isinstance(one, dict) and one.get("name") == name)
     asset = next(named, {})

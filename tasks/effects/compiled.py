@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,16 +22,18 @@ from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
 from tasks.core.paths import is_path
 from tasks.core.plain import is_catalogue
+from tasks.core.text import digest
 from tasks.effects import own
 from tasks.effects.files import read_json, write_atomic
 
+MAX_BYTES = 16 * 1024 * 1024  # of models.yaml or models.lock; 10,000 entries take 2 to 5 MB
 _MOST = 16 * 1024**2  # bytes of a compiled catalogue
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
 _FORM = b"2"  # of a compiled file: another one has another key
 _RULES = (
-    *("catalogue.py", "schema.py", "sense.py", "engine_args.py"),
+    *("catalogue.py", "schema.py", "sense.py", "engine_args.py", "yaml_limits.py"),
     *("sources.py", "lock.py", "urls.py", "paths.py"),
 )
 
@@ -80,7 +83,7 @@ def roots(cache: str) -> list[Root]:
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = f"{cache}/roots/{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.json"
+    record = f"{cache}/roots/{digest(path)[:16]}.json"
     if not os.path.exists(record) and not own.link_inside(cache, record):
         import platform
 
@@ -102,21 +105,36 @@ def lock_path(path: str) -> str:
 def read(path: str) -> bytes:
     """The catalogue's bytes. Raises UsageError: there is no such file."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
+        return _bounded(path)
+    except (OSError, ValueError) as error:
         fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
-        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
+        raise UsageError(f"cannot read the catalogue {path}: {_reason(error)}", fix=fix) from None
 
 
 def read_lock(path: str) -> bytes | None:
     """The bytes of a catalogue's lock file; None where there is none. Raises UsageError: it is unreadable."""
     place = lock_path(path)
     try:
-        return Path(place).read_bytes()
+        return _bounded(place)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UsageError(f"cannot read {place}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {place}: {_reason(error)}") from None
+
+
+def _bounded(path: str) -> bytes:
+    """Read a regular file of a sensible size. Raises OSError and ValueError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
+        raise ValueError("it is not a regular file")
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    return content
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def text_of(content: bytes, path: str) -> str:

@@ -24,7 +24,7 @@ from tasks.core.artifact import (
     stamp_data,
     stamp_path,
 )
-from tasks.core.errors import IntegrityError, NoRoom, RecipeError
+from tasks.core.errors import IntegrityError, NoRoom, RecipeError, UsageError
 from tasks.effects import own
 
 MOST_JSON = 1024**2  # bytes of one of our small files
@@ -41,13 +41,47 @@ _README = (
 )
 
 
+def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:
+    """The absolute path that a variable names; nothing where it is not set or empty.
+
+    Raises UsageError: its ~ stands for nothing here.
+    """
+    given = env.get(name, "")
+    path = _expanded(given, env)
+    if path is None:
+        what = f"{name}={given}: there is no such home directory"
+        raise UsageError(what, fix=f"{name}=/an/absolute/path, or ./{given} for a folder of that name")
+    return os.path.normpath(os.path.join(cwd, path)) if path else ""
+
+
+def _expanded(path: str, env: Mapping[str, str]) -> str | None:
+    """The path without ~; None where there is no home directory."""
+    if not path.startswith("~"):
+        return path
+    found = os.path.expanduser(path)
+    is_own = path[1:2] in ("", "/", os.sep)
+    if not os.path.isabs(found) or (is_own and os.name == "posix" and env.get("HOME") == ""):
+        return None
+    return found
+
+
 def cache_root(env: Mapping[str, str], cwd: str) -> str:
-    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute."""
-    if env.get("LLAMAFILE_CACHE"):
-        return os.path.normpath(os.path.join(cwd, os.path.expanduser(env["LLAMAFILE_CACHE"])))
+    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute.
+
+    Raises UsageError: neither is known.
+    """
+    if given := setting_path(env, "LLAMAFILE_CACHE", cwd):
+        return given
     from platformdirs import user_cache_dir
 
-    return user_cache_dir("llamafile-recipe", appauthor=False)
+    found = ""
+    if os.path.isabs(env.get("XDG_CACHE_HOME", "")) or _expanded("~", env):
+        with contextlib.suppress(RuntimeError, OSError):
+            found = user_cache_dir("llamafile-recipe", appauthor=False)
+    if not os.path.isabs(found):
+        what = "there is no home directory in which to keep a cache"
+        raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
+    return found
 
 
 def make_cache(root: str) -> None:
@@ -76,17 +110,20 @@ def cannot_write(cache: str, error: OSError) -> RecipeError:
     return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
-def write_atomic(path: str | Path, text: str, private: bool = False) -> None:
+def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
     """Write a small file so that a reader, and a machine that loses power, sees the old or the new one.
 
     Args:
         private: only its owner may read it; it need not outlive the power.
+        mode: its permissions; None for those that a new file gets.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = own.temporary_path(str(path), ".tmp")
     try:
         write_new(temporary, text, private)
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:  # also a signal
         with contextlib.suppress(FileNotFoundError):

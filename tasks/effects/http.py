@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from tasks.core import hub
 from tasks.core.errors import TransferError
+from tasks.core.urls import is_proxy
 from tasks.effects.deadline import Deadline, timed_response
 
 ANSWER_S = 30.0  # for a short answer, from the connection to its last byte, redirects included
@@ -233,6 +234,10 @@ def _sent(
     """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
     if variable := hub.offline(os.environ):
         raise FatalTransfer(f"{variable} forbids the network")
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    if proxy and not is_proxy(proxy):  # its text may have a password
+        what = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not the URL of a proxy"
+        raise FatalTransfer(what, fix="HTTPS_PROXY=http://HOST:PORT")
 
     def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
         request.headers["Authorization"] = f"Bearer {token}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.artifact import Artifact
+from tasks.core.text import digest
 from tasks.effects import own
 from tasks.effects.files import cannot_write
 from tasks.effects.partial import busy_elsewhere, claimed
@@ -55,8 +54,8 @@ def _lock(cache: str, artifact: Artifact) -> Any:
     from filelock import FileLock
 
     # from the cache, which another container may have at another path
-    target = os.fsencode(artifact.target.removeprefix(f"{cache}/"))
-    return FileLock(own.lock_file(cache, f"{hashlib.sha256(target).hexdigest()[:16]}.lock"))
+    target = artifact.target.removeprefix(f"{cache}/")
+    return FileLock(own.lock_file(cache, f"{digest(target)[:16]}.lock"))
 
 
 def _is_ours(lock: Any) -> bool:

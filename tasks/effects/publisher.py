@@ -184,4 +184,5 @@ def _release_fix(answer: http.Said) -> str:
 def _github_token(url: str) -> str:
     """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
     own = url.startswith("https://api.github.com/")
-    return (os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or "") if own else ""
+    given = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
+    return hub.sendable(given.strip()) if own else ""

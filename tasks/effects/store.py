@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
@@ -11,6 +10,7 @@ from tasks.core.artifact import DIGEST_CHARS, parse_stamp
 from tasks.core.inventory import STAMP, Item, strangers, unnamed
 from tasks.core.paths import is_path
 from tasks.core.prune import OURS, Found
+from tasks.core.text import digest
 from tasks.effects import own
 from tasks.effects.files import is_cache, read_json
 
@@ -70,7 +70,7 @@ def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
         source = str(data.get("source", "")) if isinstance(data, dict) else ""
         if not is_path(source):
             continue
-        key = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_CHARS]
+        key = digest(source)[:DIGEST_CHARS]
         if path == f"stamps/{key}.json" and is_missing(source):
             gone.append(path)
     return gone

@@ -159,6 +159,12 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
     [
         pytest.param({"mode": "fast"}, "::mode: expected warm or serve, got fast\n", id="mode"),
         pytest.param(
+            {"mode": "warm\n::set-env name=PATH::x"}, "::mode: expected warm or serve\n", id="lines"
+        ),
+        pytest.param(
+            {"python": "python3\nmodels=x"}, "::python: expected the path of a Python\n", id="python"
+        ),
+        pytest.param(
             {"models": "a b c d e"}, "::models: four at most, got 5; use the action twice\n", id="many"
         ),
         pytest.param({"models": "*"}, "::error::there is no model '*' in ", id="a pattern"),
@@ -177,6 +183,25 @@ def test_wrong_inputs(runner: Runner, server: FileServer, inputs: dict[str, str]
     assert not job.ok
     assert said in job.log
     assert (runner.keys, fetched(server), list(runner.workspace.iterdir())) == ([], [], [mine])
+
+
+def test_no_file_of_the_workspace_is_imported(runner: Runner) -> None:
+    """Finding 25: not in the place of a package, of a module of Python, or of the recipe; no port is fine."""
+    for name in ("yaml", "filelock", "csv", "doit", "tasks", "json", "requests"):
+        (runner.workspace / f"{name}.py").write_text('print("HIJACKED", flush=True)\nraise SystemExit(9)\n')
+    job = runner.job([use(models="a", mode="serve", port="")])
+    assert job.ok, job.log
+    assert "HIJACKED" not in job.log
+    assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")
+
+
+def test_a_value_cannot_become_a_variable(runner: Runner) -> None:
+    """Finding 25: whatever a value has in it, the steps that follow get that variable alone."""
+    key = "key\nLD_PRELOAD=/tmp/evil.so\nend_of_urls\n"
+    job = runner.job([use(models="a", mode="serve")], LLAMA_API_KEY=key)
+    assert set(job.env) <= {
+        *("LLAMAFILE_CACHE", "OPENAI_BASE_URL", "OPENAI_API_KEY", "LLAMAFILE_URL", "LLAMAFILE_MODEL")
+    }
 
 
 def test_a_download_that_fails(runner: Runner, server: FileServer) -> None:
