@@ -1,0 +1,29 @@
+"""One input of the recipe: files, variables and command lines, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Content = bytes | str  # bytes of a file, or one of the words below
+GONE = "gone"
+FIFO = "fifo"
+FOLDER = "folder"
+LINK = "link:"  # and where it leads
+
+STATUSES = (0, 1, 3)  # the documented ones: it went well, a step failed, a wrong command line or catalogue
+
+
+@dataclass(frozen=True)
+class Case:
+    """What differs from a world in which all is well.
+
+    In contents and variables, @PORT@ stands for the port of the world's server, and
+    @WORLD@ for the world's folder.
+    """
+
+    runs: tuple[tuple[str, ...], ...]  # command lines of doit, one after the other
+    files: Mapping[str, Content] = field(default_factory=dict)  # by a pattern of paths in the world
+    env: Mapping[str, str] = field(default_factory=dict)
+    warm: bool = True  # whether the models are in the cache
+    statuses: tuple[int, ...] = STATUSES  # of each run
