@@ -193,9 +193,11 @@ def _streams(stdin: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
         try:
             for number, file in enumerate((given, out, err)):
                 os.dup2(file.fileno(), number)
-            sys.stdin = open(0, encoding="utf-8", closefd=False)
-            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-            sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            sys.stderr = open(  # noqa: SIM115
+                2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+            )
             yield lambda: (_text(sys.stdout, out), _text(sys.stderr, err))
         finally:
             sys.stdin, sys.stdout, sys.stderr = before[:3]

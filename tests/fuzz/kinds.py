@@ -208,7 +208,7 @@ _VARIABLES = (
 )  # fmt: skip
 
 
-_MORE: tuple[Words, ...] = (
+_ONLINE: tuple[Words, ...] = (
     ("download:half",), ("verify:own",), ("lock",), ("doctor",), ("doctor", "--json"),
     ("add", "http://127.0.0.1:@PORT@/half.llamafile", "--download"),
 )  # fmt: skip
@@ -218,11 +218,13 @@ def environment(rng: Random, world: World) -> Case:
     """One to four variables with values that are none."""
     names = rng.sample(_VARIABLES, rng.choice((1, 1, 2, 3, 4)))
     env = {name: rng.choice(_VALUES) for name in names}
-    if rng.random() < 0.2:
+    runs = (*_LOOKING, *_SERVERS, *_BRINGING, *_ONLINE)
+    if rng.random() < 0.3:
         env["LLAMAFILE_OFFLINE"] = ""  # the network as far as this machine
+        runs = _ONLINE
     if not env.get("LLAMAFILE_CACHE", "x"):
         env["XDG_CACHE_HOME"] = "@WORLD@/home/x"  # not the cache of who runs this
-    return Case((rng.choice((*_LOOKING, *_SERVERS, *_BRINGING, *_MORE)),), env=env)
+    return Case((rng.choice(runs),), env=env)
 
 
 # ---- GGUF
