@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import in_process
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
-from tests.fuzz import guards, in_process, mutate
+from tests.fuzz import guards, mutate
 from tests.fuzz.case import FIFO, FOLDER, GONE, LINK, Case, Content
 from tests.recipe.partials import leave_partial
 
@@ -166,8 +167,7 @@ class World:
         for pattern, what in case.files.items():
             found = sorted(self.path.glob(pattern)) or [self.path / pattern]
             for path in found:
-                if path.is_symlink() or path.is_file():
-                    path.unlink()
+                _remove(path)
                 self._put(path, what)
                 written.append(str(path.relative_to(self.path)))
         return written
@@ -260,6 +260,14 @@ def said(status: int, out: str, err: str, statuses: Sequence[int]) -> Iterator[s
     if bad := sorted(_CONTROLS & set(out + err)):
         line = next(line for line in (out + err).split("\n") if set(line) & _CONTROLS)
         yield f"control characters {bad!r} reach the terminal: {line[:300]!r}"
+
+
+def _remove(path: Path) -> None:
+    """Remove what the case has put there before, too."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _look(path: Path) -> str:
