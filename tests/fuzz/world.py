@@ -220,6 +220,8 @@ class World:
                 status, out, err = run(args, self.env(case.env) if as_process else case.env)
             except (in_process.TimedOut, subprocess.TimeoutExpired):
                 return [*found, f"{args}: no end within {LIMIT_S} s"]
+            except (AssertionError, UnicodeDecodeError) as error:  # of the runner
+                return [*found, f"{args}: {error}"]
             found += [f"{args}: {text}" for text in guards.violations]
             found += [f"{args}: {text}" for text in said(status, out, err, case.statuses)]
             found += [f"{args}: {text}" for text in self._wrong_files(written, args, status)]
