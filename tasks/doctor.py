@@ -142,11 +142,11 @@ def _network() -> dict[str, _Check]:
     return {
         "proxy": lambda: health.proxy(getproxies(), excepted),
         "certificates": lambda: health.certificates(*probe.certificates(os.environ)),
-        "hub": _hub,
+        "hub": hub_findings,
     }
 
 
-def _hub() -> list[Finding]:
+def hub_findings(limit_s: float = probe.LOOK_S) -> list[Finding]:
     """The Hub, and the clock by its answer."""
     if variable := hub.offline(os.environ):
         found = f"offline, as {variable} asks"
@@ -156,7 +156,7 @@ def _hub() -> list[Finding]:
     endpoint = hub.endpoint(os.environ)
     headers: Mapping[str, str] = {}
     try:
-        said = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=probe.LOOK_S)
+        said = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=limit_s)
         headers, reached = said.headers, health.hub(endpoint, said.status)
     except TransferError as error:
         fatal = isinstance(error, http.FatalTransfer)

@@ -45,18 +45,36 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lock.without(old, moving))
     locker = Locker(recipe, ask, plain, old or LockFile(1))
-    return glue.task("lock", run, [locker, chosen, place, before], meta={"report": True})
+    return glue.task("lock", run, [locker, chosen, place, before, (text, where)], meta={"report": True})
 
 
-def run(locker: Locker, chosen: set[str], place: str, before: str) -> None:
-    """Write models.lock. Raises TransferError: what is open could not be found out; nothing is written."""
+def run(locker: Locker, chosen: set[str], place: str, before: str, catalogue: tuple[str, str]) -> None:
+    """Write models.lock.
+
+    Args:
+        catalogue: text and path of models.yaml.
+
+    Raises TransferError: what is open could not be found out; nothing is written.
+    """
     new = locker.locked(chosen)
     text = lock.render(new)
+    _check_readable(text, place, *catalogue)
     if text != before:
         files.write_atomic(place, text)
     for line in changes(locker.old, new):
         glue.show(line)
     glue.show(f"{place}: {_count(new)}{', nothing changed' if text == before else ''}")
+
+
+def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
+    """See that a new models.lock can be read again. Raises TransferError: a publisher has stated nonsense."""
+    from tasks.core import schema
+
+    try:
+        schema.compile_text(catalogue, where, schema.read_lock(text, place))
+    except UsageError as error:
+        what = "nothing was written: with what the publishers state, models.lock could not be read again"
+        raise TransferError(what, [("why", error.what)], fix="pin it in models.yaml: sha256, size") from None
 
 
 def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
@@ -159,7 +177,7 @@ class Locker:
         if is_local(want.url):
             return self._hashed(want, own)
         try:
-            stated = self._ask(want.url, version)
+            stated = self._ask(want.url, version, pinned=bool(want.sha256))
             if version != LATEST:
                 stated = stated._replace(version=own.version)
         except TransferError as error:
@@ -179,8 +197,8 @@ class Locker:
             raise RecipeError(what, fix=OPEN_FIX)
         return self._downloaded(name, stated)
 
-    def _ask(self, url: str, version: str) -> Stated:
-        stated: Stated = self._publishers(url).state(url, version)
+    def _ask(self, url: str, version: str, pinned: bool) -> Stated:
+        stated: Stated = self._publishers(url).state(url, version, pinned)
         return stated
 
     def licence(self, url: str) -> str:

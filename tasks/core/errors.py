@@ -4,6 +4,7 @@ RecipeError              the text is the whole message: what, the facts, the fix
   UsageError             the command line or the catalogue is wrong: nothing was run, exit 3
   TransferError          the bytes did not come: worth another try
   IntegrityError         the bytes are wrong: never retried blindly
+  NoRoom                 the disk has no room for the bytes
   ServerError            the engine failed, or cannot be started
 """
 
@@ -47,6 +48,10 @@ class TransferError(RecipeError):
 
 class IntegrityError(RecipeError):
     """The bytes came and are not what they must be."""
+
+
+class NoRoom(RecipeError):
+    """The disk has no room for the bytes."""
 
 
 class ServerError(RecipeError):

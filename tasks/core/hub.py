@@ -29,9 +29,14 @@ def endpoint(env: Mapping[str, str]) -> str:
     return (env.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
+def is_hub(url: str) -> bool:
+    """Whether a URL is one of the Hub, for which HF_ENDPOINT stands in."""
+    return url.startswith(HUB + "/")
+
+
 def at_endpoint(url: str, env: Mapping[str, str]) -> str:
     """A URL of the Hub as the company's mirror has it; any other one as it is."""
-    return endpoint(env) + url[len(HUB) :] if url.startswith(HUB + "/") else url
+    return endpoint(env) + url[len(HUB) :] if is_hub(url) else url
 
 
 def takes_token(url: str, env: Mapping[str, str]) -> bool:

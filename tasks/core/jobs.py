@@ -17,7 +17,7 @@ from tasks.core.artifact import Artifact, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
-from tasks.core.sources import part, split_count, split_problem
+from tasks.core.sources import part, pins_problem, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
@@ -190,9 +190,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     sha256 = digest_in(options.get("sha256"))
     if path is not None and word:
         raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
-    if url is not None and (problem := url_problem(url, pinned=True)):
-        raise UsageError(f"--llamafile-url: {problem}")
-    if url is not None and (problem := split_problem(url)):
+    if url is not None and (problem := url_problem(url, pinned=True) or split_problem(url)):
         raise UsageError(f"--llamafile-url: {problem}")
     if url is not None and path is not None and split_count(url):
         what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
@@ -214,6 +212,9 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     artifact = artifact._replace(adopt_from=_adopt_from(catalogue, place))
     more = _more(artifact, files, place)
     mmproj = more[-1].target if files and files[-1].mmproj else ""
+    parts = (artifact, *more)[: 1 + len(more) - bool(mmproj)]
+    if url and (problem := pins_problem(url, [one.sha256 for one in parts])):
+        raise UsageError(problem, fix=f"doit add {url}")
     engine = _engine(options.get("engine"), model, artifact, place)
     needs_exe = engine == "llamafile" and ask.verb in ("", *_RUNS)
     exe = llamafile_exe(catalogue, place) if needs_exe else None

@@ -115,10 +115,13 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
     problems: list[tuple[tuple[str, ...], str]] = []
     for table, name, entry, files in list(entries(plain)):
         rows: list[list[Any]] = []
-        for want in files:
-            row = found(lock, table, name, want) if lock else None
+        locked = [found(lock, table, name, want) if lock else None for want in files]
+        parts = [row for want, row in zip(files, locked, strict=True) if not want.mmproj]
+        for want, row in zip(files, locked, strict=True):
             if row and (why := contradiction(want, row)):
                 problems.append(((table, name), why))
+            if not want.mmproj and not all(parts):
+                row = None  # the parts of a split file are pinned all or none
             rows.append(_pinned(want, row))
             if row and entry.get("version") == LATEST:
                 entry["version"] = row.version  # type: ignore[index]

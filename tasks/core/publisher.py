@@ -7,10 +7,12 @@ file_download.py (a small file is answered at once and has no SHA-256); GitHub's
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+from tasks.core.answers import file_size, whole_number
 from tasks.core.sources import HubFile, Release
 from tasks.core.transfer import publisher_digest
+from tasks.core.urls import filename_of, is_local, url_problem
 
 _HUB_ERRORS = {
     "RepoNotFound": "there is no repository {repo} on the Hub, or it is private",
@@ -23,6 +25,7 @@ _SPDX = {
     one.lower(): one
     for one in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0")
 }
+MOST_NAME = 200  # characters of a licence's name
 _NO_TOKEN = "set HF_TOKEN to a token that may read it"
 
 
@@ -44,9 +47,10 @@ def hub_states(file: HubFile, headers: Mapping[str, str]) -> Stated:
         headers: with lower-case names.
     """
     commit = headers.get("x-repo-commit")
+    if commit and not file._replace(revision=commit).is_pinned:
+        commit = None  # not 40 hexadecimal digits
     own = "" if "location" in headers else headers.get("content-length", "")  # not of a redirect's text
-    size = headers.get("x-linked-size") or own
-    known = int(size) if size.isdigit() and len(size) < 20 else None
+    known = file_size(whole_number(headers.get("x-linked-size") or own))
     url = file._replace(revision=commit or file.revision).url
     return Stated(url, publisher_digest(headers), known, commit, by="the Hub (X-Linked-Etag)")
 
@@ -67,17 +71,36 @@ def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: b
 
 
 def release_states(release: Release, data: Any) -> Stated | None:
-    """What a release's JSON states about one of its files; None where the file is not in it."""
-    try:
-        tag = str(data["tag_name"])
-        name = release.asset.replace("{version}", _number(tag))
-        asset = next(one for one in data["assets"] if one["name"] == name)
-        digest = str(asset.get("digest") or "").removeprefix("sha256:").lower()
-        url = str(asset["browser_download_url"])
-        known = digest if len(digest) == 64 and set(digest) <= set("0123456789abcdef") else None
-        return Stated(url, known, int(asset["size"]), None, _number(tag), "GitHub (digest of the asset)")
-    except (KeyError, TypeError, ValueError, StopIteration):
+    """What a release's JSON states about one of its files.
+
+    Returns:
+        None where the file is not in it, or is described in a form that cannot be used.
+    """
+    assets = data.get("assets") if isinstance(data, dict) else None
+    tag = data.get("tag_name") if isinstance(data, dict) else None
+    if not isinstance(assets, list) or not isinstance(tag, str):
         return None
+    name = release.asset.replace("{version}", _number(tag))
+    named = (one for one in assets if isinstance(one, dict) and one.get("name") == name)
+    asset = next(named, {})
+    url, size = asset.get("browser_download_url"), file_size(asset.get("size"))
+    sha256 = _digest(asset.get("digest"))
+    if size is None or not isinstance(url, str) or not _is_remote(url, pinned=sha256 is not None):
+        return None
+    return Stated(url, sha256, size, None, _number(tag), "GitHub (digest of the asset)")
+
+
+def _digest(value: object) -> str | None:
+    """The SHA-256 of an asset's `digest`; None for another algorithm, or none at all."""
+    digest = value.removeprefix("sha256:").lower() if isinstance(value, str) else ""
+    return digest if len(digest) == 64 and set(digest) <= set("0123456789abcdef") else None
+
+
+def _is_remote(url: str, *, pinned: bool) -> bool:
+    """Whether a publisher's address names a file on a network; a path of this machine it may not name."""
+    if not (url.isascii() and url.isprintable()) or url_problem(url, pinned=pinned):
+        return False
+    return not is_local(url) and bool(filename_of(url))
 
 
 def _number(tag: str) -> str:
@@ -95,9 +118,15 @@ def licence_of(data: Any) -> str:
     card, own = data.get("cardData"), data.get("license")
     if isinstance(own, dict):  # GitHub
         found = own.get("spdx_id")
-        return found if isinstance(found, str) and found != "NOASSERTION" else ""
-    card = card if isinstance(card, dict) else {}
+        return found if _is_name(found) and found != "NOASSERTION" else ""
+    card, tags = card if isinstance(card, dict) else {}, data.get("tags")
     words = [card.get("license_name"), card.get("license")]
-    words += [str(tag).partition(":")[2] for tag in data.get("tags") or () if str(tag).startswith("license:")]
-    word = next((one for one in words if isinstance(one, str) and one not in ("", "other")), "")
+    listed = tags if isinstance(tags, list) else []
+    words += [tag.partition(":")[2] for tag in listed if isinstance(tag, str) and tag[:8] == "license:"]
+    word = next((one for one in words if _is_name(one) and one != "other"), "")
     return _SPDX.get(word.lower(), word)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Whether a value can be the name of a licence: one short line of text."""
+    return isinstance(value, str) and 0 < len(value) <= MOST_NAME and value.isprintable()

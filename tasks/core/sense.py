@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.core.catalogue import ENGINES, LATEST
+from tasks.core.catalogue import ENGINES, LATEST, hex64
 from tasks.core.errors import did_you_mean
 from tasks.core.sources import located, projector, split_count, split_problem
 from tasks.core.urls import filename_of, url_problem
@@ -120,9 +120,20 @@ def _file_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
             if count
             else ("these are for a split GGUF, whose first file is called NAME-00001-of-00002.gguf"),
         )
+    yield from _part_problems(parts)
     for key in ("sha256", "size"):
         if count and entry.get(key):
             yield (key,), f"a split GGUF has one for each of its {count} files, under `parts:`"
+
+
+def _part_problems(parts: object) -> Iterator[Problem]:
+    """Parts without a digest beside parts that have one: what is not pinned could be anything."""
+    listed = parts if isinstance(parts, list) else []
+    digests = [part.get("sha256") for part in listed if isinstance(part, dict)]
+    if any(isinstance(digest, str) and hex64(digest) for digest in digests):
+        for index, digest in enumerate(digests):
+            if not digest:
+                yield ("parts", str(index), "sha256"), "this key is needed, for the other parts have it"
 
 
 def _place_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:

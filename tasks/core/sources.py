@@ -6,7 +6,7 @@ Source: the Hub's resolve URLs; llama.cpp's llama_split_path for the names of a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -139,6 +139,14 @@ def _numbers(url: str) -> tuple[int, int]:
     """Which of how many parts a file is; (0, 0) for a file that is whole."""
     found = _SPLIT.search(_bare(url))
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def pins_problem(url: str, digests: Sequence[str | None]) -> str:
+    """What is wrong with the digests of all parts of a file, or nothing: they are pinned all or none."""
+    pinned = sum(digest is not None for digest in digests)
+    if pinned in (0, len(digests)):
+        return ""
+    return f"{url} is the first of {len(digests)} files, and only {pinned} of them would be verified"
 
 
 def part(url: str, number: int) -> str:

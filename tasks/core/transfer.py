@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
+from tasks.core.answers import MOST_BYTES, length, whole_number
+
 RETRIES = 6  # attempts in a row that bring no byte, for one source
 LANE_RETRIES = 2  # the same for one of several lanes, which then leaves the work to the others
 LINKS = 3  # fresh links in a row that are refused
@@ -143,12 +145,14 @@ def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
 
 
 def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
-    length = _whole_number(headers.get("content-length"))
+    stated = length(headers.get("content-length"))
     if status == 200:
-        if asked.size is not None and length is not None and length != asked.size:
-            return _wrong_length(length, asked.size)
-        last = None if length is None else length - 1
-        return Verdict(Word.WHOLE if asked.is_range else Word.BODY, total=length, last=last)
+        if asked.size is not None and stated is not None and stated != asked.size:
+            return _wrong_length(stated, asked.size)
+        if stated is not None and stated >= MOST_BYTES:
+            return _impossible_length(stated)
+        last = None if stated is None else stated - 1
+        return Verdict(Word.WHOLE if asked.is_range else Word.BODY, total=stated, last=last)
     first, last, total = _content_range(headers.get("content-range", ""))
     if first != asked.first or last is None or last < first:
         return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.first}")
@@ -158,8 +162,10 @@ def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
         return Verdict(Word.RESTART, "206 of another version than the one that was begun")
     if asked.size is not None and total not in (None, asked.size):
         return _wrong_length(total, asked.size)
-    if length not in (None, last - first + 1):
-        return _wrong_length(length, last - first + 1)
+    if stated not in (None, last - first + 1):
+        return _wrong_length(stated, last - first + 1)
+    if max(last, total or 0) >= MOST_BYTES:
+        return _impossible_length(max(last, total or 0))
     return Verdict(Word.BODY, total=total, last=last)
 
 
@@ -168,9 +174,9 @@ def _wrong_length(got: int | None, expected: int) -> Verdict:
     return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")
 
 
-def _whole_number(text: str | None) -> int | None:
-    # Python refuses to read more than 4300 digits; no file has a size of 20
-    return int(text) if text and len(text) < 20 and text.isascii() and text.isdigit() else None
+def _impossible_length(stated: int) -> Verdict:
+    why = f"it states a length of {stated} bytes, which no file here can have"
+    return Verdict(Word.GIVE_UP, why, remedy="another source: mirrors in models.yaml")
 
 
 def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
@@ -180,13 +186,13 @@ def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
     first, _, last = span.partition("-")
     if unit.lower() != "bytes":
         return None, None, None
-    return _whole_number(first.strip()), _whole_number(last.strip()), _whole_number(total.strip())
+    return whole_number(first.strip()), whole_number(last.strip()), length(total.strip())
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds a server asks to wait: Retry-After (RFC 9110 §10.2.3) or the Hub's `RateLimit: …;t=`."""
     text = headers.get("retry-after", "").strip()
-    seconds = _whole_number(text)
+    seconds = whole_number(text)
     if seconds is not None:
         return float(seconds)
     with contextlib.suppress(TypeError, ValueError, OverflowError):  # it is no date either
@@ -200,7 +206,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 def _used_up_s(policy: str) -> float | None:
     """Seconds until one policy of a RateLimit header has room again; None where it has some."""
     parts = [part.strip() for part in policy.split(";")]
-    seconds = next((_whole_number(part[2:]) for part in parts if part.startswith("t=")), None)
+    seconds = next((whole_number(part[2:]) for part in parts if part.startswith("t=")), None)
     return float(seconds) if seconds is not None and "r=0" in parts else None
 
 

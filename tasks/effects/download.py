@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.core import hub, report, transfer
 from tasks.core.artifact import Artifact, Stamp
-from tasks.core.errors import IntegrityError, RecipeError, TransferError
+from tasks.core.errors import IntegrityError, NoRoom, RecipeError, TransferError
 from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
 from tasks.effects import adopt, files
@@ -51,14 +52,30 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
         TakenOver: another process has gone on with the partial.
     """
     tools = tools or Tools()
-    if problem := url_problem(hub.endpoint(os.environ), pinned=True):
-        raise RecipeError(f"HF_ENDPOINT: {problem}", fix="HF_ENDPOINT=https://HOST, or leave it away")
+    if any(map(hub.is_hub, artifact.sources)):
+        check_endpoint(pinned=artifact.sha256 is not None)
     sources = tuple(hub.at_endpoint(url, os.environ) for url in artifact.sources)
     artifact = artifact._replace(sources=sources)
     try:
         return _adopted(artifact, tools) or _Run(artifact, tools).first_that_delivers()
     except OSError as error:
         raise _disk_error(artifact, error) from None
+
+
+def check_endpoint(*, pinned: bool) -> None:
+    """See that HF_ENDPOINT may be asked.
+
+    Args:
+        pinned: whether a digest is known, so that a forged answer would be noticed.
+
+    Raises TransferError: it is malformed, or its answers could be forged.
+    """
+    address = hub.endpoint(os.environ)
+    problem = url_problem(address, pinned=pinned)
+    if not problem and is_local(address):
+        problem = f"expected https://HOST, got {address}"
+    if problem:
+        raise TransferError(f"HF_ENDPOINT: {problem}", fix="HF_ENDPOINT=https://HOST, or unset it")
 
 
 def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
@@ -91,7 +108,7 @@ class _Run:
 
     def __init__(self, artifact: Artifact, tools: Tools) -> None:
         self.artifact, self.tools = artifact, tools
-        self.expected = artifact.sha256
+        self.expected = artifact.sha256  # else what the publisher states: a check, and no proof
         self.start = tools.clock()
         self.reasons: list[tuple[str, object]] = []
         self.wrong, self.final = False, True
@@ -134,12 +151,15 @@ class _Run:
         size, digest = partial.frontier.at, partial.frontier.hexdigest()
         partial.publish(size)
         elapsed = self.tools.clock() - self.start
-        return _done(self.artifact, url, size, digest, elapsed, f"from {host_of(url)}", had, self.expected)
+        return _done(self.artifact, url, size, digest, elapsed, f"from {host_of(url)}", had)
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
         if variable := hub.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
+            return False
+        if problem := url_problem(url, pinned=self.artifact.sha256 is not None):
+            self.reasons.append((url, problem))
             return False
         if urlsplit(url).netloc in self.silent:
             self.reasons.append((url, "the same host"))
@@ -147,6 +167,10 @@ class _Run:
         try:
             self._receive(url, partial, bar)
             return True
+        except NoRoom as error:
+            if self.artifact.size is not None or len(self.artifact.sources) == 1:
+                raise  # it is the file's own size, or the only one that anybody states
+            self._passed_over(url, error)
         except GaveUp as reason:
             self._passed_over(url, reason)
             self.final = self.final and reason.final
@@ -224,30 +248,48 @@ class _Run:
 
 
 def _done(
-    artifact: Artifact, source: str, size: int, digest: str, elapsed: float, where: str, had: int,
-    expected: str | None = None,
+    artifact: Artifact, source: str, size: int, digest: str, elapsed: float, where: str, had: int
 ) -> Stamp:  # fmt: skip
-    """Say what came, how fast and from where; the stamp of it."""
+    """Say what came, how fast and from where; the stamp of it.
+
+    "Verified" is only what a digest that was known before the download has verified.
+    """
     kept = f", {report.size(had)} was here already" if had else ""
-    pinned = expected or artifact.sha256
+    pinned = artifact.sha256 is not None
     proof = "sha256 verified" if pinned else f"nothing pins it; its sha256 is {digest}"
     rate = report.rate(size - had, elapsed)
     say("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, report.size(size),
         report.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
-        verified=bool(pinned))  # fmt: skip
+        verified=pinned)  # fmt: skip
     found = files.stat(artifact.target)
     return Stamp(size, found[1] if found else 0, digest, source, {})
 
 
 def hub_token(url: str) -> str:
-    """The Hub's token, for the Hub alone."""
+    """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
     if not hub.takes_token(url, os.environ):
         return ""
     saved = ""
     with suppress(OSError, ValueError):
         saved = Path(hub.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
-    return hub.token(os.environ, saved)
+    token = hub.token(os.environ, saved)
+    if token and urlsplit(url).scheme == "http" and _is_proxied(url):
+        _warn_of_proxy(host_of(url))
+        return ""
+    return token
+
+
+def _is_proxied(url: str) -> bool:
+    """Whether requests would ask a proxy for a URL."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    return select_proxy(url, get_environ_proxies(url)) is not None
+
+
+@cache
+def _warn_of_proxy(host: str) -> None:
+    _log.warning("the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s asks it directly", host)
 
 
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:

@@ -21,7 +21,7 @@ from tasks.core.artifact import (
     parse_stamp,
     stamp_path,
 )
-from tasks.core.errors import IntegrityError, RecipeError
+from tasks.core.errors import IntegrityError, NoRoom, RecipeError
 
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 
@@ -174,7 +174,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
         size: bytes of the whole, None where nobody says.
         taken: bytes that it has of the disk already.
 
-    Raises RecipeError: it has not. OSError: its folder cannot be made.
+    Raises NoRoom: it has not. OSError: its folder cannot be made.
     """
     import shutil  # these three are for downloads alone
 
@@ -185,7 +185,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
     os.makedirs(folder, exist_ok=True)
     missing = space_missing(size, taken, shutil.disk_usage(folder).free)
     if missing:
-        raise RecipeError(
+        raise NoRoom(
             f"{artifact.label} does not fit on the disk",
             [
                 ("needs", report.size((size or 0) - taken)),

@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from tasks.core import hub
 from tasks.core.errors import TransferError
+from tasks.effects.deadline import Deadline, timed_response
 
+ANSWER_S = 30.0  # for a short answer, from the connection to its last byte, redirects included
 CONNECT_S = 10.0
+MOST_REDIRECTS = 10
 MOST_TEXT = 4 * 1024**2  # bytes of an answer that is read whole; a release with its notes has some 100 kB
 SILENCE_S = 30.0  # longest pause between two bytes before the connection counts as dead
 
@@ -32,17 +37,17 @@ class FatalTransfer(TransferError):
 class Body:
     """The bytes of an answer, as they are sent."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, limit_s: float = 0) -> None:
         # http.client's own response: it fills a buffer in place, where urllib3 copies twice; a short body
         # is an early end here, not an exception, and whoever reads counts
-        self._raw, self._source = raw, raw._original_response
+        self._raw, self._source, self._limit_s = raw, raw._original_response, limit_s
 
     def read_into(self, view: memoryview) -> int:
         """Fill the view; fewer bytes only at the end, 0 behind it. Raises TransferError."""
         try:
             return int(self._source.readinto(view))
-        except (OSError, HTTPException) as error:
-            raise _named(error) from None
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: a chunk's length is not a number
+            raise _named(error, self._limit_s) from None
 
     def has_more(self) -> bool:
         """Whether another byte comes; it is lost. Raises TransferError."""
@@ -64,11 +69,34 @@ class Answer(NamedTuple):
     body: Body
 
 
+class _Adapter(HTTPAdapter):
+    """Connections whose answers hold to a deadline while there is one."""
+
+    deadline: Deadline | None = None
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """Return the pool; its connections ask here how to read an answer."""
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
+        return pool
+
+    def _connection(self, kind: Any, **options: Any) -> Any:
+        made = kind(**options)
+        plain = made.response_class
+
+        def response(*args: Any, **more: Any) -> Any:
+            return timed_response(self.deadline, *args, **more) if self.deadline else plain(*args, **more)
+
+        made.response_class = response
+        return made
+
+
 def new_session() -> Any:
     """A session that retries nothing by itself: when and how often is our decision."""
-    session = requests.Session()
+    session, adapter = requests.Session(), _Adapter(max_retries=0)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=0))
+        session.mount(scheme, adapter)
+    session.max_redirects = MOST_REDIRECTS
     session.headers["User-Agent"] = f"llamafile-recipe ({requests.utils.default_user_agent()})"
     return session
 
@@ -92,12 +120,7 @@ def get(
         FatalTransfer: there will be none.
     """
 
-    def look(response: Any, **_: Any) -> None:  # before the next request, not after it
-        target = session.get_redirect_target(response)
-        if target and (why := problem(requests.utils.requote_uri(urljoin(response.url, target)))):
-            response.close()
-            raise FatalTransfer(f"a redirect to {why}")
-
+    look = partial(_look, session, problem)
     response = _sent(session, "GET", url, headers, token, hooks={"response": look})
     first = response.history[0].headers if response.history else response.headers
     names = {k.lower(): v for k, v in response.headers.items()}
@@ -108,6 +131,29 @@ def get(
         body.release()
     finally:
         response.close()
+
+
+def _look(session: Any, problem: Callable[[str], str], response: Any, **_: Any) -> None:
+    """Look at each answer before requests goes on to the next one, as a hook."""
+    target = session.get_redirect_target(response)
+    why = target and problem(requests.utils.requote_uri(urljoin(response.url, target)))
+    if 300 <= response.status_code < 400:
+        _drop_body(response)
+    if why:
+        raise FatalTransfer(f"a redirect to {why}")
+    if deadline := session.get_adapter(response.url).deadline:
+        deadline.left()
+
+
+def _drop_body(response: Any) -> None:
+    """Leave the body of a redirect unread, which requests would read to its end, however long it is."""
+    source = response.raw._original_response
+    if response.request.method == "HEAD" or source.length == 0:  # none follows: keep the connection
+        source.read()
+        response.raw.release_conn()
+    else:
+        response.raw.close()
+    response._content, response._content_consumed = b"", True
 
 
 class Said(NamedTuple):
@@ -125,24 +171,44 @@ def ask(
     headers: Mapping[str, str],
     token: str = "",
     hops: int = 0,
-    limit_s: float = 0,
+    limit_s: float = ANSWER_S,
+    problem: Callable[[str], str] = lambda _: "",
 ) -> Said:
     """Ask for what is short.
 
     Args:
         hops: redirects to follow, 0 for none.
-        limit_s: time for the connection, and for each answer, where it is not the usual.
+        limit_s: for the whole answer.
+        problem: why a redirect may not be followed to a URL, or nothing.
 
     Raises TransferError, FatalTransfer.
     """
     session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
     plain = {"Accept-Encoding": "identity", **headers}
-    with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0) as response:
-        body = Body(response.raw)
-        view = memoryview(bytearray(MOST_TEXT))
-        count = body.read_into(view) if method != "HEAD" else 0
-        names = {key.lower(): value for key, value in response.headers.items()}
-        return Said(response.status_code, names, bytes(view[:count]).decode("utf-8", "replace"))
+    hooks = {"response": partial(_look, session, problem)} if hops else {"response": _no_body}
+    adapter = session.get_adapter(url)
+    adapter.deadline = Deadline(limit_s)
+    try:
+        with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0, hooks=hooks) as got:
+            text = _text(Body(got.raw, limit_s)) if method != "HEAD" else ""
+            names = {key.lower(): value for key, value in got.headers.items()}
+            return Said(got.status_code, names, text)
+    finally:
+        adapter.deadline = None
+
+
+def _no_body(response: Any, **_: Any) -> None:
+    if 300 <= response.status_code < 400:
+        _drop_body(response)
+
+
+def _text(body: Body) -> str:
+    """A body that must be short. Raises TransferError."""
+    view = memoryview(bytearray(MOST_TEXT + 1))
+    count = body.read_into(view)
+    if count > MOST_TEXT:
+        raise FatalTransfer(f"the answer is longer than {MOST_TEXT} bytes")
+    return bytes(view[:count]).decode("utf-8", "replace")
 
 
 def _sent(
@@ -162,13 +228,15 @@ def _sent(
         request.headers["Authorization"] = f"Bearer {token}"
         return request
 
+    connect_s = min(CONNECT_S, limit_s or CONNECT_S)
     try:
         response: requests.Response = session.request(
-            method, url, headers=dict(headers), stream=True, timeout=limit_s or (CONNECT_S, SILENCE_S),
+            method, url, headers=dict(headers), stream=True, timeout=(connect_s, limit_s or SILENCE_S),
             auth=authorize if token else None, **more,
         )  # fmt: skip
         return response
-    except (OSError, ValueError) as error:  # requests' own are OSErrors; ValueError: a Location that is none
+    except (OSError, ValueError, HTTPException, HTTPError) as error:
+        # requests' own are OSErrors; ValueError: a Location that is not a URL
         raise _named(error, limit_s) from None
 
 
@@ -196,9 +264,11 @@ def _named(error: Exception, limit_s: float = 0) -> TransferError:
     if kinds & {"IncompleteRead"}:
         return TransferError("the connection ended before the file did")
     if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # caused by a TimeoutError
-        return TransferError(f"no connection within {limit_s or CONNECT_S:.0f} s")
+        return TransferError(f"no connection within {min(CONNECT_S, limit_s or CONNECT_S):.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return TransferError(f"nothing came for {limit_s or SILENCE_S:.0f} s")
+        if limit_s:
+            return TransferError(f"no complete answer within {limit_s:.0f} s")
+        return TransferError(f"nothing came for {SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 
 

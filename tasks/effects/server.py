@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from tasks.core import lifecycle, report
+from tasks.core.answers import busy_slots
 from tasks.core.errors import ServerError
 from tasks.core.lifecycle import POLL_S, QUICK_POLL_S, Look, Readiness
+from tasks.effects import deadline
 from tasks.effects.keep import Kept
 from tasks.effects.owner import is_running
 from tasks.effects.port import by_whom, ports_of
@@ -30,38 +32,37 @@ _log = logging.getLogger("recipe")
 def call(
     host: str, port: int, path: str, *, body: object = None, key: str = "", timeout_s: float = _HEALTH_S
 ) -> tuple[int, bytes] | None:
-    """Status and body of one request; None where nothing answers. Proxies are not for this."""
-    connection = http.client.HTTPConnection(report.reachable(host), port, timeout=timeout_s)
+    """Status and body of one request; None where nothing answers. Proxies are not for this.
+
+    Args:
+        timeout_s: for the whole answer.
+    """
+    connection = deadline.connection(report.reachable(host), port, deadline.Deadline(timeout_s))
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     text = None if body is None else json.dumps(body)
     try:
         connection.request("GET" if body is None else "POST", path, text, {**headers, **_JSON})
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST)
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):  # ValueError: a number that is not one
         return None
     finally:
         connection.close()
 
 
-def health(host: str, port: int) -> int | None:
+def health(host: str, port: int, timeout_s: float = _HEALTH_S) -> int | None:
     """Status of GET /health; None where nothing answers."""
-    answer = call(host, port, "/health")
+    answer = call(host, port, "/health", timeout_s=timeout_s)
     return answer[0] if answer else None
 
 
-def in_flight(host: str, port: int, key: str) -> int | None:
+def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> int | None:
     """Requests that a server works on, where it tells: /health up to llamafile 0.9, /slots since."""
     for path in ("/health", "/slots"):
-        answer = call(host, port, path, key=key)
-        try:
-            data = json.loads(answer[1]) if answer and answer[0] == 200 else None
-        except ValueError:
-            data = None
-        if isinstance(data, dict) and isinstance(data.get("slots_processing"), int):
-            return int(data["slots_processing"])
-        if isinstance(data, list) and data and all(isinstance(s, dict) for s in data):
-            return sum(bool(slot.get("is_processing", slot.get("state"))) for slot in data)
+        answer = call(host, port, path, key=key, timeout_s=timeout_s)
+        count = busy_slots(answer[1]) if answer and answer[0] == 200 else None
+        if count is not None:
+            return count
     return None
 
 

@@ -15,19 +15,24 @@ from tasks.core.run import spec_of
 from tests.core.catalogues import A64, B64, VALID, catalogue
 from tests.core.test_jobs import POSIX
 
-C64, D64 = "c" * 64, "d" * 64
+C64, D64, E64 = "c" * 64, "d" * 64, "e" * 64
 E_ORG = "https://e.org"
 TEXT = f"""{VALID}\
   split:
     title: S
     url: {E_ORG}/s-00001-of-00003.gguf
     mirrors: [{E_ORG}/copy/s-00001-of-00003.gguf]
-    parts: [{{sha256: {B64}, size: 10}}, {{sha256: {C64}, size: 20}}, {{size: 30}}]
+    parts: [{{sha256: {B64}, size: 10}}, {{sha256: {C64}, size: 20}}, {{sha256: {E64}, size: 30}}]
     mmproj: {{url: eyes/p.gguf, sha256: {D64}, size: 4}}
     license: X
   free:
     title: F
     url: {E_ORG}/f-00001-of-00002.gguf
+    license: X
+  whole:
+    title: W
+    url: {E_ORG}/w.gguf
+    sha256: {A64}
     license: X
   seeing:
     title: E
@@ -71,7 +76,7 @@ def test_a_split_model() -> None:
             "split part 3 of 3",
             f"{HOME}/s-00003-of-00003.gguf",
             (f"{E_ORG}/s-00003-of-00003.gguf", f"{E_ORG}/copy/s-00003-of-00003.gguf"),
-            None,
+            E64,
             30,
         ),
         ("split mmproj", f"/cache/models/{D64[:16]}/p.gguf", ("/recipe/eyes/p.gguf",), D64, 4),
@@ -108,7 +113,7 @@ def test_another_url_of_a_split_model() -> None:
     assert [one.sources for one in found.files[:3]] == [
         (f"{E_ORG}/mine/s-0000{n}-of-00003.gguf",) for n in (1, 2, 3)
     ]
-    assert [one.sha256 for one in found.files] == [B64, C64, None, D64]
+    assert [one.sha256 for one in found.files] == [B64, C64, E64, D64]
     assert [one.target for one in found.files[:3]] == [f"{HOME}/s-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 
 
@@ -168,3 +173,34 @@ def test_what_a_running_server_is_compared_by() -> None:
 def test_catalogued_has_them_all() -> None:
     """Issue 5.5: what looks at an entry sees every file."""
     assert catalogued("split", CATALOGUE, POSIX).files == job("download:split").files
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"serve --llamafile-url {E_ORG}/new-00001-of-00002.gguf --sha256 {B64}",
+        f"serve --llamafile-url http://h/new-00001-of-00002.gguf --sha256 {B64}",
+        f"download --model free --llamafile-url {E_ORG}/f-00001-of-00002.gguf --sha256 {B64}",
+        f"download --model whole --llamafile-url {E_ORG}/new-00001-of-00002.gguf",
+    ],
+)
+def test_a_digest_of_one_part_alone(line: str) -> None:
+    """Security 8: the other parts could be anything; refused with the command that pins each."""
+    with pytest.raises(
+        UsageError, match="is the first of 2 files, and only 1 of them would be verified"
+    ) as caught:
+        job(line)
+    assert caught.value.fix == f"doit add {shlex.split(line)[shlex.split(line).index('--llamafile-url') + 1]}"
+
+
+def test_a_digest_of_the_first_part_beside_those_of_the_entry() -> None:
+    """Security 8: every part has one."""
+    found = job(f"download:split --llamafile-url {E_ORG}/s-00001-of-00003.gguf --sha256 {A64}")
+    assert [one.sha256 for one in found.files] == [A64, C64, E64, D64]
+
+
+def test_unpinned_parts_of_two_hosts_lie_apart() -> None:
+    """Security 8: what one host has sent is never used for another."""
+    hosts = ("https://a.org", "https://b.org")
+    targets = [job(f"serve --llamafile-url {host}/x-00001-of-00002.gguf").files[1].target for host in hosts]
+    assert targets[0] != targets[1]

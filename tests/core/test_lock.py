@@ -206,6 +206,15 @@ def test_a_lock_changes_only_what_was_open() -> None:
     assert (found.model("split").sha256, found.model("split").size) == (digest(6), 6)
 
 
+def test_a_lock_of_some_parts_pins_none() -> None:
+    """Security 8: all or none; `doit lock --check` says what is missing."""
+    rows = LOCK.models["split"]
+    some = LockFile(1, LOCK.engines, {**LOCK.models, "split": rows[:1]})
+    found = joined(some)
+    assert [found.model("split").sha256, *(file.sha256 for file in found.more("split"))] == [None, None]
+    assert lacks(read_catalogue(TEXT, WHERE), some) == [f"models.split {OTHER}"]
+
+
 def test_the_latest_engine_is_the_locked_one() -> None:
     """R16, issue 5.1: the lock says which version it is; {version} stands for it in the mirrors, too."""
     engine = joined(LOCK).engine("llamafile")
@@ -240,7 +249,11 @@ def catalogues(draw: st.DrawFn) -> str:
         split = "-of-" in source
         entry |= {"hf": "o/r", "file": "m.gguf"} if source == "hf" else {"url": source}
         entry |= {"engine": "self" if source.endswith(".llamafile") else "embedded"}
-        entry |= {"parts": [draw(pins), draw(pins)]} if split and draw(st.booleans()) else {}
+        if split and draw(st.booleans()):  # their digests: all or none (security 8)
+            parts = [draw(pins), draw(pins)]
+            pinned = all("sha256" in one for one in parts)
+            keys = ("sha256", "size") if pinned else ("size",)
+            entry["parts"] = [{key: one[key] for key in keys if key in one} for one in parts]
         entry |= {} if split else draw(pins)
         entry |= {"mmproj": {"url": "p.gguf", **draw(pins)}} if draw(st.booleans()) else {}
         models[name] = entry

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.publisher import Stated, hub_problem, hub_states, release_states
+from tasks.core.publisher import Stated, hub_problem, hub_states, licence_of, release_states
 from tasks.core.sources import HubFile, Release
 from tests.core.catalogues import A64
 
@@ -43,6 +43,23 @@ BY = "the Hub (X-Linked-Etag)"
             {"x-repo-commit": COMMIT, "x-linked-etag": f'W/"{A64.upper()}"', "x-linked-size": "-5"},
             Stated(PINNED, A64, None, COMMIT, by=BY),
             id="in another form, and a size that is none",
+        ),
+        *(
+            pytest.param(
+                {"x-repo-commit": COMMIT, "x-linked-size": size}, Stated(PINNED, None, None, COMMIT, by=BY),
+                id=f"size {size[:20]}",
+            )
+            for size in ("²", "٣", "1e999", "0", "9" * 19, "9" * 5000, "0x10", " 5", "5.0", "NaN")
+        ),
+        *(
+            pytest.param(
+                {"x-repo-commit": commit}, Stated(FILE.url, by=BY), id=f"commit {commit[:20]!r}"
+            )
+            for commit in ("main", "../../x", COMMIT.upper(), COMMIT[:-1], COMMIT + "0", "\x1b[2J", "٣" * 40)
+        ),
+        *(
+            pytest.param({"x-linked-etag": etag}, Stated(FILE.url, by=BY), id=f"etag {etag[:20]!r}")
+            for etag in ("", "x", A64[:-1], A64 + "0", "sha256:" + A64, "٣" * 64, "G" * 64)
         ),
     ],
 )  # fmt: skip
@@ -93,6 +110,42 @@ def github(tag: str = "0.10.5", **changes: Any) -> dict[str, Any]:
         pytest.param(github(digest=f"sha512:{A64 * 2}"), (None, 9, "0.10.5"), id="another algorithm"),
         pytest.param(github(name="x"), None, id="no such file"),
         pytest.param(github(size="many"), None, id="a size that is none"),
+        # security 18: nothing is written that cannot be read again, and no path of this machine
+        *(
+            pytest.param(github(size=size), None, id=f"size {str(size)[:20]}")
+            for size in (-5, 0, True, 1.5, float("inf"), float("nan"), 1 << 44, 10**400, None, [9])
+        ),
+        *(
+            pytest.param(github(browser_download_url=url), None, id=f"url {url!r}")
+            for url in (
+                "",
+                " ",
+                "javascript:alert(1)",
+                "/etc/shadow",
+                "file:///etc/shadow",
+                "shadow",
+                "C:\\x",
+                None,
+                5,
+                "https://",
+                "https://h",
+                "https://h/",
+                "https://h/a b",
+                "https://h/\ud800",
+                "https://h/\x1b[2J",
+                "https://u:p@h/x",
+                "https://[::1/x",
+                "ftp://h/x",
+                "https://h:99999/x",
+                "https://h/\u2028x",
+            )
+        ),
+        pytest.param(
+            github(browser_download_url="http://h/x", digest=None), None, id="in the clear, unpinned"
+        ),
+        pytest.param(github(tag=5), None, id="a tag that is a number"),  # type: ignore[arg-type]
+        pytest.param({"tag_name": "0.10.5", "assets": {"name": "x"}}, None, id="assets that are no list"),
+        pytest.param({"tag_name": "0.10.5", "assets": ["x", None, 5]}, None, id="assets of another kind"),
         pytest.param({"message": "Not Found"}, None, id="another answer"),
         pytest.param([1], None, id="a list"),
     ],
@@ -126,3 +179,24 @@ def test_whatever_github_says(data: Any, asset: Any) -> None:
     """Issue 5.1: an answer that nobody foresaw is none."""
     assert release_states(RELEASE, data) is None
     release_states(RELEASE, {"tag_name": "1", "assets": asset})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, [], "text", 5, {"tags": 5}, {"tags": "license:mit"}, {"tags": [5, None, ["license:x"]]},
+        {"cardData": []}, {"cardData": {"license": 5, "license_name": ["x"]}}, {"license": {"spdx_id": 5}},
+        {"license": {"spdx_id": "a\n::error::b"}}, {"tags": ["license:\x1b[2J"]},
+        {"tags": ["license:\ud800"]},
+        {"cardData": {"license": "x" * 201}},
+    ],
+)  # fmt: skip
+def test_a_licence_that_is_none(data: Any) -> None:
+    """Security 18, 26: of another type, of several lines, or much too long."""
+    assert licence_of(data) == ""
+
+
+@given(anything)
+def test_whatever_names_a_licence(data: Any) -> None:
+    """Security 26: never an exception, always one line."""
+    assert "\n" not in licence_of({"tags": data, "cardData": data, "license": data})

@@ -129,6 +129,13 @@ UNSEEN = [
         f"    url: http://example.org/big-00001-of-00002.gguf\n    parts: [{{sha256: {A64}}}, {{size: 5}}]\n",
         "22: models.big.url: http://example.org/big-00001-of-00002.gguf: "
         "plain http is only taken with a sha256, or from this machine",
+        "23: models.big.parts.1.sha256: this key is needed, for the other parts have it",
+    ),
+    row(
+        "a digest of one part alone",
+        f"    url: {SPLIT}\n    parts: [{{}}, {{sha256: {A64}}}, {{size: 5}}]\n",
+        "23: models.big.parts.0.sha256: this key is needed, for the other parts have it",
+        "23: models.big.parts.2.sha256: this key is needed, for the other parts have it",
     ),
     row(
         "a mirror by plain http",
@@ -203,7 +210,11 @@ ACCEPTED = [
     row("with its commit", f"    hf: o/r\n    file: m.gguf\n    revision: {A64[:40]}\n    sha256: {A64}\n"),
     row("of a pull request", "    hf: o/r\n    file: m.gguf\n    revision: refs/pr/1\n"),
     row("a split one", f"    url: {SPLIT}\n"),
-    row("a split one, pinned", f"    url: {SPLIT}\n    parts: [{{sha256: {A64}}}, {{size: 5}}, {{}}]\n"),
+    row(
+        "a split one, pinned",
+        f"    url: {SPLIT}\n"
+        f"    parts: [{{sha256: {A64}}}, {{sha256: {B64}, size: 5}}, {{sha256: {A64}}}]\n",
+    ),
     row("with a projector", f"    hf: o/r\n    file: m.gguf\n    mmproj: {{file: p.gguf, sha256: {B64}}}\n"),
     row("with one of another repository", f"    url: {BIG_URL}\n    mmproj: {{hf: o/p, file: p.gguf}}\n"),
     row("plain http where every part is pinned", "    url: http://e.org/b-00001-of-00002.gguf\n"

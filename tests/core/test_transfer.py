@@ -79,7 +79,34 @@ def coded(text: str) -> dict[str, str]:
         pytest.param(200, length("-1"), FRESH, BODY, None, "", id="200, negative length"),
         pytest.param(200, length("1e2"), FRESH, BODY, None, "", id="200, length is no number"),
         pytest.param(200, length("²"), FRESH, BODY, None, "", id="200, a digit that is none"),
-        pytest.param(200, length("9" * 5000), FRESH, BODY, None, "", id="200, absurd length"),
+        pytest.param(
+            200,
+            length("9" * 5000),
+            FRESH,
+            RETRY,
+            None,
+            "wrong length",
+            id="200, absurd length of a known file",
+        ),
+        # security 14: no file can have such a length, and another source may be right
+        *(
+            pytest.param(
+                200, length(text), Asked(), GIVE_UP, None, "no file here can have", id=f"200, {text[:20]}"
+            )
+            for text in ("9" * 5000, str(9 * 10**18), str(1 << 63), str(1 << 44))
+        ),
+        pytest.param(
+            200, length(str((1 << 44) - 1)), Asked(), BODY, (1 << 44) - 1, "", id="200, the longest"
+        ),
+        pytest.param(
+            206,
+            {"content-range": f"bytes 40-59/{1 << 44}"},
+            Asked(40, last=59),
+            GIVE_UP,
+            None,
+            "no file here can have",
+            id="206, absurd total",
+        ),
         # RFC 9110 §8.4: offsets are those of the encoded body; huggingface_hub#3778, #1449, httpie#1642
         pytest.param(200, coded("gzip"), FRESH, RETRY, None, "encoded with gzip", id="gzip"),
         pytest.param(

@@ -245,7 +245,7 @@ def test_headers_of_the_hubs_redirect_are_kept(server: FileServer) -> None:
         pytest.param(Drop(1000, reset=True), "Connection reset by peer", False, id="reset"),
         pytest.param(Stall(1000, 60), "nothing came for 0 s", False, id="silence in the body"),
         pytest.param(Hangup(60), "nothing came for 0 s", False, id="silence before the answer"),
-        pytest.param(Redirect(FILE), "Exceeded 30 redirects", True, id="redirects in a circle"),
+        pytest.param(Redirect(FILE), "Exceeded 10 redirects", True, id="redirects in a circle"),
         pytest.param(Redirect("ftp://127.0.0.1/x"), "No connection adapters", True, id="redirect to ftp"),
         pytest.param(Redirect("file:///etc/passwd"), "No connection adapters", True, id="redirect to a file"),
         pytest.param(Redirect("http://[::1/x"), "Invalid", True, id="redirect to nonsense"),
@@ -398,7 +398,7 @@ def test_head_asks_for_headers_alone(server: FileServer) -> None:
 def test_a_short_question_has_its_own_limit(server: FileServer) -> None:
     """Issue 5.8, R27: it does not wait for as long as a download does."""
     server.always(FILE, Hangup(60))
-    with pytest.raises(TransferError, match="nothing came for 1 s"):
+    with pytest.raises(TransferError, match="no complete answer within 1 s"):
         http.ask(http.new_session(), "HEAD", server.url(FILE), {}, limit_s=0.6)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tasks.core.errors import TransferError
 from tasks.core.publisher import Stated
 from tasks.core.sources import HubFile
+from tasks.effects.download import check_endpoint
 from tasks.effects.publisher import Publishers
 from tests.fakes.faults import Redirect, Status
 from tests.fakes.github import GitHub
@@ -282,3 +283,28 @@ def test_offline(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
         with pytest.raises(TransferError, match=f"{variable} forbids the network"):
             publishers.state(server.url("/m.gguf"))
         assert (server.requests, publishers.pauses) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "pinned", "says"),
+    [
+        ("https://hub.example", False, ""),
+        ("http://127.0.0.1:1", False, ""),
+        ("http://hub.example", True, ""),  # a digest that is known finds a forged answer
+        ("http://hub.example", False, "plain http is only taken with a sha256"),
+        ("http://127.0.0.1.example", False, "plain http is only taken with a sha256"),
+        ("hf-mirror.com", True, "expected https://HOST, got hf-mirror.com"),
+        ('"https://hub.example"', True, "expected https://HOST"),
+        ("https://u:p@hub.example", True, "no user or password"),
+        ("https://[::1", True, "is not a URL"),
+    ],
+)
+def test_an_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str, pinned: bool, says: str) -> None:
+    """Security 10: what it states could be forged on the way; faults F19: it needs its scheme."""
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    if not says:
+        check_endpoint(pinned=pinned)
+        return
+    with pytest.raises(TransferError, match=f"HF_ENDPOINT: .*{says}") as caught:
+        check_endpoint(pinned=pinned)
+    assert caught.value.fix == "HF_ENDPOINT=https://HOST, or unset it"

@@ -180,7 +180,7 @@ def test_what_hangs_is_left_behind(healthy: Project, tmp_path: Path) -> None:
             PATH=f"{tools}{os.pathsep}{healthy.env['PATH']}",
         )  # fmt: skip
         assert time.monotonic() - begin < 20
-    verdict(found, "hub", "warn", "nothing came for 5 s")
+    verdict(found, "hub", "warn", "no complete answer within 5 s")
     if not Path("/proc/driver/nvidia").exists():
         verdict(found, "gpu", "ok", "none seen: the CPU is used")
 
