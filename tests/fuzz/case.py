@@ -18,12 +18,13 @@ STATUSES = (0, 1, 3)  # the documented ones: it went well, a step failed, a wron
 class Case:
     """What differs from a world in which all is well.
 
-    In contents and variables, @PORT@ stands for the port of the world's server, and
-    @WORLD@ for the world's folder.
+    In all texts, @PORT@ stands for the port of the world's server, @HOSTILE@ for that of
+    the server that gives `answer` to every request, and @WORLD@ for the world's folder.
     """
 
     runs: tuple[tuple[str, ...], ...]  # command lines of doit, one after the other
     files: Mapping[str, Content] = field(default_factory=dict)  # by a pattern of paths in the world
     env: Mapping[str, str] = field(default_factory=dict)
     warm: bool = True  # whether the models are in the cache
+    answer: bytes = b""
     statuses: tuple[int, ...] = STATUSES  # of each run

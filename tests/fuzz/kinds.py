@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tasks.core.options import VERBS
+from tests.fakes.hostile import ROWS
 from tests.fuzz import mutate
 from tests.fuzz.case import Case
 from tests.fuzz.world import World
@@ -227,6 +228,28 @@ def environment(rng: Random, world: World) -> Case:
     return Case((rng.choice(runs),), env=env)
 
 
+# ---- answers of servers
+
+_ASKING: tuple[Words, ...] = (
+    ("add", "hf:o/r/m.gguf"), ("add", "http://127.0.0.1:@HOSTILE@/m.gguf"),
+    ("add", "http://127.0.0.1:@HOSTILE@/o/r/releases/download/1/m.gguf"),
+    ("doctor", "--json"), ("download", "--llamafile-url", "http://127.0.0.1:@HOSTILE@/m.gguf"),
+)  # fmt: skip
+
+
+def answer(rng: Random, world: World) -> Case:
+    """An answer of the table of hostile ones, damaged or with the body of another one."""
+    rows = [row.answer for row in ROWS if not (row.then or row.hold)]
+    head, _, body = rng.choice(rows).partition(b"\r\n\r\n")
+    if rng.random() < 0.5:
+        body = rng.choice(rows).partition(b"\r\n\r\n")[2]
+    data = head + b"\r\n\r\n" + body
+    if rng.random() < 0.7:
+        data = mutate.raw(rng, head) + b"\r\n\r\n" + body
+    env = {"HF_ENDPOINT": "http://127.0.0.1:@HOSTILE@", "LLAMAFILE_OFFLINE": ""}
+    return Case((rng.choice(_ASKING),), env=env, warm=False, answer=data)
+
+
 # ---- GGUF
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -302,6 +325,7 @@ KINDS = {
     "journal": Kind(journal, 25, 1000),
     "command": Kind(command, 40, 600),
     "environment": Kind(environment, 30, 350),
+    "answer": Kind(answer, 10, 100),
     "gguf": Kind(gguf, 40, 3000),
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests import in_process
 from tests.fakes import llamafile
+from tests.fakes.hostile import HostileServer, Row
 from tests.fakes.server import FileServer
 from tests.fuzz import guards, mutate
 from tests.fuzz.case import FIFO, FOLDER, GONE, LINK, Case, Content
@@ -39,6 +40,7 @@ class World:
     def __init__(self, folder: Path, server: FileServer) -> None:
         self.path, self.template = folder / "world", folder / "template"
         self.server = server
+        self._words = {"@PORT@": str(server.port), "@WORLD@": str(self.path)}
         self.files: dict[str, bytes] = {}  # what each model's file must be, by its name
         self._build()
         shutil.copytree(self.path, self.template, symlinks=True)
@@ -66,7 +68,9 @@ class World:
         }
 
     def _filled(self, text: str) -> str:
-        return text.replace("@PORT@", str(self.server.port)).replace("@WORLD@", str(self.path))
+        for word, meant in self._words.items():
+            text = text.replace(word, meant)
+        return text
 
     # ---- making it
 
@@ -189,8 +193,10 @@ class World:
             assert what == GONE, what
 
     def _filled_bytes(self, data: bytes) -> bytes:
-        data = mutate.filled(data).replace(b"@PORT@", str(self.server.port).encode())
-        return data.replace(b"@WORLD@", os.fsencode(self.path))
+        data = mutate.filled(data)
+        for word, meant in self._words.items():
+            data = data.replace(word.encode(), os.fsencode(meant))
+        return data
 
     def run(self, args: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:
         """Run doit in this process."""
@@ -207,13 +213,19 @@ class World:
 
     def problems(self, case: Case, as_process: bool = False) -> list[str]:
         """Run a case; what it has shown, nothing if all is well."""
+        with HostileServer(Row("", self._filled_bytes(case.answer))) as hostile:
+            self._words["@HOSTILE@"] = str(hostile.port)
+            return self._problems(case, as_process)
+
+    def _problems(self, case: Case, as_process: bool) -> list[str]:
         self.restore(case.warm)
         if any(name.startswith("cache/") for name in case.files):
             self.run(WARM, {})  # reads the files that were copied once more
         written = self.apply(case)
         before = self._outside()
         found: list[str] = []
-        for args in case.runs:
+        for words in case.runs:
+            args = [self._filled(word) for word in words]
             guards.begin()
             try:
                 run = self._process if as_process else self.run
