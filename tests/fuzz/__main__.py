@@ -1,8 +1,9 @@
-"""Run cases of one kind and print those that fail, with what makes them again.
+"""Run cases and print those that fail, each with the command that makes it again.
 
-python -m tests.fuzz cache                  1500 cases of a damaged cache
-python -m tests.fuzz cache --count 40 --seed 7
-python -m tests.fuzz cache --seed 7 --only 12
+python -m tests.fuzz                    all cases of all kinds, which takes long
+python -m tests.fuzz --short            a few of each kind
+python -m tests.fuzz cache journal      all cases of two kinds
+python -m tests.fuzz cache --seed 7 --first 12 --count 1
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from tests.fuzz import guards, kinds, regressions
 from tests.fuzz.case import Case
 from tests.fuzz.world import LIMIT_S, World, world
 
+REGRESSIONS = "regressions"
 SHOWN = 4000  # characters of a case
 PROCESS_EVERY = 20  # one case of so many runs as real processes
 
@@ -30,42 +33,53 @@ def main() -> int:
     report = os.fdopen(os.dup(1), "w", buffering=1)
     faulthandler.enable(os.dup(2))
     guards.install()
-    start = time.monotonic()
-    failed: list[bool] = []
-    with tempfile.TemporaryDirectory(prefix="recipe-fuzz-") as folder, world(Path(folder).resolve()) as place:
-        for again, number, case in _cases(options, place):
-            faulthandler.dump_traceback_later(LIMIT_S + 20, exit=True)
-            print(again, file=sys.stderr, flush=True)  # the last one, if this is the end of the process
-            problems = place.problems(case, as_process=is_process(case, number))
-            failed.append(bool(problems))
-            if problems:
-                report.write("\n".join(("", f"FAILED: {again}", repr(case)[:SHOWN], *problems, "")))
-    report.write(f"\n{options.kind}: {len(failed)} cases, {sum(failed)} failed, seed {options.seed}, ")
-    report.write(f"{time.monotonic() - start:.0f} s, {time.process_time():.0f} s of CPU\n")
-    return int(any(failed))
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name, world(Path(name).resolve()) as place:
+        ends = [_run(kind, options, place, report) for kind in options.kinds]
+    return int(not all(ends))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Run cases of one kind.")
-    parser.add_argument("kind", choices=(*kinds.KINDS, "regressions"))
-    parser.add_argument("--count", type=int, help="cases to run")
+    known = (*kinds.KINDS, REGRESSIONS)
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Run cases.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(known))
+    parser.add_argument("--short", action="store_true", help="a few cases of each kind")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="the number of one case")
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    return parser.parse_args()
+    parser.add_argument("--count", type=int, help="cases of each kind")
+    options = parser.parse_args()
+    options.kinds = options.kinds or known
+    if unknown := [kind for kind in options.kinds if kind not in known]:
+        parser.error(f"{unknown[0]} is not a kind; there are {', '.join(known)}")
+    return options
 
 
-def _cases(options: argparse.Namespace, place: World) -> Iterator[tuple[str, int, Case]]:
+def _run(kind: str, options: argparse.Namespace, place: World, report: TextIO) -> bool:
+    """Run the cases of one kind; whether all have ended well."""
+    start, cpu, failed = time.monotonic(), time.process_time(), []
+    for again, number, case in _cases(kind, options, place):
+        faulthandler.dump_traceback_later(LIMIT_S + 20, exit=True)
+        print(again, file=sys.stderr, flush=True)  # the last one, if the process ends here
+        problems = place.problems(case, as_process=is_process(case, number))
+        failed.append(bool(problems))
+        if problems:
+            lines = ("", f"FAILED: {again}", repr(case)[:SHOWN], *problems, "")
+            report.write("\n".join(lines))
+    count, seconds = f"{len(failed)} cases, {sum(failed)} failed", time.monotonic() - start
+    cpu = time.process_time() - cpu
+    report.write(f"{kind}: {count}, seed {options.seed}, {seconds:.0f} s, {cpu:.0f} s of CPU\n")
+    return not any(failed)
+
+
+def _cases(kind: str, options: argparse.Namespace, place: World) -> Iterator[tuple[str, int, Case]]:
     """(what makes it again, its number, the case) of each."""
-    if options.kind == "regressions":
+    if kind == REGRESSIONS:
         for number, (name, case) in enumerate(regressions.CASES.items(), 1):
             yield f"regressions.CASES[{name!r}]", number, case
         return
-    count = options.count or kinds.KINDS[options.kind].long
-    numbers = range(options.first, options.first + count) if options.only is None else [options.only]
-    for number in numbers:
-        again = f"python -m tests.fuzz {options.kind} --seed {options.seed} --only {number}"
-        yield again, number, kinds.make(options.kind, options.seed, number, place)
+    numbers = kinds.KINDS[kind].short if options.short else kinds.KINDS[kind].long
+    for number in range(options.first, options.first + (options.count or numbers)):
+        again = f"python -m tests.fuzz {kind} --seed {options.seed} --first {number} --count 1"
+        yield again, number, kinds.make(kind, options.seed, number, place)
 
 
 def is_process(case: Case, number: int) -> bool:

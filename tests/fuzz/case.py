@@ -26,5 +26,6 @@ class Case:
     files: Mapping[str, Content] = field(default_factory=dict)  # by a pattern of paths in the world
     env: Mapping[str, str] = field(default_factory=dict)
     warm: bool = True  # whether the models are in the cache
+    reread: bool = False  # whether a first run reads the copies of the world's files again
     answer: bytes = b""
     statuses: tuple[int, ...] = STATUSES  # of each run

@@ -110,7 +110,8 @@ def cache(rng: Random, world: World) -> Case:
         name = str(path.relative_to(world.template))
         files[name] = mutate.content(rng, path.read_bytes())
     first, then = (*_LOOKING, *_SERVERS), (*_BRINGING, *_LOOKING)
-    return Case((rng.choice(first), rng.choice(then)), _placed(world, files))
+    runs = (rng.choice(first), rng.choice(then))
+    return Case(runs, _placed(world, files), reread=True)
 
 
 def journal(rng: Random, world: World) -> Case:
@@ -320,13 +321,13 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "catalogue": Kind(catalogue, 40, 2000),
-    "cache": Kind(cache, 40, 1500),
-    "journal": Kind(journal, 25, 1000),
-    "command": Kind(command, 40, 600),
-    "environment": Kind(environment, 30, 350),
-    "answer": Kind(answer, 10, 100),
-    "gguf": Kind(gguf, 40, 3000),
+    "catalogue": Kind(catalogue, 25, 2000),
+    "cache": Kind(cache, 18, 1500),
+    "journal": Kind(journal, 12, 1000),
+    "command": Kind(command, 25, 600),
+    "environment": Kind(environment, 20, 350),
+    "answer": Kind(answer, 8, 100),
+    "gguf": Kind(gguf, 15, 3000),
 }
 
 

@@ -219,8 +219,8 @@ class World:
 
     def _problems(self, case: Case, as_process: bool) -> list[str]:
         self.restore(case.warm)
-        if any(name.startswith("cache/") for name in case.files):
-            self.run(WARM, {})  # reads the files that were copied once more
+        if case.reread:
+            self.run(WARM, {})
         written = self.apply(case)
         before = self._outside()
         found: list[str] = []
