@@ -27,7 +27,11 @@ from uuid import uuid4
 
 import psutil
 
+from tests import in_process
+
 REPO = Path(__file__).resolve().parent.parent
+SCRIPTS = sysconfig.get_path("scripts")
+DOIT = os.path.join(SCRIPTS, "doit")
 ENGINES = {
     "llamafile": {"title": "llamafile", "license": "Apache-2.0"},
     "embedded": {"title": "e", "license": "MIT"},
@@ -81,13 +85,12 @@ class Project:
         for name in ("tasks", "demo"):
             shutil.copytree(mould() / name, self.path / name, copy_function=link)
         self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}
-        scripts = sysconfig.get_path("scripts")
         self.env |= {
-            "PATH": f"{scripts}{os.pathsep}{self.env.get('PATH', '')}",
+            "PATH": f"{SCRIPTS}{os.pathsep}{self.env.get('PATH', '')}",
             "HOME": str(home),
             "LLAMAFILE_CACHE": str(self.cache),
         }
-        self.doit_program = os.path.join(scripts, "doit")
+        self.doit_program = DOIT  # another one runs as a process
 
     def catalogue(
         self,
@@ -128,9 +131,39 @@ class Project:
         self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
-        """Run `doit` to its end. From another directory it is found by DOIT_FILE."""
+        """Run `doit` to its end, in this process where that gives the same result (see tests/in_process.py).
+
+        From another directory it is found by DOIT_FILE. Use `process` where signals, terminals, pipes, kills,
+        limits, or two runs at once are the point.
+        """
+        if self.doit_program != DOIT or in_process.needs_process(env or {}):
+            return self.process(*args, cwd=cwd, timeout=timeout, env=env, stdin=stdin)
+        mark = uuid4().hex
+        full = {**self._environment(cwd, env), RUN_VARIABLE: mark}
+        try:
+            result = Result(*in_process.run(args, cwd or self.path, full, stdin, timeout))
+        finally:
+            survivors = marked(RUN_VARIABLE, mark)
+            for process in survivors:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        assert "Traceback" not in result.out + result.err, result.err
+        assert not survivors, survivors
+        return result
+
+    def process(
+        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Result:  # fmt: skip
+        """Run `doit` to its end as a process of its own. From another directory it is found by DOIT_FILE."""
         with self.start(*args, cwd=cwd, env=env, stdin=stdin) as running:
             return running.finish(timeout)
+
+    def _environment(self, cwd: Path | None, env: Mapping[str, str] | None) -> dict[str, str]:
+        full = {**self.env, **(env or {})}
+        if cwd is not None:
+            full["DOIT_FILE"] = str(self.path / "dodo.py")
+        return full
 
     def background(self, *args: str, timeout: float = 90, env: Mapping[str, str] | None = None) -> Result:
         """Run `doit` to its end; a server that it starts in the background may live on.
@@ -157,10 +190,8 @@ class Project:
         stdin: str | None = None,
     ) -> Running:
         """Start `doit`; use it in a `with`, which ends it and everything it started."""
-        full = {**self.env, **(env or {})}
-        if cwd is not None:
-            full["DOIT_FILE"] = str(self.path / "dodo.py")
-        return Running([self.doit_program, *args], cwd or self.path, full, stdin)
+        command = [self.doit_program, *args]
+        return Running(command, cwd or self.path, self._environment(cwd, env), stdin)
 
 
 class Running:

@@ -56,7 +56,7 @@ def record(project: Project, name: str = "m") -> dict[str, Any]:
 
 def rows(project: Project, *args: str) -> list[dict[str, Any]]:
     """What `doit status --json` says, whatever its status."""
-    return list(json.loads(project.background("status", "--json", *args).out))
+    return list(json.loads(project.doit("status", "--json", *args).out))
 
 
 def alive(pid: int) -> bool:

@@ -41,7 +41,7 @@ def assert_clean(project: Project) -> None:
 def test_one_answer(project: Project, version: str, words: list[str], stdin: str | None, answer: str) -> None:
     """Issue 4.6: the answer alone is on stdout; the server was there for it, and is gone."""
     with_llamafile(project, version=version)
-    result = project.doit("chat", *words, stdin=stdin)
+    result = project.process("chat", *words, stdin=stdin)
     assert (result.status, result.out) == (0, f"{answer}\n"), result.err
     assert "m has stopped" in result.err
     assert_clean(project)
@@ -51,7 +51,7 @@ def test_another_model(project: Project) -> None:
     """Issue 4.6: --model counts wherever it stands; `chat:MODEL` is the same."""
     two_models(project)
     for words in (["chat", "Hello", "--model", "b"], ["chat:b", "Hello"]):
-        result = project.doit(*words)
+        result = project.process(*words)
         assert (result.status, result.out) == (0, "Hello\n"), result.err
         assert "b is ready at" in result.err
         assert "a is ready" not in result.err
@@ -62,7 +62,7 @@ def test_another_model(project: Project) -> None:
 def test_no_question(project: Project, stdin: str) -> None:
     """Issue 4.6: nothing to answer is said, with an example."""
     with_llamafile(project)
-    said = failed(project.doit("chat", stdin=stdin))
+    said = failed(project.process("chat", stdin=stdin))
     assert said.startswith('ERROR: there is no question\n  fix: doit chat "')
     assert not (project.cache / "models").exists()  # nothing was fetched for no question
     assert_clean(project)
@@ -96,7 +96,7 @@ def test_the_server_refuses(project: Project, version: str) -> None:
     """Issue 4.6: its own words are shown, and it is stopped as ever."""
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
-    said = failed(project.doit("chat", "Hello"))
+    said = failed(project.process("chat", "Hello"))
     assert said.startswith("ERROR: m at http://127.0.0.1:")
     assert "does not answer\n  status: 500\n" in said
     assert "the test wants an error" in said
@@ -190,7 +190,7 @@ def test_a_conversation_is_ended(project: Project) -> None:
 def test_the_demo_is_asked(project: Project) -> None:
     """Issue 4.6: a real engine and a real model, in one command."""
     pytest.importorskip("xllamacpp")
-    result = project.doit("chat", "--model", "demo", "What is a llamafile?", timeout=120)
+    result = project.process("chat", "--model", "demo", "What is a llamafile?", timeout=120)
     assert result.status == 0, result.err
     assert len(result.out.split()) > 3
     assert "llamafile" in result.out

@@ -52,7 +52,7 @@ def test_reports_and_what_a_step_is_for_are_not_folded(servers: Project) -> None
     result = servers.background("with", "--model", "m", "--", "sh", "-c", "echo mine >&2", env=GITHUB)
     assert result.status == 0
     assert "mine\n" in result.err[result.err.rindex("::endgroup::") :]
-    result = servers.background(env=GITHUB)
+    result = servers.doit(env=GITHUB)
     assert (result.status, result.err) == (0, "")
     assert "::" not in result.out
 
@@ -91,21 +91,21 @@ def test_an_engine_cannot_speak_to_the_runner(servers: Project) -> None:
     with_llamafile(servers, version="0.10.5")
     behave(servers, version_status=3, version_text=HOSTILE)
     ours = re.compile(r"::(group|endgroup|error)(::| title=verify%3Am::)")
-    result = servers.background("verify", env=GITHUB)
+    result = servers.doit("verify", env=GITHUB)
     assert result.status == 1
     assert [line for line in runner_sees(result.err) if not ours.match(line)] == []
     assert (
         result.err.count("::error") == 1 + 2
     )  # the annotation, which has the engine's in it, and the text's
     assert "      |::set-output name=x::y\n" in result.err
-    assert "      ::set-output name=x::y\n" in servers.background("verify", env={"CI": "true"}).err
+    assert "      ::set-output name=x::y\n" in servers.doit("verify", env={"CI": "true"}).err
     behave(servers, version_text="llamafile v0.10.5 ##[add-path]/tmp")
-    result = servers.background("verify", env=GITHUB)
+    result = servers.doit("verify", env=GITHUB)
     assert "m runs here: llamafile v0.10.5 ##|[add-path]/tmp\n" in result.err
     started(servers, "--port", "0")
     with Path(record(servers)["log"]).open("a") as log:
         log.write(HOSTILE)
-    plain, safe = (servers.background("logs", env=env).out for env in ({}, GITHUB))
+    plain, safe = (servers.doit("logs", env=env).out for env in ({}, GITHUB))
     assert plain.endswith(HOSTILE)
     assert safe.replace("|::", "::").replace("##|[", "##[") == plain
     assert not runner_sees(safe)

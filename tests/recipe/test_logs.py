@@ -42,19 +42,19 @@ def test_whole_and_last_lines(servers: Project) -> None:
         (["-n", str(len(lines) - 1)], "".join(lines[1:])),
     ):
         for named in ([], ["--model", "M"]):
-            result = servers.background("logs", *named, *words)
+            result = servers.doit("logs", *named, *words)
             assert (result.status, result.out, result.err) == (0, expected, "")
-    assert servers.background("logs:m", "-n", "1").out == "line 30\n"
+    assert servers.doit("logs:m", "-n", "1").out == "line 30\n"
 
 
 def test_after_its_end(servers: Project) -> None:
     """Issue 4.3: the log of a server that was stopped is found by the model's name."""
     text = with_log(servers)
     assert servers.background("stop").status == 0
-    result = servers.background("logs", "--model", "m")
+    result = servers.doit("logs", "--model", "m")
     assert result.status == 0
     assert result.out.startswith(text)
-    assert "nothing runs here" in failed(servers.background("logs"))
+    assert "nothing runs here" in failed(servers.doit("logs"))
 
 
 def test_follow_until_it_ends(servers: Project) -> None:
@@ -81,7 +81,7 @@ def test_follow_until_it_is_enough(servers: Project, number: int, status: int) -
         running.send(number)
         result = running.finish(20)
     assert (result.status, result.err) == (status, "")
-    assert servers.background("status").status == 0
+    assert servers.doit("status").status == 0
 
 
 def test_follow_until_it_crashes(servers: Project) -> None:
@@ -101,12 +101,12 @@ def test_a_log_without_end(servers: Project) -> None:
     started(servers, "--port", "0")
     log = Path(record(servers)["log"])
     last = f"{5 * LIMIT // 2 // 100:010d} "
-    wait_until(lambda: last in servers.background("logs", "-n", "3").out)
+    wait_until(lambda: last in servers.doit("logs", "-n", "3").out)
     assert sorted(path.name for path in log.parent.glob("m-*")) == [
         f"{log.stem}.json", log.name, f"{log.name}.1",
     ]  # fmt: skip
     assert sum(path.stat().st_size for path in log.parent.glob("m-*.log*")) <= 2 * LIMIT
-    shown = servers.background("logs").out
+    shown = servers.doit("logs").out
     assert LIMIT < len(shown) <= 2 * LIMIT
     numbers = [int(line[:10]) for line in shown.splitlines() if line[:10].isdigit()]
     assert numbers == list(range(numbers[0], int(last) + 1))
@@ -136,18 +136,18 @@ def test_which_one(servers: Project) -> None:
     two_models(servers)
     for name in "ab":
         started(servers, "--model", name, "--port", "0")
-    said = failed(servers.background("logs"))
+    said = failed(servers.doit("logs"))
     assert said.splitlines() == ["ERROR: there are several servers: a, b", "  fix: --model NAME"]
-    assert "main: server is listening on" in servers.background("logs", "--model", "b").out
+    assert "main: server is listening on" in servers.doit("logs", "--model", "b").out
 
 
 def test_no_such_log(servers: Project) -> None:
     """Issue 4.3: a model that never ran here, and a count that is none."""
     with_llamafile(servers)
-    said = failed(servers.background("logs", "--model", "m"))
+    said = failed(servers.doit("logs", "--model", "m"))
     assert said.startswith("ERROR: m has no log on this machine\n  fix: ")
-    assert "there is no model 'nobody'" in failed(servers.background("logs", "--model", "nobody"), 3)
+    assert "there is no model 'nobody'" in failed(servers.doit("logs", "--model", "nobody"), 3)
     for count in ("-1", "x", "1.5"):
-        result = servers.background("logs", "-n", count)
+        result = servers.doit("logs", "-n", count)
         assert (result.status, result.out) == (3, "")
         assert f"-n: expected a number of lines, got '{count}'" in result.err

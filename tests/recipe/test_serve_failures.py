@@ -73,7 +73,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
 )
 def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
     """R14, R23: a value that cannot be meant is named, with what is expected; status 3, nothing was done."""
-    result = still.doit("serve", *words)
+    result = still.process("serve", *words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: ")
     assert said in result.err
@@ -86,7 +86,7 @@ def test_the_port_is_in_use(project: Project) -> None:
     with_llamafile(project)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
-        said = failure(project.doit("serve", "--port", str(port)))
+        said = failure(project.process("serve", "--port", str(port)))
     assert said.splitlines() == [
         f"ERROR: port {port} on 127.0.0.1 is in use{by_me()}",
         "  fix: --port 0 takes a free one",
@@ -97,7 +97,7 @@ def test_the_port_is_in_use(project: Project) -> None:
 def test_a_host_of_another_machine(project: Project) -> None:
     """R23: an address that is none of this machine's."""
     with_llamafile(project)
-    said = failure(project.doit("serve", "--host", "192.0.2.1", "--port", "0"))
+    said = failure(project.process("serve", "--host", "192.0.2.1", "--port", "0"))
     assert "--host 192.0.2.1 is no address of this machine" in said
     assert "fix: --host 127.0.0.1" in said
 
@@ -108,7 +108,7 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     text = "\n".join(["first words", *(f"line {n}" for n in range(40)), "error loading model: bad magic"])
     behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=60)
     start = time.monotonic()
-    said = failure(project.doit("serve", "--port", "0", "--timeout", "50"))
+    said = failure(project.process("serve", "--port", "0", "--timeout", "50"))
     assert time.monotonic() - start < 30
     port = arguments(project)[arguments(project).index("--port") + 1]
     shown = said.splitlines()
@@ -138,7 +138,7 @@ def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -
     """R28: what killed it is named, with what that most often means."""
     with_llamafile(project)
     behave(project, crash={"signal": number})
-    error = failure(project.doit("serve", "--port", "0"))
+    error = failure(project.process("serve", "--port", "0"))
     assert said in error
     assert "output: (it printed nothing)" in error
     assert fix in error[error.index("  fix:") :]
@@ -149,7 +149,7 @@ def test_it_is_silent_for_ever(project: Project) -> None:
     with_llamafile(project)
     behave(project, silent=True)
     start = time.monotonic()
-    said = failure(project.doit("serve", "--port", "0", "--timeout", "2"))
+    said = failure(project.process("serve", "--port", "0", "--timeout", "2"))
     assert 2 < time.monotonic() - start < 30
     assert "m was not ready after 2.0 s" in said
     assert "fix: --timeout SECONDS gives it longer" in said
@@ -160,7 +160,7 @@ def test_health_never_says_yes(project: Project) -> None:
     """R27: a server that is up and not ready is given up as well; its last lines are shown."""
     with_llamafile(project, version="0.10.5")
     behave(project, health_status=500)
-    said = failure(project.doit("serve", "--port", "0", "--timeout", "1"))
+    said = failure(project.process("serve", "--port", "0", "--timeout", "1"))
     assert "m was not ready after 1.0 s" in said
     assert "main: server is listening on http://127.0.0.1:" in said
 
@@ -188,7 +188,7 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
 def test_an_unknown_argument(project: Project) -> None:
     """R28: the engine's own words, and that this version has no such option."""
     with_llamafile(project, version="0.10.5")
-    said = failure(project.doit("serve", "--port", "0", "--", "--nobrowser"))
+    said = failure(project.process("serve", "--port", "0", "--", "--nobrowser"))
     assert "output: error: unknown argument: --nobrowser" in said
     assert "fix: this version of the engine has no such option: leave it away" in said
 
@@ -196,7 +196,7 @@ def test_an_unknown_argument(project: Project) -> None:
 def test_a_gpu_this_version_does_not_know(project: Project) -> None:
     """R24: Vulkan came with 0.10; it is refused before the engine is started."""
     with_llamafile(project, version="0.9.3")
-    said = failure(project.doit("serve", "--port", "0", "--gpu", "vulkan"))
+    said = failure(project.process("serve", "--port", "0", "--gpu", "vulkan"))
     assert "llamafile 0.9.3 knows no --gpu vulkan" in said
     assert len(runs(project)) == 1
 
@@ -207,7 +207,7 @@ def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "me@home"
     folder.mkdir()
     own = llamafile.build_gguf(folder / "own.gguf")
-    said = failure(project.doit("serve", "--llamafile", str(own), "--port", "0"))
+    said = failure(project.process("serve", "--llamafile", str(own), "--port", "0"))
     assert f"llamafile cannot open {own}: it reads a path with @ only up to that sign" in said
 
 
@@ -286,7 +286,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
 def test_the_run_directory_cannot_be_made(project: Project) -> None:
     """R12, R28: a cache that may only be read still serves; the engine runs and logs elsewhere."""
     with_llamafile(project)
-    assert project.doit("verify").status == 0
+    assert project.process("verify").status == 0
     run = project.cache / "run"
     for path in run.iterdir():
         path.unlink()
@@ -302,7 +302,7 @@ def test_the_run_directory_cannot_be_made(project: Project) -> None:
 def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
     """R27: in doit's worker processes and threads Ctrl-C would leave the engine behind."""
     with_llamafile(project)
-    said = failure(project.doit("-n", "2", "-P", kind, "serve", "--port", "0"))
+    said = failure(project.process("-n", "2", "-P", kind, "serve", "--port", "0"))
     assert "Ctrl-C does not reach what `doit -n` runs\n  fix: leave -n away" in said
     assert [run["argv"] for run in runs(project)] in ([], [["--version"]])
 
@@ -310,10 +310,10 @@ def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
 def test_there_is_no_such_file(project: Project) -> None:
     """R5: a missing file without a URL names the option to pass and says that it is needed once."""
     with_llamafile(project)
-    said = failure(project.doit("serve", "--llamafile", "gone.llamafile", "--port", "0"))
+    said = failure(project.process("serve", "--llamafile", "gone.llamafile", "--port", "0"))
     assert f"there is no file {project.path / 'gone.llamafile'}" in said
     _, exe = with_gguf(project)
-    assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
+    assert "there is no file" in failure(project.process("serve", "--llamafile", "gone.gguf", "--port", "0"))
     assert not exe.exists()  # no engine was fetched for it
     assert "fix: --llamafile-url URL says where to get it; that is needed once" in said
 

@@ -356,7 +356,7 @@ def test_the_key_is_seen_by_nobody(servers: Project, way: str) -> None:
     assert KEY not in Path(known["log"]).read_text()
     assert KEY not in str(known["command"])
     for report in (["status"], ["status", "--json"], ["logs"]):
-        shown = servers.background(*report)
+        shown = servers.doit(*report)
         assert shown.status == 0
         assert KEY not in shown.out + shown.err
     assert servers.background("start", *words, env=env).status == 0
@@ -429,7 +429,7 @@ def test_two_models_at_the_same_moment(servers: Project) -> None:
     """Issue 4.1: two `doit start` of different models do not meet on the usual port."""
     usual = free_port()
     two_models(servers, defaults={"port": usual})
-    assert servers.background("verify", "--model", "a", "--model", "b").status == 0
+    assert servers.doit("verify", "--model", "a", "--model", "b").status == 0
     both = [
         subprocess.Popen(
             [servers.doit_program, "start", "--model", name], cwd=servers.path, env=servers.env, text=True,

@@ -141,7 +141,7 @@ def test_stop_of_one_that_loads(servers: Project) -> None:
     with servers.start("start", "--port", "0") as running:
         running.wait_for("starting m")
         wait_until(lambda: records(servers) and record(servers)["engine"])
-        status = servers.background("status")
+        status = servers.doit("status")
         assert status.status == 1
         assert " starting " in status.out
         assert servers.background("stop").status == 0
@@ -156,7 +156,7 @@ def test_status(servers: Project) -> None:
     """Issue 4.3: a table for people, an object for each server for programs; status 0: all are ready."""
     two_models(servers)
     first, second = (started(servers, "--model", name, "--port", "0") for name in "ab")
-    result = servers.background("status")
+    result = servers.doit("status")
     assert result.status == 0
     titles, *lines = result.out.splitlines()
     assert titles.split() == [
@@ -170,7 +170,7 @@ def test_status(servers: Project) -> None:
             line
         )
     for words in ([], ["--model", "a", "--model", "b"], ["--model", "a"]):
-        assert servers.background("status", *words).status == 0
+        assert servers.doit("status", *words).status == 0
     found = rows(servers)
     assert [row["model"] for row in found] == ["a", "b"]
     row = found[0]
@@ -188,13 +188,13 @@ def test_status_of_one_and_of_another(servers: Project) -> None:
     """Issue 4.3: the exit status is about what was asked for: here one of two does not run."""
     two_models(servers)
     started(servers, "--model", "a", "--port", "0")
-    assert servers.background("status", "--model", "a").status == 0
-    assert servers.background("status:a", "--json").status == 0
-    assert servers.background("status").status == 0
-    result = servers.background("status", "--model", "a", "--model", "b")
+    assert servers.doit("status", "--model", "a").status == 0
+    assert servers.doit("status:a", "--json").status == 0
+    assert servers.doit("status").status == 0
+    result = servers.doit("status", "--model", "a", "--model", "b")
     assert result.status == 1
     assert re.search(r"^b +stopped *$", result.out, re.MULTILINE)
-    assert servers.background("status:b").status == 1
+    assert servers.doit("status:b").status == 1
 
 
 @pytest.mark.parametrize("version", ["0.8.6", "0.10.5"])
@@ -219,7 +219,7 @@ def test_status_of_a_server_that_hangs(servers: Project) -> None:
     pid = record(servers)["engine"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        result = servers.background("status")
+        result = servers.doit("status")
         assert result.status == 1
         assert " unhealthy " in result.out
         assert [row["state"] for row in rows(servers)] == ["unhealthy"]
@@ -273,14 +273,14 @@ def test_the_engine_is_killed(servers: Project) -> None:
     started(servers, "--port", "0")
     os.kill(record(servers)["engine"]["pid"], signal.SIGKILL)
     wait_until(lambda: not servers.processes())
-    result = servers.background("status")
+    result = servers.doit("status")
     assert result.status == 1
     assert re.search(r"^m +stopped \(signal 9 \(SIGKILL\), .* ago\)", result.out, re.MULTILINE), result.out
     [row] = rows(servers)
     assert (row["state"], row["ended"]) == ("stopped", -signal.SIGKILL)
     assert time.time() - 600 < row["ended_at"] <= time.time()
     for words in ([], ["--model", "m"]):
-        shown = servers.background("logs", *words)
+        shown = servers.doit("logs", *words)
         assert shown.status == 0
         assert "server is listening on" in shown.out
     stopped = servers.background("stop")
@@ -353,7 +353,7 @@ def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, ob
         other = known(stranger.pid, **change)
         path = write_record(servers, 1, engine=other, keeper=other)
         assert all(row["state"] == "stopped" for row in rows(servers))
-        assert servers.background("status").status == 1
+        assert servers.doit("status").status == 1
         if verb == "start":
             url = started(servers, "--port", "0")
             assert ask(url, "Hello") == "Hello"
@@ -370,6 +370,6 @@ def test_a_record_that_is_none(servers: Project) -> None:
     path = write_record(servers, 1)
     for text in ("", "{", "[]", "null", json.dumps({"name": "m"})):
         path.write_text(text)
-        assert servers.background("status", "--json").out == "[]\n"
+        assert servers.doit("status", "--json").out == "[]\n"
     started(servers, "--port", "0")
     assert len(engines(servers)) == 1
