@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.project import Project, mould
 
@@ -17,6 +18,13 @@ _SCRUBBED = (
     *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "FAKE_LLAMAFILE"),
 )
 _LOOPBACK = ("127.", "::1", "localhost")
+
+
+# CI always tries the same examples; by hand each run tries others
+_QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile("hand", deadline=None, max_examples=50, suppress_health_check=_QUIET)
+settings.register_profile("ci", settings.get_profile("hand"), derandomize=True)
+settings.load_profile("hand")
 
 
 class NetworkRefused(AssertionError):
@@ -53,7 +61,10 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest come first; without /bin/sh, what starts a fake llamafile, a shell script, is skipped."""
+    """Mark the tests of the chain, put the slowest first, and skip what needs /bin/sh where there is none."""
+    for item in items:
+        if "project" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("smoke"):
+            item.add_marker("chain")
     items.sort(key=lambda item: item.get_closest_marker("fresh") is None)
     if os.path.exists("/bin/sh"):
         return

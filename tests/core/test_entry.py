@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import entry as entries
@@ -200,7 +200,6 @@ _VALUES: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted(FORMS.values())),
     st.dictionaries(st.from_regex("[a-z][a-z0-9_]{0,9}", fullmatch=True), _VALUES, min_size=1, max_size=5),

@@ -408,4 +408,4 @@ class Lanes(RuleBasedStateMachine):
 
 
 TestAnySequence = Lanes.TestCase
-TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import requests
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
@@ -838,7 +838,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileServe
         yield server, tmp_path_factory.mktemp("examples")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(runs=st.lists(st.lists(any_fault, max_size=6), min_size=1, max_size=3), size=st.booleans())
 @example(runs=[[Drop(HALF), Changed(OTHER)]], size=True)
 @example(runs=[[Drop(SIZE), Status(404)], [Changed(DATA + b"more")]], size=False)
@@ -866,7 +866,7 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
     shutil.rmtree(folder / path[1:])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(
     faults=st.lists(
         st.one_of(

@@ -166,13 +166,14 @@ def test_a_pause_may_be_followed_by_other_bytes(server: FileServer) -> None:
 
 
 def test_one_slow_answer(server: FileServer) -> None:
-    server.script(FILE, Slow(600_000))
+    server.script(FILE, Slow(200_000))
     start = time.monotonic()
     assert ask(server)[2] == DATA
-    assert time.monotonic() - start > 0.3
+    slow = time.monotonic() - start
+    assert slow > 0.9
     start = time.monotonic()
     assert ask(server)[2] == DATA
-    assert time.monotonic() - start < 0.3
+    assert time.monotonic() - start < slow
 
 
 def test_a_rate_that_connections_share(server: FileServer) -> None:
@@ -298,17 +299,16 @@ def test_drop_may_be_a_reset(server: FileServer) -> None:
 
 
 def test_rate_slows_the_body_and_can_be_lifted_meanwhile(server: FileServer) -> None:
-    server.set_rate(FILE, 100_000)
+    server.set_rate(FILE, 20_000)  # the whole would take ten seconds
     got: list[bytes] = []
     thread = threading.Thread(target=lambda: got.append(ask(server)[2]))
     started = time.monotonic()
     thread.start()
-    server.wait_sent(FILE, 30_000)
+    server.wait_sent(FILE, 6_000)
     assert time.monotonic() - started > 0.2
     server.set_rate(FILE, None)
-    thread.join(5)
+    thread.join(8)
     assert got == [DATA]
-    assert time.monotonic() - started < 2.5
 
 
 def test_client_that_leaves_is_no_error_and_its_bytes_are_counted(server: FileServer) -> None:
@@ -333,7 +333,7 @@ def test_shutdown_is_quick_with_stalled_and_idle_clients(fault: Fault) -> None:
     until(lambda: len(server.requests) == 4, "four requests")
     started = time.monotonic()
     server.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     for client in clients:
         client.settimeout(2)
         while client.recv(65536):
@@ -342,14 +342,14 @@ def test_shutdown_is_quick_with_stalled_and_idle_clients(fault: Fault) -> None:
 
 
 def test_slow_bodies_run_side_by_side(server: FileServer) -> None:
-    server.always(FILE, Stall(1000, 0.3))
+    server.always(FILE, Stall(1000, 1.0))
     started = time.monotonic()
     threads = [threading.Thread(target=ask, args=(server,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 6  # one after the other they take eight
     assert server.bytes_sent(FILE) == 8000
 
 
@@ -370,7 +370,7 @@ def test_tls_server_is_trusted_only_with_its_certificate(tmp_path: Path) -> None
             session.get(server.url(FILE), verify=str(cert), timeout=5, stream=True)
             started = time.monotonic()
             server.close()
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 10
 
 
 # The Hub

@@ -76,7 +76,7 @@ def give(thread: Frontier, memory: Memory, offset: int, data: bytes, offered: bo
 cuts = st.lists(st.integers(1, SIZE - 1), max_size=30, unique=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cuts=cuts, order=st.randoms(use_true_random=False), offered=st.sampled_from(["all", "none", "some"]))
 def test_any_order_of_blocks(cuts: list[int], order: object, offered: str) -> None:
     """R21: written and offered, or only written; the digest is hashlib's."""
@@ -92,7 +92,7 @@ def test_any_order_of_blocks(cuts: list[int], order: object, offered: str) -> No
         assert thread.at == SIZE
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=st.integers(0, SIZE), cuts=cuts, seed=st.integers(0, 9))
 def test_two_threads_offer(first: int, cuts: list[int], seed: int) -> None:
     """R21: lanes at two places, the first bytes were here before."""

@@ -178,15 +178,21 @@ def test_slow_connections_are_used_side_by_side(
 def test_more_lanes_are_not_kept_where_they_do_not_pay(
     server: FileServer, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R18: one line that all connections share: more are tried, never as many as are allowed."""
-    monkeypatch.setattr(lanes, "WINDOW_S", 0.3)  # shorter ones measure the noise of this machine
-    monkeypatch.setattr(lanes, "DOUBT_S", 0.5)
-    monkeypatch.setattr(lanes, "PROBE_FIRST_S", 3.0)
-    server.set_rate(FILE, 350_000, shared=True)
+    """R18: more are tried, and given up again, with hardly a byte twice.
+
+    What does not pay is in tests/core/test_lanes.py, with lines that connections share; a real line that is
+    measured for so short a time is mostly noise, so here nothing pays.
+    """
+    monkeypatch.setattr(lanes, "PAYS", float("inf"))
+    monkeypatch.setattr(lanes, "DOUBT_S", 0.3)
+    monkeypatch.setattr(lanes, "PROBE_FIRST_S", 60.0)
+    server.set_rate(FILE, 200_000, shared=True)
     artifact = model(tmp_path, server.url(FILE))
     fetched(artifact, world)
     assert is_whole(artifact, DATA)
-    assert 1 < server.most_at_once[FILE] < 8
+    assert server.most_at_once[FILE] == 2
+    both = [done for (done, _), note in zip(world.shown, world.notes, strict=True) if note == "2 connections"]
+    assert 0 < both[-1] < 0.8 * SIZE  # the rest came over one
     assert server.bytes_sent(FILE) < 1.3 * SIZE
 
 

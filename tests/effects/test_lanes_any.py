@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core import lanes
@@ -88,7 +88,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileServe
 _SEEN: list[int] = []  # connections side by side, of each example
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(
     runs=st.lists(run, min_size=1, max_size=3), posix=st.booleans(), mirror=st.booleans(), sized=st.booleans()
 )

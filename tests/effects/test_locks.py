@@ -225,7 +225,7 @@ def test_an_owner_that_died_is_not_waited_for(server: FileServer, tmp_path: Path
     server.set_rate(FILE, None)
     start = time.monotonic()
     converge(str(tmp_path / "b"), artifact)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert Path(artifact.target).read_bytes() == DATA
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.effects import logfile
@@ -55,7 +55,6 @@ def test_it_begins_a_new_file_at_its_limit(path: Path) -> None:
     assert sorted(os.listdir(path.parent)) == [path.name, old(path).name]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, LIMIT_OF_TEST), max_size=40))
 def test_never_more_than_twice_its_limit_on_disk(sizes: list[int]) -> None:
     """Whatever comes: two files within the limit, and together the end of all that was written."""

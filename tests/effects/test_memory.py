@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.gguf import Meta, kv_bytes
@@ -56,7 +56,6 @@ def test_what_cannot_be_read_is_none(tmp_path: Path, name: str) -> None:
     assert memory.metadata(str(tmp_path / name)) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300), st.integers(0, 400), st.binary(max_size=4))
 def test_random_bytes_are_none_or_a_meta(tmp_path: Path, noise: bytes, at: int, change: bytes) -> None:
     """Issue 5.5: alone, before a zip's end, and as a change in a zip that was whole."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core.artifact import Artifact
@@ -329,7 +329,7 @@ claims = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(data=values | claims, pinned=st.booleans())
 @example(data={"owner": [myself().host, myself().boot, -1, 0.0]}, pinned=True)
 @example(data={"owner": [myself().host, myself().boot, 10**30, 0.0]}, pinned=True)
@@ -820,7 +820,7 @@ class History:
             self.open.publish(SIZE)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(steps=st.lists(step, max_size=15), posix=st.booleans())
 @example(
     steps=[("write", 0, 100), ("save", 0, 0), ("write", 99, 100), ("restart", 0, 0), ("kill", 0, 0)],

@@ -27,7 +27,7 @@ def test_one_that_hangs_or_breaks_stops_no_other() -> None:
     free.set()
     assert list(found) == ["a", "b", "c"]
     assert (found["a"], type(found["b"]), found["c"]) == (None, ZeroDivisionError, 3)
-    assert 0.4 < took < 5
+    assert 0.4 < took < 30
 
 
 @posix
@@ -55,7 +55,7 @@ def test_a_program_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(probe, "LOOK_S", 0.3)
     begin = time.monotonic()
     assert probe.run([sys.executable, "-c", "import time; time.sleep(60)"]) == health.Ran()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
 
 
 def test_this_machine(tmp_path: Path) -> None:

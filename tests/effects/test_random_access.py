@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.effects.random_access import RandomAccessFile, _Positioned, open_file
@@ -120,7 +120,7 @@ def test_threads_write_and_read_at_once(file: RandomAccessFile, tmp_path: Path) 
 writes = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 3000)), max_size=20)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(writes=writes)
 def test_any_writes(file: RandomAccessFile, writes: list[tuple[int, int]]) -> None:
     """R18: the same as in a bytearray."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,15 +217,28 @@ def test_a_download_that_fails(runner: Runner, server: FileServer) -> None:
     assert not runner.keys
 
 
-@pytest.mark.fresh
 def test_it_installs_itself(tmp_path: Path) -> None:
-    """Issue 5.9: in an environment of its own, with the embedded engine; the caller's Python stays."""
+    """Issue 5.9: in an environment of its own, with the embedded engine; the caller's Python stays.
+
+    pip builds and installs the recipe; what that needs, it finds in the environment of these tests. That
+    everything can be fetched and installed anew is what the README's test proves.
+    """
     action = tmp_path / "action"
     clone(action)
     python = tmp_path / "python"
-    subprocess.run([sys.executable, "-m", "venv", python], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", python], check=True)
+    wrapper = tmp_path / "bin" / "python3"
+    wrapper.parent.mkdir()
+    here = sysconfig.get_path("purelib")
+    wrapper.write_text(
+        f"""#!/bin/sh -e
+        "{python}/bin/python3" "$@"
+        [ "$1 $2" != "-m venv" ] || echo "{here}" > "$(echo "$3"/lib/python*/site-packages)/here.pth"
+        """
+    )
+    wrapper.chmod(0o755)
     base = {k: v for k, v in os.environ.items() if k.startswith("PIP_")}
-    base["PATH"] = f"{python / 'bin'}:/usr/bin:/bin"
+    base["PATH"] = f"{wrapper.parent}:/usr/bin:/bin"
     before = sorted(python.rglob("*"))
     job = Runner(tmp_path, action, base).job(
         [{"id": "llm", "uses": "x/llamafile-recipe@main", "with": {"models": "demo", "mode": "serve"}}]
@@ -232,4 +246,8 @@ def test_it_installs_itself(tmp_path: Path) -> None:
     assert job.ok, job.log
     assert "demo runs here: embedded" in job.log
     assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")
+    [installed] = tmp_path.glob(
+        "temp/llamafile-recipe/lib/python*/site-packages/llamafile_recipe-*.dist-info"
+    )
+    assert (installed / "REQUESTED").exists()
     assert sorted(python.rglob("*")) == before

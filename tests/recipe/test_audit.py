@@ -278,9 +278,7 @@ def test_ctrl_c(models: Project) -> None:
     with models.start("audit", env={"LLAMAFILE_LOG": "json"}) as running:
         running.wait_for('"progress"')
         interrupt(running)
-        start = time.monotonic()
-        result = running.finish(20)
-        assert time.monotonic() - start < 5
+        result = running.finish(20)  # reading it all would take an hour
     events = [json.loads(line) for line in result.err.splitlines()]
     event = next(event for event in events if event["event"] == "progress")
     assert (event["artifact"], event["total"]) == ("audit", 2 * 10**12 + 100_000)

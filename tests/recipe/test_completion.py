@@ -86,20 +86,14 @@ def completed(project: Project, line: str, cwd: Path, env: Mapping[str, str] | N
 
 def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     """Issue 5.10: from another folder, too; without a project there is nothing to offer, and no error."""
-    nothing: dict[str, str] = {}
-    for cwd, env in ((project.path, nothing), (tmp_path, {"DOIT_FILE": str(project.path / "dodo.py")})):
-        assert completed(project, "doit st", cwd, env) == ["start", "status", "stop"]
-        assert completed(project, "doit chmod:tiny", cwd, env) == [
-            "tinyllama",
-            "tinyllama-q2",
-            "tinyllama-q8",
-        ]
-        assert completed(project, "doit download --model demo verify --model tinyllama-", cwd, env) == [
-            "tinyllama-q2",
-            "tinyllama-q8",
-        ]
-        assert completed(project, "doit serve --api", cwd, env) == ["--api-key"]
-        assert "-f" not in completed(project, "doit chat -", cwd, env)
+    here, elsewhere = project.path, {"DOIT_FILE": str(project.path / "dodo.py")}
+    assert completed(project, "doit st", here) == ["start", "status", "stop"]
+    models = ["tinyllama", "tinyllama-q2", "tinyllama-q8"]
+    assert completed(project, "doit chmod:tiny", here) == models
+    line = "doit download --model demo verify --model tinyllama-"
+    assert completed(project, line, tmp_path, elsewhere) == models[1:]
+    assert completed(project, "doit serve --api", tmp_path, elsewhere) == ["--api-key"]
+    assert "-f" not in completed(project, "doit chat -", here)
     assert completed(project, "doit serve:", tmp_path) == []
 
 

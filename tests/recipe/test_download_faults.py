@@ -16,23 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub import Hub
-from tests.fakes.server import (
-    Drop,
-    Fault,
-    FileServer,
-    Gzip,
-    Hangup,
-    IgnoreRange,
-    LoginPage,
-    NoLength,
-    NoLengthTruncated,
-    Redirect,
-    Reply,
-    Request,
-    Status,
-    WrongLength,
-    WrongOffset,
-)
+from tests.fakes.server import Drop, Fault, FileServer, NoLength, Redirect, Reply, Request, Status
 from tests.fakes.tls import self_signed
 from tests.ports import closed_port
 from tests.project import Project, Result
@@ -82,53 +66,21 @@ PASSING = {
         says=(r"HTTP 503 from 127\.0\.0\.1; again in [12]\.\d s",),
         asked=(None, None),
     ),
-    "429 with RateLimit": Row(
-        faults=(Status(429, {"RateLimit": '"resolvers";r=0;t=1', "RateLimit-Policy": '"x";q=1;w=300'}),),
-        says=(r"HTTP 429 from 127\.0\.0\.1; again in [12]\.\d s",),
-        asked=(None, None),
-    ),
     "dropped twice": Row(
         faults=(Drop(100_000), Drop(100_000)),
         says=("the connection ended before the file did", "33 % is here", "66 % is here"),
         asked=(None, (100_000, None), (200_000, None)),
         served=SIZE,
     ),
-    "connection reset": Row(faults=(Drop(HALF, reset=True),), says=("again in",)),
-    "no answer": Row(faults=(Hangup(),), says=("closed connection without response",), asked=(None, None)),
-    "Range ignored": Row(faults=(Drop(HALF), IgnoreRange()), asked=(None, (HALF, None)), served=HALF + SIZE),
-    "wrong offset": Row(
-        faults=(Drop(HALF), WrongOffset(1000)),
-        says=("206 with bytes from 151000, asked for those from 150000",),
-        asked=(None, (HALF, None), None),
-    ),
-    "416": Row(
-        faults=(Drop(HALF), Status(416)),
-        says=("416: it does not have the bytes",),
-        asked=(None, (HALF, None), None),
-    ),
     "content changed in the middle": Row(
         faults=(OldFile(),),
         says=("wrong SHA-256; once more from the beginning",),
         asked=(None, (HALF, None), None),
     ),
-    "gzip": Row(faults=(Gzip(),), says=("encoded with gzip, which was not asked for",), asked=(None, None)),
-    "login page": Row(faults=(LoginPage(),), says=("a web page instead of the file",), asked=(None, None)),
-    "no length": Row(faults=(NoLength(),), asked=(None,), served=SIZE),
-    "no length, truncated": Row(
-        faults=(NoLengthTruncated(HALF),),
-        says=("the connection ended before the file did", "50 % is here"),
-        asked=(None, (HALF, None)),
-        served=SIZE,
-    ),
-    "wrong length": Row(
-        faults=(WrongLength(-1),), says=("wrong length: 299999 bytes, expected 300000",), asked=(None, None)
-    ),
     "redirect": Row(always=Redirect("/elsewhere"), asked=(None,)),
 }
 FINAL = {
     "404": Row(always=Status(404), status=1, says=("HTTP 404", "the file is gone, or"), asked=(None,)),
-    "401": Row(always=Status(401), status=1, says=("HTTP 401", "accept its licence"), asked=(None,)),
-    "403": Row(always=Status(403), status=1, says=("HTTP 403", "accept the licence"), asked=(None,)),
     "403 after a drop": Row(
         faults=(Drop(HALF),),
         always=Status(403),

