@@ -33,7 +33,7 @@ def chunks() -> Iterator[str]:
             yield f"{name} --first {first} --count {min(CHUNK, kind.long - first)}"
 
 
-@pytest.mark.parametrize("args", chunks())
+@pytest.mark.parametrize("args", list(chunks()))
 def test_cases_end_well(args: str, tmp_path: Path) -> None:
     """No traceback, no wrong byte, no hang, nothing written outside, a known status.
 
