@@ -15,8 +15,9 @@ from tasks.core.lock import LockFile
 from tasks.core.options import Ask
 from tasks.core.publisher import Stated
 from tasks.core.sources import about, split_count, typed, wanted
+from tasks.core.text import WORD, visible
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
-from tasks.effects import compiled, files
+from tasks.effects import compiled, edit
 from tasks.lock import OPEN_FIX, Locker
 from tasks.recipe import Recipe
 
@@ -35,23 +36,15 @@ def run(recipe: Recipe, ask: Ask) -> None:
         UsageError: it is no model, or its name is taken.
         TransferError: its publisher does not say what it is.
     """
-    from tasks.core import schema
-
     if len(ask.extra) != 1:
         raise UsageError("`doit add` takes one file", fix="doit add URL, or hf:OWNER/REPO/FILE")
     where = recipe.catalogue.where
-    content = compiled.read(where)
-    text = compiled.text_of(content, where)
-    plain = schema.read_catalogue(text, where)
     place, filename = _place(recipe, ask.extra[0])
     facts = about(filename)
     name = _name(recipe, ask.options.get("name"), facts)
     entry = _entry(recipe, ask, name, place, facts)
-    new = entries.insert(text, name, entry, where)
-    if schema.read_catalogue(new, where) != {**plain, "models": {**plain["models"], name: entry}}:
-        block = "\n".join(entries.block(name, entry, 2, 2))
-        raise RecipeError(f"{where} has a form that this cannot add to", [("entry", block)], fix="paste it")
-    _write(where, new, bom=content.startswith(b"\xef\xbb\xbf"))
+    with edit.editing(where, recipe.place.cache):
+        _insert(where, name, entry)
     glue.show("\n".join([f"added to {where}:", *entries.block(name, entry, 2, 2)]))
     if compiled.read_lock(where) is not None:
         glue.log().info("next: doit lock --model %s", name)
@@ -69,6 +62,8 @@ def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
     elif is_local(text):
         path, root = recipe.place.absolute(text, recipe.place.cwd), recipe.place.root
         inside = path.startswith(root + os.sep)
+        if url_problem(path, pinned=True) or visible(path, WORD) != path:
+            raise UsageError(f"models.yaml cannot name the file {path}", fix="rename it, or its folder")
         keys = {"url": os.path.relpath(path, root).replace(os.sep, "/") if inside else path}
         name = filename_of(path)
     else:
@@ -133,9 +128,26 @@ def _pin(stated: Stated) -> dict[str, Any]:
     return {key: value for key, value in (("sha256", stated.sha256), ("size", stated.size)) if value}
 
 
-def _write(where: str, text: str, bom: bool) -> None:
-    """Replace the catalogue, where it really lies, with the mode it has."""
-    real = os.path.realpath(where)
-    mode = os.stat(real).st_mode
-    files.write_atomic(real, ("\ufeff" if bom else "") + text)
-    os.chmod(real, mode)
+def _insert(where: str, name: str, entry: dict[str, Any]) -> None:
+    """Add the entry to the catalogue as it is now: finding the facts may have taken minutes.
+
+    Raises:
+        UsageError: the catalogue has errors, or its name was taken meanwhile.
+        RecipeError: its form leaves no place for an entry.
+    """
+    from tasks.core import schema
+
+    content = compiled.read(where)
+    text = compiled.text_of(content, where)
+    plain = schema.read_catalogue(text, where)
+    words = [*plain["models"]]
+    words += [alias for one in plain["models"].values() for alias in one.get("aliases", ())]
+    if name.lower() in map(str.lower, words):
+        what = f"a model {name!r} was added to {where} meanwhile; nothing was written"
+        raise UsageError(what, fix="--name ANOTHER")
+    new = entries.insert(text, name, entry, where)
+    if schema.read_catalogue(new, where) != {**plain, "models": {**plain["models"], name: entry}}:
+        block = "\n".join(entries.block(name, entry, 2, 2))
+        raise RecipeError(f"{where} has a form that this cannot add to", [("entry", block)], fix="paste it")
+    mark = "\ufeff" if content.startswith(b"\xef\xbb\xbf") else ""
+    edit.replace(where, mark + new)

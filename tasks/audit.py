@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from doit.task import Task
 
 from tasks import glue
 from tasks.core import report
-from tasks.core.artifact import Stamp
+from tasks.core.artifact import Artifact, FileStat, Stamp
 from tasks.core.audit import Finding, Verdict, judge_digest, judge_size, void
 from tasks.core.errors import IntegrityError
 from tasks.core.inventory import Item, items
 from tasks.core.options import Ask
 from tasks.effects import files, store
+from tasks.effects.files import Hashed
 from tasks.recipe import Recipe
 
 
@@ -25,7 +26,7 @@ class Look(NamedTuple):
     """A file as it was before it was read."""
 
     item: Item
-    stat: tuple[int, int] | None  # size, mtime in ns; None where there is no file
+    stat: FileStat | None  # None where there is no file
     stamp: Stamp | None
 
 
@@ -52,14 +53,14 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     stop: list[int] = []
     try:
         with on_signals(stop.append):
-            findings = _judged(looks, stop)
+            findings = _judged(cache, looks, stop)
     except Stopped:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
     if as_json:
-        glue.show(json.dumps([_row(*row) for row in rows], indent=1))
+        glue.show_json([_row(*row) for row in rows])
     else:
-        glue.show(_text(rows, cache, time.monotonic() - start))
+        glue.show(*_text(rows, cache, time.monotonic() - start))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
         raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
@@ -75,15 +76,15 @@ def _look(cache: str, item: Item) -> Look:
     return Look(item, files.stat(item.artifact.target), files.read_stamp(cache, item.artifact))
 
 
-def _judged(looks: Sequence[Look], stop: list[int]) -> list[Finding]:
+def _judged(cache: str, looks: Sequence[Look], stop: list[int]) -> list[Finding]:
     """A finding for each; what has to be read is read at once, with one bar for all. Raises Stopped."""
     from tasks.effects.digests import sha256_files
     from tasks.effects.progress import progress
 
     findings = {look.item.artifact.target: _at_sight(look) for look in looks}
     sizes = {
-        look.item.artifact.target: look.stat[0]
-        for look in sorted(looks, key=lambda look: look.stat or (0, 0), reverse=True)  # the longest first
+        look.item.artifact.target: look.stat.size
+        for look in sorted(looks, key=lambda look: look.stat or (), reverse=True)  # the longest first
         if look.stat and findings[look.item.artifact.target] is None
     }
     by_target = {look.item.artifact.target: look for look in looks}
@@ -91,19 +92,41 @@ def _judged(looks: Sequence[Look], stop: list[int]) -> list[Finding]:
     with progress("audit", 0) as bar:
         seen = lambda done: bar.at(done, total, "reading")  # noqa: E731
         for target, got in sha256_files(list(sizes), seen, lambda: stop):
-            look = by_target[target]
-            if isinstance(got, OSError):
-                findings[target] = Finding(Verdict.UNREADABLE, got=got.strerror or str(got))
-            else:
-                findings[target] = judge_digest(look.item.artifact, look.stamp, sizes[target], got)
+            findings[target] = _by_digest(cache, by_target[target], got)
     return [findings[look.item.artifact.target] or Finding(Verdict.MISSING) for look in looks]
+
+
+def _by_digest(cache: str, look: Look, got: Hashed | OSError | IntegrityError) -> Finding:
+    """The verdict on a file that was read. A right one is proven from now on, if it was not."""
+    if isinstance(got, OSError):
+        return Finding(Verdict.UNREADABLE, got=got.strerror or str(got))
+    if isinstance(got, IntegrityError):
+        return Finding(Verdict.UNREADABLE, got="it was changed or replaced while it was read")
+    artifact, stamp = look.item.artifact, look.stamp
+    finding = judge_digest(artifact, stamp, got.stat.size, got.sha256)
+    if finding.verdict is Verdict.OK and not (stamp and (got.stat, got.sha256) == (stamp.stat, stamp.sha256)):
+        _prove(cache, artifact, stamp, got)
+    return finding
+
+
+def _prove(cache: str, artifact: Artifact, stamp: Stamp | None, got: Hashed) -> None:
+    """Write the stamp of a pinned file that was read, so that no download reads it once more."""
+    from tasks.core.errors import RecipeError
+    from tasks.effects.locks import lock_if_free
+
+    known = stamp if stamp and stamp.sha256 == got.sha256 else None
+    source = known.source if known else artifact.target
+    new = Stamp(got.stat, got.sha256, source, known.engines if known else {})
+    with suppress(OSError, RecipeError), lock_if_free(cache, artifact) as free:  # a read-only cache
+        if free:
+            files.write_stamp(cache, artifact, new)
 
 
 def _at_sight(look: Look) -> Finding | None:
     """The verdict where nothing has to be read for it."""
     if look.stat is None:
         return Finding(Verdict.MISSING)
-    return judge_size(look.item.artifact, look.stamp, look.stat[0])
+    return judge_size(look.item.artifact, look.stamp, look.stat.size)
 
 
 def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
@@ -117,13 +140,13 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
     artifact, stamp = look.item.artifact, look.stamp
     if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):  # nothing tells right from wrong
         return False
-    holds = stamp is not None and look.stat == (stamp.size, stamp.mtime_ns)
+    holds = stamp is not None and look.stat == stamp.stat
     if stamp is None or not holds or finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
         return True
     try:
         with lock_if_free(cache, artifact) as free:
             if free and _look(cache, look.item) == look:
-                files.write_stamp(cache, artifact, void(stamp))
+                return files.write_stamp(cache, artifact, void(stamp))
         return True
     except (OSError, RecipeError):  # a read-only cache
         return False
@@ -134,14 +157,14 @@ def _row(look: Look, finding: Finding) -> dict[str, Any]:
         "file": look.item.artifact.target,
         "models": list(look.item.models),
         "in_catalogue": look.item.is_named,
-        "size": look.stat[0] if look.stat else None,
+        "size": look.stat.size if look.stat else None,
         "verdict": finding.verdict.value,
         "expected": finding.expected or None,
         "got": finding.got or None,
     }
 
 
-def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> str:
+def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> list[str]:
     from rich.text import Text
 
     from tasks.effects.screen import table
@@ -150,22 +173,21 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> s
     missing = f"{len(rows) - len(here)} of the catalogue's files not here" if len(here) < len(rows) else ""
     where = f"Cache: {cache}"
     if not here:
-        return f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"
+        return [f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"]
     colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
     cells = [
         [
             Text(look.item.label if look.item.is_named else "-"),
-            Text(report.size(look.stat[0] if look.stat else None)),
+            Text(report.size(look.stat.size if look.stat else None)),
             Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
             Text(look.item.artifact.target.removeprefix(f"{cache}/")),
         ]
         for look, finding in here
     ]
-    count, total = len(here), report.size(sum(look.stat[0] for look, _ in here if look.stat))
+    count, total = len(here), report.size(sum(look.stat.size for look, _ in here if look.stat))
     said = f"{count} file{'s' if count > 1 else ''}, {total}, in {report.seconds(elapsed)}"
-    return table(("model", ">size", "verdict", "file"), cells) + ". ".join(
-        filter(None, (said, missing, where))
-    )
+    summary = ". ".join(filter(None, (said, missing, where)))
+    return [table(("model", ">size", "verdict", "file"), cells), summary]
 
 
 def _verdict(item: Item, finding: Finding) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from tasks.audit import everything
 from tasks.core import bom, report
 from tasks.core.bom import Row
 from tasks.core.options import Ask
+from tasks.core.text import Styled
 from tasks.effects import files
 from tasks.recipe import Recipe
 
@@ -29,9 +29,9 @@ def run(recipe: Recipe, as_json: bool) -> None:
     rows = [*_rows(recipe), *_embedded(recipe)]
     if as_json:
         at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
-        glue.show(json.dumps(bom.cyclonedx(rows, at, _version("llamafile-recipe")), indent=1))
+        glue.show_json(bom.cyclonedx(rows, at, _version("llamafile-recipe")))
     elif rows:
-        glue.show(_table(rows).rstrip())
+        glue.show(_table(rows))
     else:
         glue.show(f"nothing is here. Cache: {recipe.place.cache}")
     for row in rows:
@@ -47,9 +47,9 @@ def _rows(recipe: Recipe) -> Iterator[Row]:
     for item in everything(recipe):
         found, stamp = files.stat(item.artifact.target), files.read_stamp(cache, item.artifact)
         if found is not None:
-            holds = stamp is not None and found == (stamp.size, stamp.mtime_ns)
+            holds = stamp is not None and found == stamp.stat
             path = item.artifact.target.removeprefix(f"{cache}/")
-            yield bom.row(item, path, found[0], stamp if holds else None, recipe.place.root)
+            yield bom.row(item, path, found.size, stamp if holds else None, recipe.place.root)
 
 
 def _embedded(recipe: Recipe) -> Iterator[Row]:
@@ -69,7 +69,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row]) -> Styled:
     from rich.text import Text
 
     from tasks.effects.screen import table

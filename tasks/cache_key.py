@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from doit.task import Task
 
 from tasks import glue
 from tasks.core import ci, report
-from tasks.core.artifact import Artifact, stamp_path
+from tasks.core.artifact import Artifact
 from tasks.core.jobs import catalogued, llamafile_exe
 from tasks.core.options import Ask
 from tasks.recipe import Recipe
@@ -41,7 +40,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     if "GITHUB_OUTPUT" in os.environ:
         _hand_on(recipe, entries, ci.cache_key("models", [f for found in files.values() for f in found]))
     if as_json:
-        glue.show(json.dumps([entry._asdict() for entry in entries], indent=1))
+        glue.show_json([entry._asdict() for entry in entries])
     else:
         glue.show("\n".join(entry.key for entry in entries))
 
@@ -54,13 +53,8 @@ def _files(recipe: Recipe, name: str) -> tuple[Artifact, ...]:
 
 
 def _entry(recipe: Recipe, name: str, files: Sequence[Artifact]) -> Entry:
-    cache, sizes = recipe.place.cache, [file.size for file in files]
-    paths: dict[str, None] = {}
-    for file in files:
-        if file.target.startswith(f"{cache}/models/"):
-            paths[os.path.dirname(file.target)] = None
-        else:
-            paths |= dict.fromkeys((file.target, stamp_path(cache, file)))
+    sizes = [file.size for file in files]
+    paths = dict.fromkeys(os.path.dirname(file.target) for file in files)
     total = None if None in sizes else sum(filter(None, sizes))
     return Entry(name, ci.cache_key(name, files), tuple(map(_from_home, paths)), total)
 

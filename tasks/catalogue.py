@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -12,6 +11,7 @@ from tasks import glue
 from tasks.core import report
 from tasks.core.artifact import State
 from tasks.core.jobs import Job, catalogued
+from tasks.core.text import Styled
 from tasks.core.urls import is_local
 from tasks.effects import files
 from tasks.recipe import Recipe
@@ -27,10 +27,9 @@ def show(found: Recipe, as_json: bool) -> None:
     """Print the report to stdout."""
     rows = [_row(found, name) for name in found.catalogue.names]
     if as_json:
-        text = json.dumps({"default": found.catalogue.default, "models": rows}, indent=1)
+        glue.show_json({"default": found.catalogue.default, "models": rows})
     else:
-        text = f"{_table(rows, found.catalogue.default)}\n{_next(rows, found)}"
-    glue.show(text)
+        glue.show(_table(rows, found.catalogue.default), "", _next(rows, found))
 
 
 def _row(found: Recipe, name: str) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def _here(cache: str, job: Job) -> str:
     return "yes" if set(states.values()) == {State.FRESH} else "changed"
 
 
-def _table(rows: list[dict[str, Any]], default: str) -> str:
+def _table(rows: list[dict[str, Any]], default: str) -> Styled:
     from rich.text import Text
 
     from tasks.effects.screen import table

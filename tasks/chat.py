@@ -14,6 +14,7 @@ from tasks.core import report
 from tasks.core.errors import ServerError
 from tasks.core.jobs import Job
 from tasks.core.run import Mode, Run
+from tasks.core.text import PROSE
 from tasks.recipe import Recipe
 from tasks.serving import check_start, pick_port, serving
 
@@ -119,7 +120,7 @@ def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = Fals
     said = ""
     try:
         with contextlib.closing(stream(run, messages)) as pieces:
-            for piece in glue.harmless(pieces):
+            for piece in glue.harmless(pieces, PROSE):
                 said += piece
                 print(piece, end="", flush=True)
     except _Ended as ended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -45,9 +44,9 @@ def run(recipe: Recipe, job: Job, as_json: bool) -> None:
     found += _findings({**checks, **_needs(recipe, job), **_network()})
     if as_json:
         rows = [{**one._asdict(), "state": one.state.value} for one in found]
-        glue.show(json.dumps(rows, indent=1))
+        glue.show_json(rows)
     else:
-        glue.show(_report(found))
+        glue.show(*_report(found))
     if any(one.state is health.State.FAIL for one in found):
         raise SystemExit(1)
 
@@ -165,7 +164,7 @@ def hub_findings(limit_s: float = probe.LOOK_S) -> list[Finding]:
     return [reached, health.clock(date, age, now, sys.platform)]
 
 
-def _report(found: list[Finding]) -> str:
+def _report(found: list[Finding]) -> list[str]:
     """The table, then what is to be done, then how many of each."""
     from rich.text import Text
 
@@ -173,8 +172,8 @@ def _report(found: list[Finding]) -> str:
 
     colours = {health.State.OK: "green", health.State.WARN: "yellow", health.State.FAIL: "bold red"}
     rows = [[Text(one.check), Text(one.state.value, colours[one.state]), Text(one.found)] for one in found]
-    lines = [table(("check", "state", "found"), rows).rstrip()]
+    lines: list[str] = [table(("check", "state", "found"), rows)]
     bad = [one for one in found if one.remedy]
     lines += [f"{one.check}: {one.found}\n  fix: {one.remedy}" for one in bad]
     counts = [f"{sum(one.state is state for one in found)} {state.value}" for state in health.State]
-    return "\n".join([*lines, ", ".join(counts)])
+    return [*lines, ", ".join(counts)]

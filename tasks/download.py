@@ -13,6 +13,7 @@ from tasks.core import hub, report
 from tasks.core.artifact import Artifact, Stamp, State
 from tasks.core.errors import IntegrityError, RecipeError, TransferError
 from tasks.core.jobs import Job
+from tasks.core.text import visible
 from tasks.core.urls import is_local
 from tasks.effects import files
 from tasks.recipe import Recipe
@@ -64,10 +65,13 @@ def converge(
     from tasks.effects.locks import artifact_lock, wait_for_owner
     from tasks.effects.partial import TakenOver
 
+    if not (again or os.access(cache, os.W_OK)) and _is_right_there(cache, artifact):
+        return
     try:
         files.make_cache(cache)
     except OSError as error:
         raise files.cannot_write(cache, error) from None
+    check_place(cache, artifact)
     with artifact_lock(cache, artifact):
         while True:
             state = State.MISSING if again else files.state(cache, artifact)
@@ -85,6 +89,22 @@ def converge(
                 wait_for_owner(artifact)
 
 
+def _is_right_there(cache: str, artifact: Artifact) -> bool:
+    """Whether a read-only cache has the right bytes: nothing needs to be locked or fetched then."""
+    return files.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
+
+
+def check_place(cache: str, artifact: Artifact) -> None:
+    """See that a file may be put at the target. Raises RecipeError: something else lies in the way."""
+    from tasks.effects import own
+
+    if artifact.owned:
+        own.check_inside(cache, artifact.target)
+    elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
+        what = f"{artifact.target} is not a regular file, and is not replaced by a download"
+        raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
+
+
 def _same_bytes(cache: str, artifact: Artifact) -> bool:
     """Read a file that changed since it was proven; False when it has to be fetched again."""
     from tasks.effects.progress import progress
@@ -94,16 +114,17 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     glue.log().info(
         "%s is here and has to be read once: it is new, or its size or time changed", artifact.label
     )
+    size = found.size if found else None
     with progress(f"{artifact.label} sha256", 0) as bar:
-        bar.at(0, found[0] if found else None)
-        got = files.sha256_file(artifact.target, lambda done: bar.at(done, found[0] if found else None))
-    if found and expected in (None, got):
-        known = before or Stamp(*found, got, artifact.target, {})
-        engines = known.engines if known.sha256 == got else {}
-        files.write_stamp(cache, artifact, Stamp(*found, got, known.source, engines))
+        bar.at(0, size)
+        got = files.sha256_file(artifact.target, lambda done: bar.at(done, size))
+    if expected in (None, got.sha256):
+        known = before or Stamp(got.stat, got.sha256, artifact.target, {})
+        engines = known.engines if known.sha256 == got.sha256 else {}
+        files.write_stamp(cache, artifact, Stamp(got.stat, got.sha256, known.source, engines))
         glue.log().info("%s: the bytes are right, nothing is downloaded", artifact.label)
         return True
-    facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got}")]
+    facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got.sha256}")]
     if not artifact.owned:
         fix = "move it away to download it again, or give its own digest with --sha256"
         raise IntegrityError(f"{artifact.label} is not the file you asked for", facts, fix)
@@ -192,6 +213,6 @@ def confirm(question: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise RecipeError(question.replace("\n", "\n  "), fix="there is no terminal to ask on: pass --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RecipeError("you said no: nothing was downloaded")

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,30 @@ def check_model(model: Path) -> None:
         raise Refused(f"not GGUF: {model} (the embedded engine reads .gguf files{hint})")
 
 
+def is_utf8(path: str) -> bool:
+    """Tell whether the bytes of a path are UTF-8."""
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def reachable(settings: Settings) -> Settings:
+    """Return the settings with paths that the package takes: those have to be UTF-8.
+
+    Where a folder's name is not, its files are named from inside it.
+    """
+    paths = [os.path.abspath(path) for path in (settings.model, settings.mmproj) if str(path)]
+    if is_utf8("".join(paths)):
+        return settings
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    os.chdir(folder)
+    model, *projector = (os.path.relpath(path) for path in paths)
+    if not is_utf8(model + "".join(projector)):
+        raise Refused(f"the name of {model!a} is not UTF-8: rename the file")
+    return replace(settings, model=Path(model), mmproj="".join(projector))
+
+
 def check_endpoint(host: str, port: int) -> None:
     """Refuse an address that cannot be listened on."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -175,7 +199,7 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params = engine.CommonParams()
     params.offline = True
     params.model.path = str(settings.model)
-    params.model_alias = {settings.model.stem}
+    params.model_alias = {settings.model.stem.encode("utf-8", "replace").decode()}
     params.hostnames = [settings.host]
     params.port = settings.port
     params.n_ctx = settings.ctx_size
@@ -207,6 +231,7 @@ def serve(settings: Settings) -> None:
     """Load the model and serve it until a signal comes."""
     for path in (settings.model, *([Path(settings.mmproj)] if settings.mmproj else [])):
         check_model(path)
+    settings = reachable(settings)
     check_endpoint(settings.host, settings.port)
     engine = load_package()
     on_stop(signal.SIG_DFL)  # while it loads it holds the interpreter, no handler would run

@@ -28,7 +28,7 @@ def task(found: Recipe) -> Task:
 
 
 def is_proven(found: Recipe, artifact: Artifact) -> bool:
-    """Whether the program is here, may be run, and ran."""
+    """Whether the program is here, has the digest asked for, may be run, and ran."""
     executable = found.place.platform == "win32" or files.is_executable(artifact.target)
     return executable and proven_version(found.place.cache, artifact, "llamafile") is not None
 
@@ -41,6 +41,7 @@ def bring(found: Recipe, artifact: Artifact) -> None:
     if skipped:
         glue.log().info("chmod %s", skipped)
     else:
-        make_executable(artifact)
+        make_executable(cache, artifact)
     launch = Launch("llamafile", platform, "", artifact.target)
-    keep_version(cache, artifact, "llamafile", ask_version(artifact.label, launch, cache))
+    version = ask_version(artifact.label, launch, cache, [artifact])
+    keep_version(cache, artifact, "llamafile", version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from doit.task import Task
 
 from tasks.core import report
 from tasks.core.errors import RecipeError, UsageError
+from tasks.core.text import LINES, WORD, Styled, visible
 
 INFO, ERROR = 20, 40  # logging's own numbers; a run with nothing to do does not import it
 
@@ -46,9 +48,23 @@ def at_load(function: Callable[[], Any]) -> Any:
             say("error", "%s", error, level=ERROR)
             raise SystemExit(3) from None
         sys.stderr.write(_annotation(str(error)))
-        raise InvalidDodoFile(ci().neutral(str(error), os.environ)) from None
+        raise InvalidDodoFile(_safe(str(error))) from None
+    except (MemoryError, ImportError) as error:
+        raise InvalidDodoFile(_safe(_no_room(error))) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
+
+
+def _no_room(error: MemoryError | ImportError) -> str:
+    """Say that memory is used up, or that a package cannot be loaded, for which that may be the reason."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory\n  fix: raise the limit (ulimit -v), or end other programs"
+    return f"a package cannot be loaded: {error}\n  fix: install the recipe again, and see `ulimit -v`"
+
+
+def _safe(text: str) -> str:
+    """Make text safe for a terminal, and free of commands for GitHub."""
+    return str(ci().neutral(visible(text), os.environ))
 
 
 def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
@@ -63,6 +79,12 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
         return TaskFailed(str(error))
     except OSError as error:  # no permission, a full disk, a file where a folder should be
         return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
+    except (MemoryError, ImportError) as error:
+        return TaskFailed(_no_room(error))
+    except RuntimeError as error:
+        if "start new thread" not in str(error):  # what Python says where the system refuses one
+            raise
+        return TaskFailed(_no_room(MemoryError()))
     except _Signalled as signalled:
         _ignore_signals()
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
@@ -94,6 +116,8 @@ def _unwind(number: int) -> None:
 def task(name: str, function: Callable[..., object], args: Iterable[Any] = (), **fields: Any) -> Task:
     """A doit task with one action that sees the real terminal."""
     actions = [(_guarded, [function, *args])]
+    if "doc" in fields:  # `doit list` prints it
+        fields["doc"] = ci().neutral(visible(fields["doc"], WORD), os.environ)
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
 
 
@@ -104,7 +128,9 @@ def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
 
 def _annotation(text: str, title: str = "") -> str:
     """An error as GitHub shows it beside the log; nothing elsewhere."""
-    return ci().command("error", text, title) if ci().is_github(os.environ) else ""
+    if not ci().is_github(os.environ):
+        return ""
+    return str(ci().command("error", visible(text), visible(title)))
 
 
 _OPEN = ("serve", "with", "chat")  # what these show is what the user came for: no CI system folds it
@@ -135,8 +161,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
             self._folded = task.name
             self.write(ci().fold(task.name, time.time(), os.environ))
         else:
-            super().execute_task(task)
+            self.write(f".  {_safe(task.title())}\n")
         self.outstream.flush()
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Say that there is nothing to do."""
+        if task.name[0] != "_":
+            self.write(f"-- {_safe(task.title())}\n")
 
     def _unfold(self) -> None:
         if self._folded:
@@ -155,7 +186,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
         if isinstance(fail, TaskFailed):
             text = fail.message
-            self.write(f"ERROR: {ci().neutral(text, os.environ)}\n")
+            self.write(f"ERROR: {_safe(text)}\n")
         else:
             super().add_failure(task, fail)
             text = fail.get_msg()
@@ -166,7 +197,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Everything was said when it happened."""
         self._unfold()
         for text in self.runtime_errors:
-            self.write(f"ERROR: {text}\n")
+            self.write(f"ERROR: {_safe(text)}\n")
 
 
 class EventReporter(Reporter):
@@ -206,22 +237,38 @@ def reporter(env: Mapping[str, str]) -> type[Reporter]:
     return EventReporter if is_json(env) else Reporter
 
 
-def show(text: str) -> None:
-    """Print a report to stdout."""
+def show(*blocks: str) -> None:
+    """Print the blocks of a report to stdout, a newline between them."""
+    safe = [block if isinstance(block, Styled) else visible(block) for block in blocks]
+    text = ci().neutral("\n".join(safe), os.environ)
     with quiet_pipe():
         print(text, flush=True)
 
 
-def harmless(blocks: Iterable[str]) -> Iterator[str]:
-    """What an engine says for stdout: as it comes, and under GitHub in whole lines without commands."""
+def show_json(data: object) -> None:
+    """Print data to stdout as JSON in ASCII, in which GitHub sees no command."""
+    text = json.dumps(data, indent=1).replace("##[", "#\\u0023[")
+    with quiet_pipe():
+        print(text, flush=True)
+
+
+def harmless(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:
+    """Make what an engine says safe for stdout, where that is a terminal or a log of GitHub.
+
+    A pipe or a file gets it unchanged. GitHub gets whole lines.
+
+    Args:
+        keep: as in `visible`.
+    """
     if not ci().is_github(os.environ):
-        yield from blocks
+        shown = sys.stdout.isatty()
+        yield from (visible(block, keep) if shown else block for block in blocks)
         return
     rest = ""
     for block in blocks:
         lines, newline, rest = (rest + block).rpartition("\n")
-        yield ci().neutral(lines + newline, os.environ)
-    yield ci().neutral(rest, os.environ)
+        yield ci().neutral(visible(lines + newline, keep), os.environ)
+    yield ci().neutral(visible(rest, keep), os.environ)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Keep one engine: write its log, record its state, end it when told or when its owner has gone.
 
-    python -m tasks.keeper
+    python -m tasks.keeper MARK
 
 One for each server and for as long as that runs, as podman's conmon is for a container: no daemon, and no
 server without somebody who ends it. Started by `effects.keep`, it speaks lines: the first one of stdin is the
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from tasks.effects.logfile import RotatingLog
@@ -24,6 +24,7 @@ from tasks.effects.process import Child
 from tasks.effects.signals import on_signals
 
 _BLOCK = 64 * 1024
+_AGAIN_S = 1.0  # between two attempts to write the record
 _LAST_WORDS_S = 2.0  # for what is still in the pipe when the engine has ended
 
 
@@ -33,14 +34,26 @@ class Record:
     def __init__(self, path: str, values: dict[str, Any]) -> None:
         self.path, self._values = path, values
         self.mark: str = values["mark"]
+        self.is_late = False  # what is in the file is not what is known: the disk is full
+
+    def create(self, **values: object) -> None:
+        """Write it for the first time. Raises OSError: no command could find the server."""
+        self._values |= values
+        self._write()
 
     def write(self, **changes: object) -> None:
-        """Note a change; a full disk does not end a server."""
+        """Note a change. A full disk does not end a server: `write` again until `is_late` is False."""
+        self._values |= changes
+        try:
+            self._write()
+            self.is_late = False
+        except OSError:
+            self.is_late = True
+
+    def _write(self) -> None:
         from tasks.effects.files import write_atomic
 
-        self._values |= changes
-        with suppress(OSError):
-            write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
+        write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
 
 
 class Keeper:
@@ -70,18 +83,25 @@ class Keeper:
         from tasks.effects.owner import process
 
         engine, keeper = process(self._child.pid), process(os.getpid())
-        self._record.write(engine=vars(engine), keeper=vars(keeper))
+        try:
+            self._record.create(engine=vars(engine), keeper=vars(keeper))
+        except OSError as error:
+            self._child.stop(hurry=lambda: True)
+            say_failure(error, record=self._record.path)
+            return
         say(pid=self._child.pid)
         from tasks.effects import runs  # now: months later this folder may have another version
 
         detached, told, status = False, False, None
         while True:
-            word, _, value = self._words.get().partition(" ")
+            word, _, value = self._next().partition(" ")
             if word == "ready":
                 self._record.write(state="ready", ready_s=float(value))
                 say(state="ready")
             elif word == "detach":
                 detached = True
+            elif word == "again":
+                self._record.write()
             elif word == "exited":
                 status = self._child.exited()
                 break
@@ -93,10 +113,20 @@ class Keeper:
         gone = runs.end_marked(self._record.mark) and gone  # what has left the engine's group
         self._copier.join(_LAST_WORDS_S)
         if status is not None and detached:
-            self._record.write(state="stopped", ended=status, ended_at=time.time())
+            runs.forget_key(self._record.path)
+            self._record.write(state="stopped", ended=status, ended_at=time.time(), key="")
+            if self._record.is_late:  # no more time: rather no record than one with the key
+                runs.forget(self._record.path)
         elif gone:
             runs.forget(self._record.path)
         say(ended=status if status is not None else self._child.exited(), told=told)
+
+    def _next(self) -> str:
+        """The next word; `again` where the record has to be written again."""
+        try:
+            return self._words.get(timeout=_AGAIN_S if self._record.is_late else None)
+        except Empty:
+            return "again"
 
     def _copy(self, pipe: int) -> None:
         while block := os.read(pipe, _BLOCK):
@@ -128,6 +158,12 @@ def say(**answer: object) -> None:
         print(json.dumps(answer), flush=True)
 
 
+def say_failure(error: OSError, **more: object) -> None:
+    """Answer that nothing runs, and why."""
+    windows = getattr(error, "winerror", None)
+    say(ended=127, errno=error.errno, winerror=windows, text=error.strerror or str(error), **more)
+
+
 def main() -> int:
     """Do what the order says."""
     order = json.loads(sys.stdin.readline())
@@ -141,8 +177,9 @@ def main() -> int:
         try:
             keeper = Keeper(order)
         except OSError as error:
-            text, windows = error.strerror or str(error), getattr(error, "winerror", None)
-            say(ended=127, errno=error.errno, winerror=windows, text=text)
+            log = order["log"]
+            unwritten = {"record": log} if log in (error.filename, error.filename2) else {}
+            say_failure(error, **unwritten)
             return 1
         keepers.append(keeper)
         keeper.keep()

@@ -16,10 +16,11 @@ from tasks.core.catalogue import LATEST
 from tasks.core.errors import RecipeError, TransferError, UsageError
 from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile
 from tasks.core.options import Ask
+from tasks.core.paths import inside
 from tasks.core.publisher import Stated
 from tasks.core.sources import Wanted, hub_file
 from tasks.core.urls import filename_of, host_of, is_local
-from tasks.effects import compiled, files
+from tasks.effects import compiled, edit, files
 from tasks.recipe import Recipe
 
 HERE = "this machine"
@@ -34,8 +35,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     where = recipe.catalogue.where
     text = compiled.text_of(compiled.read(where), where)
     place, content = compiled.lock_path(where), compiled.read_lock(where)
-    before = compiled.text_of(content, place) if content is not None else ""
-    old = schema.read_lock(before, place) if content is not None else None
+    old = None if content is None else schema.read_lock(compiled.text_of(content, place), place)
     plain = schema.read_catalogue(text, where)
     chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
     if "check" in ask.options:
@@ -45,25 +45,47 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lock.without(old, moving))
     locker = Locker(recipe, ask, plain, old or LockFile(1))
-    return glue.task("lock", run, [locker, chosen, place, before, (text, where)], meta={"report": True})
+    return glue.task("lock", run, [locker, chosen, place], meta={"report": True})
 
 
-def run(locker: Locker, chosen: set[str], place: str, before: str, catalogue: tuple[str, str]) -> None:
+def run(locker: Locker, chosen: set[str], place: str) -> None:
     """Write models.lock.
 
-    Args:
-        catalogue: text and path of models.yaml.
-
-    Raises TransferError: what is open could not be found out; nothing is written.
+    Raises:
+        TransferError: what is open could not be found out; nothing is written.
+        RecipeError: another process changed the same entries meanwhile; nothing is written.
     """
-    new = locker.locked(chosen)
-    text = lock.render(new)
-    _check_readable(text, place, *catalogue)
-    if text != before:
-        files.write_atomic(place, text)
-    for line in changes(locker.old, new):
+    found = locker.locked(chosen)
+    with edit.editing(place, locker.cache):
+        now = compiled.read_lock(locker.where)
+        new = _joined(locker, found, place, now)
+        text = lock.render(new)
+        same = now is not None and text == compiled.text_of(now, place)
+        if not same:
+            edit.replace(place, text)
+    for line in changes(locker.old, found):
         glue.show(line)
-    glue.show(f"{place}: {_count(new)}{', nothing changed' if text == before else ''}")
+    glue.show(f"{place}: {_count(new)}{', nothing changed' if same else ''}")
+
+
+def _joined(locker: Locker, found: LockFile, place: str, now: bytes | None) -> LockFile:
+    """Join what was found to what models.lock says now, for models.yaml as it is now.
+
+    Raises:
+        UsageError: one of them has errors now.
+        TransferError: a publisher has stated what could not be read again.
+        RecipeError: another process changed the same entries.
+    """
+    from tasks.core import schema
+
+    said = LockFile(1)
+    if now is not None:
+        said = schema.read_lock(compiled.text_of(now, place), place)
+    catalogue = compiled.text_of(compiled.read(locker.where), locker.where)
+    plain = schema.read_catalogue(catalogue, locker.where)
+    new = lock.ordered(lock.merged(locker.old, found, said, place), plain)
+    _check_readable(lock.render(new), place, catalogue, locker.where)
+    return new
 
 
 def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
@@ -131,6 +153,7 @@ class Locker:
         self._known: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
+        self.where, self.cache = recipe.catalogue.where, recipe.place.cache
 
     def locked(self, chosen: set[str]) -> LockFile:
         """The new lock; entries that were not chosen stay as they are. Raises TransferError."""
@@ -225,23 +248,22 @@ class Locker:
         from tasks.effects.adopt import path_of
 
         path = self._recipe.place.absolute(path_of(want.url), self._recipe.place.root)
-        found = files.stat(path)
-        if found is None:
+        if files.stat(path) is None:
             raise RecipeError(f"there is no file {path}")
-        digest = files.sha256_file(path)
+        digest, found = files.sha256_file(path)
         if want.sha256 not in (None, digest):
             raise RecipeError(f"sha256 is {want.sha256} in models.yaml, and {digest} is that of {path}")
-        return own._replace(sha256=digest, size=found[0], by=FROM_CATALOGUE if want.sha256 else HERE)
+        return own._replace(sha256=digest, size=found.size, by=FROM_CATALOGUE if want.sha256 else HERE)
 
     def _downloaded(self, name: str, stated: Stated) -> Stated:
         from tasks.core.artifact import Artifact, model_dir
         from tasks.download import converge
 
         cache = self._recipe.place.cache
-        target = f"{model_dir(cache, None, stated.url)}/{filename_of(stated.url)}"
+        target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
         converge(cache, artifact, again=self._upgrade)
         stamp = files.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
-        return stated._replace(sha256=stamp.sha256, size=stamp.size, by=DOWNLOADED)
+        return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)

@@ -30,7 +30,7 @@ def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
     """Write the log to stdout, as it is.
 
     Raises:
-        ServerError: there is none.
+        ServerError: there is none, or it cannot be read.
         SystemExit: a signal came while it was followed (128 + signal).
     """
     from tasks.effects.signals import on_signals
@@ -48,13 +48,21 @@ def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
     keeper = next((one.keeper for one in known if one.log == path), None)
     stop: list[int] = []
     with on_signals(stop.append), glue.quiet_pipe():
-        text, end = logfile.last_lines(path, count)
+        text, end = _last_lines(path, count)
         more = logfile.follow(path, end, lambda: not stop and owner.lives(keeper)) if follow else ()
         for block in glue.harmless(iterdecode(chain([text], more), "utf-8", _BYTES)):
             sys.stdout.buffer.write(block.encode("utf-8", _BYTES))
             sys.stdout.buffer.flush()
     if stop:
         raise SystemExit(128 + stop[0])
+
+
+def _last_lines(path: str, count: int | None) -> tuple[bytes, logfile.Mark]:
+    try:
+        return logfile.last_lines(path, count)
+    except OSError as error:
+        what = f"cannot read the log {path}: {error.strerror or error}"
+        raise ServerError(what, fix="run it as the user who started the server, or start it again") from None
 
 
 def _count(lines: str | None) -> int | None:

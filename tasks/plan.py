@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from typing import Any
@@ -41,9 +40,9 @@ def run(recipe: Recipe, ask: Ask) -> None:
     problems += dict.fromkeys(filter(None, (_refused(recipe, artifact) for artifact in wanted)))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
     if ask.options.get("json"):
-        glue.show(json.dumps(_data(jobs, needs, takes, facts, problems), indent=1))
+        glue.show_json(_data(jobs, needs, takes, facts, problems))
     else:
-        glue.show(_text(needs, takes, facts, problems))
+        glue.show(*_text(needs, takes, facts, problems))
     if problems:
         raise SystemExit(1)
 
@@ -78,7 +77,7 @@ def _near(artifact: Artifact, adopt: bool) -> tuple[str, str]:
 
 def _size(path: str) -> int | None:
     found = files.stat(path)
-    return found[0] if found else None
+    return found.size if found else None
 
 
 def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
@@ -116,7 +115,7 @@ def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:
     ]
 
 
-def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problems: list[Any]) -> str:
+def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problems: list[Any]) -> list[str]:
     from rich.text import Text
 
     from tasks.effects.screen import table
@@ -135,8 +134,9 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
     fetch, all_known = outlook.total([need.to_fetch for need in needs])
     write, _ = outlook.total([need.to_write for need in needs])
     least = "" if all_known else "at least "
-    lines = [
+    lines: list[str] = [
         table(("file", "state", ">size", ">to fetch", "from"), rows),
+        "",
         f"network  {least}{report.size(fetch)}" if fetch or all_known else "network  not known",
         f"disk     {report.size(facts['free'])} free, {report.size(facts['free'] - write)} afterwards",
     ]
@@ -145,7 +145,7 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
     for what, fix in problems:
         lines.append(f"cannot work: {what}")
         lines += [f"  fix: {line}" for line in fix.splitlines()]
-    return "\n".join(lines)
+    return lines
 
 
 def _short(source: str) -> str:

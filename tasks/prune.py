@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -63,6 +62,8 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         what = f"{cache} is not marked as a cache of this recipe: nothing is removed there"
         fix = "LLAMAFILE_CACHE=/path/of/the/cache; if this is it, the next download into it marks it"
         raise RecipeError(what, [("missing", "our CACHEDIR.TAG and README.txt")], fix)
+    if not dry:
+        runs.drop_keys(cache)
     roots, found = _roots(recipe), store.files_of(cache)
     gone = [*roots.gone, *store.stamps_of_nothing(cache, _paths(found, "stamps/"))]
     unused = prune.choose(found, roots.needed, gone, time.time(), older_s)
@@ -80,7 +81,10 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         "kept": [{**_row(one), "kept": why} for one, why in outcome.kept],
         "failed": [{**_row(one), "error": why} for one, why in outcome.failed],
     }
-    glue.show(json.dumps(facts, indent=1) if as_json else _text(outcome, facts))
+    if as_json:
+        glue.show_json(facts)
+    else:
+        glue.show(*_text(outcome, facts))
     if outcome.failed:
         what = "not everything could be removed"
         raise RecipeError(
@@ -113,7 +117,9 @@ def _roots(recipe: Recipe) -> Roots:
 
 def _catalogue(cache: str, root: compiled.Root) -> Catalogue:
     try:
-        return compiled.load(root.path, cache)
+        if not os.path.isfile(root.path):  # a pipe would be waited for
+            raise UsageError(f"{root.path} is not a regular file")
+        return compiled.load(root.path, cache, from_text=True)
     except UsageError as error:
         what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"
         fix = f"mend it, or delete {os.path.join(cache, root.record)} if it is of no use any more"
@@ -127,8 +133,12 @@ def _targets(recipe: Recipe, path: str, catalogue: Catalogue) -> Iterator[str]:
         target = item.artifact.target.removeprefix(f"{place.cache}/")
         yield target
         if item.is_program:
-            version = catalogue.engine("llamafile").version or ""
-            yield from (f"engines/{engine_filename(version, name)}" for name in ("linux", "win32"))
+            folder, version = os.path.dirname(target), catalogue.engine("llamafile").version or ""
+            for name in ("linux", "win32"):
+                program = f"{folder}/{engine_filename(version, name)}"
+                yield program
+                if not os.path.exists(f"{place.cache}/{program}"):
+                    yield f"engines/{engine_filename(version, name)}"  # to be adopted from there
 
 
 def _in_use(cache: str) -> frozenset[str]:
@@ -186,7 +196,7 @@ def _row(one: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
     return row
 
 
-def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
+def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
     from rich.text import Text
 
     from tasks.effects.screen import table
@@ -197,7 +207,7 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
         key = (why, one.target or one.path)
         sizes[key] = sizes.get(key, 0) + one.size
     cells = [[Text(report.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
-    lines = [table((">size", "why", "what"), cells).rstrip()] if cells else []
+    lines: list[str] = [table((">size", "why", "what"), cells)] if cells else []
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
     by_age = "what nobody here names goes by --older-than alone"
@@ -209,4 +219,4 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> str:
         if before > after
         else ", nothing to remove"
     )
-    return "\n".join([*lines, f"cache: {report.size(before)}{freed}"])
+    return [*lines, f"cache: {report.size(before)}{freed}"]

@@ -17,6 +17,7 @@ from tasks.core.options import Ask, Request
 from tasks.effects import compiled, files
 
 ROOT = Path(__file__).resolve().parent.parent
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
 
 
 class Recipe(NamedTuple):
@@ -42,13 +43,14 @@ def recipe() -> Recipe:
     """
     request = options.parse(sys.argv[1:])
     cwd = doit.get_initial_workdir() or os.getcwd()
-    path = Path(cwd, os.environ.get("LLAMAFILE_CATALOGUE") or ROOT / "models.yaml")
+    path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
     joined = not _mends_lock(request)
-    catalogue = compiled.load(str(path), cache, joined=joined)
-    request = _with_running(request, catalogue, cache)
     frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
+    catalogue = compiled.load(str(path), cache, joined=joined, from_text=from_text)
+    request = _with_running(request, catalogue, cache)
     return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
 
 

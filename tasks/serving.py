@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import parent_process
 from threading import current_thread, main_thread
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tasks import glue
 from tasks.core import command, report
+from tasks.core.artifact import Artifact
 from tasks.core.errors import ServerError, UsageError
 from tasks.core.jobs import Job, key_problem
 from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, record_name, spec_of
@@ -22,10 +24,15 @@ from tasks.recipe import ROOT, Recipe
 from tasks.verify import engine_env, engine_version, launch_of
 
 if TYPE_CHECKING:
-    from tasks.effects.keep import Kept
+    from tasks.effects.keep import Kept, NoRecord
 
 _LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
+
+
+def given_files(job: Job) -> tuple[Artifact, ...]:
+    """Every file that the engine is, or is given."""
+    return (*job.files, *filter(None, [job.exe]))
 
 
 def check_start(recipe: Recipe, job: Job) -> None:
@@ -35,7 +42,7 @@ def check_start(recipe: Recipe, job: Job) -> None:
         ServerError: nobody could stop the server.
         TransferError: a file is not there, and may not be fetched.
     """
-    for artifact in (*job.files, *filter(None, [job.exe])):
+    for artifact in given_files(job):
         check_source(recipe, artifact)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach what `doit -n` runs", fix="leave -n away")
@@ -84,50 +91,74 @@ class Server:
 
     Raises:
         ServerError: the engine cannot be started.
+        IntegrityError: a file that it would be given is not the one that was proven.
     """
 
     def __init__(self, recipe: Recipe, job: Job, mode: Mode, port: int, stop: list[int]) -> None:
-        from tasks.effects.keep import Kept
-        from tasks.effects.server import failed_start
-
         self._job, self._stop, self._platform = job, stop, recipe.place.platform
         host, key = job.settings.host or "", key_of(job)
-        version, launch = engine_version(recipe, job), launch_of(recipe, job)
-        settings = replace(job.settings, host=host, port=port)
         if not key and not is_loopback(host):
             glue.log().warning("%s", report.open_to_all(job.name, host))
-        folder = runs.folder(recipe.place.cache)
-        runs.drop_old_logs(recipe.place.cache, job.name)
-        path, mark = os.path.join(folder, record_name(job.name, port)), os.urandom(8).hex()
-        env = {**engine_env(job.engine), MARK_VARIABLE: mark}
-        env.pop(KEY_VARIABLE, None)
-        key_file = ""
-        if key and job.engine == "embedded":
-            env[KEY_VARIABLE] = key
-        elif key:
-            key_file = f"{path}.key"
-            files.write_atomic(key_file, f"{key}\n", private=True)
-        words = command.serve_command(launch, settings, version=version, extra=job.extra, key_file=key_file)
-        self.run = Run(
-            job.name, mode, host, port, spec(recipe, job, port), words, f"{path}.log", mark, key,
-            owner=os.getpid(), path=f"{path}.json",
-        )  # fmt: skip
-        values = {k: v for k, v in asdict(self.run).items() if k != "path"}
-        start = time.monotonic()
+        self._folder = ExitStack()
+        folder = self._make_folder(recipe.place.cache, mode)
         try:
-            self._kept: Kept = Kept(
-                words, env=env, cwd=folder, log=self.run.log, record=self.run.path,
-                values=values, root=str(ROOT),
+            runs.drop_old_logs(recipe.place.cache, job.name)
+            version, launch = engine_version(recipe, job), launch_of(recipe, job)
+            path, mark = os.path.join(folder, record_name(job.name, port)), os.urandom(8).hex()
+            env = engine_env(job.engine, **{MARK_VARIABLE: mark})
+            key_file = ""
+            if key and job.engine == "embedded":
+                env[KEY_VARIABLE] = key
+            elif key:
+                key_file = f"{path}.key"
+                files.write_atomic(key_file, f"{key}\n", private=True)
+            settings = replace(job.settings, host=host, port=port)
+            words = command.serve_command(
+                launch, settings, version=version, extra=job.extra, key_file=key_file
+            )
+            self.run = Run(
+                job.name, mode, host, port, spec(recipe, job, port), words, f"{path}.log", mark, key,
+                owner=os.getpid(), path=f"{path}.json",
             )  # fmt: skip
-        except OSError as error:
-            runs.forget(self.run.path)
-            raise failed_start(job.name, words, error) from None
-        self._start = start
+            files.check_unchanged(recipe.place.cache, given_files(job))
+            self._launch(env, folder)
+        except BaseException:
+            runs.forget(os.path.join(folder, f"{record_name(job.name, port)}.json"))
+            self._folder.close()
+            raise
         engine = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
         glue.say(
             "server_starting", "starting %s (%s, log %s)", job.name, engine, self.run.log,
             model=job.name, pid=self.pid, log=self.run.log,
         )  # fmt: skip
+
+    def _launch(self, env: dict[str, str], folder: str) -> None:
+        """Start the engine and its keeper. Raises ServerError: the system, or a full disk, refuses."""
+        from tasks.effects.keep import Kept, NoRecord
+        from tasks.effects.server import failed_start
+
+        run = self.run
+        self._start = time.monotonic()
+        try:
+            self._kept: Kept = Kept(
+                run.command, env=env, cwd=folder, log=run.log, record=run.path,
+                values={k: v for k, v in asdict(run).items() if k != "path"},
+                root=str(ROOT), keeps_log=not self._temporary,
+            )  # fmt: skip
+        except NoRecord as error:
+            raise _no_record(run.name, error) from None
+        except OSError as error:
+            raise failed_start(run.name, run.command, error) from None
+
+    def _make_folder(self, cache: str, mode: Mode) -> str:
+        """The folder of its log and record: the cache's, else a temporary one that goes with it."""
+        folder = runs.folder(cache)
+        self._temporary = folder is None
+        if folder is not None:
+            return folder
+        if mode is Mode.START:
+            raise runs.cannot_record(cache)
+        return self._folder.enter_context(runs.temporary_folder())
 
     @property
     def pid(self) -> int:
@@ -180,7 +211,7 @@ class Server:
             text = logfile.tail(self.run.log, logfile.LIMIT).decode("utf-8", "replace")
             if line := cpu_fallback(text):
                 what = f"{self._job.name} was told to use the GPU, and runs on the CPU"
-                facts = [("output", line), ("log", self.run.log)]
+                facts = [("output", line), ("log", "" if self._temporary else self.run.log)]
                 fix = "leave --force-gpu and --gpu away, or mend the GPU's driver"
                 raise ServerError(what, facts, fix=fix)
             if on_gpu(text) or time.monotonic() > deadline:
@@ -221,8 +252,18 @@ class Server:
         if not runs.end_marked(self.run.mark):
             raise ServerError(f"{self._job.name} (pid {self.pid}) does not end", fix=f"kill -9 -{self.pid}")
         runs.forget(self.run.path)
+        self._folder.close()
         if lived:
             glue.say("server_stopped", "%s has stopped", self._job.name, model=self._job.name)
+
+
+def _no_record(name: str, error: NoRecord) -> ServerError:
+    """The error for a server that no command could have found, and that was ended for that."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "set LLAMAFILE_CACHE to a directory you can write to"
+    if full:
+        fix = "free some space, or set LLAMAFILE_CACHE to another disk"
+    return ServerError(f"{name} was not started: cannot write {error.filename}: {error.strerror}", fix=fix)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from doit.task import Task
 
 from tasks import glue
@@ -26,6 +24,8 @@ def task(recipe: Recipe, job: Job) -> Task:
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
     check_start(recipe, job)
+    if not runs.can_record(recipe.place.cache):
+        raise runs.cannot_record(recipe.place.cache)
     try:
         _port(recipe, job)
     except ServerError:
@@ -42,8 +42,7 @@ def start(recipe: Recipe, job: Job) -> None:
     """
     with runs.claim(recipe.place.cache, job.name):
         runs.clean(recipe.place.cache)
-        # whoever is at one that is not ready would have the claim
-        run = next((run for run in _started(recipe, job) if run.state is State.READY), None)
+        run = next((run for run in _started(recipe, job) if _is_ready(run)), None)
         if run is None:
             run = _start(recipe, job)
         else:
@@ -53,7 +52,7 @@ def start(recipe: Recipe, job: Job) -> None:
                 raise ServerError(what, found, fix=_AGAIN.format(job.name))
             _check_answers(job, run)
             glue.say("server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url)
-    print(run.url, file=sys.stdout, flush=True)
+    glue.show(run.url)
 
 
 def _start(recipe: Recipe, job: Job) -> Run:
@@ -77,6 +76,17 @@ def _start(recipe: Recipe, job: Job) -> Run:
         raise SystemExit(128 + stop[0])
     glue.log().info("%s", report.usage(job.model, server.run, f"doit stop --model {job.name}"))
     return server.run
+
+
+def _is_ready(run: Run) -> bool:
+    """Whether it is on record as ready, or answers so: the record may wait for space on the disk.
+
+    Whoever is at one that is not ready yet would have the claim.
+    """
+    from tasks.effects import server
+
+    waits = run.state is State.STARTING
+    return run.state is State.READY or (waits and server.health(run.host, run.port) == 200)
 
 
 def _check_answers(job: Job, run: Run) -> None:

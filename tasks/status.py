@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from tasks import glue
 from tasks.core import report
 from tasks.core.options import Ask
 from tasks.core.run import Liveness, Run, State
+from tasks.core.text import Styled
 from tasks.effects import runs
 from tasks.recipe import Recipe, names
 
@@ -30,15 +30,16 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     Raises SystemExit: 1 unless what was asked for is ready: the named models, or else at least one server and
     no other than ready ones.
     """
+    runs.drop_keys(recipe.place.cache)
     found = [one for one in runs.found(recipe.place.cache) if not named or one[0].name in named]
     rows = [_row(one, what) for one, what in found]
     for name in named:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": State.STOPPED.value})
     if as_json:
-        glue.show(json.dumps(rows, indent=1))
+        glue.show_json(rows)
     elif rows:
-        glue.show(_table(rows).rstrip())
+        glue.show(_table(rows))
     else:
         glue.show("nothing runs\n  doit start --model NAME    starts a server in the background")
     ready = {row["model"] for row in rows if row["state"] == State.READY.value}
@@ -81,7 +82,7 @@ def _memory(run: Run) -> int | None:
         return None
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]]) -> Styled:
     from rich.text import Text
 
     from tasks.effects.screen import table

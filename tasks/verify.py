@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
+from collections.abc import Iterable, Iterator
 
 from doit.task import Task
 
 from tasks import glue
 from tasks.core import command, lifecycle
-from tasks.core.artifact import Artifact, Stamp, State
-from tasks.core.errors import ServerError
+from tasks.core.artifact import Artifact, Stamp
+from tasks.core.environment import engine_environment
 from tasks.core.jobs import Job
 from tasks.effects import files
 from tasks.recipe import ROOT, Recipe
@@ -38,30 +38,33 @@ def launch_of(recipe: Recipe, job: Job) -> command.Launch:
     )
 
 
-def engine_env(engine: str) -> dict[str, str]:
+def engine_env(engine: str, **more: str) -> dict[str, str]:
     """The environment of an engine; the embedded one is a module of this project."""
-    env = dict(os.environ)
     if engine == "embedded":
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
-    return env
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        more = {**more, "PYTHONPATH": path}
+    return engine_environment(os.environ, **more)
 
 
-def run_dir(cache: str) -> str:
-    """Where engines run and log (old ones leave a llama.log): in the cache, unless that is read-only."""
+@contextlib.contextmanager
+def run_dir(cache: str) -> Iterator[str]:
+    """Where an engine is asked (old ones leave a llama.log): in the cache, unless that is read-only."""
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    fits = os.path.isdir(folder) and os.access(folder, os.W_OK)
-    return folder if fits else tempfile.mkdtemp(prefix="llamafile-recipe-")
+    if os.path.isdir(folder) and os.access(folder, os.W_OK):
+        yield folder
+    else:
+        from tasks.effects import runs
+
+        with runs.temporary_folder() as temporary:
+            yield temporary
 
 
 def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
-    """The version an engine said for these bytes; None where it was not asked since they changed."""
-    if files.state(cache, artifact) is State.MISSING:
-        return None
-    stamp, found = files.read_stamp(cache, artifact), files.stat(artifact.target)
-    same = stamp is not None and found == (stamp.size, stamp.mtime_ns)
-    return stamp.engines.get(engine) if stamp and same else None
+    """The version an engine said for these bytes; None where they are others than those asked for."""
+    stamp = files.proof(cache, artifact)
+    return stamp.engines.get(engine) if stamp else None
 
 
 def engine_version(recipe: Recipe, job: Job) -> str:
@@ -84,7 +87,7 @@ def verify(recipe: Recipe, job: Job) -> None:
     if job.engine == "llamafile":  # the task `exe` has asked it
         version = recipe.catalogue.engine("llamafile").version or ""
     else:
-        version = ask_version(job.name, launch_of(recipe, job), recipe.place.cache)
+        version = ask_version(job.name, launch_of(recipe, job), recipe.place.cache, job.files)
     hint = job.model.engine_version
     if job.engine == "self" and hint and version and not f"{version}.".startswith(f"{hint}."):
         glue.log().warning(
@@ -93,17 +96,24 @@ def verify(recipe: Recipe, job: Job) -> None:
     keep_version(recipe.place.cache, job.artifact, job.engine, version)
 
 
-def ask_version(name: str, launch: command.Launch, cache: str) -> str:
+def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[Artifact]) -> str:
     """Run `--version`; the version, or nothing where the answer has none.
 
-    Raises ServerError: it cannot be run, fails, or does not come to an end.
+    Args:
+        given: the files that the program is, or reads.
+
+    Raises:
+        ServerError: it cannot be run, fails, or does not come to an end.
+        IntegrityError: one of its files is not the one that was proven.
     """
     from tasks.effects import process
     from tasks.effects.server import failed_start
 
     words = launch.version_command()
+    files.check_unchanged(cache, given)
     try:
-        ending = process.run(words, env=engine_env(launch.engine), cwd=run_dir(cache))
+        with run_dir(cache) as folder:
+            ending = process.run(words, env=engine_env(launch.engine), cwd=folder)
     except OSError as error:
         raise failed_start(name, words, error) from None
     if ending.status is None:
@@ -120,11 +130,13 @@ def ask_version(name: str, launch: command.Launch, cache: str) -> str:
 
 
 def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:
-    """Note in the stamp that the engine works with these bytes."""
-    found = files.stat(artifact.target)
-    if found is None:
-        raise ServerError(f"{artifact.target} has gone", fix="run it again")
-    stamp = files.read_stamp(cache, artifact)
-    if stamp is None or found != (stamp.size, stamp.mtime_ns):
-        stamp = Stamp(found[0], found[1], None, artifact.target, {})
-    files.write_stamp(cache, artifact, stamp.with_engine(engine, version))
+    """Note in the stamp that the engine works with these bytes.
+
+    Raises IntegrityError: the file was changed or replaced while the engine ran.
+    """
+    files.check_unchanged(cache, [artifact])
+    found, stamp = files.stat(artifact.target), files.proof(cache, artifact)
+    if found is not None and stamp is None:  # a file of the user's, which needs no proof
+        stamp = Stamp(found, None, artifact.target, {})
+    if stamp is not None:
+        files.write_stamp(cache, artifact, stamp.with_engine(engine, version))

@@ -123,6 +123,10 @@ class Project:
         """Where a pinned file ends up."""
         return self.cache / "models" / hashlib.sha256(data).hexdigest()[:16] / filename
 
+    def program(self, data: bytes, filename: str) -> Path:
+        """Where a pinned engine ends up."""
+        return self.cache / "engines" / hashlib.sha256(data).hexdigest()[:16] / filename
+
     def doit(
         self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
         stdin: str | None = None,

@@ -6,9 +6,13 @@ Pure: paths are text, what was read from disk is an argument.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
+
+from tasks.core.paths import inside
+from tasks.core.text import digest
 
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
 
@@ -40,11 +44,24 @@ class Artifact(NamedTuple):
         return self.target + ".partial.live"
 
 
-class Stamp(NamedTuple):
-    """What was proven about a target, and how the file looked then."""
+class FileStat(NamedTuple):
+    """What identifies one state of one file: a write, a rename, a copy changes it."""
 
     size: int  # bytes
-    mtime_ns: int  # modification time in ns
+    mtime_ns: int  # time of the last write, in ns; anyone who may write can set it
+    dev: int  # the file system
+    ino: int  # the file in it
+    ctime_ns: int  # time of the last change in ns; no program can set it (on Windows: of creation)
+
+    def is_same_but_renamed(self, other: FileStat) -> bool:
+        """Whether only a rename, which sets the time of the last change, may lie between the two."""
+        return self._replace(ctime_ns=0) == other._replace(ctime_ns=0)
+
+
+class Stamp(NamedTuple):
+    """What was proven about a target, and the state of the file that it was proven for."""
+
+    stat: FileStat
     sha256: str | None  # digest of these bytes; None for a file of the user's that nothing pins
     source: str  # where they came from
     engines: Mapping[str, str]  # engine → version that was proven to work with it
@@ -62,48 +79,91 @@ class State(Enum):
     MOVED = "moved"  # it is there, and its bytes have to be read again
 
 
-def judge_target(artifact: Artifact, stat: tuple[int, int] | None, stamp: Stamp | None) -> State:
+def judge_target(artifact: Artifact, stat: FileStat | None, stamp: Stamp | None) -> State:
     """Say what lies at the target.
 
     Args:
-        stat: (size, mtime_ns) of the file, None where there is none.
+        stat: of the file, None where there is none.
     """
     if stat is None:
         return State.MISSING
-    if stamp is not None and stat == (stamp.size, stamp.mtime_ns):
+    if stamp is not None and stat == stamp.stat:
         known = artifact.sha256 in (None, stamp.sha256)
         return State.FRESH if known else State.MOVED
     return State.MOVED if artifact.sha256 or artifact.owned else State.FRESH
 
 
+_UNKNOWN = -1  # no file has this: what a stamp of an older version does not say
+_STAT = FileStat._fields
+
+
 def parse_stamp(data: Any) -> Stamp | None:
-    """A stamp from its JSON; None for anything that is not one (then the file is read again)."""
+    """Read a stamp from its JSON; None for anything else (then the file is read again).
+
+    A stamp of an older version has only size and mtime_ns. It fits no file, so that the file is
+    read once; what it says of these bytes is kept when their digest is the same.
+    """
     try:
+        whole = _checksum(data) == data.get("checksum")
+        if not (whole or _is_of_old_version(data)):
+            return None
+        stat = FileStat(*(int(data.get(key, _UNKNOWN)) for key in _STAT))
         engines = {str(k): str(v) for k, v in dict(data.get("engines", {})).items()}
-        sha256 = data["sha256"]
-        return Stamp(
-            int(data["size"]),
-            int(data["mtime_ns"]),
-            None if sha256 is None else str(sha256),
-            str(data.get("source", "")),
-            engines,
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        sha256 = None if data["sha256"] is None else str(data["sha256"])
+        return Stamp(stat, sha256, str(data.get("source", "")), engines)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
 
 
+def _is_of_old_version(data: Mapping[str, Any]) -> bool:
+    return {"size", "mtime_ns"} <= data.keys() and not {"dev", "ino", "ctime_ns", "checksum"} & data.keys()
+
+
+def stamp_data(stamp: Stamp) -> dict[str, Any]:
+    """A stamp as JSON, with the checksum of all the rest."""
+    body = {
+        **stamp.stat._asdict(),
+        "sha256": stamp.sha256,
+        "source": stamp.source,
+        "engines": dict(stamp.engines),
+    }
+    return {**body, "checksum": _checksum(body)}
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """Digest of a stamp's canonical text, the file's own digest included.
+
+    It finds damage and edits by hand. It is no signature: whoever can write a stamp can compute it.
+    """
+    body = {key: value for key, value in data.items() if key != "checksum"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def model_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one model's file: named by its digest, else by its URL's."""
-    key = sha256 or hashlib.sha256(url.encode()).hexdigest()
-    prefix = "" if sha256 else "url-"
-    return f"{cache}/models/{prefix}{key[:DIGEST_CHARS]}"
+    """The directory of one model's file: named by its digest, else by its URL's.
+
+    Raises UsageError: the digest is not one.
+    """
+    return inside(f"{cache}/models", _key(sha256, url))
+
+
+def engine_dir(cache: str, sha256: str | None, url: str) -> str:
+    """The directory of one engine's program, named like a model's. Raises UsageError like `model_dir`."""
+    return inside(f"{cache}/engines", _key(sha256, url))
+
+
+def _key(sha256: str | None, url: str) -> str:
+    if sha256:
+        return sha256[:DIGEST_CHARS]
+    return "url-" + digest(url)[:DIGEST_CHARS]
 
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
     """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
-    key = hashlib.sha256(artifact.target.encode()).hexdigest()[:DIGEST_CHARS]
+    key = digest(artifact.target)[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
 
 

@@ -38,7 +38,7 @@ def judge_size(artifact: Artifact, stamp: Stamp | None, size: int) -> Finding | 
     A size that was proven to be the expected digest's goes before the catalogue's, which may be a slip.
     """
     proven = stamp is not None and stamp.sha256 is not None and artifact.sha256 in (None, stamp.sha256)
-    known = stamp.size if stamp and proven else artifact.size
+    known = stamp.stat.size if stamp and proven else artifact.size
     return None if known in (None, size) else _differs(f"{known} bytes", f"{size} bytes")
 
 
@@ -67,4 +67,4 @@ def void(stamp: Stamp) -> Stamp:
 
     What was proven before stays in it: for a file that nothing else pins it is all that is known.
     """
-    return stamp._replace(mtime_ns=-1)
+    return stamp._replace(stat=stamp.stat._replace(mtime_ns=-1))

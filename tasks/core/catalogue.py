@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tasks.core.errors import UsageError, did_you_mean
+from tasks.core.paths import MOST_NAME
 
 ENGINES = ("self", "llamafile", "embedded")
 LATEST = "latest"  # as an engine's version
@@ -53,6 +54,10 @@ def _word(value: str) -> bool:
     return value.isascii() and value[:1].isalnum() and all(c.isalnum() or c in "._-" for c in value)
 
 
+def _name(value: str) -> bool:
+    return _word(value) and len(value) <= MOST_NAME
+
+
 def _host(value: str) -> bool:
     return 0 < len(value) < 254 and value.isascii() and all(c.isalnum() or c in ".:_%-" for c in value)
 
@@ -85,9 +90,9 @@ def _revision(value: str) -> bool:
 
 _REPO = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 _REVISION = r"^[A-Za-z0-9._/-]+$"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-'"
-Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _word, {"pattern": _NAME})]
+_NAME = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}$"
+_NAME_EXPECTED = f"a name of letters, digits, '.', '_' and '-', {MOST_NAME} at most"
+Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _name, {"pattern": _NAME})]
 Title = Annotated[str, Rule("the model's full name, for people")]
 Url = Annotated[str, Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")]
 Repo = Annotated[

@@ -6,12 +6,12 @@ older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
 from tasks.core.artifact import DIGEST_CHARS, Artifact
 from tasks.core.errors import RecipeError
+from tasks.core.text import digest
 
 CACHE_LIMIT = 10 * 1024**3  # bytes that GitHub keeps of a repository's caches, the last used ones
 _LAYOUT = "1"  # of the cache's folders: another one is another key
@@ -28,8 +28,8 @@ def cache_key(name: str, files: Iterable[Artifact]) -> str:
             what = f"{file.label} has no digest, so that its bytes may change: it has no key"
             raise RecipeError(what, fix=f"doit lock --model {file.label.split()[0]}, and commit models.lock")
         lines.append(f"{file.sha256} {_filename(file)}\n")
-    digest = hashlib.sha256("".join([_LAYOUT, *sorted(lines)]).encode()).hexdigest()
-    return f"llamafile-recipe-{name}-{digest[:DIGEST_CHARS]}"
+    key = digest("".join([_LAYOUT, *sorted(lines)]))
+    return f"llamafile-recipe-{name}-{key[:DIGEST_CHARS]}"
 
 
 def _filename(file: Artifact) -> str:

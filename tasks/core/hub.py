@@ -60,8 +60,12 @@ def token(env: Mapping[str, str], saved: str) -> str:
     if is_on(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
-    found = given or saved.strip()
-    return found if found.isascii() and found.isprintable() else ""
+    return sendable(given or saved.strip())
+
+
+def sendable(token: str) -> str:
+    """The token; nothing where a header cannot carry it, which an error would show."""
+    return token if token.isascii() and token.isprintable() else ""
 
 
 def _hf_home(env: Mapping[str, str], home: str) -> str:
@@ -89,14 +93,19 @@ def places(
     name, found = _plain(filename), [f"{hub}/models--*/blobs/{sha256}"]
     found += [f"{ollama}/blobs/sha256-{sha256}" for ollama in (own, "/usr/share/ollama/.ollama/models")]
     for folder in (_plain(_expanded(f, {}, home)) for f in folders):
-        found += [f"{folder}/{name}", f"{folder}/models/{sha256[:16]}/{name}", f"{folder}/engines/{name}"]
+        found += [f"{folder}/{name}", f"{folder}/models/{sha256[:16]}/{name}"]
+        found += [f"{folder}/engines/{sha256[:16]}/{name}", f"{folder}/engines/{name}"]
         found += [f"{folder}/models--*/blobs/{sha256}", f"{folder}/blobs/sha256-{sha256}"]
     return found
 
 
-def unpinned_places(models: str, filename: str) -> list[str]:
-    """The same for files of our own cache's `models` that came before anything pinned them."""
-    return [f"{_plain(models)}/url-*/{_plain(filename)}"]
+def earlier_places(folder: str, filename: str) -> list[str]:
+    """The same for files of our own cache that came before anything pinned them.
+
+    Args:
+        folder: `models` or `engines` of the cache. Engines of older versions lie there directly.
+    """
+    return [f"{_plain(folder)}/url-*/{_plain(filename)}", f"{_plain(folder)}/{_plain(filename)}"]
 
 
 def _plain(path: str) -> str:

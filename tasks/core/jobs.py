@@ -13,10 +13,12 @@ from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from tasks.core.artifact import Artifact, engine_filename, model_dir
+from tasks.core.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.core.catalogue import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
+from tasks.core.engine_args import checked_extra
 from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.options import LOOKS, STARTS, Ask, Request
+from tasks.core.paths import inside, short_name
 from tasks.core.sources import part, pins_problem, split_count, split_problem
 from tasks.core.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
@@ -24,7 +26,6 @@ ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model ha
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
 
 _RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
-_FLAGS = ("--host", "--port", "--api-key")  # of engines, that have to be known here as well
 
 # what holds where neither the command line nor models.yaml says anything
 BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
@@ -123,15 +124,11 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
         )
     if engine.version == LATEST:
         raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
-    name = engine_filename(engine.version, place.platform)
-    return Artifact(
-        f"llamafile {engine.version}",
-        tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors)),
-        f"{place.cache}/engines/{name}",
-        engine.sha256,
-        engine.size,
-        adopt_from=_adopt_from(catalogue, place),
-    )
+    sources = tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors))
+    folder = engine_dir(place.cache, engine.sha256, sources[0])
+    target = inside(folder, engine_filename(engine.version, place.platform))
+    label, adopt_from = f"llamafile {engine.version}", _adopt_from(catalogue, place)
+    return Artifact(label, sources, target, engine.sha256, engine.size, adopt_from=adopt_from)
 
 
 def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
@@ -164,10 +161,7 @@ def _extra(ask: Ask) -> tuple[str, ...]:
     """What goes to the engine as it is."""
     if ask.verb not in ("serve", "start"):
         return ()
-    for word in ask.extra:
-        if word.partition("=")[0] in _FLAGS:
-            raise UsageError(f"{word} behind `--` would not be known here", fix="put it before the `--`")
-    return ask.extra
+    return checked_extra(ask.extra)
 
 
 def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
@@ -195,8 +189,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     if url is not None and path is not None and split_count(url):
         what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
         raise UsageError(what, fix="leave --llamafile away")
-    if url is not None:
-        url = _source(url, place, place.cwd)
+    url = url and _source(url, place, place.cwd)
     if path is not None:
         name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
         files: tuple[File, ...] = ()  # those of a split one lie beside it
@@ -233,7 +226,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
 def _artifact(name: str, model: Model, place: Place) -> Artifact:
     sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
     folder = model_dir(place.cache, model.sha256, sources[0])
-    return Artifact(name, sources, f"{folder}/{filename_of(model.url)}", model.sha256, model.size)
+    return Artifact(name, sources, inside(folder, filename_of(model.url)), model.sha256, model.size)
 
 
 def _files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
@@ -254,7 +247,7 @@ def _more(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artif
         sources = tuple(_source(u, place, place.root) for u in (file.url, *file.mirrors))
         folder = model_dir(place.cache, file.sha256, sources[0]) if file.mmproj else beside
         label = f"{first.label} " + ("mmproj" if file.mmproj else f"part {number} of {count}")
-        target = f"{folder}/{filename_of(file.url)}"
+        target = inside(folder, filename_of(file.url))
         found.append(Artifact(label, sources, target, file.sha256, file.size, adopt_from=first.adopt_from))
     return tuple(found)
 
@@ -295,7 +288,7 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
                 f"the last part of {url} is {filename!r}, which ends in none of {', '.join(MODEL_ENDINGS)}",
                 fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
             )
-        target = f"{model_dir(place.cache, sha256, url)}/{filename}"
+        target = inside(model_dir(place.cache, sha256, url), filename)
         name = _task_name(filename)
         artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
         return name, Model(filename, "unknown", url), artifact, ""
@@ -306,7 +299,7 @@ def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, pla
     artifact = _artifact(name, model, place)
     if question:
         folder = model_dir(place.cache, model.sha256, url)  # without a digest the URL says which bytes
-        target = f"{folder}/{filename_of(model.url)}"
+        target = inside(folder, filename_of(model.url))
         artifact = artifact._replace(sources=(_checked(url, model.sha256),), target=target)
     return name, model, artifact, question
 
@@ -328,7 +321,7 @@ def _checked(url: str, sha256: str | None) -> str:
 def _task_name(filename: str) -> str:
     """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
     stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "file"
+    return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 
 
 def digest_in(text: str | None) -> str | None:

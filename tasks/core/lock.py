@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from tasks.core.catalogue import LATEST, Name, Rule, Size, Strict, hex64
+from tasks.core.errors import RecipeError
+from tasks.core.paths import is_version, name_problem
 from tasks.core.sources import Wanted, versioned, wanted, wanted_engine
 from tasks.core.urls import filename_of, url_problem
 
@@ -21,7 +23,7 @@ Text = Annotated[str, Rule("text")]
 
 
 def _is_file(url: str) -> bool:
-    return bool(not url_problem(url, pinned=True) and filename_of(url))
+    return not url_problem(url, pinned=True) and not name_problem(filename_of(url))
 
 
 @dataclass(eq=True, repr=False)
@@ -36,7 +38,9 @@ class Locked(Strict):
     source: Annotated[str | None, Rule("what models.yaml says, where that is not this very URL")] = None
     size: Size = None
     commit: Annotated[str | None, Rule("of the Hub's repository")] = None
-    version: Annotated[str | None, Rule("of an engine")] = None
+    version: Annotated[
+        str | None, Rule("of an engine", "a version of letters, digits, '.', '_', '+' and '-'", is_version)
+    ] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -70,6 +74,37 @@ def without(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
         return None
     tables = ({n: rows for n, rows in t.items() if n not in names} for t in (lock.engines, lock.models))
     return LockFile(lock.version, *tables)
+
+
+def merged(old: LockFile, new: LockFile, now: LockFile, place: str) -> LockFile:
+    """Apply what changed from `old` to `new` to what the file says `now`.
+
+    Raises RecipeError: the file's own change is another one.
+    """
+    tables: dict[str, dict[str, tuple[Locked, ...]]] = {"engines": {}, "models": {}}
+    conflicts = []
+    for table, rows in tables.items():
+        before, ours, theirs = (getattr(lock, table) for lock in (old, new, now))
+        for name in dict.fromkeys((*theirs, *ours)):
+            was, mine, other = before.get(name), ours.get(name), theirs.get(name)
+            if mine not in (was, other) and other != was:
+                conflicts.append(name)
+            if kept := other if mine == was else mine:
+                rows[name] = kept
+    if conflicts:
+        what = f"{place} was changed meanwhile, and differs in {', '.join(conflicts)}; nothing was written"
+        raise RecipeError(what, fix="run it again")
+    return LockFile(now.version, **tables)
+
+
+def ordered(lock: LockFile, plain: Mapping[str, Any]) -> LockFile:
+    """The same in the order of models.yaml; what it does not have comes last."""
+    tables = {}
+    for table in ("engines", "models"):
+        rows = getattr(lock, table)
+        names = dict.fromkeys((*(name for name in plain[table] if name in rows), *rows))
+        tables[table] = {name: rows[name] for name in names}
+    return LockFile(lock.version, **tables)
 
 
 def contradiction(want: Wanted, row: Locked) -> str:

@@ -13,17 +13,23 @@ from typing import NamedTuple
 
 from tasks.core.errors import UsageError
 from tasks.core.inventory import part, same_name
+from tasks.core.paths import TEMPORARY
 
 ABANDONED_S = 30 * 86400.0  # a download of the catalogue's that nobody has gone on with, and an old log
 WRITER_S = 3600.0  # a temporary file lives for milliseconds, a copy is being hashed for minutes
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 # the places of the recipe's own files (docs/README.md); a file elsewhere is somebody else's
-_TARGET = re.compile(r"models/(?:url-)?[0-9a-f]{16}/[^/]+|engines/llamafile-[^/]+")
+_KEY = "(?:url-)?[0-9a-f]{16}/"
+# programs of earlier versions have no key
+_TARGET = re.compile(rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/]+")
 _RECORD = re.compile(r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json")
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
-_TEMPORARY = re.compile(r"(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
+_TEMPORARY = re.compile(
+    rf"(?:{'|'.join(OURS)})/(?:[^/]+/)?{TEMPORARY}(?:(?:\.new|\.old)?\.tmp|\.copy)"
+    r"|(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp"  # of an earlier version
+)
 
 
 class Found(NamedTuple):

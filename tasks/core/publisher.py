@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from tasks.core.answers import file_size, whole_number
+from tasks.core.errors import TransferError
+from tasks.core.paths import is_version
 from tasks.core.sources import HubFile, Release
 from tasks.core.transfer import publisher_digest
 from tasks.core.urls import filename_of, is_local, url_problem
@@ -75,11 +77,16 @@ def release_states(release: Release, data: Any) -> Stated | None:
 
     Returns:
         None where the file is not in it, or is described in a form that cannot be used.
+
+    Raises TransferError: the release has a tag that cannot be a version.
     """
     assets = data.get("assets") if isinstance(data, dict) else None
     tag = data.get("tag_name") if isinstance(data, dict) else None
     if not isinstance(assets, list) or not isinstance(tag, str):
         return None
+    if "{version}" in release.tag + release.asset and not is_version(_number(tag)):
+        what = f"{release.host}: the latest release of {release.repo} is tagged {tag[:80]!r}"
+        raise TransferError(f"{what}: expected a version such as 0.10.5")
     name = release.asset.replace("{version}", _number(tag))
     named = (one for one in assets if isinstance(one, dict) and one.get("name") == name)
     asset = next(named, {})

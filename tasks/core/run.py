@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # llama.cpp's server reads it, too
 MARK_VARIABLE = "LLAMAFILE_RECIPE_RUN"  # in an engine's environment: whose process it is
+KEEPER_WORDS = ("-m", "tasks.keeper")  # on a keeper's command line, followed by the mark
+RECORD_BYTES = 1024 * 1024  # of a record; more is not read
 
 
 class Mode(str, Enum):
@@ -45,6 +47,7 @@ class Process:
     started: float  # seconds since 1970
     boot: str  # this boot of the machine
     space: str  # the namespace of its pid, where the system has such
+    start_ticks: int = 0  # its start in the kernel's own count, which no change of the clock moves; 0: none
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,24 @@ class Run:
 
     @staticmethod
     def parse(data: Any, path: str) -> Run | None:
-        """A record from its JSON; None where it is none of ours."""
-        try:
-            known = {f.name for f in fields(Run)}
-            values = {k: v for k, v in data.items() if k in known} | {"path": path}
-            values |= {"mode": Mode(data["mode"]), "state": State(data["state"])}
-            for name in ("engine", "keeper"):
-                values[name] = Process(**data[name]) if data.get(name) else None
-            run = Run(**values)
-            return run if isinstance(run.port, int) and isinstance(run.spec, dict) else None
-        except (TypeError, ValueError, KeyError, AttributeError):
+        """Read a record from its JSON; None unless every field is what a keeper writes.
+
+        Processes are ended because of it, so nothing in it is taken on trust. `log` is the file
+        beside the record: a cache can have another path than when the record was written.
+        """
+        stem = _stem(path, ".json")
+        if not isinstance(data, dict):
             return None
+        values = {f.name: data[f.name] for f in fields(Run) if f.name in data and f.name != "path"}
+        missing = _FIELDS.keys() - values.keys()
+        if missing - _MAY_MISS or not all(_FIELDS[name](value) for name, value in values.items()):
+            return None
+        if stem != record_name(values["name"], values["port"]) or stem != _stem(values["log"], ".log"):
+            return None
+        values |= {"mode": Mode(values["mode"]), "state": State(values["state"])}
+        for name in ("engine", "keeper"):
+            values[name] = Process(**values[name]) if values.get(name) else None
+        return Run(**{**values, "log": f"{path.removesuffix('.json')}.log", "path": path})
 
 
 class Liveness(Enum):
@@ -173,3 +183,90 @@ def record_name(name: str, port: int) -> str:
 def log_of(name: str, files: Sequence[str]) -> list[str]:
     """Those of a folder's file names which are logs of a model."""
     return [file for file in files if re.fullmatch(re.escape(name) + r"-\d+\.log", file)]
+
+
+def is_mark(value: object) -> bool:
+    """Whether that can be the mark of a run: exactly 16 lowercase hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
+
+
+def without_key(data: Any) -> dict[str, Any] | None:
+    """The JSON of a record without its API key; None where there is none in it."""
+    if not isinstance(data, dict) or not data.get("key"):
+        return None
+    return {**data, "key": ""}
+
+
+def _stem(path: str, ending: str) -> str:
+    """The last part of a path without its ending; nothing where it has another one."""
+    name = re.split(r"[\\/]", path)[-1]
+    return name.removesuffix(ending) if name.endswith(ending) else ""
+
+
+def _is_text(value: object) -> bool:
+    """Text that can be shown and be part of a path: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _matches(pattern: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _whole(low: int, high: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LATEST
+
+
+def _optional(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _is_process(value: object) -> bool:
+    if (
+        not isinstance(value, dict)
+        or not {"pid", "started", "boot", "space"} <= value.keys() <= _PROCESS.keys()
+    ):
+        return False
+    return all(_PROCESS[name](one) for name, one in value.items())
+
+
+def _is_spec(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(one) for pair in value.items() for one in pair)
+
+
+_LATEST = 1e11  # seconds since 1970: the year 5138
+_PROCESS: Mapping[str, Callable[[object], bool]] = {
+    "pid": _whole(1, 2**32),
+    "started": _is_seconds,
+    "boot": _is_text,
+    "space": _is_text,
+    "start_ticks": _whole(0, 2**63),
+}
+_FIELDS: Mapping[str, Callable[[object], bool]] = {
+    "name": _matches(r"\w[\w.-]*"),
+    "mode": lambda value: value in [mode.value for mode in Mode],
+    "host": _matches(r"[A-Za-z0-9.:_%-]{1,253}"),
+    "port": _whole(1, 65535),
+    "spec": _is_spec,
+    "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "log": _is_text,
+    "mark": is_mark,
+    "key": _matches("[!-~]*"),
+    "state": lambda value: value in [state.value for state in State],
+    "ready_s": _optional(_is_seconds),
+    "ended": _optional(_whole(-(2**31), 2**32)),
+    "ended_at": _optional(_is_seconds),
+    "engine": _optional(_is_process),
+    "keeper": _optional(_is_process),
+    "owner": _whole(0, 2**32),
+}
+_MAY_MISS = {"key", "ready_s", "ended", "ended_at", "engine", "keeper", "owner"}

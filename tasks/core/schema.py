@@ -20,6 +20,7 @@ from tasks.core.errors import UsageError, did_you_mean
 from tasks.core.lock import LockFile, join
 from tasks.core.sense import sense_problems
 from tasks.core.urls import filename_of
+from tasks.core.yaml_limits import LimitError, check
 
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
@@ -40,6 +41,7 @@ class CatalogueFile(Strict):
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
+_SHOWN = 100  # errors in one message
 _LOCK: TypeAdapter[LockFile] = TypeAdapter(LockFile)
 
 _EXPECTED = {
@@ -54,6 +56,8 @@ _EXPECTED = {
 }
 # `<<` takes over the keys of another mapping
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+# what PyYAML raises for a value that is not of its type, such as `!!int ""`
+_ODD_SCALARS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
@@ -124,22 +128,29 @@ def json_schema() -> dict[str, Any]:
 
 
 def _read_yaml(text: str, where: str) -> tuple[Any, dict[Path, int], list[Problem]]:
-    loader = _Loader(text)
+    loader: Any = None
     try:
+        check(text, _Loader)
+        loader = _Loader(text)
         root = loader.get_single_node()
         lines: dict[Path, int] = {}
         problems = list(_duplicates(root, (), lines, set())) if root else []
         return (loader.construct_document(root) if root else None), lines, problems
-    except (yaml.YAMLError, ValueError) as error:
+    except LimitError as error:
+        raise UsageError(f"{where}:{error.line}: {error}", fix=f"edit {where}") from None
+    except (yaml.YAMLError, *_ODD_SCALARS) as error:
         raise UsageError(f"{where} is not YAML: {_yaml_text(error)}", fix=f"edit {where}") from None
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
 
 
 def _yaml_text(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {text}" if mark else text
+    if mark:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {text}"
+    return text if isinstance(error, (yaml.YAMLError, ValueError)) else "a value does not fit its tag (!!…)"
 
 
 def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -> Iterator[Problem]:
@@ -154,7 +165,8 @@ def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -
             yield from _duplicates(item, here, lines, seen)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*path, str(key.value))
+            name = key.value if isinstance(key.value, str) else "?"
+            here = (*path, name)
             if here in lines:
                 yield here, f"stands twice: in line {lines[here]} and in {key.start_mark.line + 1}"
                 continue
@@ -227,6 +239,9 @@ def _report(where: str, problems: Sequence[Problem], lines: Mapping[Path, int]) 
         return lines.get(path, 1)
 
     rows = sorted({(line_of(path), ".".join(path), text.rstrip("; ")) for path, text in problems})
+    further = len(rows) - _SHOWN
     head = f"{where} has {len(rows)} error{'s' * (len(rows) != 1)}:"
-    shown = [f"  {where}:{line}: {path or '(top level)'}: {text}" for line, path, text in rows]
+    shown = [f"  {where}:{line}: {path or '(top level)'}: {text}" for line, path, text in rows[:_SHOWN]]
+    if further > 0:
+        shown.append(f"  and {further} more")
     return "\n".join((head, *shown))

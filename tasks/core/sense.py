@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.core.catalogue import ENGINES, LATEST, hex64
+from tasks.core.engine_args import instead_of
 from tasks.core.errors import did_you_mean
+from tasks.core.paths import name_problem
 from tasks.core.sources import located, projector, split_count, split_problem
 from tasks.core.urls import filename_of, url_problem
 
@@ -35,6 +37,10 @@ def sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
             problems += [((table, name, *at), text) for at, text in _url_problems(entry)]
     for name, entry in models.items():
         problems += [(("models", name, *at), text) for at, text in _file_problems(entry)]
+        problems += [
+            (("models", name, "serve", *at), text) for at, text in _args_problems(entry.get("serve"))
+        ]
+    problems += [(("defaults", *at), text) for at, text in _args_problems(plain.get("defaults"))]
     program = engines.get("llamafile", {})
     for name, entry in models.items():
         text = _engine_problem(entry, bool(program.get("url") and program.get("version")))
@@ -66,6 +72,15 @@ def _name_problems(name: str, entry: Mapping[str, Any], taken: dict[str, str]) -
         taken.setdefault(word.lower(), name)
 
 
+def _args_problems(settings: Any) -> Iterator[Problem]:
+    """The arguments of an engine that open or change what other keys say."""
+    args = settings.get("args") if isinstance(settings, dict) else None
+    for index, word in enumerate(args if isinstance(args, list) else ()):
+        found = instead_of(word) if isinstance(word, str) else None
+        if found:
+            yield ("args", str(index)), f"{found[0]} is not an argument for args; use {found[1].key}"
+
+
 def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:
     """Why a model's engine cannot serve its file."""
     url = _url(entry)
@@ -91,9 +106,12 @@ def _url_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
         problem = url_problem(url, pinned=pinned) if isinstance(url, str) else ""
         if problem:
             yield path, problem
-    url = entry.get("url")
-    if isinstance(url, str) and not url_problem(url, pinned=True) and not filename_of(url):
-        yield ("url",), f"{url} names no file"
+    url, key = _url(entry), "url" if entry.get("url") else "file"
+    if url and not url_problem(url, pinned=True):
+        if not filename_of(url):
+            yield (key,), f"{url} names no file"
+        elif problem := name_problem(filename_of(url)):
+            yield (key,), f"{url}: {problem}"
 
 
 def _url(entry: Mapping[str, Any]) -> str:

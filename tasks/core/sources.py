@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 from tasks.core.catalogue import LATEST
 from tasks.core.hub import HUB
+from tasks.core.paths import short_name
 
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _RESOLVE = re.compile(re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
@@ -103,7 +104,7 @@ def about(filename: str) -> dict[str, str]:
     quant = re.search(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", stem, re.IGNORECASE)
     plain = stem[: quant.start()] if quant else stem
     params = re.search(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", plain, re.IGNORECASE)
-    name = re.sub(r"[^a-z0-9._-]+", "-", plain.lower()).strip("-._")
+    name = short_name(re.sub(r"[^a-z0-9._-]+", "-", plain.lower()).strip("-._")).rstrip("-._")
     facts = {"name": name or "model", "title": re.sub(r"[-_]+", " ", plain).strip() or filename}
     facts |= {"params": params[1].upper()} if params else {}
     return facts | ({"quant": quant[1]} if quant else {})

@@ -33,6 +33,15 @@ def filename_of(url: str) -> str:
     return "" if name in (".", "..") else name
 
 
+def is_proxy(text: str) -> bool:
+    """Whether a proxy's variable names a host, and a port that there may be."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def url_problem(url: str, *, pinned: bool) -> str:
     """What is wrong with a URL, or nothing (R22, R29).
 

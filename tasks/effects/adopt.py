@@ -15,14 +15,14 @@ import sys
 from collections.abc import Iterator
 from io import FileIO
 from shutil import disk_usage
-from threading import get_ident
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.core import hub, report
-from tasks.core.artifact import Artifact
+from tasks.core.artifact import Artifact, FileStat
 from tasks.core.transfer import space_missing
-from tasks.effects.files import BLOCK, fsync_dir
+from tasks.effects import own
+from tasks.effects.files import BLOCK, fsync_dir, stat_of
 from tasks.effects.progress import Progress
 
 _FICLONE = 0x40049409  # Linux: share the blocks of another file (btrfs, xfs, bcachefs)
@@ -42,8 +42,8 @@ def candidates(artifact: Artifact) -> Iterator[str]:
         return
     home, name = os.path.expanduser("~"), os.path.basename(artifact.target)
     seen: set[tuple[int, int]] = set()
-    models = os.path.dirname(os.path.dirname(artifact.target))
-    before = hub.unpinned_places(models, name) if artifact.owned else []
+    kind = os.path.dirname(os.path.dirname(artifact.target))
+    before = hub.earlier_places(kind, name) if artifact.owned else []
     for pattern in (*before, *hub.places(artifact.sha256, name, artifact.adopt_from, os.environ, home)):
         for path in glob.iglob(pattern):
             with contextlib.suppress(OSError):
@@ -59,23 +59,23 @@ def path_of(url: str) -> str:
     return url2pathname(urlsplit(url).path) if url.lower().startswith("file:") else url
 
 
-def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
-    """Make the target out of a local file: (size, digest, whether blocks are shared).
+def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, bool]:
+    """Make the target out of a local file: (its state, digest, whether blocks are shared).
 
     Raises:
         NotIt: it cannot be read, or it is not the artifact.
         OSError: the target cannot be written.
     """
     os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-    copy = f"{artifact.target}.{os.getpid()}-{get_ident()}.copy"  # two may copy at once where locks lie
-    for path_left in glob.glob(f"{glob.escape(artifact.target)}.*.copy"):
+    for path_left in own.temporaries(artifact.target, ".copy"):
         _remove_if_left(path_left)
+    copy = own.temporary_path(artifact.target, ".copy")  # two may copy at once where locks lie
     try:
         source = _opened(path)
     except OSError as error:
         raise NotIt(error.strerror or str(error)) from None
     try:
-        with source, open(copy, "w+b", buffering=0) as file:
+        with source, open(own.create(copy), "w+b", buffering=0) as file:
             size = os.fstat(source.fileno()).st_size
             if artifact.size not in (None, size):
                 raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
@@ -88,9 +88,10 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[int, str, bool]:
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
                 raise NotIt(why, wrong=True)
             os.fsync(file.fileno())
+            held = stat_of(os.fstat(file.fileno()))
         os.replace(copy, artifact.target)
         fsync_dir(os.path.dirname(artifact.target))
-        return size, got, shared
+        return held, got, shared
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(copy)
@@ -100,7 +101,7 @@ def _remove_if_left(copy: str) -> None:
     """Remove the copy of a process that was killed."""
     import psutil
 
-    pid = copy.removesuffix(".copy").rpartition(".")[2].partition("-")[0]
+    pid = os.path.basename(copy).split("-")[1]
     if pid.isdigit() and not psutil.pid_exists(int(pid)):
         with contextlib.suppress(OSError):
             os.unlink(copy)
@@ -109,7 +110,7 @@ def _remove_if_left(copy: str) -> None:
 def _opened(path: str) -> FileIO:
     if os.path.isdir(path):  # Windows calls that a lack of permission
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    return open(path, "rb", buffering=0)
+    return open(own.open_regular(path), "rb", buffering=0)
 
 
 def _clone(source: int, target: int) -> bool:
@@ -128,7 +129,7 @@ def _clone(source: int, target: int) -> bool:
 def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> str:
     """Hash a file from its beginning, writing it into `copy` on the way. Raises NotIt, OSError."""
     digest, done = hashlib.sha256(), 0
-    while block := _read(source):
+    while block := _read(source, min(BLOCK, size - done)):  # it may grow meanwhile
         digest.update(block)
         if copy is not None:
             view = memoryview(block)
@@ -136,11 +137,13 @@ def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> st
                 view = view[copy.write(view) :]
         done += len(block)
         bar.at(done, size, "copying" if copy else "verifying")
+    if done != size:
+        raise NotIt(f"it became shorter while it was read: {done} bytes, expected {size}")
     return digest.hexdigest()
 
 
-def _read(source: FileIO) -> bytes:
+def _read(source: FileIO, most: int) -> bytes:
     try:
-        return source.read(BLOCK)
+        return source.read(most)
     except OSError as error:
         raise NotIt(error.strerror or str(error)) from None

@@ -1,8 +1,10 @@
 """The catalogue, validated once per content: models.yaml and models.lock → plain JSON in the cache.
 
 The JSON lies under the digest of their bytes and of the code that validates them, so that it can never be
-stale. A cache that cannot be written costs time, not correctness. `roots/` says which catalogues have used
-the cache, by their paths: two checkouts may share a compiled one.
+stale, and carries a digest of its own, so that damage is found. That is no signature: where the cache is not
+to be trusted (CI, --frozen, audit, lock), it is not read. A cache that cannot be written costs time, not
+correctness. `roots/` says which catalogues have used the cache, by their paths: two checkouts may share a
+compiled one.
 """
 
 from __future__ import annotations
@@ -11,18 +13,29 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.core import catalogue as types
 from tasks.core.catalogue import Catalogue
 from tasks.core.errors import UsageError
+from tasks.core.paths import is_path
+from tasks.core.plain import is_catalogue
+from tasks.core.text import digest
+from tasks.effects import own
 from tasks.effects.files import read_json, write_atomic
 
+MAX_BYTES = 16 * 1024 * 1024  # of models.yaml or models.lock; 10,000 entries take 2 to 5 MB
+_MOST = 16 * 1024**2  # bytes of a compiled catalogue
 _KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
 
 
-_RULES = ("catalogue.py", "schema.py", "sense.py", "sources.py", "lock.py", "urls.py")
+_FORM = b"2"  # of a compiled file: another one has another key
+_RULES = (
+    *("catalogue.py", "schema.py", "sense.py", "engine_args.py", "yaml_limits.py"),
+    *("sources.py", "lock.py", "urls.py", "paths.py"),
+)
 
 
 class Root(NamedTuple):
@@ -33,19 +46,20 @@ class Root(NamedTuple):
     record: str  # the file that says so, from the cache
 
 
-def load(path: str, cache: str, *, joined: bool = True) -> Catalogue:
+def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False) -> Catalogue:
     """The catalogue in the file at `path`.
 
     Args:
         joined: with what its lock file says.
+        from_text: do not believe what lies compiled in the cache.
 
     Raises UsageError: there is no such file, or it has errors.
     """
     content, locked = read(path), read_lock(path) if joined else None
     key = _key(content, locked)
     folder = Path(cache) / "catalogue"
-    plain = read_json(folder / f"{key}.json")
-    if not (isinstance(plain, dict) and plain.get("models")):  # not there yet, or damaged
+    plain = None if from_text else _kept(folder, key)
+    if plain is None:  # not there yet, damaged, or not to be trusted
         plain = _compile(content, path, locked)
         _keep(folder, key, json.dumps(plain))
     _remember(path, cache)
@@ -61,16 +75,16 @@ def roots(cache: str) -> list[Root]:
     """Every catalogue file that has used the cache, as far as it is known."""
     found = []
     for record in sorted(Path(cache, "roots").glob("*.json")):
-        with contextlib.suppress(TypeError, KeyError):  # damaged
-            data = read_json(record)
-            found.append(Root(str(data["path"]), str(data["machine"]), f"roots/{record.name}"))
+        data = read_json(record)
+        if isinstance(data, dict) and is_path(data.get("path")) and os.path.isabs(data["path"]):
+            found.append(Root(data["path"], str(data.get("machine")), f"roots/{record.name}"))
     return found
 
 
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = f"{cache}/roots/{hashlib.sha256(path.encode()).hexdigest()[:16]}.json"
-    if not os.path.exists(record):
+    record = f"{cache}/roots/{digest(path)[:16]}.json"
+    if not os.path.exists(record) and not own.link_inside(cache, record):
         import platform
 
         with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
@@ -80,7 +94,7 @@ def _remember(path: str, cache: str) -> None:
 def _key(content: bytes, locked: bytes | None) -> str:
     here = Path(types.__file__)
     rules = b"".join(here.with_name(name).read_bytes() for name in _RULES)
-    return hashlib.sha256(b"\0".join((content, locked or b"", rules))).hexdigest()
+    return hashlib.sha256(b"\0".join((_FORM, content, locked or b"", rules))).hexdigest()
 
 
 def lock_path(path: str) -> str:
@@ -91,21 +105,36 @@ def lock_path(path: str) -> str:
 def read(path: str) -> bytes:
     """The catalogue's bytes. Raises UsageError: there is no such file."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
+        return _bounded(path)
+    except (OSError, ValueError) as error:
         fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
-        raise UsageError(f"cannot read the catalogue {path}: {error.strerror}", fix=fix) from None
+        raise UsageError(f"cannot read the catalogue {path}: {_reason(error)}", fix=fix) from None
 
 
 def read_lock(path: str) -> bytes | None:
     """The bytes of a catalogue's lock file; None where there is none. Raises UsageError: it is unreadable."""
     place = lock_path(path)
     try:
-        return Path(place).read_bytes()
+        return _bounded(place)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UsageError(f"cannot read {place}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {place}: {_reason(error)}") from None
+
+
+def _bounded(path: str) -> bytes:
+    """Read a regular file of a sensible size. Raises OSError and ValueError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
+        raise ValueError("it is not a regular file")
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    return content
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def text_of(content: bytes, path: str) -> str:
@@ -124,9 +153,31 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
     return schema.compile_text(text_of(content, path), path, lock)
 
 
-def _keep(folder: Path, key: str, text: str) -> None:
+def _kept(folder: Path, key: str) -> dict[str, Any] | None:
+    """The catalogue that was compiled under this key; None where it is not there whole."""
+    data = own.read_most(str(folder / f"{key}.json"), _MOST)
     try:
-        write_atomic(folder / f"{key}.json", text)
+        seal, _, text = (data or b"").decode().partition("\n")
+        plain = json.loads(text) if seal == _seal(key, text) else None
+    except (ValueError, RecursionError):
+        return None
+    return plain if is_catalogue(plain) else None
+
+
+def _seal(key: str, text: str) -> str:
+    """The first line of a compiled file: digest of the rest, bound to the file's name."""
+    return hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
+
+
+def _keep(folder: Path, key: str, text: str) -> None:
+    """Keep a compiled catalogue, in place of another one under the same key."""
+    path, whole = folder / f"{key}.json", f"{_seal(key, text)}\n{text}"
+    if own.link_inside(str(folder.parent), str(path)):
+        return
+    try:
+        if path.is_file() and path.read_bytes() == whole.encode():
+            return
+        write_atomic(path, whole)
         old = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)[_KEPT:]
         for path in old:
             path.unlink(missing_ok=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from threading import Event
 
-from tasks.effects.files import sha256_file
+from tasks.core.errors import IntegrityError
+from tasks.effects.files import Hashed, sha256_file
 
 THREADS = 4  # more read no disk faster
 LOOK_S = 0.1  # between two looks how far they are
@@ -18,7 +19,7 @@ class Stopped(Exception):
 
 def sha256_files(
     paths: Sequence[str], seen: Callable[[int], None], stop: Callable[[], object]
-) -> Iterator[tuple[str, str | OSError]]:
+) -> Generator[tuple[str, Hashed | OSError | IntegrityError], None, None]:
     """(path, digest or why it cannot be read) of each file, as they are done.
 
     Args:
@@ -29,7 +30,7 @@ def sha256_files(
     """
     done, ending = dict.fromkeys(paths, 0), Event()
 
-    def digest(path: str) -> str:
+    def digest(path: str) -> Hashed:
         def at(count: int) -> None:
             done[path] = count
             if ending.is_set():
@@ -48,7 +49,7 @@ def sha256_files(
                 seen(sum(done.values()))
                 for task in ready:
                     error = task.exception()
-                    if error is not None and not isinstance(error, OSError):
+                    if error is not None and not isinstance(error, (OSError, IntegrityError)):
                         raise error
                     yield tasks[task], error or task.result()
         finally:

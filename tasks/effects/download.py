@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.core import hub, report, transfer
-from tasks.core.artifact import Artifact, Stamp
+from tasks.core.artifact import Artifact, FileStat, Stamp
 from tasks.core.errors import IntegrityError, NoRoom, RecipeError, TransferError
+from tasks.core.paths import ENDING_BYTES
 from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
 from tasks.effects import adopt, files
@@ -94,13 +95,13 @@ def _taken(
     """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
     start = tools.clock()
     with tools.show(artifact.label, 0) as bar:
-        size, digest, shared = adopt.take(path, artifact, bar)
+        held, digest, shared = adopt.take(path, artifact, bar)
     if partial is None:
         forget(artifact)
     else:
         partial.discard()
     where = where or f"{'shared with' if shared else 'copied from'} {path}"
-    return _done(artifact, path, size, digest, tools.clock() - start, where, 0)
+    return _done(artifact, path, held, digest, tools.clock() - start, where, 0)
 
 
 class _Run:
@@ -148,10 +149,10 @@ class _Run:
             return self._fail(partial.done)
 
     def _publish(self, url: str, partial: Partial, had: int) -> Stamp:
-        size, digest = partial.frontier.at, partial.frontier.hexdigest()
-        partial.publish(size)
+        digest = partial.frontier.hexdigest()
+        held = partial.publish(partial.frontier.at)
         elapsed = self.tools.clock() - self.start
-        return _done(self.artifact, url, size, digest, elapsed, f"from {host_of(url)}", had)
+        return _done(self.artifact, url, held, digest, elapsed, f"from {host_of(url)}", had)
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
@@ -248,12 +249,16 @@ class _Run:
 
 
 def _done(
-    artifact: Artifact, source: str, size: int, digest: str, elapsed: float, where: str, had: int
+    artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float, where: str, had: int
 ) -> Stamp:  # fmt: skip
     """Say what came, how fast and from where; the stamp of it.
 
     "Verified" is only what a digest that was known before the download has verified.
+
+    Args:
+        held: state of the file that has the digest, before it was renamed.
     """
+    found, size = _settled(artifact, held, digest), held.size
     kept = f", {report.size(had)} was here already" if had else ""
     pinned = artifact.sha256 is not None
     proof = "sha256 verified" if pinned else f"nothing pins it; its sha256 is {digest}"
@@ -262,8 +267,24 @@ def _done(
         report.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
+    return Stamp(found, digest, source, {})
+
+
+def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
+    """The state of the target, which must be the file that was hashed.
+
+    Where it is not (replaced meanwhile, or a file system that sets times late) it is read.
+    Raises IntegrityError: it has other bytes.
+    """
     found = files.stat(artifact.target)
-    return Stamp(size, found[1] if found else 0, digest, source, {})
+    if found is not None and found.is_same_but_renamed(held):
+        return found
+    hashed = files.sha256_file(artifact.target)
+    if hashed.sha256 != digest:
+        facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
+        what = f"{artifact.target} was replaced as soon as it was there"
+        raise IntegrityError(what, facts, fix="see who else writes to the cache, and run it again")
+    return hashed.stat
 
 
 def hub_token(url: str) -> str:
@@ -295,6 +316,8 @@ def _warn_of_proxy(host: str) -> None:
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     """Disk full, quota, read-only, no permission: the partial stays (R19)."""
     place = os.path.dirname(artifact.target)
+    if error.errno == errno.ENAMETOOLONG:
+        return _name_too_long(artifact, place)
     if not files.is_full(error):
         what = f"{artifact.label}: cannot write: {error.strerror or error}"
         return RecipeError(what, [("in", place)], "set LLAMAFILE_CACHE to another directory")
@@ -308,6 +331,16 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     quota = "" if error.errno == errno.ENOSPC else " (the quota is used up)"
     fix = "free some space and run it again"
     return RecipeError(f"{artifact.label}: the disk is full{quota}", facts, fix)
+
+
+def _name_too_long(artifact: Artifact, folder: str) -> RecipeError:
+    length = len(os.fsencode(os.path.basename(artifact.target)))
+    most: object = ""
+    with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
+        most = f"{os.pathconf(files.existing(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
+    facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
+    fix = "--llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
+    return RecipeError(f"{artifact.label}: the name of its file, or its path, is too long", facts, fix)
 
 
 def _taken_on_disk(path: str) -> int:

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tasks.core.ci import neutral
+from tasks.core.text import visible
 
 _log = logging.getLogger("recipe")
 
@@ -47,12 +48,16 @@ class _Line(logging.Formatter):
     """The message; it may hold what an engine or a server said."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text in which GitHub sees no command."""
-        return neutral(super().format(record), os.environ)
+        """Return a text that is safe for a terminal, and has no command for GitHub."""
+        return neutral(visible(super().format(record)), os.environ)
 
 
-class _Json(_Line):
+class _Json(logging.Formatter):
     """One object per line: time (RFC 3339), level, event, message, and the event's own facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line in which GitHub sees no command."""
+        return neutral(super().format(record), os.environ)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The record as JSON."""

@@ -11,7 +11,7 @@ def append(path: str, values: Mapping[str, str]) -> None:
 
     Source: GitHub's "Workflow commands", "Multiline strings": a value may not have the delimiter in it.
     """
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
+    with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for name, value in values.items():
             end = f"end_{secrets.token_hex(16)}"
             file.write(f"{name}<<{end}\n{value}\n{end}\n")

@@ -15,10 +15,12 @@ from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
 from urllib3.exceptions import HTTPError
 
 from tasks.core import hub
 from tasks.core.errors import TransferError
+from tasks.core.urls import is_proxy
 from tasks.effects.deadline import Deadline, timed_response
 
 ANSWER_S = 30.0  # for a short answer, from the connection to its last byte, redirects included
@@ -70,13 +72,18 @@ class Answer(NamedTuple):
 
 
 class _Adapter(HTTPAdapter):
-    """Connections whose answers hold to a deadline while there is one."""
+    """Connections whose answers hold to the session's deadline while there is one."""
 
-    deadline: Deadline | None = None
+    def __init__(self, session: Any) -> None:
+        super().__init__(max_retries=0)
+        self._session = session
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         """Return the pool; its connections ask here how to read an answer."""
-        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        try:
+            pool: Any = super().get_connection_with_tls_context(*args, **options)
+        except TypeError:  # requests, of `http://user:password@`
+            raise InvalidProxyURL("the proxy's address names no host") from None
         pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
         return pool
 
@@ -85,7 +92,8 @@ class _Adapter(HTTPAdapter):
         plain = made.response_class
 
         def response(*args: Any, **more: Any) -> Any:
-            return timed_response(self.deadline, *args, **more) if self.deadline else plain(*args, **more)
+            deadline = self._session.deadline
+            return timed_response(deadline, *args, **more) if deadline else plain(*args, **more)
 
         made.response_class = response
         return made
@@ -93,7 +101,9 @@ class _Adapter(HTTPAdapter):
 
 def new_session() -> Any:
     """A session that retries nothing by itself: when and how often is our decision."""
-    session, adapter = requests.Session(), _Adapter(max_retries=0)
+    session: Any = requests.Session()
+    session.deadline = None  # of the short answer that is being read
+    adapter = _Adapter(session)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     session.max_redirects = MOST_REDIRECTS
@@ -141,8 +151,8 @@ def _look(session: Any, problem: Callable[[str], str], response: Any, **_: Any) 
         _drop_body(response)
     if why:
         raise FatalTransfer(f"a redirect to {why}")
-    if deadline := session.get_adapter(response.url).deadline:
-        deadline.left()
+    if session.deadline:
+        session.deadline.left()
 
 
 def _drop_body(response: Any) -> None:
@@ -186,15 +196,16 @@ def ask(
     session.max_redirects = max(1, hops)  # requests looks at the next one even where it follows none
     plain = {"Accept-Encoding": "identity", **headers}
     hooks = {"response": partial(_look, session, problem)} if hops else {"response": _no_body}
-    adapter = session.get_adapter(url)
-    adapter.deadline = Deadline(limit_s)
+    session.deadline = Deadline(limit_s)
     try:
         with _sent(session, method, url, plain, token, limit_s, allow_redirects=hops > 0, hooks=hooks) as got:
-            text = _text(Body(got.raw, limit_s)) if method != "HEAD" else ""
+            body = Body(got.raw, limit_s)
+            text = _text(body)
+            body.release()
             names = {key.lower(): value for key, value in got.headers.items()}
             return Said(got.status_code, names, text)
     finally:
-        adapter.deadline = None
+        session.deadline = None
 
 
 def _no_body(response: Any, **_: Any) -> None:
@@ -223,6 +234,10 @@ def _sent(
     """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
     if variable := hub.offline(os.environ):
         raise FatalTransfer(f"{variable} forbids the network")
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    if proxy and not is_proxy(proxy):  # its text may have a password
+        what = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not the URL of a proxy"
+        raise FatalTransfer(what, fix="HTTPS_PROXY=http://HOST:PORT")
 
     def authorize(request: Any) -> Any:  # as `auth`, for a header of that name gives way to a .netrc
         request.headers["Authorization"] = f"Bearer {token}"
@@ -255,6 +270,8 @@ def _named(error: Exception, limit_s: float = 0) -> TransferError:
     if "CA certificate bundle" in str(error) or "NO_CERTIFICATE" in str(error):
         fix = "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
         return FatalTransfer(f"the certificates to trust cannot be read ({_reason(chain)})", fix=fix)
+    if "InvalidProxyURL" in kinds:
+        return FatalTransfer(str(error), fix="check HTTPS_PROXY and HTTP_PROXY")
     if isinstance(error, ValueError) or "TooManyRedirects" in kinds:  # the URL, or the Location, is none
         return FatalTransfer(str(error))
     if kinds & {"NameResolutionError", "gaierror"}:
@@ -267,7 +284,7 @@ def _named(error: Exception, limit_s: float = 0) -> TransferError:
         return TransferError(f"no connection within {min(CONNECT_S, limit_s or CONNECT_S):.0f} s")
     if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
         if limit_s:
-            return TransferError(f"no complete answer within {limit_s:.0f} s")
+            return TransferError(f"no complete answer within {limit_s:g} s")
         return TransferError(f"nothing came for {SILENCE_S:.0f} s")
     return TransferError(_reason(chain))
 

@@ -13,7 +13,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tasks.core.environment import engine_environment
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TERMINATE_S, Ending
+from tasks.core.run import KEEPER_WORDS
 from tasks.effects import logfile
 from tasks.effects.process import TAIL_BYTES, last_lines
 
@@ -23,26 +25,34 @@ _LAST_WORDS_S = 2.0  # for what a keeper that has ended has said
 _POLL_S = 0.01
 
 
+class NoRecord(OSError):
+    """The record of a server cannot be written: no command could find it, so it was ended."""
+
+
 class Kept:
     """An engine and its keeper, as the process that started them sees them: on record from the beginning.
 
     Args:
         record: path of the file that says what runs; the keeper writes `values` there, and its own findings.
+        keeps_log: the log outlives the engine, so that an error may name it.
 
     Raises:
+        NoRecord: its record cannot be written.
         OSError: the engine cannot be started.
     """
 
     def __init__(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, log: str,
-        record: str, values: Mapping[str, Any], root: str,
+        record: str, values: Mapping[str, Any], root: str, keeps_log: bool = True,
     ) -> None:  # fmt: skip
         self.command, self.log = list(command), log
+        self._keeps_log = keeps_log
         self.told = False  # the engine has ended because its keeper was told so
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._ended: int | None = None
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "tasks.keeper"], cwd=root, env={**os.environ, "PYTHONPATH": root},
+            [sys.executable, *KEEPER_WORDS, values["mark"]], cwd=root,
+            env=engine_environment(os.environ, PYTHONPATH=root),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             encoding="utf-8", **_apart(),
         )  # fmt: skip
@@ -69,7 +79,8 @@ class Kept:
     def ending(self) -> Ending:
         """How it ended, with the last lines of its log."""
         output = last_lines(logfile.tail(self.log, TAIL_BYTES))
-        return Ending(self.command, self.exited(), output, self.log)
+        log = self.log if self._keeps_log else ""
+        return Ending(self.command, self.exited(), output, log)
 
     def ready(self, seconds: float) -> None:
         """It may take requests: this is on record when the call returns."""
@@ -123,6 +134,8 @@ class Kept:
             self._note(answer)
             if self._ended is not None:
                 code, text = answer.get("errno") or 0, answer.get("text") or "its keeper has ended"
+                if "record" in answer:
+                    raise NoRecord(code, text, answer["record"])
                 raise OSError(code, text, None, answer.get("winerror"))
 
     def _note(self, answer: dict[str, Any]) -> None:
@@ -137,7 +150,7 @@ class Kept:
             try:
                 answer = dict(json.loads(line))
             except ValueError:
-                other += line
+                other = (other + line)[-TAIL_BYTES:]
             else:
                 last = last or "ended" in answer
                 self._answers.put(answer)

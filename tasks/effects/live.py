@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tasks.effects import own
+
 EVERY_BYTES = 4 * 1024**2  # between two notes
 MOST = 16 * 1024  # bytes of one record
 
@@ -28,7 +30,7 @@ class Live(threading.Thread):
         self._ending = False
         self._unnoted = 0
         # not `_handle`: Thread has one of its own from Python 3.13 on
-        self._record = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        self._record = own.open_own(path)
         self._note()  # at once, and over the old record: there is no moment without one
         self.start()
 
@@ -70,9 +72,8 @@ class Live(threading.Thread):
 
 def read_live(path: str) -> Any:
     """The last note; None where there is none, or half of one."""
+    crc, _, text = (own.read_most(path, MOST) or b"").partition(b"\n")[0].partition(b" ")
     try:
-        with open(path, "rb") as file:
-            crc, _, text = file.read(MOST).partition(b"\n")[0].partition(b" ")
         return json.loads(text) if int(crc, 16) == zlib.crc32(text) else None
-    except (OSError, ValueError):
+    except (ValueError, RecursionError):
         return None

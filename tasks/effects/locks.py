@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import time
 import warnings
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.artifact import Artifact
+from tasks.core.text import digest
+from tasks.effects import own
 from tasks.effects.files import cannot_write
 from tasks.effects.partial import busy_elsewhere, claimed
 
@@ -52,8 +53,9 @@ def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
 def _lock(cache: str, artifact: Artifact) -> Any:
     from filelock import FileLock
 
-    name = f"{hashlib.sha256(artifact.target.encode()).hexdigest()[:16]}.lock"
-    return FileLock(Path(cache) / "locks" / name)
+    # from the cache, which another container may have at another path
+    target = artifact.target.removeprefix(f"{cache}/")
+    return FileLock(own.lock_file(cache, f"{digest(target)[:16]}.lock"))
 
 
 def _is_ours(lock: Any) -> bool:

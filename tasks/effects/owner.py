@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from typing import Any, NamedTuple
 
-from tasks.core.run import MARK_VARIABLE, Process
+from tasks.core.run import KEEPER_WORDS, MARK_VARIABLE, Process, Run, is_mark
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
+NEAR_LEASE_S = 20.0  # the same for another container of this machine: it has the same clock
 
 
 class Owner(NamedTuple):
@@ -23,35 +25,44 @@ class Owner(NamedTuple):
     boot: str  # this boot of the host's kernel
     pid: int
     started: float  # seconds since 1970
+    space: str = ""  # the namespace in which the pid counts; not in journals of earlier versions
 
     @staticmethod
     def parse(data: Any) -> Owner | None:
         """An owner from its JSON; None where there is none."""
         try:
-            host, boot, pid, started = data
-            return Owner(str(host), str(boot), int(pid), float(started))
+            host, boot, pid, started, *space = data
+            return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
         except (TypeError, ValueError, OverflowError):
             return None
 
 
 def myself() -> Owner:
     """This process."""
-    return Owner(platform.node(), this_boot(), os.getpid(), _started(os.getpid()) or 0.0)
+    pid = os.getpid()
+    return Owner(platform.node(), this_boot(), pid, _started(pid) or 0.0, this_space())
 
 
 def is_alive(owner: Owner, journal: str) -> bool:
     """Whether that owner, if it is not this process, may still be writing.
 
-    On this machine by its process; on another one by the age of what it writes every few seconds.
+    By its process where its pid can be seen; on another machine, and in another container of this one, by
+    the age of what it writes every few seconds.
     """
     me = myself()
+    if owner.boot == me.boot and owner.space not in ("", me.space):
+        return _is_young(journal, NEAR_LEASE_S)
     if owner.boot == me.boot:
         started = _started(owner.pid)
         return owner != me and started is not None and abs(started - owner.started) < SAME_S
     if owner.host == me.host:  # before a restart of this machine
         return False
+    return _is_young(journal, LEASE_S)
+
+
+def _is_young(journal: str, lease_s: float) -> bool:
     try:
-        return abs(time.time() - os.stat(journal).st_mtime) < LEASE_S  # its clock may be ahead of ours
+        return abs(time.time() - os.lstat(journal).st_mtime) < lease_s  # its clock may be ahead of ours
     except OSError:
         return False
 
@@ -76,7 +87,16 @@ def boot_id() -> str:
 
 def process(pid: int) -> Process:
     """A process of this machine, as it can be found again."""
-    return Process(pid, _started(pid) or 0.0, boot_id(), this_space())
+    return Process(pid, _started(pid) or 0.0, boot_id(), this_space(), _start_ticks(pid))
+
+
+def _start_ticks(pid: int) -> int:
+    """Read when a process started, in the kernel's count since the boot; 0 where it does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])  # field 22 of proc(5)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def this_space() -> str:
@@ -91,8 +111,41 @@ def lives(known: Process | None) -> bool:
     """Whether that process, and no other with its pid, runs here."""
     if known is None or known.boot != boot_id():
         return False
+    return _has_started(known) and is_running(known.pid)
+
+
+def _has_started(known: Process) -> bool:
+    """Whether the process with that pid has started exactly then."""
+    if known.start_ticks:
+        return _start_ticks(known.pid) == known.start_ticks
     started = _started(known.pid)
-    return started is not None and abs(started - known.started) < SAME_S and is_running(known.pid)
+    if started is None:
+        return False
+    # Linux computes it from a clock that may be set; a record of an earlier version has nothing better
+    tolerance = SAME_S if sys.platform == "linux" else 0.0
+    return abs(started - known.started) <= tolerance
+
+
+def is_keeper(run: Run) -> bool:
+    """Whether the keeper on record is proven to be that one: its start, and the mark of its run.
+
+    The mark is on its command line; a keeper of an earlier version has none there.
+    """
+    import psutil
+
+    if run.keeper is None or run.keeper.pid in _never() or not lives(run.keeper):
+        return False
+    try:
+        words = tuple(psutil.Process(run.keeper.pid).cmdline())
+    except (psutil.Error, OSError, ValueError):
+        return False
+    earlier = not run.keeper.start_ticks and words[-2:] == KEEPER_WORDS
+    return earlier or words[-3:] == (*KEEPER_WORDS, run.mark)
+
+
+def _never() -> frozenset[int]:
+    """Pids that are never ended: the first process, and this one."""
+    return frozenset((0, 1, os.getpid()))
 
 
 def is_running(pid: int) -> bool:
@@ -108,14 +161,17 @@ def is_running(pid: int) -> bool:
 def marked(mark: str) -> list[Any]:
     """Every process that has a run's mark in its environment, wherever it has gone: psutil's objects.
 
-    The mark is random, so these are an engine and what it started, and nobody else's.
+    The mark is random, so these are an engine and what it started, and nobody else's. Whatever is
+    not a mark finds nothing: most processes have no such variable, and must not be equal to that.
     """
     import psutil
 
+    if not is_mark(mark):
+        return []
     found = []
     for one in psutil.process_iter():
         try:
-            if one.pid != os.getpid() and one.environ().get(MARK_VARIABLE) == mark:
+            if one.pid not in _never() and one.environ().get(MARK_VARIABLE) == mark:
                 found.append(one)
         except (psutil.Error, OSError, ValueError):  # another user's, or gone
             continue

@@ -12,7 +12,6 @@ digest and the rename are what keep the target right.
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import threading
@@ -20,9 +19,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tasks.core.artifact import Artifact
+from tasks.core.artifact import Artifact, FileStat
 from tasks.core.ranges import Plan, Span, count, parse_spans
-from tasks.effects.files import check_space, fsync_dir, is_full, read_json, write_atomic
+from tasks.effects import own
+from tasks.effects.files import check_space, fsync_dir, is_full, read_json, stat_of, write_atomic, write_new
 from tasks.effects.frontier import Frontier
 from tasks.effects.live import Live, read_live
 from tasks.effects.owner import Owner, is_alive, myself, this_boot
@@ -70,7 +70,7 @@ def _saved(artifact: Artifact) -> Claim:
 def _claim(artifact: Artifact, data: Any) -> Claim:
     try:
         owner = Owner.parse(data.get("owner"))
-        spans = parse_spans(data["spans"], os.path.getsize(artifact.partial))
+        spans = parse_spans(data["spans"], _length(artifact.partial))
         validator, size = str(data["validator"]), data["size"]
         same = data["sha256"] == artifact.sha256
         same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
@@ -79,6 +79,11 @@ def _claim(artifact: Artifact, data: Any) -> Claim:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return Claim()
     return Claim(spans, validator, size, owner) if same and fits else Claim(owner=owner)
+
+
+def _length(path: str) -> int:
+    """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
+    return os.path.getsize(path) if own.is_own(path) else 0
 
 
 def busy_elsewhere(artifact: Artifact) -> bool:
@@ -137,8 +142,10 @@ class Partial:
     def __exit__(self, *_: object) -> None:
         try:
             self._still()
-            if self.error is None and not self._published:
-                self._release()
+            if not self._published:
+                self._give_back()
+                if self.error is None:
+                    self._release()
         finally:
             self._live.end(remove=False)  # where the claim could not be saved, this is all that is left
             self.file.close()
@@ -161,7 +168,8 @@ class Partial:
             self.plan.size = size
             taken = max(self.plan.done, self.file.taken())
         check_space(self._artifact, size, taken)
-        self.file.reserve(size)
+        if self._artifact.sha256 or self._artifact.size:  # else it is only what a server says
+            self.file.reserve(size)
 
     def _edge(self, at: int) -> int:
         with self.changed:
@@ -226,21 +234,22 @@ class Partial:
 
         Raises TakenOver: another process was faster.
         """
-        path, mine = self._artifact.journal, f"{self._artifact.journal}.{os.getpid()}-{threading.get_ident()}"
+        path = self._artifact.journal
+        new, old = (own.temporary_path(path, ending) for ending in (".new.tmp", ".old.tmp"))
         try:
-            write_atomic(f"{mine}.new.tmp", json.dumps({**self._state(), "spans": spans}))
+            write_new(new, json.dumps({**self._state(), "spans": spans}))
             with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
-                os.rename(path, f"{mine}.old.tmp")
-            owner = _owner_in(f"{mine}.old.tmp")
-            if owner is not None and is_alive(owner, f"{mine}.old.tmp"):
-                _link(f"{mine}.old.tmp", path)
+                os.rename(path, old)
+            owner = _owner_in(old)
+            if owner is not None and is_alive(owner, old):
+                _link(old, path)
                 raise TakenOver(self._artifact.label)
-            _link(f"{mine}.new.tmp", path)
+            _link(new, path)
         except (FileExistsError, FileNotFoundError):
             raise TakenOver(self._artifact.label) from None
         finally:
-            _unlink(f"{mine}.new.tmp")
-            _unlink(f"{mine}.old.tmp")
+            _unlink(new)
+            _unlink(old)
         for half in _halves(self._artifact):  # another one's that is about to be linked: it was too slow
             _unlink(half)
         self._claimed, self._saved_at = spans, self._clock()
@@ -272,6 +281,14 @@ class Partial:
                 self.error = error
                 self.changed.notify_all()
 
+    def _give_back(self) -> None:
+        """Free what was reserved for bytes that did not come; the next run reserves it again."""
+        with self.changed:
+            spans = self.plan.spans()
+        with contextlib.suppress(OSError, TakenOver):
+            self._check_owner()
+            self.file.keep_only(spans)
+
     def _release(self) -> None:
         """Leave a claim for the next run, or nothing where there is nothing to claim."""
         with self.changed:
@@ -285,12 +302,17 @@ class Partial:
             self.file.close()  # Windows removes no open file
             forget(self._artifact)
 
-    def publish(self, size: int) -> None:
-        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver."""
+    def publish(self, size: int) -> FileStat:
+        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver.
+
+        Returns:
+            The state of the file that was hashed, just before it was renamed.
+        """
         self._still()
         self.file.truncate(size)
         self.file.sync()
         self._check_owner()
+        held = stat_of(self.file.stat())
         self.file.close()  # Windows renames no open file
         self._published = True
         try:
@@ -301,6 +323,7 @@ class Partial:
         fsync_dir(os.path.dirname(self._artifact.target))
         self._live.end()
         forget(self._artifact)
+        return held
 
 
 def forget(artifact: Artifact) -> None:
@@ -311,7 +334,7 @@ def forget(artifact: Artifact) -> None:
 
 def _halves(artifact: Artifact) -> list[str]:
     """Journals that a killed process had not finished writing."""
-    return glob.glob(glob.escape(artifact.journal) + ".*.tmp")
+    return own.temporaries(artifact.journal, ".tmp")
 
 
 def _link(source: str, target: str) -> None:

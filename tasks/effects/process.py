@@ -6,38 +6,65 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tasks.core.lifecycle import INTERRUPT_S, KILL_S, TAIL_LINES, TERMINATE_S, VERSION_S, Ending  # fmt: skip
 from tasks.effects.signals import on_signals
 
 _POLL_S = 0.02
+_LAST_WORDS_S = 2.0  # for what is in the pipe of a program that has ended
 TAIL_BYTES = 16 * 1024  # of output, of which the last lines are shown
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
-    """Run a program to its end and keep what it prints; past the time limit its whole group is ended."""
+    """Run a program to its end and keep the end of what it prints.
+
+    Past the time limit its whole group is ended, also where it prints without end.
+    """
     held: list[int] = []
+    deadline = time.monotonic() + timeout_s
     with on_signals(held.append):  # what they raise must not strike before anybody knows the child
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=dict(env), cwd=cwd, **_own_group(),
         )  # fmt: skip
-    with child:
-        try:
-            for number in held:
-                signal.raise_signal(number)
-            output, _ = child.communicate(timeout=timeout_s)
-            status: int | None = child.returncode
-        except subprocess.TimeoutExpired:
+    tail, status, ended = _Tail(child.stdout), None, False
+    try:
+        tail.start()
+        for number in held:
+            signal.raise_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            status = child.wait(_left(deadline))
+            tail.join(_left(deadline))
+            ended = not tail.is_alive()  # else what it has started has its output still
+    finally:
+        if not ended:
             _signal_group(child, kill=True)
-            output, status = child.communicate()[0], None
-        except BaseException:
-            _signal_group(child, kill=True)
-            raise
-    return Ending(list(command), status, last_lines(output))
+        child.wait()
+        if tail.ident:
+            tail.join(_LAST_WORDS_S)  # a program that has left the group may hold the pipe for ever
+    return Ending(list(command), status if ended else None, last_lines(tail.data))
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+class _Tail(threading.Thread):
+    """Reads what a program prints and keeps the end of it, however much that is."""
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self.data = pipe, b""
+
+    def run(self) -> None:
+        with self._pipe:
+            while block := self._pipe.read1(TAIL_BYTES):
+                self.data = (self.data + block)[-TAIL_BYTES:]
 
 
 def last_lines(output: bytes) -> str:

@@ -4,12 +4,15 @@ every second for programs (LLAMAFILE_LOG=json)."""
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any, Protocol
 
 from tasks.core import report
+from tasks.core.text import WORD, visible
 from tasks.effects.events import is_json, say
+from tasks.effects.screen import size_environ
 
 LINE_S = 10.0  # between two lines where there is no terminal
 EVENT_S = 1.0  # between two events
@@ -76,7 +79,9 @@ class Bar:
         from rich.table import Column
 
         self._bar: Any = RichProgress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+            ),
             BarColumn(
                 None, table_column=Column(ratio=1, min_width=4, max_width=40)
             ),  # what is left of the line
@@ -84,12 +89,17 @@ class Bar:
             DownloadColumn(table_column=Column(no_wrap=True)),
             TransferSpeedColumn(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, min_width=13)),
-            console=Console(file=sys.stderr),
+            TextColumn(
+                "{task.fields[note]}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, min_width=13),
+            ),
+            console=Console(file=sys.stderr, _environ=size_environ(os.environ)),
             transient=True,  # what it was is said in a line that stays
             expand=True,
         )
-        self._task = self._bar.add_task(label, total=None, completed=have, note="")
+        self._task = self._bar.add_task(visible(label, WORD), total=None, completed=have, note="")
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -102,7 +112,7 @@ class Bar:
 
     def at(self, done: int, total: int | None, note: str = "") -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=done, total=total, note=note)
+        self._bar.update(self._task, completed=done, total=total, note=visible(note, WORD))
 
 
 def _say_above() -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
-from tasks.core import hub, transfer
+from tasks.core import hub, report, transfer
 from tasks.core.answers import file_size, parsed
 from tasks.core.catalogue import LATEST
 from tasks.core.errors import TransferError
@@ -24,10 +24,12 @@ from tasks.core.transfer import Asked, Verdict, Word
 from tasks.core.urls import host_of, url_problem
 from tasks.effects import http
 from tasks.effects.download import check_endpoint, hub_token
+from tasks.effects.events import logger
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _GONE = (404, 410)
+NOTED_S = 5.0  # a pause of this length is said
 _TRIES = 3  # a question is short, and somebody waits for the answer
 
 
@@ -144,12 +146,17 @@ class Publishers:
             except TransferError as error:
                 verdict = Verdict(Word.RETRY, error.what, remedy=error.fix, silent=True)
             try:
-                self._sleep(patience.pause_s(verdict, False, 0, self._jitter()))
+                self._wait(url, verdict, patience.pause_s(verdict, False, 0, self._jitter()))
             except GaveUp as reason:
                 why = f"{host_of(url)}: {reason}"
                 if reason.silent:
                     self._silent[urlsplit(url).netloc] = why
                 raise TransferError(why) from None
+
+    def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
+        if pause_s >= NOTED_S:
+            logger().info("%s: %s; asked again in %s", host_of(url), verdict.why, report.seconds(pause_s))
+        self._sleep(pause_s)
 
 
 def _target(url: str, answer: http.Said) -> str:
@@ -177,4 +184,5 @@ def _release_fix(answer: http.Said) -> str:
 def _github_token(url: str) -> str:
     """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
     own = url.startswith("https://api.github.com/")
-    return (os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or "") if own else ""
+    given = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
+    return hub.sendable(given.strip()) if own else ""

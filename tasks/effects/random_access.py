@@ -9,11 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+from tasks.core.ranges import Span
+from tasks.effects import own
+
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: a size that shows what came, not what will (fused-render#516)
+_PUNCH_HOLE = 2  # FALLOC_FL_PUNCH_HOLE
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
+
+
+def _end(spans: Sequence[Span]) -> int:
+    return spans[-1][1] if spans else 0
 
 
 class RandomAccessFile(Protocol):
@@ -31,8 +40,14 @@ class RandomAccessFile(Protocol):
     def reserve(self, size: int) -> None:
         """Take so many bytes of the disk where that is cheap, so that a full disk is known at once."""
 
+    def keep_only(self, spans: Sequence[Span]) -> None:
+        """Give the disk back what is outside of these spans, as far as that is cheap."""
+
     def taken(self) -> int:
         """Bytes of the disk that the file has."""
+
+    def stat(self) -> os.stat_result:
+        """What the system says about the open file, whatever its name leads to by now."""
 
     def sync(self) -> None:
         """Wait until every written byte would survive a loss of power."""
@@ -42,8 +57,8 @@ class RandomAccessFile(Protocol):
 
 
 def open_file(path: str) -> RandomAccessFile:
-    """Open a file for reading and writing, created if it is not there. Raises OSError."""
-    handle = os.open(path, _FLAGS, 0o644)
+    """Open a file of ours for reading and writing, or begin a new one (see `own`). Raises OSError."""
+    handle = own.open_own(path)
     return _Positioned(handle) if hasattr(os, "pwrite") and hasattr(os, "preadv") else _Seeking(handle)
 
 
@@ -65,16 +80,29 @@ class _Positioned:
         os.ftruncate(self._handle, size)
 
     def reserve(self, size: int) -> None:
+        self._fallocate(_KEEP_SIZE, 0, size)
+
+    def keep_only(self, spans: Sequence[Span]) -> None:
+        os.ftruncate(self._handle, _end(spans))  # frees what was reserved behind it
+        for (_, first), (end, _) in pairwise([(0, 0), *spans]):
+            self._fallocate(_KEEP_SIZE | _PUNCH_HOLE, first, end - first)
+
+    def _fallocate(self, mode: int, offset: int, size: int) -> None:
+        if size <= 0:
+            return
         import ctypes  # only here, and 5 ms
 
         # not posix_fallocate: where the file system cannot do it, glibc writes into every block instead
         call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-        if call is None or size <= 0 or ctypes.sizeof(ctypes.c_long) < 8:  # macOS; an off_t of 32 bits
+        if call is None or ctypes.sizeof(ctypes.c_long) < 8:  # macOS; an off_t of 32 bits
             return
-        if call(self._handle, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)) != 0:
+        if call(self._handle, mode, ctypes.c_long(offset), ctypes.c_long(size)) != 0:
             number = ctypes.get_errno()
             if number not in _UNSUPPORTED:
                 raise OSError(number, os.strerror(number))
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._handle)
 
     def taken(self) -> int:
         return os.fstat(self._handle).st_blocks * 512
@@ -118,6 +146,12 @@ class _Seeking:
 
     def reserve(self, size: int) -> None:
         return None  # Windows would write zeros up to wherever a lane begins
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
+
+    def keep_only(self, spans: Sequence[Span]) -> None:
+        self.truncate(_end(spans))
 
     def taken(self) -> int:
         return os.fstat(self._file.fileno()).st_size

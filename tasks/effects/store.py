@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
 from tasks.core.artifact import DIGEST_CHARS, parse_stamp
 from tasks.core.inventory import STAMP, Item, strangers, unnamed
+from tasks.core.paths import is_path
 from tasks.core.prune import OURS, Found
+from tasks.core.text import digest
+from tasks.effects import own
 from tasks.effects.files import is_cache, read_json
 
 
@@ -66,7 +68,9 @@ def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
     for path in paths:
         data = read_json(os.path.join(cache, path))
         source = str(data.get("source", "")) if isinstance(data, dict) else ""
-        key = hashlib.sha256(source.encode()).hexdigest()[:DIGEST_CHARS]
+        if not is_path(source):
+            continue
+        key = digest(source)[:DIGEST_CHARS]
         if path == f"stamps/{key}.json" and is_missing(source):
             gone.append(path)
     return gone
@@ -93,7 +97,7 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
     """
     full = os.path.join(cache, *path.split("/"))
     try:
-        if _leads_out(cache, path):
+        if own.link_inside(cache, full):
             return False
         stat = os.lstat(full)
         if (stat.st_size, stat.st_mtime) != (as_it_was, changed):
@@ -101,13 +105,7 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
         os.unlink(full)
     except FileNotFoundError:  # another prune, or its owner
         return True
-    if path.startswith("models/"):
+    if path.count("/") == 2 and path.startswith(("models/", "engines/")):
         with contextlib.suppress(OSError):  # it has more in it
             os.rmdir(os.path.dirname(full))
     return True
-
-
-def _leads_out(cache: str, path: str) -> bool:
-    """Whether a folder on the way is a link by now."""
-    parts = path.split("/")[:-1]
-    return any(os.path.islink(os.path.join(cache, *parts[: end + 1])) for end in range(len(parts)))

@@ -11,23 +11,26 @@ from hypothesis import strategies as st
 
 from tasks.core.artifact import (
     Artifact,
+    FileStat,
     Stamp,
     State,
+    engine_dir,
     engine_filename,
     is_gguf,
     judge_target,
     model_dir,
     parse_stamp,
+    stamp_data,
     stamp_path,
 )
 
 A64, B64 = "a" * 64, "b" * 64
-HERE = (1000, 5_000_000_000)  # size, mtime_ns
+HERE = FileStat(1000, 5_000_000_000, dev=1, ino=2, ctime_ns=6_000_000_000)
 PINNED = Artifact("m", ("https://h/m",), "/c/m", A64, 1000)
 UNPINNED = Artifact("m", ("https://h/m",), "/c/m")
 OWN = Artifact("m", (), "/home/m", owned=False)
 OWN_PINNED = Artifact("m", (), "/home/m", A64, owned=False)
-PROVEN = Stamp(*HERE, A64, "https://h/m", {})
+PROVEN = Stamp(HERE, A64, "https://h/m", {})
 OTHER = PROVEN._replace(sha256=B64)
 UNKNOWN = PROVEN._replace(sha256=None)
 ANY = [PINNED, UNPINNED, OWN, OWN_PINNED]
@@ -50,18 +53,31 @@ ANY = [PINNED, UNPINNED, OWN, OWN_PINNED]
             [PINNED, OWN_PINNED], HERE, UNKNOWN, State.MOVED, id="run once, but its bytes were never read"
         ),
         pytest.param([OWN], HERE, UNKNOWN, State.FRESH, id="which a file of the user's need not be"),
-        pytest.param([PINNED, UNPINNED, OWN_PINNED], (1001, HERE[1]), PROVEN, State.MOVED, id="another size"),
-        pytest.param(
-            [PINNED, UNPINNED, OWN_PINNED], (1000, HERE[1] + 1), PROVEN, State.MOVED, id="a ns later"
+        *(
+            pytest.param([PINNED, UNPINNED, OWN_PINNED], changed, PROVEN, State.MOVED, id=name)
+            for name, changed in {
+                "another size": HERE._replace(size=1001),
+                "a ns later": HERE._replace(mtime_ns=HERE.mtime_ns + 1),
+                "a ns earlier": HERE._replace(mtime_ns=HERE.mtime_ns - 1),
+                "another file": HERE._replace(ino=3),
+                "another file system": HERE._replace(dev=2),
+                "written, and its time set back": HERE._replace(ctime_ns=HERE.ctime_ns + 1),
+            }.items()
         ),
         pytest.param(
-            [PINNED, UNPINNED, OWN_PINNED], (1000, HERE[1] - 1), PROVEN, State.MOVED, id="a ns earlier"
+            [PINNED, UNPINNED, OWN_PINNED],
+            HERE,
+            PROVEN._replace(stat=FileStat(HERE.size, HERE.mtime_ns, -1, -1, -1)),
+            State.MOVED,
+            id="a stamp of an older version",
         ),
-        pytest.param([OWN], (1001, 1), PROVEN, State.FRESH, id="the user changed the user's own file"),
+        pytest.param(
+            [OWN], HERE._replace(size=1001), PROVEN, State.FRESH, id="the user changed the user's own file"
+        ),
     ],
 )
 def test_what_lies_at_a_target(
-    artifacts: list[Artifact], stat: tuple[int, int] | None, stamp: Stamp | None, state: State
+    artifacts: list[Artifact], stat: FileStat | None, stamp: Stamp | None, state: State
 ) -> None:
     """R6, R20, R36: by a stat and a stamp alone, no byte is read."""
     assert [judge_target(artifact, stat, stamp) for artifact in artifacts] == [state] * len(artifacts)
@@ -73,8 +89,7 @@ _JSON = st.recursive(
 )
 _STAMPS = st.builds(
     Stamp,
-    st.integers(0),
-    st.integers(),
+    st.builds(FileStat, *[st.integers()] * 5),
     st.none() | st.text(),
     st.text(),
     st.dictionaries(st.text(), st.text()),
@@ -84,38 +99,64 @@ _STAMPS = st.builds(
 @given(
     _JSON
     | st.fixed_dictionaries(
-        dict.fromkeys(("size", "mtime_ns", "sha256"), _SCALARS), optional={"source": _JSON, "engines": _JSON}
+        dict.fromkeys(("size", "mtime_ns", "sha256"), _SCALARS),
+        optional={"source": _JSON, "engines": _JSON, "dev": _SCALARS, "checksum": _SCALARS},
     )
 )
 def test_whatever_stands_in_a_stamp_file(data: Any) -> None:
     """A stamp or None, never an exception: None costs a look at the bytes, no more."""
     stamp = parse_stamp(json.loads(json.dumps(data)))
-    assert stamp is None or parse_stamp(stamp._asdict()) == stamp
+    assert stamp is None or parse_stamp(stamp_data(stamp)) == stamp
 
 
 @given(_STAMPS)
 def test_a_stamp_survives_its_file(stamp: Stamp) -> None:
     """What was proven is read back as it was written."""
-    assert parse_stamp(json.loads(json.dumps(stamp._asdict()))) == stamp
+    assert parse_stamp(json.loads(json.dumps(stamp_data(stamp)))) == stamp
+
+
+_WHOLE = stamp_data(PROVEN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": B64}, {"sha256": None}, {"size": 1001}, {"mtime_ns": 1}, {"dev": 9}, {"ino": 9},
+        {"ctime_ns": 9}, {"source": "https://elsewhere/m"}, {"engines": {"self": "1"}}, {"later": 1},
+        {"checksum": None}, {"checksum": A64}, {"ino": "2"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_stamp_that_was_damaged(change: dict[str, Any]) -> None:
+    """Issue 11: its checksum is of all of it, so that no part of it can be another one."""
+    assert parse_stamp({**_WHOLE, **change}) is None
+
+
+def test_a_stamp_without_a_part() -> None:
+    """Issue 11: nor may one be taken out; without all that is new, it is a stamp of before."""
+    for key in _WHOLE:
+        assert parse_stamp({name: value for name, value in _WHOLE.items() if name != key}) is None
 
 
 _PLAIN = {"size": 1, "mtime_ns": 2, "sha256": A64}
+_OLD = FileStat(1, 2, -1, -1, -1)  # of no file
 
 
 @pytest.mark.parametrize(
     ("data", "stamp"),
     [
-        pytest.param(_PLAIN, Stamp(1, 2, A64, "", {}), id="what must be there"),
-        pytest.param({**_PLAIN, "sha256": None}, Stamp(1, 2, None, "", {}), id="no digest"),
+        pytest.param(_WHOLE, PROVEN, id="as it is written"),
+        pytest.param(_PLAIN, Stamp(_OLD, A64, "", {}), id="an older version: what must be there"),
+        pytest.param({**_PLAIN, "sha256": None}, Stamp(_OLD, None, "", {}), id="no digest"),
         pytest.param(
-            {**_PLAIN, "engines": {"self": "0.8.6"}}, Stamp(1, 2, A64, "", {"self": "0.8.6"}), id="engines"
+            {**_PLAIN, "engines": {"self": "0.8.6"}}, Stamp(_OLD, A64, "", {"self": "0.8.6"}), id="engines"
         ),
-        pytest.param({**_PLAIN, "later": 1}, Stamp(1, 2, A64, "", {}), id="a key of a later version"),
         pytest.param({"size": 1, "mtime_ns": 2}, None, id="a key is missing"),
         pytest.param({**_PLAIN, "size": "x"}, None, id="a size that is none"),
         pytest.param({**_PLAIN, "size": float("inf")}, None, id="a size without end"),
         pytest.param({**_PLAIN, "mtime_ns": float("nan")}, None, id="a time that is no number"),
         pytest.param({**_PLAIN, "engines": 3}, None, id="engines that are none"),
+        pytest.param({**_PLAIN, "dev": 1, "ino": 2, "ctime_ns": 3}, None, id="no checksum"),
         pytest.param(None, None, id="no file"),
         pytest.param([], None, id="a list"),
     ],
@@ -147,6 +188,10 @@ _OWN = Artifact("m", (), "https://example.com/", owned=False)
         pytest.param(model_dir("/c", A64, "u"), f"/c/models/{A64[:16]}", id="a model, by its digest"),
         pytest.param(
             model_dir("/c", None, "https://example.com/"), f"/c/models/url-{_KEY}", id="a model, by its URL"
+        ),
+        pytest.param(engine_dir("/c", A64, "u"), f"/c/engines/{A64[:16]}", id="an engine, by its digest"),
+        pytest.param(
+            engine_dir("/c", None, "https://example.com/"), f"/c/engines/url-{_KEY}", id="by its URL"
         ),
         pytest.param(engine_filename("0.10.5", "linux"), "llamafile-0.10.5", id="an engine"),
         pytest.param(engine_filename("0.10.5", "win32"), "llamafile-0.10.5.exe", id="R9: on Windows"),

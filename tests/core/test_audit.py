@@ -6,17 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.artifact import Artifact, Stamp, State, judge_target
+from tasks.core.artifact import Artifact, FileStat, Stamp, State, judge_target
 from tasks.core.audit import Verdict, judge_digest, judge_size, void
 
 A, B = "a" * 64, "b" * 64
 PINNED = Artifact("m", (), "/c/m", A, 10)
 NO_SIZE = PINNED._replace(size=None)
 UNPINNED = Artifact("m", (), "/c/m")
-STAMP = Stamp(10, 5, A, "", {"self": "0.8"})
+HERE = FileStat(10, 5, 1, 2, 6)
+STAMP = Stamp(HERE, A, "", {"self": "0.8"})
 DIGESTS, SIZES = st.none() | st.sampled_from([A, B]), st.none() | st.integers(9, 11)
 STAMPS = st.none() | st.builds(
-    Stamp, st.integers(9, 11), st.integers(4, 6), DIGESTS, st.just(""), st.just({})
+    Stamp,
+    st.builds(HERE._replace, size=st.integers(9, 11), mtime_ns=st.integers(4, 6)),
+    DIGESTS,
+    st.just(""),
+    st.just({}),
 )
 ARTIFACTS = st.builds(lambda sha256, size: Artifact("m", (), "/c/m", sha256, size), DIGESTS, SIZES)
 
@@ -78,6 +83,6 @@ def test_what_differs_is_mended(artifact: Artifact, stamp: Stamp | None, size: i
     if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
         return  # nothing tells right from wrong: the remedy is to delete it
     left = void(stamp) if stamp else None
-    assert judge_target(artifact, (size, 5), left) is State.MOVED
+    assert judge_target(artifact, HERE._replace(size=size), left) is State.MOVED
     if finding.got.startswith("sha256:"):
         assert (artifact.sha256 or (left.sha256 if left else None)) not in (None, got)

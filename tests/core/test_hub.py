@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import hub
-from tasks.core.artifact import engine_filename, model_dir
+from tasks.core.artifact import engine_dir, engine_filename, model_dir
 from tests.core.catalogues import A64
 
 HOME = "/home/me"
@@ -73,8 +73,20 @@ def test_places_of_what_nothing_pinned_yet(tmp_path: Path) -> None:
     for path in (unpinned, models / "0123456789abcdef" / "m [x].gguf", models / "url-1" / "other.gguf"):
         path.parent.mkdir(parents=True)
         path.touch()
-    [pattern] = hub.unpinned_places(str(models), "m [x].gguf")
-    assert [Path(found) for found in glob.glob(pattern)] == [unpinned]
+    patterns = hub.earlier_places(str(models), "m [x].gguf")
+    assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned]
+
+
+def test_places_of_programs(tmp_path: Path) -> None:
+    """Issue 11: engines of an older version lie beside the folders; unpinned ones in one of them."""
+    engines = tmp_path / "engines"
+    unpinned = Path(engine_dir(str(tmp_path), None, "https://e.org/e")) / "llamafile-0.10.5"
+    older, other = engines / "llamafile-0.10.5", engines / A64[:16] / "llamafile-0.10.5"
+    for path in (unpinned, older, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    patterns = hub.earlier_places(str(engines), "llamafile-0.10.5")
+    assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned, older]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +355,9 @@ def test_another_cache_of_this_recipe() -> None:
     model = model_dir("/cache", A64, "https://example.org/m.gguf") + "/m.gguf"
     assert model in places({}, "/cache")
     engine = engine_filename("0.10.5", "linux")
-    assert f"/cache/engines/{engine}" in places({}, "/cache", name=engine)
+    found = places({}, "/cache", name=engine)
+    assert f"{engine_dir('/cache', A64, 'https://example.org/e')}/{engine}" in found
+    assert f"/cache/engines/{engine}" in found  # of an older version
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,23 @@ def test_limit_of_windows(size: str, why: str) -> None:
         jobs("serve --engine self", WINDOWS, edited("size: 1000", f"size: {size}"))
 
 
+_KEY = "url-" + hashlib.sha256(b"https://example.org/llamafile-0.10.5").hexdigest()[:16]
+
+
+def test_another_digest_is_another_program() -> None:
+    """Issue 11: of the same version and from the same URL."""
+    url = "url: https://example.org/llamafile-0.10.5"
+    for digest in (A64, B64):
+        exe = llamafile_exe(catalogue(edited(url, f"{url}\n    sha256: {digest}")), place_of("linux"))
+        assert exe.target == f"/cache/engines/{digest[:16]}/llamafile-0.10.5"
+
+
 @pytest.mark.parametrize(
     ("platform", "target"),
     [
-        pytest.param("linux", "/cache/engines/llamafile-0.10.5", id="POSIX"),
+        pytest.param("linux", f"/cache/engines/{_KEY}/llamafile-0.10.5", id="POSIX"),
         pytest.param(
-            "win32", r"C:\cache/engines/llamafile-0.10.5.exe", id="Windows starts what ends in .exe"
+            "win32", rf"C:\cache/engines/{_KEY}/llamafile-0.10.5.exe", id="Windows starts what ends in .exe"
         ),
     ],
 )
@@ -619,17 +630,25 @@ def test_arguments_for_the_engine() -> None:
             "serve --gpu x", "linux", "--gpu: expected one of auto, disable", "", id="gpu of another"
         ),
         pytest.param(
-            "serve -- --port 1", "linux", "--port behind", "before the `--`", id="a port we would not know"
+            "serve -- --port 1",
+            "linux",
+            "--port does not go to the engine",
+            "before the --",
+            id="a port we would not know",
         ),
         pytest.param(
-            "serve -- --host=::1", "linux", "--host=::1 behind", "put it", id="a host we would not know"
+            "serve -- --host=::1",
+            "linux",
+            "--host does not go to the engine",
+            "before",
+            id="a host we would not know",
         ),
         # issue 4
         pytest.param(
             "start:tiny -- -c 5 --api-key K",
             "linux",
-            "--api-key behind",
-            "before the `--`",
+            "--api-key does not go to the engine",
+            "before the --",
             id="R30: a key we would not know",
         ),
         pytest.param(

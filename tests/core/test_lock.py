@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.catalogue import Catalogue, File
-from tasks.core.errors import UsageError
-from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile, entries, lacks, render, without
+from tasks.core.errors import RecipeError, UsageError
+from tasks.core.lock import FROM_CATALOGUE, Locked, LockFile, entries, lacks, merged, ordered, render, without
+from tasks.core.paths import is_version
 from tasks.core.schema import compile_text, read_catalogue, read_lock
 from tests.core.catalogues import A64, B64, WHERE, edited
 
@@ -107,6 +108,7 @@ words = st.sampled_from(
     ["null", "~", "1e5", "0x1F", "1_000", "2026-11-25", "yes", "=", "a: b", "#", "-", "inf"]
 )
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+versions = (names | st.sampled_from(["0.10", "1e5", "2024-11-25", "1.0+a"])).filter(is_version)
 rows = st.builds(
     Locked,
     st.sampled_from(["https://e.org/a.gguf", "demo/demo.gguf", "file:///srv/m.gguf", "a b ☃/ü.gguf"]),
@@ -117,7 +119,7 @@ rows = st.builds(
     st.none() | any_text | words,
     st.none() | st.integers(1, 2**60),
     st.none() | st.text("0123456789abcdefABC", min_size=1) | words,
-    st.none() | names | words,
+    st.none() | versions,
 )
 tables = st.dictionaries(
     names | st.sampled_from(["null", "on", "1e5", "0.10"]),
@@ -174,6 +176,22 @@ def row(**changes: str) -> str:
             row(url="https://e.org/"),
             "4: models.m.0.url: expected the URL of a file, or its path",
             id="a URL of no file",
+        ),
+        *(
+            pytest.param(
+                row(version=json.dumps(version)),
+                "4: models.m.0.version: expected a version of letters, digits, '.', '_', '+' and '-'",
+                id=f"version {version}",
+            )
+            for version in ("x/../../../victim/.bashrc", "..", "C:x", "a\\b", "1\0", "-1", "1.0\n")
+        ),
+        *(
+            pytest.param(
+                row(url=json.dumps(f"https://e.org/{name}")),
+                "4: models.m.0.url: expected the URL of a file, or its path",
+                id=f"a file called {name}",
+            )
+            for name in ("NUL.gguf", ".bashrc", "m.gguf.", "x" * 243)
         ),
         pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is needed", id="no digest"),
         pytest.param(row(sise="5"), "4: models.m.0.sise: unknown key; did you mean size", id="a row's key"),
@@ -375,3 +393,41 @@ def test_a_contradiction_says_which_to_edit() -> None:
         f"  {WHERE}:{line}: models.hub: size is 77 in models.yaml and 5 in models.lock",
         f"  fix: edit {WHERE}, or if it is right: doit lock --upgrade --model pinned --model hub",
     ]
+
+
+def some(*rows: tuple[str, int]) -> LockFile:
+    """A lock of models with the digest of a number."""
+    models: dict[str, tuple[Locked, ...]] = {
+        name: (Locked(f"https://e.org/{name}", digest(n), "MIT", "me", "x"),) for name, n in rows
+    }
+    return LockFile(1, {}, models)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "now", "expected"),
+    [
+        pytest.param([("a", 1)], [("a", 2)], [("a", 1)], [("a", 2)], id="ours alone"),
+        pytest.param([("a", 1)], [("a", 1)], [("a", 2)], [("a", 2)], id="theirs alone"),
+        pytest.param([], [("a", 1)], [("b", 2)], [("b", 2), ("a", 1)], id="two new ones"),
+        pytest.param([("a", 1)], [], [("a", 1), ("b", 2)], [("b", 2)], id="one is gone"),
+        pytest.param([("a", 1)], [("a", 1)], [], [], id="theirs has gone"),
+        pytest.param([], [("a", 1)], [("a", 1)], [("a", 1)], id="the same"),
+        pytest.param([("a", 1)], [("a", 2)], [("a", 3)], None, id="both"),
+        pytest.param([("a", 1)], [("a", 2)], [], None, id="changed and gone"),
+        pytest.param([], [("a", 1)], [("a", 2)], None, id="both new"),
+    ],
+)
+def test_merged(old: Any, new: Any, now: Any, expected: Any) -> None:
+    """Finding 7: what changed is applied to what the file says now; two changes of one entry are refused."""
+    locks = (some(*old), some(*new), some(*now))
+    if expected is None:
+        with pytest.raises(RecipeError, match=r"x\.lock was changed meanwhile, and differs in a; "):
+            merged(*locks, "x.lock")
+    else:
+        assert list(merged(*locks, "x.lock").models.items()) == list(some(*expected).models.items())
+
+
+def test_ordered() -> None:
+    """Finding 7: as models.yaml has them; what it does not have comes last."""
+    plain = {"engines": {}, "models": {"b": 1, "c": 1, "a": 1}}
+    assert list(ordered(some(("x", 1), ("a", 1), ("b", 1)), plain).models) == ["b", "a", "x"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
 from tasks.core.inventory import part
+from tasks.core.paths import temporary_name
 from tasks.core.prune import Found, Needed, age, choose, is_used, used_by
 
 DAY, NOW = 86400.0, 1_000_000_000.0
@@ -109,6 +110,16 @@ def test_records(path: str, gone: str, compiled: str) -> None:
     assert reasons(old(f"{path}.1-2.tmp", 0.01), older=0) == {}
 
 
+@pytest.mark.parametrize("folder", [DIR, "engines", "stamps", "catalogue", "roots", "run/laptop"])
+@pytest.mark.parametrize("end", [".tmp", ".copy", ".new.tmp", ".old.tmp"])
+def test_temporary_files(folder: str, end: str) -> None:
+    """Finding 32: their names do not say whose they are; an hour after its last byte nobody is at one."""
+    path = f"{folder}/{temporary_name('m.gguf', 12, '0123abcd', end)}"
+    for all_asked in (True, False):
+        assert list(reasons(old(path, 0.1), named=M, all_asked=all_asked)) == [path]
+        assert reasons(old(path, 0.01), older=0, all_asked=all_asked) == {}
+
+
 def test_logs() -> None:
     """Issue 5.6: an old log goes; never one with a record beside it, and never a record."""
     logs = [LOG, f"{LOG}.1", f"{LOG}.before", "run/llama.log"]
@@ -141,7 +152,9 @@ def test_spellings_of_one_name() -> None:
             "catalogue/mine.json",
             "stamps/x.json",
         ),
+        *(f"{DIR}/.m.gguf", f"{DIR}/.nfs0123", f"{DIR}/x/.0123abcd-1-0123abcd.tmp"),
         *(RECORD, "run/laptop/m-8080.key", "run/laptop/mine.log", "home/a.1-2.tmp", "engines/m.1-2.tmp"),
+        *("engines/mine/llamafile-0.10.5", "engines/0123456789abcdef/mine", "engines/0123456789abcdef"),
     ],
 )
 def test_what_is_not_ours_to_remove(path: str) -> None:
@@ -157,7 +170,10 @@ FOLDERS = st.sampled_from(
     [DIR, "models/url-0123456789abcdef", "engines", "run/laptop", "elsewhere", "models"]
 )
 PATHS = st.builds(lambda folder, name, end: f"{folder}/{name}{end}", FOLDERS, NAMES, ENDINGS) | st.builds(
-    lambda version, end: f"engines/llamafile-{version}{end}", st.sampled_from(["0.9", "0.10.5.exe"]), ENDINGS
+    lambda folder, version, end: f"engines/{folder}llamafile-{version}{end}",
+    st.sampled_from(["", "0123456789abcdef/", "url-0123456789abcdef/"]),
+    st.sampled_from(["0.9", "0.10.5.exe"]),
+    ENDINGS,
 )
 TIMES = st.floats(NOW - 100 * DAY, NOW + DAY)
 FOUND = st.lists(st.builds(Found, PATHS, st.integers(0, 100), TIMES, TIMES), unique_by=lambda one: one.path)
@@ -174,7 +190,9 @@ def test_a_root_is_never_named(found: list[Found], data: st.DataObject, older_s:
     there = set(paths)
     for one in chosen:
         assert one.path in there
-        assert one.path.startswith((f"{DIR}/", "models/url-", "engines/llamafile-", "run/laptop/"))
+        ours = ("llamafile-", "0123456789abcdef/llamafile-", "url-0123456789abcdef/llamafile-")
+        engines = tuple(f"engines/{name}" for name in ours)
+        assert one.path.startswith((f"{DIR}/", "models/url-", *engines, "run/laptop/"))
         if one.target in named & there:
             assert part(one.path).kind in ("partial", "copy", "temporary")
 
@@ -204,6 +222,12 @@ def test_a_part_is_of_one_target(path: str) -> None:
         pytest.param(["/bin/sh", f"/c/{M}", "--server"], [M, f"{DIR}/other.gguf"], [E], id="a llamafile"),
         pytest.param(
             [f"/c/{E}", "-m", f"/c/{M}"], [M, E], ["engines/llamafile-0.10"], id="a program and a .gguf"
+        ),
+        pytest.param(
+            ["/c/engines/0123456789abcdef/llamafile-0.10.5"],
+            ["engines/0123456789abcdef/llamafile-0.10.5"],
+            [E, "engines/url-0123456789abcdef/llamafile-0.10.5"],
+            id="a program under its digest",
         ),
         pytest.param(
             [f"C:\\c\\{E}.exe".replace("/", "\\"), "-m", "C:\\m"], [f"{E}.exe"], [M, E], id="on Windows"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.core.errors import TransferError
 from tasks.core.publisher import Stated, hub_problem, hub_states, licence_of, release_states
 from tasks.core.sources import HubFile, Release
 from tests.core.catalogues import A64
@@ -164,6 +165,15 @@ def test_the_latest(tag: str, version: str) -> None:
     found = release_states(wanted, github(tag=tag))
     assert found is not None
     assert (found.version, found.sha256, found.url) == (version, A64, URL)
+
+
+@pytest.mark.parametrize("tag", ["x/../../../victim/by_tag", "..", "", "-1", "1\\2", "1\n", "C:1"])
+def test_a_tag_that_cannot_be_a_version(tag: str) -> None:
+    """Finding 2: the tag of the latest release becomes a file's name; of a pinned release it does not."""
+    wanted = RELEASE._replace(tag="{version}", asset="llamafile-{version}")
+    with pytest.raises(TransferError, match=r"the latest release of o/r is tagged .*expected a version"):
+        release_states(wanted, github(tag=tag))
+    assert release_states(RELEASE, github(tag=tag)) is not None
 
 
 anything = st.recursive(

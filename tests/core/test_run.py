@@ -28,12 +28,13 @@ from tasks.core.run import (
 )
 from tests.core.catalogues import A64, catalogue
 
+MARK = "0123456789abcdef"
 ENGINE = Process(42, 1700000000.25, "boot-1", "pid:[1]")
-KEEPER = Process(41, 1700000000.0, "boot-1", "pid:[1]")
+KEEPER = Process(41, 1700000000.0, "boot-1", "pid:[1]", 4711)
 SPEC = {"model": A64, "--engine": "self 0.9.3", "--host": "127.0.0.1", "--ctx-size": "0"}
 RUN = Run(
-    "tiny", Mode.START, "127.0.0.1", 8080, SPEC, ["/bin/sh", "/m", "--api-key", "***"], "/c/run/tiny.log",
-    "ab12", "sk-secret", State.READY, 2.5, None, None, ENGINE, KEEPER, 40,
+    "tiny", Mode.START, "127.0.0.1", 8080, SPEC, ["/bin/sh", "/m", "--api-key", "***"],
+    "/c/run/tiny-8080.log", MARK, "sk-secret", State.READY, 2.5, None, None, ENGINE, KEEPER, 40,
     "/c/run/tiny-8080.json",
 )  # fmt: skip
 
@@ -48,14 +49,20 @@ def written(run: Run) -> Any:
     [
         pytest.param(RUN, id="everything is known"),
         pytest.param(
-            Run("m", Mode.WITH, "::1", 0, {}, [], "/l", "x", path="/p"), id="before the engine's start"
+            Run("m", Mode.WITH, "::1", 1, {}, [], "/p/m-1.log", MARK, path="/p/m-1.json"),
+            id="before the engine's start",
         ),
         pytest.param(
             replace(RUN, state=State.STOPPED, ended=-9, ended_at=1700000009.5, key=""),
             id="it ended by itself",
         ),
         pytest.param(replace(RUN, mode=Mode.CHAT, state=State.STOPPING, keeper=None), id="without a keeper"),
-        pytest.param(replace(RUN, name="é-☃", log="/a b/☃.log", spec={"--": "a=b '☃'"}), id="any letters"),
+        pytest.param(
+            replace(
+                RUN, name="é-あ", log="/a ☃/é-あ-8080.log", path="/a ☃/é-あ-8080.json", spec={"--": "a=b '☃'"}
+            ),
+            id="any letters",
+        ),
     ],
 )
 def test_a_record_is_read_as_it_was_written(run: Run) -> None:
@@ -63,30 +70,35 @@ def test_a_record_is_read_as_it_was_written(run: Run) -> None:
     assert Run.parse(written(run), run.path) == run
 
 
+TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]))
+PROCESSES = st.builds(Process, st.integers(1, 2**22), st.floats(0, 1e10), TEXT, TEXT, st.integers(0, 2**40))
+
+
 @given(
     st.builds(
         Run,
-        st.text(),
+        st.from_regex(r"\A\w[\w.-]*\Z"),
         st.sampled_from(Mode),
-        st.text(),
-        st.integers(0, 65535),
-        st.dictionaries(st.text(), st.text(), max_size=3),
-        st.lists(st.text(), max_size=3),
-        st.text(),
-        st.text(),
-        st.text(),
+        st.from_regex(r"\A[A-Za-z0-9.:_%-]{1,253}\Z"),
+        st.integers(1, 65535),
+        st.dictionaries(TEXT, TEXT, max_size=3),
+        st.lists(TEXT, max_size=3),
+        st.just(""),
+        st.from_regex(r"\A[0-9a-f]{16}\Z"),
+        st.from_regex(r"\A[!-~]*\Z"),
         st.sampled_from(State),
         st.none() | st.floats(0, 1e6),
         st.none() | st.integers(-64, 2**32),
         st.none() | st.floats(0, 1e10),
-        st.none() | st.builds(Process, st.integers(0, 2**22), st.floats(0, 1e10), st.text(), st.text()),
-        st.none() | st.builds(Process, st.integers(0, 2**22), st.floats(0, 1e10), st.text(), st.text()),
+        st.none() | PROCESSES,
+        st.none() | PROCESSES,
         st.integers(0, 2**22),
-        st.text(),
     )
 )
 def test_every_record_is_read_as_it_was_written(run: Run) -> None:
     """Whatever is in it."""
+    base = f"/c/run/{run.name}-{run.port}"
+    run = replace(run, log=f"{base}.log", path=f"{base}.json")
     assert Run.parse(written(run), run.path) == run
 
 
@@ -96,33 +108,83 @@ def test_a_record_of_another_version() -> None:
     assert Run.parse(data, RUN.path) == RUN
 
 
+BROKEN: dict[str, list[Any]] = {
+    "name": [None, 1, "", "../m", "a/b", "a\\b", "m:1", "m\n", "\ud800", "another"],
+    "mode": [None, "stroll", 1, [], {}],
+    "state": [None, "asleep", 1, [], {}],
+    "host": [None, 1, "", "h/x", "h\n", "user@h", "a" * 254],
+    "port": [None, "8080", 0, -1, 65536, True, 8080.0, 10**30, 8081],
+    "spec": [None, [1], "text", {"a": 1}, {"a": None}, {"a": "\0"}],
+    "command": [None, "text", {}, [1], [None], ["a\0b"], ["\ud800"]],
+    "log": [None, 1, "", "/etc/shadow", "/c/run/other-8080.log", "tiny-8080.log/x", "a\0b"],
+    "mark": [
+        *(None, 1, "", "abc", "0" * 15, "0" * 17, "ABCDEF0123456789", True, [], {}),
+        *("0123456789abcde\n", "0123456789abcdef\n", " 123456789abcdef"),
+    ],
+    "key": [None, 1, [], "a b", "a\nX: y", "é"],
+    "ready_s": ["1", True, -1.0, float("nan"), float("inf"), []],
+    "ended": [[], "0", True, 1.5, {}, 10**30],
+    "ended_at": [[], "0", True, float("nan"), float("inf"), 1e300, -1],
+    "owner": [None, "1", True, -1, 1.5],
+    "engine": [42, [], "x", True, {"pid": 42}, {**vars(ENGINE), "more": 1}],
+    "keeper": [[41, 0.0, "b", "s"], {}, {**vars(KEEPER), "more": 1}],
+}
+
+
+def engine(**changes: Any) -> dict[str, Any]:
+    return {"engine": {**vars(ENGINE), **changes}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        *(pytest.param({name: None}, id=f"no {name}") for name in ("mode", "state", "port", "spec")),
-        pytest.param({"mode": "stroll"}, id="a mode that there is not"),
-        pytest.param({"state": "asleep"}, id="a state that there is not"),
-        pytest.param({"port": "8080"}, id="the port is text"),
-        pytest.param({"spec": [1]}, id="the spec is a list"),
-        pytest.param({"engine": 42}, id="the engine is a number"),
-        pytest.param({"engine": {"pid": 42}}, id="half an engine"),
-        pytest.param({"keeper": [41, 0.0, "b", "s"]}, id="the keeper is a list"),
-        pytest.param({"keeper": {**vars(KEEPER), "more": 1}}, id="a keeper with more than there is"),
+        *(
+            pytest.param({name: value}, id=f"{name} is {type(value).__name__} {str(value)[:24]!r}")
+            for name, values in BROKEN.items()
+            for value in values
+        ),
+        *(pytest.param(engine(pid=pid), id=f"pid {pid!r}") for pid in (0, -1, True, "1", 1.0, None, 2**40)),
+        *(
+            pytest.param(engine(started=at), id=f"started {at!r}")
+            for at in (None, "1", True, -1, float("nan"), float("inf"), 1e300)
+        ),
+        *(pytest.param(engine(start_ticks=at), id=f"ticks {at!r}") for at in (None, "1", True, -1, 1.5)),
+        pytest.param(engine(boot=1), id="the boot is a number"),
+        pytest.param(engine(space=None), id="no namespace"),
     ],
 )
 def test_a_broken_record_is_none(change: dict[str, Any]) -> None:
-    """A file that says something else is no server's: nothing is ended because of it."""
-    data = written(RUN)
-    assert Run.parse({**data, **change}, "/p") is None
-    for name in change:
-        if name not in ("engine", "keeper"):  # which are not known from the first moment on
-            assert Run.parse({k: v for k, v in data.items() if k != name}, "/p") is None
+    """Findings 3 and 28: nothing is ended, shown or opened because of a file that says something else."""
+    assert Run.parse(written(RUN), RUN.path) is not None
+    assert Run.parse({**written(RUN), **change}, RUN.path) is None
 
 
-@pytest.mark.parametrize("name", ["name", "host", "command", "log", "mark"])
+@pytest.mark.parametrize("name", ["name", "mode", "host", "port", "spec", "command", "log", "mark", "state"])
 def test_a_record_without_what_it_is_about_is_none(name: str) -> None:
     """Half a record is no record."""
-    assert Run.parse({k: v for k, v in written(RUN).items() if k != name}, "/p") is None
+    assert Run.parse({k: v for k, v in written(RUN).items() if k != name}, RUN.path) is None
+
+
+def test_a_record_of_dc946e9_is_read() -> None:
+    """A server that an earlier version started goes on: its processes have no `start_ticks`."""
+    data = written(RUN)
+    for name in ("engine", "keeper"):
+        del data[name]["start_ticks"]
+    run = Run.parse(data, RUN.path)
+    assert run == replace(RUN, keeper=replace(KEEPER, start_ticks=0))
+
+
+def test_the_log_is_beside_the_record() -> None:
+    """Two paths may lead to one cache: the log is found by the path that is used now."""
+    run = Run.parse(written(RUN), "/mnt/run/tiny-8080.json")
+    assert run is not None
+    assert run.log == "/mnt/run/tiny-8080.log"
+
+
+@pytest.mark.parametrize("path", ["/p", "/c/run/tiny-8081.json", "/c/run/tiny-8080.json.tmp", ""])
+def test_a_record_under_another_name_is_none(path: str) -> None:
+    """The name of the file says which server it is; a copy of it is not a second server."""
+    assert Run.parse(written(RUN), path) is None
 
 
 @pytest.mark.parametrize("data", [None, 7, "text", [], [1], {}, {"mode": "start"}, True])

@@ -26,6 +26,7 @@ NEEDS_PROGRAM = (
 
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE = ROOT / "models.schema.json"
+NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
 EDITOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
@@ -191,14 +192,14 @@ SEEN = [
         "  ti ny:\n",
         [
             "2: default: there is no model 'tiny'; did you mean ti ny?",
-            "11: models.ti ny: expected a name of letters, digits, '.', '_' and '-', got \"ti ny\"",
+            f'11: models.ti ny: expected {NAME}, got "ti ny"',
         ],
         id="a name with a blank",
     ),
     pytest.param(
         "[small]",
         "[smäll]",
-        ["13: models.tiny.aliases.0: expected a name of letters, digits, '.', '_' and '-', got \"smäll\""],
+        [f'13: models.tiny.aliases.0: expected {NAME}, got "smäll"'],
         id="a name with a letter that is not ASCII",
     ),
     pytest.param(

@@ -17,7 +17,7 @@ import pytest
 from tasks.core import transfer
 from tasks.core.artifact import Artifact
 from tasks.core.errors import RecipeError
-from tasks.effects import adopt
+from tasks.effects import adopt, files
 from tasks.effects.download import fetch
 from tests.effects.test_partial import full_disk
 from tests.effects.world import (
@@ -118,8 +118,8 @@ def test_where_it_is_looked_for(
     artifact = adopting(tmp_path, server.url(FILE), places=folders)
     stamp = fetch(artifact, world.tools())
     assert is_whole(artifact)
-    assert (stamp.source, stamp.sha256, stamp.size) == (str(source), SHA256, SIZE)
-    assert stamp.mtime_ns == os.stat(artifact.target).st_mtime_ns
+    assert (stamp.source, stamp.sha256, stamp.stat.size) == (str(source), SHA256, SIZE)
+    assert stamp.stat == files.stat(artifact.target)
     assert server.requests == []
     assert facts(source) == before
     assert os.stat(artifact.target).st_ino != before[0]

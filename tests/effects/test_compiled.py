@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,17 @@ def write(path: Path, *names: str, text: str = "") -> Path:
 
 def kept(cache: Path) -> list[Path]:
     return sorted((cache / "catalogue").glob("*"))
+
+
+def plain(path: Path) -> dict[str, Any]:
+    """What a compiled file says, behind its digest."""
+    return dict(json.loads(path.read_text("utf-8").partition("\n")[2]))
+
+
+def forge(path: Path, data: Any) -> None:
+    """Write other data under the same key, with the digest that it must have."""
+    text = json.dumps(data)
+    path.write_text(f"{compiled._seal(path.stem, text)}\n{text}", "utf-8")
 
 
 def look(catalogue: Path, cache: Path) -> tuple[str, list[str]]:
@@ -87,6 +99,61 @@ def test_a_broken_compiled_file_is_made_again(tmp_path: Path, damage: bytes) -> 
     assert kept(cache)[0].read_bytes() == whole
 
 
+def test_damage_that_is_still_json(tmp_path: Path) -> None:
+    """Issue 11: another key, another type, another digest: the file has a digest of its own."""
+    catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
+    compiled.load(str(catalogue), str(cache))
+    path = kept(cache)[0]
+    whole = path.read_bytes()
+    for old, new in ((b'"title"', b'"tiule"'), (b'"one"', b"1"), (b"m.llamafile", b"n.llamafile")):
+        path.write_bytes(whole.replace(old, new))
+        found = compiled.load(str(catalogue), str(cache))
+        assert found.model("one").url == ENTRY["url"]
+        assert path.read_bytes() == whole
+    other = path.with_name(f"{'0' * 64}.json")
+    other.write_bytes(whole)  # of another catalogue
+    assert compiled._kept(path.parent, "0" * 64) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models": []}, {"models": {}}, {"models": {"one": None}}, {"models": {"one": {**ENTRY, "url": 5}}},
+        {"models": {"one": {**ENTRY, "tiule": "x"}}}, {"models": {"one": {"url": "x"}}},
+        {"models": {"one": {**ENTRY, "aliases": "abc"}}}, {"models": {"one": {**ENTRY, "serve": None}}},
+        {"models": {"one": {**ENTRY, "serve": {"port": "x"}}}}, {"models": {"one": {**ENTRY, "more": 1}}},
+        {"models": {"one": {**ENTRY, "more": [["x", [], None, "1", False]]}}}, {"engines": {"llamafile": 1}},
+        {"models": {"one": {**ENTRY, "serve": {"serve": {}}}}}, {"models": {"one": {**ENTRY, "size": "x"}}},
+        {"names": {"one": "two"}}, {"names": {"one": ["one"]}}, {"files": {"m.llamafile": "two"}},
+        {"default": "two"}, {"default": None}, {"defaults": []}, {"defaults": {"title": "x"}},
+        {"adopt_from": "text"}, {"adopt_from": [1]}, {"names": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_type_with_the_right_digest(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Issue 11: compiled anew, wherever it is, before anything uses it."""
+    catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
+    compiled.load(str(catalogue), str(cache))
+    path = kept(cache)[0]
+    whole = path.read_bytes()
+    forge(path, {**plain(path), **change})
+    compiled.load(str(catalogue), str(cache))
+    assert path.read_bytes() == whole
+
+
+def test_what_is_compiled_is_not_believed_where_git_is(tmp_path: Path) -> None:
+    """Issue 11: a forged one is not read, and does not stay."""
+    catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
+    compiled.load(str(catalogue), str(cache))
+    path = kept(cache)[0]
+    whole, data = path.read_bytes(), plain(path)
+    data["models"]["one"]["url"] = "https://evil.example/m.llamafile"
+    forge(path, data)
+    assert compiled.load(str(catalogue), str(cache)).model("one").url != ENTRY["url"]
+    assert compiled.load(str(catalogue), str(cache), from_text=True).model("one").url == ENTRY["url"]
+    assert path.read_bytes() == whole
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     """R36: /dev/null is a place where nothing can be made, for root as well."""
     catalogue = write(tmp_path / "models.yaml", "one")
@@ -105,7 +172,7 @@ def test_old_ones_are_removed(tmp_path: Path) -> None:
         newest = max(kept(cache), key=lambda path: path.stat().st_mtime)
         os.utime(newest, (time.time() - 1000 + number,) * 2)
     assert len(kept(cache)) == compiled._KEPT
-    defaults = {json.loads(path.read_text())["default"] for path in kept(cache)}
+    defaults = {plain(path)["default"] for path in kept(cache)}
     assert defaults == {f"m{number}" for number in range(4, 12)}
 
 

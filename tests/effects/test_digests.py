@@ -4,31 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
+from tasks.core.errors import IntegrityError
 from tasks.effects.digests import Stopped, sha256_files
+from tasks.effects.files import Hashed, sha256_file
 
 
 def test_files_are_read_side_by_side(tmp_path: Path) -> None:
-    """Issue 5.6: the first pipe gets its bytes when the second one's have been read."""
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("no pipes with names here")
-    first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    for path in (first, second):
-        os.mkfifo(path)
+    """Issue 5.6: a short file is done before a long one that was begun first; both are asked for."""
+    long, short = tmp_path / "long", tmp_path / "short"
+    long.touch()
+    os.truncate(long, 10**12)
+    short.write_bytes(b"x")
+    found = sha256_files([str(long), str(short)], lambda _: None, lambda: False)
+    path, got = next(found)
+    found.close()  # the long one is left
+    assert path == str(short)
+    assert isinstance(got, Hashed)
+    assert got.sha256 == hashlib.sha256(b"x").hexdigest()
 
-    def feed() -> None:
-        for path in (second, first):
-            Path(path).write_bytes(path.encode())
 
-    writer = threading.Thread(target=feed, daemon=True)
-    writer.start()
-    found = dict(sha256_files([first, second], lambda _: None, lambda: False))
-    writer.join(10)
-    assert found == {path: hashlib.sha256(path.encode()).hexdigest() for path in (first, second)}
+@pytest.mark.parametrize("how", ["written", "replaced", "removed", "touched"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, how: str) -> None:
+    """Issue 11: the digest of what has gone says nothing about what is there."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(b"x" * 3_000_000)
+    other.write_bytes(b"y" * 3_000_000)
+    before = path.stat()
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def change(_: int) -> None:
+        if how == "written":
+            with path.open("r+b") as file:
+                file.write(b"y")
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        elif how == "replaced":
+            if other.exists():
+                other.replace(path)
+        elif how == "removed":
+            path.unlink(missing_ok=True)
+        else:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    with pytest.raises(IntegrityError, match="was changed or replaced while it was read"):
+        sha256_file(path, change)
 
 
 def test_what_cannot_be_read_is_a_result(tmp_path: Path) -> None:
@@ -38,7 +60,9 @@ def test_what_cannot_be_read_is_a_result(tmp_path: Path) -> None:
     good.write_bytes(b"x" * 3_000_000)
     found = dict(sha256_files([str(bad), str(good)], seen.append, lambda: False))
     assert isinstance(found[str(bad)], FileNotFoundError)
-    assert found[str(good)] == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    right = found[str(good)]
+    assert isinstance(right, Hashed)
+    assert right.sha256 == hashlib.sha256(b"x" * 3_000_000).hexdigest()
     assert seen[-1] == 3_000_000
 
 

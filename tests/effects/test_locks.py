@@ -21,7 +21,7 @@ import pytest
 from tasks.core.artifact import Artifact
 from tasks.download import converge
 from tasks.effects import files
-from tasks.effects.locks import artifact_lock
+from tasks.effects.locks import artifact_lock, lock_if_free
 from tasks.effects.owner import Owner
 from tasks.effects.partial import claimed
 from tests.effects.world import DATA, FILE, HALF, OTHER, SIZE, leave_partial, ranges, until, wanted
@@ -146,6 +146,18 @@ def test_the_lock_file_stays(server: FileServer, tmp_path: Path) -> None:
     with artifact_lock(str(tmp_path), artifact):
         pass
     assert lock.stat().st_ino == inode
+
+
+def test_the_lock_of_a_cache_at_another_path(tmp_path: Path) -> None:
+    """Finding 31: two containers have one volume at different paths, and one lock for a file in it."""
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "mounted").symlink_to(tmp_path / "volume")
+    places = [str(tmp_path / name) for name in ("volume", "mounted")]
+    here, there = (Artifact("m", (), f"{place}/models/a/m.gguf") for place in places)
+    with artifact_lock(places[0], here), lock_if_free(places[1], there) as free:
+        assert not free
+    with lock_if_free(places[1], there) as free:
+        assert free
 
 
 # Where locks lie: two lock folders for one target stand for a file system whose locks exclude nobody

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.effects.owner import LEASE_S, Owner, is_alive, myself
+from tasks.effects.owner import LEASE_S, NEAR_LEASE_S, Owner, is_alive, myself
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -90,6 +90,23 @@ def test_before_this_machine_started_anew(journal: str) -> None:
 def test_without_a_journal_nobody_writes(tmp_path: Path) -> None:
     """R19: it has been published meanwhile."""
     assert not is_alive(Owner("elsewhere", "another boot", 1, 1.0), str(tmp_path / "none"))
+
+
+def test_an_owner_of_an_earlier_version() -> None:
+    """Its journal has no namespace: its pid is looked for here, as before."""
+    host, boot, pid, started, _ = myself()
+    assert Owner.parse([host, boot, pid, started]) == Owner(host, boot, pid, started, "")
+    assert Owner.parse([host, boot, pid, started, "pid:[1]", "more"]) is None
+
+
+@pytest.mark.parametrize(("age_s", "alive"), [(0.0, True), (NEAR_LEASE_S + 1, False), (1e6, False)])
+def test_another_container_goes_by_the_age_of_its_journal(journal: str, age_s: float, alive: bool) -> None:
+    """Finding 31: its pids mean other processes here, or none."""
+    then = time.time() - age_s
+    os.utime(journal, (then, then))
+    for pid in (os.getpid(), os.getppid(), 1, 10**9):
+        other = myself()._replace(host="container", pid=pid, space="pid:[1]")
+        assert is_alive(other, journal) is alive
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 10**9, 10**30])

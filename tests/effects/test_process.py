@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from tasks.core.lifecycle import INTERRUPT_S, TAIL_LINES, TERMINATE_S
-from tasks.effects.process import Child, last_lines, run
+from tasks.effects.process import TAIL_BYTES, Child, last_lines, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals and groups")
 
@@ -76,6 +77,39 @@ def test_run_ends_what_hangs(tmp_path: Path) -> None:
     assert (ending.status, ending.output) == (None, "started")
     for pid in map(int, pids.read_text().split()):
         until(lambda pid=pid: not lives(pid), f"{pid} lives")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("what", ["exec yes", "yes & exec >&- 2>&-; sleep 60", "exec >&- 2>&-; sleep 60"])
+def test_run_ends_what_prints_without_end(tmp_path: Path, what: str) -> None:
+    """Finding 17: it is ended at its time limit, and a few kilobytes of what it printed are kept."""
+    tracemalloc.start()
+    try:
+        ending = run(["/bin/sh", "-c", what], env=ENV, cwd=str(tmp_path), timeout_s=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ending.status is None
+    assert set(ending.output) <= {"y", "\n"}
+    assert peak < 64 * TAIL_BYTES  # in a second `yes` prints gigabytes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_keeps_the_end(tmp_path: Path) -> None:
+    """Finding 17: of a long output the last lines."""
+    ending = run(["/bin/sh", "-c", "seq 1 200000"], env=ENV, cwd=str(tmp_path))
+    assert ending.status == 0
+    assert ending.output.splitlines() == [str(n) for n in range(200001 - TAIL_LINES, 200001)]
+
+
+def test_run_does_not_wait_for_what_has_left(tmp_path: Path) -> None:
+    """Finding 17: a process that has left the group and holds the output costs the time limit, no more."""
+    code = (
+        "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\n"
+        "print(os.getpid(), flush=True)\ntime.sleep(600)"
+    )
+    ending = run(python(code), env=ENV, cwd=str(tmp_path), timeout_s=1)
+    os.kill(int(ending.output), signal.SIGKILL)
+    assert ending.status is None
 
 
 def test_run_of_what_is_no_program(tmp_path: Path) -> None:

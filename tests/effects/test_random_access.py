@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.effects.random_access import RandomAccessFile, open_file
+from tasks.effects.random_access import RandomAccessFile, _Positioned, open_file
 from tests.effects.world import without_posix
 
 DATA = hashlib.shake_128(b"random access").digest(300_000)
@@ -197,10 +197,30 @@ def test_a_disk_that_is_too_small_is_known_at_once(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_only_what_came_is_kept(tmp_path: Path, system: str) -> None:
+    """Finding 15: the bytes of the spans stay, and the rest costs no space where that can be had."""
+    file = open_file(str(tmp_path / "file"))
+    data = bytes(range(1, 251)) * 4000
+    file.reserve(50_000_000)
+    file.write(0, memoryview(data)[:200_000])
+    file.write(600_000, memoryview(data)[600_000:])
+    file.keep_only([(0, 100_000), (700_000, 800_000)])
+    file.close()
+    left = (tmp_path / "file").read_bytes()
+    assert len(left) == 800_000
+    assert (left[:100_000], left[700_000:]) == (data[:100_000], data[700_000:800_000])
+    if system == "posix" and sys.platform == "linux":
+        assert (tmp_path / "file").stat().st_blocks * 512 <= 300_000
+    file = open_file(str(tmp_path / "file"))
+    file.keep_only([])
+    file.close()
+    assert (tmp_path / "file").stat().st_size == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_reserving_where_it_is_not_supported_is_no_error() -> None:
     """R22: the download goes on without."""
-    file = open_file("/dev/null")  # a device has no blocks to give: ENODEV or EOPNOTSUPP
+    file = _Positioned(os.open("/dev/null", os.O_RDWR))  # a device has no blocks: ENODEV or EOPNOTSUPP
     try:
         file.reserve(1000)
     except OSError as error:

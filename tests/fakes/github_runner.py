@@ -141,6 +141,10 @@ class Runner:
         assert "," not in key, key
         return self._store / f"{key}-{abs(hash(path))}.tar"
 
+    def entries(self) -> list[Path]:
+        """The archives of the repository's cache."""
+        return sorted(self._store.iterdir())
+
     def _restore(self, key: str, path: str) -> dict[str, str]:
         entry = self._entry(key, path)
         if not entry.exists():

@@ -91,13 +91,17 @@ def process(code: str = "", **env: str) -> Iterator[psutil.Popen]:
 
 
 def known(pid: int, **changes: Any) -> dict[str, Any]:
-    """A process as records have it."""
+    """A process as records have it; with another `started` it is another process."""
+    if "started" in changes:
+        changes.setdefault("start_ticks", 1)
     return {**vars(owner.process(pid)), **changes}
 
 
 def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef", **changes: Any) -> Path:
     """A record of the model `m`, such as a keeper leaves that was killed."""
-    base = os.path.join(folder(str(project.cache)), f"m-{port}")
+    place = folder(str(project.cache))
+    assert place is not None
+    base = os.path.join(place, f"m-{port}")
     values = {
         "name": "m", "mode": "start", "host": "127.0.0.1", "port": port, "spec": {}, "command": [],
         "log": f"{base}.log", "mark": mark, "key": "", "state": "ready",

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
 from tests.project import REPO, Project
+from tests.recipe.stamps import restamp
 from tests.recipe.test_serve import AS_BEFORE, behave, runs
 from tests.test_readme import clone
 
@@ -125,6 +127,25 @@ def test_serve(runner: Runner, project: Project) -> None:
     assert len([run for run in runs(project) if "--server" in run["argv"]]) == 4
 
 
+@pytest.mark.parametrize("mode", ["warm", "serve"])
+def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, mode: str) -> None:
+    """Issue 11.2: another file with a stamp that fits, in the entry of the right key: it is never run."""
+    ran = project.path / "evil-ran"
+    assert hit(runner.job([use()])) == "false"
+    [entry] = runner.entries()
+    with tarfile.open(entry) as archive:
+        [path] = [Path(one.path) for one in archive if one.path.endswith("/a.llamafile")]
+    path.write_bytes(f"#!/bin/sh\ntouch '{ran}'\necho llamafile v0.10.5\n".encode())
+    restamp(path)
+    subprocess.run(["tar", "-cf", entry, "-P", path.parent], check=True)
+    before = len(runs(project))
+    job = runner.job([use(mode=mode)])
+    assert not job.ok
+    assert "differs: wrong SHA-256" in job.log
+    assert "::error title=llamafile-recipe::the restored cache is wrong: delete its entries" in job.log
+    assert (ran.exists(), len(runs(project))) == (False, before)
+
+
 def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
     """Issue 5.9: seen from the workspace, by the input or by the job's variable."""
     (runner.workspace / "llm").mkdir()
@@ -137,6 +158,12 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
     ("inputs", "said"),
     [
         pytest.param({"mode": "fast"}, "::mode: expected warm or serve, got fast\n", id="mode"),
+        pytest.param(
+            {"mode": "warm\n::set-env name=PATH::x"}, "::mode: expected warm or serve\n", id="lines"
+        ),
+        pytest.param(
+            {"python": "python3\nmodels=x"}, "::python: expected the path of a Python\n", id="python"
+        ),
         pytest.param(
             {"models": "a b c d e"}, "::models: four at most, got 5; use the action twice\n", id="many"
         ),
@@ -156,6 +183,25 @@ def test_wrong_inputs(runner: Runner, server: FileServer, inputs: dict[str, str]
     assert not job.ok
     assert said in job.log
     assert (runner.keys, fetched(server), list(runner.workspace.iterdir())) == ([], [], [mine])
+
+
+def test_no_file_of_the_workspace_is_imported(runner: Runner) -> None:
+    """Finding 25: not in the place of a package, of a module of Python, or of the recipe; no port is fine."""
+    for name in ("yaml", "filelock", "csv", "doit", "tasks", "json", "requests"):
+        (runner.workspace / f"{name}.py").write_text('print("HIJACKED", flush=True)\nraise SystemExit(9)\n')
+    job = runner.job([use(models="a", mode="serve", port="")])
+    assert job.ok, job.log
+    assert "HIJACKED" not in job.log
+    assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")
+
+
+def test_a_value_cannot_become_a_variable(runner: Runner) -> None:
+    """Finding 25: whatever a value has in it, the steps that follow get that variable alone."""
+    key = "key\nLD_PRELOAD=/tmp/evil.so\nend_of_urls\n"
+    job = runner.job([use(models="a", mode="serve")], LLAMA_API_KEY=key)
+    assert set(job.env) <= {
+        *("LLAMAFILE_CACHE", "OPENAI_BASE_URL", "OPENAI_API_KEY", "LLAMAFILE_URL", "LLAMAFILE_MODEL")
+    }
 
 
 def test_a_download_that_fails(runner: Runner, server: FileServer) -> None:

@@ -115,11 +115,11 @@ def test_json(project: Project) -> None:
     for words in (["cache-key", "--json", "--model", "gguf"], ["cache-key:gguf", "--json"]):
         [row] = json.loads(project.doit(*words).out)
         folder = project.target(B, "emb.gguf").parent
-        program = project.cache / "engines" / "llamafile-0.10.5"
+        program = project.program(PROGRAM, "llamafile-0.10.5").parent
         assert row == {
             "model": "gguf",
             "key": keys(project.doit("cache-key:gguf"))[0],
-            "path": [str(folder), str(program), f"{program}.stamp.json"],
+            "path": [str(folder), str(program)],
             "size": len(B) + len(PROGRAM),
         }
 
@@ -170,9 +170,8 @@ def test_github(project: Project) -> None:
     own, gguf = of(project, "own", "gguf", env={**more, **home})
     found = outputs(output)
     path_1 = f"~/.cache/l/models/{pinned(A)['sha256'][:16]}"
-    path_2 = f"~/.cache/l/models/{pinned(B)['sha256'][:16]}\n" + "\n".join(
-        f"~/.cache/l/engines/llamafile-0.10.5{end}" for end in ("", ".stamp.json")
-    )
+    path_2 = f"~/.cache/l/models/{pinned(B)['sha256'][:16]}"
+    path_2 += f"\n~/.cache/l/engines/{pinned(PROGRAM)['sha256'][:16]}"
     assert re.fullmatch("llamafile-recipe-models-[0-9a-f]{16}", found.pop("key"))
     assert found == {
         "key-1": own, "path-1": path_1, "key-2": gguf, "path-2": path_2,

@@ -88,7 +88,7 @@ def test_the_chain_on_windows(model: str) -> None:
     assert tasks[f"chmod:{model}"].title() == f"chmod:{model}  (skipped: Windows has no chmod)"
     assert [check for check, _, _ in tasks[f"chmod:{model}"].uptodate] == [True]
     assert len(tasks["exe"].actions) == 1
-    assert tasks["exe"].targets == [CACHE["win32"] + "/engines/llamafile-0.10.5.exe"]
+    assert tasks["exe"].targets == [f"{CACHE['win32']}/engines/{C64[:16]}/llamafile-0.10.5.exe"]
 
 
 @pytest.mark.parametrize("platform", PLACES)
@@ -98,7 +98,7 @@ def test_a_gguf_needs_the_program_everywhere(platform: str) -> None:
     assert tasks["verify:data"].task_dep == ["chmod:data", "exe"]
     assert "(skipped: " in tasks["chmod:data"].title()
     ending = ".exe" if platform == "win32" else ""
-    assert tasks["exe"].targets == [f"{CACHE[platform]}/engines/llamafile-0.10.5{ending}"]
+    assert tasks["exe"].targets == [f"{CACHE[platform]}/engines/{C64[:16]}/llamafile-0.10.5{ending}"]
 
 
 @pytest.mark.parametrize("platform", PLACES)
@@ -135,7 +135,7 @@ def test_the_command_on_posix(platform: str) -> None:
 
 def test_the_command_on_windows() -> None:
     """R9, R11, R13: the .exe itself is started, with -m and the model."""
-    exe = rf"{CACHE['win32']}/engines/llamafile-0.10.5.exe"
+    exe = rf"{CACHE['win32']}/engines/{C64[:16]}/llamafile-0.10.5.exe"
     file = f"{CACHE['win32']}/models/{A64[:16]}/big.llamafile"
     assert command_on("win32", "serve", "--port", "0") == [
         *(exe, "--server", "-m", file, "--host", "127.0.0.1", "--port", "0"),

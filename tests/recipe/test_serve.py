@@ -65,7 +65,7 @@ def with_gguf(project: Project, **entry: Any) -> tuple[Path, Path]:
     pin = {"sha256": hashlib.sha256(exe).hexdigest(), "size": len(exe)}
     project.catalogue({"g": project.entry("g.gguf", model, **entry)}, {"llamafile": {**engine, **pin}})
     behave(project)
-    return project.target(model, "g.gguf"), project.cache / "engines" / "llamafile-0.10.5"
+    return project.target(model, "g.gguf"), project.program(exe, "llamafile-0.10.5")
 
 
 def url_in(text: str) -> str:

@@ -38,14 +38,14 @@ def mode(path: Path) -> int:
 
 
 def test_chmod(project: Project) -> None:
-    """R8, R36: chmod needs the download and nothing behind it; a lost mode is all that is redone."""
+    """R8, R36: chmod needs the download and nothing behind it; a lost mode is set again."""
     target = project.target(with_llamafile(project), "m.llamafile")
     assert good(project.doit("chmod:m")) == [".  download:m", ".  chmod:m"]
     assert mode(target) == 0o755
     assert not runs(project)
     assert good(project.doit("chmod")) == ["-- download:m", "-- chmod:m"]
-    target.chmod(0o644)
-    assert good(project.doit("chmod", "--model", "m")) == ["-- download:m", ".  chmod:m"]
+    target.chmod(0o644)  # which may be any change: the file is read, and not fetched
+    assert good(project.doit("chmod", "--model", "m")) == [".  download:m", ".  chmod:m"]
     assert mode(target) == 0o755
 
 
@@ -266,7 +266,7 @@ def test_a_newer_engine(project: Project) -> None:
         with serving(project, "serve", "--port", "0") as (running, _):
             assert f"starting g (llamafile {version}, log " in running.err
         assert ("--nobrowser" in arguments(project)) is nobrowser
-    assert sorted(path.name for path in (project.cache / "engines").glob("llamafile-*[0-9]")) == [
+    assert sorted(path.name for path in (project.cache / "engines").glob("*/llamafile-*[0-9]")) == [
         "llamafile-0.10.5",
         "llamafile-0.9.3",
     ]
