@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import kinds
+from tests.fuzz.case import STATUSES
 from tests.fuzz.world import ROOT
+from tests.project import Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -33,7 +35,7 @@ def chunks() -> Iterator[str]:
             yield f"{name} --first {first} --count {min(CHUNK, kind.long - first)}"
 
 
-@pytest.mark.parametrize("args", chunks())
+@pytest.mark.parametrize("args", list(chunks()))
 def test_cases_end_well(args: str, tmp_path: Path) -> None:
     """No traceback, no wrong byte, no hang, nothing written outside, a known status.
 
@@ -46,3 +48,10 @@ def test_cases_end_well(args: str, tmp_path: Path) -> None:
     )  # fmt: skip
     last = done.stderr[-5000:]
     assert done.returncode == 0, f"{done.stdout}\nstatus {done.returncode}\n{last}"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="doit 0.37 fails before it reads dodo.py")
+@pytest.mark.parametrize("args", [("download", "--model", ""), ("dumpdb",)], ids=" ".join)
+def test_what_doit_itself_cannot_take(args: tuple[str, ...], project: Project) -> None:
+    """Left out of the fuzzed command lines until it is fixed (issue 14)."""
+    assert project.doit(*args).status in STATUSES
