@@ -29,8 +29,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks.core.run import Liveness, Mode, Run, State  # noqa: E402
-from tasks.effects import runs  # noqa: E402
+from tasks.engine import server_registry as runs  # noqa: E402
+from tasks.engine.server_record import Liveness, Mode, Run, State  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
 COMMAND = ("sleep", "30.0625")  # of `doit with`; outlives a doit that SIGKILL ended, and is not ours to end

@@ -53,7 +53,17 @@ def ready(port: int) -> bool:
 def engine_alone(env: dict[str, str]) -> float:
     """Seconds from the start of the engine until it is ready."""
     port = free_port()
-    words = ["-m", "tasks.embedded", "--server", "-m", str(MODEL), "--host", "127.0.0.1", "--port", str(port)]
+    words = [
+        "-m",
+        "tasks.engine.embedded",
+        "--server",
+        "-m",
+        str(MODEL),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     quiet = subprocess.DEVNULL
     start = time.perf_counter()
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=quiet, stderr=quiet) as engine:

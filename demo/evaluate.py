@@ -51,7 +51,16 @@ def serving(model: Path = DEMO) -> Iterator[OpenAI]:
     """Serve a file; the client is for that server alone."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        command = [sys.executable, "-m", "tasks.embedded", "--server", "-m", model.resolve(), "--port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "tasks.engine.embedded",
+            "--server",
+            "-m",
+            model.resolve(),
+            "--port",
+            "0",
+        ]
         command += ["-t", "1"]  # so small that threads would wait for each other, above all on a busy machine
         with log.open("wb") as stderr:
             server = subprocess.Popen([str(word) for word in command], cwd=ROOT, stderr=stderr)

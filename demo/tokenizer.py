@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer, trained here and written into the GGUF as llama.cpp's `gpt2`.
 
-It must split texts exactly as llama.cpp does; tests/effects/test_demo.py compares the two.
+It must split texts exactly as llama.cpp does; tests/demo/test_model.py compares the two.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The recipe: task creators (one file per verb), over `effects`, over `core`."""
+"""The recipe: `graph` builds the tasks, `verbs` has a module per verb; then one package per capability."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import glue
-from tasks.core.options import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
-from tasks.recipe import Recipe, recipe
+from tasks import doit_adapter as glue
+from tasks.command_line import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
+from tasks.context import Recipe, recipe
 
 _MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no name of Python's
 
@@ -47,7 +47,9 @@ def graph(found: Recipe) -> Iterator[Task]:
 def _single(verb: str, found: Recipe) -> Task:
     """A verb without models."""
     about, options, _, _ = VERBS[verb]
-    task: Task = import_module(f"tasks.{verb}").task(found) if _reached(verb, found) else glue.group(verb, [])
+    task: Task = (
+        import_module(f"tasks.verbs.{verb}").task(found) if _reached(verb, found) else glue.group(verb, [])
+    )
     task.doc, task.params = about, options
     return task
 
@@ -76,7 +78,7 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
     if not exist:
         return
-    module = import_module(f"tasks.{_MODULES.get(verb, verb)}")
+    module = import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
     if verb in STARTS:
         for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
@@ -90,7 +92,7 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
 
 def _chat(run: Any, found: Recipe) -> Iterator[Task]:
     """`chat`, or `chat:MODEL`, with a server that runs."""
-    from tasks import chat
+    from tasks.verbs import chat
 
     ask = found.request.asks[-1]
     about, options, one_options, rest = VERBS["chat"]
@@ -117,7 +119,7 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
     plain = next((ask for ask in asks if not ask.model), None)
 
     def module() -> Any:
-        return import_module(f"tasks.{_MODULES.get(verb, verb)}")
+        return import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
 
     task = module().task(found, plain) if plain else glue.group(verb, [])
     task.doc, task.params, task.pos_arg = about, options, rest or None

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.project import Project, mould
+from tests.support.fake_engines import odd, start
+from tests.support.fixtures import mount, servers
+from tests.support.project import Project, mould
+
+__all__ = ["mount", "odd", "servers", "start"]  # fixtures of several modules
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
@@ -70,9 +74,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason="no /bin/sh to start the fake llamafile with")
     for item in items:
-        if "recipe" in item.path.parts or item.path.stem in (
-            "test_fake_llamafile",
-            "test_process",
-            "test_server",
+        if (
+            item.path.parent.name == "cli"
+            or item.path.stem.endswith("_cli")
+            or item.path.stem in ("test_fake_llamafile", "test_processes", "test_client")
         ):
             item.add_marker(skip)

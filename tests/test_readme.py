@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.effects.port import free_port
+from tasks.system.ports import free_port
 from tests.fakes import gitlab
 from tests.fakes.github_runner import Runner
-from tests.project import REPO, Project, Running, interrupt
+from tests.support.project import REPO, Project, Running, interrupt
 
 README = (REPO / "README.md").read_text("utf-8")
 posix = pytest.mark.skipif(os.name != "posix", reason="the blocks are written for a POSIX shell")
@@ -137,7 +137,7 @@ def test_the_job_for_gitlab_of_the_readme(project: Project, tmp_path: Path) -> N
 
 def test_every_option_and_file_named_exists() -> None:
     """Options are those of the tables, links lead to files."""
-    from tasks.core.options import VERBS
+    from tasks.command_line import VERBS
 
     known = {o["long"] for verb in VERBS.values() for o in [*verb.options, *verb.one_options]}
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)

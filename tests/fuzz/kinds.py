@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from tasks.core.options import VERBS
+from tasks.command_line import VERBS
 from tests.fakes.hostile import ROWS
 from tests.fuzz import mutate
 from tests.fuzz.case import Case

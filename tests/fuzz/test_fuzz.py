@@ -16,7 +16,7 @@ import pytest
 from tests.fuzz import kinds
 from tests.fuzz.case import STATUSES
 from tests.fuzz.world import ROOT
-from tests.project import Project
+from tests.support.project import Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import in_process
 from tests.fakes import llamafile
 from tests.fakes.hostile import HostileServer, Row
 from tests.fakes.server import FileServer
 from tests.fuzz import guards, mutate
 from tests.fuzz.case import FIFO, FOLDER, GONE, LINK, Case, Content
-from tests.recipe.partials import leave_partial
+from tests.support import in_process
+from tests.support.partials import leave_partial
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_S = 60.0  # of one run; doctor's own limit is 25 s, and the machine may be busy

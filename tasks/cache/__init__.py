@@ -1,0 +1,1 @@
+"""The cache directory: stamps, space, inventory, audit, prune, bill of materials."""

@@ -1,0 +1,1 @@
+"""models.yaml and models.lock: types, validation, and resolving a command line to files."""

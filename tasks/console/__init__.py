@@ -1,0 +1,1 @@
+"""What people and CI systems read: text, tables, progress, log lines."""

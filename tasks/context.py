@@ -1,0 +1,102 @@
+"""What this command line means on this machine: catalogue, directories, jobs. Read once per run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import doit
+
+from tasks import command_line as options
+from tasks.catalogue import load as compiled
+from tasks.catalogue.resolve import Jobs, Place, plan
+from tasks.catalogue.types import Catalogue
+from tasks.command_line import Ask, Request
+from tasks.errors import UsageError
+from tasks.network import huggingface as hub
+from tasks.system import files
+
+ROOT = Path(__file__).resolve().parent.parent
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
+
+
+class Recipe(NamedTuple):
+    """Everything that task creators need."""
+
+    catalogue: Catalogue
+    place: Place
+    request: Request
+    jobs: Jobs
+    frozen: bool = False  # nothing unpinned is fetched
+
+    @staticmethod
+    def no_model(ask: Ask) -> None:
+        """Raise UsageError where a verb that is about everything is asked for one model."""
+        if ask.model:
+            raise UsageError(f"`{ask.verb}` is about everything that is here", fix=f"doit {ask.verb}")
+
+
+def recipe() -> Recipe:
+    """Read the command line and the catalogue.
+
+    Raises UsageError: for anything the user has to mend before a task can run.
+    """
+    request = options.parse(sys.argv[1:])
+    cwd = doit.get_initial_workdir() or os.getcwd()
+    path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
+    cache = files.cache_root(os.environ, cwd)
+    place = Place(sys.platform, cache, str(path.parent), cwd)
+    joined = not _mends_lock(request)
+    frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
+    catalogue = compiled.load(str(path), cache, joined=joined, from_text=from_text)
+    request = _with_running(request, catalogue, cache)
+    return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
+
+
+def _mends_lock(request: Request) -> bool:
+    """Whether it is about models.lock itself, which then counts for nothing.
+
+    Raises UsageError: what else is asked for would do without it, too.
+    """
+    verb = next((ask.verb for ask in request.asks if ask.verb in ("lock", "add")), "")
+    if verb and len(request.asks) > 1:
+        raise UsageError(f"`doit {verb}` goes alone", fix=f"doit {verb} && doit …")
+    return bool(verb)
+
+
+def names(found: Recipe, ask: Ask) -> list[str]:
+    """The models one task means, of those that run or did.
+
+    Raises UsageError: it is not in the catalogue, and no file of the user's was served by that name.
+    """
+    cache = found.place.cache
+    return [_name(found.catalogue, cache, word) for word in ask.models]
+
+
+def _name(catalogue: Catalogue, cache: str, word: str) -> str:
+    from tasks.engine import server_registry as runs
+
+    known = {run.name for run, _ in runs.found(cache)}
+    return word if word in known or runs.logs(cache, word) else catalogue.name(word)
+
+
+def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request:
+    """`doit chat` takes the server that runs: the named one, or without a name the only one."""
+    if not request.asks or request.asks[-1].verb != "chat":
+        return request
+    from tasks.engine import server_registry as runs
+    from tasks.engine.server_record import State
+
+    ask = request.asks[-1]
+    ready = [run for run in runs.running(cache) if run.state is State.READY]
+    named = [_name(catalogue, cache, word) for word in ask.models]
+    fits = [run for run in ready if run.name in named] if named else ready
+    if not named and len({run.name for run in fits}) > 1:
+        several = ", ".join(dict.fromkeys(run.name for run in fits))
+        raise UsageError(f"several servers run: {several}", fix="doit chat --model NAME")
+    if not fits:
+        return request
+    return request._replace(asks=(*request.asks[:-1], ask._replace(options={**ask.options, "run": fits[-1]})))

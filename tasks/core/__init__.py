@@ -1,1 +1,0 @@
-"""Pure decisions: values in, values out; no os, time, socket, subprocess, requests or doit."""

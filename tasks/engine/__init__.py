@@ -1,0 +1,1 @@
+"""Engines and their servers: command line, start, readiness, records, logs, failures."""

@@ -1,0 +1,1 @@
+"""What a command will need: bytes, disk space, memory."""

@@ -1,0 +1,352 @@
+"""The disk: stamps, digests, modes, and writing a small file so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+from tasks.catalogue.artifact import (
+    PROGRAMS,
+    Artifact,
+    FileStat,
+    Stamp,
+    State,
+    is_gguf,
+    judge_target,
+    parse_stamp,
+    stamp_data,
+    stamp_path,
+)
+from tasks.errors import IntegrityError, NoRoom, RecipeError, UsageError
+from tasks.system import own_files as own
+
+MOST_JSON = 1024**2  # bytes of one of our small files
+BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
+_UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
+
+_CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This directory is a cache (https://bford.info/cachedir/): backups may leave it out.\n"
+)
+_README = (
+    "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
+    "`doit` in the recipe's folder shows what is here, and `doit prune` frees space.\n"
+)
+
+
+def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:
+    """The absolute path that a variable names; nothing where it is not set or empty.
+
+    Raises UsageError: its ~ stands for nothing here.
+    """
+    given = env.get(name, "")
+    path = _expanded(given, env)
+    if path is None:
+        what = f"{name}={given}: there is no such home directory"
+        raise UsageError(what, fix=f"{name}=/an/absolute/path, or ./{given} for a folder of that name")
+    return os.path.normpath(os.path.join(cwd, path)) if path else ""
+
+
+def _expanded(path: str, env: Mapping[str, str]) -> str | None:
+    """The path without ~; None where there is no home directory."""
+    if not path.startswith("~"):
+        return path
+    found = os.path.expanduser(path)
+    is_own = path[1:2] in ("", "/", os.sep)
+    if not os.path.isabs(found) or (is_own and os.name == "posix" and env.get("HOME") == ""):
+        return None
+    return found
+
+
+def cache_root(env: Mapping[str, str], cwd: str) -> str:
+    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute.
+
+    Raises UsageError: neither is known.
+    """
+    if given := setting_path(env, "LLAMAFILE_CACHE", cwd):
+        return given
+    from platformdirs import user_cache_dir
+
+    found = ""
+    if os.path.isabs(env.get("XDG_CACHE_HOME", "")) or _expanded("~", env):
+        with contextlib.suppress(RuntimeError, OSError):
+            found = user_cache_dir("llamafile-recipe", appauthor=False)
+    if not os.path.isabs(found):
+        what = "there is no home directory in which to keep a cache"
+        raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
+    return found
+
+
+def make_cache(root: str) -> None:
+    """Create the cache with the tag that keeps it out of backups. Raises OSError."""
+    folder = Path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
+        if not (folder / name).exists():
+            write_atomic(folder / name, text)
+
+
+def is_cache(root: str) -> bool:
+    """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
+    files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
+    found = [(own.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
+    return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
+
+
+def _first_line(data: bytes) -> bytes:
+    return data.partition(b"\n")[0].rstrip(b"\r")
+
+
+def cannot_write(cache: str, error: OSError) -> RecipeError:
+    """The error that says what to do about it."""
+    what = f"cannot write to the cache {cache}: {error.strerror or error}"
+    return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
+
+
+def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
+    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one.
+
+    Args:
+        private: only its owner may read it; it need not outlive the power.
+        mode: its permissions; None for those that a new file gets.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = own.temporary_path(str(path), ".tmp")
+    try:
+        write_new(temporary, text, private)
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:  # also a signal
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_new(path: str, text: str, private: bool = False) -> None:
+    """Write a small file that is not there yet. Raises FileExistsError, OSError."""
+    mode = 0o600 if private else 0o666
+    with open(own.create(path, mode), "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        if not private:
+            os.fsync(file.fileno())
+
+
+def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
+    """The JSON in a regular file; None where there is none, no JSON in it, or more than `most` bytes."""
+    data = own.read_most(str(path), most)
+    try:
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def fsync_dir(path: str | Path) -> None:
+    """Make a rename in a directory last; Windows has no such call and needs none."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Hashed(NamedTuple):
+    """A digest, and the state of the file that it is of."""
+
+    sha256: str
+    stat: FileStat
+
+
+def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> Hashed:
+    """SHA-256 of a file; `seen` is told how many bytes were read so far. It does not count as a use.
+
+    Raises IntegrityError: the file was written to or replaced meanwhile, so that the digest may be
+        of other bytes than those that the path leads to.
+    """
+    digest, done = hashlib.sha256(), 0
+    with open(path, "rb", buffering=0, opener=_unnoticed) as file:
+        before = _stat_of_open(file.fileno(), path)
+        while block := file.read(BLOCK):
+            digest.update(block)
+            done += len(block)
+            seen(done)
+        after = _stat_of_open(file.fileno(), path)
+    if after is None or not before == after == stat(path):
+        what = f"{path} was changed or replaced while it was read"
+        raise IntegrityError(what, fix="run it again when nothing else writes to it")
+    return Hashed(digest.hexdigest(), after)
+
+
+def _stat_of_open(handle: int, path: str | Path) -> FileStat | None:
+    """The state of an open file. Windows replaces no open file, so there its name is as good."""
+    return stat_of(os.fstat(handle)) if os.name == "posix" else stat(path)
+
+
+def _unnoticed(path: str, flags: int) -> int:
+    """Open a file for reading, leaving its time of access as it was, where Linux grants that to its owner."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, flags)
+
+
+def existing(folder: str) -> str:
+    """The folder, or the nearest one above it that is there."""
+    return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
+
+
+def stat_of(found: os.stat_result) -> FileStat:
+    """What identifies this state of a file, from what the system says."""
+    return FileStat(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
+
+
+def stat(path: str | Path) -> FileStat | None:
+    """The state of a regular file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stat_of(found) if S_ISREG(found.st_mode) else None
+
+
+def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
+    """What was proven about the artifact's target, if anything was."""
+    path = stamp_path(cache, artifact)
+    return _UNWRITTEN.get(path) or parse_stamp(_read_own_json(path))
+
+
+def _read_own_json(path: str) -> Any:
+    """The JSON in a regular file that nobody but this user and root can have written; else None.
+
+    Others may have a folder of the cache in common with us: what they write there proves nothing.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
+            found = os.fstat(file.fileno())
+            mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
+            if not mine or not S_ISREG(found.st_mode) or found.st_size > MOST_JSON:
+                return None
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
+    """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
+    path, data = stamp_path(cache, artifact), stamp_data(stamp)
+    own.check_inside(cache, path)
+    try:
+        write_atomic(path, json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        _UNWRITTEN[path] = stamp
+        return False
+    _UNWRITTEN.pop(path, None)
+    return True
+
+
+def state(cache: str, artifact: Artifact) -> State:
+    """What lies at the target, by a stat call and a small file."""
+    return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def proof(cache: str, artifact: Artifact) -> Stamp | None:
+    """The stamp, where it was written for the very file that lies there, with the digest asked for."""
+    found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+    fresh = judge_target(artifact, found, stamp) is State.FRESH
+    return stamp if fresh and stamp is not None and stamp.stat == found else None
+
+
+def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
+    """Compare each file once more with its pin, right before a program is given it.
+
+    Raises IntegrityError: one is not what was proven.
+    """
+    for artifact in artifacts:
+        found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+        if judge_target(artifact, found, stamp) is State.FRESH:
+            continue
+        got = "no such file" if found is None else "a file that was changed or replaced since"
+        pin = artifact.sha256 or (stamp.sha256 if stamp else None)
+        expected = f"sha256:{pin}" if pin else "the file that was proven"
+        raise IntegrityError(
+            f"{artifact.label}: {artifact.target} is not the file that was proven",
+            [("expected", expected), ("got", got)],
+            fix="run it again: the file is read, and fetched again if it is wrong",
+        )
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is used up."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+
+
+def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
+    """See that the disk has room for the rest of a file.
+
+    Args:
+        size: bytes of the whole, None where nobody says.
+        taken: bytes that it has of the disk already.
+
+    Raises NoRoom: it has not. OSError: its folder cannot be made.
+    """
+    import shutil  # these three are for downloads alone
+
+    from tasks.console import formatting as report
+    from tasks.network.response import SPACE_MARGIN, space_missing
+
+    folder = os.path.dirname(artifact.target)
+    os.makedirs(folder, exist_ok=True)
+    missing = space_missing(size, taken, shutil.disk_usage(folder).free)
+    if missing:
+        raise NoRoom(
+            f"{artifact.label} does not fit on the disk",
+            [
+                ("needs", report.size((size or 0) - taken)),
+                ("missing", report.size(missing)),
+                ("kept free", report.size(SPACE_MARGIN)),
+                ("in", folder),
+            ],
+            fix="free some space, or set LLAMAFILE_CACHE to another disk",
+        )
+
+
+def is_executable(path: str, owned: bool = True) -> bool:
+    """Whether the file may be run: ours by everybody (mode 0755), one of the user's by us."""
+    try:
+        return os.stat(path).st_mode & 0o555 == 0o555 if owned else os.access(path, os.X_OK)
+    except OSError:
+        return False
+
+
+def check_format(artifact: Artifact, engine: str) -> None:
+    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script.
+
+    Raises IntegrityError: the target is no program, or no model, as the engine needs it.
+    """
+    with open(artifact.target, "rb") as file:
+        head = file.read(8)
+    if engine == "self":
+        fits, kind, expected = head.startswith(PROGRAMS), "llamafile", repr(PROGRAMS[0])
+    else:
+        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
+    if engine == "llamafile" and not fits and artifact.target.endswith(".llamafile"):
+        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
+
+        fits, kind, expected = is_zipfile(artifact.target), "whole llamafile", "a zip with a model at its end"
+    if not fits:
+        facts = [("begins with", repr(head)), ("expected", expected)]
+        fix = "delete it and download it again" if artifact.owned else "give the path of a model"
+        raise IntegrityError(f"{artifact.target} is no {kind}", facts, fix)

@@ -1,0 +1,1 @@
+"""Downloading one file: connections, ranges, resume, hashing, locks."""

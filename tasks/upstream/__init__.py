@@ -1,0 +1,1 @@
+"""What publishers (the Hub, GitHub) state about a file."""

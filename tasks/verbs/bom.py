@@ -1,0 +1,91 @@
+"""`doit bom`: what is here, where it came from, and under which licence; also as CycloneDX."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from doit.task import Task
+
+from tasks import doit_adapter as glue
+from tasks.cache import bom
+from tasks.cache.bom import Row
+from tasks.command_line import Ask
+from tasks.console import formatting as report
+from tasks.console.text import Styled
+from tasks.context import Recipe
+from tasks.system import files
+from tasks.verbs.audit import everything
+
+
+def task(recipe: Recipe, ask: Ask) -> Task:
+    """The one task; its text goes to stdout and is nothing but the report."""
+    recipe.no_model(ask)
+    return glue.task("bom", run, [recipe, bool(ask.options.get("json"))], meta={"report": True})
+
+
+def run(recipe: Recipe, as_json: bool) -> None:
+    """Print the report to stdout. Raises RecipeError: SOURCE_DATE_EPOCH is no time."""
+    rows = [*_rows(recipe), *_embedded(recipe)]
+    if as_json:
+        at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
+        glue.show_json(bom.cyclonedx(rows, at, _version("llamafile-recipe")))
+    elif rows:
+        glue.show(_table(rows))
+    else:
+        glue.show(f"nothing is here. Cache: {recipe.place.cache}")
+    for row in rows:
+        if row.path and row.sha256 is None:
+            glue.log().warning(
+                "warning: %s: nothing is proven of these bytes; `doit download` reads them", row.path
+            )
+
+
+def _rows(recipe: Recipe) -> Iterator[Row]:
+    """A row for each file that is here."""
+    cache = recipe.place.cache
+    for item in everything(recipe):
+        found, stamp = files.stat(item.artifact.target), files.read_stamp(cache, item.artifact)
+        if found is not None:
+            holds = stamp is not None and found == stamp.stat
+            path = item.artifact.target.removeprefix(f"{cache}/")
+            yield bom.row(item, path, found.size, stamp if holds else None, recipe.place.root)
+
+
+def _embedded(recipe: Recipe) -> Iterator[Row]:
+    """The engine that is a Python package, where it is installed."""
+    version = _version("xllamacpp")
+    if version and recipe.catalogue.has_engine("embedded"):
+        engine = recipe.catalogue.engine("embedded")
+        yield bom.package("xllamacpp", version, engine.title, engine.license)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _table(rows: Sequence[Row]) -> Styled:
+    from rich.text import Text
+
+    from tasks.console.tables import table
+
+    titles = ("name", ">size", "licence", "engine", "sha256", "commit", "source")
+    cells = [
+        [
+            Text(row.name),
+            Text(report.size(row.size) if row.size is not None else ""),
+            Text(row.license or "?"),
+            Text(row.version or ", ".join(f"{name} {said}" for name, said in sorted(row.engines.items()))),
+            Text(row.sha256[:12] if row.sha256 else "not proven" if row.path else ""),
+            Text(row.commit[:7]),
+            Text(row.source),
+        ]
+        for row in rows
+    ]
+    return table(titles, cells)

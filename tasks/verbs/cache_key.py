@@ -1,0 +1,84 @@
+"""`doit cache-key`: under which key a CI system keeps a model; in a workflow of GitHub's its paths, too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from doit.task import Task
+
+from tasks import doit_adapter as glue
+from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.resolve import catalogued, llamafile_exe
+from tasks.command_line import Ask
+from tasks.console import ci
+from tasks.console import formatting as report
+from tasks.context import Recipe
+
+
+class Entry(NamedTuple):
+    """One entry of a CI system's cache."""
+
+    model: str
+    key: str
+    path: tuple[str, ...]
+    size: int | None  # bytes; None where nobody says
+
+
+def task(recipe: Recipe, ask: Ask) -> Task:
+    """The task of one word on the command line."""
+    name = f"cache-key:{ask.model}" if ask.model else "cache-key"
+    words = ask.models or (recipe.catalogue.default,)
+    named = dict.fromkeys(recipe.catalogue.name(word) for word in words)
+    return glue.task(name, run, [recipe, tuple(named), bool(ask.options.get("json"))], meta={"report": True})
+
+
+def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
+    """Print a key a line, hand keys and paths on to a workflow. Raises RecipeError: a model has no key."""
+    files = {name: _files(recipe, name) for name in named}
+    entries = [_entry(recipe, name, found) for name, found in files.items()]
+    if "GITHUB_OUTPUT" in os.environ:
+        _hand_on(recipe, entries, ci.cache_key("models", [f for found in files.values() for f in found]))
+    if as_json:
+        glue.show_json([entry._asdict() for entry in entries])
+    else:
+        glue.show("\n".join(entry.key for entry in entries))
+
+
+def _files(recipe: Recipe, name: str) -> tuple[Artifact, ...]:
+    """All that serving a model needs of the cache."""
+    job = catalogued(name, recipe.catalogue, recipe.place)
+    program = (llamafile_exe(recipe.catalogue, recipe.place),) if job.engine == "llamafile" else ()
+    return (*job.files, *program)
+
+
+def _entry(recipe: Recipe, name: str, files: Sequence[Artifact]) -> Entry:
+    sizes = [file.size for file in files]
+    paths = dict.fromkeys(os.path.dirname(file.target) for file in files)
+    total = None if None in sizes else sum(filter(None, sizes))
+    return Entry(name, ci.cache_key(name, files), tuple(map(_from_home, paths)), total)
+
+
+def _from_home(path: str) -> str:
+    """With `~`, which actions/cache knows: it keeps what has other paths under the same key apart."""
+    home = os.path.expanduser("~")
+    return "~" + path[len(home) :] if path.startswith((f"{home}/", f"{home}{os.sep}")) else path
+
+
+def _hand_on(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
+    """GitHub's files: outputs for the steps that cache, and where the cache is for those that use it."""
+    from tasks.console.github import append
+
+    total = sum(entry.size or 0 for entry in entries)
+    if total > ci.CACHE_LIMIT:
+        text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches: the last used ones"
+        glue.log().warning(text, report.size(total))
+    paths = dict.fromkeys(path for entry in entries for path in entry.path)
+    outputs = {"key": entries[0].key if len(entries) == 1 else key, "path": "\n".join(paths)}
+    outputs["models"] = " ".join(entry.model for entry in entries)
+    for number, entry in enumerate(entries, 1):
+        outputs |= {f"key-{number}": entry.key, f"path-{number}": "\n".join(entry.path)}
+    append(os.environ["GITHUB_OUTPUT"], outputs)
+    if path := os.environ.get("GITHUB_ENV"):
+        append(path, {"LLAMAFILE_CACHE": recipe.place.cache})

@@ -1,0 +1,44 @@
+"""`doit serve`: an OpenAI-compatible server in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+
+from doit.task import Task
+
+from tasks import doit_adapter as glue
+from tasks.catalogue.resolve import Job
+from tasks.console import formatting as report
+from tasks.context import Recipe
+from tasks.engine.server_record import Mode
+from tasks.engine.session import check_start, pick_port, serving
+
+_WATCH_S = 0.2  # between two looks at a running engine
+
+
+def task(recipe: Recipe, job: Job) -> Task:
+    """The task of one model."""
+    return glue.task(f"serve:{job.name}", serve, [recipe, job], doc=report.task_line(job.model))
+
+
+def check(recipe: Recipe, job: Job) -> None:
+    """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
+    check_start(recipe, job)
+    pick_port(recipe, job, any_free=False)
+
+
+def serve(recipe: Recipe, job: Job) -> None:
+    """Start the engine, say when it is ready, and stop it when asked to.
+
+    Raises:
+        ServerError: it could not be started, was not ready in time, or ended by itself.
+        SystemExit: stopped before it was ready (128 + signal).
+    """
+    with serving(recipe, job, Mode.SERVE, any_free=False) as (server, stop):
+        if server is not None:
+            glue.log().info("%s", report.usage(job.model, server.run, "Ctrl-C"))
+            while not stop and not server.ended_by_stop():
+                server.check_alive()
+                time.sleep(_WATCH_S)
+    if server is None:
+        raise SystemExit(128 + stop[0])

@@ -1,0 +1,232 @@
+"""`doit` alone: the table of models, and the same as JSON; a report on stdout and nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.catalogue.artifact import Stamp, stamp_data
+from tasks.system.files import stat_of
+from tests.fakes import llamafile
+from tests.support.partials import leave_partial
+from tests.support.project import Project, Result
+from tests.support.stamps import restamp
+
+ENGINES = {
+    "llamafile": {"title": "l", "license": "MIT", "version": "0.10.5", "url": "https://models.invalid/exe"}
+}
+
+
+def report(result: Result) -> str:
+    """The report of a run that must succeed; stderr stays empty."""
+    assert (result.status, result.err) == (0, ""), result.err
+    return result.out
+
+
+def rows(text: str) -> dict[str, str]:
+    """Name → the rest of its line."""
+    table = text.split("\n\n")[0].splitlines()[1:]
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in table}
+
+
+def five(project: Project) -> dict[str, bytes]:
+    """A catalogue with a model in every state there is; their bytes by name."""
+    data = {name: name.encode() * 100_000 for name in ("gone", "part", "here", "new", "ship")}
+    for name in data:
+        (project.path / f"{name}.gguf").write_bytes(data[name])
+    models: dict[str, Any] = {
+        name: project.entry(f"https://models.invalid/{name}.gguf", data[name], license="CC-BY-4.0", ram=7)
+        for name in ("gone", "part", "here", "new")
+    }
+    models["ship"] = project.entry("ship.gguf", None, title="Shipped with the folder")
+    project.catalogue(models, ENGINES)
+    here = project.target(data["here"], "here.gguf")
+    here.parent.mkdir(parents=True)
+    here.write_bytes(data["here"])
+    stamp = Stamp(stat_of(here.stat()), models["here"]["sha256"], "", {})
+    here.with_name("here.gguf.stamp.json").write_text(json.dumps(stamp_data(stamp)))
+    new = project.target(data["new"], "new.gguf")
+    new.parent.mkdir(parents=True)
+    new.write_bytes(b"edited")
+    return data
+
+
+def test_the_table(project: Project) -> None:
+    """R20, R33, R37: each model with size, memory, licence and what of it is here; then what to type."""
+    data = five(project)
+    leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
+    text = report(project.doit())
+    assert text.splitlines()[0].split() == ["model", "size", "RAM", "licence", "here", "what", "it", "is"]
+    assert rows(text) == {
+        "gone": "* 400.0 kB 7 GB CC-BY-4.0 no A model",
+        "part": "400.0 kB 7 GB CC-BY-4.0 43 % A model",
+        "here": "400.0 kB 7 GB CC-BY-4.0 yes A model",
+        "new": "300.0 kB 7 GB CC-BY-4.0 changed A model",
+        "ship": "? ? MIT bundled Shipped with the folder",
+    }
+    assert f"* the default. Cache: {project.cache}\n" in text
+    assert "Next:\n  doit chat --model ship " in text
+    assert re.search(r"^  doit serve  +downloads 400.0 kB, then serves gone$", text, re.MULTILINE)
+    assert "doit list " in text
+    assert "\x1b" not in text
+    assert not list(project.cache.rglob("gone*"))
+
+
+def test_downloads_nothing_and_changes_nothing(project: Project) -> None:
+    """R6: looking is free; only the compiled catalogue is kept, and whose it is."""
+    five(project)
+    before = {path: path.stat().st_mtime_ns for path in project.cache.rglob("*") if path.is_file()}
+    report(project.doit())
+    after = {path: path.stat().st_mtime_ns for path in project.cache.rglob("*") if path.is_file()}
+    new = set(after) - set(before)
+    assert sorted(path.parent.name for path in new) == ["catalogue", "roots"]
+    assert {path: after[path] for path in before} == before
+
+
+def test_json(project: Project) -> None:
+    """R37: for programs: plain JSON, complete, on stdout alone."""
+    data = five(project)
+    leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
+    found = json.loads(report(project.doit("catalogue", "--json")))
+    assert found["default"] == "gone"
+    states = {model["name"]: model["here"] for model in found["models"]}
+    assert states == {"gone": "no", "part": "43 %", "here": "yes", "new": "changed", "ship": "bundled"}
+    model = found["models"][2]
+    target = project.target(data["here"], "here.gguf")
+    assert model == {
+        "name": "here",
+        "aliases": [],
+        "title": "A model",
+        "size": 400_000,
+        "license": "CC-BY-4.0",
+        "params": None,
+        "quant": None,
+        "ram_gb": 7,
+        "sha256": project.entry("", data["here"])["sha256"],
+        "url": "https://models.invalid/here.gguf",
+        "path": str(target),
+        "here": "yes",
+    }
+
+
+def test_the_shipped_catalogue(project: Project) -> None:
+    """R1, R33, R37: thirty models, each with a licence; the default is the reference's model."""
+    found = json.loads(report(project.doit("catalogue", "--json")))
+    assert len(found["models"]) >= 30
+    assert all(model["license"] and model["url"] for model in found["models"])
+    default = next(m for m in found["models"] if m["name"] == found["default"])
+    assert default["url"].endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
+    text = report(project.doit())
+    assert list(rows(text)) == [model["name"] for model in found["models"]]
+    assert 'doit chat --model demo "What are you?"' in text
+
+
+def test_text_is_shown_as_it_is(project: Project) -> None:
+    """R33: brackets and other scripts in a title or licence are text, not markup."""
+    entry = project.entry("https://x.invalid/a.gguf", title="[b] Größe [/] [red]模型[/red]", license="[MIT]")
+    project.catalogue({"a": entry}, ENGINES)
+    assert rows(report(project.doit()))["a"] == "* ? ? [MIT] no [b] Größe [/] [red]模型[/red]"
+
+
+def test_a_terminal_that_knows_few_letters(project: Project) -> None:
+    """R13: a Windows console, or LANG=C, cannot show every title; that is no reason to fail."""
+    entry = project.entry("https://x.invalid/a.gguf", title="Größe 模型 " + "long " * 40)
+    project.catalogue({"a": entry}, ENGINES)
+    for words in ([], ["list", "--all"]):
+        result = project.doit(*words, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+        assert (result.status, result.err) == (0, "")
+        assert "Gr??e ?? long" in result.out
+
+
+def test_long_paths_stay_whole(project: Project, tmp_path: Path) -> None:
+    """R15: a path that is cut in two cannot be copied."""
+    cache = tmp_path / ("long name " * 12) / ("deep " * 12)
+    assert f"Cache: {cache}\n" in report(project.doit(env={"LLAMAFILE_CACHE": str(cache)}))
+
+
+def on_terminal(project: Project, *args: str, columns: int = 100, env: dict[str, str] | None = None) -> str:
+    """What `doit` shows on a terminal of this width."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    full = {**project.env, "TERM": "xterm-256color", **(env or {})}
+    with psutil.Popen(
+        [project.doit_program, *args], stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
+        cwd=project.path, env=full,
+    ) as doit:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        while select.select([ours], [], [], 20)[0]:
+            try:
+                block = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not block:
+                break
+            shown += block
+        os.close(ours)
+        assert doit.wait(10) == 0
+        assert doit.stderr.read() == b""
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pty")
+def test_colours_are_for_terminals(project: Project) -> None:
+    """R15, R35: colours on a terminal, none with NO_COLOR, and none in a pipe."""
+    five(project)
+    coloured = on_terminal(project)
+    assert "\x1b[32myes" in coloured
+    assert "\x1b[1m" in coloured
+    plain = on_terminal(project, env={"NO_COLOR": "1"})
+    assert not re.search(r"\x1b\[[0-9;]*3\d", plain)
+    assert rows(re.sub(r"\x1b\[[0-9;]*m", "", plain)) == rows(report(project.doit()))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pty")
+def test_a_narrow_terminal(project: Project) -> None:
+    """R15: on 80 columns no line wraps, and every name is whole."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(project, columns=80))
+    table = text.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    found = json.loads(report(project.doit("catalogue", "--json")))
+    assert list(rows(text)) == [model["name"] for model in found["models"]]
+    assert all(model["license"] in table for model in found["models"])
+    head, *lines = table.splitlines()
+    assert head.split()[:5] == ["model", "size", "RAM", "licence", "here"]
+    at = head.index("here")
+    assert {line[at:].split()[0] for line in lines} == {model["here"] for model in found["models"]}
+    assert all(len(line) <= 80 for line in text.splitlines() if "Cache:" not in line)
+
+
+def test_a_reader_that_stops_early(project: Project) -> None:
+    """R15: `doit | head -1` ends without a word of complaint."""
+    if os.name == "nt":
+        pytest.skip("needs a shell")
+    with psutil.Popen(
+        ["/bin/sh", "-c", f"'{project.doit_program}' catalogue --json | head -1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=project.path, env=project.env,
+    ) as shell:  # fmt: skip
+        out, err = shell.communicate(timeout=20)
+    assert (out, err) == (b"{\n", b"")
+
+
+def test_it_is_fast_to_say_what_is_here(project: Project) -> None:
+    """R36: a model of the user's own cache, served or not, is looked at with stat alone."""
+    data = llamafile.build_gguf(project.path / "big.gguf", size=5_000_000).read_bytes()
+    project.catalogue({"big": project.entry("big.gguf", data)}, ENGINES)
+    assert project.doit("download").status == 0
+    target = project.target(data, "big.gguf")
+    target.chmod(0)  # nobody may read it (root may: then this proves less)
+    restamp(target)
+    assert rows(report(project.doit()))["big"] == "* 5.00 MB ? MIT yes A model"

@@ -1,0 +1,108 @@
+"""Completion as it is typed: bash and zsh on a terminal, with completion.sh or with doit's own script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import REPO, Project
+from tests.support.terminal import Typing
+from tests.test_readme import blocks
+
+BASH, ZSH = shutil.which("bash") or "", shutil.which("zsh") or ""
+LIBRARY = Path("/usr/share/bash-completion/bash_completion")  # what the script of doit's needs
+pytestmark = pytest.mark.skipif(not BASH or os.name == "nt", reason="no bash on a terminal")
+
+# pressing Tab behind the one gives the other
+TYPED = [
+    pytest.param("doit ver", "doit verify ", id="a verb"),
+    pytest.param("doit serve:mistral-v", "doit serve:mistral-v0.3 ", id="a model behind its verb"),
+    pytest.param("doit verify:rock", "doit verify:rocket-3b ", id="of another verb"),
+    pytest.param("doit download --model rock", "doit download --model rocket-3b ", id="behind --model"),
+    pytest.param("doit start --model=rock", "doit start --model=rocket-3b ", id="in one word with it"),
+    pytest.param("doit serve --force", "doit serve --force-gpu ", id="an option"),
+    pytest.param("doit help cat", "doit help catalogue ", id="behind a command of doit's"),
+    pytest.param(
+        "doit with --model demo -- ls READ", "doit with --model demo -- ls README.md ", id="behind --"
+    ),
+    pytest.param("doit serve --llamafile READ", "doit serve --llamafile README.md ", id="a file"),
+]
+
+
+@contextmanager
+def shell(project: Project, program: str, first: str) -> Iterator[Typing]:
+    """An interactive shell that has read no file of the user's, when it has run `first`."""
+    shutil.copy2(REPO / "completion.sh", project.path)
+    (project.path / "README.md").touch()
+    words = ["-f", "-i"] if program == ZSH else ["--norc", "--noprofile", "-i"]
+    with Typing(project, *words, program=program) as typing:
+        typing.type(f"{first} && printf 'is %s\\n' ready\n")
+        typing.wait_for("is ready\n")
+        yield typing
+        typing.type("\x15exit\n")  # Ctrl-U takes the line away
+        typing.finish()
+
+
+@pytest.mark.parametrize(("typed", "completed"), TYPED)
+@pytest.mark.parametrize(
+    "program", [BASH, pytest.param(ZSH, marks=pytest.mark.skipif(not ZSH, reason="no zsh"))]
+)
+def test_completion(project: Project, program: str, typed: str, completed: str) -> None:
+    """Issue 5.10: verbs, options and models, in both shells, with the README's lines."""
+    [block] = blocks("zsh" if program == ZSH else "bash")
+    lines = block.replace("~/llamafile-recipe", ".").replace("&& compinit &&", "&& compinit -u -D &&")
+    with shell(project, program, "; ".join(line for line in lines.splitlines() if line[0] != "#")) as typing:
+        typing.type(f"{typed}\t")
+        typing.wait_for(completed)
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="no package bash-completion")
+@pytest.mark.parametrize(("typed", "completed"), TYPED[:3])
+def test_tabcompletion(project: Project, typed: str, completed: str) -> None:
+    """Issue 5.10: what `doit tabcompletion` writes works with our verbs and models."""
+    with shell(project, BASH, f". {LIBRARY} && . <(doit tabcompletion)") as typing:
+        typing.type(f"{typed}\t")
+        typing.wait_for(completed)
+
+
+def completed(project: Project, line: str, cwd: Path, env: Mapping[str, str] | None = None) -> list[str]:
+    """What the function for bash offers at the end of a line."""
+    script = """. "$1"; COMP_WORDBREAKS=$' :=' COMP_LINE=$2 COMP_POINT=${#2}
+        _recipe_doit; printf '%s\\n' ${COMPREPLY[@]+"${COMPREPLY[@]}"}"""
+    words = [BASH, "-euc", script, "bash", str(REPO / "completion.sh"), line]
+    done = subprocess.run(
+        words, cwd=cwd, env={**project.env, **(env or {})},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert not done.stderr
+    return done.stdout.split()
+
+
+def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
+    """Issue 5.10: from another folder, too; without a project there is nothing to offer, and no error."""
+    here, elsewhere = project.path, {"DOIT_FILE": str(project.path / "dodo.py")}
+    assert completed(project, "doit st", here) == ["start", "status", "stop"]
+    models = ["tinyllama", "tinyllama-q2", "tinyllama-q8"]
+    assert completed(project, "doit chmod:tiny", here) == models
+    line = "doit download --model demo verify --model tinyllama-"
+    assert completed(project, line, tmp_path, elsewhere) == models[1:]
+    assert completed(project, "doit serve --api", tmp_path, elsewhere) == ["--api-key"]
+    assert "-f" not in completed(project, "doit chat -", here)
+    assert completed(project, "doit serve:", tmp_path) == []
+
+
+def test_the_list_of_a_verb(project: Project) -> None:
+    """Issue 5.10: `doit list --all VERB` has the verb and a line per model; without one, those of serve."""
+    shown = project.doit("list", "--all", "--quiet", "verify").out.split()
+    assert shown[0] == "verify"
+    assert "verify:mistral" in shown
+    assert all(name.startswith("verify:") for name in shown[1:])
+    every = project.doit("list", "--all", "--quiet").out.split()
+    assert [n[6:] for n in every if n.startswith("serve:")] == [n[7:] for n in shown[1:]]
+    assert not [n for n in every if ":" in n and not n.startswith("serve:")]

@@ -1,0 +1,135 @@
+"""Folders and files of any name, and settings of any text: it works or is a line of error (27, 29)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import UsageError
+from tasks.system.files import cache_root
+from tests.support.project import Project
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names there are bytes, and ulimit -v works")
+
+ODD = b"\xe9 \n\t\"'\xf0\x9f\x98\x80"
+FLAGS = "--engine embedded --llamafile"
+
+
+@pytest.fixture
+def odd(project: Project, tmp_path: Path) -> Project:
+    """A project whose folder and cache have a name that is not UTF-8, and all else that a name may have."""
+    folder = tmp_path / os.fsdecode(b"clone" + ODD)
+    shutil.move(project.path, folder)
+    project.path, project.cache = folder, tmp_path / os.fsdecode(b"cache" + ODD)
+    project.env["LLAMAFILE_CACHE"] = str(project.cache)
+    return project
+
+
+def test_every_verb(odd: Project) -> None:
+    """Finding 27, F14: the catalogue's folder and the cache; what is printed is readable."""
+    for words in (
+        "catalogue", "plan --model demo", "verify:demo", "catalogue --json", "audit", "bom", "bom --json",
+        "prune --dry-run", "cache-key --model demo", "lock --model demo", "lock --check", "list --all",
+    ):  # fmt: skip
+        result = odd.doit(*words.split(), env={"GITHUB_OUTPUT": os.devnull})
+        assert result.status == (1 if words == "lock --check" else 0), (words, result)
+        assert (result.out + result.err).isascii() or "\udce9" not in result.out + result.err
+    assert rf"{os.sep}cache\xe9 " in odd.doit().out
+    served = odd.doit("with", "--model", "demo", "--", "sh", "-c", "curl -s $LLAMAFILE_URL/v1/models")
+    assert served.status == 0, served.err
+    assert '"demo"' in served.out
+
+
+def test_the_catalogue_and_a_file_of_ones_own(project: Project, tmp_path: Path) -> None:
+    """Finding 27, F14: their names, too; the embedded engine and models.yaml say what they cannot take."""
+    catalogue = tmp_path / os.fsdecode(b"models" + ODD + b".yaml")
+    shutil.copy(project.path / "models.yaml", catalogue)
+    own = tmp_path / os.fsdecode(b"own\xe9.gguf")
+    shutil.copy(project.path / "demo" / "demo.gguf", own)
+    project.env["LLAMAFILE_CATALOGUE"] = str(catalogue)
+    assert project.doit().status == 0
+    for words, said in (
+        (["plan", *FLAGS.split(), str(own)], ""),
+        (["with", *FLAGS.split(), str(own), "--", "true"], "is not UTF-8: rename the file"),
+        (["add", str(own)], "models.yaml cannot name the file "),
+    ):
+        result = project.doit(*words)
+        assert (result.status, said in result.err) == (1 if said else 0, True), result
+
+
+HUGE = "x" * 100_000
+NOBODY = "~nobody-of-that-name/x"
+NO_HOME = "there is no home directory in which to keep a cache\n  fix: "
+NO_PROXY = "is not the URL of a proxy\n  fix: HTTPS_PROXY="
+ADD = "add hf:o/r/x.gguf"
+SOME = ("LLAMAFILE_LOG", "CI", "HF_HOME", "NO_PROXY", "HF_TOKEN", "TMPDIR", "LANG")
+FOLDERS = ("OLLAMA_MODELS", "HF_HUB_CACHE", "HF_HOME", "HF_TOKEN_PATH")
+BYTES = os.fsdecode(b"a\xe9\x01\"'\n\xff")
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "said"),
+    [
+        ({"LLAMAFILE_CACHE": NOBODY}, "", f"LLAMAFILE_CACHE={NOBODY}: there is"),
+        ({"LLAMAFILE_CACHE": "~/x", "HOME": ""}, "", "LLAMAFILE_CACHE=~/x: there is no such home directory"),
+        ({"LLAMAFILE_CACHE": "", "HOME": ""}, "", NO_HOME),
+        ({"LLAMAFILE_CACHE": "", "HOME": "."}, "", NO_HOME),
+        ({"LLAMAFILE_CACHE": HUGE}, "download:demo", "File name too long"),
+        ({"LLAMAFILE_CACHE": "/dev/null"}, "download:demo", "/dev/null"),
+        ({"LLAMAFILE_CATALOGUE": NOBODY}, "", f"LLAMAFILE_CATALOGUE={NOBODY}: "),
+        ({"LLAMAFILE_CATALOGUE": HUGE}, "", "File name too long"),
+        ({"LLAMAFILE_CATALOGUE": "/dev/zero"}, "", "it is not a regular file"),
+        ({"LLAMAFILE_CATALOGUE": "."}, "", "it is not a regular file"),
+        ({"HTTPS_PROXY": "http://user:secretpw@"}, ADD, NO_PROXY),
+        ({"ALL_PROXY": "http://user:secretpw@h:x"}, ADD, NO_PROXY),
+        ({"SOURCE_DATE_EPOCH": "9" * 30}, "bom --json", "SOURCE_DATE_EPOCH: expected seconds"),
+        ({"COLUMNS": "²", "LINES": "²"}, "catalogue", ""),
+        ({"COLUMNS": "9" * 20}, "catalogue", ""),
+        (dict.fromkeys(SOME, BYTES), "", ""),
+        (dict.fromkeys(FOLDERS, BYTES), "download:demo", ""),
+    ],
+)  # fmt: skip
+def test_settings(project: Project, env: Mapping[str, str], words: str, said: str) -> None:
+    """Finding 29, F4: a line that names the setting, and the status; no password is shown."""
+    result = project.doit(*words.split(), env=env)
+    assert (result.status in (1, 3)) == bool(said), result
+    assert said in result.err
+    assert "secretpw" not in result.err
+    assert len(result.err) < 1000 or HUGE in env.values()
+
+
+def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F4: neither HOME nor an entry in the system's list of users."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="there is no home directory in which to keep a cache"):
+        cache_root({}, "/")
+    with pytest.raises(UsageError, match="LLAMAFILE_CACHE=~/x: there is no such home directory"):
+        cache_root({"LLAMAFILE_CACHE": "~/x"}, "/")
+    assert cache_root({"LLAMAFILE_CACHE": "x"}, "/a") == "/a/x"
+
+
+@pytest.mark.parametrize("megabytes", [55, 60, 100, 160])
+def test_too_little_memory(project: Project, megabytes: int) -> None:
+    """Finding 29: it works, or a line says that there is too little."""
+    for words in ("lock --check", "download --no-adopt --llamafile-url http://127.0.0.1:1/x.gguf"):
+        script = f"ulimit -v {megabytes * 1000} && exec {project.doit_program} {words}"
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=project.path, env=project.env, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        if "dodo.py" not in done.stderr and "tasks/" not in done.stderr:
+            continue  # Python or doit themselves had no room for a start
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 1, 3)

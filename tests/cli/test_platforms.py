@@ -1,0 +1,206 @@
+"""The graph and the commands of Linux, macOS and Windows, wherever the tests run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import pytest
+from doit.task import Task
+
+from tasks import command_line as options
+from tasks.catalogue.resolve import Job, Place, plan
+from tasks.catalogue.schema import compile_text
+from tasks.catalogue.types import Catalogue
+from tasks.context import Recipe
+from tasks.engine import command
+from tasks.errors import UsageError
+from tasks.graph import graph
+from tasks.verbs import plan as plan_verb
+from tasks.verbs.verify import launch_of
+
+A64, B64, C64 = "a" * 64, "b" * 64, "c" * 64
+MODELS = f"""\
+version: 1
+default: big
+defaults: {{ctx_size: 0, n_predict: 1024}}
+engines:
+  llamafile:
+    title: llamafile
+    version: "0.10.5"
+    url: https://models.invalid/llamafile-0.10.5
+    sha256: {C64}
+    license: Apache-2.0
+models:
+  big: {{title: B, url: "https://m.invalid/big.llamafile", sha256: {A64}, size: 5160777905, license: MIT}}
+  small: {{title: S, url: "https://m.invalid/small.llamafile", sha256: {B64}, size: 700000000, license: MIT}}
+  data: {{title: D, url: "https://m.invalid/data.gguf", sha256: {C64}, license: MIT}}
+  demo: {{title: D, url: demo/demo.gguf, sha256: {C64}, license: MIT, engine: embedded}}
+"""
+PLACES = {
+    "win32": Place("win32", r"C:\Users\me\AppData\Local\cache", r"C:\recipe", r"C:\Users\me"),
+    "darwin": Place("darwin", "/Users/me/Library/Caches/r", "/Users/me/recipe", "/Users/me"),
+    "linux": Place("linux", "/home/me/.cache/r", "/home/me/recipe", "/home/me"),
+}
+CACHE = {name: place.cache for name, place in PLACES.items()}
+
+
+def recipe_on(platform: str, *argv: str) -> Recipe:
+    """What a command line means on a platform."""
+    catalogue = Catalogue(compile_text(MODELS, "models.yaml"), "models.yaml")
+    request, place = options.parse(argv), PLACES[platform]
+    return Recipe(catalogue, place, request, plan(request, catalogue, place))
+
+
+def tasks_on(platform: str, *argv: str) -> dict[str, Task]:
+    """doit's tasks for a command line on a platform."""
+    return {task.name: task for task in graph(recipe_on(platform, *argv))}
+
+
+def command_on(platform: str, *argv: str) -> list[str]:
+    """The engine's command line, for the one model of a command line."""
+    found = recipe_on(platform, *argv)
+    [job] = found.jobs.by_name.values()
+    assert isinstance(job, Job)
+    version = "0.10.5" if job.exe else "0.8.6"
+    return command.serve_command(launch_of(found, job), job.settings, version=version, extra=job.extra)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_chain_on_posix(platform: str) -> None:
+    """R13, R36: download, chmod, verify, serve, each after the one before; no further program."""
+    tasks = tasks_on(platform, "serve")
+    chain = ["serve", "serve:big", "verify:big", "chmod:big", "download:big"]
+    chained = [[name] for name in chain[1:]] + [[]]
+    chained[1].insert(0, "_check_serve:big")  # before anything is downloaded for nothing
+    assert [tasks[name].task_dep for name in chain] == chained
+    assert tasks["exe"].actions == []
+    assert tasks["chmod:big"].title() == "chmod:big"
+    assert [callable(check) for check, _, _ in tasks["chmod:big"].uptodate] == [True]
+
+
+@pytest.mark.parametrize("model", ["big", "small"])
+def test_the_chain_on_windows(model: str) -> None:
+    """R9, R31, R36: llamafile.exe comes as well, is proven before the model, and chmod says why it rests."""
+    tasks = tasks_on("win32", f"serve:{model}")
+    assert tasks[f"serve:{model}"].task_dep == [f"_check_serve:{model}", f"verify:{model}"]
+    assert tasks[f"verify:{model}"].task_dep == [f"chmod:{model}", "exe"]
+    assert tasks[f"chmod:{model}"].task_dep == [f"download:{model}"]
+    assert tasks[f"chmod:{model}"].title() == f"chmod:{model}  (skipped: Windows has no chmod)"
+    assert [check for check, _, _ in tasks[f"chmod:{model}"].uptodate] == [True]
+    assert len(tasks["exe"].actions) == 1
+    assert tasks["exe"].targets == [f"{CACHE['win32']}/engines/{C64[:16]}/llamafile-0.10.5.exe"]
+
+
+@pytest.mark.parametrize("platform", PLACES)
+def test_a_gguf_needs_the_program_everywhere(platform: str) -> None:
+    """R9, R13: verify of a .gguf comes after chmod (skipped, visibly) and after exe."""
+    tasks = tasks_on(platform, "serve", "--model", "data")
+    assert tasks["verify:data"].task_dep == ["chmod:data", "exe"]
+    assert "(skipped: " in tasks["chmod:data"].title()
+    ending = ".exe" if platform == "win32" else ""
+    assert tasks["exe"].targets == [f"{CACHE[platform]}/engines/{C64[:16]}/llamafile-0.10.5{ending}"]
+
+
+@pytest.mark.parametrize("platform", PLACES)
+def test_the_embedded_engine_needs_no_program(platform: str) -> None:
+    """R13: the demo is served by this very Python, without a download, on every platform."""
+    tasks = tasks_on(platform, "serve:demo")
+    assert tasks["verify:demo"].task_dep == ["chmod:demo"]
+    assert tasks["exe"].actions == []
+    words = command_on(platform, "serve:demo")
+    assert words[:4] == [sys.executable, "-m", "tasks.engine.embedded", "--server"]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_command_on_posix(platform: str) -> None:
+    """R8, R11, R13: /bin/sh reads an APE, whose path is absolute."""
+    file = f"{CACHE[platform]}/models/{A64[:16]}/big.llamafile"
+    assert command_on(platform, "serve") == [
+        *(
+            "/bin/sh",
+            file,
+            "--server",
+            "--nobrowser",
+            "--log-disable",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "8080",
+        ),
+        *("--ctx-size", "0", "--n-predict", "1024"),
+    ]
+    own = command_on(platform, "serve", "--llamafile", "Mine/own model.llamafile")
+    assert own[:2] == ["/bin/sh", f"{PLACES[platform].cwd}/Mine/own model.llamafile"]
+
+
+def test_the_command_on_windows() -> None:
+    """R9, R11, R13: the .exe itself is started, with -m and the model."""
+    exe = rf"{CACHE['win32']}/engines/{C64[:16]}/llamafile-0.10.5.exe"
+    file = f"{CACHE['win32']}/models/{A64[:16]}/big.llamafile"
+    assert command_on("win32", "serve", "--port", "0") == [
+        *(exe, "--server", "-m", file, "--host", "127.0.0.1", "--port", "0"),
+        *("--ctx-size", "0", "--n-predict", "1024"),
+    ]
+    own = command_on("win32", "serve", "--llamafile", r"Mine\own model.llamafile")
+    assert own[:4] == [exe, "--server", "-m", r"C:\Users\me\Mine\own model.llamafile"]
+    other = command_on("win32", "serve", "--llamafile", r"D:\own.llamafile")
+    assert other[3] == r"D:\own.llamafile"
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        pytest.param("big", "over 4 GiB, more than Windows starts", id="over 4 GiB"),
+        pytest.param("small", "not an .exe, so Windows cannot start it", id="below"),
+    ],
+)
+def test_windows_cannot_start_a_llamafile(model: str, why: str) -> None:
+    """R9: --engine self is refused on Windows with the reason and the way out."""
+    with pytest.raises(UsageError, match=why) as caught:
+        recipe_on("win32", "serve", "--model", model, "--engine", "self")
+    assert caught.value.fix == "--engine llamafile"
+
+
+@pytest.mark.parametrize("platform", PLACES)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["--force-gpu"], ["-ngl", "9999"], id="--force-gpu"),
+        pytest.param(["--ngl", "0", "--gpu", "disable"], ["-ngl", "0", "--gpu", "disable"], id="none"),
+        pytest.param(["--gpu", "auto"], ["--gpu", "auto"], id="auto"),
+    ],
+)
+def test_gpu_options_on_every_platform(platform: str, words: list[str], expected: list[str]) -> None:
+    """R24: the same options, the same flags."""
+    found = command_on(platform, "serve", *words)
+    assert found[found.index("1024") + 1 :] == expected
+
+
+@pytest.mark.parametrize("platform", PLACES)
+def test_only_what_is_reached(platform: str) -> None:
+    """R36: a step that nobody asks for has no task; `download` never means the whole catalogue."""
+    tasks = tasks_on(platform, "download")
+    assert [name for name in tasks if ":" in name] == ["download:big"]
+    assert tasks["download"].task_dep == ["download:big"]
+    both = tasks_on(platform, "verify", "--model", "big", "--model", "DATA")
+    assert both["verify"].task_dep == ["verify:big", "verify:data"]
+    assert not [name for name in both if name.startswith("serve:")]
+
+
+@pytest.mark.parametrize("platform", PLACES)
+def test_no_task_depends_on_one_that_is_not_there(platform: str) -> None:
+    """R36: doit's own check would be a message nobody can act on."""
+    for argv in ([], ["serve"], ["exe"], ["download:data", "verify:big"], ["info", "serve:data"]):
+        tasks = tasks_on(platform, *argv)
+        wanted = {dep for task in tasks.values() for dep in task.task_dep}
+        assert wanted <= set(tasks), argv
+
+
+def test_a_plan_says_what_windows_does_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 5.5, R9: over 4 GiB, before they have come; a smaller one is run in the same way, unsaid."""
+    for model, said in (("big", True), ("small", False)):
+        found = recipe_on("win32", "plan", "--model", model)
+        with contextlib.suppress(SystemExit):  # no such disk
+            plan_verb.run(found, found.request.asks[0])
+        assert ("more than Windows starts: llamafile.exe runs it with -m" in capsys.readouterr().out) is said

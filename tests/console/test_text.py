@@ -1,0 +1,47 @@
+"""What text from outside looks like on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.console.text import LINES, PROSE, WORD, visible
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("a\tb\nc\r\nd", "a\tb\nc\nd", id="lines"),
+        pytest.param("Größe 模型 ☃ 😀", "Größe 模型 ☃ 😀", id="letters"),
+        pytest.param("10\xa0000\u202fkB\u3000x", "10\xa0000\u202fkB\u3000x", id="spaces"),
+        pytest.param("\x1b]52;c;eA==\x07", r"\x1b]52;c;eA==\x07", id="clipboard"),
+        pytest.param("\x1b[2J\x1b[31m", r"\x1b[2J\x1b[31m", id="clear the screen"),
+        pytest.param("old\rnew\x08\x00\x7f", r"old\x0dnew\x08\x00\x7f", id="C0"),
+        pytest.param("\x9b31m\x85", r"\x9b31m\x85", id="C1"),
+        pytest.param("\u202eabc\u2066\u2069\u200f", r"\u202eabc\u2066\u2069\u200f", id="bidi"),
+        pytest.param("a\u200bb\u200db\ufeff\u2028", r"a\u200bb\u200db\ufeff\u2028", id="zero width"),
+        pytest.param("n\udce9", r"n\xe9", id="a byte that is not UTF-8"),
+        pytest.param("n\ud800", r"n\ud800", id="surrogate"),
+        pytest.param("\U000e0041", r"\U000e0041", id="tag"),
+    ],
+)
+def test_visible(text: str, shown: str) -> None:
+    """Finding 21: what is printable stays, everything else becomes an escape that can be seen."""
+    assert visible(text) == shown
+    assert visible(shown) == shown
+
+
+def test_every_character_becomes_printable() -> None:
+    """Finding 21: no character of Unicode is left out, and the result can always be encoded."""
+    for code in range(0x110000):
+        shown = visible(chr(code), WORD)
+        assert shown.isprintable() or shown.isspace(), hex(code)
+        assert not {"\n", "\r", "\x1b"} & set(shown), hex(code)
+    assert visible("".join(map(chr, range(0x110000)))).encode()
+
+
+def test_what_else_stays() -> None:
+    """Finding 21: a word stays on its line; prose keeps the joiners that emoji and scripts need."""
+    assert visible("a\nb\t", WORD) == r"a\x0ab\x09"
+    assert visible("a\nb", LINES) == "a\nb"
+    assert visible("👩\u200d🚀\u200c\u200b", PROSE) == "👩\u200d🚀\u200c\\u200b"

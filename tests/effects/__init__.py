@@ -1,1 +1,0 @@
-"""Tests of tasks/effects: real files, sockets and processes."""

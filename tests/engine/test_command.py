@@ -1,0 +1,248 @@
+"""The engine's exact command line: engine, platform, version (R9, R10, R11)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.catalogue.resolve import Place, plan
+from tasks.catalogue.schema import compile_text
+from tasks.catalogue.types import GPUS, Catalogue, Settings
+from tasks.command_line import parse
+from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
+from tasks.errors import ServerError
+
+REFERENCE = Settings(host="127.0.0.1", port=8080, ctx_size=0, n_predict=1024, timeout=600)
+TAIL = "--host 127.0.0.1 --port 8080 --ctx-size 0 --n-predict 1024"
+
+
+def launch(engine: str, platform: str) -> Launch:
+    if platform == "win32":
+        return Launch(engine, platform, r"C:\m.llamafile", r"C:\llamafile.exe", r"C:\py.exe")
+    return Launch(engine, platform, "/m.llamafile", "/llamafile", "/py")
+
+
+@pytest.mark.parametrize(
+    ("engine", "platform", "program", "model"),
+    [
+        # Source: execve refuses an APE, /bin/sh reads it (mozilla-ai/llamafile#7)
+        pytest.param("self", "linux", "/bin/sh /m.llamafile", "", id="self on Linux"),
+        pytest.param("self", "darwin", "/bin/sh /m.llamafile", "", id="self on a Mac"),
+        pytest.param("self", "win32", r"C:\m.llamafile", "", id="self on Windows"),
+        pytest.param("llamafile", "linux", "/bin/sh /llamafile", "-m /m.llamafile", id="llamafile on Linux"),
+        pytest.param("llamafile", "darwin", "/bin/sh /llamafile", "-m /m.llamafile", id="llamafile on a Mac"),
+        pytest.param(
+            "llamafile", "win32", r"C:\llamafile.exe", r"-m C:\m.llamafile", id="R9: llamafile on Windows"
+        ),
+        pytest.param(
+            "embedded", "linux", "/py -m tasks.engine.embedded", "-m /m.llamafile", id="embedded on Linux"
+        ),
+        pytest.param(
+            "embedded", "darwin", "/py -m tasks.engine.embedded", "-m /m.llamafile", id="embedded on a Mac"
+        ),
+        pytest.param(
+            "embedded",
+            "win32",
+            r"C:\py.exe -m tasks.engine.embedded",
+            r"-m C:\m.llamafile",
+            id="embedded on Windows",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("version", "olds"),
+    [
+        # Source: the flag is gone in 0.10, where an unknown flag ends the program (mozilla-ai/llamafile#955)
+        pytest.param("0.6.2", "--nobrowser", id="0.6.2"),
+        pytest.param("0.7.4", "--nobrowser", id="0.7.4"),
+        # From 0.8 on it writes a llama.log of its own, without a bound
+        pytest.param("0.8", "--nobrowser --log-disable", id="0.8"),
+        pytest.param("0.8.6", "--nobrowser --log-disable", id="0.8.6"),
+        pytest.param("0.9.3", "--nobrowser --log-disable", id="0.9.3"),
+        pytest.param("0.10", "", id="0.10, as the catalogue has it"),
+        pytest.param("0.10.5", "", id="0.10.5"),
+        pytest.param("1.0", "", id="1.0"),
+        pytest.param(None, "", id="unknown"),
+        pytest.param("", "", id="not said"),
+    ],
+)
+def test_command_line(
+    engine: str, platform: str, program: str, model: str, version: str | None, olds: str
+) -> None:
+    """R10, R11, R13: only flags that the version knows; host and port always."""
+    flags = "" if engine == "embedded" else olds
+    here = launch(engine, platform)
+    assert (
+        serve_command(here, REFERENCE, version=version)
+        == f"{program} --server {flags} {model} {TAIL}".split()
+    )
+    assert here.version_command() == [*program.split(), "--version"]
+
+
+KEY = "sk-not-for-ps"
+
+
+@pytest.mark.parametrize("version", ["0.6.2", "0.8.6", "0.9.3", "0.10.5", None, ""])
+@pytest.mark.parametrize("engine", ["self", "llamafile"])
+def test_the_key_is_in_a_file(engine: str, version: str | None) -> None:
+    """R30: `ps` shows command lines; every llamafile reads its keys from a file."""
+    here = launch(engine, "linux")
+    found = serve_command(here, REFERENCE, version=version, key_file="/run/m.key")
+    at = found.index("--api-key-file")
+    assert found[at + 1] == "/run/m.key"
+    assert found[:at] + found[at + 2 :] == serve_command(here, REFERENCE, version=version)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        pytest.param(Settings(), "", id="nothing said, nothing passed"),
+        pytest.param(Settings(host="::", port=1), "--host :: --port 1", id="R10: host and port"),
+        pytest.param(Settings(ngl=9999), "-ngl 9999", id="R10: --force-gpu"),
+        pytest.param(Settings(ngl=0, ctx_size=0), "--ctx-size 0 -ngl 0", id="0 is passed on"),
+        pytest.param(Settings(n_predict=-1), "--n-predict -1", id="-1 is passed on"),
+        pytest.param(Settings(gpu="nvidia"), "--gpu nvidia", id="R24: kind of GPU"),
+        pytest.param(Settings(threads=8), "--threads 8", id="R17: threads"),
+        pytest.param(Settings(timeout=9), "", id="the time limit is ours"),
+        pytest.param(Settings(args=("--mlock", "a b")), "--mlock|a b", id="args of the catalogue"),
+    ],
+)
+def test_settings_as_flags(settings: Settings, flags: str) -> None:
+    """R17: each setting as the flag that every engine knows."""
+    words = serve_command(launch("self", "linux"), settings, version=None)
+    assert words == ["/bin/sh", "/m.llamafile", "--server", *flags.split("|" if "|" in flags else None)]
+
+
+_NUMBERS = st.none() | st.integers(-1, 10**6)
+_ARGS = st.lists(st.text(), max_size=4).map(tuple)
+
+
+@given(
+    st.builds(
+        Settings,
+        port=_NUMBERS,
+        ctx_size=_NUMBERS,
+        n_predict=_NUMBERS,
+        ngl=_NUMBERS,
+        threads=_NUMBERS,
+        gpu=st.none() | st.sampled_from(GPUS[:-1]),
+        host=st.none() | st.text(),
+        args=_ARGS,
+    ),
+    st.sampled_from(["self", "llamafile", "embedded"]),
+    st.sampled_from([None, "0.6.2", "0.10.5"]),
+    _ARGS,
+)
+def test_arguments_of_the_user_come_last_and_untouched(
+    settings: Settings, engine: str, version: str | None, extra: tuple[str, ...]
+) -> None:
+    """What stands behind -- wins, whatever it is; before it stand the catalogue's own."""
+    bare = serve_command(launch(engine, "linux"), settings, version=version)
+    full = serve_command(launch(engine, "linux"), settings, version=version, extra=extra)
+    assert full == [*bare, *extra]
+    assert bare[len(bare) - len(settings.args) :] == list(settings.args)
+    assert all(isinstance(word, str) for word in full)
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "numbers"),
+    [
+        pytest.param("llamafile v0.8.6\n", "0.8.6", (0, 8, 6), id="llamafile 0.8.6"),
+        pytest.param("llamafile v0.6.2 main\n", "0.6.2", (0, 6, 2), id="with something behind it"),
+        pytest.param("llamafile v0.10.5\n", "0.10.5", (0, 10, 5), id="llamafile 0.10.5"),
+        pytest.param("llamafile v0.10\n", "0.10", (0, 10), id="two numbers"),
+        pytest.param(
+            "note: AVX2 found (level v3)\nllamafile v0.9.3\n", "0.9.3", (0, 9, 3), id="behind other lines"
+        ),
+        pytest.param(
+            "embedded v2026.10.11549\n", "2026.10.11549", (2026, 10, 11549), id="the embedded engine"
+        ),
+        pytest.param("version: 4567 (a1b2c3d)\n", "", None, id="llama.cpp's own: no version of llamafile"),
+        pytest.param("server0.8.6\n", "", None, id="digits in a word"),
+        pytest.param("", "", None, id="nothing said"),
+    ],
+)
+def test_version(text: str, version: str, numbers: tuple[int, ...] | None) -> None:
+    """What `--version` prints, as text and as numbers."""
+    assert parse_version(text) == version
+    assert version_tuple(parse_version(text)) == numbers
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    """0.10 comes after 0.9."""
+    order = [version_tuple(v) or () for v in ("0.6.2", "0.8.6", "0.9", "0.9.3", "0.10", "0.10.5", "1.0")]
+    assert order == sorted(order)
+    assert version_tuple(None) is None
+
+
+@pytest.mark.parametrize("version", ["0.6.2", "0.9.3", "0.10.5", None])
+@pytest.mark.parametrize(("engine", "model"), [("self", []), ("llamafile", ["-m"]), ("embedded", ["-m"])])
+def test_projector(engine: str, model: list[str], version: str | None) -> None:
+    """Issue 5.3: every engine and version gets it, before what the user adds."""
+    here = launch(engine, "linux")
+    eyes = here._replace(mmproj="/p.gguf")
+    before = serve_command(here, REFERENCE, version=version, extra=("--mmproj", "/mine"))
+    words = serve_command(eyes, REFERENCE, version=version, extra=("--mmproj", "/mine"))
+    at = words.index("--mmproj")
+    assert words[at : at + 2] == ["--mmproj", "/p.gguf"]
+    assert [*words[:at], *words[at + 2 :]] == before
+    assert words[-2:] == ["--mmproj", "/mine"]
+    assert ("-m" in words) is bool(model)
+
+
+def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
+    """Issue 5.3: the same sign as in a model's path."""
+    here = launch("self", "linux")._replace(mmproj="/a@b/p.gguf")
+    with pytest.raises(ServerError, match=r"cannot open /a@b/p\.gguf"):
+        serve_command(here, REFERENCE, version="0.10.5")
+    assert serve_command(here._replace(engine="embedded"), REFERENCE, version=None)
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "gpu", "model", "what"),
+    [
+        pytest.param("self", "0.9.3", "vulkan", "/m", "0.9.3 knows no --gpu vulkan", id="vulkan before 0.10"),
+        pytest.param("self", "0.10", "vulkan", "/m", "", id="vulkan since 0.10"),
+        pytest.param("self", None, "vulkan", "/m", "", id="vulkan in a version nobody knows"),
+        pytest.param(
+            "embedded", "0.9.3", "vulkan", "/m", "", id="vulkan in Python: that version is not its own"
+        ),
+        # Source: llamafile.c takes -m FILE@NAME apart at the first @
+        pytest.param("llamafile", "0.10.5", None, "/a@b/m", "cannot open /a@b/m", id="@ in a path of -m"),
+        pytest.param("self", "0.10.5", None, "/a@b/m", "", id="@ in the program's own path"),
+        pytest.param("embedded", None, None, "/a@b/m", "", id="@ in a path, in Python"),
+    ],
+)
+def test_what_an_engine_cannot_do(
+    engine: str, version: str | None, gpu: str | None, model: str, what: str
+) -> None:
+    """Said before it is started, with the way out."""
+    here = launch(engine, "linux")._replace(model=model)
+    if not what:
+        assert serve_command(here, Settings(gpu=gpu), version=version)
+        return
+    with pytest.raises(ServerError) as caught:
+        serve_command(here, Settings(gpu=gpu), version=version)
+    assert what in caught.value.what
+    assert caught.value.fix
+
+
+def test_default_model_as_the_reference_script_started_it() -> None:
+    """R1, R11: with nothing said, its flags."""
+    text = (Path(__file__).parents[2] / "models.yaml").read_text("utf-8")
+    found = plan(parse(["serve"]), Catalogue(compile_text(text, "m"), "m"), Place("linux", "/c", "/r", "/w"))
+    (job,) = found.by_name.values()
+    here = Launch(job.engine, "linux", job.artifact.target)
+    words = serve_command(here, job.settings, version=job.model.engine_version)
+    assert words == [
+        "/bin/sh",
+        job.artifact.target,
+        "--server",
+        "--nobrowser",
+        "--log-disable",
+        *TAIL.split(),
+    ]
+    assert job.artifact.target.endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")

@@ -1,0 +1,77 @@
+"""An engine and its keeper, as who started them sees them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.engine.supervisor_client import Kept
+from tests.support.project import REPO
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals")
+
+
+def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
+    words = ["/bin/sh", "-c", script]
+    return kind(
+        words, env={"PATH": os.environ["PATH"]}, cwd=str(folder), log=str(folder / "log"),
+        record=str(folder / "record.json"), values={"state": "starting", "mark": "of a test"}, root=str(REPO),
+    )  # fmt: skip
+
+
+class _Slow(Kept):
+    """What its keeper says last takes its time to be read, as on a machine that is busy."""
+
+    def _read(self) -> None:
+        lines: Any = self._keeper.stdout
+
+        def slowly() -> Iterator[str]:
+            for line in lines:
+                time.sleep(0.3 if "ended" in line else 0)
+                yield line
+
+        self._keeper.stdout = slowly()  # type: ignore[assignment]
+        super()._read()
+
+
+@pytest.mark.parametrize("kind", [Kept, _Slow])
+def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
+    """R27: when it says so, the engine is gone, its status is known, and there is no record of it."""
+    kept = start(tmp_path, "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", kind)
+    deadline = time.monotonic() + 20
+    while "ready" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert kept.exited() is None
+    assert kept.stop()
+    assert kept.exited() == 7
+    assert kept.told
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
+    """R26, R28: status and last lines, by the command; nobody has told it to end."""
+    kept = start(tmp_path, "echo one; echo two >&2; exit 5")
+    deadline = time.monotonic() + 20
+    while kept.exited() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert kept.ending() == (kept.command, 5, "one\ntwo", str(tmp_path / "log"))
+    assert not kept.told
+    assert kept.stop()
+
+
+def test_an_engine_that_cannot_start(tmp_path: Path) -> None:
+    """R28: the system's own word reaches who wanted it, through the keeper."""
+    with pytest.raises(FileNotFoundError) as caught:
+        Kept(
+            [str(tmp_path / "gone")], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),
+            record=str(tmp_path / "record.json"), values={"mark": "of a test"}, root=str(REPO),
+        )  # fmt: skip
+    assert caught.value.strerror == "No such file or directory"
+    assert not (tmp_path / "record.json").exists()

@@ -1,1 +1,0 @@
-"""The real `doit`, run as a user runs it."""

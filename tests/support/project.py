@@ -1,0 +1,318 @@
+"""A temporary project in which tests run the real `doit`, as a user does."""
+
+from __future__ import annotations
+
+import compileall
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from tests.support import in_process
+
+REPO = Path(__file__).resolve().parent.parent.parent
+SCRIPTS = sysconfig.get_path("scripts")
+DOIT = os.path.join(SCRIPTS, "doit")
+ENGINES = {
+    "llamafile": {"title": "llamafile", "license": "Apache-2.0"},
+    "embedded": {"title": "e", "license": "MIT"},
+}
+
+
+RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
+
+
+@functools.cache
+def mould() -> Path:
+    """A copy of tasks/ and demo/, compiled, which all projects of this process link; nothing writes to it."""
+    place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
+    for name in ("tasks", "demo"):
+        shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(place / "tasks", quiet=1)
+    return place
+
+
+def link(source: str, target: str) -> None:
+    """Link a file, or copy it where that is not possible."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Project:
+    """dodo.py, tasks/, demo/ and models.yaml as they are here, with a cache beside it.
+
+    Every run is checked for tracebacks and for processes it leaves behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "project"
+        self.cache = folder / "cache"
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        self.path.mkdir()
+        for name in ("dodo.py", "models.yaml"):
+            shutil.copy2(REPO / name, self.path / name)
+        for name in ("tasks", "demo"):
+            shutil.copytree(mould() / name, self.path / name, copy_function=link)
+        self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}
+        self.env |= {
+            "PATH": f"{SCRIPTS}{os.pathsep}{self.env.get('PATH', '')}",
+            "HOME": str(home),
+            "LLAMAFILE_CACHE": str(self.cache),
+        }
+        self.doit_program = DOIT  # another one runs as a process
+
+    def catalogue(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        engines: Mapping[str, Mapping[str, Any]] | None = None,
+        **top: Any,
+    ) -> None:
+        """Write models.yaml (JSON is YAML); `default` is the first model unless said otherwise."""
+        data = {
+            "version": 1,
+            "default": next(iter(models)),
+            "engines": engines or ENGINES,
+            **top,
+            "models": models,
+        }
+        (self.path / "models.yaml").write_text(json.dumps(data, indent=1), "utf-8")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this machine's engines run, log and are recorded."""
+        return self.cache / "run" / (re.sub(r"[^\w.-]", "-", platform.node()) or "here")
+
+    @staticmethod
+    def entry(url: str, data: bytes | None = None, **more: Any) -> dict[str, Any]:
+        """A catalogue entry; with `data` it is pinned by digest and size."""
+        pin = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} if data is not None else {}
+        return {"title": "A model", "url": url, "license": "MIT", **pin, **more}
+
+    def target(self, data: bytes, filename: str) -> Path:
+        """Where a pinned file ends up."""
+        return self.cache / "models" / hashlib.sha256(data).hexdigest()[:16] / filename
+
+    def program(self, data: bytes, filename: str) -> Path:
+        """Where a pinned engine ends up."""
+        return self.cache / "engines" / hashlib.sha256(data).hexdigest()[:16] / filename
+
+    def doit(
+        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Result:  # fmt: skip
+        """Run `doit` to its end, in this process where that gives the same result (see tests/support/in_process.py).
+
+        From another directory it is found by DOIT_FILE. Use `process` where signals, terminals, pipes, kills,
+        limits, or two runs at once are the point.
+        """
+        if self.doit_program != DOIT or in_process.needs_process(env or {}):
+            return self.process(*args, cwd=cwd, timeout=timeout, env=env, stdin=stdin)
+        mark = uuid4().hex
+        full = {**self._environment(cwd, env), RUN_VARIABLE: mark}
+        try:
+            result = Result(*in_process.run(args, cwd or self.path, full, stdin, timeout))
+        finally:
+            survivors = marked(RUN_VARIABLE, mark)
+            for process in survivors:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        assert "Traceback" not in result.out + result.err, result.err
+        assert not survivors, survivors
+        return result
+
+    def process(
+        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Result:  # fmt: skip
+        """Run `doit` to its end as a process of its own. From another directory it is found by DOIT_FILE."""
+        with self.start(*args, cwd=cwd, env=env, stdin=stdin) as running:
+            return running.finish(timeout)
+
+    def _environment(self, cwd: Path | None, env: Mapping[str, str] | None) -> dict[str, str]:
+        full = {**self.env, **(env or {})}
+        if cwd is not None:
+            full["DOIT_FILE"] = str(self.path / "dodo.py")
+        return full
+
+    def background(self, *args: str, timeout: float = 90, env: Mapping[str, str] | None = None) -> Result:
+        """Run `doit` to its end; a server that it starts in the background may live on.
+
+        Reads until its output is closed, as a shell does: a server that kept a pipe open would be noticed.
+        """
+        done = subprocess.run(
+            [self.doit_program, *args], cwd=self.path, env={**self.env, **(env or {})}, timeout=timeout,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8",
+            start_new_session=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def processes(self) -> list[psutil.Process]:
+        """Whatever runs for this project's cache: doit, keepers, engines and what these have started."""
+        return marked("LLAMAFILE_CACHE", str(self.cache))
+
+    def start(
+        self,
+        *args: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Running:
+        """Start `doit`; use it in a `with`, which ends it and everything it started."""
+        command = [self.doit_program, *args]
+        return Running(command, cwd or self.path, self._environment(cwd, env), stdin)
+
+
+class Running:
+    """A running command whose output can be waited for."""
+
+    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdin: str | None) -> None:
+        self._mark = uuid4().hex
+        self._popen = subprocess.Popen(
+            command, cwd=cwd, env={**env, RUN_VARIABLE: self._mark},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            text=True, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+        self.pid = self._popen.pid
+        if stdin is not None and self._popen.stdin:
+            self._popen.stdin.write(stdin)
+            self._popen.stdin.close()
+        self._texts: dict[str, list[str]] = {"out": [], "err": []}
+        self._family: set[psutil.Process] = set()
+        self._threads = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._texts
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, name: str) -> None:
+        stream = self._popen.stdout if name == "out" else self._popen.stderr
+        assert stream
+        for line in stream:
+            self._texts[name].append(line)
+
+    @property
+    def out(self) -> str:
+        """stdout so far."""
+        return "".join(self._texts["out"])
+
+    @property
+    def err(self) -> str:
+        """stderr so far."""
+        return "".join(self._texts["err"])
+
+    def note_family(self) -> list[psutil.Process]:
+        """The processes it has started, remembered so that survivors are noticed."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self._family.update(found)
+        return found
+
+    def wait_for(self, text: str, timeout: float = 30) -> str:
+        """Wait until stderr contains a text; the whole of stderr."""
+        deadline = time.monotonic() + timeout
+        while text not in self.err:
+            if self._popen.poll() is not None or time.monotonic() > deadline:
+                time.sleep(0.2)  # the reader may be a moment behind
+                assert text in self.err, f"{text!r} did not come; status {self._popen.poll()}\n{self.err}"
+            time.sleep(0.02)
+        self.note_family()
+        return self.err
+
+    def send(self, number: int) -> None:
+        """Send a signal to doit alone, as `kill` does."""
+        self._popen.send_signal(number)
+
+    def finish(self, timeout: float = 60) -> Result:
+        """Wait for the end. No traceback, and nothing it started lives on."""
+        self.note_family()  # where a system program hides its environment (macOS), this still sees it
+        deadline = time.monotonic() + timeout
+        while self._popen.poll() is None:
+            assert time.monotonic() < deadline, f"still running after {timeout} s\n{self.err}"
+            time.sleep(0.02)
+        for thread in self._threads:
+            thread.join(5)
+        result = Result(self._popen.returncode, self.out, self.err)
+        assert "Traceback" not in result.out + result.err, result.err
+        survivors = [p for p in {*self._family, *marked(RUN_VARIABLE, self._mark)} if lives(p)]
+        assert not survivors, survivors
+        return result
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for process in {*self._family, *self.note_family(), *marked(RUN_VARIABLE, self._mark)}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait(10)
+
+
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """The living processes that have a variable with this value, wherever they have gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(variable) == value and lives(process):
+                found.append(process)
+    return found
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and waits for its parent's look does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(what: Callable[[], object], timeout: float = 30) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, f"did not come true within {timeout} s"
+        time.sleep(0.02)
+
+
+def interrupt(running: Running) -> None:
+    """Ctrl-C, as a terminal sends it to the foreground process."""
+    if sys.platform == "win32":
+        running.send(signal.CTRL_BREAK_EVENT)
+    else:
+        running.send(signal.SIGINT)

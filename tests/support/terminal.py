@@ -1,0 +1,141 @@
+"""Running `doit` on a pseudo-terminal, and reading what it drew there."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from tests.support.project import Project, Result
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def on_terminal(
+    project: Project, *args: str, typed: str = "", timeout: float = 30, columns: int = 120,
+    env: Mapping[str, str] | None = None,
+) -> Result:  # fmt: skip
+    """Run doit on a terminal on which `typed` was typed ahead; `err` is what it showed."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    os.write(ours, typed.encode())
+    command = [project.doit_program, *args]
+    environment = {**project.env, "TERM": "xterm-256color", **(env or {})}
+    shown, deadline = b"", time.monotonic() + timeout
+    with subprocess.Popen(
+        command, cwd=project.path, env=environment, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE
+    ) as running:
+        os.close(theirs)
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 0.1)[0]:
+                continue
+            try:
+                block = os.read(ours, 65536)
+            except OSError:  # Linux says EIO where the other side has closed
+                break
+            if not block:
+                break
+            shown += block
+        else:
+            running.kill()
+        out = running.stdout.read().decode() if running.stdout else ""
+    os.close(ours)
+    assert "Traceback" not in shown.decode()
+    return Result(running.returncode, out, shown.decode().replace("\r\n", "\n"))
+
+
+def bars(shown: str) -> list[str]:
+    """The states of the bar, one after the other."""
+    return [line.strip() for line in re.split(r"[\r\n]", ANSI.sub("", shown)) if "━" in line or "╸" in line]
+
+
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Typing:
+    """`doit`, or a shell, on a terminal of its own, at which somebody types; a `with` ends it.
+
+    Ctrl-C reaches what runs in the foreground there, as it does for a user.
+    """
+
+    def __init__(self, project: Project, *args: str, program: str = "") -> None:
+        self._ours, theirs = os.openpty()
+        command = [sys.executable, "-c", _OWN_TERMINAL, program or project.doit_program, *args]
+        environment = {**project.env, "TERM": "dumb"}
+        self.doit = psutil.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._ours, text.encode())
+
+    def wait_for(self, text: str, timeout: float = 60, again: str = "") -> None:
+        """Wait until something is shown that was not there at the last `wait_for`.
+
+        `again` is typed every few seconds, as people do whose Ctrl-C came in the moment in which readline
+        does not look for signals.
+        """
+        deadline = time.monotonic() + timeout
+        while text not in self.shown:
+            if not self._read(min(deadline, time.monotonic() + 3) if again else deadline):
+                hope = again and time.monotonic() < deadline
+                assert hope, f"{text!r} was not shown: {self.shown}"
+                self.type(again)
+        self.shown = self.shown.partition(text)[2]
+
+    def read(self, seconds: float) -> None:
+        """Read what is shown within some time, or until the other side closes."""
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
+            pass
+
+    def finish(self, timeout: float = 60) -> int:
+        """Wait for the end; the status."""
+        deadline = time.monotonic() + timeout
+        while self._read(deadline):
+            pass
+        assert "Traceback" not in self.shown, self.shown
+        return int(self.doit.wait(max(1.0, deadline - time.monotonic())))
+
+    def _read(self, deadline: float) -> bool:
+        while time.monotonic() < deadline:
+            if not select.select([self._ours], [], [], 0.1)[0]:
+                continue
+            try:
+                block = os.read(self._ours, 65536)
+            except OSError:  # Linux says EIO where the other side has closed
+                return False
+            self.shown += ANSI.sub("", block.decode("utf-8", "replace")).replace("\r\n", "\n")
+            return bool(block)
+        return False
+
+    def __enter__(self) -> Typing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.doit.poll() is None:
+            self.doit.terminate()
+            try:
+                self.doit.wait(20)
+            except psutil.TimeoutExpired:
+                self.doit.kill()
+        os.close(self._ours)

@@ -1,0 +1,115 @@
+"""Who writes a partial: told apart from every other process, on this machine or another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.system.process_identity import LEASE_S, NEAR_LEASE_S, Owner, is_alive, myself
+
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = """
+import json, sys
+from tasks.system.process_identity import myself
+print(json.dumps(myself()), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    path = tmp_path / "journal"
+    path.write_text("{}")
+    return str(path)
+
+
+def test_it_goes_through_json() -> None:
+    """R19: what the journal holds."""
+    assert Owner.parse(json.loads(json.dumps(myself()))) == myself()
+
+
+@pytest.mark.parametrize(
+    "data", [None, 1, "", "abc", [], [1, 2, 3], ["h", "b", "x", 1], ["h", "b", 1, None], {}]
+)
+def test_what_is_none(data: Any) -> None:
+    """R20: junk is nobody."""
+    assert Owner.parse(data) is None
+
+
+def test_this_process_does_not_wait_for_itself(journal: str) -> None:
+    """R19: an earlier try of the same process."""
+    assert not is_alive(myself(), journal)
+
+
+def test_another_process_is_alive_until_it_ends(journal: str) -> None:
+    """R19: its pid alone would not do."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        assert child.stdin
+        owner = Owner.parse(json.loads(child.stdout.readline()))
+        assert owner
+        assert owner.boot == myself().boot
+        assert is_alive(owner, journal)
+        assert not is_alive(owner._replace(started=owner.started - 100), journal)  # its pid was used again
+        child.stdin.close()
+        child.wait(10)
+        assert not is_alive(owner, journal)
+
+
+@pytest.mark.parametrize("age_s", [0.0, LEASE_S / 2, LEASE_S + 1, 1e6])
+def test_another_machine_goes_by_the_age_of_its_journal(journal: str, age_s: float) -> None:
+    """R19: nobody can look at its processes from here."""
+    other = Owner("elsewhere", "another boot", 1, 1.0)
+    then = time.time() - age_s
+    os.utime(journal, (then, then))
+    assert is_alive(other, journal) == (age_s < LEASE_S)
+
+
+def test_a_journal_of_the_future_is_not_waited_for_for_ever(journal: str) -> None:
+    """R27: a clock that was wrong; a copy that kept its times."""
+    then = time.time() + 30 * 24 * 3600
+    os.utime(journal, (then, then))
+    assert not is_alive(Owner("elsewhere", "another boot", 1, 1.0), journal)
+
+
+def test_before_this_machine_started_anew(journal: str) -> None:
+    """R19: whoever wrote it then is gone."""
+    assert not is_alive(myself()._replace(boot="another boot"), journal)
+
+
+def test_without_a_journal_nobody_writes(tmp_path: Path) -> None:
+    """R19: it has been published meanwhile."""
+    assert not is_alive(Owner("elsewhere", "another boot", 1, 1.0), str(tmp_path / "none"))
+
+
+def test_an_owner_of_an_earlier_version() -> None:
+    """Its journal has no namespace: its pid is looked for here, as before."""
+    host, boot, pid, started, _ = myself()
+    assert Owner.parse([host, boot, pid, started]) == Owner(host, boot, pid, started, "")
+    assert Owner.parse([host, boot, pid, started, "pid:[1]", "more"]) is None
+
+
+@pytest.mark.parametrize(("age_s", "alive"), [(0.0, True), (NEAR_LEASE_S + 1, False), (1e6, False)])
+def test_another_container_goes_by_the_age_of_its_journal(journal: str, age_s: float, alive: bool) -> None:
+    """Finding 31: its pids mean other processes here, or none."""
+    then = time.time() - age_s
+    os.utime(journal, (then, then))
+    for pid in (os.getpid(), os.getppid(), 1, 10**9):
+        other = myself()._replace(host="container", pid=pid, space="pid:[1]")
+        assert is_alive(other, journal) is alive
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 10**9, 10**30])
+def test_pids_that_cannot_be(journal: str, pid: int) -> None:
+    """R20: a journal that somebody has written by hand."""
+    assert not is_alive(myself()._replace(pid=pid, started=1.0), journal)

@@ -1,0 +1,318 @@
+"""The command line, from words to what is asked for."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.command_line import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask, Request, parse
+from tasks.errors import UsageError
+
+_WORDS = [
+    *("serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"),
+    *("with", "chat", "logs", "-f", "-n", "stop", "--all"),
+]
+ALL = [*STEPS, *STARTS]
+HANDS_ON = "`--` hands on arguments to the engine, or to a command"
+
+
+def one(word: str, *extra: str, **options: Any) -> list[Ask]:
+    verb, colon, model = word.partition(":")
+    return [Ask(verb, model if colon else None, options, extra)]
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        pytest.param("", [], id="nothing: doit's default task"),
+        pytest.param("catalogue --json", one("catalogue", json=True), id="a flag"),
+        pytest.param("serve", one("serve"), id="a verb"),
+        pytest.param("download:mistral", one("download:mistral"), id="a verb and a model (R38)"),
+        pytest.param("verify:tinyllama*", one("verify:tinyllama*"), id="a wildcard"),
+        pytest.param("serve --model phi3", one("serve", model="phi3"), id="an option with a value"),
+        pytest.param("serve --model=phi3", one("serve", model="phi3"), id="with an equals sign"),
+        pytest.param("serve --mod phi3", one("serve", model="phi3"), id="shortened, as doit takes it"),
+        pytest.param("serve --model=a=b", one("serve", model="a=b"), id="with another in the value"),
+        pytest.param("serve --llamafile x", one("serve", llamafile="x"), id="not short for --llamafile-url"),
+        pytest.param(
+            "download --model a --model b",
+            one("download", model=["a", "b"]),
+            id="several times, where that is meant",
+        ),
+        pytest.param(
+            "serve --model a --model b", one("serve", model="b"), id="several times: the last holds"
+        ),
+        pytest.param("serve --llamafile-url U", one("serve", llamafile_url="U"), id="R2: --llamafile-url"),
+        pytest.param("serve --llamafile_url U", one("serve", llamafile_url="U"), id="R2: the old spelling"),
+        pytest.param(
+            "serve --force-gpu --port 0 --host h", one("serve", force_gpu=True, port="0", host="h"), id="R10"
+        ),
+        pytest.param("serve --n-predict -1", one("serve", n_predict="-1"), id="a value that begins with -"),
+        pytest.param("serve --host ''", one("serve", host=""), id="an empty value"),
+        pytest.param(
+            "serve:a --port 9 --yes", one("serve:a", port="9", yes=True), id="options of verb:model"
+        ),
+        pytest.param(
+            "download:a chmod:b verify --model c exe",
+            [*one("download:a"), *one("chmod:b"), *one("verify", model=["c"]), *one("exe")],
+            id="several tasks, each with its options",
+        ),
+        pytest.param("download --no-adopt", one("download", no_adopt=True), id="--no-adopt"),
+        pytest.param("download:a --no-adopt", one("download:a", no_adopt=True), id="--no-adopt of one model"),
+        pytest.param(
+            "serve:a --no-adopt -- x", one("serve:a", "x", no_adopt=True), id="--no-adopt where it downloads"
+        ),
+        pytest.param("download --no", one("download", no_adopt=True), id="--no-adopt, shortened"),
+        pytest.param("download serve --port 9", [*one("download"), *one("serve", port="9")], id="serve last"),
+        # doit's own flags stand before the first verb and are not ours
+        pytest.param("-v0 --always-execute serve", one("serve"), id="doit's flags"),
+        pytest.param("run serve", one("serve"), id="doit's run"),
+        pytest.param("run -n 4 serve --port 9", one("serve", port="9"), id="doit's run with flags"),
+        pytest.param("CI=1 serve", one("serve"), id="a variable of doit"),
+        # what stands behind -- belongs to the engine
+        pytest.param("serve --", one("serve"), id="-- and nothing"),
+        pytest.param("serve -- --mlock", one("serve", "--mlock"), id="-- and a flag"),
+        pytest.param("serve:a -- -c 9", one("serve:a", "-c", "9"), id="-- behind verb:model"),
+        pytest.param(
+            "serve --port 9 -- --port 8 a=b --x=y -- serve list '' 'a b'",
+            one("serve", "--port", "8", "a=b", "--x=y", "--", "serve", "list", "", "a b", port="9"),
+            id="-- and whatever: untouched",
+        ),
+        pytest.param("verify serve -- -t 2", [*one("verify"), *one("serve", "-t", "2")], id="-- is serve's"),
+        # the server's whole life (issue 4)
+        pytest.param(
+            "start --model a --model b --probe --timeout 9",
+            one("start", model=["a", "b"], probe=True, timeout="9"),
+            id="start: several models",
+        ),
+        pytest.param("start:a -- -t 2", one("start:a", "-t", "2"), id="start: -- is the engine's"),
+        pytest.param("serve --api-key K", one("serve", api_key="K"), id="R30: a key"),
+        pytest.param(
+            "start --model a status --json",
+            [*one("start", model=["a"]), *one("status", json=True)],
+            id="start ends, and something may follow",
+        ),
+        pytest.param("stop start", [*one("stop"), *one("start")], id="stop, then start"),
+        pytest.param("stop --all", one("stop", all=True), id="stop: every one"),
+        pytest.param(
+            "stop --model a --model b stop:c",
+            [*one("stop", model=["a", "b"]), *one("stop:c")],
+            id="stop: several models",
+        ),
+        pytest.param(
+            "status --model a --json", one("status", model=["a"], json=True), id="status: as JSON, of one"
+        ),
+        pytest.param("status:a --json", one("status:a", json=True), id="status:MODEL"),
+        pytest.param("logs -f -n 5", one("logs", follow=True, lines="5"), id="logs: short flags"),
+        pytest.param("logs -fn5", one("logs", follow=True, lines="5"), id="logs: short flags in one word"),
+        pytest.param("logs:a -n 0", one("logs:a", lines="0"), id="logs:MODEL"),
+        pytest.param(
+            "logs --model a --follow --lines 5",
+            one("logs", model="a", follow=True, lines="5"),
+            id="logs: long flags",
+        ),
+        pytest.param(
+            "run -n 2 logs -n 3", one("logs", lines="3"), id="logs: a -n that is doit's, one that is not"
+        ),
+        pytest.param(
+            "with --model a --port 0 -- pytest -q --model b a=b -- x",
+            one("with", "pytest", "-q", "--model", "b", "a=b", "--", "x", model="a", port="0"),
+            id="with: the command is untouched",
+        ),
+        pytest.param("with:a -- env", one("with:a", "env"), id="with:MODEL"),
+        pytest.param("with -- serve chat", one("with", "serve", "chat"), id="with: verbs are words there"),
+        pytest.param("verify with -- x", [*one("verify"), *one("with", "x")], id="with behind another"),
+        # the words of a question stand among the options
+        pytest.param("chat", one("chat"), id="chat: no words"),
+        pytest.param("chat Hello", one("chat", "Hello"), id="chat: a word"),
+        pytest.param(
+            "chat 'What is it?' --model a", one("chat", "What is it?", model="a"), id="chat: words before"
+        ),
+        pytest.param(
+            "chat --model a 'What is it?'", one("chat", "What is it?", model="a"), id="chat: and behind"
+        ),
+        pytest.param(
+            "chat one --model=a two --yes three",
+            one("chat", "one", "two", "three", model="a", yes=True),
+            id="chat: and between options",
+        ),
+        pytest.param("chat:a Hello --timeout 9", one("chat:a", "Hello", timeout="9"), id="chat:MODEL"),
+        pytest.param("chat list serve", one("chat", "list", "serve"), id="chat: verbs are words there"),
+        pytest.param("chat 'is 1+1=2?' x=y", one("chat", "is 1+1=2?", "x=y"), id="chat: words with ="),
+        pytest.param("chat ''", one("chat", ""), id="chat: an empty word"),
+        pytest.param("chat a -- --b -- c", one("chat", "a", "--b", "--", "c"), id="chat: -- and words"),
+        pytest.param("verify chat Hello", [*one("verify"), *one("chat", "Hello")], id="chat behind another"),
+    ],
+)
+def test_asks(line: str, asks: list[Ask]) -> None:
+    """Which tasks, of which model, with which options."""
+    assert parse(shlex.split(line)) == Request(tuple(asks))
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "words", "shown"),
+    [
+        pytest.param("list", "list", [], ["serve"], id="list"),
+        pytest.param("list --all", "list", ["--all"], ["serve"], id="list --all"),
+        pytest.param(
+            "list --all exe verify", "list", ["--all", "exe", "verify"], ["verify"], id="list of a verb"
+        ),
+        pytest.param("list --all serve:demo", "list", ["--all", "serve:demo"], ALL, id="list of one model"),
+        pytest.param("help serve", "help", ["serve"], ALL, id="help serve is no serve"),
+        pytest.param("info serve:demo", "info", ["serve:demo"], ALL, id="info"),
+        pytest.param("clean --dry-run", "clean", ["--dry-run"], ALL, id="clean"),
+        pytest.param("info serve -- x", "info", ["serve"], ALL, id="-- is none of ours there"),
+    ],
+)
+def test_commands_of_doit(line: str, command: str, words: list[str], shown: list[str]) -> None:
+    """Commands that look at tasks ask for none; `list` has a line per model of the verbs that it names."""
+    request = parse(line.split())
+    assert request == Request((), command, tuple(words))
+    assert [verb for verb in ALL if request.shows(verb)] == shown
+    assert all(request.reaches(verb) for verb in ALL)
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "fix"),
+    [
+        pytest.param("serve --prot 9", "doit serve: option --prot not", "did you mean --port", id="misspelt"),
+        pytest.param("serve --ctx_size 9", "--ctx_size", "did you mean --ctx-size", id="with an underscore"),
+        pytest.param(
+            "serve:a --model b", "doit serve:a: option --model", "`doit help serve`", id="not there"
+        ),
+        pytest.param("serve --mlock", "--mlock", "engine arguments go after `--`", id="an engine's flag"),
+        pytest.param("serve -c 9", "option -c", "did you mean --ctx-size", id="a short flag"),
+        pytest.param("serve --llama x", "not a unique prefix", "--llamafile", id="short for two"),
+        pytest.param("serve --port", "--port requires argument", "--port N", id="no value"),
+        pytest.param("serve --yes=1", "--yes must not have", "--yes", id="a value for a flag"),
+        pytest.param(
+            "serve --no-adopt=1", "--no-adopt must not have", "--no-adopt", id="a value for --no-adopt"
+        ),
+        pytest.param(
+            "download --no-adpot", "option --no-adpot", "did you mean --no-adopt", id="--no-adopt, misspelt"
+        ),
+        pytest.param(
+            "download --no_adopt",
+            "option --no_adopt",
+            "did you mean --no-adopt",
+            id="with an underscore, too",
+        ),
+        pytest.param("verify --no-adopt", "--no-adopt", "`doit help verify`", id="verify downloads nothing"),
+        pytest.param("exe --model a", "--model", "`doit help exe`", id="exe is of no model"),
+        pytest.param("serve --help", "--help", "doit help serve", id="help, as other programs have it"),
+        pytest.param(
+            "serve --model a=b", "takes a=b for a variable", "--model=a=b", id="doit would drop the value"
+        ),
+        pytest.param("serv", "'serv' is not a task", "did you mean serve", id="a misspelt verb alone"),
+        pytest.param(
+            "run serv:demo", "'serv:demo' is not a task", "did you mean serve", id="behind doit's run"
+        ),
+        pytest.param("info serv", "'serv' is not a task", "did you mean serve", id="behind doit's info"),
+        pytest.param("xyzzy", "'xyzzy' is not a task", "`doit list`", id="a word that is near to no verb"),
+        pytest.param("serve demo", "'demo' is not a task", "doit serve:demo", id="a model behind a blank"),
+        pytest.param("download verfy", "'verfy' is not a task", "did you mean verify?", id="a misspelt verb"),
+        pytest.param("serve 8080", "'8080' is not a task", "`--`", id="a word for the engine"),
+        pytest.param("serve download", "nothing follows `serve`", "", id="a task behind serve"),
+        pytest.param("serve:a serve:b", "nothing follows `serve`", "", id="two servers in the foreground"),
+        pytest.param("download -- x", HANDS_ON, "doit serve … -- ARG", id="-- without serve"),
+        pytest.param("-- serve", HANDS_ON, "doit with … -- COMMAND", id="-- and no verb before"),
+        pytest.param("stop -- x", HANDS_ON, "doit serve", id="-- behind stop"),
+        pytest.param("status -- x", HANDS_ON, "doit serve", id="-- behind status"),
+        pytest.param("logs -f -- x", HANDS_ON, "doit serve", id="-- behind logs"),
+        pytest.param("start status -- x", HANDS_ON, "doit serve", id="-- behind another than start"),
+        pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
+        pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
+        pytest.param(
+            "with pytest", "'pytest' is not a task", "doit with … -- pytest", id="with a command, and no --"
+        ),
+        pytest.param("with serve -- x", "nothing follows `with`", "", id="a task behind with"),
+        pytest.param("with:a chat -- x", "nothing follows `with`", "", id="chat behind with"),
+        pytest.param("serve status", "nothing follows `serve`", "", id="status behind serve"),
+        pytest.param("chat Hi --modle a", "option --modle", "did you mean --model", id="chat, misspelt"),
+        pytest.param("chat:a --model b", "option --model", "`doit help chat`", id="chat of two models"),
+        pytest.param("chat --port 9", "option --port", "`doit help chat`", id="chat takes no port"),
+        pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
+        pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
+        pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
+        pytest.param("stop a", "'a' is not a task", "doit stop:a", id="stop a model behind a blank"),
+        pytest.param("lock a", "'a' is not a task", "doit lock --model a", id="lock, behind a blank"),
+        pytest.param("bom a", "'a' is not a task", "`doit help bom` lists its options", id="bom of no model"),
+        pytest.param("strat", "'strat' is not a task", "did you mean start", id="start, misspelt"),
+    ],
+)
+def test_refused(line: str, what: str, fix: str) -> None:
+    """Before anything runs, with the nearest spelling or the command to type."""
+    with pytest.raises(UsageError) as caught:
+        parse(line.split())
+    assert what in caught.value.what
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "reached"),
+    [
+        pytest.param("", "", id="nothing asked"),
+        pytest.param("catalogue", "", id="the catalogue alone"),
+        pytest.param("exe", "", id="the engine alone"),
+        pytest.param("download", "download", id="the first link"),
+        pytest.param("chmod:a", "download chmod", id="needs what comes before"),
+        pytest.param("serve", "download chmod verify serve", id="needs everything"),
+        pytest.param("chmod download", "download chmod", id="two links"),
+        pytest.param("start", "download chmod verify start", id="start: everything but serve"),
+        pytest.param("with -- x", "download chmod verify with", id="with"),
+        pytest.param("chat x", "download chmod verify chat", id="chat"),
+        pytest.param("start:a serve:b", "download chmod verify serve start", id="start and serve"),
+        pytest.param("stop status logs", "", id="those that look at what runs need no files"),
+    ],
+)
+def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
+    """Only what the command line can reach is created."""
+    assert [verb for verb in (*STEPS, *STARTS) if parse(line.split()).reaches(verb)] == reached.split()
+
+
+@pytest.mark.parametrize(
+    ("ask", "models"),
+    [
+        pytest.param(Ask("serve", None, {}), (), id="none: the default"),
+        pytest.param(Ask("serve", "a", {}), ("a",), id="by the colon"),
+        pytest.param(Ask("serve", None, {"model": "a"}), ("a",), id="by option"),
+        pytest.param(Ask("download", None, {"model": ["a", "b"]}), ("a", "b"), id="by options"),
+    ],
+)
+def test_models_of_a_task(ask: Ask, models: tuple[str, ...]) -> None:
+    """A task names none, one or several models."""
+    assert ask.models == models
+
+
+def test_every_option_is_explained() -> None:
+    """`doit help VERB` shows what each option is for, and doit can parse it."""
+    for verb in VERBS.values():
+        for option in (*verb.options, *verb.one_options):
+            assert option["help"]
+            assert option["name"].isidentifier()
+            assert option["type"] is bool or option["metavar"]
+        assert len({o["long"] for o in verb.options}) == len(verb.options)
+        shorts = [o["short"] for o in verb.options if o["short"]]
+        assert len(set(shorts)) == len(shorts)
+
+
+def test_every_verb_is_of_one_kind() -> None:
+    """Those of the chain, those that look, and two without models."""
+    assert sorted((*STEPS, *STARTS, *LOOKS, *FORESEES, "catalogue", "exe")) == sorted(VERBS)
+
+
+@given(st.lists(st.sampled_from(_WORDS) | st.text(max_size=4), max_size=5), st.lists(st.text(max_size=4)))
+def test_whatever_is_typed(words: list[str], extra: list[str]) -> None:
+    """A request or a UsageError; behind `--` nothing is touched."""
+    try:
+        request = parse([*words, "--", *extra])
+    except UsageError:
+        return
+    if not request.command and "--" not in words:
+        handed = list(request.asks[-1].extra) if extra else []
+        assert handed[len(handed) - len(extra) :] == extra
+        assert handed == extra or request.asks[-1].verb == "chat"
