@@ -29,7 +29,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks.engine import server_registry as runs  # noqa: E402
+from tasks.engine import server_registry  # noqa: E402
 from tasks.engine.server_record import Liveness, Mode, Run, State  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
@@ -91,7 +91,7 @@ class Place:
 
     def records(self) -> list[tuple[Run, Liveness]]:
         """What `doit status` would show."""
-        return runs.found(str(self._cache))
+        return server_registry.found(str(self._cache))
 
     def engines(self) -> int:
         """How many have been started, of late: each port has a log, and some are kept."""

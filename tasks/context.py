@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import doit
 
-from tasks import command_line as options
-from tasks.catalogue import load as compiled
+from tasks import command_line
+from tasks.catalogue import load
 from tasks.catalogue.resolve import Jobs, Place, plan
 from tasks.catalogue.types import Catalogue
 from tasks.command_line import Ask, Request
 from tasks.errors import UsageError
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tasks.system import files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,15 +43,15 @@ def recipe() -> Recipe:
 
     Raises UsageError: for anything the user has to mend before a task can run.
     """
-    request = options.parse(sys.argv[1:])
+    request = command_line.parse(sys.argv[1:])
     cwd = doit.get_initial_workdir() or os.getcwd()
     path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
     cache = files.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
     joined = not _mends_lock(request)
-    frozen = hub.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    frozen = huggingface.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
     from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
-    catalogue = compiled.load(str(path), cache, joined=joined, from_text=from_text)
+    catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
     request = _with_running(request, catalogue, cache)
     return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
 
@@ -77,21 +77,21 @@ def names(found: Recipe, ask: Ask) -> list[str]:
 
 
 def _name(catalogue: Catalogue, cache: str, word: str) -> str:
-    from tasks.engine import server_registry as runs
+    from tasks.engine import server_registry
 
-    known = {run.name for run, _ in runs.found(cache)}
-    return word if word in known or runs.logs(cache, word) else catalogue.name(word)
+    known = {run.name for run, _ in server_registry.found(cache)}
+    return word if word in known or server_registry.logs(cache, word) else catalogue.name(word)
 
 
 def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request:
     """`doit chat` takes the server that runs: the named one, or without a name the only one."""
     if not request.asks or request.asks[-1].verb != "chat":
         return request
-    from tasks.engine import server_registry as runs
+    from tasks.engine import server_registry
     from tasks.engine.server_record import State
 
     ask = request.asks[-1]
-    ready = [run for run in runs.running(cache) if run.state is State.READY]
+    ready = [run for run in server_registry.running(cache) if run.state is State.READY]
     named = [_name(catalogue, cache, word) for word in ask.models]
     fits = [run for run in ready if run.name in named] if named else ready
     if not named and len({run.name for run in fits}) > 1:

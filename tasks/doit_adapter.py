@@ -15,7 +15,7 @@ from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import LINES, WORD, Styled, visible
 from tasks.errors import RecipeError, UsageError
 
@@ -179,7 +179,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         self._unfold()
         if task.actions and not self._is_report(task) and task.name[0] != "_":
             seconds = time.monotonic() - self._start
-            text = report.seconds(seconds)
+            text = formatting.seconds(seconds)
             say("task_done", "   %s took %s", task.name, text, task=task.name, seconds=round(seconds, 3))
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
@@ -227,9 +227,9 @@ class EventReporter(Reporter):
 def say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
     """Say something that is an event with facts (see effects.events)."""
     log()
-    from tasks.console import logs as events
+    from tasks.console import logs
 
-    events.say(event, text, *args, level=level, **facts)
+    logs.say(event, text, *args, level=level, **facts)
 
 
 def reporter(env: Mapping[str, str]) -> type[Reporter]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.command_line import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.context import Recipe, recipe
 
@@ -21,7 +21,7 @@ _MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no n
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
-    "reporter": glue.reporter(os.environ),
+    "reporter": doit_adapter.reporter(os.environ),
     # doit's own memory is not used: what is on disk is the truth, and the cache says what was proven of it
     "backend": "sqlite3",
     "dep_file": ":memory:",
@@ -31,7 +31,7 @@ DOIT_CONFIG = {
 
 def task_recipe() -> Iterator[Task]:
     """every task that the command line reaches"""
-    yield from glue.at_load(lambda: list(graph(recipe())))
+    yield from doit_adapter.at_load(lambda: list(graph(recipe())))
 
 
 def graph(found: Recipe) -> Iterator[Task]:
@@ -48,7 +48,9 @@ def _single(verb: str, found: Recipe) -> Task:
     """A verb without models."""
     about, options, _, _ = VERBS[verb]
     task: Task = (
-        import_module(f"tasks.verbs.{verb}").task(found) if _reached(verb, found) else glue.group(verb, [])
+        import_module(f"tasks.verbs.{verb}").task(found)
+        if _reached(verb, found)
+        else doit_adapter.group(verb, [])
     )
     task.doc, task.params = about, options
     return task
@@ -75,16 +77,16 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     # `doit list --all VERB` lists what the verb's task depends on
     names = found.jobs.by_name if exist and found.request.command == "list" else found.jobs.of(verb)
     deps = [f"{verb}:{name}" for name in names]
-    yield glue.group(verb, deps, doc=about, params=options, pos_arg=rest)
+    yield doit_adapter.group(verb, deps, doc=about, params=options, pos_arg=rest)
     if not exist:
         return
     module = import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
     if verb in STARTS:
         for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
-            yield glue.task(f"_check_{verb}:{job.name}", module.check, [found, job])
+            yield doit_adapter.task(f"_check_{verb}:{job.name}", module.check, [found, job])
             tasks[job.name].task_dep += [f"_check_{verb}:{job.name}", f"verify:{job.name}"]
-    tasks |= {alias: glue.group("", [f"{verb}:{name}"]) for alias, name in found.jobs.aliases.items()}
+    tasks |= {alias: doit_adapter.group("", [f"{verb}:{name}"]) for alias, name in found.jobs.aliases.items()}
     for name, task in tasks.items():
         task.name, task.params, task.pos_arg, task.subtask_of = f"{verb}:{name}", one_options, rest, verb
         yield task
@@ -98,10 +100,10 @@ def _chat(run: Any, found: Recipe) -> Iterator[Task]:
     about, options, one_options, rest = VERBS["chat"]
     fields: dict[str, Any] = {"meta": {"report": True}, "pos_arg": rest, "params": options}
     if ask.model:
-        yield glue.group("chat", [], doc=about)
+        yield doit_adapter.group("chat", [], doc=about)
         fields |= {"params": one_options, "subtask_of": "chat"}
     name = f"chat:{ask.model}" if ask.model else "chat"
-    yield glue.task(name, chat.chat_with, [run, ask.extra], **fields)
+    yield doit_adapter.task(name, chat.chat_with, [run, ask.extra], **fields)
 
 
 def _running(found: Recipe) -> Any:
@@ -121,7 +123,7 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
     def module() -> Any:
         return import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
 
-    task = module().task(found, plain) if plain else glue.group(verb, [])
+    task = module().task(found, plain) if plain else doit_adapter.group(verb, [])
     task.doc, task.params, task.pos_arg = about, options, rest or None
     yield task
     for ask in {ask.model: ask for ask in asks if ask.model}.values():

@@ -10,7 +10,7 @@ from tasks.cache.inventory import STAMP, Item, strangers, unnamed
 from tasks.cache.prune import OURS, Found
 from tasks.catalogue.artifact import DIGEST_CHARS, parse_stamp
 from tasks.console.text import digest
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.system.files import is_cache, read_json
 from tasks.system.paths import is_path
 
@@ -97,7 +97,7 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
     """
     full = os.path.join(cache, *path.split("/"))
     try:
-        if own.link_inside(cache, full):
+        if own_files.link_inside(cache, full):
             return False
         stat = os.lstat(full)
         if (stat.st_size, stat.st_mtime) != (as_it_was, changed):

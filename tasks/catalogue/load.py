@@ -22,7 +22,7 @@ from tasks.catalogue.compiled_form import is_catalogue
 from tasks.catalogue.types import Catalogue
 from tasks.console.text import digest
 from tasks.errors import UsageError
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.system.files import read_json, write_atomic
 from tasks.system.paths import is_path
 
@@ -85,7 +85,7 @@ def roots(cache: str) -> list[Root]:
 def _remember(path: str, cache: str) -> None:
     """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
     record = f"{cache}/roots/{digest(path)[:16]}.json"
-    if not os.path.exists(record) and not own.link_inside(cache, record):
+    if not os.path.exists(record) and not own_files.link_inside(cache, record):
         import platform
 
         with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
@@ -156,7 +156,7 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
 
 def _kept(folder: Path, key: str) -> dict[str, Any] | None:
     """The catalogue that was compiled under this key; None where it is not there whole."""
-    data = own.read_most(str(folder / f"{key}.json"), _MOST)
+    data = own_files.read_most(str(folder / f"{key}.json"), _MOST)
     try:
         seal, _, text = (data or b"").decode().partition("\n")
         plain = json.loads(text) if seal == _seal(key, text) else None
@@ -173,7 +173,7 @@ def _seal(key: str, text: str) -> str:
 def _keep(folder: Path, key: str, text: str) -> None:
     """Keep a compiled catalogue, in place of another one under the same key."""
     path, whole = folder / f"{key}.json", f"{_seal(key, text)}\n{text}"
-    if own.link_inside(str(folder.parent), str(path)):
+    if own_files.link_inside(str(folder.parent), str(path)):
         return
     try:
         if path.is_file() and path.read_bytes() == whole.encode():

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.logs import is_json, say
 from tasks.console.tables import size_environ
 from tasks.console.text import WORD, visible
@@ -57,7 +57,7 @@ class Lines:
         if now - self._last >= self._every_s:
             self._last = now
             elapsed, gained = now - self._start, max(0, done - self._have)
-            text = report.progress(done, total, elapsed, gained, note)
+            text = formatting.progress(done, total, elapsed, gained, note)
             say("progress", "%s: %s", self._label, text, artifact=self._label, bytes=done, total=total,
                 bytes_per_s=round(gained / elapsed), note=note)  # fmt: skip
 

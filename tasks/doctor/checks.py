@@ -15,8 +15,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import PROGRAMS
-from tasks.console import formatting as report
-from tasks.engine import failures as explain
+from tasks.console import formatting
+from tasks.engine import failures
 from tasks.engine.readiness import Ending, status_text
 from tasks.network.response import space_missing
 
@@ -129,7 +129,7 @@ def engine(ran: Ran, platform: str) -> Finding:
     how = "an .exe starts" if platform == "win32" else "/bin/sh runs a program such as a llamafile"
     if ran.spoke:
         return _ok("engine", how)
-    known = explain.remedy(Ending((), ran.status, str(ran)), platform)
+    known = failures.remedy(Ending((), ran.status, str(ran)), platform)
     remedy = known or "/bin/sh must be a POSIX shell, and allowed to run files"
     return _fail("engine", f"{how}: no ({ran})", remedy)
 
@@ -142,7 +142,7 @@ def runnable(check: str, folder: str, ran: Ran) -> Finding:
     """
     if ran.spoke:
         return _ok(check, f"{folder} may hold programs")
-    remedy = _ELSEWHERE if check == "loader" else explain.NOEXEC.partition(": ")[2]
+    remedy = _ELSEWHERE if check == "loader" else failures.NOEXEC.partition(": ")[2]
     if ran.error in (errno.EACCES, errno.EPERM):
         return _fail(check, f"{folder} may not hold programs: noexec, or a rule such as SELinux's", remedy)
     if ran.error:
@@ -177,7 +177,9 @@ def binfmt(entries: Mapping[str, str], direct: Ran | None) -> Finding:
     if "ape" in names:
         return _ok("binfmt", "APE's own loader is registered")
     wsl = any(name.startswith("WSLInterop") for name in others)
-    remedy = explain.WSL if wsl else "register APE's own loader, see Linux in 'Gotchas' of llamafile's README"
+    remedy = (
+        failures.WSL if wsl else "register APE's own loader, see Linux in 'Gotchas' of llamafile's README"
+    )
     if others:
         found = f"{', '.join(others)} gets what begins with MZ; doit goes through /bin/sh"
         return _warn("binfmt", found, remedy)
@@ -193,7 +195,7 @@ def cpu(machine: str, avx: bool | None, platform: str, translated: bool = False)
         translated: this Python runs in Rosetta.
     """
     if translated:
-        return _fail("cpu", f"{machine}, translated by Rosetta", explain.ROSETTA.partition(": ")[2])
+        return _fail("cpu", f"{machine}, translated by Rosetta", failures.ROSETTA.partition(": ")[2])
     if machine.lower() in ("arm64", "aarch64"):
         return _ok("cpu", machine)
     if machine.lower() not in ("x86_64", "amd64"):
@@ -201,7 +203,7 @@ def cpu(machine: str, avx: bool | None, platform: str, translated: bool = False)
     if avx is None:
         return _warn("cpu", f"{machine}; whether it has AVX is not known", "`doit verify` tries an engine")
     if not avx:
-        return _fail("cpu", f"{machine} without AVX", explain.NO_AVX)
+        return _fail("cpu", f"{machine} without AVX", failures.NO_AVX)
     return _ok("cpu", f"{machine} with AVX")
 
 
@@ -216,22 +218,22 @@ def disk(free: int, missing: Sequence[int | None], model: str) -> Finding:
     Args:
         missing: bytes of each file that is not here; None where nobody knows.
     """
-    found, need = f"{report.size(free)} free", sum(size or 0 for size in missing)
+    found, need = f"{formatting.size(free)} free", sum(size or 0 for size in missing)
     remedy = "free some space, or set LLAMAFILE_CACHE to another disk"
     if space_missing(0, 0, free):
         return _fail("disk", found, remedy)
     if not missing:
         return _ok("disk", f"{found}; {model} is here")
-    about = f"{found}; {model} takes {report.size(need) if need else 'an unknown size'}"
+    about = f"{found}; {model} takes {formatting.size(need) if need else 'an unknown size'}"
     return _warn("disk", about, remedy) if space_missing(need, 0, free) else _ok("disk", about)
 
 
 def memory(total: int, available: int, need: int | None, model: str) -> Finding:
     """Memory for the model; `total` is what this process may use of the machine's."""
-    found = f"{report.size(total)}, {report.size(available)} of it available"
+    found = f"{formatting.size(total)}, {formatting.size(available)} of it available"
     if need is None:
         return _ok("memory", f"{found}; what {model} needs is not known")
-    found += f"; {model} needs about {report.size(need)}"
+    found += f"; {model} needs about {formatting.size(need)}"
     if total < need:
         remedy = "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
         return _warn("memory", found, remedy)
@@ -321,7 +323,7 @@ def clock(date: str, age: str, now: datetime, platform: str) -> Finding:
     except (TypeError, ValueError, OverflowError):
         return _ok("clock", "not compared: nobody told the time")
     skew = now.timestamp() - theirs
-    found = f"{report.seconds(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the Hub's"
+    found = f"{formatting.seconds(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the Hub's"
     if abs(skew) <= SKEW_S:
         return _ok("clock", "right" if abs(skew) < 60 else found)
     remedy = _SET_CLOCK.get(platform, "sudo timedatectl set-ntp true")

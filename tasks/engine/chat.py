@@ -6,7 +6,7 @@ import http.client
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.engine.server_record import Run
 from tasks.errors import ServerError
 from tasks.network import sse
@@ -31,7 +31,7 @@ def stream(
     body = json.dumps({"model": run.name, "messages": list(messages), "stream": True})
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {run.key or 'none'}"}
     deadline = Deadline(silence_s)
-    link = connection(report.reachable(run.host), run.port, deadline)
+    link = connection(formatting.reachable(run.host), run.port, deadline)
     try:
         link.request("POST", "/v1/chat/completions", body.encode(), headers)
         answer = link.getresponse()

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from tasks.console import formatting as report
-from tasks.engine import readiness as lifecycle
+from tasks.console import formatting
+from tasks.engine import readiness
 from tasks.engine.readiness import POLL_S, QUICK_POLL_S, Look, Readiness
 from tasks.engine.supervisor_client import Kept
 from tasks.errors import ServerError
@@ -38,7 +38,7 @@ def call(
     Args:
         timeout_s: for the whole answer.
     """
-    connection = deadline.connection(report.reachable(host), port, deadline.Deadline(timeout_s))
+    connection = deadline.connection(formatting.reachable(host), port, deadline.Deadline(timeout_s))
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     text = None if body is None else json.dumps(body)
     try:
@@ -95,7 +95,7 @@ def probe(
         thread.join(QUICK_POLL_S)
     answer = answers[0]
     if answer is None:
-        what = f"{name} is up and did not answer a request within {report.seconds(timeout_s)}"
+        what = f"{name} is up and did not answer a request within {formatting.seconds(timeout_s)}"
         raise ServerError(what, fix="--timeout SECONDS gives it longer")
     if answer[0] != 200:
         text = answer[1].decode("utf-8", "replace").strip()
@@ -128,14 +128,14 @@ def wait_ready(
             ports, looked = ports_of(child.pid, port), now
         if ports == frozenset() and not is_running(child.pid):  # its keeper will say so in a moment
             status = None
-        verdict = lifecycle.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
+        verdict = readiness.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
         if verdict is Readiness.READY:
             return now - start
         if verdict is not Readiness.WAIT:
             raise _start_error(name, verdict, child, port, timeout_s)
         if now - said >= _SAY_S:
             said = now
-            _log.info("%s is loading, %s so far", name, report.seconds(now - start))
+            _log.info("%s is loading, %s so far", name, formatting.seconds(now - start))
         time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
 
@@ -145,14 +145,16 @@ def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_
     if verdict is Readiness.DIED and child.told:
         return ServerError(f"{name} was stopped before it was ready")
     if verdict is Readiness.DIED:
-        return lifecycle.failure(f"{name} ended before it was ready", ending, sys.platform)
+        return readiness.failure(f"{name} ended before it was ready", ending, sys.platform)
     if verdict is Readiness.STRANGER:
         what = f"another program answers on port {port}{by_whom(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
     if verdict is Readiness.HOPPED:
         what = f"{name} listens on another port than {port}, which another program has{by_whom(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
-    error = lifecycle.failure(f"{name} was not ready after {report.seconds(timeout_s)}", ending, sys.platform)
+    error = readiness.failure(
+        f"{name} was not ready after {formatting.seconds(timeout_s)}", ending, sys.platform
+    )
     return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")
 
 
@@ -163,5 +165,5 @@ def failed_start(name: str, command: Sequence[str], error: OSError) -> ServerErr
     """
     number = getattr(error, "winerror", None)
     code = f"[WinError {number}]" if number else f"[Errno {error.errno}]" if error.errno else ""
-    ending = lifecycle.Ending(command, None, f"{code} {error.strerror or error}".strip())
-    return lifecycle.failure(f"{name} could not be started", ending, sys.platform)
+    ending = readiness.Ending(command, None, f"{code} {error.strerror or error}".strip())
+    return readiness.failure(f"{name} could not be started", ending, sys.platform)

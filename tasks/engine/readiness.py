@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from tasks.engine import failures as explain
+from tasks.engine import failures
 from tasks.errors import ServerError
 
 # The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
@@ -110,4 +110,4 @@ def failure(what: str, ending: Ending, platform: str) -> ServerError:
         ("output", ending.output or "(it printed nothing)"),
         ("log", ending.log),
     ]
-    return ServerError(what, facts, fix=explain.remedy(ending, platform))
+    return ServerError(what, facts, fix=failures.remedy(ending, platform))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 
 if TYPE_CHECKING:
     from tasks.catalogue.resolve import Job
@@ -81,7 +81,7 @@ class Run:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches it."""
-        return report.base_url(self.host, self.port)
+        return formatting.base_url(self.host, self.port)
 
     @staticmethod
     def parse(data: Any, path: str) -> Run | None:

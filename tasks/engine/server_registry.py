@@ -25,9 +25,7 @@ from tasks.engine.logfile import BEFORE
 from tasks.engine.readiness import INTERRUPT_S, KILL_S
 from tasks.engine.server_record import RECORD_BYTES, Liveness, Run, State, judge_run, log_of, without_key
 from tasks.errors import ServerError
-from tasks.system import files
-from tasks.system import own_files as own
-from tasks.system import process_identity as owner
+from tasks.system import files, own_files, process_identity
 
 KEPT_LOGS = 10
 _ANY = "+"  # the claim of whoever picks a port; no model has that name
@@ -129,7 +127,11 @@ def found(cache: str) -> list[tuple[Run, Liveness]]:
     runs = []
     for run in _records(cache):
         what = judge_run(
-            run, owner.boot_id(), owner.this_space(), owner.lives(run.keeper), owner.lives(run.engine)
+            run,
+            process_identity.boot_id(),
+            process_identity.this_space(),
+            process_identity.lives(run.keeper),
+            process_identity.lives(run.engine),
         )
         ours = what is not Liveness.ELSEWHERE
         if ours and (what is not Liveness.GONE or os.path.dirname(run.path) == _folder(cache)):
@@ -174,7 +176,7 @@ def clean(cache: str) -> None:
 def _end_left_over(run: Run) -> None:
     """End an engine whose keeper was killed, if it is proven to be that engine."""
     pid = _pid(run)
-    if pid not in {process.pid for process in owner.marked(run.mark)}:
+    if pid not in {process.pid for process in process_identity.marked(run.mark)}:
         _log.warning("warning: %s", not_proven(run, pid or 0))
         return
     _log.warning("%s was left over by a recipe that was killed; ending it (pid %s)", run.name, pid)
@@ -184,7 +186,7 @@ def _end_left_over(run: Run) -> None:
 
 def _of_this_boot(run: Run) -> bool:
     known = run.keeper or run.engine
-    return known is not None and known.boot == owner.boot_id()
+    return known is not None and known.boot == process_identity.boot_id()
 
 
 def not_proven(run: Run, pid: int) -> ServerError:
@@ -242,15 +244,15 @@ def stop(run: Run) -> bool:
     """
     import psutil
 
-    if run.keeper and owner.lives(run.keeper):
-        if not owner.is_keeper(run):
+    if run.keeper and process_identity.lives(run.keeper):
+        if not process_identity.is_keeper(run):
             raise not_proven(run, run.keeper.pid)
         with contextlib.suppress(psutil.Error):
             psutil.Process(run.keeper.pid).terminate()
     deadline = time.monotonic() + 2 * INTERRUPT_S + KILL_S + 2.0
-    while owner.lives(run.keeper) and time.monotonic() < deadline:
+    while process_identity.lives(run.keeper) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    if run.keeper and owner.is_keeper(run):
+    if run.keeper and process_identity.is_keeper(run):
         with contextlib.suppress(psutil.Error):
             psutil.Process(run.keeper.pid).kill()
     gone = end_marked(run.mark)
@@ -263,12 +265,12 @@ def end_marked(mark: str) -> bool:
     """Kill whatever still has the mark of a run that is over; whether nothing is left."""
     import psutil
 
-    left = owner.marked(mark)
+    left = process_identity.marked(mark)
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
     _, left = psutil.wait_procs(left, timeout=KILL_S)
-    return not any(owner.is_running(process.pid) for process in left)  # a zombie has ended
+    return not any(process_identity.is_running(process.pid) for process in left)  # a zombie has ended
 
 
 def logs(cache: str, name: str) -> list[str]:
@@ -300,7 +302,7 @@ def claim(cache: str, name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     node = os.path.basename(_folder(cache))
-    lock = FileLock(own.lock_file(cache, f"start-{node}-{name}.lock"))
+    lock = FileLock(own_files.lock_file(cache, f"start-{node}-{name}.lock"))
     said = False
     try:
         os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)

@@ -12,13 +12,12 @@ from multiprocessing import parent_process
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import Job, key_problem
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import ROOT, Recipe
-from tasks.engine import command
-from tasks.engine import server_registry as runs
+from tasks.engine import command, server_registry
 from tasks.engine.server_record import (
     KEY_VARIABLE,
     MARK_VARIABLE,
@@ -29,8 +28,7 @@ from tasks.engine.server_record import (
     spec_of,
 )
 from tasks.errors import ServerError, UsageError
-from tasks.system import files
-from tasks.system import process_identity as owner
+from tasks.system import files, process_identity
 from tasks.verbs.download import check_source
 from tasks.verbs.verify import engine_env, engine_version, launch_of
 
@@ -83,8 +81,8 @@ def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
     usual = 0 if any_free else job.settings.port or 0
     port = usual if job.port is None else job.port
     if port:
-        runs.clean(recipe.place.cache)  # what a killed recipe has left may have it
-        runs.no_stranger(recipe.place.cache, port)
+        server_registry.clean(recipe.place.cache)  # what a killed recipe has left may have it
+        server_registry.no_stranger(recipe.place.cache, port)
     return free_port(job.settings.host or "", port)
 
 
@@ -109,11 +107,11 @@ class Server:
         self._job, self._stop, self._platform = job, stop, recipe.place.platform
         host, key = job.settings.host or "", key_of(job)
         if not key and not is_loopback(host):
-            glue.log().warning("%s", report.open_to_all(job.name, host))
+            doit_adapter.log().warning("%s", formatting.open_to_all(job.name, host))
         self._folder = ExitStack()
         folder = self._make_folder(recipe.place.cache, mode)
         try:
-            runs.drop_old_logs(recipe.place.cache, job.name)
+            server_registry.drop_old_logs(recipe.place.cache, job.name)
             version, launch = engine_version(recipe, job), launch_of(recipe, job)
             path, mark = os.path.join(folder, record_name(job.name, port)), os.urandom(8).hex()
             env = engine_env(job.engine, **{MARK_VARIABLE: mark})
@@ -134,11 +132,11 @@ class Server:
             files.check_unchanged(recipe.place.cache, given_files(job))
             self._launch(env, folder)
         except BaseException:
-            runs.forget(os.path.join(folder, f"{record_name(job.name, port)}.json"))
+            server_registry.forget(os.path.join(folder, f"{record_name(job.name, port)}.json"))
             self._folder.close()
             raise
         engine = f"{'llamafile' if job.engine != 'embedded' else job.engine} {version}".strip()
-        glue.say(
+        doit_adapter.say(
             "server_starting", "starting %s (%s, log %s)", job.name, engine, self.run.log,
             model=job.name, pid=self.pid, log=self.run.log,
         )  # fmt: skip
@@ -163,13 +161,13 @@ class Server:
 
     def _make_folder(self, cache: str, mode: Mode) -> str:
         """The folder of its log and record: the cache's, else a temporary one that goes with it."""
-        folder = runs.folder(cache)
+        folder = server_registry.folder(cache)
         self._temporary = folder is None
         if folder is not None:
             return folder
         if mode is Mode.START:
-            raise runs.cannot_record(cache)
-        return self._folder.enter_context(runs.temporary_folder())
+            raise server_registry.cannot_record(cache)
+        return self._folder.enter_context(server_registry.temporary_folder())
 
     @property
     def pid(self) -> int:
@@ -181,10 +179,10 @@ class Server:
 
         Raises ServerError: it died, was too late, answers nothing, or does without its GPU.
         """
-        from tasks.engine import client as server
+        from tasks.engine import client
 
         job, run, limit = self._job, self.run, self._job.settings.timeout or 0
-        took = server.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
+        took = client.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
         if took is None:
             return None
         if job.gpu:
@@ -192,21 +190,21 @@ class Server:
         if job.probe and not self._probe(limit - took):
             return None
         took = time.monotonic() - self._start  # with the keeper's own start
-        runs.forget_key(run.path)  # the engine has read it
+        server_registry.forget_key(run.path)  # the engine has read it
         self._kept.ready(took)
         self.check_alive()  # it may have ended while another process answered for it
-        glue.say(
-            "server_ready", "%s is ready at %s after %s", job.name, run.url, report.seconds(took),
+        doit_adapter.say(
+            "server_ready", "%s is ready at %s after %s", job.name, run.url, formatting.seconds(took),
             model=job.name, url=run.url, pid=self.pid, seconds=round(took, 3), log=run.log,
         )  # fmt: skip
         return took
 
     def _probe(self, limit: float) -> bool:
-        from tasks.engine import client as server
+        from tasks.engine import client
 
         run = self.run
         try:
-            return server.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
+            return client.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
         except ServerError as error:
             early = not error.facts and time.monotonic() < self._start + (self._job.settings.timeout or 0)
             self._hear(_LAST_WORDS_S * early)
@@ -231,7 +229,7 @@ class Server:
 
     def check_lived(self) -> None:
         """Raise ServerError: the engine has ended by itself, be it a moment ago."""
-        if not owner.is_running(self.pid):
+        if not process_identity.is_running(self.pid):
             self._hear(_LAST_WORDS_S)
         self.check_alive()
 
@@ -243,10 +241,10 @@ class Server:
 
     def check_alive(self) -> None:
         """Raise ServerError: the engine has ended by itself."""
-        from tasks.engine import readiness as lifecycle
+        from tasks.engine import readiness
 
         if self._kept.exited() is not None:
-            raise lifecycle.failure(f"{self._job.name} ended by itself", self._kept.ending(), self._platform)
+            raise readiness.failure(f"{self._job.name} ended by itself", self._kept.ending(), self._platform)
 
     def ended_by_stop(self) -> bool:
         """Whether it ended because `doit stop` asked for it."""
@@ -260,12 +258,12 @@ class Server:
         """End it, with everything it started. Raises ServerError: something of it is still there."""
         lived = self._kept.exited() is None or self._kept.told
         self._kept.stop(hurry=lambda: len(self._stop) > 1)
-        if not runs.end_marked(self.run.mark):
+        if not server_registry.end_marked(self.run.mark):
             raise ServerError(f"{self._job.name} (pid {self.pid}) does not end", fix=f"kill -9 -{self.pid}")
-        runs.forget(self.run.path)
+        server_registry.forget(self.run.path)
         self._folder.close()
         if lived:
-            glue.say("server_stopped", "%s has stopped", self._job.name, model=self._job.name)
+            doit_adapter.say("server_stopped", "%s has stopped", self._job.name, model=self._job.name)
 
 
 def _no_record(name: str, error: NoRecord) -> ServerError:

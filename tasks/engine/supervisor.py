@@ -90,9 +90,7 @@ class Keeper:
             say_failure(error, record=self._record.path)
             return
         say(pid=self._child.pid)
-        from tasks.engine import (
-            server_registry as runs,  # now: months later this folder may have another version
-        )
+        from tasks.engine import server_registry  # now: months later this folder may have another version
 
         detached, told, status = False, False, None
         while True:
@@ -112,15 +110,15 @@ class Keeper:
                 self._record.write(state="stopping")
                 break
         gone = self._child.stop(hurry=lambda: self._urgent > 1)
-        gone = runs.end_marked(self._record.mark) and gone  # what has left the engine's group
+        gone = server_registry.end_marked(self._record.mark) and gone  # what has left the engine's group
         self._copier.join(_LAST_WORDS_S)
         if status is not None and detached:
-            runs.forget_key(self._record.path)
+            server_registry.forget_key(self._record.path)
             self._record.write(state="stopped", ended=status, ended_at=time.time(), key="")
             if self._record.is_late:  # no more time: rather no record than one with the key
-                runs.forget(self._record.path)
+                server_registry.forget(self._record.path)
         elif gone:
-            runs.forget(self._record.path)
+            server_registry.forget(self._record.path)
         say(ended=status if status is not None else self._child.exited(), told=told)
 
     def _next(self) -> str:

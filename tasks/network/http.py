@@ -19,7 +19,7 @@ from requests.exceptions import InvalidProxyURL
 from urllib3.exceptions import HTTPError
 
 from tasks.errors import TransferError
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tasks.network.deadline import Deadline, timed_response
 from tasks.urls import is_proxy
 
@@ -232,7 +232,7 @@ def _sent(
     **more: Any,
 ) -> requests.Response:
     """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
-    if variable := hub.offline(os.environ):
+    if variable := huggingface.offline(os.environ):
         raise FatalTransfer(f"{variable} forbids the network")
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
     if proxy and not is_proxy(proxy):  # its text may have a password

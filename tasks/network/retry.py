@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.network.response import LINKS, RETRIES, WAIT_TOTAL_S, Verdict, Word, backoff_s
 
 
@@ -53,7 +53,7 @@ class Patience:
             return 0.0
         wait, tries = backoff_s(self.failures, verdict.wait_s, jitter), max(self.failures, restarts)
         if self._waited_s + wait > WAIT_TOTAL_S:
-            raise GaveUp(f"{verdict.reason} (it would take {report.seconds(wait)} more of waiting)")
+            raise GaveUp(f"{verdict.reason} (it would take {formatting.seconds(wait)} more of waiting)")
         if tries >= self._most:
             raise GaveUp(f"{verdict.reason} (tried {tries} times)", verdict.silent)
         self._waited_s += wait

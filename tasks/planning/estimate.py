@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.network.response import SPACE_MARGIN
 
 OVERHEAD = 300 * 10**6  # bytes an engine takes beside weights and cache: its code, and buffers to compute in
@@ -40,7 +40,7 @@ class Need(NamedTuple):
     def where(self) -> str:
         """The state in words."""
         if self.state == "resume":
-            return f"resume from {report.percent(self.taken, self.size) or report.size(self.taken)}"
+            return f"resume from {formatting.percent(self.taken, self.size) or formatting.size(self.taken)}"
         return self.state
 
 
@@ -77,12 +77,12 @@ def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: i
     found = []
     write = total([need.to_write for need in needs])[0]
     if write and write + SPACE_MARGIN > free:
-        what = f"the disk has {report.size(free)} free, and {report.size(write)} come"
+        what = f"the disk has {formatting.size(free)} free, and {formatting.size(write)} come"
         found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
     for one in memory:
         if one.needed and one.needed > here and not one.gpu:
             less = "a smaller --ctx-size, or " if (one.cache or 0) > OVERHEAD else ""
-            what = f"{one.model} needs {report.size(one.needed)} of memory, and {report.size(here)} are here"
+            what = f"{one.model} needs {formatting.size(one.needed)} of memory, and {formatting.size(here)} are here"
             found.append((what, f"{less}a smaller model (`doit` shows them)"))
     return found
 

@@ -25,7 +25,7 @@ from tasks.catalogue.artifact import (
     stamp_path,
 )
 from tasks.errors import IntegrityError, NoRoom, RecipeError, UsageError
-from tasks.system import own_files as own
+from tasks.system import own_files
 
 MOST_JSON = 1024**2  # bytes of one of our small files
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
@@ -96,7 +96,7 @@ def make_cache(root: str) -> None:
 def is_cache(root: str) -> bool:
     """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
     files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
-    found = [(own.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
+    found = [(own_files.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
     return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
 
 
@@ -119,7 +119,7 @@ def write_atomic(path: str | Path, text: str, private: bool = False, mode: int |
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = own.temporary_path(str(path), ".tmp")
+    temporary = own_files.temporary_path(str(path), ".tmp")
     try:
         write_new(temporary, text, private)
         if mode is not None:
@@ -134,7 +134,7 @@ def write_atomic(path: str | Path, text: str, private: bool = False, mode: int |
 def write_new(path: str, text: str, private: bool = False) -> None:
     """Write a small file that is not there yet. Raises FileExistsError, OSError."""
     mode = 0o600 if private else 0o666
-    with open(own.create(path, mode), "w", encoding="utf-8", newline="") as file:
+    with open(own_files.create(path, mode), "w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         if not private:
@@ -143,7 +143,7 @@ def write_new(path: str, text: str, private: bool = False) -> None:
 
 def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
     """The JSON in a regular file; None where there is none, no JSON in it, or more than `most` bytes."""
-    data = own.read_most(str(path), most)
+    data = own_files.read_most(str(path), most)
     try:
         return None if data is None else json.loads(data)
     except (ValueError, RecursionError):
@@ -245,7 +245,7 @@ def _read_own_json(path: str) -> Any:
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
     """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
     path, data = stamp_path(cache, artifact), stamp_data(stamp)
-    own.check_inside(cache, path)
+    own_files.check_inside(cache, path)
     try:
         write_atomic(path, json.dumps(data, indent=1) + "\n")
     except OSError as error:
@@ -304,7 +304,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
     """
     import shutil  # these three are for downloads alone
 
-    from tasks.console import formatting as report
+    from tasks.console import formatting
     from tasks.network.response import SPACE_MARGIN, space_missing
 
     folder = os.path.dirname(artifact.target)
@@ -314,9 +314,9 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
         raise NoRoom(
             f"{artifact.label} does not fit on the disk",
             [
-                ("needs", report.size((size or 0) - taken)),
-                ("missing", report.size(missing)),
-                ("kept free", report.size(SPACE_MARGIN)),
+                ("needs", formatting.size((size or 0) - taken)),
+                ("missing", formatting.size(missing)),
+                ("kept free", formatting.size(SPACE_MARGIN)),
                 ("in", folder),
             ],
             fix="free some space, or set LLAMAFILE_CACHE to another disk",

@@ -11,7 +11,14 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from tasks.engine.server_record import EARLIER_KEEPER_WORDS, KEEPER_WORDS, MARK_VARIABLE, Process, Run, is_mark
+from tasks.engine.server_record import (
+    EARLIER_KEEPER_WORDS,
+    KEEPER_WORDS,
+    MARK_VARIABLE,
+    Process,
+    Run,
+    is_mark,
+)
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.network import response as transfer
+from tasks.network import response
 from tasks.network.http import Body
 from tasks.network.response import Verdict, Word
 from tasks.transfer.partial import Partial
@@ -77,8 +77,8 @@ class Lane:
             self.skipping = skip > got
             if skip:
                 skip -= got
-            elif piece.pos == 0 and transfer.is_web_page(bytes(buffer[: min(got, 512)])):
-                return transfer.web_page()
+            elif piece.pos == 0 and response.is_web_page(bytes(buffer[: min(got, 512)])):
+                return response.web_page()
             elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
                 return Verdict(Word.RETRY, f"more than the {self.partial.plan.size} bytes it should have")
             else:

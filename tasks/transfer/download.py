@@ -19,16 +19,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import Artifact, FileStat, Stamp
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.logs import say
 from tasks.console.progress import Progress, progress
 from tasks.errors import IntegrityError, NoRoom, RecipeError, TransferError
-from tasks.network import huggingface as hub
-from tasks.network import response as transfer
+from tasks.network import huggingface, response
 from tasks.network.retry import GaveUp
 from tasks.system import files
 from tasks.system.paths import ENDING_BYTES
-from tasks.transfer import local_sources as adopt
+from tasks.transfer import local_sources
 from tasks.transfer.partial import Partial, claimed, forget
 from tasks.urls import host_of, is_local, url_problem
 
@@ -56,9 +55,9 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
         TakenOver: another process has gone on with the partial.
     """
     tools = tools or Tools()
-    if any(map(hub.is_hub, artifact.sources)):
+    if any(map(huggingface.is_hub, artifact.sources)):
         check_endpoint(pinned=artifact.sha256 is not None)
-    sources = tuple(hub.at_endpoint(url, os.environ) for url in artifact.sources)
+    sources = tuple(huggingface.at_endpoint(url, os.environ) for url in artifact.sources)
     artifact = artifact._replace(sources=sources)
     try:
         return _adopted(artifact, tools) or _Run(artifact, tools).first_that_delivers()
@@ -74,7 +73,7 @@ def check_endpoint(*, pinned: bool) -> None:
 
     Raises TransferError: it is malformed, or its answers could be forged.
     """
-    address = hub.endpoint(os.environ)
+    address = huggingface.endpoint(os.environ)
     problem = url_problem(address, pinned=pinned)
     if not problem and is_local(address):
         problem = f"expected https://HOST, got {address}"
@@ -84,10 +83,10 @@ def check_endpoint(*, pinned: bool) -> None:
 
 def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
     """Take the artifact from another program's cache, where it is in one."""
-    for path in adopt.candidates(artifact):
+    for path in local_sources.candidates(artifact):
         try:
             return _taken(artifact, path, tools)
-        except adopt.NotIt as reason:
+        except local_sources.NotIt as reason:
             _log.warning("%s: %s is not used: %s", artifact.label, path, str(reason).replace("\n", ", "))
     return None
 
@@ -98,7 +97,7 @@ def _taken(
     """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
     start = tools.clock()
     with tools.show(artifact.label, 0) as bar:
-        held, digest, shared = adopt.take(path, artifact, bar)
+        held, digest, shared = local_sources.take(path, artifact, bar)
     if partial is None:
         forget(artifact)
     else:
@@ -130,8 +129,10 @@ class _Run:
 
     def _local(self, url: str, partial: Partial | None = None) -> Stamp | None:
         try:
-            return _taken(self.artifact, adopt.path_of(url), self.tools, f"from {host_of(url)}", partial)
-        except adopt.NotIt as reason:
+            return _taken(
+                self.artifact, local_sources.path_of(url), self.tools, f"from {host_of(url)}", partial
+            )
+        except local_sources.NotIt as reason:
             self.reasons.append((url, reason))
             self.wrong = self.wrong or reason.wrong
             return None
@@ -159,7 +160,7 @@ class _Run:
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Whether one source brings the rest, and the right one; says why not in `reasons`."""
-        if variable := hub.offline(os.environ):
+        if variable := huggingface.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
         if problem := url_problem(url, pinned=self.artifact.sha256 is not None):
@@ -233,14 +234,14 @@ class _Run:
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
         """Without a digest of ours: the publisher's where it states one, and a validator to resume by."""
-        stated = transfer.publisher_digest(headers)
+        stated = response.publisher_digest(headers)
         if stated and stated != self.expected:
             self.expected = stated
             _log.warning("%s is not pinned; its publisher says --sha256 %s", self.artifact.label, stated)
-        partial.validator = transfer.validator(headers)
+        partial.validator = response.validator(headers)
 
     def _fail(self, done: int) -> Stamp:
-        label, kept = self.artifact.label, f"{report.size(done)} are kept" if done else ""
+        label, kept = self.artifact.label, f"{formatting.size(done)} are kept" if done else ""
         facts = [*self.reasons, *([("partial", kept)] if kept else [])]
         again = "run it again, it goes on where it stopped" if kept else ""
         if self.wrong:
@@ -262,12 +263,12 @@ def _done(
         held: state of the file that has the digest, before it was renamed.
     """
     found, size = _settled(artifact, held, digest), held.size
-    kept = f", {report.size(had)} was here already" if had else ""
+    kept = f", {formatting.size(had)} was here already" if had else ""
     pinned = artifact.sha256 is not None
     proof = "sha256 verified" if pinned else f"nothing pins it; its sha256 is {digest}"
-    rate = report.rate(size - had, elapsed)
-    say("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, report.size(size),
-        report.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
+    rate = formatting.rate(size - had, elapsed)
+    say("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, formatting.size(size),
+        formatting.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
     return Stamp(found, digest, source, {})
@@ -292,12 +293,12 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
 
 def hub_token(url: str) -> str:
     """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
-    if not hub.takes_token(url, os.environ):
+    if not huggingface.takes_token(url, os.environ):
         return ""
     saved = ""
     with suppress(OSError, ValueError):
-        saved = Path(hub.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
-    token = hub.token(os.environ, saved)
+        saved = Path(huggingface.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
+    token = huggingface.token(os.environ, saved)
     if token and urlsplit(url).scheme == "http" and _is_proxied(url):
         _warn_of_proxy(host_of(url))
         return ""
@@ -327,8 +328,8 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     claim = claimed(artifact)
     size, taken = artifact.size or claim.size, max(claim.done, _taken_on_disk(artifact.partial))
     facts = [
-        ("missing", report.size(max(0, size - taken) + transfer.SPACE_MARGIN) if size else ""),
-        ("kept", f"{report.size(claim.done)}, the next run goes on with them" if claim.done else ""),
+        ("missing", formatting.size(max(0, size - taken) + response.SPACE_MARGIN) if size else ""),
+        ("kept", f"{formatting.size(claim.done)}, the next run goes on with them" if claim.done else ""),
         ("in", place),
     ]
     quota = "" if error.errno == errno.ENOSPC else " (the quota is used up)"

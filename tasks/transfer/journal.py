@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tasks.system import own_files as own
+from tasks.system import own_files
 
 EVERY_BYTES = 4 * 1024**2  # between two notes
 MOST = 16 * 1024  # bytes of one record
@@ -30,7 +30,7 @@ class Live(threading.Thread):
         self._ending = False
         self._unnoted = 0
         # not `_handle`: Thread has one of its own from Python 3.13 on
-        self._record = own.open_own(path)
+        self._record = own_files.open_own(path)
         self._note()  # at once, and over the old record: there is no moment without one
         self.start()
 
@@ -72,7 +72,7 @@ class Live(threading.Thread):
 
 def read_live(path: str) -> Any:
     """The last note; None where there is none, or half of one."""
-    crc, _, text = (own.read_most(path, MOST) or b"").partition(b"\n")[0].partition(b" ")
+    crc, _, text = (own_files.read_most(path, MOST) or b"").partition(b"\n")[0].partition(b" ")
     try:
         return json.loads(text) if int(crc, 16) == zlib.crc32(text) else None
     except (ValueError, RecursionError):

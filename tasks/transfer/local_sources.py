@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.catalogue.artifact import Artifact, FileStat
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.progress import Progress
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tasks.network.response import space_missing
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.system.files import BLOCK, fsync_dir, stat_of
 
 _FICLONE = 0x40049409  # Linux: share the blocks of another file (btrfs, xfs, bcachefs)
@@ -44,8 +44,11 @@ def candidates(artifact: Artifact) -> Iterator[str]:
     home, name = os.path.expanduser("~"), os.path.basename(artifact.target)
     seen: set[tuple[int, int]] = set()
     kind = os.path.dirname(os.path.dirname(artifact.target))
-    before = hub.earlier_places(kind, name) if artifact.owned else []
-    for pattern in (*before, *hub.places(artifact.sha256, name, artifact.adopt_from, os.environ, home)):
+    before = huggingface.earlier_places(kind, name) if artifact.owned else []
+    for pattern in (
+        *before,
+        *huggingface.places(artifact.sha256, name, artifact.adopt_from, os.environ, home),
+    ):
         for path in glob.iglob(pattern):
             with contextlib.suppress(OSError):
                 found = os.stat(path)
@@ -68,22 +71,22 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
         OSError: the target cannot be written.
     """
     os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-    for path_left in own.temporaries(artifact.target, ".copy"):
+    for path_left in own_files.temporaries(artifact.target, ".copy"):
         _remove_if_left(path_left)
-    copy = own.temporary_path(artifact.target, ".copy")  # two may copy at once where locks lie
+    copy = own_files.temporary_path(artifact.target, ".copy")  # two may copy at once where locks lie
     try:
         source = _opened(path)
     except OSError as error:
         raise NotIt(error.strerror or str(error)) from None
     try:
-        with source, open(own.create(copy), "w+b", buffering=0) as file:
+        with source, open(own_files.create(copy), "w+b", buffering=0) as file:
             size = os.fstat(source.fileno()).st_size
             if artifact.size not in (None, size):
                 raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
             bar.at(0, size, "copying")
             shared = _clone(source.fileno(), file.fileno())
             if not shared and (missing := space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)):
-                raise NotIt(f"no room for a copy, {report.size(missing)} are missing")
+                raise NotIt(f"no room for a copy, {formatting.size(missing)} are missing")
             got = _digest(file if shared else source, None if shared else file, size, bar)
             if artifact.sha256 not in (None, got):
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
@@ -111,7 +114,7 @@ def _remove_if_left(copy: str) -> None:
 def _opened(path: str) -> FileIO:
     if os.path.isdir(path):  # Windows calls that a lack of permission
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    return open(own.open_regular(path), "rb", buffering=0)
+    return open(own_files.open_regular(path), "rb", buffering=0)
 
 
 def _clone(source: int, target: int) -> bool:

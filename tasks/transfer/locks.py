@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.catalogue.artifact import Artifact
 from tasks.console.text import digest
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.system.files import cannot_write
 from tasks.transfer.partial import busy_elsewhere, claimed
 
@@ -55,7 +55,7 @@ def _lock(cache: str, artifact: Artifact) -> Any:
 
     # from the cache, which another container may have at another path
     target = artifact.target.removeprefix(f"{cache}/")
-    return FileLock(own.lock_file(cache, f"{digest(target)[:16]}.lock"))
+    return FileLock(own_files.lock_file(cache, f"{digest(target)[:16]}.lock"))
 
 
 def _is_ours(lock: Any) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact, FileStat
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.system.files import check_space, fsync_dir, is_full, read_json, stat_of, write_atomic, write_new
 from tasks.system.process_identity import Owner, is_alive, myself, this_boot
 from tasks.transfer.journal import Live, read_live
@@ -83,7 +83,7 @@ def _claim(artifact: Artifact, data: Any) -> Claim:
 
 def _length(path: str) -> int:
     """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
-    return os.path.getsize(path) if own.is_own(path) else 0
+    return os.path.getsize(path) if own_files.is_own(path) else 0
 
 
 def busy_elsewhere(artifact: Artifact) -> bool:
@@ -235,7 +235,7 @@ class Partial:
         Raises TakenOver: another process was faster.
         """
         path = self._artifact.journal
-        new, old = (own.temporary_path(path, ending) for ending in (".new.tmp", ".old.tmp"))
+        new, old = (own_files.temporary_path(path, ending) for ending in (".new.tmp", ".old.tmp"))
         try:
             write_new(new, json.dumps({**self._state(), "spans": spans}))
             with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
@@ -334,7 +334,7 @@ def forget(artifact: Artifact) -> None:
 
 def _halves(artifact: Artifact) -> list[str]:
     """Journals that a killed process had not finished writing."""
-    return own.temporaries(artifact.journal, ".tmp")
+    return own_files.temporaries(artifact.journal, ".tmp")
 
 
 def _link(source: str, target: str) -> None:

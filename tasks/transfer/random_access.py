@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
-from tasks.system import own_files as own
+from tasks.system import own_files
 from tasks.transfer.ranges import Span
 
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: a size that shows what came, not what will (fused-render#516)
@@ -58,7 +58,7 @@ class RandomAccessFile(Protocol):
 
 def open_file(path: str) -> RandomAccessFile:
     """Open a file of ours for reading and writing, or begin a new one (see `own`). Raises OSError."""
-    handle = own.open_own(path)
+    handle = own_files.open_own(path)
     return _Positioned(handle) if hasattr(os, "pwrite") and hasattr(os, "preadv") else _Seeking(handle)
 
 

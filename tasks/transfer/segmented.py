@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import Artifact
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.logs import say
 from tasks.console.progress import Progress
 from tasks.errors import TransferError
-from tasks.network import http
-from tasks.network import response as transfer
+from tasks.network import http, response
 from tasks.network.response import Asked, Verdict, Word
 from tasks.network.retry import GaveUp, Patience
-from tasks.transfer import scaling as lanes
+from tasks.transfer import scaling
 from tasks.transfer.connection import SHARE_LEAST, SLOW_S, Lane
 from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import ENDLESS, Piece
@@ -57,7 +56,7 @@ class Source:
         self._tools, self._token, self._accept = tools, token, accept
         self._plan, self._changed = partial.plan, partial.changed
         self._pinned = artifact.sha256 is not None
-        self._ramp = lanes.Ramp(1 if single or not self._pinned else lanes.most_lanes(url, artifact.size))
+        self._ramp = scaling.Ramp(1 if single or not self._pinned else scaling.most_lanes(url, artifact.size))
         self._lanes: list[Lane] = []
         self._link = ""  # where the origin has sent us
         self._linking = threading.Lock()  # held while the origin is asked for a link
@@ -114,7 +113,7 @@ class Source:
                 lane = Lane(self._partial, session, self._tools.clock, heard=now)
                 self._lanes.append(lane)
                 threading.Thread(target=self._work, args=(lane,), name="lane", daemon=True).start()
-            if now - self._compared >= lanes.SLOW_LOOK_S:
+            if now - self._compared >= scaling.SLOW_LOOK_S:
                 self._compare(now)
 
     def _show(self) -> None:
@@ -127,7 +126,7 @@ class Source:
         """Replace the connections that are much slower than the others: they met a bad edge."""
         span, self._compared = now - self._compared, now
         rates = {i: (lane.received - lane.mark) / span for i, lane in enumerate(self._lanes) if lane.mark}
-        for index in lanes.slow_lanes(rates):
+        for index in scaling.slow_lanes(rates):
             self._lanes[index].replace = True
         for lane in self._lanes:
             lane.mark = lane.received
@@ -195,7 +194,7 @@ class Source:
         if self._ramp.most == 1 or self._plan.size is None or sparing:
             return ENDLESS
         missing = self._plan.size - self._plan.done
-        return lanes.piece_size(missing, len(self._lanes), lane.last, lane.rate)
+        return scaling.piece_size(missing, len(self._lanes), lane.last, lane.rate)
 
     def _has_work(self, now: float) -> bool:
         return self._plan.has_gap or self._busiest(now) is not None
@@ -259,7 +258,7 @@ class Source:
                 self._answer_s = max(self._answer_s, self._tools.clock() - start)
                 asked = asked._replace(link=bool(lane.link))
                 now = datetime.now(timezone.utc)
-                verdict = transfer.judge(answer.status, answer.headers, asked, now, answer.redirected)
+                verdict = response.judge(answer.status, answer.headers, asked, now, answer.redirected)
                 if verdict.word is Word.WHOLE and len(self._lanes) > 1:
                     return Verdict(Word.RETRY, "it ignores ranges", crowded=True)
                 if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE):
@@ -287,7 +286,7 @@ class Source:
         lane.link = self._link
         answer = stack.enter_context(
             http.get(
-                lane.session, lane.link or self._url, transfer.request_headers(asked),
+                lane.session, lane.link or self._url, response.request_headers(asked),
                 lambda to: url_problem(to, pinned=self._pinned), self._token_for(lane.link),
             )
         )  # fmt: skip
@@ -317,7 +316,7 @@ class Source:
         with self._changed:
             if verdict.total is not None and (self._plan.size is None or verdict.word is Word.DONE):
                 self._partial.expect(verdict.total)
-                self._ramp.most = min(self._ramp.most, lanes.most_lanes(self._url, verdict.total))
+                self._ramp.most = min(self._ramp.most, scaling.most_lanes(self._url, verdict.total))
             if self._plan.size is not None:
                 piece.end = min(piece.end, self._plan.size)
             piece.limit = piece.end if verdict.last is None else verdict.last + 1
@@ -361,7 +360,7 @@ class Source:
     def _beside_others(self, lane: Lane, verdict: Verdict) -> bool:
         """The others bring bytes: try again at once, or leave the work to them."""
         asked_to_wait = verdict.crowded or verdict.wait_s is not None
-        if asked_to_wait or verdict.word is Word.GIVE_UP or lane.failures > transfer.LANE_RETRIES:
+        if asked_to_wait or verdict.word is Word.GIVE_UP or lane.failures > response.LANE_RETRIES:
             self._leave(lane)
             self._ramp.refused(self._tools.clock(), len(self._lanes), verdict.wait_s or 0.0)
             return False
@@ -387,9 +386,9 @@ class Source:
 
     def _say_again(self, verdict: Verdict, wait: float) -> None:
         done, size = self._partial.done, self._plan.size
-        here = f", {report.percent(done, size)} is here" if done and size else ""
+        here = f", {formatting.percent(done, size)} is here" if done and size else ""
         say("retry", "%s: %s from %s; again in %s%s", self._artifact.label, verdict.why, host_of(self._url),
-            report.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label, url=self._url,
+            formatting.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label, url=self._url,
             why=verdict.why, wait_s=round(wait, 1), bytes=done, total=size)  # fmt: skip
 
 

@@ -15,12 +15,10 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from tasks.catalogue.file_specs import HubFile, Release, hub_file, release
 from tasks.catalogue.types import LATEST
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError
-from tasks.network import http
-from tasks.network import huggingface as hub
-from tasks.network import response as transfer
+from tasks.network import http, huggingface, response
 from tasks.network.answers import file_size, parsed
 from tasks.network.response import Asked, Verdict, Word
 from tasks.network.retry import GaveUp, Patience
@@ -73,7 +71,9 @@ class Publishers:
         file, found = hub_file(url), release(url)
         if file:
             check_endpoint(pinned=True)
-            url = hub.at_endpoint(f"{hub.HUB}/api/models/{file.repo}/revision/{file.revision}", os.environ)
+            url = huggingface.at_endpoint(
+                f"{huggingface.HUB}/api/models/{file.repo}/revision/{file.revision}", os.environ
+            )
             answer = self._ask("GET", url, {}, hub_token(url))
         elif found:
             answer = self._ask("GET", found.api, {}, _github_token(found.api))
@@ -86,7 +86,7 @@ class Publishers:
 
     def _hub(self, file: HubFile, pinned: bool) -> Stated:
         check_endpoint(pinned=pinned)
-        url, home = hub.at_endpoint(file.url, os.environ), hub.endpoint(os.environ)
+        url, home = huggingface.at_endpoint(file.url, os.environ), huggingface.endpoint(os.environ)
         for _ in range(_MOST_REDIRECTS):
             token = hub_token(url)
             answer = self._ask("HEAD", url, {}, token, pinned=pinned)
@@ -157,7 +157,7 @@ class Publishers:
 
     def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
         if pause_s >= NOTED_S:
-            logger().info("%s: %s; asked again in %s", host_of(url), verdict.why, report.seconds(pause_s))
+            logger().info("%s: %s; asked again in %s", host_of(url), verdict.why, formatting.seconds(pause_s))
         self._sleep(pause_s)
 
 
@@ -174,7 +174,7 @@ def _target(url: str, answer: http.Said) -> str:
 
 
 def _judged(answer: http.Said) -> Verdict:
-    return transfer.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+    return response.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
 
 
 def _release_fix(answer: http.Said) -> str:
@@ -187,4 +187,4 @@ def _github_token(url: str) -> str:
     """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
     own = url.startswith("https://api.github.com/")
     given = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
-    return hub.sendable(given.strip()) if own else ""
+    return huggingface.sendable(given.strip()) if own else ""

@@ -7,10 +7,8 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
-from tasks.catalogue import edit as entries
-from tasks.catalogue import edit_file as edit
-from tasks.catalogue import load as compiled
+from tasks import doit_adapter
+from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.file_specs import about, split_count, typed, wanted
 from tasks.catalogue.lockfile import LockFile
 from tasks.catalogue.resolve import digest_in
@@ -27,7 +25,7 @@ UNKNOWN = "unknown"
 
 def task(recipe: Recipe, ask: Ask) -> Task:
     """The one task."""
-    return glue.task("add", run, [recipe, ask], meta={"report": True})
+    return doit_adapter.task("add", run, [recipe, ask], meta={"report": True})
 
 
 def run(recipe: Recipe, ask: Ask) -> None:
@@ -44,12 +42,12 @@ def run(recipe: Recipe, ask: Ask) -> None:
     facts = about(filename)
     name = _name(recipe, ask.options.get("name"), facts)
     entry = _entry(recipe, ask, name, place, facts)
-    with edit.editing(where, recipe.place.cache):
+    with edit_file.editing(where, recipe.place.cache):
         _insert(where, name, entry)
-    glue.show("\n".join([f"added to {where}:", *entries.block(name, entry, 2, 2)]))
-    if compiled.read_lock(where) is not None:
-        glue.log().info("next: doit lock --model %s", name)
-    glue.log().info("next: doit serve --model %s", name)
+    doit_adapter.show("\n".join([f"added to {where}:", *edit.block(name, entry, 2, 2)]))
+    if load.read_lock(where) is not None:
+        doit_adapter.log().info("next: doit lock --model %s", name)
+    doit_adapter.log().info("next: doit serve --model %s", name)
 
 
 def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
@@ -109,7 +107,7 @@ def _entry(
     licence = ask.options.get("license") or locker.licence(stated[0].url)
     if not licence:
         licence = UNKNOWN
-        glue.log().warning("%s: its licence is not known; --license TEXT, or edit the entry", name)
+        doit_adapter.log().warning("%s: its licence is not known; --license TEXT, or edit the entry", name)
     more: dict[str, Any] = {key: facts[key] for key in ("params", "quant") if key in facts}
     engine = {} if _is_served(recipe, filename_of(stated[0].url)) else {"engine": "embedded"}
     return {"title": facts["title"], **place, **pins, "license": licence, **more, **engine}
@@ -138,17 +136,17 @@ def _insert(where: str, name: str, entry: dict[str, Any]) -> None:
     """
     from tasks.catalogue import schema
 
-    content = compiled.read(where)
-    text = compiled.text_of(content, where)
+    content = load.read(where)
+    text = load.text_of(content, where)
     plain = schema.read_catalogue(text, where)
     words = [*plain["models"]]
     words += [alias for one in plain["models"].values() for alias in one.get("aliases", ())]
     if name.lower() in map(str.lower, words):
         what = f"a model {name!r} was added to {where} meanwhile; nothing was written"
         raise UsageError(what, fix="--name ANOTHER")
-    new = entries.insert(text, name, entry, where)
+    new = edit.insert(text, name, entry, where)
     if schema.read_catalogue(new, where) != {**plain, "models": {**plain["models"], name: entry}}:
-        block = "\n".join(entries.block(name, entry, 2, 2))
+        block = "\n".join(edit.block(name, entry, 2, 2))
         raise RecipeError(f"{where} has a form that this cannot add to", [("entry", block)], fix="paste it")
     mark = "\ufeff" if content.startswith(b"\xef\xbb\xbf") else ""
-    edit.replace(where, mark + new)
+    edit_file.replace(where, mark + new)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.cache import store
 from tasks.cache.audit import Finding, Verdict, judge_digest, judge_size, void
 from tasks.cache.inventory import Item, items
 from tasks.catalogue.artifact import Artifact, FileStat, Stamp
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.errors import IntegrityError
 from tasks.system import files
@@ -36,7 +36,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     named = [recipe.catalogue.name(word) for word in ask.models]
     name = f"audit:{ask.model}" if ask.model else "audit"
     args = [recipe, named, bool(ask.options.get("json"))]
-    return glue.task(name, run, args, meta={"report": True})
+    return doit_adapter.task(name, run, args, meta={"report": True})
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
@@ -59,9 +59,9 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
     if as_json:
-        glue.show_json([_row(*row) for row in rows])
+        doit_adapter.show_json([_row(*row) for row in rows])
     else:
-        glue.show(*_text(rows, cache, time.monotonic() - start))
+        doit_adapter.show(*_text(rows, cache, time.monotonic() - start))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
         raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
@@ -179,14 +179,14 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> l
     cells = [
         [
             Text(look.item.label if look.item.is_named else "-"),
-            Text(report.size(look.stat.size if look.stat else None)),
+            Text(formatting.size(look.stat.size if look.stat else None)),
             Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
             Text(look.item.artifact.target.removeprefix(f"{cache}/")),
         ]
         for look, finding in here
     ]
-    count, total = len(here), report.size(sum(look.stat.size for look, _ in here if look.stat))
-    said = f"{count} file{'s' if count > 1 else ''}, {total}, in {report.seconds(elapsed)}"
+    count, total = len(here), formatting.size(sum(look.stat.size for look, _ in here if look.stat))
+    said = f"{count} file{'s' if count > 1 else ''}, {total}, in {formatting.seconds(elapsed)}"
     summary = ". ".join(filter(None, (said, missing, where)))
     return [table(("model", ">size", "verdict", "file"), cells), summary]
 

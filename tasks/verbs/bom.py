@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.cache import bom
 from tasks.cache.bom import Row
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe
 from tasks.system import files
@@ -22,7 +22,7 @@ from tasks.verbs.audit import everything
 def task(recipe: Recipe, ask: Ask) -> Task:
     """The one task; its text goes to stdout and is nothing but the report."""
     recipe.no_model(ask)
-    return glue.task("bom", run, [recipe, bool(ask.options.get("json"))], meta={"report": True})
+    return doit_adapter.task("bom", run, [recipe, bool(ask.options.get("json"))], meta={"report": True})
 
 
 def run(recipe: Recipe, as_json: bool) -> None:
@@ -30,14 +30,14 @@ def run(recipe: Recipe, as_json: bool) -> None:
     rows = [*_rows(recipe), *_embedded(recipe)]
     if as_json:
         at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
-        glue.show_json(bom.cyclonedx(rows, at, _version("llamafile-recipe")))
+        doit_adapter.show_json(bom.cyclonedx(rows, at, _version("llamafile-recipe")))
     elif rows:
-        glue.show(_table(rows))
+        doit_adapter.show(_table(rows))
     else:
-        glue.show(f"nothing is here. Cache: {recipe.place.cache}")
+        doit_adapter.show(f"nothing is here. Cache: {recipe.place.cache}")
     for row in rows:
         if row.path and row.sha256 is None:
-            glue.log().warning(
+            doit_adapter.log().warning(
                 "warning: %s: nothing is proven of these bytes; `doit download` reads them", row.path
             )
 
@@ -79,7 +79,7 @@ def _table(rows: Sequence[Row]) -> Styled:
     cells = [
         [
             Text(row.name),
-            Text(report.size(row.size) if row.size is not None else ""),
+            Text(formatting.size(row.size) if row.size is not None else ""),
             Text(row.license or "?"),
             Text(row.version or ", ".join(f"{name} {said}" for name, said in sorted(row.engines.items()))),
             Text(row.sha256[:12] if row.sha256 else "not proven" if row.path else ""),

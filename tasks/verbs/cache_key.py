@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import catalogued, llamafile_exe
 from tasks.command_line import Ask
-from tasks.console import ci
-from tasks.console import formatting as report
+from tasks.console import ci, formatting
 from tasks.context import Recipe
 
 
@@ -31,7 +30,9 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     name = f"cache-key:{ask.model}" if ask.model else "cache-key"
     words = ask.models or (recipe.catalogue.default,)
     named = dict.fromkeys(recipe.catalogue.name(word) for word in words)
-    return glue.task(name, run, [recipe, tuple(named), bool(ask.options.get("json"))], meta={"report": True})
+    return doit_adapter.task(
+        name, run, [recipe, tuple(named), bool(ask.options.get("json"))], meta={"report": True}
+    )
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
@@ -41,9 +42,9 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     if "GITHUB_OUTPUT" in os.environ:
         _hand_on(recipe, entries, ci.cache_key("models", [f for found in files.values() for f in found]))
     if as_json:
-        glue.show_json([entry._asdict() for entry in entries])
+        doit_adapter.show_json([entry._asdict() for entry in entries])
     else:
-        glue.show("\n".join(entry.key for entry in entries))
+        doit_adapter.show("\n".join(entry.key for entry in entries))
 
 
 def _files(recipe: Recipe, name: str) -> tuple[Artifact, ...]:
@@ -73,7 +74,7 @@ def _hand_on(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
     total = sum(entry.size or 0 for entry in entries)
     if total > ci.CACHE_LIMIT:
         text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches: the last used ones"
-        glue.log().warning(text, report.size(total))
+        doit_adapter.log().warning(text, formatting.size(total))
     paths = dict.fromkeys(path for entry in entries for path in entry.path)
     outputs = {"key": entries[0].key if len(entries) == 1 else key, "path": "\n".join(paths)}
     outputs["models"] = " ".join(entry.model for entry in entries)

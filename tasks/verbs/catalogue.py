@@ -7,10 +7,10 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import State
 from tasks.catalogue.resolve import Job, catalogued
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe
 from tasks.system import files
@@ -20,16 +20,16 @@ from tasks.urls import is_local
 def task(found: Recipe) -> Task:
     """The one task; its text goes to stdout and is nothing but the report."""
     as_json = any(ask.options.get("json") for ask in found.request.asks if ask.verb == "catalogue")
-    return glue.task("catalogue", show, [found, as_json], meta={"report": True})
+    return doit_adapter.task("catalogue", show, [found, as_json], meta={"report": True})
 
 
 def show(found: Recipe, as_json: bool) -> None:
     """Print the report to stdout."""
     rows = [_row(found, name) for name in found.catalogue.names]
     if as_json:
-        glue.show_json({"default": found.catalogue.default, "models": rows})
+        doit_adapter.show_json({"default": found.catalogue.default, "models": rows})
     else:
-        glue.show(_table(rows, found.catalogue.default), "", _next(rows, found))
+        doit_adapter.show(_table(rows, found.catalogue.default), "", _next(rows, found))
 
 
 def _row(found: Recipe, name: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _here(cache: str, job: Job) -> str:
             claimed(file).done if state is State.MISSING else file.size or 0 for file, state in states.items()
         )
         if have:
-            return report.percent(have, job.size) or report.size(have)
+            return formatting.percent(have, job.size) or formatting.size(have)
         return "bundled" if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]) else "no"
     return "yes" if set(states.values()) == {State.FRESH} else "changed"
 
@@ -75,7 +75,7 @@ def _table(rows: list[dict[str, Any]], default: str) -> Styled:
     cells = [
         [
             Text(f"{row['name']} *" if row["name"] == default else row["name"]),
-            Text(report.size(row["size"]) if row["size"] else "?"),
+            Text(formatting.size(row["size"]) if row["size"] else "?"),
             Text(f"{row['ram_gb']} GB" if row["ram_gb"] else "?"),
             Text(row["license"]),
             Text(row["here"], colours.get(row["here"], "yellow")),
@@ -90,7 +90,7 @@ def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
     """What to type now."""
     default = next(r for r in rows if r["name"] == found.catalogue.default)
     bundled = next((r["name"] for r in rows if r["here"] == "bundled"), None)
-    size = f"downloads {report.size(default['size'])}, then serves"
+    size = f"downloads {formatting.size(default['size'])}, then serves"
     steps = [
         ("doit serve", f"{'serves' if default['here'] in ('yes', 'bundled') else size} {default['name']}"),
         ("doit status", "what runs"),

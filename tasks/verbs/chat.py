@@ -9,9 +9,9 @@ import sys
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import PROSE
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
@@ -23,7 +23,7 @@ _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model that has to be served first."""
-    return glue.task(f"chat:{job.name}", chat, [recipe, job], doc=report.task_line(job.model))
+    return doit_adapter.task(f"chat:{job.name}", chat, [recipe, job], doc=formatting.task_line(job.model))
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -66,7 +66,7 @@ def talk(run: Run, words: tuple[str, ...]) -> int:
     from tasks.system.signals import on_signals
 
     try:
-        with glue.quiet_pipe(), on_signals(_raise):
+        with doit_adapter.quiet_pipe(), on_signals(_raise):
             if prompt := _prompt(words):
                 _answer(run, [{"role": "user", "content": prompt}])
             else:
@@ -95,7 +95,7 @@ def _prompt(words: tuple[str, ...]) -> str:
 def _converse(run: Run) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history, where there is such a thing
-    glue.log().info("%s is listening. %s", run.name, _HINT)
+    doit_adapter.log().info("%s is listening. %s", run.name, _HINT)
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -120,7 +120,7 @@ def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = Fals
     said = ""
     try:
         with contextlib.closing(stream(run, messages)) as pieces:
-            for piece in glue.harmless(pieces, PROSE):
+            for piece in doit_adapter.harmless(pieces, PROSE):
                 said += piece
                 print(piece, end="", flush=True)
     except _Ended as ended:

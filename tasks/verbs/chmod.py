@@ -6,7 +6,7 @@ import os
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
@@ -20,7 +20,7 @@ def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     name, artifact = f"chmod:{job.name}", job.artifact
     skipped = why_skipped(recipe.place.platform, job.engine)
-    return glue.task(
+    return doit_adapter.task(
         name,
         make_executable,
         [recipe.place.cache, artifact],

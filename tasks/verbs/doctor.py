@@ -13,17 +13,16 @@ from shutil import disk_usage, which
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.resolve import Job, catalogued, llamafile_exe
 from tasks.command_line import Ask
 from tasks.context import Recipe
 from tasks.doctor import checks as health
-from tasks.doctor import probes as probe
+from tasks.doctor import probes
 from tasks.doctor.checks import Finding
 from tasks.errors import ServerError, TransferError, UsageError
-from tasks.network import huggingface as hub
-from tasks.system import files, memory
-from tasks.system import ports as port
+from tasks.network import huggingface
+from tasks.system import files, memory, ports
 from tasks.verbs.plan import memory_of, need_of
 
 LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest one takes four looks
@@ -35,21 +34,21 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     """The task of one word on the command line; it looks with the needs of one model."""
     job = catalogued((ask.models or (recipe.catalogue.default,))[0], recipe.catalogue, recipe.place)
     name = f"doctor:{ask.model}" if ask.model else "doctor"
-    return glue.task(name, run, [recipe, job, bool(ask.options.get("json"))], meta={"report": True})
+    return doit_adapter.task(name, run, [recipe, job, bool(ask.options.get("json"))], meta={"report": True})
 
 
 def run(recipe: Recipe, job: Job, as_json: bool) -> None:
     """Print the report to stdout. Raises SystemExit: 1 where something fails."""
     cache = recipe.place.cache
-    found = _findings({"cache": lambda: health.cache(cache, probe.unwritable(cache))})
+    found = _findings({"cache": lambda: health.cache(cache, probes.unwritable(cache))})
     writable = found[0].state is health.State.OK
     checks = {**_machine(job), **(_programs(cache) if writable else {})}
     found += _findings({**checks, **_needs(recipe, job), **_network()})
     if as_json:
         rows = [{**one._asdict(), "state": one.state.value} for one in found]
-        glue.show_json(rows)
+        doit_adapter.show_json(rows)
     else:
-        glue.show(*_report(found))
+        doit_adapter.show(*_report(found))
     if any(one.state is health.State.FAIL for one in found):
         raise SystemExit(1)
 
@@ -57,7 +56,7 @@ def run(recipe: Recipe, job: Job, as_json: bool) -> None:
 def _findings(checks: dict[str, _Check]) -> list[Finding]:
     """What all checks find, in order; one that breaks or hangs is a finding."""
     out: list[Finding] = []
-    for name, what in probe.side_by_side(checks, LIMIT_S).items():
+    for name, what in probes.side_by_side(checks, LIMIT_S).items():
         bad = what is None or isinstance(what, BaseException)
         one = health.broken(name, what) if bad else what
         out += one if isinstance(one, list) else [one]
@@ -67,14 +66,14 @@ def _findings(checks: dict[str, _Check]) -> list[Finding]:
 def _machine(job: Job) -> dict[str, _Check]:
     """Python, what it brings, and the hardware."""
     machine, bits = platform.machine(), 64 if sys.maxsize > 2**32 else 32
-    package: dict[str, _Check] = {"embedded": lambda: health.embedded(probe.version("xllamacpp"))}
+    package: dict[str, _Check] = {"embedded": lambda: health.embedded(probes.version("xllamacpp"))}
     return {
         "python": lambda: health.python(tuple(sys.version_info[:3]), bits, machine),
-        "doit": lambda: health.doit(probe.version("doit")),
+        "doit": lambda: health.doit(probes.version("doit")),
         **(package if job.engine == "embedded" else {}),
         "locale": lambda: health.locale(sys.getfilesystemencoding(), sys.platform),
-        "cpu": lambda: health.cpu(machine, probe.avx(), sys.platform, probe.translated()),
-        "gpu": lambda: health.gpu(probe.gpus(machine)),
+        "cpu": lambda: health.cpu(machine, probes.avx(), sys.platform, probes.translated()),
+        "gpu": lambda: health.gpu(probes.gpus(machine)),
     }
 
 
@@ -82,24 +81,24 @@ def _programs(cache: str) -> dict[str, _Check]:
     """Whether programs run, and locks hold, in a cache that can be written."""
     locks = os.path.join(cache, "locks")
     checks: dict[str, _Check] = {"engine": partial(_engine, cache)}
-    return {**checks, "locks": lambda: health.locks(locks, probe.lock_problem(locks))}
+    return {**checks, "locks": lambda: health.locks(locks, probes.lock_problem(locks))}
 
 
 def _engine(cache: str) -> list[Finding]:
     """One after the other, for each writes a program."""
     if sys.platform == "win32":
-        ran = probe.run([sys.executable, "-c", f"print({health.WORD!r})"])
+        ran = probes.run([sys.executable, "-c", f"print({health.WORD!r})"])
         return [health.engine(ran, sys.platform)]
     found = [
-        health.engine(probe.tiny(cache, health.TINY_APE, "/bin/sh"), sys.platform),
-        health.runnable("noexec", cache, probe.tiny(cache, health.TINY_SCRIPT)),
+        health.engine(probes.tiny(cache, health.TINY_APE, "/bin/sh"), sys.platform),
+        health.runnable("noexec", cache, probes.tiny(cache, health.TINY_SCRIPT)),
     ]
     loader = files.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
     if not which("ape"):  # its own loader, which an APE takes where there is one
-        found.append(health.runnable("loader", loader, probe.tiny(loader, health.TINY_SCRIPT)))
+        found.append(health.runnable("loader", loader, probes.tiny(loader, health.TINY_SCRIPT)))
     if sys.platform == "linux":
-        entries = probe.binfmt()
-        direct = None if health.handlers(entries) else probe.tiny(cache, health.TINY_APE)
+        entries = probes.binfmt()
+        direct = None if health.handlers(entries) else probes.tiny(cache, health.TINY_APE)
         found.append(health.binfmt(entries, direct))
     return found
 
@@ -130,7 +129,7 @@ def _room(recipe: Recipe, job: Job) -> list[Finding]:
 def _port(host: str, number: int) -> Finding:
     what = fix = ""
     try:
-        port.free_port(host, number)
+        ports.free_port(host, number)
     except ServerError as error:
         what, fix = error.what, error.fix
     return health.port(f"{host}:{number}" if number else f"some port of {host}", what, fix)
@@ -143,19 +142,19 @@ def _network() -> dict[str, _Check]:
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return {
         "proxy": lambda: health.proxy(getproxies(), excepted),
-        "certificates": lambda: health.certificates(*probe.certificates(os.environ)),
+        "certificates": lambda: health.certificates(*probes.certificates(os.environ)),
         "hub": hub_findings,
     }
 
 
-def hub_findings(limit_s: float = probe.LOOK_S) -> list[Finding]:
+def hub_findings(limit_s: float = probes.LOOK_S) -> list[Finding]:
     """The Hub, and the clock by its answer."""
-    if variable := hub.offline(os.environ):
+    if variable := huggingface.offline(os.environ):
         found = f"offline, as {variable} asks"
         return [Finding(name, health.State.OK, found) for name in ("hub", "clock")]
     from tasks.network import http
 
-    endpoint = hub.endpoint(os.environ)
+    endpoint = huggingface.endpoint(os.environ)
     headers: Mapping[str, str] = {}
     try:
         said = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=limit_s)

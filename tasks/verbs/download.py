@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact, Stamp, State
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import visible
 from tasks.context import Recipe
 from tasks.errors import IntegrityError, RecipeError, TransferError
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tasks.system import files
 from tasks.urls import is_local
 
@@ -24,13 +24,13 @@ def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     cache, options = recipe.place.cache, _options(recipe, job)
     wanted = [one._replace(adopt_from=None) if "no_adopt" in options else one for one in job.files]
-    return glue.task(
+    return doit_adapter.task(
         f"download:{job.name}",
         bring,
         [recipe, wanted, job.question, "yes" in options],
         targets=[one.target for one in wanted],
         uptodate=[lambda: all(files.state(cache, one) is State.FRESH for one in wanted)],
-        doc=report.task_line(job.model),
+        doc=formatting.task_line(job.model),
     )
 
 
@@ -79,7 +79,7 @@ def converge(
             if state is State.MOVED and _same_bytes(cache, artifact):
                 return
             if state is State.FRESH:
-                glue.log().info("%s came while this waited", artifact.label)
+                doit_adapter.log().info("%s came while this waited", artifact.label)
                 return
             try:
                 check(artifact)
@@ -97,10 +97,10 @@ def _is_right_there(cache: str, artifact: Artifact) -> bool:
 
 def check_place(cache: str, artifact: Artifact) -> None:
     """See that a file may be put at the target. Raises RecipeError: something else lies in the way."""
-    from tasks.system import own_files as own
+    from tasks.system import own_files
 
     if artifact.owned:
-        own.check_inside(cache, artifact.target)
+        own_files.check_inside(cache, artifact.target)
     elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
         what = f"{artifact.target} is not a regular file, and is not replaced by a download"
         raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
@@ -112,7 +112,7 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
 
     before, found = files.read_stamp(cache, artifact), files.stat(artifact.target)
     expected = artifact.sha256 or (before.sha256 if before else None)
-    glue.log().info(
+    doit_adapter.log().info(
         "%s is here and has to be read once: it is new, or its size or time changed", artifact.label
     )
     size = found.size if found else None
@@ -123,13 +123,13 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
         known = before or Stamp(got.stat, got.sha256, artifact.target, {})
         engines = known.engines if known.sha256 == got.sha256 else {}
         files.write_stamp(cache, artifact, Stamp(got.stat, got.sha256, known.source, engines))
-        glue.log().info("%s: the bytes are right, nothing is downloaded", artifact.label)
+        doit_adapter.log().info("%s: the bytes are right, nothing is downloaded", artifact.label)
         return True
     facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got.sha256}")]
     if not artifact.owned:
         fix = "move it away to download it again, or give its own digest with --sha256"
         raise IntegrityError(f"{artifact.label} is not the file you asked for", facts, fix)
-    glue.log().warning(
+    doit_adapter.log().warning(
         "%s", IntegrityError(f"{artifact.label} has changed on disk; it is fetched again", facts)
     )
     return False
@@ -156,7 +156,7 @@ def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
             [("url", artifact.sources[0])],
             fix=_pinning(recipe, artifact),
         )
-    if (variable := hub.offline(os.environ)) and not _is_near(artifact):
+    if (variable := huggingface.offline(os.environ)) and not _is_near(artifact):
         raise _offline(recipe, variable, artifact)
 
 
@@ -191,7 +191,9 @@ def _offline(recipe: Recipe, variable: str, first: Artifact) -> TransferError:
         if target == first.target
         or (files.state(recipe.place.cache, one) is State.MISSING and not _is_near(one))
     ]
-    facts = [(one.label, f"{report.size(one.size)} from {one.sources[0]}") for one in missing if one.sources]
+    facts = [
+        (one.label, f"{formatting.size(one.size)} from {one.sources[0]}") for one in missing if one.sources
+    ]
     return TransferError(
         f"{variable} forbids the network, and this is not here",
         facts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import llamafile_exe
 from tasks.context import Recipe
@@ -18,7 +18,7 @@ from tasks.verbs.verify import ask_version, keep_version, proven_version
 def task(found: Recipe) -> Task:
     """The one task; UsageError's message where the catalogue does not name the program."""
     artifact: Artifact = llamafile_exe(found.catalogue, found.place)
-    return glue.task(
+    return doit_adapter.task(
         "exe",
         bring,
         [found, artifact],
@@ -39,7 +39,7 @@ def bring(found: Recipe, artifact: Artifact) -> None:
     converge(cache, artifact, check=lambda one: check_allowed(found, one))
     skipped = why_skipped(platform, "self")
     if skipped:
-        glue.log().info("chmod %s", skipped)
+        doit_adapter.log().info("chmod %s", skipped)
     else:
         make_executable(cache, artifact)
     launch = Launch("llamafile", platform, "", artifact.target)

@@ -10,18 +10,16 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
-from tasks.catalogue import edit_file as edit
-from tasks.catalogue import load as compiled
-from tasks.catalogue import lockfile as lock
+from tasks import doit_adapter
+from tasks.catalogue import edit_file, load, lockfile
 from tasks.catalogue.file_specs import Wanted, hub_file
 from tasks.catalogue.lockfile import FROM_CATALOGUE, Locked, LockFile
 from tasks.catalogue.types import LATEST
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.errors import RecipeError, TransferError, UsageError
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tasks.system import files
 from tasks.system.paths import inside
 from tasks.upstream.metadata import Stated
@@ -37,19 +35,19 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     from tasks.catalogue import schema
 
     where = recipe.catalogue.where
-    text = compiled.text_of(compiled.read(where), where)
-    place, content = compiled.lock_path(where), compiled.read_lock(where)
-    old = None if content is None else schema.read_lock(compiled.text_of(content, place), place)
+    text = load.text_of(load.read(where), where)
+    place, content = load.lock_path(where), load.read_lock(where)
+    old = None if content is None else schema.read_lock(load.text_of(content, place), place)
     plain = schema.read_catalogue(text, where)
     chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
     if "check" in ask.options:
         if more := [f"--{name}" for name in ("upgrade", "download") if name in ask.options]:
             raise UsageError(f"--check only compares: {' and '.join(more)} would change the file")
-        return glue.task("lock", check, [plain, old, place], meta={"report": True})
+        return doit_adapter.task("lock", check, [plain, old, place], meta={"report": True})
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
-    schema.compile_text(text, where, lock.without(old, moving))
+    schema.compile_text(text, where, lockfile.without(old, moving))
     locker = Locker(recipe, ask, plain, old or LockFile(1))
-    return glue.task("lock", run, [locker, chosen, place], meta={"report": True})
+    return doit_adapter.task("lock", run, [locker, chosen, place], meta={"report": True})
 
 
 def run(locker: Locker, chosen: set[str], place: str) -> None:
@@ -60,16 +58,16 @@ def run(locker: Locker, chosen: set[str], place: str) -> None:
         RecipeError: another process changed the same entries meanwhile; nothing is written.
     """
     found = locker.locked(chosen)
-    with edit.editing(place, locker.cache):
-        now = compiled.read_lock(locker.where)
+    with edit_file.editing(place, locker.cache):
+        now = load.read_lock(locker.where)
         new = _joined(locker, found, place, now)
-        text = lock.render(new)
-        same = now is not None and text == compiled.text_of(now, place)
+        text = lockfile.render(new)
+        same = now is not None and text == load.text_of(now, place)
         if not same:
-            edit.replace(place, text)
+            edit_file.replace(place, text)
     for line in changes(locker.old, found):
-        glue.show(line)
-    glue.show(f"{place}: {_count(new)}{', nothing changed' if same else ''}")
+        doit_adapter.show(line)
+    doit_adapter.show(f"{place}: {_count(new)}{', nothing changed' if same else ''}")
 
 
 def _joined(locker: Locker, found: LockFile, place: str, now: bytes | None) -> LockFile:
@@ -84,11 +82,11 @@ def _joined(locker: Locker, found: LockFile, place: str, now: bytes | None) -> L
 
     said = LockFile(1)
     if now is not None:
-        said = schema.read_lock(compiled.text_of(now, place), place)
-    catalogue = compiled.text_of(compiled.read(locker.where), locker.where)
+        said = schema.read_lock(load.text_of(now, place), place)
+    catalogue = load.text_of(load.read(locker.where), locker.where)
     plain = schema.read_catalogue(catalogue, locker.where)
-    new = lock.ordered(lock.merged(locker.old, found, said, place), plain)
-    _check_readable(lock.render(new), place, catalogue, locker.where)
+    new = lockfile.ordered(lockfile.merged(locker.old, found, said, place), plain)
+    _check_readable(lockfile.render(new), place, catalogue, locker.where)
     return new
 
 
@@ -107,11 +105,11 @@ def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
     """See that the lock covers the catalogue. Raises RecipeError: it does not."""
     if old is None:
         raise RecipeError(f"there is no {place}", fix="doit lock, and commit it")
-    if lacking := lock.lacks(plain, old):
+    if lacking := lockfile.lacks(plain, old):
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
         raise RecipeError(what, facts, fix="doit lock, and commit it")
-    glue.show(f"{place} covers the catalogue: {_count(old)}")
+    doit_adapter.show(f"{place} covers the catalogue: {_count(old)}")
 
 
 def _count(found: LockFile) -> str:
@@ -132,7 +130,7 @@ def changes(old: LockFile, new: LockFile) -> list[str]:
             for row in rows:
                 was, file = known.get(row.source or row.url), filename_of(row.url)
                 if was is None:
-                    size = report.size(row.size)
+                    size = formatting.size(row.size)
                     lines.append(f"+ {name}: {file} {size} sha256:{row.sha256} ({row.digest_from})")
                 elif (was.sha256, was.url) != (row.sha256, row.url):
                     same = ", the same bytes" if was.sha256 == row.sha256 else ""
@@ -145,7 +143,7 @@ def changes(old: LockFile, new: LockFile) -> list[str]:
 
 def _version(row: Locked) -> str:
     version = row.version or (row.commit or "")[:12] or row.since
-    return f"{version} sha256:{row.sha256} {report.size(row.size)}"
+    return f"{version} sha256:{row.sha256} {formatting.size(row.size)}"
 
 
 class Locker:
@@ -162,7 +160,7 @@ class Locker:
     def locked(self, chosen: set[str]) -> LockFile:
         """The new lock; entries that were not chosen stay as they are. Raises TransferError."""
         new = LockFile(1)
-        for table, name, entry, wanted in lock.entries(self._plain):
+        for table, name, entry, wanted in lockfile.entries(self._plain):
             if chosen and name not in chosen:
                 rows = getattr(self.old, table).get(name)
             else:
@@ -175,7 +173,7 @@ class Locker:
         return new
 
     def _row(self, table: str, name: str, entry: Mapping[str, Any], want: Wanted) -> Locked | None:
-        old = lock.found(self.old, table, name, want)
+        old = lockfile.found(self.old, table, name, want)
         if old and not self._upgrade:
             return replace(old, license=entry["license"], size=old.size or want.size)
         try:
@@ -209,7 +207,7 @@ class Locker:
                 stated = stated._replace(version=own.version)
         except TransferError as error:
             if want.sha256 and fixed:
-                glue.log().warning("%s: its size is not known: %s", name, error.what)
+                doit_adapter.log().warning("%s: its size is not known: %s", name, error.what)
                 return own
             raise
         if want.sha256:
@@ -240,7 +238,7 @@ class Locker:
 
     def _publishers(self, url: str) -> Any:
         """Whom to ask. Raises TransferError: nobody may be, and importing requests opens a socket."""
-        if variable := hub.offline(os.environ):
+        if variable := huggingface.offline(os.environ):
             raise TransferError(f"{host_of(url)}: {variable} forbids the network")
         if self._known is None:
             from tasks.upstream.client import Publishers  # requests costs more than doit itself

@@ -8,13 +8,12 @@ from itertools import chain
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.command_line import Ask
 from tasks.context import Recipe, names
-from tasks.engine import logfile
-from tasks.engine import server_registry as runs
+from tasks.engine import logfile, server_registry
 from tasks.errors import ServerError, UsageError
-from tasks.system import process_identity as owner
+from tasks.system import process_identity
 
 _BYTES = "surrogateescape"  # every byte, there and back
 
@@ -25,7 +24,9 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     named = names(recipe, ask)
     lines = _count(ask.options.get("lines"))
     follow = bool(ask.options.get("follow"))
-    return glue.task(name, run, [recipe, named[0] if named else "", lines, follow], meta={"report": True})
+    return doit_adapter.task(
+        name, run, [recipe, named[0] if named else "", lines, follow], meta={"report": True}
+    )
 
 
 def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
@@ -38,8 +39,8 @@ def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
     from tasks.system.signals import on_signals
 
     cache = recipe.place.cache
-    known = [one for one, _ in runs.found(cache) if not name or one.name == name]
-    paths = [one.log for one in known] or (runs.logs(cache, name) if name else [])
+    known = [one for one, _ in server_registry.found(cache) if not name or one.name == name]
+    paths = [one.log for one in known] or (server_registry.logs(cache, name) if name else [])
     if not paths:
         what = f"{name} has no log on this machine" if name else "nothing runs here"
         raise ServerError(what, fix="`doit status` shows what runs; doit logs --model NAME what ran before")
@@ -49,10 +50,12 @@ def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:
     path = paths[-1]
     keeper = next((one.keeper for one in known if one.log == path), None)
     stop: list[int] = []
-    with on_signals(stop.append), glue.quiet_pipe():
+    with on_signals(stop.append), doit_adapter.quiet_pipe():
         text, end = _last_lines(path, count)
-        more = logfile.follow(path, end, lambda: not stop and owner.lives(keeper)) if follow else ()
-        for block in glue.harmless(iterdecode(chain([text], more), "utf-8", _BYTES)):
+        more = (
+            logfile.follow(path, end, lambda: not stop and process_identity.lives(keeper)) if follow else ()
+        )
+        for block in doit_adapter.harmless(iterdecode(chain([text], more), "utf-8", _BYTES)):
             sys.stdout.buffer.write(block.encode("utf-8", _BYTES))
             sys.stdout.buffer.flush()
     if stop:

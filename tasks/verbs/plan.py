@@ -8,16 +8,15 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact, State
 from tasks.catalogue.file_specs import hub_file, release
 from tasks.catalogue.resolve import WINDOWS_EXE_LIMIT, Job
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.errors import RecipeError
-from tasks.planning import estimate as outlook
-from tasks.planning import gguf
+from tasks.planning import estimate, gguf
 from tasks.planning.estimate import Memory, Need
 from tasks.system import files, memory
 from tasks.urls import host_of, is_local
@@ -27,7 +26,7 @@ from tasks.verbs.download import check_source
 def task(recipe: Recipe, ask: Ask) -> Task:
     """The task of one word on the command line."""
     name = f"plan:{ask.model}" if ask.model else "plan"
-    return glue.task(name, run, [recipe, ask], meta={"report": True})
+    return doit_adapter.task(name, run, [recipe, ask], meta={"report": True})
 
 
 def run(recipe: Recipe, ask: Ask) -> None:
@@ -38,13 +37,13 @@ def run(recipe: Recipe, ask: Ask) -> None:
     needs = [need_of(recipe, artifact, ask) for artifact in wanted]
     takes = [memory_of(job, needs) for job in jobs]
     here, free = memory.total(), shutil.disk_usage(files.existing(recipe.place.cache)).free
-    problems = outlook.problems(needs, free, takes, here)
+    problems = estimate.problems(needs, free, takes, here)
     problems += dict.fromkeys(filter(None, (_refused(recipe, artifact) for artifact in wanted)))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
     if ask.options.get("json"):
-        glue.show_json(_data(jobs, needs, takes, facts, problems))
+        doit_adapter.show_json(_data(jobs, needs, takes, facts, problems))
     else:
-        glue.show(*_text(needs, takes, facts, problems))
+        doit_adapter.show(*_text(needs, takes, facts, problems))
     if problems:
         raise SystemExit(1)
 
@@ -100,7 +99,7 @@ def memory_of(job: Job, needs: list[Need]) -> Memory:
     exact, sizes = cache is not None, [need.size for need in mine]
     if cache is None:
         cache = gguf.kv_estimate(job.model.params, context)
-    weights = None if None in sizes else outlook.total(sizes)[0]
+    weights = None if None in sizes else estimate.total(sizes)[0]
     gpu = bool(settings.ngl) and settings.gpu != "disable"
     said = job.model.ram * 10**9 if job.model.ram else None
     return Memory(job.name, weights, cache, context, exact, gpu, said)
@@ -127,20 +126,20 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
         [
             Text(need.label),
             Text(need.where(), colours.get(need.state, "")),
-            Text(report.size(need.size)),
+            Text(formatting.size(need.size)),
             Text(_known(need.to_fetch)),
             Text(_short(need.source)),
         ]
         for need in needs
     ]
-    fetch, all_known = outlook.total([need.to_fetch for need in needs])
-    write, _ = outlook.total([need.to_write for need in needs])
+    fetch, all_known = estimate.total([need.to_fetch for need in needs])
+    write, _ = estimate.total([need.to_write for need in needs])
     least = "" if all_known else "at least "
     lines: list[str] = [
         table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
-        f"network  {least}{report.size(fetch)}" if fetch or all_known else "network  not known",
-        f"disk     {report.size(facts['free'])} free, {report.size(facts['free'] - write)} afterwards",
+        f"network  {least}{formatting.size(fetch)}" if fetch or all_known else "network  not known",
+        f"disk     {formatting.size(facts['free'])} free, {formatting.size(facts['free'] - write)} afterwards",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -159,31 +158,31 @@ def _short(source: str) -> str:
 
 
 def _known(count: int | None) -> str:
-    return outlook.UNKNOWN if count is None else report.size(count) if count else "-"
+    return estimate.UNKNOWN if count is None else formatting.size(count) if count else "-"
 
 
 def _memory_line(one: Memory, here: int) -> str:
     about = "" if one.exact else "about "
     tokens = f"{one.context} tokens" if one.context else "as many tokens as it was trained for"
     if one.needed is None:
-        return f"{one.model}: not known for {tokens}; {report.size(here)} are here"
+        return f"{one.model}: not known for {tokens}; {formatting.size(here)} are here"
     if one.needed == one.said:
         more = "" if one.context else f"; more for {tokens}"
-        need = f"{one.model} needs about {report.size(one.said)} (models.yaml{more})"
-        return f"{need}; {report.size(here)} are here"
-    parts = f"weights {report.size(one.weights)}, {about}{report.size(one.cache)} for {tokens}"
+        need = f"{one.model} needs about {formatting.size(one.said)} (models.yaml{more})"
+        return f"{need}; {formatting.size(here)} are here"
+    parts = f"weights {formatting.size(one.weights)}, {about}{formatting.size(one.cache)} for {tokens}"
     gpu = ", part of it on the GPU" if one.gpu else ""
-    return f"{one.model} needs {about}{report.size(one.needed)} ({parts}){gpu}; {report.size(here)} are here"
+    return f"{one.model} needs {about}{formatting.size(one.needed)} ({parts}){gpu}; {formatting.size(here)} are here"
 
 
 def _data(
     jobs: list[Job], needs: list[Need], takes: list[Memory], facts: dict[str, Any], problems: list[Any]
 ) -> dict[str, Any]:
-    fetch, known = outlook.total([need.to_fetch for need in needs])
-    write, _ = outlook.total([need.to_write for need in needs])
+    fetch, known = estimate.total([need.to_fetch for need in needs])
+    write, _ = estimate.total([need.to_write for need in needs])
     return {
         "models": [job.name for job in jobs],
-        "files": [outlook.as_json(need) for need in needs],
+        "files": [estimate.as_json(need) for need in needs],
         "to_fetch": fetch,
         "to_fetch_is_exact": known,
         "disk": {"free": facts["free"], "afterwards": facts["free"] - write},

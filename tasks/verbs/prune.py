@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.cache import prune, store
 from tasks.cache.inventory import STAMP, items
 from tasks.cache.prune import Found, Needed, Victim
-from tasks.catalogue import load as compiled
+from tasks.catalogue import load
 from tasks.catalogue.artifact import Artifact, Stamp, engine_filename, parse_stamp
 from tasks.catalogue.types import Catalogue
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
-from tasks.engine import server_registry as runs
+from tasks.engine import server_registry
 from tasks.errors import RecipeError, UsageError
 from tasks.system import files
 
@@ -51,7 +51,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     older = ask.options.get("older_than")
     older_s = None if older is None else prune.age(older)
     args = [recipe, older_s, bool(ask.options.get("dry_run")), bool(ask.options.get("json"))]
-    return glue.task("prune", run, args, meta={"report": True})
+    return doit_adapter.task("prune", run, args, meta={"report": True})
 
 
 def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None:
@@ -66,7 +66,7 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         fix = "LLAMAFILE_CACHE=/path/of/the/cache; if this is it, the next download into it marks it"
         raise RecipeError(what, [("missing", "our CACHEDIR.TAG and README.txt")], fix)
     if not dry:
-        runs.drop_keys(cache)
+        server_registry.drop_keys(cache)
     roots, found = _roots(recipe), store.files_of(cache)
     gone = [*roots.gone, *store.stamps_of_nothing(cache, _paths(found, "stamps/"))]
     unused = prune.choose(found, roots.needed, gone, time.time(), older_s)
@@ -85,9 +85,9 @@ def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None
         "failed": [{**_row(one), "error": why} for one, why in outcome.failed],
     }
     if as_json:
-        glue.show_json(facts)
+        doit_adapter.show_json(facts)
     else:
-        glue.show(*_text(outcome, facts))
+        doit_adapter.show(*_text(outcome, facts))
     if outcome.failed:
         what = "not everything could be removed"
         raise RecipeError(
@@ -106,7 +106,7 @@ def _roots(recipe: Recipe) -> Roots:
     cache, here = recipe.place.cache, platform.node()
     mine = recipe.catalogue.where
     asked, elsewhere, gone = {mine: recipe.catalogue}, [], []
-    for root in compiled.roots(cache):
+    for root in load.roots(cache):
         if not store.is_missing(root.path):
             asked.setdefault(root.path, _catalogue(cache, root))
         elif root.machine == here:
@@ -114,15 +114,15 @@ def _roots(recipe: Recipe) -> Roots:
         else:
             elsewhere.append(f"{root.path} of {root.machine} ({root.record})")
     named = frozenset(target for path, one in asked.items() for target in _targets(recipe, path, one))
-    needed = Needed(named, frozenset(map(compiled.compiled_name, asked)), all_asked=not elsewhere)
+    needed = Needed(named, frozenset(map(load.compiled_name, asked)), all_asked=not elsewhere)
     return Roots(tuple(asked), tuple(elsewhere), tuple(gone), needed)
 
 
-def _catalogue(cache: str, root: compiled.Root) -> Catalogue:
+def _catalogue(cache: str, root: load.Root) -> Catalogue:
     try:
         if not os.path.isfile(root.path):  # a pipe would be waited for
             raise UsageError(f"{root.path} is not a regular file")
-        return compiled.load(root.path, cache, from_text=True)
+        return load.load(root.path, cache, from_text=True)
     except UsageError as error:
         what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"
         fix = f"mend it, or delete {os.path.join(cache, root.record)} if it is of no use any more"
@@ -147,7 +147,8 @@ def _targets(recipe: Recipe, path: str, catalogue: Catalogue) -> Iterator[str]:
 def _in_use(cache: str) -> frozenset[str]:
     """What servers use: those that run or start here, and those on record that nobody here can judge."""
     return prune.used_by(
-        [*run.command, f"models/{run.spec.get('model', '')[:16]}/-"] for run in runs.not_known_gone(cache)
+        [*run.command, f"models/{run.spec.get('model', '')[:16]}/-"]
+        for run in server_registry.not_known_gone(cache)
     )
 
 
@@ -209,7 +210,7 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
     for one, why in (*((one, one.why) for one in outcome.removed), *kept):
         key = (why, one.target or one.path)
         sizes[key] = sizes.get(key, 0) + one.size
-    cells = [[Text(report.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
+    cells = [[Text(formatting.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
     lines: list[str] = [table((">size", "why", "what"), cells)] if cells else []
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
@@ -218,8 +219,8 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
     before, after = facts["before"], facts["after"]
     verb = "would be freed" if facts["dry_run"] else "freed"
     freed = (
-        f" → {report.size(after)}, {report.size(before - after)} {verb}"
+        f" → {formatting.size(after)}, {formatting.size(before - after)} {verb}"
         if before > after
         else ", nothing to remove"
     )
-    return [*lines, f"cache: {report.size(before)}{freed}"]
+    return [*lines, f"cache: {formatting.size(before)}{freed}"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
-from tasks.engine import server_registry as runs
+from tasks.engine import server_registry
 from tasks.engine.server_record import Mode, Run, State, differences
 from tasks.engine.session import Server, check_start, key_of, pick_port, spec
 from tasks.errors import ServerError
@@ -18,14 +18,14 @@ _AGAIN = "doit stop --model {}, then this again"
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
-    return glue.task(f"start:{job.name}", start, [recipe, job], doc=report.task_line(job.model))
+    return doit_adapter.task(f"start:{job.name}", start, [recipe, job], doc=formatting.task_line(job.model))
 
 
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
     check_start(recipe, job)
-    if not runs.can_record(recipe.place.cache):
-        raise runs.cannot_record(recipe.place.cache)
+    if not server_registry.can_record(recipe.place.cache):
+        raise server_registry.cannot_record(recipe.place.cache)
     try:
         _port(recipe, job)
     except ServerError:
@@ -40,8 +40,8 @@ def start(recipe: Recipe, job: Job) -> None:
         ServerError: it runs with other settings, could not be started or was not ready in time.
         SystemExit: stopped before it was ready (128 + signal).
     """
-    with runs.claim(recipe.place.cache, job.name):
-        runs.clean(recipe.place.cache)
+    with server_registry.claim(recipe.place.cache, job.name):
+        server_registry.clean(recipe.place.cache)
         run = next((run for run in _started(recipe, job) if _is_ready(run)), None)
         if run is None:
             run = _start(recipe, job)
@@ -51,8 +51,10 @@ def start(recipe: Recipe, job: Job) -> None:
                 what = f"{job.name} runs already at {run.url}, with other settings"
                 raise ServerError(what, found, fix=_AGAIN.format(job.name))
             _check_answers(job, run)
-            glue.say("server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url)
-    glue.show(run.url)
+            doit_adapter.say(
+                "server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url
+            )
+    doit_adapter.show(run.url)
 
 
 def _start(recipe: Recipe, job: Job) -> Run:
@@ -60,9 +62,9 @@ def _start(recipe: Recipe, job: Job) -> Run:
 
     stop: list[int] = []
     with on_signals(stop.append):
-        for run in runs.ended(recipe.place.cache, job.name):
-            runs.forget(run.path)
-        with runs.claim_port(recipe.place.cache):
+        for run in server_registry.ended(recipe.place.cache, job.name):
+            server_registry.forget(run.path)
+        with server_registry.claim_port(recipe.place.cache):
             server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
         lives = False
         try:
@@ -74,7 +76,7 @@ def _start(recipe: Recipe, job: Job) -> Run:
                 server.end()
     if not lives:
         raise SystemExit(128 + stop[0])
-    glue.log().info("%s", report.usage(job.model, server.run, f"doit stop --model {job.name}"))
+    doit_adapter.log().info("%s", formatting.usage(job.model, server.run, f"doit stop --model {job.name}"))
     return server.run
 
 
@@ -83,26 +85,28 @@ def _is_ready(run: Run) -> bool:
 
     Whoever is at one that is not ready yet would have the claim.
     """
-    from tasks.engine import client as server
+    from tasks.engine import client
 
     waits = run.state is State.STARTING
-    return run.state is State.READY or (waits and server.health(run.host, run.port) == 200)
+    return run.state is State.READY or (waits and client.health(run.host, run.port) == 200)
 
 
 def _check_answers(job: Job, run: Run) -> None:
     """Raise ServerError: it runs, and is not what the caller waits for."""
-    from tasks.engine import client as server
+    from tasks.engine import client
 
-    if server.health(run.host, run.port) != 200:
+    if client.health(run.host, run.port) != 200:
         what = f"{job.name} runs at {run.url} and does not answer"
         raise ServerError(what, [("log", run.log)], fix=_AGAIN.format(job.name))
     if job.probe:
-        server.probe(job.name, run.host, run.port, run.key, job.settings.timeout or 0)
+        client.probe(job.name, run.host, run.port, run.key, job.settings.timeout or 0)
 
 
 def _started(recipe: Recipe, job: Job) -> list[Run]:
     """The model's servers in the background."""
-    return [r for r in runs.running(recipe.place.cache) if (r.name, r.mode) == (job.name, Mode.START)]
+    return [
+        r for r in server_registry.running(recipe.place.cache) if (r.name, r.mode) == (job.name, Mode.START)
+    ]
 
 
 def _port(recipe: Recipe, job: Job) -> int:
@@ -110,6 +114,6 @@ def _port(recipe: Recipe, job: Job) -> int:
     try:
         return pick_port(recipe, job, any_free=False)
     except ServerError:  # looked at last: another doit may be starting one just now
-        if not any(run.port == job.settings.port for run in runs.running(recipe.place.cache)):
+        if not any(run.port == job.settings.port for run in server_registry.running(recipe.place.cache)):
             raise
         return pick_port(recipe, job, any_free=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.command_line import Ask
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe, names
-from tasks.engine import server_registry as runs
+from tasks.engine import server_registry
 from tasks.engine.server_record import Liveness, Run, State
 
 
@@ -21,7 +21,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     """The task of one word on the command line."""
     name = f"status:{ask.model}" if ask.model else "status"
     args = [recipe, names(recipe, ask), bool(ask.options.get("json"))]
-    return glue.task(name, run, args, meta={"report": True})
+    return doit_adapter.task(name, run, args, meta={"report": True})
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
@@ -30,18 +30,18 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     Raises SystemExit: 1 unless what was asked for is ready: the named models, or else at least one server and
     no other than ready ones.
     """
-    runs.drop_keys(recipe.place.cache)
-    found = [one for one in runs.found(recipe.place.cache) if not named or one[0].name in named]
+    server_registry.drop_keys(recipe.place.cache)
+    found = [one for one in server_registry.found(recipe.place.cache) if not named or one[0].name in named]
     rows = [_row(one, what) for one, what in found]
     for name in named:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": State.STOPPED.value})
     if as_json:
-        glue.show_json(rows)
+        doit_adapter.show_json(rows)
     elif rows:
-        glue.show(_table(rows))
+        doit_adapter.show(_table(rows))
     else:
-        glue.show("nothing runs\n  doit start --model NAME    starts a server in the background")
+        doit_adapter.show("nothing runs\n  doit start --model NAME    starts a server in the background")
     ready = {row["model"] for row in rows if row["state"] == State.READY.value}
     if not rows or {row["model"] for row in rows} - ready:
         raise SystemExit(1)
@@ -49,14 +49,14 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
 
 def _row(run: Run, what: Liveness) -> dict[str, Any]:
     """What is known of one server."""
-    from tasks.engine import client as server
+    from tasks.engine import client
 
     state, now = run.state, time.time()
     row: dict[str, Any] = {"model": run.name, "by": f"doit {run.mode.value}"}
     if what is not Liveness.RUNNING:
         ended = {"ended": run.ended, "ended_at": run.ended_at, "log": run.log}
         return {**row, "state": State.STOPPED.value, **ended}
-    if state is State.READY and server.health(run.host, run.port) != 200:
+    if state is State.READY and client.health(run.host, run.port) != 200:
         state = State.UNHEALTHY
     return {
         **row,
@@ -66,7 +66,7 @@ def _row(run: Run, what: Liveness) -> dict[str, Any]:
         "uptime_s": round(now - run.since) if run.since else None,
         "memory": _memory(run),
         "engine": run.spec.get("--engine"),
-        "requests": server.in_flight(run.host, run.port, run.key) if state is State.READY else None,
+        "requests": client.in_flight(run.host, run.port, run.key) if state is State.READY else None,
         "log": run.log,
     }
 
@@ -95,8 +95,8 @@ def _table(rows: list[dict[str, Any]]) -> Styled:
             Text(_state(row), colours.get(row["state"], "yellow")),
             Text(row.get("url") or ""),
             Text(str(row.get("pid") or "")),
-            Text(report.seconds(row["uptime_s"]) if row.get("uptime_s") is not None else ""),
-            Text(report.size(row["memory"]) if row.get("memory") else ""),
+            Text(formatting.seconds(row["uptime_s"]) if row.get("uptime_s") is not None else ""),
+            Text(formatting.size(row["memory"]) if row.get("memory") else ""),
             Text(str(row["requests"]) if row.get("requests") is not None else ""),
             Text(row.get("engine") or ""),
         ]
@@ -111,5 +111,5 @@ def _state(row: dict[str, Any]) -> str:
         return str(row["state"])
     from tasks.engine.readiness import status_text
 
-    ago = report.seconds(max(0.0, time.time() - (row["ended_at"] or 0)))
+    ago = formatting.seconds(max(0.0, time.time() - (row["ended_at"] or 0)))
     return f"{row['state']} ({status_text(row['ended'])}, {ago} ago)"

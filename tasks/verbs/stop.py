@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.command_line import Ask
 from tasks.context import Recipe, names
-from tasks.engine import server_registry as runs
+from tasks.engine import server_registry
 from tasks.engine.server_record import Mode, Run
 from tasks.errors import ServerError
 
@@ -18,7 +18,7 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     """The task of one word on the command line."""
     name = f"stop:{ask.model}" if ask.model else "stop"
     args = [recipe, names(recipe, ask), bool(ask.options.get("all"))]
-    return glue.task(name, run, args, meta={"report": True})
+    return doit_adapter.task(name, run, args, meta={"report": True})
 
 
 def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
@@ -27,8 +27,8 @@ def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
     Raises ServerError: several run and none is named, or one does not end.
     """
     cache = recipe.place.cache
-    runs.clean(cache)
-    found = [r for r in runs.running(cache) if not named or r.name in named]
+    server_registry.clean(cache)
+    found = [r for r in server_registry.running(cache) if not named or r.name in named]
     mine = [r for r in found if r.mode in (Mode.START, Mode.SERVE)]
     if len({r.name for r in mine}) > 1 and not (named or every):
         several = ", ".join(dict.fromkeys(r.name for r in mine))
@@ -36,10 +36,10 @@ def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
     for one in found:
         if one not in mine:
             text = "%s at %s belongs to `doit %s` (pid %s), and ends with it"
-            glue.log().info(text, one.name, one.url, one.mode.value, one.owner)
+            doit_adapter.log().info(text, one.name, one.url, one.mode.value, one.owner)
     for name in named or (() if mine else ("nothing",)):
         if name not in {r.name for r in mine}:
-            glue.log().info("%s runs" if name == "nothing" else "%s does not run", name)
+            doit_adapter.log().info("%s runs" if name == "nothing" else "%s does not run", name)
     for one in mine:
         _stop(one)
 
@@ -47,12 +47,12 @@ def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
 def _stop(one: Run) -> None:
     from tasks.system.ports import free_port
 
-    glue.say("server_stopping", "stopping %s at %s", one.name, one.url, model=one.name, url=one.url)
+    doit_adapter.say("server_stopping", "stopping %s at %s", one.name, one.url, model=one.name, url=one.url)
     pid = one.engine.pid if one.engine else 0
-    if not runs.stop(one):
+    if not server_registry.stop(one):
         raise ServerError(f"{one.name} (pid {pid}) does not end", fix=f"kill -9 {pid}")
-    glue.say("server_stopped", "%s has stopped", one.name, model=one.name)
+    doit_adapter.say("server_stopped", "%s has stopped", one.name, model=one.name)
     try:
         free_port(one.host, one.port)
     except ServerError as error:
-        glue.log().warning("%s", error.what)
+        doit_adapter.log().warning("%s", error.what)

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.catalogue.resolve import Job
 from tasks.context import ROOT, Recipe
-from tasks.engine import command
-from tasks.engine import readiness as lifecycle
+from tasks.engine import command, readiness
 from tasks.engine.environment import engine_environment
 from tasks.system import files
 
@@ -22,7 +21,7 @@ from tasks.system import files
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     cache = recipe.place.cache
-    return glue.task(
+    return doit_adapter.task(
         f"verify:{job.name}",
         verify,
         [recipe, job],
@@ -56,9 +55,9 @@ def run_dir(cache: str) -> Iterator[str]:
     if os.path.isdir(folder) and os.access(folder, os.W_OK):
         yield folder
     else:
-        from tasks.engine import server_registry as runs
+        from tasks.engine import server_registry
 
-        with runs.temporary_folder() as temporary:
+        with server_registry.temporary_folder() as temporary:
             yield temporary
 
 
@@ -91,7 +90,7 @@ def verify(recipe: Recipe, job: Job) -> None:
         version = ask_version(job.name, launch_of(recipe, job), recipe.place.cache, job.files)
     hint = job.model.engine_version
     if job.engine == "self" and hint and version and not f"{version}.".startswith(f"{hint}."):
-        glue.log().warning(
+        doit_adapter.log().warning(
             "%s says llamafile %s; %s says %s", job.name, version, recipe.catalogue.where, hint
         )
     keep_version(recipe.place.cache, job.artifact, job.engine, version)
@@ -108,23 +107,23 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
         IntegrityError: one of its files is not the one that was proven.
     """
     from tasks.engine.client import failed_start
-    from tasks.system import processes as process
+    from tasks.system import processes
 
     words = launch.version_command()
     files.check_unchanged(cache, given)
     try:
         with run_dir(cache) as folder:
-            ending = process.run(words, env=engine_env(launch.engine), cwd=folder)
+            ending = processes.run(words, env=engine_env(launch.engine), cwd=folder)
     except OSError as error:
         raise failed_start(name, words, error) from None
     if ending.status is None:
-        raise lifecycle.failure(
-            f"{name} did not say its version within {lifecycle.VERSION_S:.0f} s", ending, launch.platform
+        raise readiness.failure(
+            f"{name} did not say its version within {readiness.VERSION_S:.0f} s", ending, launch.platform
         )
     if ending.status != 0:
-        raise lifecycle.failure(f"{name} does not run here", ending, launch.platform)
+        raise readiness.failure(f"{name} does not run here", ending, launch.platform)
     version = command.parse_version(ending.output)
-    glue.log().info(
+    doit_adapter.log().info(
         "%s runs here: %s", name, ending.output.splitlines()[0] if ending.output else "no version said"
     )
     return version

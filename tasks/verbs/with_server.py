@@ -10,9 +10,9 @@ import time
 
 from doit.task import Task
 
-from tasks import doit_adapter as glue
+from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.engine.readiness import TERMINATE_S
 from tasks.engine.server_record import Mode, Run
@@ -25,7 +25,9 @@ _POLL_S = 0.02
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     words = recipe.request.asks[-1].extra if recipe.request.asks else ()
-    return glue.task(f"with:{job.name}", run, [recipe, job, words], doc=report.task_line(job.model))
+    return doit_adapter.task(
+        f"with:{job.name}", run, [recipe, job, words], doc=formatting.task_line(job.model)
+    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -41,7 +43,7 @@ def check(recipe: Recipe, job: Job) -> None:
     if shutil.which(path) is None:
         there = os.path.exists(path) and bool(os.path.dirname(word))
         what = f"this cannot be run: {word}" if there else f"there is no command {word}"
-        glue.say("error", "ERROR: %s", what, level=glue.ERROR)
+        doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         raise SystemExit(126 if there else 127)
     pick_port(recipe, job, any_free=True)
 
@@ -70,8 +72,10 @@ def run(recipe: Recipe, job: Job, words: tuple[str, ...]) -> None:
     """
     with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
         status = 128 + stop[0] if server is None else _command(server, words, recipe.place.cwd, stop)
-        if glue.is_json(os.environ):  # people see it in their shell
-            glue.say("command_ended", "%s: status %s", words[0], status, model=job.name, status=status)
+        if doit_adapter.is_json(os.environ):  # people see it in their shell
+            doit_adapter.say(
+                "command_ended", "%s: status %s", words[0], status, model=job.name, status=status
+            )
     if status:
         raise SystemExit(status)
 
@@ -83,7 +87,7 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
         text = error.strerror or str(error)
-        glue.say("error", "ERROR: cannot run %s: %s", words[0], text, level=glue.ERROR)
+        doit_adapter.say("error", "ERROR: cannot run %s: %s", words[0], text, level=doit_adapter.ERROR)
         return 126
     told, deadline = 0, float("inf")
     while child.poll() is None:
@@ -97,7 +101,7 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
     try:
         server.check_lived()
     except ServerError as error:
-        glue.log().warning("warning: the command was left without its server: %s", error)
+        doit_adapter.log().warning("warning: the command was left without its server: %s", error)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

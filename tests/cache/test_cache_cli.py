@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.catalogue import load as compiled
+from tasks.catalogue import load
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
 from tests.support.partials import claim, wait_until
@@ -71,7 +71,7 @@ def target(project: Project, server: FileServer, verified: Path, data: bytes) ->
     shutil.copytree(verified, project.cache)  # keeps times and modes
     server.files[PATH] = data
     project.catalogue({"m": project.entry(server.url(PATH), data)})
-    compiled.load(str(project.path / "models.yaml"), str(project.cache))  # this checkout is known, too
+    load.load(str(project.path / "models.yaml"), str(project.cache))  # this checkout is known, too
     copied = project.target(data, "m.llamafile")
     restamp(copied)  # as if it had been verified here
     return copied

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalogue import load as compiled
+from tasks.catalogue import load
 from tasks.catalogue.resolve import Jobs, Place, catalogued, llamafile_exe
 from tasks.command_line import Request
 from tasks.context import Recipe
@@ -305,14 +305,14 @@ def test_a_forged_compiled_catalogue(project: Project, ran: Path) -> None:
         for locked in ("lock", "catalogue"):
             said(project.doit(locked))
         digest = hashlib.sha256(data).hexdigest()
-        path = project.cache / compiled.compiled_name(str(project.path / "models.yaml"))
+        path = project.cache / load.compiled_name(str(project.path / "models.yaml"))
         text = path.read_text("utf-8").partition("\n")[2]
         text = text.replace(digest, hashlib.sha256(evil(ran)).hexdigest())
         text = text.replace(f'"size": {len(data)}', f'"size": {len(evil(ran))}')
         text = text.replace("/m.llamafile", "/evil.llamafile")
 
         def forge() -> None:
-            path.write_text(f"{compiled._seal(path.stem, text)}\n{text}", "utf-8")
+            path.write_text(f"{load._seal(path.stem, text)}\n{text}", "utf-8")
 
         forge()
         assert "evil.llamafile" in project.doit("catalogue", "--json").out  # whoever trusts the cache
@@ -374,7 +374,7 @@ def test_a_file_that_is_replaced_before_the_start(project: Project, ran: Path, w
     model, exe = with_gguf(project)
     good(project.doit("verify"))
     path = str(project.path / "models.yaml")
-    catalogue = compiled.load(path, str(project.cache))
+    catalogue = load.load(path, str(project.cache))
     place = Place(sys.platform, str(project.cache), str(project.path), str(project.path))
     recipe = Recipe(catalogue, place, Request(), Jobs({}, (), {}))
     job = catalogued("g", catalogue, place)._replace(exe=llamafile_exe(catalogue, place))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.catalogue import load as compiled
+from tasks.catalogue import load
 from tasks.errors import UsageError
 from tests.support.project import REPO
 
@@ -46,7 +46,7 @@ def plain(path: Path) -> dict[str, Any]:
 def forge(path: Path, data: Any) -> None:
     """Write other data under the same key, with the digest that it must have."""
     text = json.dumps(data)
-    path.write_text(f"{compiled._seal(path.stem, text)}\n{text}", "utf-8")
+    path.write_text(f"{load._seal(path.stem, text)}\n{text}", "utf-8")
 
 
 def look(catalogue: Path, cache: Path) -> tuple[str, list[str]]:
@@ -69,10 +69,10 @@ def test_a_second_load_reads_no_yaml(tmp_path: Path) -> None:
 def test_a_touched_file_is_not_compiled_again(tmp_path: Path) -> None:
     """R36: the content counts, not the time and not the place."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     before = kept(cache)
     os.utime(catalogue, (1, 1))
-    compiled.load(str(catalogue.rename(tmp_path / "other.yaml")), str(cache))
+    load.load(str(catalogue.rename(tmp_path / "other.yaml")), str(cache))
     assert kept(cache) == before
 
 
@@ -82,7 +82,7 @@ def test_changed_bytes_are_compiled_again(tmp_path: Path) -> None:
     for name in ("one", "two", "one"):
         write(catalogue, name)
         os.utime(catalogue, (1, 1))
-        assert compiled.load(str(catalogue), str(cache)).default == name
+        assert load.load(str(catalogue), str(cache)).default == name
     assert len(kept(cache)) == 2
 
 
@@ -92,27 +92,27 @@ def test_changed_bytes_are_compiled_again(tmp_path: Path) -> None:
 def test_a_broken_compiled_file_is_made_again(tmp_path: Path, damage: bytes) -> None:
     """R36: the cache is never needed to be right, nor to be there."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     whole = kept(cache)[0].read_bytes()
     kept(cache)[0].write_bytes(damage)
-    assert compiled.load(str(catalogue), str(cache)).default == "one"
+    assert load.load(str(catalogue), str(cache)).default == "one"
     assert kept(cache)[0].read_bytes() == whole
 
 
 def test_damage_that_is_still_json(tmp_path: Path) -> None:
     """Issue 11: another key, another type, another digest: the file has a digest of its own."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     path = kept(cache)[0]
     whole = path.read_bytes()
     for old, new in ((b'"title"', b'"tiule"'), (b'"one"', b"1"), (b"m.llamafile", b"n.llamafile")):
         path.write_bytes(whole.replace(old, new))
-        found = compiled.load(str(catalogue), str(cache))
+        found = load.load(str(catalogue), str(cache))
         assert found.model("one").url == ENTRY["url"]
         assert path.read_bytes() == whole
     other = path.with_name(f"{'0' * 64}.json")
     other.write_bytes(whole)  # of another catalogue
-    assert compiled._kept(path.parent, "0" * 64) is None
+    assert load._kept(path.parent, "0" * 64) is None
 
 
 @pytest.mark.parametrize(
@@ -133,24 +133,24 @@ def test_damage_that_is_still_json(tmp_path: Path) -> None:
 def test_a_wrong_type_with_the_right_digest(tmp_path: Path, change: dict[str, Any]) -> None:
     """Issue 11: compiled anew, wherever it is, before anything uses it."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     path = kept(cache)[0]
     whole = path.read_bytes()
     forge(path, {**plain(path), **change})
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     assert path.read_bytes() == whole
 
 
 def test_what_is_compiled_is_not_believed_where_git_is(tmp_path: Path) -> None:
     """Issue 11: a forged one is not read, and does not stay."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
-    compiled.load(str(catalogue), str(cache))
+    load.load(str(catalogue), str(cache))
     path = kept(cache)[0]
     whole, data = path.read_bytes(), plain(path)
     data["models"]["one"]["url"] = "https://evil.example/m.llamafile"
     forge(path, data)
-    assert compiled.load(str(catalogue), str(cache)).model("one").url != ENTRY["url"]
-    assert compiled.load(str(catalogue), str(cache), from_text=True).model("one").url == ENTRY["url"]
+    assert load.load(str(catalogue), str(cache)).model("one").url != ENTRY["url"]
+    assert load.load(str(catalogue), str(cache), from_text=True).model("one").url == ENTRY["url"]
     assert path.read_bytes() == whole
 
 
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     for _ in range(2):
-        assert compiled.load(str(catalogue), str(blocked / "cache")).default == "one"
+        assert load.load(str(catalogue), str(blocked / "cache")).default == "one"
     assert blocked.read_text() == "not a folder"
 
 
@@ -168,10 +168,10 @@ def test_old_ones_are_removed(tmp_path: Path) -> None:
     """R36: a few branches and projects are kept, the oldest go first."""
     catalogue, cache = tmp_path / "models.yaml", tmp_path / "cache"
     for number in range(12):
-        compiled.load(str(write(catalogue, f"m{number}")), str(cache))
+        load.load(str(write(catalogue, f"m{number}")), str(cache))
         newest = max(kept(cache), key=lambda path: path.stat().st_mtime)
         os.utime(newest, (time.time() - 1000 + number,) * 2)
-    assert len(kept(cache)) == compiled._KEPT
+    assert len(kept(cache)) == load._KEPT
     defaults = {plain(path)["default"] for path in kept(cache)}
     assert defaults == {f"m{number}" for number in range(4, 12)}
 
@@ -180,7 +180,7 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     """R37: Windows editors write one."""
     catalogue = write(tmp_path / "models.yaml", "one")
     catalogue.write_bytes(b"\xef\xbb\xbf" + catalogue.read_bytes())
-    assert compiled.load(str(catalogue), str(tmp_path / "cache")).default == "one"
+    assert load.load(str(catalogue), str(tmp_path / "cache")).default == "one"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
@@ -189,7 +189,7 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path: Path, encoding: s
     catalogue, cache = tmp_path / "models.yaml", tmp_path / "cache"
     catalogue.write_bytes("version: 1  # größer\n".encode(encoding))
     with pytest.raises(UsageError) as caught:
-        compiled.load(str(catalogue), str(cache))
+        load.load(str(catalogue), str(cache))
     assert f"{catalogue} is not UTF-8 text" in str(caught.value)
     assert f"save {catalogue} as UTF-8" in caught.value.fix
     assert kept(cache) == []
@@ -200,16 +200,16 @@ def test_errors_are_not_kept(tmp_path: Path) -> None:
     catalogue, cache = write(tmp_path / "models.yaml", text="version: 2\n"), tmp_path / "cache"
     for _ in range(2):
         with pytest.raises(UsageError, match=r"models\.yaml has"):
-            compiled.load(str(catalogue), str(cache))
+            load.load(str(catalogue), str(cache))
     assert kept(cache) == []
     write(catalogue, "one")
-    assert compiled.load(str(catalogue), str(cache)).default == "one"
+    assert load.load(str(catalogue), str(cache)).default == "one"
 
 
 def test_a_missing_catalogue_names_the_variable(tmp_path: Path) -> None:
     """R37: LLAMAFILE_CATALOGUE is what usually names it."""
     with pytest.raises(UsageError, match="LLAMAFILE_CATALOGUE") as caught:
-        compiled.load(str(tmp_path / "none.yaml"), str(tmp_path / "cache"))
+        load.load(str(tmp_path / "none.yaml"), str(tmp_path / "cache"))
     assert "cannot read the catalogue" in str(caught.value)
 
 
@@ -218,11 +218,11 @@ def test_who_uses_the_cache_is_noted_once(tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     first, second = (write(tmp_path / name, "one") for name in ("first.yaml", "second.yaml"))
     for catalogue in (first, second, first):
-        compiled.load(str(catalogue), cache)
-    assert sorted(root.path for root in compiled.roots(cache)) == [str(first), str(second)]
+        load.load(str(catalogue), cache)
+    assert sorted(root.path for root in load.roots(cache)) == [str(first), str(second)]
     assert len(kept(Path(cache))) == 1
     notes = {path: path.stat().st_mtime_ns for path in Path(cache, "roots").iterdir()}
-    compiled.load(str(second), cache)
+    load.load(str(second), cache)
     assert {path: path.stat().st_mtime_ns for path in Path(cache, "roots").iterdir()} == notes
 
 
@@ -231,4 +231,4 @@ def test_a_damaged_note_is_no_root(tmp_path: Path, damage: str) -> None:
     """Issue 5.6: what nobody can read names nothing."""
     (tmp_path / "roots").mkdir()
     (tmp_path / "roots" / "0123456789abcdef.json").write_text(damage)
-    assert compiled.roots(str(tmp_path)) == []
+    assert load.roots(str(tmp_path)) == []

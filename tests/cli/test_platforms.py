@@ -8,7 +8,7 @@ import sys
 import pytest
 from doit.task import Task
 
-from tasks import command_line as options
+from tasks import command_line
 from tasks.catalogue.resolve import Job, Place, plan
 from tasks.catalogue.schema import compile_text
 from tasks.catalogue.types import Catalogue
@@ -48,7 +48,7 @@ CACHE = {name: place.cache for name, place in PLACES.items()}
 def recipe_on(platform: str, *argv: str) -> Recipe:
     """What a command line means on a platform."""
     catalogue = Catalogue(compile_text(MODELS, "models.yaml"), "models.yaml")
-    request, place = options.parse(argv), PLACES[platform]
+    request, place = command_line.parse(argv), PLACES[platform]
     return Recipe(catalogue, place, request, plan(request, catalogue, place))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.catalogue.types import Model
-from tasks.console import formatting as report
+from tasks.console import formatting
 from tasks.engine.server_record import Mode, Run
 
 
@@ -30,7 +30,7 @@ from tasks.engine.server_record import Mode, Run
 )
 def test_size(count: int | None, text: str) -> None:
     """R7: MB and GB, as the pages of models say it."""
-    assert report.size(count) == text
+    assert formatting.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_size(count: int | None, text: str) -> None:
 )
 def test_duration(value: float, text: str) -> None:
     """R25: how long a step took, as people say it."""
-    assert report.seconds(value) == text
+    assert formatting.seconds(value) == text
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_duration(value: float, text: str) -> None:
 )
 def test_rate(count: float, elapsed: float, text: str) -> None:
     """R7: bytes a second."""
-    assert report.rate(count, elapsed) == text
+    assert formatting.rate(count, elapsed) == text
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_rate(count: float, elapsed: float, text: str) -> None:
 )
 def test_progress(done: int, total: int | None, elapsed: float, gained: int, line: str) -> None:
     """R7: a download in one line."""
-    assert report.progress(done, total, elapsed, gained) == line
+    assert formatting.progress(done, total, elapsed, gained) == line
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,15 @@ def test_progress_with_a_note(
     done: int, total: int | None, elapsed: float, gained: int, note: str, line: str
 ) -> None:
     """R7, issue 3: what else there is to say of a download stands behind its numbers."""
-    assert report.progress(done, total, elapsed, gained, note) == line
+    assert formatting.progress(done, total, elapsed, gained, note) == line
 
 
 @given(st.integers(1, 10**14), st.data())
 def test_never_100_percent_before_the_last_byte(total: int, data: st.DataObject) -> None:
     """ollama#1736: what says 100 % is done."""
     done = data.draw(st.integers(0, total))
-    assert (report.percent(done, total) == "100 %") == (done == total)
-    assert re.fullmatch(r"\d{1,3} %", report.percent(done, total))
+    assert (formatting.percent(done, total) == "100 %") == (done == total)
+    assert re.fullmatch(r"\d{1,3} %", formatting.percent(done, total))
 
 
 _NEAR = st.sampled_from([1.0, 10.0, 60.0, 120.0, 3600.0])  # where a unit ends
@@ -153,10 +153,10 @@ _NEAR = st.sampled_from([1.0, 10.0, 60.0, 120.0, 3600.0])  # where a unit ends
 )
 def test_numbers_are_short(count: int, value: float) -> None:
     """Four digits at most before a unit, and no unit is used beyond its end."""
-    assert re.fullmatch(r"\d{1,3} B|(\d\.\d\d|\d{2,3}\.\d) [kMG]B", report.size(count))
+    assert re.fullmatch(r"\d{1,3} B|(\d\.\d\d|\d{2,3}\.\d) [kMG]B", formatting.size(count))
     assert re.fullmatch(
         r"\d{1,3} ms|\d\.\d s|(\d\d|1[01]\d) s|[1-5]?\d min [1-5]?\d s|\d+ h [1-5]?\d min",
-        report.seconds(value),
+        formatting.seconds(value),
     )
 
 
@@ -173,7 +173,7 @@ def test_numbers_are_short(count: int, value: float) -> None:
 )
 def test_address_for_clients(host: str, url: str) -> None:
     """R10: where a client on this machine reaches the server."""
-    assert report.base_url(host, 80) == url
+    assert formatting.base_url(host, 80) == url
 
 
 def a_run(host: str = "h", key: str = "") -> Run:
@@ -183,7 +183,7 @@ def a_run(host: str = "h", key: str = "") -> Run:
 def test_what_is_said_when_the_server_is_ready() -> None:
     """Which model and licence (R33), how to call it, where the log is, how to stop it."""
     model = Model("My Model 7B", "MIT", "https://h/m.gguf")
-    assert report.usage(model, a_run(), "Ctrl-C") == (
+    assert formatting.usage(model, a_run(), "Ctrl-C") == (
         "  model    My Model 7B, licence MIT\n"
         "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
         """-d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
@@ -195,7 +195,7 @@ def test_what_is_said_when_the_server_is_ready() -> None:
 
 def test_what_is_said_of_a_server_with_a_key() -> None:
     """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
-    text = report.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
+    text = formatting.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
     assert "curl http://127.0.0.1:1/v1/chat/completions" in text
     assert " -H 'Authorization: Bearer '$LLAMA_API_KEY -d " in text
     assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1  OPENAI_API_KEY=$LLAMA_API_KEY\n" in text
@@ -205,7 +205,7 @@ def test_what_is_said_of_a_server_with_a_key() -> None:
 
 def test_what_is_said_of_a_server_for_everybody() -> None:
     """R30: the warning names model and host, and says how to ask for a key."""
-    text = report.open_to_all("mine", "0.0.0.0")
+    text = formatting.open_to_all("mine", "0.0.0.0")
     assert text.startswith("warning: mine listens on 0.0.0.0 and asks for no key")
     assert "fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away" in text
 
@@ -219,4 +219,4 @@ def test_what_is_said_of_a_server_for_everybody() -> None:
 )
 def test_line_of_a_model(size: int | None, line: str) -> None:
     """A line of `doit list --all`."""
-    assert report.task_line(Model("Tiny", "MIT", "u", size=size)) == line
+    assert formatting.task_line(Model("Tiny", "MIT", "u", size=size)) == line

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.console import logs as events
+from tasks.console import logs
 from tests.fakes.server import Drop, FileServer, Status
 from tests.support.world import DATA, FILE, HALF, SIZE
 
@@ -60,23 +60,23 @@ def test_when_events_are_asked_for(monkeypatch: pytest.MonkeyPatch, text: str | 
     """R35: by a variable; anything else is for people."""
     if text is not None:
         monkeypatch.setenv("LLAMAFILE_LOG", text)
-    assert events.is_json() == json_
+    assert logs.is_json() == json_
 
 
 def test_lines_for_people(fresh: pytest.CaptureFixture[str]) -> None:
     """R35: the text alone; facts are for programs."""
-    events.logger()
-    events.say("downloaded", "%s is here", "m", bytes=5)
-    events.logger().warning("careful: %d %%", 5)
+    logs.logger()
+    logs.say("downloaded", "%s is here", "m", bytes=5)
+    logs.logger().warning("careful: %d %%", 5)
     assert fresh.readouterr().err == "m is here\ncareful: 5 %\n"
 
 
 def test_lines_for_programs(fresh: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """R35: time, level, event, message and the event's own facts; what is not known is not there."""
     monkeypatch.setenv("LLAMAFILE_LOG", "json")
-    events.logger()
-    events.say("progress", "%s: %d", "mödel", 5, bytes=0, total=None, note="", done=False, path=Path("x"))
-    events.logger().warning("two\nlines and a \x1b[1m")
+    logs.logger()
+    logs.say("progress", "%s: %d", "mödel", 5, bytes=0, total=None, note="", done=False, path=Path("x"))
+    logs.logger().warning("two\nlines and a \x1b[1m")
     first, second = map(json.loads, fresh.readouterr().err.splitlines())
     when = datetime.fromisoformat(first.pop("time"))
     assert when.tzinfo
@@ -89,8 +89,8 @@ def test_lines_for_programs(fresh: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_it_is_set_up_once(fresh: pytest.CaptureFixture[str]) -> None:
     """R35: no line twice."""
-    events.logger()
-    events.logger().info("once")
+    logs.logger()
+    logs.logger().info("once")
     assert fresh.readouterr().err == "once\n"
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.doctor import checks as health
-from tasks.doctor import probes as probe
+from tasks.doctor import checks, probes
 from tasks.system import files
 from tests.fakes.tls import self_signed
 
@@ -23,7 +22,7 @@ def test_one_that_hangs_or_breaks_stops_no_other() -> None:
     """Issue 5.8, R27: each has its answer, its exception or nothing, within the limit."""
     free = threading.Event()
     begin = time.monotonic()
-    found = probe.side_by_side({"a": free.wait, "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
+    found = probes.side_by_side({"a": free.wait, "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
     took = time.monotonic() - begin
     free.set()
     assert list(found) == ["a", "b", "c"]
@@ -34,11 +33,11 @@ def test_one_that_hangs_or_breaks_stops_no_other() -> None:
 @posix
 def test_tiny_programs_run_and_leave_nothing(tmp_path: Path) -> None:
     """Issue 5.8: the APE-shaped one through /bin/sh; the kernel itself takes it for no program."""
-    assert probe.tiny(str(tmp_path), health.TINY_APE, "/bin/sh").spoke
-    assert probe.tiny(str(tmp_path), health.TINY_SCRIPT).spoke
-    direct = probe.tiny(str(tmp_path), health.TINY_APE)
+    assert probes.tiny(str(tmp_path), checks.TINY_APE, "/bin/sh").spoke
+    assert probes.tiny(str(tmp_path), checks.TINY_SCRIPT).spoke
+    direct = probes.tiny(str(tmp_path), checks.TINY_APE)
     assert direct.spoke or direct.error == errno.ENOEXEC
-    assert probe.tiny(str(tmp_path / "none"), b"").error == errno.ENOENT
+    assert probes.tiny(str(tmp_path / "none"), b"").error == errno.ENOENT
     assert list(tmp_path.iterdir()) == []
 
 
@@ -46,38 +45,38 @@ def test_tiny_programs_run_and_leave_nothing(tmp_path: Path) -> None:
 def test_tiny_programs_run_side_by_side(tmp_path: Path) -> None:
     """Issue 5.8: none is started while another one is written, which would be ETXTBSY."""
     looks = {
-        str(n): lambda: [probe.tiny(str(tmp_path), health.TINY_SCRIPT) for _ in range(30)] for n in range(4)
+        str(n): lambda: [probes.tiny(str(tmp_path), checks.TINY_SCRIPT) for _ in range(30)] for n in range(4)
     }
-    assert all(ran.spoke for found in probe.side_by_side(looks, 60).values() for ran in found)
+    assert all(ran.spoke for found in probes.side_by_side(looks, 60).values() for ran in found)
 
 
 def test_a_program_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 5.8, R27: after LOOK_S."""
-    monkeypatch.setattr(probe, "LOOK_S", 0.3)
+    monkeypatch.setattr(probes, "LOOK_S", 0.3)
     begin = time.monotonic()
-    assert probe.run([sys.executable, "-c", "import time; time.sleep(60)"]) == health.Ran()
+    assert probes.run([sys.executable, "-c", "import time; time.sleep(60)"]) == checks.Ran()
     assert time.monotonic() - begin < 30
 
 
 def test_this_machine(tmp_path: Path) -> None:
     """Issue 5.8: what can be said of any machine that runs the tests."""
-    assert probe.avx() in (True, False, None)
-    assert isinstance(probe.gpus("x86_64"), list)
-    assert probe.version("doit")
-    assert probe.version("no-such-package-here") == ""
+    assert probes.avx() in (True, False, None)
+    assert isinstance(probes.gpus("x86_64"), list)
+    assert probes.version("doit")
+    assert probes.version("no-such-package-here") == ""
     assert files.existing(str(tmp_path / "a" / "b")) == str(tmp_path)
-    assert probe.lock_problem(str(tmp_path / "locks")) == ""
-    assert probe.unwritable(str(tmp_path / "cache")) == ""
+    assert probes.lock_problem(str(tmp_path / "locks")) == ""
+    assert probes.unwritable(str(tmp_path / "cache")) == ""
     (tmp_path / "file").write_text("")
-    assert probe.unwritable(str(tmp_path / "file" / "cache"))
-    assert probe.lock_problem(str(tmp_path / "file" / "locks"))
+    assert probes.unwritable(str(tmp_path / "file" / "cache"))
+    assert probes.lock_problem(str(tmp_path / "file" / "locks"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_avx_is_what_the_kernel_says() -> None:
     """Issue 5.8: as `grep avx /proc/cpuinfo`."""
     text = Path("/proc/cpuinfo").read_text()
-    assert probe.avx() is ((" avx " in text) if "\nflags" in text else None)
+    assert probes.avx() is ((" avx " in text) if "\nflags" in text else None)
 
 
 def test_certificates_are_those_of_requests(tmp_path: Path) -> None:
@@ -85,8 +84,8 @@ def test_certificates_are_those_of_requests(tmp_path: Path) -> None:
     cert, _ = self_signed(tmp_path)
     (tmp_path / "text").write_text("none")
     both = {"CURL_CA_BUNDLE": "/none", "REQUESTS_CA_BUNDLE": str(cert)}
-    assert probe.certificates({}) == ("", "", "")
-    assert probe.certificates(both) == ("REQUESTS_CA_BUNDLE", str(cert), "")
-    assert probe.certificates({"CURL_CA_BUNDLE": "/none"}) == ("CURL_CA_BUNDLE", "/none", "no such file")
-    assert probe.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path)})[2] == ""
-    assert "no certificates" in probe.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path / "text")})[2]
+    assert probes.certificates({}) == ("", "", "")
+    assert probes.certificates(both) == ("REQUESTS_CA_BUNDLE", str(cert), "")
+    assert probes.certificates({"CURL_CA_BUNDLE": "/none"}) == ("CURL_CA_BUNDLE", "/none", "no such file")
+    assert probes.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path)})[2] == ""
+    assert "no certificates" in probes.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path / "text")})[2]

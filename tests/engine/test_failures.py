@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.engine import failures as explain
+from tasks.engine import failures
 from tasks.engine.failures import TABLE, cpu_fallback, known, on_gpu, remedy
 from tasks.engine.readiness import Ending
 
@@ -305,7 +305,7 @@ def test_every_row_of_the_table_is_hit(index: int) -> None:
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.pattern or str(entry.status))
-def test_every_row_says_something_of_use(entry: explain.Known) -> None:
+def test_every_row_says_something_of_use(entry: failures.Known) -> None:
     """A row fits by what was printed or by the status, never always; its remedy is one line, as it is."""
     assert entry.pattern or entry.status
     assert not re.search(entry.pattern, "") or entry.status
@@ -330,7 +330,7 @@ def test_the_first_that_fits_holds(output: str, status: int | None, platform: st
     assert found is None or fits(found, output, status, platform)
 
 
-def fits(entry: explain.Known, output: str, status: int | None, platform: str) -> bool:
+def fits(entry: failures.Known, output: str, status: int | None, platform: str) -> bool:
     """The reading of a row that its comments promise."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())

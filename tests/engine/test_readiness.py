@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import readiness as lifecycle
+from tasks.engine import readiness
 from tasks.engine.readiness import Ending, Look, Readiness, failure, judge_start, status_text
 from tasks.errors import ServerError
 
@@ -156,6 +156,6 @@ def test_failure_is_explained(ending: Ending, message: str) -> None:
 
 def test_every_step_of_a_stop_has_an_end() -> None:
     """R27: interrupt, terminate, kill; llamafile 0.10 sleeps a second in its own handler."""
-    steps = (lifecycle.INTERRUPT_S, lifecycle.TERMINATE_S, lifecycle.KILL_S)
+    steps = (readiness.INTERRUPT_S, readiness.TERMINATE_S, readiness.KILL_S)
     assert all(1 < step <= 30 for step in steps)
-    assert lifecycle.POLL_S < 1
+    assert readiness.POLL_S < 1

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 
-from tasks.catalogue import lockfile as lock
+from tasks.catalogue import lockfile
 from tasks.catalogue.file_specs import HubFile
 from tasks.catalogue.schema import read_lock
-from tasks.engine import chat
-from tasks.engine import client as server
+from tasks.engine import chat, client
 from tasks.engine.server_record import Mode, Run
 from tasks.errors import RecipeError, ServerError, TransferError
-from tasks.network import http
-from tasks.network import retry as patience
-from tasks.transfer import connection as lane
-from tasks.transfer import segmented as source
+from tasks.network import http, retry
+from tasks.transfer import connection, segmented
 from tasks.transfer.download import fetch
 from tasks.upstream.client import Publishers
 from tasks.upstream.metadata import Stated
@@ -53,8 +50,12 @@ def state(url: str) -> Stated | None:
         found = publishers().state(url)
     except TransferError:
         return None
-    row = lock.Locked(found.url, found.sha256 or "a" * 64, "MIT", "x", "x", None, found.size, found.commit)
-    assert read_lock(lock.render(lock.LockFile(1, {}, {"m": (row,)})), "models.lock").models["m"] == (row,)
+    row = lockfile.Locked(
+        found.url, found.sha256 or "a" * 64, "MIT", "x", "x", None, found.size, found.commit
+    )
+    assert read_lock(lockfile.render(lockfile.LockFile(1, {}, {"m": (row,)})), "models.lock").models["m"] == (
+        row,
+    )
     assert not is_local(found.url)
     return found
 
@@ -92,8 +93,8 @@ def clients(site: HostileServer) -> dict[str, Callable[[], Any]]:
         "add, the Hub": lambda: licence(HUB_FILE.url),
         "add, a release": lambda: licence(asset),
         "doctor": lambda: doctor.hub_findings(LIMIT_S),
-        "status": lambda: server.health("127.0.0.1", site.port, LIMIT_S),
-        "status, requests": lambda: server.in_flight("127.0.0.1", site.port, "key", LIMIT_S),
+        "status": lambda: client.health("127.0.0.1", site.port, LIMIT_S),
+        "status, requests": lambda: client.in_flight("127.0.0.1", site.port, "key", LIMIT_S),
         "chat": lambda: say(run_at(site.port)),
     }
 
@@ -114,11 +115,11 @@ def test_questions(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled download is given up after fractions of a second, and tried twice."""
-    monkeypatch.setattr(source, "Patience", lambda: patience.Patience(2))
+    monkeypatch.setattr(segmented, "Patience", lambda: retry.Patience(2))
     monkeypatch.setattr(http, "SILENCE_S", 0.3)
-    monkeypatch.setattr(lane, "SLOW_S", 0.2)
-    monkeypatch.setattr(source, "SLOW_S", 0.2)
-    monkeypatch.setattr(source, "STALL_S", 0.2)
+    monkeypatch.setattr(connection, "SLOW_S", 0.2)
+    monkeypatch.setattr(segmented, "SLOW_S", 0.2)
+    monkeypatch.setattr(segmented, "STALL_S", 0.2)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name[:5] != "event"], ids=lambda row: row.name)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.catalogue.artifact import engine_dir, engine_filename, model_dir
-from tasks.network import huggingface as hub
+from tasks.network import huggingface
 from tests.support.catalogues import A64
 
 HOME = "/home/me"
@@ -44,7 +44,7 @@ LOCAL = {"HF_ENDPOINT": "http://127.0.0.1:9000"}
 )
 def test_at_endpoint(url: str, env: Mapping[str, str], there: str) -> None:
     """Issue 3: HF_ENDPOINT is honoured, for the Hub's own URLs alone."""
-    assert hub.at_endpoint(url, env) == there
+    assert huggingface.at_endpoint(url, env) == there
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_at_endpoint(url: str, env: Mapping[str, str], there: str) -> None:
 )
 def test_offline(env: Mapping[str, str], variable: str) -> None:
     """Issue 5.4: which variable forbids the network, for the message."""
-    assert hub.offline(env) == variable
+    assert huggingface.offline(env) == variable
 
 
 def test_places_of_what_nothing_pinned_yet(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_places_of_what_nothing_pinned_yet(tmp_path: Path) -> None:
     for path in (unpinned, models / "0123456789abcdef" / "m [x].gguf", models / "url-1" / "other.gguf"):
         path.parent.mkdir(parents=True)
         path.touch()
-    patterns = hub.earlier_places(str(models), "m [x].gguf")
+    patterns = huggingface.earlier_places(str(models), "m [x].gguf")
     assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned]
 
 
@@ -85,7 +85,7 @@ def test_places_of_programs(tmp_path: Path) -> None:
     for path in (unpinned, older, other):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    patterns = hub.earlier_places(str(engines), "llamafile-0.10.5")
+    patterns = huggingface.earlier_places(str(engines), "llamafile-0.10.5")
     assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned, older]
 
 
@@ -154,7 +154,7 @@ def test_places_of_programs(tmp_path: Path) -> None:
 )
 def test_takes_token(url: str, env: Mapping[str, str], may: bool) -> None:
     """Issue 3: tokens go to their own host only, and not in the clear."""
-    assert hub.takes_token(url, env) is may
+    assert huggingface.takes_token(url, env) is may
 
 
 _URLS = st.text() | st.lists(
@@ -167,9 +167,9 @@ _URLS = st.text() | st.lists(
 def test_no_token_for_whatever_is_written(url: str, endpoint: str) -> None:
     """Never an exception; the token goes nowhere but to the endpoint's host and port."""
     env = {"HF_ENDPOINT": endpoint}
-    hub.at_endpoint(url, env)
-    if hub.takes_token(url, env):
-        there = hub.endpoint(env).lower().partition("//")[2]
+    huggingface.at_endpoint(url, env)
+    if huggingface.takes_token(url, env):
+        there = huggingface.endpoint(env).lower().partition("//")[2]
         assert url.lower().partition("//")[2].startswith(re.split(r"[/?#]", there)[0])
 
 
@@ -216,13 +216,13 @@ def test_no_token_for_whatever_is_written(url: str, endpoint: str) -> None:
 )
 def test_token(env: Mapping[str, str], saved: str, token: str) -> None:
     """Issue 3: HF_TOKEN, then the hub's token file; what cannot stand in a header is none."""
-    assert hub.token(env, saved) == token
+    assert huggingface.token(env, saved) == token
 
 
 @given(st.text(), st.text())
 def test_no_token_breaks_a_header(given_: str, saved: str) -> None:
     """RFC 9110 §5.5: one line of visible characters, whatever is written where a token should be."""
-    token = hub.token({"HF_TOKEN": given_}, saved)
+    token = huggingface.token({"HF_TOKEN": given_}, saved)
     assert all(" " <= c <= "~" for c in token)
     assert token == token.strip()
 
@@ -246,7 +246,7 @@ def test_no_token_breaks_a_header(given_: str, saved: str) -> None:
 )
 def test_token_path(env: Mapping[str, str], path: str) -> None:
     """Where `hf auth login` leaves the token (huggingface_hub constants.py)."""
-    assert hub.token_path(env, HOME) == path
+    assert huggingface.token_path(env, HOME) == path
 
 
 OLLAMA = f"/home/me/.ollama/models/blobs/sha256-{A64}"
@@ -255,7 +255,7 @@ HUB_CACHE = f"/home/me/.cache/huggingface/hub/models--*/blobs/{A64}"
 
 
 def places(env: Mapping[str, str], *folders: str, home: str = HOME, name: str = "m.gguf") -> list[str]:
-    return hub.places(A64, name, folders, env, home)
+    return huggingface.places(A64, name, folders, env, home)
 
 
 @pytest.mark.parametrize(
@@ -378,5 +378,5 @@ def test_places_find_the_file(tmp_path: Path, folder: str, inside: str, name: st
     file.touch()
     (tmp_path / "we[i]rd x name").mkdir()
     (tmp_path / "we[i]rd x name" / "m.gguf").touch()
-    found = hub.places(A64, name, [str(tmp_path / folder)], {}, str(tmp_path))
+    found = huggingface.places(A64, name, [str(tmp_path / folder)], {}, str(tmp_path))
     assert [p for pattern in found for p in glob.glob(pattern)] == [str(file)]

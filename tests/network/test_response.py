@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.network import response as transfer
+from tasks.network import response
 from tasks.network.response import Asked, Verdict, Word, judge
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -420,19 +420,19 @@ def test_too_many_connections(status: int, headers: dict[str, str], crowded: boo
 )
 def test_web_page_by_its_content(head: bytes, page: bool) -> None:
     """R22: HTML where a model should be, whatever its Content-Type says (aria2#1115, issue 3)."""
-    assert transfer.is_web_page(head) is page
+    assert response.is_web_page(head) is page
 
 
 @given(st.binary(max_size=600))
 def test_no_model_is_a_web_page(rest: bytes) -> None:
     """What begins as a GGUF, a llamafile or a script is none, whatever follows."""
-    assert not any(transfer.is_web_page(head + rest) for head in (b"GGUF", b"MZqFpD='", b"jartsr='", b"#!"))
+    assert not any(response.is_web_page(head + rest) for head in (b"GGUF", b"MZqFpD='", b"jartsr='", b"#!"))
 
 
 def test_verdict_on_a_web_page() -> None:
     """By its content or by its type: the same."""
-    assert judge(200, kind("text/html"), PART, NOW) == transfer.web_page()
-    assert transfer.web_page().word is RETRY
+    assert judge(200, kind("text/html"), PART, NOW) == response.web_page()
+    assert response.web_page().word is RETRY
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_remedy(status: int, headers: dict[str, str], remedy: str) -> None:
 )
 def test_wait_that_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
     """R19: as long as the server says, where it says so."""
-    assert transfer.retry_after(headers, NOW) == seconds
+    assert response.retry_after(headers, NOW) == seconds
     assert [judge(status, headers, PART, NOW).wait_s for status in (429, 503)] == [seconds] * 2
 
 
@@ -567,31 +567,31 @@ def test_whatever_a_server_says(status: int, headers: dict[str, str], asked: Ask
         assert asked.link or redirected
     assert bool(verdict.why) == (verdict.word not in (Word.BODY, Word.WHOLE, Word.DONE))
     assert verdict.wait_s is None or verdict.wait_s >= 0
-    transfer.publisher_digest(headers)
-    transfer.validator(headers)
+    response.publisher_digest(headers)
+    response.validator(headers)
 
 
 @given(st.integers(1, 100), st.none() | st.floats(0, 1e6), st.floats(0, 1))
 def test_backoff(attempt: int, asked: float | None, jitter: float) -> None:
     """Full jitter below a bound that doubles up to 30 s; never earlier than the server asked."""
-    wait = transfer.backoff_s(attempt, asked, jitter)
+    wait = response.backoff_s(attempt, asked, jitter)
     floor = asked or 0.0
-    assert floor <= wait <= floor + transfer.BACKOFF_MAX_S
-    assert wait <= floor + transfer.BACKOFF_FIRST_S * 2**attempt
-    assert transfer.backoff_s(attempt, asked, 1.0) <= transfer.backoff_s(attempt + 1, asked, 1.0)
+    assert floor <= wait <= floor + response.BACKOFF_MAX_S
+    assert wait <= floor + response.BACKOFF_FIRST_S * 2**attempt
+    assert response.backoff_s(attempt, asked, 1.0) <= response.backoff_s(attempt + 1, asked, 1.0)
 
 
 def test_backoff_doubles() -> None:
     """Half a minute is the most between two attempts."""
-    assert [transfer.backoff_s(n, None, 1.0) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
-    assert transfer.backoff_s(3, 10.0, 0.5) == 12
+    assert [response.backoff_s(n, None, 1.0) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert response.backoff_s(3, 10.0, 0.5) == 12
 
 
 def test_all_waiting_has_an_end() -> None:
     """R27, redpanda#31627: even the longest waits of one source are minutes; the Hub's window fits in."""
-    longest = sum(transfer.backoff_s(n, None, 1.0) for n in range(1, transfer.RETRIES))
-    assert longest < transfer.WAIT_TOTAL_S
-    assert transfer.backoff_s(1, 300.0, 1.0) < transfer.WAIT_TOTAL_S
+    longest = sum(response.backoff_s(n, None, 1.0) for n in range(1, response.RETRIES))
+    assert longest < response.WAIT_TOTAL_S
+    assert response.backoff_s(1, 300.0, 1.0) < response.WAIT_TOTAL_S
 
 
 @pytest.mark.parametrize(
@@ -622,7 +622,7 @@ def test_all_waiting_has_an_end() -> None:
 )
 def test_request(asked: Asked, headers: dict[str, str]) -> None:
     """R18: a range where bytes are here; never a compressed body (huggingface_hub#3778)."""
-    assert transfer.request_headers(asked) == {"Accept-Encoding": "identity", **headers}
+    assert response.request_headers(asked) == {"Accept-Encoding": "identity", **headers}
 
 
 @pytest.mark.parametrize(
@@ -640,7 +640,7 @@ def test_request(asked: Asked, headers: dict[str, str]) -> None:
 )
 def test_digest_of_the_publisher(text: str, digest: str | None) -> None:
     """R21: where nothing pins a file, its publisher's word is taken, if it is one."""
-    assert transfer.publisher_digest({"x-linked-etag": text}) == digest
+    assert response.publisher_digest({"x-linked-etag": text}) == digest
 
 
 @pytest.mark.parametrize(
@@ -656,10 +656,10 @@ def test_digest_of_the_publisher(text: str, digest: str | None) -> None:
 )
 def test_validator(headers: dict[str, str], validator: str) -> None:
     """R18: what tells whether the rest belongs to the bytes that are here."""
-    assert transfer.validator(headers) == validator
+    assert response.validator(headers) == validator
 
 
-MARGIN = transfer.SPACE_MARGIN
+MARGIN = response.SPACE_MARGIN
 
 
 @pytest.mark.parametrize(
@@ -677,7 +677,7 @@ MARGIN = transfer.SPACE_MARGIN
 )
 def test_space(size: int | None, taken: int, free: int, missing: int) -> None:
     """huggingface_hub#2742: a full disk is found before the download, not by it."""
-    assert transfer.space_missing(size, taken, free) == missing
+    assert response.space_missing(size, taken, free) == missing
 
 
 def test_a_verdict_is_a_value() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.network.response import SPACE_MARGIN
-from tasks.planning import estimate as outlook
+from tasks.planning import estimate
 from tasks.planning.estimate import OVERHEAD, Memory, Need
 
 GB = 10**9
@@ -72,7 +72,7 @@ def test_memory_is_weights_cache_and_overhead() -> None:
 )
 def test_what_cannot_work(needs: list[Need], free: int, memory: list[Memory], expected: list[str]) -> None:
     """Issue 5.5: each reason with a remedy."""
-    found = outlook.problems(needs, free, memory, 8 * GB)
+    found = estimate.problems(needs, free, memory, 8 * GB)
     assert [what for what, _ in found] == expected
     assert all(fix for _, fix in found)
 
@@ -88,6 +88,6 @@ _NEEDS = st.builds(
 @given(st.lists(_NEEDS), st.integers(0, 10**13))
 def test_more_disk_never_hurts(needs: list[Need], free: int) -> None:
     """Issue 5.5: and what comes is never less than what goes over the network."""
-    if not outlook.problems(needs, free, [], 0):
-        assert not outlook.problems(needs, free + 1, [], 0)
-    assert outlook.total([n.to_write for n in needs])[0] >= outlook.total([n.to_fetch for n in needs])[0]
+    if not estimate.problems(needs, free, [], 0):
+        assert not estimate.problems(needs, free + 1, [], 0)
+    assert estimate.total([n.to_write for n in needs])[0] >= estimate.total([n.to_fetch for n in needs])[0]

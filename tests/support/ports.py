@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.system import ports as port
+from tasks.system import ports
 
 
 def free_port() -> int:
     """A port of this machine on which a server may be started."""
-    return port.free_port("127.0.0.1", 0)
+    return ports.free_port("127.0.0.1", 0)
 
 
 @contextmanager

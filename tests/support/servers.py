@@ -14,7 +14,7 @@ import psutil
 
 from tasks.engine.server_record import MARK_VARIABLE
 from tasks.engine.server_registry import folder
-from tasks.system import process_identity as owner
+from tasks.system import process_identity
 from tests.engine.test_serve_cli import AS_BEFORE, behave, runs
 from tests.fakes import llamafile
 from tests.support.project import Project, Result
@@ -94,7 +94,7 @@ def known(pid: int, **changes: Any) -> dict[str, Any]:
     """A process as records have it; with another `started` it is another process."""
     if "started" in changes:
         changes.setdefault("start_ticks", 1)
-    return {**vars(owner.process(pid)), **changes}
+    return {**vars(process_identity.process(pid)), **changes}
 
 
 def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef", **changes: Any) -> Path:

@@ -19,9 +19,7 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.transfer import connection as lane
-from tasks.transfer import scaling as lanes
-from tasks.transfer import segmented as source
+from tasks.transfer import connection, scaling, segmented
 from tasks.transfer.download import Tools, fetch
 from tests.fakes.server import FileServer
 
@@ -143,13 +141,13 @@ def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 # Lanes for files of some hundred kB in some hundred ms. As with the real numbers, a buffer (BLOCK) is smaller
 # than what is left to the lane whose piece is cut (SHARE_LEAST).
 PACE: dict[Any, dict[str, Any]] = {
-    lanes: {
+    scaling: {
         "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MOST": 256 * 1024, "PIECE_LEAST": 20 * 1024,
         "SETTLE_S": 0.01, "WINDOW_S": 0.03, "DOUBT_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
         "PROBE_FIRST_S": 0.3, "PROBE_MOST_S": 2.0, "REFUSED_PAUSE_S": 0.3, "SLOW_LOOK_S": 0.5,
     },
-    source: {"TICK_S": 0.01, "STALL_S": 0.3, "SHARE_S": 0.05, "SHARE_LEAST": 20 * 1024},
-    lane: {"BLOCK": lane.READ_LEAST, "SHARE_LEAST": 20 * 1024},
+    segmented: {"TICK_S": 0.01, "STALL_S": 0.3, "SHARE_S": 0.05, "SHARE_LEAST": 20 * 1024},
+    connection: {"BLOCK": connection.READ_LEAST, "SHARE_LEAST": 20 * 1024},
 }  # fmt: skip
 
 

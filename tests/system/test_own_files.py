@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import RecipeError
-from tasks.system import own_files as own
+from tasks.system import own_files
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and devices of POSIX")
 
 
 def opened(path: Path) -> bytes:
     """What a file that was opened for writing has; it is one of ours then."""
-    handle = own.open_own(str(path))
+    handle = own_files.open_own(str(path))
     try:
         found = os.fstat(handle)
         assert (stat.S_ISREG(found.st_mode), found.st_nlink) == (True, 1)
@@ -62,7 +62,7 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     """What cannot be brought back is not removed."""
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="a device or a folder"):
-        own.open_own(str(tmp_path / "a"))
+        own_files.open_own(str(tmp_path / "a"))
     assert (tmp_path / "a").is_dir()
 
 
@@ -75,10 +75,10 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("may not make devices here")
     with pytest.raises(OSError, match="a device or a folder"):
-        own.open_own(str(device))
+        own_files.open_own(str(device))
     (tmp_path / "locks").mkdir()
     device.rename(tmp_path / "locks" / "a.lock")
-    own.lock_file(str(tmp_path), "a.lock")
+    own_files.lock_file(str(tmp_path), "a.lock")
     assert stat.S_ISCHR((tmp_path / "locks" / "a.lock").stat().st_mode)
 
 
@@ -86,7 +86,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
 def test_reading_has_a_limit(tmp_path: Path, length: int, expected: bytes | None) -> None:
     """Finding 28: whatever lies there, no more than the limit is read."""
     (tmp_path / "a").write_bytes(b"x" * length)
-    assert own.read_most(str(tmp_path / "a"), 10) == expected
+    assert own_files.read_most(str(tmp_path / "a"), 10) == expected
 
 
 def test_what_is_not_read(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     paths = [tmp_path, tmp_path / "pipe", tmp_path / "link", "/dev/zero", "a\0b", "\ud800", tmp_path / "no"]
-    assert [own.read_most(str(path), 10) for path in paths] == [None] * len(paths)
+    assert [own_files.read_most(str(path), 10) for path in paths] == [None] * len(paths)
 
 
 def test_links_on_the_way(tmp_path: Path) -> None:
@@ -104,25 +104,27 @@ def test_links_on_the_way(tmp_path: Path) -> None:
     cache.symlink_to(disk)
     (disk / "locks").symlink_to(tmp_path)
     (disk / "models" / "b").symlink_to(tmp_path)
-    found = [own.link_inside(str(cache), f"{cache}/{name}") for name in ("x", "models/a/x", "models/no/x")]
+    found = [
+        own_files.link_inside(str(cache), f"{cache}/{name}") for name in ("x", "models/a/x", "models/no/x")
+    ]
     assert found == ["", "", ""]
-    assert own.link_inside(str(cache), f"{cache}/models/b/x") == f"{cache}/models/b"
-    assert own.link_inside(str(cache), f"{tmp_path}/elsewhere/x") == ""
+    assert own_files.link_inside(str(cache), f"{cache}/models/b/x") == f"{cache}/models/b"
+    assert own_files.link_inside(str(cache), f"{tmp_path}/elsewhere/x") == ""
     with pytest.raises(RecipeError, match=r"locks is a symbolic link: nothing is written behind it"):
-        own.lock_file(str(cache), "a.lock")
+        own_files.lock_file(str(cache), "a.lock")
 
 
 def test_temporary_files(tmp_path: Path) -> None:
     """Finding 32: they are found by the file that they are for, and by nothing else."""
     path = str(tmp_path / ("m" * 240))
-    one, two = (own.temporary_path(path, ".tmp") for _ in range(2))
+    one, two = (own_files.temporary_path(path, ".tmp") for _ in range(2))
     assert one != two
-    for temporary in (one, two, own.temporary_path(f"{path}x", ".tmp")):
-        os.close(own.create(temporary))
-    assert own.temporaries(path, ".tmp") == sorted([one, two])
-    assert own.temporaries(path, ".copy") == []
+    for temporary in (one, two, own_files.temporary_path(f"{path}x", ".tmp")):
+        os.close(own_files.create(temporary))
+    assert own_files.temporaries(path, ".tmp") == sorted([one, two])
+    assert own_files.temporaries(path, ".copy") == []
     with pytest.raises(FileExistsError):
-        own.create(one)
+        own_files.create(one)
 
 
 RACE = """

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tasks.engine.readiness import TAIL_LINES
-from tasks.system import processes as process
+from tasks.system import processes
 from tasks.system.processes import TAIL_BYTES, Child, last_lines, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals and groups")
@@ -294,8 +294,8 @@ def test_stop_is_gentle_first(shell: Shell, script: str, status: int) -> None:
 )
 def test_stop_in_a_hurry(shell: Shell, script: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """R27: asked twice, the steps follow each other without a wait."""
-    monkeypatch.setattr(process, "INTERRUPT_S", 60.0)
-    monkeypatch.setattr(process, "TERMINATE_S", 60.0)
+    monkeypatch.setattr(processes, "INTERRUPT_S", 60.0)
+    monkeypatch.setattr(processes, "TERMINATE_S", 60.0)
     child = shell(script)
     start, gentle_s = time.monotonic(), 0.5
     assert child.stop(hurry=lambda: time.monotonic() - start > gentle_s)
@@ -308,8 +308,8 @@ def test_stop_escalates(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: str, status: int
 ) -> None:
     """R27: without a hurry, the time limit of each step passes, and the next one follows."""
-    monkeypatch.setattr(process, "INTERRUPT_S", 0.3)
-    monkeypatch.setattr(process, "TERMINATE_S", 60.0 if status == 8 else 0.3)
+    monkeypatch.setattr(processes, "INTERRUPT_S", 0.3)
+    monkeypatch.setattr(processes, "TERMINATE_S", 60.0 if status == 8 else 0.3)
     script = f"trap 'echo bye; exit 8' TERM; trap '' {deaf}; echo ready; while :; do sleep 0.05; done"
     child = shell(script)
     start = time.monotonic()

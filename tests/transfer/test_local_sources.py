@@ -16,9 +16,9 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.network import response as transfer
+from tasks.network import response
 from tasks.system import files
-from tasks.transfer import local_sources as adopt
+from tasks.transfer import local_sources
 from tasks.transfer.download import fetch
 from tests.fakes.server import FileServer
 from tests.support.world import (
@@ -138,7 +138,7 @@ def test_a_hub_snapshot_is_followed_to_its_blob(world: World, tmp_path: Path, ho
     except OSError:
         pytest.skip("no symbolic links here")
     artifact = adopting(tmp_path, places=(str(snapshot),))
-    assert len(list(adopt.candidates(artifact))) == 1  # the same file by two names
+    assert len(list(local_sources.candidates(artifact))) == 1  # the same file by two names
     fetch(artifact, world.tools())
     assert is_whole(artifact)
     assert not os.path.islink(artifact.target)
@@ -244,7 +244,7 @@ def test_a_disk_without_room_for_a_copy_has_room_for_the_rest(
     server: FileServer, world: World, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R22: the download is nearly done; a copy of another program's file would not fit beside it."""
-    monkeypatch.setattr(transfer, "SPACE_MARGIN", 0)
+    monkeypatch.setattr(response, "SPACE_MARGIN", 0)
     lay(home / ".ollama/models/blobs" / f"sha256-{SHA256}")
     with full_disk(tmp_path / "small", "300k") as folder:
         artifact = adopting(folder, server.url(FILE))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.transfer import scaling as lanes
+from tasks.transfer import scaling
 from tasks.transfer.scaling import PROBE_FIRST_S, SPLIT_FROM, Ramp, most_lanes, slow_lanes
 
 MB = 1_000_000
@@ -332,8 +332,8 @@ def test_lanes_that_bring_nothing() -> None:
     """Eight were tried, and three of them flow, so the server has less for us than before: three are left."""
     ramp, now = grown()
     seen = fed(ramp, now, 10, flowing=3)
-    assert seen[round((lanes.TRY_S - 0.5) / TICK_S)] == 8
-    assert seen[round((lanes.TRY_S + 0.5) / TICK_S)] == 3
+    assert seen[round((scaling.TRY_S - 0.5) / TICK_S)] == 8
+    assert seen[round((scaling.TRY_S + 0.5) / TICK_S)] == 3
 
 
 def test_a_rate_is_not_measured_before_all_have_answered() -> None:
@@ -369,7 +369,7 @@ def test_what_pays_makes_patient() -> None:
     until_lanes(4, True)
     ramp.refused(now + 0.3)
     assert ramp.lanes == 2
-    assert until_lanes(4, True) < lanes.REFUSED_PAUSE_S + 1  # not the minute that it had grown to
+    assert until_lanes(4, True) < scaling.REFUSED_PAUSE_S + 1  # not the minute that it had grown to
 
 
 def test_a_refusal_of_lanes_that_were_settled() -> None:
@@ -392,9 +392,9 @@ def test_quiet_after_a_refusal() -> None:
             now, received = now + TICK_S, received + MB
             ramp.step(now, received, ramp.lanes, 0.0)
         pauses.append(now - start)
-    assert lanes.REFUSED_PAUSE_S < pauses[0] < lanes.REFUSED_PAUSE_S + 1
+    assert scaling.REFUSED_PAUSE_S < pauses[0] < scaling.REFUSED_PAUSE_S + 1
     assert all(b >= a - TICK_S for a, b in pairwise(pauses))
-    assert lanes.PROBE_MOST_S < pauses[-1] < lanes.PROBE_MOST_S + 1
+    assert scaling.PROBE_MOST_S < pauses[-1] < scaling.PROBE_MOST_S + 1
 
 
 def test_lanes_on_their_way_out() -> None:
@@ -516,7 +516,7 @@ def test_small_files_come_over_one(size: int | None, most: int) -> None:
 )
 def test_piece_size(missing: int, count: int, last: int, rate: float, size: int) -> None:
     """Few requests, no large piece at first, and all lanes end together."""
-    assert lanes.piece_size(missing, count, last, rate) == size
+    assert scaling.piece_size(missing, count, last, rate) == size
 
 
 @pytest.mark.parametrize(

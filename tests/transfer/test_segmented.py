@@ -16,9 +16,8 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
-from tasks.network import http
-from tasks.network import response as transfer
-from tasks.transfer import scaling as lanes
+from tasks.network import http, response
+from tasks.transfer import scaling
 from tasks.transfer.connection import READ_LEAST
 from tasks.transfer.download import fetch
 from tasks.transfer.ranges import count, merge
@@ -184,9 +183,9 @@ def test_more_lanes_are_not_kept_where_they_do_not_pay(
     What does not pay is in tests/transfer/test_scaling.py, with lines that connections share; a real line that is
     measured for so short a time is mostly noise, so here nothing pays.
     """
-    monkeypatch.setattr(lanes, "PAYS", float("inf"))
-    monkeypatch.setattr(lanes, "DOUBT_S", 0.3)
-    monkeypatch.setattr(lanes, "PROBE_FIRST_S", 60.0)
+    monkeypatch.setattr(scaling, "PAYS", float("inf"))
+    monkeypatch.setattr(scaling, "DOUBT_S", 0.3)
+    monkeypatch.setattr(scaling, "PROBE_FIRST_S", 60.0)
     server.set_rate(FILE, 200_000, shared=True)
     artifact = model(tmp_path, server.url(FILE))
     fetched(artifact, world)
@@ -204,9 +203,9 @@ def test_one_connection(
     """R18, R20: a small file, one that nothing pins, and one of which little is missing."""
     artifact = model(tmp_path, server.url(FILE), pinned=why != "not pinned")
     if why == "small":
-        monkeypatch.setattr(lanes, "SPLIT_FROM", SIZE + 1)
+        monkeypatch.setattr(scaling, "SPLIT_FROM", SIZE + 1)
     if why == "at the end":
-        leave_partial(artifact, DATA, spans=[(0, SIZE - lanes.PIECE_LEAST)])
+        leave_partial(artifact, DATA, spans=[(0, SIZE - scaling.PIECE_LEAST)])
     fetched(artifact, world)
     assert is_whole(artifact, DATA)
     assert len(server.asked(FILE)) == server.most_at_once[FILE] == 1
@@ -669,7 +668,7 @@ def test_all_waiting_has_an_end(server: FileServer, world: World, tmp_path: Path
     server.always(FILE, InTurn((Drop(SIZE // 2), Status(503, {"Retry-After": "400"}))))
     error = refusal(model(tmp_path, server.url(FILE)), world.tools(sleep=waits.append))
     assert "HTTP 503" in str(error)
-    assert sum(waits) <= transfer.WAIT_TOTAL_S
+    assert sum(waits) <= response.WAIT_TOTAL_S
 
 
 def test_silence_of_every_lane_is_an_error(

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http
-from tasks.transfer import journal as live
-from tasks.transfer import partial
-from tasks.transfer import scaling as lanes
+from tasks.transfer import journal, partial, scaling
 from tasks.transfer.download import fetch
 from tasks.transfer.partial import claimed
 from tests.fakes.server import (
@@ -112,8 +110,8 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
     artifact = wanted(folder / name, *map(server.url, paths), data=DATA, size=len(DATA) if sized else None)
     with pytest.MonkeyPatch.context() as patch:
         hurry(patch)
-        patch.setattr(lanes, "SPLIT_FROM", 50_000)
-        patch.setattr(live, "EVERY_BYTES", 5_000)
+        patch.setattr(scaling, "SPLIT_FROM", 50_000)
+        patch.setattr(journal, "EVERY_BYTES", 5_000)
         patch.setattr(partial, "SAVE_BYTES", 20_000)
         patch.setattr(http, "SILENCE_S", 3.0)
         if not posix:

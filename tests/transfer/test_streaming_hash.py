@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.transfer import streaming_hash as frontier
+from tasks.transfer import streaming_hash
 from tasks.transfer.ranges import merge
 from tasks.transfer.streaming_hash import BLOCK, WINDOW, Frontier
 from tests.support.world import until
@@ -240,4 +240,4 @@ def test_nothing_is_a_digest_too() -> None:
 
 def test_constants_fit() -> None:
     """Whole blocks wait."""
-    assert frontier.WINDOW % frontier.BLOCK == 0
+    assert streaming_hash.WINDOW % streaming_hash.BLOCK == 0
