@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 import doit
 
-from tasks import command_line
+from tasks import ROOT, command_line
+from tasks.cache import roots, stamps
 from tasks.catalogue import load
-from tasks.catalogue.resolve import Jobs, Place, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import Jobs, plan
 from tasks.catalogue.types import Catalogue
 from tasks.command_line import Ask, Request
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
 
-ROOT = Path(__file__).resolve().parent.parent
 _TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
 
 
@@ -46,12 +47,13 @@ def recipe() -> Recipe:
     request = command_line.parse(sys.argv[1:])
     cwd = doit.get_initial_workdir() or os.getcwd()
     path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
-    cache = files.cache_root(os.environ, cwd)
+    cache = stamps.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
     joined = not _mends_lock(request)
     frozen = huggingface.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
     from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
     catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
+    roots.remember(str(path), cache)
     request = _with_running(request, catalogue, cache)
     return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
 

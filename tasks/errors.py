@@ -1,4 +1,4 @@
-"""What can go wrong, as one small tree; imports nothing, so that every layer may raise it.
+"""What can go wrong, as one small tree; imports nothing, so that every layer may raise it. Pure.
 
 RecipeError              the text is the whole message: what, the facts, the fix
   UsageError             the command line or the catalogue is wrong: nothing was run, exit 3

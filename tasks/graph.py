@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from doit.task import Task
@@ -16,8 +15,6 @@ from doit.task import Task
 from tasks import doit_adapter
 from tasks.command_line import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
 from tasks.context import Recipe, recipe
-
-_MODULES = {"with": "with_server", "cache-key": "cache_key"}  # the verb is no name of Python's
 
 DOIT_CONFIG = {
     "default_tasks": ["catalogue"],
@@ -47,11 +44,7 @@ def graph(found: Recipe) -> Iterator[Task]:
 def _single(verb: str, found: Recipe) -> Task:
     """A verb without models."""
     about, options, _, _ = VERBS[verb]
-    task: Task = (
-        import_module(f"tasks.verbs.{verb}").task(found)
-        if _reached(verb, found)
-        else doit_adapter.group(verb, [])
-    )
+    task: Task = _report_module(verb).task(found) if _reached(verb, found) else doit_adapter.group(verb, [])
     task.doc, task.params = about, options
     return task
 
@@ -80,7 +73,7 @@ def _chained(verb: str, found: Recipe) -> Iterator[Task]:
     yield doit_adapter.group(verb, deps, doc=about, params=options, pos_arg=rest)
     if not exist:
         return
-    module = import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
+    module = _chain_module(verb)
     tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
     if verb in STARTS:
         for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
@@ -121,7 +114,7 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
     plain = next((ask for ask in asks if not ask.model), None)
 
     def module() -> Any:
-        return import_module(f"tasks.verbs.{_MODULES.get(verb, verb)}")
+        return _report_module(verb)
 
     task = module().task(found, plain) if plain else doit_adapter.group(verb, [])
     task.doc, task.params, task.pos_arg = about, options, rest or None
@@ -130,3 +123,97 @@ def _looking(verb: str, found: Recipe) -> Iterator[Task]:
         task = module().task(found, ask)
         task.params, task.subtask_of = one_options, verb
         yield task
+
+
+def _chain_module(verb: str) -> Any:
+    """The module of a step or of a server's verb; imported only where it is reached."""
+    match verb:
+        case "download":
+            from tasks.verbs import download
+
+            return download
+        case "chmod":
+            from tasks.verbs import chmod
+
+            return chmod
+        case "verify":
+            from tasks.verbs import verify
+
+            return verify
+        case "serve":
+            from tasks.verbs import serve
+
+            return serve
+        case "start":
+            from tasks.verbs import start
+
+            return start
+        case "with":
+            from tasks.verbs import with_server
+
+            return with_server
+        case "chat":
+            from tasks.verbs import chat
+
+            return chat
+        case _:
+            raise LookupError(verb)
+
+
+def _report_module(verb: str) -> Any:
+    """The module of any other verb; imported only where it is reached."""
+    match verb:
+        case "add":
+            from tasks.verbs import add
+
+            return add
+        case "audit":
+            from tasks.verbs import audit
+
+            return audit
+        case "bom":
+            from tasks.verbs import bom
+
+            return bom
+        case "cache-key":
+            from tasks.verbs import cache_key
+
+            return cache_key
+        case "catalogue":
+            from tasks.verbs import catalogue
+
+            return catalogue
+        case "doctor":
+            from tasks.verbs import doctor
+
+            return doctor
+        case "exe":
+            from tasks.verbs import exe
+
+            return exe
+        case "lock":
+            from tasks.verbs import lock
+
+            return lock
+        case "logs":
+            from tasks.verbs import logs
+
+            return logs
+        case "plan":
+            from tasks.verbs import plan
+
+            return plan
+        case "prune":
+            from tasks.verbs import prune
+
+            return prune
+        case "status":
+            from tasks.verbs import status
+
+            return status
+        case "stop":
+            from tasks.verbs import stop
+
+            return stop
+        case _:
+            raise LookupError(verb)

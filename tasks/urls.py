@@ -1,4 +1,4 @@
-"""URLs: whether one may be fetched at all, and what the file it names is called. Touches no network."""
+"""URLs: whether one may be fetched, what its file is called, what reaches a server. Pure."""
 
 from __future__ import annotations
 
@@ -67,3 +67,24 @@ def url_problem(url: str, *, pinned: bool) -> str:
     if parts.scheme == "http" and not pinned and host not in _LOOPBACK:
         return f"{url}: plain http is only taken with a sha256, or from this machine"
     return ""
+
+
+def reachable(host: str) -> str:
+    """The address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def base_url(host: str, port: int) -> str:
+    """Where a client on this machine reaches the server."""
+    reach = reachable(host)
+    return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server on `host`."""
+    from ipaddress import ip_address  # 3 ms
+
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.", "ip6-localhost")

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Place, catalogued, llamafile_exe
+from tasks.catalogue.environment import Place
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.resolve import catalogued
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
 

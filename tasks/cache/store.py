@@ -1,17 +1,20 @@
-"""The cache as a directory: its files, and removing some. No symbolic link is ever followed."""
+"""The cache as a directory: its files, what no catalogue names, and removing some."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from tasks.cache.inventory import STAMP, Item, strangers, unnamed
+from tasks.cache.inventory import STAMP, Item, items, strangers, unnamed
 from tasks.cache.prune import OURS, Found
+from tasks.cache.stamps import is_cache
 from tasks.catalogue.artifact import DIGEST_CHARS, parse_stamp
+from tasks.catalogue.environment import Place
+from tasks.catalogue.types import Catalogue
 from tasks.console.text import digest
 from tasks.system import own_files
-from tasks.system.files import is_cache, read_json
+from tasks.system.files import read_json
 from tasks.system.paths import is_path
 
 
@@ -109,3 +112,9 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
         with contextlib.suppress(OSError):  # it has more in it
             os.rmdir(os.path.dirname(full))
     return True
+
+
+def everything(catalogue: Catalogue, place: Place, named: Sequence[str] = ()) -> list[Item]:
+    """What the catalogue names, and what else has a stamp here; or the files of the named models."""
+    found = items(catalogue, place, named or None)
+    return found if named else [*found, *others(place.cache, found)]

@@ -9,22 +9,19 @@ compiled one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tasks.catalogue import types
 from tasks.catalogue.compiled_form import is_catalogue
 from tasks.catalogue.types import Catalogue
-from tasks.console.text import digest
 from tasks.errors import UsageError
 from tasks.system import own_files
-from tasks.system.files import read_json, write_atomic
-from tasks.system.paths import is_path
+from tasks.system.files import write_atomic
 
 MAX_BYTES = 16 * 1024 * 1024  # of models.yaml or models.lock; 10,000 entries take 2 to 5 MB
 _MOST = 16 * 1024**2  # bytes of a compiled catalogue
@@ -37,14 +34,6 @@ _RULES = (
     *("catalogue/engine_args.py", "catalogue/yaml_limits.py", "catalogue/file_specs.py"),
     *("catalogue/lockfile.py", "system/paths.py", "urls.py"),
 )
-
-
-class Root(NamedTuple):
-    """A catalogue file that has used the cache."""
-
-    path: str  # of the catalogue
-    machine: str
-    record: str  # the file that says so, from the cache
 
 
 def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False) -> Catalogue:
@@ -63,33 +52,12 @@ def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False)
     if plain is None:  # not there yet, damaged, or not to be trusted
         plain = _compile(content, path, locked)
         _keep(folder, key, json.dumps(plain))
-    _remember(path, cache)
     return Catalogue(plain, path)
 
 
 def compiled_name(path: str) -> str:
     """A catalogue's compiled form, from the cache. Raises UsageError like `load`."""
     return f"catalogue/{_key(read(path), read_lock(path))}.json"
-
-
-def roots(cache: str) -> list[Root]:
-    """Every catalogue file that has used the cache, as far as it is known."""
-    found = []
-    for record in sorted(Path(cache, "roots").glob("*.json")):
-        data = read_json(record)
-        if isinstance(data, dict) and is_path(data.get("path")) and os.path.isabs(data["path"]):
-            found.append(Root(data["path"], str(data.get("machine")), f"roots/{record.name}"))
-    return found
-
-
-def _remember(path: str, cache: str) -> None:
-    """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
-    record = f"{cache}/roots/{digest(path)[:16]}.json"
-    if not os.path.exists(record) and not own_files.link_inside(cache, record):
-        import platform
-
-        with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
-            write_atomic(record, json.dumps({"path": path, "machine": platform.node()}) + "\n")
 
 
 def _key(content: bytes, locked: bytes | None) -> str:

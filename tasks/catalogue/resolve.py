@@ -5,44 +5,33 @@ Pure: platform, directories and the catalogue are arguments. Nothing is looked u
 
 from __future__ import annotations
 
-import ntpath
-import posixpath
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import NamedTuple
 
-from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
+from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import checked_extra
-from tasks.catalogue.file_specs import part, pins_problem, split_count, split_problem
-from tasks.catalogue.types import ENGINES, LATEST, Catalogue, File, Model, Rule, Settings
+from tasks.catalogue.environment import Place
+from tasks.catalogue.file_specs import pins_problem, split_count, split_problem
+from tasks.catalogue.model_files import (
+    WINDOWS_EXE_LIMIT,
+    absolute_source,
+    adoption_folders,
+    digest_in,
+    entry_artifact,
+    file_from_url,
+    further_artifacts,
+    further_files,
+    llamafile_exe,
+    own_file,
+)
+from tasks.catalogue.settings import BUILT_IN, key_problem, settings_of
+from tasks.catalogue.types import ENGINES, Catalogue, File, Model, Settings
 from tasks.command_line import LOOKS, STARTS, Ask, Request
 from tasks.errors import UsageError, did_you_mean
-from tasks.system.paths import inside, short_name
-from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
-
-ALL_LAYERS = 9999  # what --force-gpu means (R10): more layers than any model has
-WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
+from tasks.urls import url_problem
 
 _RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
-
-# what holds where neither the command line nor models.yaml says anything
-BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
-
-
-class Place(NamedTuple):
-    """Where we are."""
-
-    platform: str  # as sys.platform says it
-    cache: str  # absolute directory of everything downloaded
-    root: str  # absolute directory of models.yaml
-    cwd: str  # absolute directory the user typed the command in
-
-    def absolute(self, path: str, base: str) -> str:
-        """`path` seen from `base`, normalised."""
-        flavour: Any = ntpath if self.platform == "win32" else posixpath
-        return str(flavour.normpath(flavour.join(base, path)))
 
 
 class Job(NamedTuple):
@@ -112,25 +101,6 @@ def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
     return Jobs(by_name, tuple(asked), aliases)
 
 
-def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
-    """llamafile without a model, of the catalogue's version.
-
-    Raises UsageError: the catalogue does not say where it is.
-    """
-    engine = catalogue.engine("llamafile")
-    if not engine.url or not engine.version:
-        raise UsageError(
-            f"{catalogue.where}: engines.llamafile needs url and version", fix=f"edit {catalogue.where}"
-        )
-    if engine.version == LATEST:
-        raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
-    sources = tuple(_source(u, place, place.root) for u in (engine.url, *engine.mirrors))
-    folder = engine_dir(place.cache, engine.sha256, sources[0])
-    target = inside(folder, engine_filename(engine.version, place.platform))
-    label, adopt_from = f"llamafile {engine.version}", _adopt_from(catalogue, place)
-    return Artifact(label, sources, target, engine.sha256, engine.size, adopt_from=adopt_from)
-
-
 def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
     """The job of one entry, with nothing from the command line."""
     return _job(Ask("catalogue", name, {}), name, catalogue, place)
@@ -189,21 +159,21 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     if url is not None and path is not None and split_count(url):
         what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
         raise UsageError(what, fix="leave --llamafile away")
-    url = url and _source(url, place, place.cwd)
+    url = url and absolute_source(url, place, place.cwd)
     if path is not None:
-        name, model, artifact, question = _own_file(path, url, sha256, catalogue, place)
+        name, model, artifact, question = own_file(path, url, sha256, catalogue, place)
         files: tuple[File, ...] = ()  # those of a split one lie beside it
     elif url is not None:
-        name, model, artifact, question = _from_url(word, url, sha256, catalogue, place)
-        files = _files(artifact, catalogue.more(name) if name in catalogue.names else ())
+        name, model, artifact, question = file_from_url(word, url, sha256, catalogue, place)
+        files = further_files(artifact, catalogue.more(name) if name in catalogue.names else ())
     elif sha256 is not None:
         raise UsageError("--sha256 belongs to --llamafile or --llamafile-url")
     else:
         name = catalogue.name(word or catalogue.default)
         model, question = catalogue.model(name), ""
-        artifact, files = _artifact(name, model, place), catalogue.more(name)
-    artifact = artifact._replace(adopt_from=_adopt_from(catalogue, place))
-    more = _more(artifact, files, place)
+        artifact, files = entry_artifact(name, model, place), catalogue.more(name)
+    artifact = artifact._replace(adopt_from=adoption_folders(catalogue, place))
+    more = further_artifacts(artifact, files, place)
     mmproj = more[-1].target if files and files[-1].mmproj else ""
     parts = (artifact, *more)[: 1 + len(more) - bool(mmproj)]
     if url and (problem := pins_problem(url, [one.sha256 for one in parts])):
@@ -211,7 +181,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     engine = _engine(options.get("engine"), model, artifact, place)
     needs_exe = engine == "llamafile" and ask.verb in ("", *_RUNS)
     exe = llamafile_exe(catalogue, place) if needs_exe else None
-    asked = _settings(options).over(model.serve)
+    asked = settings_of(options).over(model.serve)
     settings = asked.over(catalogue.defaults).over(BUILT_IN)
     gpu = bool(options.get("force_gpu")) or options.get("gpu", "auto").lower() not in ("auto", "disable")
     key, probe = options.get("api_key", ""), bool(options.get("probe"))
@@ -221,116 +191,6 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         name, model, artifact, engine, settings, exe, _extra(ask), question, asked.port, key, probe, gpu,
         more, mmproj,
     )  # fmt: skip
-
-
-def _artifact(name: str, model: Model, place: Place) -> Artifact:
-    sources = tuple(_source(u, place, place.root) for u in (model.url, *model.mirrors))
-    folder = model_dir(place.cache, model.sha256, sources[0])
-    return Artifact(name, sources, inside(folder, filename_of(model.url)), model.sha256, model.size)
-
-
-def _files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
-    """The further files of a model that comes from another URL: its parts are beside the first one."""
-    url = artifact.sources[0]
-    parts = [File(part(url, n)) for n in range(2, split_count(url) + 1)]
-    pins = [file for file in known if not file.mmproj]
-    if len(pins) == len(parts):
-        parts = [file._replace(url=new.url, mirrors=()) for file, new in zip(pins, parts, strict=True)]
-    return (*parts, *(file for file in known if file.mmproj))
-
-
-def _more(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artifact, ...]:
-    """The further files: parts beside the first, where engines look for them; a projector by its digest."""
-    beside, found = first.target.rpartition("/")[0], []
-    count = sum(not file.mmproj for file in files) + 1
-    for number, file in enumerate(files, 2):
-        sources = tuple(_source(u, place, place.root) for u in (file.url, *file.mirrors))
-        folder = model_dir(place.cache, file.sha256, sources[0]) if file.mmproj else beside
-        label = f"{first.label} " + ("mmproj" if file.mmproj else f"part {number} of {count}")
-        target = inside(folder, filename_of(file.url))
-        found.append(Artifact(label, sources, target, file.sha256, file.size, adopt_from=first.adopt_from))
-    return tuple(found)
-
-
-def _adopt_from(catalogue: Catalogue, place: Place) -> tuple[str, ...]:
-    """The catalogue's folders; one with ~ is the user's, whoever that is."""
-    return tuple(f if f.startswith("~") else place.absolute(f, place.root) for f in catalogue.adopt_from)
-
-
-def _source(url: str, place: Place, base: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return place.absolute(url, base) if is_local(url) and not url.lower().startswith("file:") else url
-
-
-_Found = tuple[str, Model, Artifact, str]
-
-
-def _own_file(path: str, url: str | None, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
-    """`--llamafile PATH`: served where it lies, downloaded there only if it is missing (R2, R6)."""
-    target = place.absolute(path, place.cwd)
-    name = re.split(r"[\\/]", target)[-1]
-    known = catalogue.by_filename(name)
-    question = _question(known, url, catalogue) if known and url else ""
-    if known and url and not question:  # the catalogue's own URL, so the catalogue's own bytes
-        sha256 = sha256 or catalogue.model(known).sha256
-    sources = () if url is None else (_checked(url, sha256),)
-    artifact = Artifact(_task_name(name), sources, target, sha256, None, owned=False)
-    return artifact.label, Model(name, "unknown", url or ""), artifact, question
-
-
-def _from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
-    """`--llamafile-url URL`: another source of a catalogued model, or a file of its own (R3, R4)."""
-    filename = filename_of(url)
-    name = catalogue.name(word) if word else catalogue.by_filename(filename)
-    if name is None:
-        if not filename.endswith(MODEL_ENDINGS):
-            raise UsageError(
-                f"the last part of {url} is {filename!r}, which ends in none of {', '.join(MODEL_ENDINGS)}",
-                fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
-            )
-        target = inside(model_dir(place.cache, sha256, url), filename)
-        name = _task_name(filename)
-        artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
-        return name, Model(filename, "unknown", url), artifact, ""
-    model = catalogue.model(name)
-    question = _question(name, url, catalogue)
-    if sha256 not in (None, model.sha256):
-        model = replace(model, sha256=sha256, size=None)
-    artifact = _artifact(name, model, place)
-    if question:
-        folder = model_dir(place.cache, model.sha256, url)  # without a digest the URL says which bytes
-        target = inside(folder, filename_of(model.url))
-        artifact = artifact._replace(sources=(_checked(url, model.sha256),), target=target)
-    return name, model, artifact, question
-
-
-def _question(name: str, url: str, catalogue: Catalogue) -> str:
-    model = catalogue.model(name)
-    if url in (model.url, *model.mirrors):
-        return ""
-    return f"{name} comes from\n  {model.url}\nand you ask for\n  {url}\nDownload it from there?"
-
-
-def _checked(url: str, sha256: str | None) -> str:
-    problem = url_problem(url, pinned=sha256 is not None)
-    if problem:
-        raise UsageError(f"--llamafile-url: {problem}", fix="add --sha256 HEX" if "sha256" in problem else "")
-    return url
-
-
-def _task_name(filename: str) -> str:
-    """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
-    stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
-    return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
-
-
-def digest_in(text: str | None) -> str | None:
-    if text is None:
-        return None
-    plain = text.strip().lower().removeprefix("sha256:")
-    if not re.fullmatch("[0-9a-f]{64}", plain):
-        raise UsageError(f"--sha256: expected 64 hexadecimal digits, got {text!r}")
-    return plain
 
 
 def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -> str:
@@ -355,40 +215,3 @@ def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -
         why = "over 4 GiB, more than Windows starts" if big else "not an .exe, so Windows cannot start it"
         raise UsageError(f"{artifact.label} is {why}", fix="--engine llamafile")
     return engine
-
-
-def key_problem(key: str) -> str:
-    """Why a key is none, or nothing.
-
-    llama.cpp splits keys at commas, HTTP sends a line of ASCII, and llamafile up to 0.9 ends with a key of
-    less than four characters (server.cpp logs the last four).
-    """
-    fits = re.fullmatch(r"[!-+\--~]{4,}", key)
-    return "" if fits else "expected at least four visible ASCII characters, without blanks and commas"
-
-
-def _settings(options: Mapping[str, Any]) -> Settings:
-    """The command line's settings, held to the rules of the catalogue's (R10, R17, R23)."""
-    values: dict[str, Any] = {
-        f.name: _value(f.name, options[f.name]) for f in fields(Settings) if f.name in options
-    }
-    if options.get("force_gpu"):
-        if "ngl" in values:
-            raise UsageError("--force-gpu and --ngl both say how many layers", fix="leave one of them away")
-        values["ngl"] = ALL_LAYERS
-    return Settings(**values)
-
-
-def _value(key: str, text: str) -> int | str:
-    """One setting from its text, by its type and its rule in `Settings`."""
-    kind = get_type_hints(Settings, include_extras=True)[key]
-    rule = next(r for r in kind.__metadata__ if isinstance(r, Rule))
-    value: int | str = text.lower() if key == "gpu" else text
-    if int in get_args(kind.__origin__):
-        value = int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else ""
-    if value == "" or (rule.test is not None and not rule.test(value)):
-        fix = did_you_mean(text, rule.schema.get("enum", ()))
-        if key == "host" and "/" in text:
-            fix = "the port goes into --port, and there is no http:// in front"
-        raise UsageError(f"--{key.replace('_', '-')}: expected {rule.expected}, got {text!r}", fix=fix)
-    return value

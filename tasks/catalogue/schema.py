@@ -2,6 +2,8 @@
 
 Costs hundreds of milliseconds to import (yaml, pydantic), so only a changed models.yaml gets here.
 Reads no file.
+
+Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The catalogue's types, and looking things up in it.
+"""The catalogue's types, and looking things up in it. Pure.
 
 Must stay cheap to import (a warm run does): no yaml, no pydantic. `schema` reads and validates the
 file with these same types; `Rule` carries what a type cannot say (pattern, range, meaning), is read by

@@ -1,4 +1,4 @@
-"""What CI systems read: a cache's key, GitHub's workflow commands, folds of a log. Pure.
+"""What CI systems read: GitHub's workflow commands, folds of a log, GitHub's files.
 
 Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or has the
 older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
@@ -7,33 +7,8 @@ older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-
-from tasks.catalogue.artifact import DIGEST_CHARS, Artifact
-from tasks.console.text import digest
-from tasks.errors import RecipeError
-
-CACHE_LIMIT = 10 * 1024**3  # bytes that GitHub keeps of a repository's caches, the last used ones
-_LAYOUT = "1"  # of the cache's folders: another one is another key
-
-
-def cache_key(name: str, files: Iterable[Artifact]) -> str:
-    """A key that changes with the bytes or the names of the files, and with nothing else.
-
-    Raises RecipeError: nothing pins one of them.
-    """
-    lines = []
-    for file in files:
-        if file.sha256 is None:
-            what = f"{file.label} has no digest, so that its bytes may change: it has no key"
-            raise RecipeError(what, fix=f"doit lock --model {file.label.split()[0]}, and commit models.lock")
-        lines.append(f"{file.sha256} {_filename(file)}\n")
-    key = digest("".join([_LAYOUT, *sorted(lines)]))
-    return f"llamafile-recipe-{name}-{key[:DIGEST_CHARS]}"
-
-
-def _filename(file: Artifact) -> str:
-    return re.split(r"[\\/]", file.target)[-1]
+import secrets
+from collections.abc import Mapping
 
 
 def command(name: str, text: str = "", title: str = "") -> str:
@@ -68,3 +43,14 @@ def fold(name: str, now: float, env: Mapping[str, str], *, end: bool = False) ->
     """The line with which a task's lines begin, or end, to be folded."""
     line = (_GITHUB if is_github(env) else _GITLAB)[end]
     return line.format(name=name, id=re.sub(r"[^\w.-]", "-", name), at=int(now))
+
+
+def append(path: str, values: Mapping[str, str]) -> None:
+    """Add values of any number of lines to $GITHUB_OUTPUT or $GITHUB_ENV. Raises OSError.
+
+    Source: GitHub's "Workflow commands", "Multiline strings": a value may not have the delimiter in it.
+    """
+    with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        for name, value in values.items():
+            end = f"end_{secrets.token_hex(16)}"
+            file.write(f"{name}<<{end}\n{value}\n{end}\n")

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tasks.catalogue.types import Model
-
-if TYPE_CHECKING:
-    from tasks.engine.server_record import Run
-
 
 def size(count: float | None) -> str:
     """Bytes as people say them, in powers of ten as shops and `ls --si` do: `5.16 GB`."""
@@ -58,38 +51,6 @@ def progress(done: int, total: int | None, elapsed: float, gained: int, note: st
     return ", ".join(p for p in parts if p)
 
 
-def reachable(host: str) -> str:
-    """The address at which this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def base_url(host: str, port: int) -> str:
-    """Where a client on this machine reaches the server."""
-    reach = reachable(host)
-    return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
-
-
-def usage(model: Model, run: Run, stop: str) -> str:
-    """What is said when a server is ready: what it is, how to call it and how to stop it."""
-    auth = " -H 'Authorization: Bearer '$LLAMA_API_KEY" if run.key else ""
-    return (
-        f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {run.url}/v1/chat/completions -H 'Content-Type: application/json'{auth}"
-        f""" -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'\n"""
-        f"  clients  OPENAI_BASE_URL={run.url}/v1  OPENAI_API_KEY={'$LLAMA_API_KEY' if run.key else 'none'}\n"
-        f"  log      {run.log}\n"
-        f"  stop     {stop}"
-    )
-
-
-def open_to_all(name: str, host: str) -> str:
-    """The warning about a server that everybody may use (R30)."""
-    return (
-        f"warning: {name} listens on {host} and asks for no key: whoever reaches this machine may use it\n"
-        "  fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away"
-    )
-
-
-def task_line(model: Model) -> str:
+def task_line(title: str, count: int | None) -> str:
     """One line of `doit list --all`."""
-    return f"{model.title}, {size(model.size)}" if model.size else model.title
+    return f"{title}, {size(count)}" if count else title

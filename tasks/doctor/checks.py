@@ -14,11 +14,11 @@ from enum import Enum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tasks.cache.space import space_missing
 from tasks.catalogue.artifact import PROGRAMS
 from tasks.console import formatting
 from tasks.engine import failures
-from tasks.engine.readiness import Ending, status_text
-from tasks.network.response import space_missing
+from tasks.system.exit_status import Ending, status_text
 
 OLDEST_PYTHON, OLDEST_DOIT = (3, 10), (0, 37)  # pyproject.toml
 SKEW_S = 300  # Source: issue 5.8; signed links and certificates of an hour are common

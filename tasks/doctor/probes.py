@@ -19,8 +19,8 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from tasks.cache import stamps
 from tasks.doctor.checks import Ran
-from tasks.system import files
 
 LOOK_S = 5.0
 _running: set[subprocess.Popen[bytes]] = set()
@@ -69,7 +69,7 @@ def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict
 def unwritable(folder: str) -> str:
     """Why the cache cannot be written, or nothing; it is made where it is not there."""
     try:
-        files.make_cache(folder)
+        stamps.make_cache(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"1")
     except OSError as error:

@@ -1,31 +1,30 @@
-"""A server as its clients see it: health, readiness, a first token, requests in flight."""
+"""A server as its clients see it: health, a first token, a streamed answer."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import logging
-import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
+from tasks import urls
 from tasks.console import formatting
-from tasks.engine import readiness
-from tasks.engine.readiness import POLL_S, QUICK_POLL_S, Look, Readiness
-from tasks.engine.supervisor_client import Kept
+from tasks.engine.chat import _ERROR_S, _MOST_ERROR, _texts
+from tasks.engine.server_record import Run
 from tasks.errors import ServerError
 from tasks.network import deadline
 from tasks.network.answers import busy_slots
-from tasks.system.ports import by_whom, ports_of
-from tasks.system.process_identity import is_running
+from tasks.network.deadline import Deadline, connection
+
+_SILENCE_S = 600.0  # without an event; a long prompt on a slow machine takes minutes
+
+POLL_S = 0.05  # between two looks at a starting server
+QUICK_POLL_S = 0.01  # the same, at first
 
 _HEALTH_S = 2.0  # for one answer of /health
-_QUICK_S = 5.0  # a small model is ready within this: it is looked at more often
-_LOOK_S = 1.0  # between two looks on which port it listens
 _MOST = 1024 * 1024  # bytes of an answer that are read
 _JSON = {"Content-Type": "application/json"}
-_SAY_S = 10.0  # between two lines while it loads
 
 _log = logging.getLogger("recipe")
 
@@ -38,7 +37,7 @@ def call(
     Args:
         timeout_s: for the whole answer.
     """
-    connection = deadline.connection(formatting.reachable(host), port, deadline.Deadline(timeout_s))
+    connection = deadline.connection(urls.reachable(host), port, deadline.Deadline(timeout_s))
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     text = None if body is None else json.dumps(body)
     try:
@@ -103,67 +102,37 @@ def probe(
     return True
 
 
-def wait_ready(
-    name: str, child: Kept, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
-) -> float | None:
-    """Wait until the server may take requests.
+def stream(
+    run: Run, messages: Sequence[Mapping[str, str]], silence_s: float = _SILENCE_S
+) -> Generator[str, None, None]:
+    """The pieces of the answer. Closed early, the server stops generating.
 
     Args:
-        stopped: says something true when the user asks to stop.
+        silence_s: seconds for the first event, and for each one that follows.
 
-    Returns:
-        Seconds it took; None when the user asked to stop.
-
-    Raises:
-        ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
-            still run.
+    Raises ServerError: it refuses, goes away before the end, or sends something else.
     """
-    start = said = looked = time.monotonic()
-    while not stopped():
-        exited = child.exited()
-        status = None if exited is not None else health(host, port)
-        now = time.monotonic()
-        ports = None
-        if status == 200 or (exited is None and now - looked >= _LOOK_S):
-            ports, looked = ports_of(child.pid, port), now
-        if ports == frozenset() and not is_running(child.pid):  # its keeper will say so in a moment
-            status = None
-        verdict = readiness.judge_start(Look(exited, status, port, ports, now - start), timeout_s)
-        if verdict is Readiness.READY:
-            return now - start
-        if verdict is not Readiness.WAIT:
-            raise _start_error(name, verdict, child, port, timeout_s)
-        if now - said >= _SAY_S:
-            said = now
-            _log.info("%s is loading, %s so far", name, formatting.seconds(now - start))
-        time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
-    return None
+    body = json.dumps({"model": run.name, "messages": list(messages), "stream": True})
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {run.key or 'none'}"}
+    deadline = Deadline(silence_s)
+    link = connection(urls.reachable(run.host), run.port, deadline)
+    try:
+        link.request("POST", "/v1/chat/completions", body.encode(), headers)
+        answer = link.getresponse()
+        if answer.status != 200:
+            deadline.renew(min(_ERROR_S, silence_s))
+            text = answer.read(_MOST_ERROR).decode("utf-8", "replace").strip()
+            facts = [("status", answer.status), ("answer", text[:500])]
+            raise ServerError(f"{run.name} at {run.url} does not answer", facts, fix=_fix(answer.status))
+        yield from _texts(answer, deadline, silence_s)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        what = (
+            f"{run.name} at {run.url} went away in the middle of its answer ({error or type(error).__name__})"
+        )
+        raise ServerError(what, fix=f"doit logs --model {run.name}") from None
+    finally:
+        link.close()
 
 
-def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
-    ending = child.ending()
-    if verdict is Readiness.DIED and child.told:
-        return ServerError(f"{name} was stopped before it was ready")
-    if verdict is Readiness.DIED:
-        return readiness.failure(f"{name} ended before it was ready", ending, sys.platform)
-    if verdict is Readiness.STRANGER:
-        what = f"another program answers on port {port}{by_whom(port)}"
-        return ServerError(what, fix="--port 0 takes a free one")
-    if verdict is Readiness.HOPPED:
-        what = f"{name} listens on another port than {port}, which another program has{by_whom(port)}"
-        return ServerError(what, fix="--port 0 takes a free one")
-    error = readiness.failure(
-        f"{name} was not ready after {formatting.seconds(timeout_s)}", ending, sys.platform
-    )
-    return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")
-
-
-def failed_start(name: str, command: Sequence[str], error: OSError) -> ServerError:
-    """The error for a program the system refused to start.
-
-    The number leads, for its text is in the user's language: `[WinError 225] ...`, `[Errno 13] ...`.
-    """
-    number = getattr(error, "winerror", None)
-    code = f"[WinError {number}]" if number else f"[Errno {error.errno}]" if error.errno else ""
-    ending = readiness.Ending(command, None, f"{code} {error.strerror or error}".strip())
-    return readiness.failure(f"{name} could not be started", ending, sys.platform)
+def _fix(status: int) -> str:
+    return "LLAMA_API_KEY has to be the key it was started with" if status in (401, 403) else ""

@@ -10,8 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from tasks.system.exit_status import Ending, status_text
+
 if TYPE_CHECKING:
-    from tasks.engine.readiness import Ending
+    from tasks.system.exit_status import Ending
+import shlex
+from collections.abc import Sequence
+
+from tasks.errors import ServerError
+from tasks.system import exit_status
 
 
 class Known(NamedTuple):
@@ -253,3 +260,25 @@ def on_gpu(output: str) -> bool:
     """Whether an engine says that a GPU works for it."""
     counted = [int(n) for n in re.findall(_OFFLOADED, output, re.IGNORECASE)]
     return any(counted) or bool(re.search(_ONE_WORKED, output, re.IGNORECASE))
+
+
+def failed_start(name: str, command: Sequence[str], error: OSError, platform: str) -> ServerError:
+    """The error for a program the system refused to start.
+
+    The number leads, for its text is in the user's language: `[WinError 225] ...`, `[Errno 13] ...`.
+    """
+    number = getattr(error, "winerror", None)
+    code = f"[WinError {number}]" if number else f"[Errno {error.errno}]" if error.errno else ""
+    ending = exit_status.Ending(command, None, f"{code} {error.strerror or error}".strip())
+    return failure(f"{name} could not be started", ending, platform)
+
+
+def failure(what: str, ending: Ending, platform: str) -> ServerError:
+    """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
+    facts = [
+        ("command", shlex.join(ending.command)),
+        ("ended", status_text(ending.status, platform) if ending.status is not None else ""),
+        ("output", ending.output or "(it printed nothing)"),
+        ("log", ending.log),
+    ]
+    return ServerError(what, facts, fix=remedy(ending, platform))

@@ -1,24 +1,27 @@
-"""A server's life as decisions: is it ready, how is it stopped, what does its failure mean. Pure."""
+"""Whether a server may take requests: the decision, and waiting for it."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import logging
+import sys
+import time
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from tasks.console import formatting
 from tasks.engine import failures
+from tasks.engine.client import POLL_S, QUICK_POLL_S, health
+from tasks.engine.supervisor_client import Kept
 from tasks.errors import ServerError
+from tasks.system.ports import by_whom, ports_of
+from tasks.system.process_identity import is_running
 
-# The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
-INTERRUPT_S = 5.0
-TERMINATE_S = 5.0
-KILL_S = 5.0
+_QUICK_S = 5.0  # a small model is ready within this: it is looked at more often
+_LOOK_S = 1.0  # between two looks on which port it listens
+_SAY_S = 10.0  # between two lines while it loads
 
-POLL_S = 0.05  # between two looks at a starting server
-QUICK_POLL_S = 0.01  # the same, at first
-VERSION_S = 120.0  # `--version` of a first run unpacks a loader, and a virus scanner reads the whole file
-TAIL_LINES = 15  # of the engine's output, shown when it fails
+_log = logging.getLogger("recipe")
 
 
 class Readiness(Enum):
@@ -60,54 +63,56 @@ def judge_start(look: Look, timeout_s: float) -> Readiness:
     return Readiness.LATE if look.elapsed_s >= timeout_s else Readiness.WAIT
 
 
-class Ending(NamedTuple):
-    """How a program ended: what explains it to its user."""
+def wait_ready(
+    name: str, child: Kept, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
+) -> float | None:
+    """Wait until the server may take requests.
 
-    command: Sequence[str]
-    status: int | None  # exit status, negative for a signal; None where it was still running
-    output: str  # the last lines it printed
-    log: str = ""
+    Args:
+        stopped: says something true when the user asks to stop.
 
+    Returns:
+        Seconds it took; None when the user asked to stop.
 
-# how a POSIX system and Windows (ntstatus.h) call the ends of a program; macOS has numbers of its own for two
-_SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL",
-            11: "SEGV", 13: "PIPE", 15: "TERM", 31: "SYS"}  # fmt: skip
-_SIGNALS_OF_MACOS = {7: "EMT", 10: "BUS", 12: "SYS", 31: "USR2"}
-_NTSTATUS = {
-    0xC0000005: "STATUS_ACCESS_VIOLATION",
-    0xC0000017: "STATUS_NO_MEMORY",
-    0xC000001D: "STATUS_ILLEGAL_INSTRUCTION",
-    0xC000007B: "STATUS_INVALID_IMAGE_FORMAT",
-    0xC00000FD: "STATUS_STACK_OVERFLOW",
-    0xC0000135: "STATUS_DLL_NOT_FOUND",
-    0xC000013A: "STATUS_CONTROL_C_EXIT",
-    0xC0000142: "STATUS_DLL_INIT_FAILED",
-    0xC0000374: "STATUS_HEAP_CORRUPTION",
-    0xC0000409: "STATUS_STACK_BUFFER_OVERRUN",
-}
-
-
-def status_text(status: int | None, platform: str = "linux") -> str:
-    """`exit status 1`, `signal 9 (SIGKILL)`, `exit status 0xC0000135 (STATUS_DLL_NOT_FOUND)`."""
-    if status is None:
-        return "still running"
-    nt = status & 0xFFFFFFFF  # Python gives it unsigned, a shell of Windows signed
-    if nt in _NTSTATUS or status >= 0xC0000000:
-        return f"exit status 0x{nt:08X}" + (f" ({_NTSTATUS[nt]})" if nt in _NTSTATUS else "")
-    if platform == "win32" and 0 < status < 0x10000 and status % 0x100 == 0:
-        status >>= 8  # an APE's exit(1) is 256 there (exit.c:92 of jart/cosmopolitan)
-    if status >= 0:
-        return f"exit status {status}"
-    names = {**_SIGNALS, **(_SIGNALS_OF_MACOS if platform == "darwin" else {})}
-    return f"signal {-status}" + (f" (SIG{names[-status]})" if -status in names else "")
+    Raises:
+        ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
+            still run.
+    """
+    start = said = looked = time.monotonic()
+    while not stopped():
+        exited = child.exited()
+        status = None if exited is not None else health(host, port)
+        now = time.monotonic()
+        ports = None
+        if status == 200 or (exited is None and now - looked >= _LOOK_S):
+            ports, looked = ports_of(child.pid, port), now
+        if ports == frozenset() and not is_running(child.pid):  # its keeper will say so in a moment
+            status = None
+        verdict = judge_start(Look(exited, status, port, ports, now - start), timeout_s)
+        if verdict is Readiness.READY:
+            return now - start
+        if verdict is not Readiness.WAIT:
+            raise _start_error(name, verdict, child, port, timeout_s)
+        if now - said >= _SAY_S:
+            said = now
+            _log.info("%s is loading, %s so far", name, formatting.seconds(now - start))
+        time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
+    return None
 
 
-def failure(what: str, ending: Ending, platform: str) -> ServerError:
-    """The error for a program that failed: command, status, last lines, likely remedy (R26, R28)."""
-    facts = [
-        ("command", shlex.join(ending.command)),
-        ("ended", status_text(ending.status, platform) if ending.status is not None else ""),
-        ("output", ending.output or "(it printed nothing)"),
-        ("log", ending.log),
-    ]
-    return ServerError(what, facts, fix=failures.remedy(ending, platform))
+def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
+    ending = child.ending()
+    if verdict is Readiness.DIED and child.told:
+        return ServerError(f"{name} was stopped before it was ready")
+    if verdict is Readiness.DIED:
+        return failures.failure(f"{name} ended before it was ready", ending, sys.platform)
+    if verdict is Readiness.STRANGER:
+        what = f"another program answers on port {port}{by_whom(port)}"
+        return ServerError(what, fix="--port 0 takes a free one")
+    if verdict is Readiness.HOPPED:
+        what = f"{name} listens on another port than {port}, which another program has{by_whom(port)}"
+        return ServerError(what, fix="--port 0 takes a free one")
+    error = failures.failure(
+        f"{name} was not ready after {formatting.seconds(timeout_s)}", ending, sys.platform
+    )
+    return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from tasks.console import formatting
+from tasks import urls
+from tasks.system.process_id import Process
 
 if TYPE_CHECKING:
     from tasks.catalogue.resolve import Job
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # llama.cpp's server reads it, too
-MARK_VARIABLE = "LLAMAFILE_RECIPE_RUN"  # in an engine's environment: whose process it is
 EARLIER_KEEPER_WORDS = ("-m", "tasks.keeper")  # of the version that wrote no mark
 KEEPER_WORDS = ("-m", "tasks.engine.supervisor")  # on a keeper's command line, followed by the mark
 RECORD_BYTES = 1024 * 1024  # of a record; more is not read
@@ -38,17 +38,6 @@ class State(str, Enum):
     UNHEALTHY = "unhealthy"  # it was ready, and does not answer now
     STOPPING = "stopping"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process, unmistakably: pids are used again, and containers have pids of their own."""
-
-    pid: int
-    started: float  # seconds since 1970
-    boot: str  # this boot of the machine
-    space: str  # the namespace of its pid, where the system has such
-    start_ticks: int = 0  # its start in the kernel's own count, which no change of the clock moves; 0: none
 
 
 @dataclass(frozen=True)
@@ -81,7 +70,7 @@ class Run:
     @property
     def url(self) -> str:
         """Where a client on this machine reaches it."""
-        return formatting.base_url(self.host, self.port)
+        return urls.base_url(self.host, self.port)
 
     @staticmethod
     def parse(data: Any, path: str) -> Run | None:
@@ -164,16 +153,6 @@ def differences(run: Run, spec: Mapping[str, str], key: str) -> list[tuple[str, 
     if run.key != key and run.spec.get("--api-key") == spec.get("--api-key"):
         found.append(("--api-key", "one", "another one"))
     return [(name, f"running {had}, asked {asked}") for name, had, asked in found]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on `host`."""
-    from ipaddress import ip_address  # 3 ms
-
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() in ("localhost", "localhost.", "ip6-localhost")
 
 
 def record_name(name: str, port: int) -> str:

@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.cache import stamps
 from tasks.engine.logfile import BEFORE
-from tasks.engine.readiness import INTERRUPT_S, KILL_S
 from tasks.engine.server_record import RECORD_BYTES, Liveness, Run, State, judge_run, log_of, without_key
 from tasks.errors import ServerError
 from tasks.system import files, own_files, process_identity
+from tasks.system.processes import INTERRUPT_S, KILL_S
 
 KEPT_LOGS = 10
 _ANY = "+"  # the claim of whoever picks a port; no model has that name
@@ -315,7 +316,7 @@ def claim(cache: str, name: str) -> Iterator[None]:
                     _log.info("another doit is starting %s; waiting for it", what)
                 said = True
     except OSError as error:
-        raise files.cannot_write(cache, error) from None
+        raise stamps.cannot_write(cache, error) from None
     try:
         yield
     finally:

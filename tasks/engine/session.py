@@ -12,28 +12,29 @@ from multiprocessing import parent_process
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
-from tasks import doit_adapter
+from tasks import ROOT, doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Job, key_problem
+from tasks.catalogue.resolve import Job
+from tasks.catalogue.settings import key_problem
 from tasks.console import formatting
-from tasks.context import ROOT, Recipe
+from tasks.context import Recipe
 from tasks.engine import command, server_registry
-from tasks.engine.server_record import (
-    KEY_VARIABLE,
-    MARK_VARIABLE,
-    Mode,
-    Run,
-    is_loopback,
-    record_name,
-    spec_of,
-)
+from tasks.engine.server_record import KEY_VARIABLE, Mode, Run, record_name, spec_of
+from tasks.engine.version import engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
-from tasks.verbs.download import check_source
-from tasks.verbs.verify import engine_env, engine_version, launch_of
+from tasks.system.process_id import MARK_VARIABLE
+from tasks.transfer.ensure import check_source
+from tasks.urls import is_loopback
 
 if TYPE_CHECKING:
     from tasks.engine.supervisor_client import Kept, NoRecord
+from typing import TYPE_CHECKING
+
+from tasks.catalogue.types import Model
+
+if TYPE_CHECKING:
+    from tasks.engine.server_record import Run
 
 _LAST_WORDS_S = 3.0  # from an engine's crash to its keeper's word of it
 _OFFLOAD_S = 1.0  # for the lines about the GPU to reach the log
@@ -88,7 +89,7 @@ def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
 
 def spec(recipe: Recipe, job: Job, port: int | None) -> dict[str, str]:
     """What is asked for, comparable with what runs."""
-    return spec_of(job, engine_version(recipe, job), key_of(job), port)
+    return spec_of(job, engine_version(recipe.place.cache, recipe.catalogue, job), key_of(job), port)
 
 
 class Server:
@@ -107,12 +108,15 @@ class Server:
         self._job, self._stop, self._platform = job, stop, recipe.place.platform
         host, key = job.settings.host or "", key_of(job)
         if not key and not is_loopback(host):
-            doit_adapter.log().warning("%s", formatting.open_to_all(job.name, host))
+            doit_adapter.log().warning("%s", open_to_all(job.name, host))
         self._folder = ExitStack()
         folder = self._make_folder(recipe.place.cache, mode)
         try:
             server_registry.drop_old_logs(recipe.place.cache, job.name)
-            version, launch = engine_version(recipe, job), launch_of(recipe, job)
+            version, launch = (
+                engine_version(recipe.place.cache, recipe.catalogue, job),
+                launch_of(recipe.place.platform, job),
+            )
             path, mark = os.path.join(folder, record_name(job.name, port)), os.urandom(8).hex()
             env = engine_env(job.engine, **{MARK_VARIABLE: mark})
             key_file = ""
@@ -143,7 +147,7 @@ class Server:
 
     def _launch(self, env: dict[str, str], folder: str) -> None:
         """Start the engine and its keeper. Raises ServerError: the system, or a full disk, refuses."""
-        from tasks.engine.client import failed_start
+        from tasks.engine.failures import failed_start
         from tasks.engine.supervisor_client import Kept, NoRecord
 
         run = self.run
@@ -157,7 +161,7 @@ class Server:
         except NoRecord as error:
             raise _no_record(run.name, error) from None
         except OSError as error:
-            raise failed_start(run.name, run.command, error) from None
+            raise failed_start(run.name, run.command, error, self._platform) from None
 
     def _make_folder(self, cache: str, mode: Mode) -> str:
         """The folder of its log and record: the cache's, else a temporary one that goes with it."""
@@ -179,10 +183,10 @@ class Server:
 
         Raises ServerError: it died, was too late, answers nothing, or does without its GPU.
         """
-        from tasks.engine import client
+        from tasks.engine import readiness
 
         job, run, limit = self._job, self.run, self._job.settings.timeout or 0
-        took = client.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
+        took = readiness.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
         if took is None:
             return None
         if job.gpu:
@@ -241,10 +245,10 @@ class Server:
 
     def check_alive(self) -> None:
         """Raise ServerError: the engine has ended by itself."""
-        from tasks.engine import readiness
+        from tasks.engine import failures
 
         if self._kept.exited() is not None:
-            raise readiness.failure(f"{self._job.name} ended by itself", self._kept.ending(), self._platform)
+            raise failures.failure(f"{self._job.name} ended by itself", self._kept.ending(), self._platform)
 
     def ended_by_stop(self) -> bool:
         """Whether it ended because `doit stop` asked for it."""
@@ -292,3 +296,24 @@ def serving(
             yield (server if server.wait_ready() is not None else None), stop
         finally:
             server.end()
+
+
+def usage(model: Model, run: Run, stop: str) -> str:
+    """What is said when a server is ready: what it is, how to call it and how to stop it."""
+    auth = " -H 'Authorization: Bearer '$LLAMA_API_KEY" if run.key else ""
+    return (
+        f"  model    {model.title}, licence {model.license}\n"
+        f"  try it   curl {run.url}/v1/chat/completions -H 'Content-Type: application/json'{auth}"
+        f""" -d '{{"messages":[{{"role":"user","content":"Hello"}}]}}'\n"""
+        f"  clients  OPENAI_BASE_URL={run.url}/v1  OPENAI_API_KEY={'$LLAMA_API_KEY' if run.key else 'none'}\n"
+        f"  log      {run.log}\n"
+        f"  stop     {stop}"
+    )
+
+
+def open_to_all(name: str, host: str) -> str:
+    """The warning about a server that everybody may use (R30)."""
+    return (
+        f"warning: {name} listens on {host} and asks for no key: whoever reaches this machine may use it\n"
+        "  fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away"
+    )

@@ -15,9 +15,9 @@ from typing import Any
 
 from tasks.engine import logfile
 from tasks.engine.environment import engine_environment
-from tasks.engine.readiness import INTERRUPT_S, KILL_S, TERMINATE_S, Ending
 from tasks.engine.server_record import KEEPER_WORDS
-from tasks.system.processes import TAIL_BYTES, last_lines
+from tasks.system.exit_status import Ending
+from tasks.system.processes import INTERRUPT_S, KILL_S, TAIL_BYTES, TERMINATE_S, last_lines
 
 _ANSWER_S = 30.0  # for the start of a Python on a machine that is very busy
 _STOP_S = INTERRUPT_S + TERMINATE_S + KILL_S + 5.0  # its steps, and what it writes after them

@@ -21,7 +21,6 @@ LINKS = 3  # fresh links in a row that are refused
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 WAIT_TOTAL_S = 900.0  # all waiting for one source; the Hub's rate windows last 300 s
-SPACE_MARGIN = 64 * 1024**2  # bytes left free beside the file
 
 # RFC 9110 §15.5, §15.6 and the Hub: answers that a later request may change
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527})
@@ -230,12 +229,3 @@ def validator(headers: Mapping[str, str]) -> str:
     """What If-Range may carry: a strong ETag, else Last-Modified (RFC 9110 §13.1.5)."""
     etag = headers.get("etag", "")
     return etag if etag and not etag.startswith("W/") else headers.get("last-modified", "")
-
-
-def space_missing(size: int | None, taken: int, free: int) -> int:
-    """Bytes the disk lacks for the rest of the file, 0 if it fits or nobody knows.
-
-    Args:
-        taken: bytes of the disk that the partial file has already.
-    """
-    return max(0, size - taken + SPACE_MARGIN - free) if size is not None else 0

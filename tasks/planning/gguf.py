@@ -5,6 +5,8 @@ Reads from the stream it is given and nothing else; an array that is of no use i
 
 Source: ggml docs/gguf.md (layout, types, keys); llama.cpp llama-model.cpp (what follows where a
 key is absent).
+
+Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The disk: stamps, digests, modes, and writing a small file so that it is there whole or not at all."""
+"""Files: reading, hashing, and writing a small file whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,33 +12,14 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from tasks.catalogue.artifact import (
-    PROGRAMS,
-    Artifact,
-    FileStat,
-    Stamp,
-    State,
-    is_gguf,
-    judge_target,
-    parse_stamp,
-    stamp_data,
-    stamp_path,
-)
-from tasks.errors import IntegrityError, NoRoom, RecipeError, UsageError
+from tasks.cache.stamps import read_stamp
+from tasks.catalogue.artifact import Artifact, FileStat, Stamp, State, judge_target
+from tasks.errors import IntegrityError, UsageError
 from tasks.system import own_files
 
 MOST_JSON = 1024**2  # bytes of one of our small files
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
 _UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
-
-_CACHEDIR_TAG = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory is a cache (https://bford.info/cachedir/): backups may leave it out.\n"
-)
-_README = (
-    "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
-    "`doit` in the recipe's folder shows what is here, and `doit prune` frees space.\n"
-)
 
 
 def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:
@@ -65,49 +46,8 @@ def _expanded(path: str, env: Mapping[str, str]) -> str | None:
     return found
 
 
-def cache_root(env: Mapping[str, str], cwd: str) -> str:
-    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute.
-
-    Raises UsageError: neither is known.
-    """
-    if given := setting_path(env, "LLAMAFILE_CACHE", cwd):
-        return given
-    from platformdirs import user_cache_dir
-
-    found = ""
-    if os.path.isabs(env.get("XDG_CACHE_HOME", "")) or _expanded("~", env):
-        with contextlib.suppress(RuntimeError, OSError):
-            found = user_cache_dir("llamafile-recipe", appauthor=False)
-    if not os.path.isabs(found):
-        what = "there is no home directory in which to keep a cache"
-        raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
-    return found
-
-
-def make_cache(root: str) -> None:
-    """Create the cache with the tag that keeps it out of backups. Raises OSError."""
-    folder = Path(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
-        if not (folder / name).exists():
-            write_atomic(folder / name, text)
-
-
-def is_cache(root: str) -> bool:
-    """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
-    files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
-    found = [(own_files.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
-    return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
-
-
 def _first_line(data: bytes) -> bytes:
     return data.partition(b"\n")[0].rstrip(b"\r")
-
-
-def cannot_write(cache: str, error: OSError) -> RecipeError:
-    """The error that says what to do about it."""
-    what = f"cannot write to the cache {cache}: {error.strerror or error}"
-    return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
 def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
@@ -219,12 +159,6 @@ def stat(path: str | Path) -> FileStat | None:
     return stat_of(found) if S_ISREG(found.st_mode) else None
 
 
-def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
-    """What was proven about the artifact's target, if anything was."""
-    path = stamp_path(cache, artifact)
-    return _UNWRITTEN.get(path) or parse_stamp(_read_own_json(path))
-
-
 def _read_own_json(path: str) -> Any:
     """The JSON in a regular file that nobody but this user and root can have written; else None.
 
@@ -240,26 +174,6 @@ def _read_own_json(path: str) -> Any:
             return json.load(file)
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
-    """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
-    path, data = stamp_path(cache, artifact), stamp_data(stamp)
-    own_files.check_inside(cache, path)
-    try:
-        write_atomic(path, json.dumps(data, indent=1) + "\n")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        _UNWRITTEN[path] = stamp
-        return False
-    _UNWRITTEN.pop(path, None)
-    return True
-
-
-def state(cache: str, artifact: Artifact) -> State:
-    """What lies at the target, by a stat call and a small file."""
-    return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
 
 
 def proof(cache: str, artifact: Artifact) -> Stamp | None:
@@ -293,60 +207,9 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
-def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
-    """See that the disk has room for the rest of a file.
-
-    Args:
-        size: bytes of the whole, None where nobody says.
-        taken: bytes that it has of the disk already.
-
-    Raises NoRoom: it has not. OSError: its folder cannot be made.
-    """
-    import shutil  # these three are for downloads alone
-
-    from tasks.console import formatting
-    from tasks.network.response import SPACE_MARGIN, space_missing
-
-    folder = os.path.dirname(artifact.target)
-    os.makedirs(folder, exist_ok=True)
-    missing = space_missing(size, taken, shutil.disk_usage(folder).free)
-    if missing:
-        raise NoRoom(
-            f"{artifact.label} does not fit on the disk",
-            [
-                ("needs", formatting.size((size or 0) - taken)),
-                ("missing", formatting.size(missing)),
-                ("kept free", formatting.size(SPACE_MARGIN)),
-                ("in", folder),
-            ],
-            fix="free some space, or set LLAMAFILE_CACHE to another disk",
-        )
-
-
 def is_executable(path: str, owned: bool = True) -> bool:
     """Whether the file may be run: ours by everybody (mode 0755), one of the user's by us."""
     try:
         return os.stat(path).st_mode & 0o555 == 0o555 if owned else os.access(path, os.X_OK)
     except OSError:
         return False
-
-
-def check_format(artifact: Artifact, engine: str) -> None:
-    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script.
-
-    Raises IntegrityError: the target is no program, or no model, as the engine needs it.
-    """
-    with open(artifact.target, "rb") as file:
-        head = file.read(8)
-    if engine == "self":
-        fits, kind, expected = head.startswith(PROGRAMS), "llamafile", repr(PROGRAMS[0])
-    else:
-        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
-    if engine == "llamafile" and not fits and artifact.target.endswith(".llamafile"):
-        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
-
-        fits, kind, expected = is_zipfile(artifact.target), "whole llamafile", "a zip with a model at its end"
-    if not fits:
-        facts = [("begins with", repr(head)), ("expected", expected)]
-        fix = "delete it and download it again" if artifact.owned else "give the path of a model"
-        raise IntegrityError(f"{artifact.target} is no {kind}", facts, fix)

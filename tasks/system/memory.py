@@ -1,45 +1,12 @@
-"""Memory: what this process may use, and what a model file says of its own need."""
+"""Memory: what this process may use."""
 
 from __future__ import annotations
 
-import struct
-import zipfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
-from tasks.planning import gguf
-
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member; its name and its extra field follow
 _CGROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
-
-
-def metadata(path: str) -> gguf.Meta | None:
-    """What a .gguf file says, or the model inside a llamafile; None where it cannot be read."""
-    try:
-        with open(path, "rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
-            stream.seek(0 if is_gguf else _inside(stream))
-            return gguf.read(stream)
-    except (OSError, ValueError, OverflowError, gguf.BadGguf):
-        return None
-    except (zipfile.BadZipFile, NotImplementedError, struct.error):  # of a zip that is none, or too new
-        return None
-
-
-def _inside(stream: BinaryIO) -> int:
-    """Where the model's bytes begin in a llamafile, which is also a zip that stores them as they are.
-
-    Raises BadZipFile: it is no zip. ValueError: it has no such member.
-    """
-    with closing(zipfile.ZipFile(stream)) as box:
-        stored = [one for one in box.infolist() if one.compress_type == zipfile.ZIP_STORED]
-    # the largest: a vision projector is a .gguf as well. max() raises ValueError where there is none
-    model = max((one for one in stored if one.filename.endswith(".gguf")), key=lambda one: one.file_size)
-    stream.seek(model.header_offset)
-    _, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-    return model.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
 def total(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:

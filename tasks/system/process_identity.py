@@ -9,39 +9,14 @@ import os
 import platform
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
-from tasks.engine.server_record import (
-    EARLIER_KEEPER_WORDS,
-    KEEPER_WORDS,
-    MARK_VARIABLE,
-    Process,
-    Run,
-    is_mark,
-)
+from tasks.engine.server_record import EARLIER_KEEPER_WORDS, KEEPER_WORDS, Run, is_mark
+from tasks.system.process_id import MARK_VARIABLE, Owner, Process
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
 NEAR_LEASE_S = 20.0  # the same for another container of this machine: it has the same clock
-
-
-class Owner(NamedTuple):
-    """A process, unmistakably: pids are used again, and containers have names and pids of their own."""
-
-    host: str
-    boot: str  # this boot of the host's kernel
-    pid: int
-    started: float  # seconds since 1970
-    space: str = ""  # the namespace in which the pid counts; not in journals of earlier versions
-
-    @staticmethod
-    def parse(data: Any) -> Owner | None:
-        """An owner from its JSON; None where there is none."""
-        try:
-            host, boot, pid, started, *space = data
-            return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
-        except (TypeError, ValueError, OverflowError):
-            return None
 
 
 def myself() -> Owner:

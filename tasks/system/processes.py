@@ -1,26 +1,31 @@
-"""Processes: one short run, and one engine with everything it starts. What to do is decided elsewhere."""
+"""Processes: one short run, one engine with everything it starts, and its tie to the parent."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tasks.engine.readiness import (  # fmt: skip
-    INTERRUPT_S,
-    KILL_S,
-    TAIL_LINES,
-    TERMINATE_S,
-    VERSION_S,
-    Ending,
-)
+from tasks.system.exit_status import Ending
 from tasks.system.signals import on_signals
+
+# The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
+INTERRUPT_S = 5.0
+TERMINATE_S = 5.0
+KILL_S = 5.0
+VERSION_S = 120.0  # `--version` of a first run unpacks a loader, and a virus scanner reads the whole file
+TAIL_LINES = 15  # of the engine's output, shown when it fails
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_KILL_ON_JOB_CLOSE = 0x2000  # <winnt.h>, JOBOBJECT_BASIC_LIMIT_INFORMATION
+_EXTENDED_LIMIT = 9  # JobObjectExtendedLimitInformation
 
 _POLL_S = 0.02
 _LAST_WORDS_S = 2.0  # for what is in the pipe of a program that has ended
@@ -92,15 +97,13 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int) -> None:
-        from tasks.system import tie
-
         self._popen = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
-            preexec_fn=tie.dies_with_parent(), **_own_group(),
+            preexec_fn=dies_with_parent(), **_own_group(),
         )  # fmt: skip
         self.pid = self._popen.pid
         handle = getattr(self._popen, "_handle", None)  # Windows alone has one
-        self._job = 0 if handle is None else tie.job_of(int(handle))
+        self._job = 0 if handle is None else job_of(int(handle))
 
     def wait(self) -> int:
         """Wait for its end; the exit status."""
@@ -189,3 +192,53 @@ def _lives_in(process: Any, group: int) -> bool:
         return os.getpgid(process.pid) == group and not zombie
     except (ProcessLookupError, PermissionError, psutil.Error):
         return False
+
+
+def dies_with_parent(platform: str = sys.platform) -> Callable[[], None] | None:
+    """What a child has to do between fork and exec: have SIGKILL sent when its parent's thread ends."""
+    if not platform.startswith("linux"):
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died in between
+            os._exit(1)
+
+    return tie
+
+
+class _Limits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION, of which only the flags are used."""
+
+    _fields_ = [  # as ctypes wants it
+        ("times", ctypes.c_int64 * 2),
+        ("flags", ctypes.c_uint32),
+        ("working_set", ctypes.c_size_t * 2),
+        ("processes", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("classes", ctypes.c_uint32 * 2),
+        ("io", ctypes.c_uint64 * 6),
+        ("memory", ctypes.c_size_t * 4),
+    ]
+
+
+def job_of(process_handle: int, kernel: Any = None) -> int:
+    """A Windows job with one process and whatever that starts; they end when the handle is closed.
+
+    Args:
+        kernel: kernel32, for tests.
+
+    Returns:
+        The job's handle; 0 where Windows refuses (an old one inside another job).
+    """
+    if kernel is None:
+        kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
+        kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    job = kernel.CreateJobObjectW(None, None) or 0
+    limits = _Limits(flags=_KILL_ON_JOB_CLOSE)
+    size = ctypes.sizeof(limits)
+    pointer = ctypes.c_void_p(job)
+    done = kernel.SetInformationJobObject(pointer, _EXTENDED_LIMIT, ctypes.byref(limits), size)
+    fits = done and kernel.AssignProcessToJobObject(pointer, ctypes.c_void_p(process_handle))
+    return int(job) if fits else 0

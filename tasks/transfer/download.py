@@ -8,41 +8,29 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks.cache import space
 from tasks.catalogue.artifact import Artifact, FileStat, Stamp
 from tasks.console import formatting
 from tasks.console.logs import say
-from tasks.console.progress import Progress, progress
+from tasks.console.progress import Progress
 from tasks.errors import IntegrityError, NoRoom, RecipeError, TransferError
 from tasks.network import huggingface, response
 from tasks.network.retry import GaveUp
+from tasks.network.tokens import hub_token
 from tasks.system import files
 from tasks.system.paths import ENDING_BYTES
 from tasks.transfer import local_sources
-from tasks.transfer.partial import Partial, claimed, forget
+from tasks.transfer.dependencies import Tools
+from tasks.transfer.journal import claimed, forget
+from tasks.transfer.partial import Partial
 from tasks.urls import host_of, is_local, url_problem
 
 _log = logging.getLogger("recipe")
-
-
-@dataclass
-class Tools:
-    """What a transfer needs of the world; tests give others."""
-
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    jitter: Callable[[], float] = random.random
-    new_session: Callable[[], Any] | None = None
-    show: Callable[[str, int], Progress] = field(default=progress)
 
 
 def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
@@ -291,20 +279,6 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
     return hashed.stat
 
 
-def hub_token(url: str) -> str:
-    """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
-    if not huggingface.takes_token(url, os.environ):
-        return ""
-    saved = ""
-    with suppress(OSError, ValueError):
-        saved = Path(huggingface.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
-    token = huggingface.token(os.environ, saved)
-    if token and urlsplit(url).scheme == "http" and _is_proxied(url):
-        _warn_of_proxy(host_of(url))
-        return ""
-    return token
-
-
 def _is_proxied(url: str) -> bool:
     """Whether requests would ask a proxy for a URL."""
     from requests.utils import get_environ_proxies, select_proxy
@@ -328,7 +302,7 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
     claim = claimed(artifact)
     size, taken = artifact.size or claim.size, max(claim.done, _taken_on_disk(artifact.partial))
     facts = [
-        ("missing", formatting.size(max(0, size - taken) + response.SPACE_MARGIN) if size else ""),
+        ("missing", formatting.size(max(0, size - taken) + space.SPACE_MARGIN) if size else ""),
         ("kept", f"{formatting.size(claim.done)}, the next run goes on with them" if claim.done else ""),
         ("in", place),
     ]

@@ -18,11 +18,11 @@ from shutil import disk_usage
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from tasks.cache.space import space_missing
 from tasks.catalogue.artifact import Artifact, FileStat
 from tasks.console import formatting
 from tasks.console.progress import Progress
 from tasks.network import huggingface
-from tasks.network.response import space_missing
 from tasks.system import own_files
 from tasks.system.files import BLOCK, fsync_dir, stat_of
 

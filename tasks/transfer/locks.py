@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tasks.cache.stamps import cannot_write
 from tasks.catalogue.artifact import Artifact
 from tasks.console.text import digest
 from tasks.system import own_files
-from tasks.system.files import cannot_write
-from tasks.transfer.partial import busy_elsewhere, claimed
+from tasks.transfer.journal import busy_elsewhere, claimed
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
 POLL_S = 0.2  # between two looks at how far the other process is

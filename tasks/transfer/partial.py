@@ -17,15 +17,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from tasks.catalogue.artifact import Artifact, FileStat
+from tasks.errors import NoRoom
 from tasks.system import own_files
-from tasks.system.files import check_space, fsync_dir, is_full, read_json, stat_of, write_atomic, write_new
-from tasks.system.process_identity import Owner, is_alive, myself, this_boot
-from tasks.transfer.journal import Live, read_live
+from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
+from tasks.system.process_id import Owner
+from tasks.system.process_identity import is_alive, myself
+from tasks.transfer.journal import Live, _owner_in, _saved, claimed, forget, halves, link, unlink
 from tasks.transfer.random_access import open_file
-from tasks.transfer.ranges import Plan, Span, count, parse_spans
+from tasks.transfer.ranges import Plan, Span, count
 from tasks.transfer.streaming_hash import Frontier
 
 SAVE_BYTES = (
@@ -40,61 +42,9 @@ class TakenOver(Exception):
     """Another process writes this partial now: its journal has another owner."""
 
 
-class Claim(NamedTuple):
-    """What a journal says."""
-
-    spans: tuple[Span, ...] = ()
-    validator: str = ""  # what If-Range may carry for these bytes
-    size: int | None = None  # bytes of the whole file, None where nobody has said
-    owner: Owner | None = None  # who writes it, None where nobody does
-
-    @property
-    def done(self) -> int:
-        """How many bytes count."""
-        return count(self.spans)
-
-
-def claimed(artifact: Artifact) -> Claim:
-    """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
-    saved, live = _saved(artifact), _claim(artifact, read_live(artifact.live))
-    is_live = live.owner is not None and live.owner.boot == this_boot()
-    return live if is_live and live.done > saved.done else saved
-
-
-def _saved(artifact: Artifact) -> Claim:
-    """What the disk is known to have; also by a journal that a killed process was about to put in place."""
-    claims = (_claim(artifact, read_json(path)) for path in (artifact.journal, *_halves(artifact)))
-    return max(claims, key=lambda claim: claim.done)
-
-
-def _claim(artifact: Artifact, data: Any) -> Claim:
-    try:
-        owner = Owner.parse(data.get("owner"))
-        spans = parse_spans(data["spans"], _length(artifact.partial))
-        validator, size = str(data["validator"]), data["size"]
-        same = data["sha256"] == artifact.sha256
-        same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
-        # without a digest only a validator of the same source says that the rest will fit
-        fits = artifact.sha256 or (validator and data["sources"] == list(artifact.sources))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
-        return Claim()
-    return Claim(spans, validator, size, owner) if same and fits else Claim(owner=owner)
-
-
 def _length(path: str) -> int:
     """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
     return os.path.getsize(path) if own_files.is_own(path) else 0
-
-
-def busy_elsewhere(artifact: Artifact) -> bool:
-    """Whether somebody else is writing the partial, as far as the journal tells."""
-    owner = _owner_in(artifact.journal)
-    return owner is not None and is_alive(owner, artifact.journal)
-
-
-def _owner_in(journal: str) -> Owner | None:
-    data = read_json(journal)
-    return Owner.parse(data.get("owner")) if isinstance(data, dict) else None
 
 
 class Partial:
@@ -242,16 +192,16 @@ class Partial:
                 os.rename(path, old)
             owner = _owner_in(old)
             if owner is not None and is_alive(owner, old):
-                _link(old, path)
+                link(old, path)
                 raise TakenOver(self._artifact.label)
-            _link(new, path)
+            link(new, path)
         except (FileExistsError, FileNotFoundError):
             raise TakenOver(self._artifact.label) from None
         finally:
-            _unlink(new)
-            _unlink(old)
-        for half in _halves(self._artifact):  # another one's that is about to be linked: it was too slow
-            _unlink(half)
+            unlink(new)
+            unlink(old)
+        for half in halves(self._artifact):  # another one's that is about to be linked: it was too slow
+            unlink(half)
         self._claimed, self._saved_at = spans, self._clock()
 
     def _check_owner(self) -> None:
@@ -326,28 +276,31 @@ class Partial:
         return held
 
 
-def forget(artifact: Artifact) -> None:
-    """Remove a partial and what is known of it, as far as it is there. Raises OSError."""
-    for path in (artifact.live, artifact.partial, artifact.journal, *_halves(artifact)):
-        _unlink(path)
+def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
+    """See that the disk has room for the rest of a file.
 
+    Args:
+        size: bytes of the whole, None where nobody says.
+        taken: bytes that it has of the disk already.
 
-def _halves(artifact: Artifact) -> list[str]:
-    """Journals that a killed process had not finished writing."""
-    return own_files.temporaries(artifact.journal, ".tmp")
+    Raises NoRoom: it has not. OSError: its folder cannot be made.
+    """
+    import shutil  # these three are for downloads alone
 
+    from tasks.cache.space import SPACE_MARGIN, space_missing
+    from tasks.console import formatting
 
-def _link(source: str, target: str) -> None:
-    """Give a small file another name that must be free. Raises FileExistsError, OSError."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        with open(source, "rb") as file, open(target, "xb") as copy:
-            copy.write(file.read())
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    folder = os.path.dirname(artifact.target)
+    os.makedirs(folder, exist_ok=True)
+    missing = space_missing(size, taken, shutil.disk_usage(folder).free)
+    if missing:
+        raise NoRoom(
+            f"{artifact.label} does not fit on the disk",
+            [
+                ("needs", formatting.size((size or 0) - taken)),
+                ("missing", formatting.size(missing)),
+                ("kept free", formatting.size(SPACE_MARGIN)),
+                ("in", folder),
+            ],
+            fix="free some space, or set LLAMAFILE_CACHE to another disk",
+        )

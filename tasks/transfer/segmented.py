@@ -32,7 +32,7 @@ from tasks.transfer.ranges import ENDLESS, Piece
 from tasks.urls import host_of, url_problem
 
 if TYPE_CHECKING:
-    from tasks.transfer.download import Tools
+    from tasks.transfer.dependencies import Tools
 
 TICK_S = 0.05  # between two looks at the lanes
 STALL_S = 4.0  # a lane that is silent for so long, while others are not, is given up
@@ -388,8 +388,8 @@ class Source:
         done, size = self._partial.done, self._plan.size
         here = f", {formatting.percent(done, size)} is here" if done and size else ""
         say("retry", "%s: %s from %s; again in %s%s", self._artifact.label, verdict.why, host_of(self._url),
-            formatting.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label, url=self._url,
-            why=verdict.why, wait_s=round(wait, 1), bytes=done, total=size)  # fmt: skip
+            formatting.seconds(wait), here, level=logging.WARNING, artifact=self._artifact.label,
+            url=self._url, why=verdict.why, wait_s=round(wait, 1), bytes=done, total=size)  # fmt: skip
 
 
 def _give_way() -> None:

@@ -22,7 +22,8 @@ from tasks.network import http, huggingface, response
 from tasks.network.answers import file_size, parsed
 from tasks.network.response import Asked, Verdict, Word
 from tasks.network.retry import GaveUp, Patience
-from tasks.transfer.download import check_endpoint, hub_token
+from tasks.network.tokens import github_token, hub_token
+from tasks.transfer.download import check_endpoint
 from tasks.upstream.metadata import Stated, hub_problem, hub_states, licence_of, release_states
 from tasks.urls import host_of, url_problem
 
@@ -76,7 +77,7 @@ class Publishers:
             )
             answer = self._ask("GET", url, {}, hub_token(url))
         elif found:
-            answer = self._ask("GET", found.api, {}, _github_token(found.api))
+            answer = self._ask("GET", found.api, {}, github_token(found.api))
         else:
             return ""
         try:
@@ -106,7 +107,7 @@ class Publishers:
         url = f"{found.api}/releases/{which}"
         if url not in self._releases:
             headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-            answer = self._ask("GET", url, headers, _github_token(url), _MOST_REDIRECTS, pinned)
+            answer = self._ask("GET", url, headers, github_token(url), _MOST_REDIRECTS, pinned)
             if found.host != "github.com" and version != LATEST and answer.status in _GONE:
                 return None  # others have such addresses, too, and another API
             if answer.status != 200:
@@ -181,10 +182,3 @@ def _release_fix(answer: http.Said) -> str:
     if answer.headers.get("x-ratelimit-remaining") == "0":
         return "set GITHUB_TOKEN: without one, GitHub answers 60 questions an hour"
     return "another GITHUB_TOKEN, or none" if answer.status == 401 else ""
-
-
-def _github_token(url: str) -> str:
-    """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
-    own = url.startswith("https://api.github.com/")
-    given = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
-    return huggingface.sendable(given.strip()) if own else ""

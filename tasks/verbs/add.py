@@ -11,14 +11,14 @@ from tasks import doit_adapter
 from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.file_specs import about, split_count, typed, wanted
 from tasks.catalogue.lockfile import LockFile
-from tasks.catalogue.resolve import digest_in
+from tasks.catalogue.model_files import digest_in
 from tasks.command_line import Ask
 from tasks.console.text import WORD, visible
 from tasks.context import Recipe
 from tasks.errors import RecipeError, TransferError, UsageError
 from tasks.upstream.metadata import Stated
+from tasks.upstream.resolver import OPEN_FIX, Locker
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
-from tasks.verbs.lock import OPEN_FIX, Locker
 
 UNKNOWN = "unknown"
 
@@ -93,7 +93,7 @@ def _entry(
     count = split_count(filename_of(place.get("file") or place["url"]))
     if sha256 and not count:
         draft["sha256"] = sha256
-    locker = Locker(recipe, ask, {}, LockFile(1))
+    locker = Locker(recipe.place, ask, {}, LockFile(1), recipe.catalogue.where)
     try:
         stated = [locker.stated(name, draft, want) for want in wanted(draft)]
     except TransferError:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from doit.task import Task
 
 from tasks import doit_adapter
-from tasks.cache import store
+from tasks.cache import stamps
 from tasks.cache.audit import Finding, Verdict, judge_digest, judge_size, void
-from tasks.cache.inventory import Item, items
+from tasks.cache.inventory import Item
+from tasks.cache.store import everything
 from tasks.catalogue.artifact import Artifact, FileStat, Stamp
 from tasks.command_line import Ask
 from tasks.console import formatting
@@ -50,7 +51,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     from tasks.system.signals import on_signals
 
     cache, start = recipe.place.cache, time.monotonic()
-    looks = [_look(cache, item) for item in everything(recipe, named)]
+    looks = [_look(cache, item) for item in everything(recipe.catalogue, recipe.place, named)]
     stop: list[int] = []
     try:
         with on_signals(stop.append):
@@ -67,14 +68,8 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
         raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
 
 
-def everything(recipe: Recipe, named: Sequence[str] = ()) -> list[Item]:
-    """What the catalogue names, and what else has a stamp here; or the files of the named models."""
-    found = items(recipe.catalogue, recipe.place, named or None)
-    return found if named else [*found, *store.others(recipe.place.cache, found)]
-
-
 def _look(cache: str, item: Item) -> Look:
-    return Look(item, files.stat(item.artifact.target), files.read_stamp(cache, item.artifact))
+    return Look(item, files.stat(item.artifact.target), stamps.read_stamp(cache, item.artifact))
 
 
 def _judged(cache: str, looks: Sequence[Look], stop: list[int]) -> list[Finding]:
@@ -120,7 +115,7 @@ def _prove(cache: str, artifact: Artifact, stamp: Stamp | None, got: Hashed) -> 
     new = Stamp(got.stat, got.sha256, source, known.engines if known else {})
     with suppress(OSError, RecipeError), lock_if_free(cache, artifact) as free:  # a read-only cache
         if free:
-            files.write_stamp(cache, artifact, new)
+            stamps.write_stamp(cache, artifact, new)
 
 
 def _at_sight(look: Look) -> Finding | None:
@@ -147,7 +142,7 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
     try:
         with lock_if_free(cache, artifact) as free:
             if free and _look(cache, look.item) == look:
-                return files.write_stamp(cache, artifact, void(stamp))
+                return stamps.write_stamp(cache, artifact, void(stamp))
         return True
     except (OSError, RecipeError):  # a read-only cache
         return False

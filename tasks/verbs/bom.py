@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from doit.task import Task
 
 from tasks import doit_adapter
-from tasks.cache import bom
+from tasks.cache import bom, stamps
 from tasks.cache.bom import Row
+from tasks.cache.store import everything
 from tasks.command_line import Ask
 from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe
 from tasks.system import files
-from tasks.verbs.audit import everything
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
@@ -45,8 +45,8 @@ def run(recipe: Recipe, as_json: bool) -> None:
 def _rows(recipe: Recipe) -> Iterator[Row]:
     """A row for each file that is here."""
     cache = recipe.place.cache
-    for item in everything(recipe):
-        found, stamp = files.stat(item.artifact.target), files.read_stamp(cache, item.artifact)
+    for item in everything(recipe.catalogue, recipe.place):
+        found, stamp = files.stat(item.artifact.target), stamps.read_stamp(cache, item.artifact)
         if found is not None:
             holds = stamp is not None and found == stamp.stat
             path = item.artifact.target.removeprefix(f"{cache}/")

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from doit.task import Task
 
 from tasks import doit_adapter
+from tasks.cache.key import CACHE_LIMIT, cache_key
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import catalogued, llamafile_exe
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.resolve import catalogued
 from tasks.command_line import Ask
-from tasks.console import ci, formatting
+from tasks.console import formatting
 from tasks.context import Recipe
 
 
@@ -40,7 +42,7 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     files = {name: _files(recipe, name) for name in named}
     entries = [_entry(recipe, name, found) for name, found in files.items()]
     if "GITHUB_OUTPUT" in os.environ:
-        _hand_on(recipe, entries, ci.cache_key("models", [f for found in files.values() for f in found]))
+        _hand_on(recipe, entries, cache_key("models", [f for found in files.values() for f in found]))
     if as_json:
         doit_adapter.show_json([entry._asdict() for entry in entries])
     else:
@@ -58,7 +60,7 @@ def _entry(recipe: Recipe, name: str, files: Sequence[Artifact]) -> Entry:
     sizes = [file.size for file in files]
     paths = dict.fromkeys(os.path.dirname(file.target) for file in files)
     total = None if None in sizes else sum(filter(None, sizes))
-    return Entry(name, ci.cache_key(name, files), tuple(map(_from_home, paths)), total)
+    return Entry(name, cache_key(name, files), tuple(map(_from_home, paths)), total)
 
 
 def _from_home(path: str) -> str:
@@ -69,10 +71,10 @@ def _from_home(path: str) -> str:
 
 def _hand_on(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
     """GitHub's files: outputs for the steps that cache, and where the cache is for those that use it."""
-    from tasks.console.github import append
+    from tasks.console.ci import append
 
     total = sum(entry.size or 0 for entry in entries)
-    if total > ci.CACHE_LIMIT:
+    if total > CACHE_LIMIT:
         text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches: the last used ones"
         doit_adapter.log().warning(text, formatting.size(total))
     paths = dict.fromkeys(path for entry in entries for path in entry.path)

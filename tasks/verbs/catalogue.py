@@ -8,12 +8,12 @@ from typing import Any
 from doit.task import Task
 
 from tasks import doit_adapter
+from tasks.cache import stamps
 from tasks.catalogue.artifact import State
 from tasks.catalogue.resolve import Job, catalogued
 from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe
-from tasks.system import files
 from tasks.urls import is_local
 
 
@@ -53,9 +53,9 @@ def _row(found: Recipe, name: str) -> dict[str, Any]:
 
 def _here(cache: str, job: Job) -> str:
     """What of the model is on this machine, in a word."""
-    from tasks.transfer.partial import claimed
+    from tasks.transfer.journal import claimed
 
-    states = {file: files.state(cache, file) for file in job.files}
+    states = {file: stamps.state(cache, file) for file in job.files}
     if State.MISSING in states.values():
         have = sum(
             claimed(file).done if state is State.MISSING else file.size or 0 for file, state in states.items()

@@ -23,7 +23,9 @@ _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model that has to be served first."""
-    return doit_adapter.task(f"chat:{job.name}", chat, [recipe, job], doc=formatting.task_line(job.model))
+    return doit_adapter.task(
+        f"chat:{job.name}", chat, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
+    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -115,7 +117,7 @@ def _converse(run: Run) -> None:
 
 def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = False) -> str:
     """Write the answer to stdout as it comes; what came of it."""
-    from tasks.engine.chat import stream
+    from tasks.engine.client import stream
 
     said = ""
     try:

@@ -7,13 +7,13 @@ import os
 from doit.task import Task
 
 from tasks import doit_adapter
+from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
-from tasks.errors import IntegrityError, RecipeError
+from tasks.engine.file_format import MODE, make_executable, why_skipped
+from tasks.errors import IntegrityError
 from tasks.system import files
-
-MODE = 0o755
 
 
 def task(recipe: Recipe, job: Job) -> Task:
@@ -30,32 +30,6 @@ def task(recipe: Recipe, job: Job) -> Task:
     )
 
 
-def why_skipped(platform: str, engine: str) -> str:
-    """Why there is nothing to do, or nothing (R31)."""
-    if platform == "win32":
-        return "skipped: Windows has no chmod"
-    return "" if engine == "self" else "skipped: it is data here, no program"
-
-
-def make_executable(cache: str, artifact: Artifact) -> None:
-    """Mode 0755; a file of the user's keeps its mode and may be run by those who may read it.
-
-    Raises:
-        RecipeError: it is no program, or the file system or its owner forbids it.
-        IntegrityError: it is not the file that was proven.
-    """
-    files.check_format(artifact, "self")
-    path = artifact.target
-    if artifact.owned and os.path.islink(path):
-        what = f"{path} is a link, and the mode of what it leads to is not changed"
-        raise RecipeError(what, fix=f"delete {path} and run it again, or chmod +x what it leads to")
-    try:
-        _chmod(cache, artifact)
-    except OSError as error:
-        what = f"cannot make {path} executable: {error.strerror}"
-        raise RecipeError(what, fix="its owner has to: chmod +x, or copy it to a place of yours") from None
-
-
 def _chmod(cache: str, artifact: Artifact) -> None:
     """Change the mode of the very file that was proven, and prove it again with its new state."""
     follow = getattr(os, "O_NOFOLLOW", 0) if artifact.owned else 0
@@ -70,6 +44,6 @@ def _chmod(cache: str, artifact: Artifact) -> None:
         os.fchmod(handle, MODE if artifact.owned else mode | (mode & 0o444) >> 2)
         if stamp is not None:
             now = files.stat_of(os.fstat(handle))
-            files.write_stamp(cache, artifact, stamp._replace(stat=now))
+            stamps.write_stamp(cache, artifact, stamp._replace(stat=now))
     finally:
         os.close(handle)

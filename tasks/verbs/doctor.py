@@ -14,7 +14,8 @@ from shutil import disk_usage, which
 from doit.task import Task
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import Job, catalogued, llamafile_exe
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.resolve import Job, catalogued
 from tasks.command_line import Ask
 from tasks.context import Recipe
 from tasks.doctor import checks as health
@@ -22,8 +23,8 @@ from tasks.doctor import probes
 from tasks.doctor.checks import Finding
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
+from tasks.planning.estimate import memory_of, need_of
 from tasks.system import files, memory, ports
-from tasks.verbs.plan import memory_of, need_of
 
 LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest one takes four looks
 
@@ -116,8 +117,7 @@ def _room(recipe: Recipe, job: Job) -> list[Finding]:
     wanted = list(job.files)
     with suppress(UsageError):  # the catalogue does not say where it comes from
         wanted += [llamafile_exe(recipe.catalogue, recipe.place)] if job.engine == "llamafile" else []
-    ask = Ask("doctor", job.name, {})
-    needs = [need_of(recipe, artifact, ask) for artifact in wanted]
+    needs = [need_of(recipe.place.cache, artifact) for artifact in wanted]
     free = disk_usage(files.existing(recipe.place.cache)).free
     takes = memory_of(job, needs).needed
     return [

@@ -6,13 +6,13 @@ from doit.task import Task
 
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import llamafile_exe
+from tasks.catalogue.model_files import llamafile_exe
 from tasks.context import Recipe
 from tasks.engine.command import Launch
+from tasks.engine.file_format import make_executable, why_skipped
+from tasks.engine.version import ask_version, keep_version, proven_version
 from tasks.system import files
-from tasks.verbs.chmod import make_executable, why_skipped
-from tasks.verbs.download import check_allowed, converge
-from tasks.verbs.verify import ask_version, keep_version, proven_version
+from tasks.transfer.ensure import check_allowed, converge
 
 
 def task(found: Recipe) -> Task:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import Any
 
 from doit.task import Task
 
 from tasks import doit_adapter
-from tasks.catalogue.artifact import Artifact, State
+from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.file_specs import hub_file, release
-from tasks.catalogue.resolve import WINDOWS_EXE_LIMIT, Job
+from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
+from tasks.catalogue.resolve import Job
 from tasks.command_line import Ask
 from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.errors import RecipeError
-from tasks.planning import estimate, gguf
-from tasks.planning.estimate import Memory, Need
+from tasks.planning import estimate
+from tasks.planning.estimate import Memory, Need, memory_of, need_of
 from tasks.system import files, memory
-from tasks.urls import host_of, is_local
-from tasks.verbs.download import check_source
+from tasks.transfer.ensure import check_source
+from tasks.urls import host_of
 
 
 def task(recipe: Recipe, ask: Ask) -> Task:
@@ -34,7 +34,7 @@ def run(recipe: Recipe, ask: Ask) -> None:
     names = next(names for one, names in recipe.jobs.asked if one is ask)
     jobs = [recipe.jobs.by_name[name] for name in names]
     wanted = dict.fromkeys([*(f for job in jobs for f in job.files), *(job.exe for job in jobs if job.exe)])
-    needs = [need_of(recipe, artifact, ask) for artifact in wanted]
+    needs = [need_of(recipe.place.cache, artifact, "no_adopt" not in ask.options) for artifact in wanted]
     takes = [memory_of(job, needs) for job in jobs]
     here, free = memory.total(), shutil.disk_usage(files.existing(recipe.place.cache)).free
     problems = estimate.problems(needs, free, takes, here)
@@ -48,39 +48,6 @@ def run(recipe: Recipe, ask: Ask) -> None:
         raise SystemExit(1)
 
 
-def need_of(recipe: Recipe, artifact: Artifact, ask: Ask) -> Need:
-    """What is to be done for one file."""
-    from tasks.transfer.partial import claimed
-
-    label, path, state = artifact.label, artifact.target, files.state(recipe.place.cache, artifact)
-    if state is not State.MISSING:
-        word = "have" if state is State.FRESH else "changed"
-        return Need(label, path, word, path, artifact.size or _size(path))
-    near, local = _near(artifact, adopt="no_adopt" not in ask.options)
-    if near or local:
-        return Need(
-            label, path, "adopt" if near else "copy", near or local, artifact.size or _size(near or local)
-        )
-    claim = claimed(artifact)
-    word = "resume" if claim.done else "fetch" if artifact.sources else "nowhere"
-    source = next((u for u in artifact.sources if not is_local(u)), next(iter(artifact.sources), ""))
-    return Need(label, path, word, source, artifact.size or claim.size, claim.done)
-
-
-def _near(artifact: Artifact, adopt: bool) -> tuple[str, str]:
-    """(file of another program's, file of the user's) that has the bytes, empty where there is none."""
-    from tasks.transfer.local_sources import candidates, path_of
-
-    local = (path_of(url) for url in artifact.sources if is_local(url))
-    near = next(candidates(artifact), "") if adopt else ""
-    return near, next(filter(os.path.exists, local), "")
-
-
-def _size(path: str) -> int | None:
-    found = files.stat(path)
-    return found.size if found else None
-
-
 def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
     """Why a file may not be fetched: nobody says where it is, --frozen, or no network."""
     try:
@@ -88,21 +55,6 @@ def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
     except RecipeError as error:
         return error.what, error.fix
     return None
-
-
-def memory_of(job: Job, needs: list[Need]) -> Memory:
-    """What serving takes: from the file where it is on this machine, else by a rule of thumb."""
-    settings, context = job.settings, job.settings.ctx_size or 0
-    mine = [need for need in needs if need.path in {one.target for one in job.files}]
-    meta = memory.metadata(mine[0].source)
-    cache = gguf.kv_bytes(meta, context) if meta else None
-    exact, sizes = cache is not None, [need.size for need in mine]
-    if cache is None:
-        cache = gguf.kv_estimate(job.model.params, context)
-    weights = None if None in sizes else estimate.total(sizes)[0]
-    gpu = bool(settings.ngl) and settings.gpu != "disable"
-    said = job.model.ram * 10**9 if job.model.ram else None
-    return Memory(job.name, weights, cache, context, exact, gpu, said)
 
 
 def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:
@@ -139,7 +91,8 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
         table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
         f"network  {least}{formatting.size(fetch)}" if fetch or all_known else "network  not known",
-        f"disk     {formatting.size(facts['free'])} free, {formatting.size(facts['free'] - write)} afterwards",
+        f"disk     {formatting.size(facts['free'])} free, "
+        f"{formatting.size(facts['free'] - write)} afterwards",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -172,7 +125,8 @@ def _memory_line(one: Memory, here: int) -> str:
         return f"{need}; {formatting.size(here)} are here"
     parts = f"weights {formatting.size(one.weights)}, {about}{formatting.size(one.cache)} for {tokens}"
     gpu = ", part of it on the GPU" if one.gpu else ""
-    return f"{one.model} needs {about}{formatting.size(one.needed)} ({parts}){gpu}; {formatting.size(here)} are here"
+    needs = f"{one.model} needs {about}{formatting.size(one.needed)} ({parts}){gpu}; "
+    return f"{needs}{formatting.size(here)} are here"
 
 
 def _data(

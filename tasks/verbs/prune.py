@@ -17,6 +17,7 @@ from tasks import doit_adapter
 from tasks.cache import prune, store
 from tasks.cache.inventory import STAMP, items
 from tasks.cache.prune import Found, Needed, Victim
+from tasks.cache.roots import Root, gc_roots
 from tasks.catalogue import load
 from tasks.catalogue.artifact import Artifact, Stamp, engine_filename, parse_stamp
 from tasks.catalogue.types import Catalogue
@@ -106,7 +107,7 @@ def _roots(recipe: Recipe) -> Roots:
     cache, here = recipe.place.cache, platform.node()
     mine = recipe.catalogue.where
     asked, elsewhere, gone = {mine: recipe.catalogue}, [], []
-    for root in load.roots(cache):
+    for root in gc_roots(cache):
         if not store.is_missing(root.path):
             asked.setdefault(root.path, _catalogue(cache, root))
         elif root.machine == here:
@@ -118,7 +119,7 @@ def _roots(recipe: Recipe) -> Roots:
     return Roots(tuple(asked), tuple(elsewhere), tuple(gone), needed)
 
 
-def _catalogue(cache: str, root: load.Root) -> Catalogue:
+def _catalogue(cache: str, root: Root) -> Catalogue:
     try:
         if not os.path.isfile(root.path):  # a pipe would be waited for
             raise UsageError(f"{root.path} is not a regular file")

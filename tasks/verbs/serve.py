@@ -10,6 +10,7 @@ from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.console import formatting
 from tasks.context import Recipe
+from tasks.engine import session
 from tasks.engine.server_record import Mode
 from tasks.engine.session import check_start, pick_port, serving
 
@@ -18,7 +19,9 @@ _WATCH_S = 0.2  # between two looks at a running engine
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
-    return doit_adapter.task(f"serve:{job.name}", serve, [recipe, job], doc=formatting.task_line(job.model))
+    return doit_adapter.task(
+        f"serve:{job.name}", serve, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
+    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -36,7 +39,7 @@ def serve(recipe: Recipe, job: Job) -> None:
     """
     with serving(recipe, job, Mode.SERVE, any_free=False) as (server, stop):
         if server is not None:
-            doit_adapter.log().info("%s", formatting.usage(job.model, server.run, "Ctrl-C"))
+            doit_adapter.log().info("%s", session.usage(job.model, server.run, "Ctrl-C"))
             while not stop and not server.ended_by_stop():
                 server.check_alive()
                 time.sleep(_WATCH_S)

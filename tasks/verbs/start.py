@@ -8,7 +8,7 @@ from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.console import formatting
 from tasks.context import Recipe
-from tasks.engine import server_registry
+from tasks.engine import server_registry, session
 from tasks.engine.server_record import Mode, Run, State, differences
 from tasks.engine.session import Server, check_start, key_of, pick_port, spec
 from tasks.errors import ServerError
@@ -18,7 +18,9 @@ _AGAIN = "doit stop --model {}, then this again"
 
 def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
-    return doit_adapter.task(f"start:{job.name}", start, [recipe, job], doc=formatting.task_line(job.model))
+    return doit_adapter.task(
+        f"start:{job.name}", start, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
+    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -76,7 +78,7 @@ def _start(recipe: Recipe, job: Job) -> Run:
                 server.end()
     if not lives:
         raise SystemExit(128 + stop[0])
-    doit_adapter.log().info("%s", formatting.usage(job.model, server.run, f"doit stop --model {job.name}"))
+    doit_adapter.log().info("%s", session.usage(job.model, server.run, f"doit stop --model {job.name}"))
     return server.run
 
 

@@ -109,7 +109,7 @@ def _state(row: dict[str, Any]) -> str:
     """The state, and how it came to that where it ended by itself."""
     if row.get("ended") is None:
         return str(row["state"])
-    from tasks.engine.readiness import status_text
+    from tasks.system.exit_status import status_text
 
     ago = formatting.seconds(max(0.0, time.time() - (row["ended_at"] or 0)))
     return f"{row['state']} ({status_text(row['ended'])}, {ago} ago)"

@@ -14,10 +14,10 @@ from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.console import formatting
 from tasks.context import Recipe
-from tasks.engine.readiness import TERMINATE_S
 from tasks.engine.server_record import Mode, Run
 from tasks.engine.session import Server, check_start, pick_port, serving
 from tasks.errors import ServerError
+from tasks.system.processes import TERMINATE_S
 
 _POLL_S = 0.02
 
@@ -26,7 +26,10 @@ def task(recipe: Recipe, job: Job) -> Task:
     """The task of one model."""
     words = recipe.request.asks[-1].extra if recipe.request.asks else ()
     return doit_adapter.task(
-        f"with:{job.name}", run, [recipe, job, words], doc=formatting.task_line(job.model)
+        f"with:{job.name}",
+        run,
+        [recipe, job, words],
+        doc=formatting.task_line(job.model.title, job.model.size),
     )
 
 

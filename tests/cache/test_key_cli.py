@@ -89,9 +89,10 @@ def test_what_changes_a_key_and_what_does_not(project: Project, tmp_path: Path) 
 
 def test_windows_needs_more_for_a_llamafile(project: Project) -> None:
     """Issue 5.9, R9: the platform is in a key only where it changes what is fetched."""
-    from tasks.catalogue.resolve import Jobs, Place
+    from tasks.cache.key import cache_key
+    from tasks.catalogue.environment import Place
+    from tasks.catalogue.resolve import Jobs
     from tasks.command_line import Request
-    from tasks.console.ci import cache_key
     from tasks.context import Recipe
     from tasks.verbs.cache_key import _files
     from tests.support.catalogues import catalogue, edited

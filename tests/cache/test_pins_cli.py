@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tasks.catalogue import load
-from tasks.catalogue.resolve import Jobs, Place, catalogued, llamafile_exe
+from tasks.catalogue.environment import Place
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.resolve import Jobs, catalogued
 from tasks.command_line import Request
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.catalogue.engine_args import instead_of
-from tasks.catalogue.resolve import Place, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import plan
 from tasks.catalogue.schema import compile_text
 from tasks.command_line import parse
 from tasks.errors import UsageError

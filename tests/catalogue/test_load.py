@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tasks.cache import roots
 from tasks.catalogue import load
 from tasks.errors import UsageError
 from tests.support.project import REPO
@@ -219,7 +220,7 @@ def test_who_uses_the_cache_is_noted_once(tmp_path: Path) -> None:
     first, second = (write(tmp_path / name, "one") for name in ("first.yaml", "second.yaml"))
     for catalogue in (first, second, first):
         load.load(str(catalogue), cache)
-    assert sorted(root.path for root in load.roots(cache)) == [str(first), str(second)]
+    assert sorted(root.path for root in roots.gc_roots(cache)) == [str(first), str(second)]
     assert len(kept(Path(cache))) == 1
     notes = {path: path.stat().st_mtime_ns for path in Path(cache, "roots").iterdir()}
     load.load(str(second), cache)
@@ -231,4 +232,4 @@ def test_a_damaged_note_is_no_root(tmp_path: Path, damage: str) -> None:
     """Issue 5.6: what nobody can read names nothing."""
     (tmp_path / "roots").mkdir()
     (tmp_path / "roots" / "0123456789abcdef.json").write_text(damage)
-    assert load.roots(str(tmp_path)) == []
+    assert roots.gc_roots(str(tmp_path)) == []

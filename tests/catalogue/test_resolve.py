@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.catalogue.artifact import model_dir
-from tasks.catalogue.resolve import Job, Jobs, Place, catalogued, llamafile_exe, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.resolve import Job, Jobs, catalogued, plan
 from tasks.catalogue.types import Settings
 from tasks.command_line import parse
 from tasks.errors import UsageError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.cache.stamps import cache_root
 from tasks.errors import UsageError
-from tasks.system.files import cache_root
 from tests.support.project import Project
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names there are bytes, and ulimit -v works")

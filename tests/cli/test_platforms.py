@@ -9,15 +9,16 @@ import pytest
 from doit.task import Task
 
 from tasks import command_line
-from tasks.catalogue.resolve import Job, Place, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import Job, plan
 from tasks.catalogue.schema import compile_text
 from tasks.catalogue.types import Catalogue
 from tasks.context import Recipe
 from tasks.engine import command
+from tasks.engine.version import launch_of
 from tasks.errors import UsageError
 from tasks.graph import graph
 from tasks.verbs import plan as plan_verb
-from tasks.verbs.verify import launch_of
 
 A64, B64, C64 = "a" * 64, "b" * 64, "c" * 64
 MODELS = f"""\
@@ -63,7 +64,9 @@ def command_on(platform: str, *argv: str) -> list[str]:
     [job] = found.jobs.by_name.values()
     assert isinstance(job, Job)
     version = "0.10.5" if job.exe else "0.8.6"
-    return command.serve_command(launch_of(found, job), job.settings, version=version, extra=job.extra)
+    return command.serve_command(
+        launch_of(found.place.platform, job), job.settings, version=version, extra=job.extra
+    )
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.cache.key import cache_key
 from tasks.catalogue.artifact import Artifact
 from tasks.console import ci
 from tasks.errors import RecipeError
@@ -25,10 +26,10 @@ def files(pins: list[tuple[str, str]], cache: str = "/c", **more: object) -> lis
 @given(pins, st.permutations(range(4)))
 def test_a_key_is_of_bytes_and_names_alone(found: list[tuple[str, str]], order: list[int]) -> None:
     """Issue 5.9: not of the cache's path, of sizes, sources or the order."""
-    key = ci.cache_key("m", files(found))
+    key = cache_key("m", files(found))
     shuffled = [found[i] for i in order if i < len(found)]
     assert re.fullmatch(r"llamafile-recipe-m-[0-9a-f]{16}", key)
-    assert ci.cache_key("m", files(shuffled, r"C:\Users\me\cache", size=1, owned=False)) == key
+    assert cache_key("m", files(shuffled, r"C:\Users\me\cache", size=1, owned=False)) == key
 
 
 @given(pins, st.data())
@@ -42,14 +43,14 @@ def test_another_byte_or_name_is_another_key(found: list[tuple[str, str]], data:
         [*found[:at], (f"{name}.exe", digest), *found[at + 1 :]],
         [*found[:at], *found[at + 1 :]],
     )
-    keys = {ci.cache_key("m", files(other)) for other in (found, *others)}
+    keys = {cache_key("m", files(other)) for other in (found, *others)}
     assert len(keys) == 4
 
 
 def test_what_nothing_pins_has_no_key() -> None:
     """Issue 5.9: the error names the command that pins it."""
     with pytest.raises(RecipeError, match=r"fix: doit lock --model big"):
-        ci.cache_key("big", [Artifact("big", (), "/c/models/x/big.gguf")])
+        cache_key("big", [Artifact("big", (), "/c/models/x/big.gguf")])
 
 
 def runner_sees(text: str) -> list[str]:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks import urls
 from tasks.catalogue.types import Model
 from tasks.console import formatting
+from tasks.engine import session
 from tasks.engine.server_record import Mode, Run
 
 
@@ -173,7 +175,7 @@ def test_numbers_are_short(count: int, value: float) -> None:
 )
 def test_address_for_clients(host: str, url: str) -> None:
     """R10: where a client on this machine reaches the server."""
-    assert formatting.base_url(host, 80) == url
+    assert urls.base_url(host, 80) == url
 
 
 def a_run(host: str = "h", key: str = "") -> Run:
@@ -183,7 +185,7 @@ def a_run(host: str = "h", key: str = "") -> Run:
 def test_what_is_said_when_the_server_is_ready() -> None:
     """Which model and licence (R33), how to call it, where the log is, how to stop it."""
     model = Model("My Model 7B", "MIT", "https://h/m.gguf")
-    assert formatting.usage(model, a_run(), "Ctrl-C") == (
+    assert session.usage(model, a_run(), "Ctrl-C") == (
         "  model    My Model 7B, licence MIT\n"
         "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
         """-d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
@@ -195,7 +197,7 @@ def test_what_is_said_when_the_server_is_ready() -> None:
 
 def test_what_is_said_of_a_server_with_a_key() -> None:
     """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
-    text = formatting.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
+    text = session.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
     assert "curl http://127.0.0.1:1/v1/chat/completions" in text
     assert " -H 'Authorization: Bearer '$LLAMA_API_KEY -d " in text
     assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1  OPENAI_API_KEY=$LLAMA_API_KEY\n" in text
@@ -205,7 +207,7 @@ def test_what_is_said_of_a_server_with_a_key() -> None:
 
 def test_what_is_said_of_a_server_for_everybody() -> None:
     """R30: the warning names model and host, and says how to ask for a key."""
-    text = formatting.open_to_all("mine", "0.0.0.0")
+    text = session.open_to_all("mine", "0.0.0.0")
     assert text.startswith("warning: mine listens on 0.0.0.0 and asks for no key")
     assert "fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away" in text
 
@@ -219,4 +221,4 @@ def test_what_is_said_of_a_server_for_everybody() -> None:
 )
 def test_line_of_a_model(size: int | None, line: str) -> None:
     """A line of `doit list --all`."""
-    assert formatting.task_line(Model("Tiny", "MIT", "u", size=size)) == line
+    assert formatting.task_line("Tiny", size) == line

@@ -17,7 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.engine.client import failed_start, health, in_flight, probe, wait_ready
+from tasks.engine.client import health, in_flight, probe
+from tasks.engine.failures import failed_start
+from tasks.engine.readiness import wait_ready
 from tasks.engine.supervisor_client import Kept
 from tasks.errors import ServerError
 from tasks.system.ports import free_port, ports_of
@@ -385,7 +387,9 @@ def test_stopped_while_it_loads(engines: Engines) -> None:
 
 def test_a_program_that_could_not_be_started() -> None:
     """R28: what was tried, and the system's own word."""
-    error = failed_start("m", ["/bin/sh", "/a b/m.llamafile"], PermissionError(13, "Permission denied"))
+    error = failed_start(
+        "m", ["/bin/sh", "/a b/m.llamafile"], PermissionError(13, "Permission denied"), sys.platform
+    )
     facts = dict(error.facts)
     assert error.what == "m could not be started"
     assert facts["command"] == "/bin/sh '/a b/m.llamafile'"
@@ -512,7 +516,7 @@ class WindowsError(OSError):
 )
 def test_why_it_could_not_be_started(error: OSError, output: str, fix: str) -> None:
     """R28: the number finds the remedy, whatever language the system speaks."""
-    refused = failed_start("m", ["x"], error)
+    refused = failed_start("m", ["x"], error, sys.platform)
     assert dict(refused.facts)["output"] == output
     assert fix in refused.fix
     assert bool(refused.fix) == bool(fix)

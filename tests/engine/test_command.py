@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.catalogue.resolve import Place, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import plan
 from tasks.catalogue.schema import compile_text
 from tasks.catalogue.types import GPUS, Catalogue, Settings
 from tasks.command_line import parse

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.engine import failures
 from tasks.engine.failures import TABLE, cpu_fallback, known, on_gpu, remedy
-from tasks.engine.readiness import Ending
+from tasks.system.exit_status import Ending
 
 APE = "/x/m.llamafile"
 LOADER = "/tmp/.ape-1.10"

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.engine.readiness import INTERRUPT_S, TERMINATE_S
+from tasks.system.processes import INTERRUPT_S, TERMINATE_S
 from tests.engine.test_client import by_me
 from tests.engine.test_serve_cli import arguments, ask, behave, runs, url_in, with_gguf, with_llamafile
 from tests.fakes import llamafile

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import readiness
-from tasks.engine.readiness import Ending, Look, Readiness, failure, judge_start, status_text
+from tasks.engine import client
+from tasks.engine.failures import failure
+from tasks.engine.readiness import Look, Readiness, judge_start
 from tasks.errors import ServerError
+from tasks.system import processes
+from tasks.system.exit_status import Ending, status_text
 
 LIMIT_S = 60.0
 PORT = 8080  # what it is told to take
@@ -156,6 +159,6 @@ def test_failure_is_explained(ending: Ending, message: str) -> None:
 
 def test_every_step_of_a_stop_has_an_end() -> None:
     """R27: interrupt, terminate, kill; llamafile 0.10 sleeps a second in its own handler."""
-    steps = (readiness.INTERRUPT_S, readiness.TERMINATE_S, readiness.KILL_S)
+    steps = (processes.INTERRUPT_S, processes.TERMINATE_S, processes.KILL_S)
     assert all(1 < step <= 30 for step in steps)
-    assert readiness.POLL_S < 1
+    assert client.POLL_S < 1

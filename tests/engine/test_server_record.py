@@ -11,21 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.catalogue.resolve import Job, Place, key_problem, plan
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import Job, plan
+from tasks.catalogue.settings import key_problem
 from tasks.command_line import parse
 from tasks.engine.server_record import (
     Liveness,
     Mode,
-    Process,
     Run,
     State,
     differences,
-    is_loopback,
     judge_run,
     log_of,
     record_name,
     spec_of,
 )
+from tasks.system.process_id import Process
+from tasks.urls import is_loopback
 from tests.support.catalogues import A64, catalogue
 
 MARK = "0123456789abcdef"

@@ -12,7 +12,7 @@ import pytest
 from tasks.catalogue import lockfile
 from tasks.catalogue.file_specs import HubFile
 from tasks.catalogue.schema import read_lock
-from tasks.engine import chat, client
+from tasks.engine import client
 from tasks.engine.server_record import Mode, Run
 from tasks.errors import RecipeError, ServerError, TransferError
 from tasks.network import http, retry
@@ -72,7 +72,7 @@ def licence(url: str) -> None:
 def say(run: Run) -> None:
     """`doit chat`."""
     try:
-        text = "".join(chat.stream(run, [{"role": "user", "content": "Hello"}], LIMIT_S))
+        text = "".join(client.stream(run, [{"role": "user", "content": "Hello"}], LIMIT_S))
     except ServerError:
         return
     assert text.startswith("word")  # only a stream that says so has ended properly

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.cache import space
 from tasks.network import response
 from tasks.network.response import Asked, Verdict, Word, judge
 
@@ -659,7 +660,7 @@ def test_validator(headers: dict[str, str], validator: str) -> None:
     assert response.validator(headers) == validator
 
 
-MARGIN = response.SPACE_MARGIN
+MARGIN = space.SPACE_MARGIN
 
 
 @pytest.mark.parametrize(
@@ -677,7 +678,7 @@ MARGIN = response.SPACE_MARGIN
 )
 def test_space(size: int | None, taken: int, free: int, missing: int) -> None:
     """huggingface_hub#2742: a full disk is found before the download, not by it."""
-    assert response.space_missing(size, taken, free) == missing
+    assert space.space_missing(size, taken, free) == missing
 
 
 def test_a_verdict_is_a_value() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.network.response import SPACE_MARGIN
+from tasks.cache.space import SPACE_MARGIN
 from tasks.planning import estimate
 from tasks.planning.estimate import OVERHEAD, Memory, Need
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from tasks.catalogue.artifact import Artifact
-from tasks.transfer.partial import Partial, claimed
+from tasks.transfer.journal import claimed
+from tasks.transfer.partial import Partial
 
 
 @lru_cache

@@ -20,7 +20,8 @@ import pytest
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.transfer import connection, scaling, segmented
-from tasks.transfer.download import Tools, fetch
+from tasks.transfer.dependencies import Tools
+from tasks.transfer.download import fetch
 from tests.fakes.server import FileServer
 
 FILE = "/m.llamafile"

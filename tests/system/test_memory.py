@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.planning import estimate
 from tasks.planning.gguf import Meta, kv_bytes
 from tasks.system import memory
 from tests.fakes import llamafile
@@ -21,7 +22,7 @@ DEMO = Meta("llama", 4, 4096, 192, 6, 6)
 
 def test_the_demo_says_what_it_takes() -> None:
     """Issue 5.5: 4 layers, 6 heads of 32 numbers, twice, 2 bytes each: 3 KiB a token."""
-    found = memory.metadata(str(ROOT / "demo" / "demo.gguf"))
+    found = estimate.metadata(str(ROOT / "demo" / "demo.gguf"))
     assert found == DEMO
     assert kv_bytes(found, 0) == 4096 * 3 * 1024
 
@@ -29,7 +30,7 @@ def test_the_demo_says_what_it_takes() -> None:
 def test_a_llamafile_has_its_model_inside(tmp_path: Path) -> None:
     """Issue 5.5: stored as it is in the zip at the end of the file."""
     model = (ROOT / "demo" / "demo.gguf").read_bytes()
-    assert memory.metadata(str(llamafile.build(tmp_path / "m.llamafile", gguf=model))) == DEMO
+    assert estimate.metadata(str(llamafile.build(tmp_path / "m.llamafile", gguf=model))) == DEMO
 
 
 def test_of_two_models_inside_the_larger_one_is_it(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_of_two_models_inside_the_larger_one_is_it(tmp_path: Path) -> None:
     path = llamafile.build(tmp_path / "m.llamafile", gguf=projector)
     with zipfile.ZipFile(path, "a") as box:
         box.writestr("model-q4.gguf", model, zipfile.ZIP_STORED)
-    found = memory.metadata(str(path))
+    found = estimate.metadata(str(path))
     assert found == Meta("llama", 7, split_count=3)
 
 
@@ -53,7 +54,7 @@ def test_what_cannot_be_read_is_none(tmp_path: Path, name: str) -> None:
             box.writestr("model.gguf", (ROOT / "demo" / "demo.gguf").read_bytes())
     elif name == "short":
         (tmp_path / name).write_bytes((ROOT / "demo" / "demo.gguf").read_bytes()[:500])
-    assert memory.metadata(str(tmp_path / name)) is None
+    assert estimate.metadata(str(tmp_path / name)) is None
 
 
 @given(st.binary(max_size=300), st.integers(0, 400), st.binary(max_size=4))
@@ -61,15 +62,15 @@ def test_random_bytes_are_none_or_a_meta(tmp_path: Path, noise: bytes, at: int, 
     """Issue 5.5: alone, before a zip's end, and as a change in a zip that was whole."""
     path = tmp_path / "noise"
     path.write_bytes(noise)
-    memory.metadata(str(path))
+    estimate.metadata(str(path))
     with zipfile.ZipFile(path, "w") as box:
         box.writestr("m.gguf", noise)
         box.writestr("n.gguf", b"GGUF" + noise)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - at] + change + whole[len(whole) - at + len(change) :])
-    memory.metadata(str(path))
+    estimate.metadata(str(path))
     path.write_bytes(noise + b"PK\x05\x06" + noise)
-    memory.metadata(str(path))
+    estimate.metadata(str(path))
 
 
 def files(folder: Path, **contents: object) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.system.process_identity import LEASE_S, NEAR_LEASE_S, Owner, is_alive, myself
+from tasks.system.process_id import Owner
+from tasks.system.process_identity import LEASE_S, NEAR_LEASE_S, is_alive, myself
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """

@@ -16,9 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.engine.readiness import TAIL_LINES
 from tasks.system import processes
-from tasks.system.processes import TAIL_BYTES, Child, last_lines, run
+from tasks.system.processes import TAIL_BYTES, TAIL_LINES, Child, last_lines, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals and groups")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from tasks.cache import space
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.network import response
 from tasks.system import files
 from tasks.transfer import local_sources
 from tasks.transfer.download import fetch
@@ -244,7 +244,7 @@ def test_a_disk_without_room_for_a_copy_has_room_for_the_rest(
     server: FileServer, world: World, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R22: the download is nearly done; a copy of another program's file would not fit beside it."""
-    monkeypatch.setattr(response, "SPACE_MARGIN", 0)
+    monkeypatch.setattr(space, "SPACE_MARGIN", 0)
     lay(home / ".ollama/models/blobs" / f"sha256-{SHA256}")
     with full_disk(tmp_path / "small", "300k") as folder:
         artifact = adopting(folder, server.url(FILE))

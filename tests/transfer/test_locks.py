@@ -20,10 +20,10 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.system import files
-from tasks.system.process_identity import Owner
+from tasks.system.process_id import Owner
+from tasks.transfer.ensure import converge
+from tasks.transfer.journal import claimed
 from tasks.transfer.locks import artifact_lock, lock_if_free
-from tasks.transfer.partial import claimed
-from tasks.verbs.download import converge
 from tests.fakes.server import FileServer, Honest, Reply, Request
 from tests.support.world import DATA, FILE, HALF, OTHER, SIZE, leave_partial, ranges, until, wanted
 

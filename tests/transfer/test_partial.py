@@ -27,9 +27,11 @@ from hypothesis import strategies as st
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.system import files
-from tasks.system.process_identity import Owner, myself
+from tasks.system.process_id import Owner
+from tasks.system.process_identity import myself
 from tasks.transfer import partial
-from tasks.transfer.partial import BEAT_S, SAVE_S, Claim, Partial, TakenOver, busy_elsewhere, claimed
+from tasks.transfer.journal import Claim, busy_elsewhere, claimed
+from tasks.transfer.partial import BEAT_S, SAVE_S, Partial, TakenOver
 from tasks.transfer.ranges import Piece, count
 from tests.support.world import until, without_posix
 
@@ -438,7 +440,7 @@ def test_a_note_of_before_a_restart_of_the_machine_does_not_count(
         put(open_, 1000, 3000)
         until(lambda: claimed(artifact).done == 3000, "the live note")
         after = killed(artifact)
-    monkeypatch.setattr(partial, "this_boot", lambda: "another boot")
+    monkeypatch.setattr(journal, "this_boot", lambda: "another boot")
     assert claimed(after).spans == ((0, 1000),)
 
 

@@ -17,7 +17,7 @@ from tasks.errors import IntegrityError, TransferError
 from tasks.network import http
 from tasks.transfer import journal, partial, scaling
 from tasks.transfer.download import fetch
-from tasks.transfer.partial import claimed
+from tasks.transfer.journal import claimed
 from tests.fakes.server import (
     Changed,
     Drop,
