@@ -21,7 +21,7 @@ from tasks.core.run import KEY_VARIABLE, MARK_VARIABLE, Mode, Run, is_loopback, 
 from tasks.download import check_source
 from tasks.effects import files, owner, runs
 from tasks.recipe import ROOT, Recipe
-from tasks.verify import engine_env, engine_version, launch_of
+from tasks.verify import engine_cwd, engine_env, engine_version, launch_of
 
 if TYPE_CHECKING:
     from tasks.effects.keep import Kept, NoRecord
@@ -141,7 +141,7 @@ class Server:
         self._start = time.monotonic()
         try:
             self._kept: Kept = Kept(
-                run.command, env=env, cwd=folder, log=run.log, record=run.path,
+                run.command, env=env, cwd=engine_cwd(self._job.engine, folder), log=run.log, record=run.path,
                 values={k: v for k, v in asdict(run).items() if k != "path"},
                 root=str(ROOT), keeps_log=not self._temporary,
             )  # fmt: skip
