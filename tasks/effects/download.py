@@ -159,7 +159,9 @@ class _Run:
         if variable := hub.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
-        if problem := url_problem(url, pinned=self.artifact.sha256 is not None):
+        from tasks.effects.http import problem_of  # requests costs more than doit itself
+
+        if problem := problem_of(url, pinned=self.artifact.sha256 is not None):
             self.reasons.append((url, problem))
             return False
         if urlsplit(url).netloc in self.silent:
@@ -295,17 +297,13 @@ def hub_token(url: str) -> str:
     with suppress(OSError, ValueError):
         saved = Path(hub.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
     token = hub.token(os.environ, saved)
-    if token and urlsplit(url).scheme == "http" and _is_proxied(url):
-        _warn_of_proxy(host_of(url))
-        return ""
+    if token and urlsplit(url).scheme == "http":
+        from tasks.effects.http import proxy_of
+
+        if proxy_of(url) is not None:
+            _warn_of_proxy(host_of(url))
+            return ""
     return token
-
-
-def _is_proxied(url: str) -> bool:
-    """Whether requests would ask a proxy for a URL."""
-    from requests.utils import get_environ_proxies, select_proxy
-
-    return select_proxy(url, get_environ_proxies(url)) is not None
 
 
 @cache

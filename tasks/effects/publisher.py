@@ -21,7 +21,7 @@ from tasks.core.patience import GaveUp, Patience
 from tasks.core.publisher import Stated, hub_problem, hub_states, licence_of, release_states
 from tasks.core.sources import HubFile, Release, hub_file, release
 from tasks.core.transfer import Asked, Verdict, Word
-from tasks.core.urls import host_of, url_problem
+from tasks.core.urls import host_of
 from tasks.effects import http
 from tasks.effects.download import check_endpoint, hub_token
 from tasks.effects.events import logger
@@ -129,7 +129,7 @@ class Publishers:
         pinned: bool = True,
     ) -> http.Said:
         """One answer, asked for again where that may help. Raises TransferError."""
-        allowed = partial(url_problem, pinned=pinned)
+        allowed = partial(http.problem_of, pinned=pinned)
         if problem := allowed(url):
             raise TransferError(problem)
         if why := self._silent.get(urlsplit(url).netloc):

@@ -23,7 +23,7 @@ from tasks.core.errors import TransferError
 from tasks.core.patience import GaveUp, Patience
 from tasks.core.ranges import ENDLESS, Piece
 from tasks.core.transfer import Asked, Verdict, Word
-from tasks.core.urls import host_of, url_problem
+from tasks.core.urls import host_of
 from tasks.effects import http
 from tasks.effects.events import say
 from tasks.effects.lane import SHARE_LEAST, SLOW_S, Lane
@@ -286,7 +286,7 @@ class Source:
         answer = stack.enter_context(
             http.get(
                 lane.session, lane.link or self._url, transfer.request_headers(asked),
-                lambda to: url_problem(to, pinned=self._pinned), self._token_for(lane.link),
+                lambda to: http.problem_of(to, pinned=self._pinned), self._token_for(lane.link),
             )
         )  # fmt: skip
         if answer.redirected and answer.status in (200, 206) and not lane.link:

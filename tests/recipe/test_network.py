@@ -134,6 +134,22 @@ def test_nothing_unpinned_comes_in_the_clear(project: Project) -> None:
     assert not (project.path / "models.lock").exists()
 
 
+@pytest.mark.parametrize("words", [["download"], ["lock", "--download"], ["add"]])
+def test_plain_http_of_this_machine_through_a_proxy(project: Project, words: list[str]) -> None:
+    """Without a digest it is not taken: what answers in the name of this machine is another one."""
+    url = f"http://localhost:1/{NAME}"
+    project.catalogue({"m": entry(url=url, engine="embedded")}, EMBEDDED)
+    with HostileServer(Row("a proxy", body(DATA))) as proxy:
+        env = {"HTTP_PROXY": proxy.url(), "http_proxy": proxy.url()}
+        more = ["--download", url.replace(NAME, "n.gguf")] if words == ["add"] else []
+        error = failed(project.doit(*words, *more, env=env))
+        assert "plain http through a proxy is only taken with a sha256" in error
+        assert proxy.sent == []
+        project.catalogue({"m": entry(url=url, sha256=sha256(DATA), engine="embedded")}, EMBEDDED)
+        assert project.doit("download", env=env).status == 0
+    assert project.target(DATA, NAME).read_bytes() == DATA
+
+
 def test_a_digest_that_came_with_the_bytes_verifies_nothing(project: Project) -> None:
     """Security 10: "verified" is what was known before; the publisher's digest is checked as well."""
     with HubSite() as hub:
