@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,11 +23,12 @@ from tasks.core.errors import IntegrityError, NoRoom, RecipeError, TransferError
 from tasks.core.paths import ENDING_BYTES
 from tasks.core.patience import GaveUp
 from tasks.core.urls import host_of, is_local, url_problem
-from tasks.effects import adopt, files
+from tasks.effects import adopt, files, own
 from tasks.effects.events import say
 from tasks.effects.partial import Partial, claimed, forget
 from tasks.effects.progress import Progress, progress
 
+_MOST_TOKEN = 64 * 1024  # bytes of the file that has the Hub's token
 _log = logging.getLogger("recipe")
 
 
@@ -293,10 +293,9 @@ def hub_token(url: str) -> str:
     """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
     if not hub.takes_token(url, os.environ):
         return ""
-    saved = ""
-    with suppress(OSError, ValueError):
-        saved = Path(hub.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
-    token = hub.token(os.environ, saved)
+    path = hub.token_path(os.environ, os.path.expanduser("~"))
+    saved = own.read_most(path, _MOST_TOKEN) or b""
+    token = hub.token(os.environ, saved.decode("utf-8", "replace"))
     if token and urlsplit(url).scheme == "http":
         from tasks.effects.http import proxy_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,6 +206,16 @@ def test_the_token_avoids_a_proxy(project: Project, server: FileServer) -> None:
         project.target(DATA, NAME).unlink()
         assert project.doit("download", env={"no_proxy": "127.0.0.1"}).status == 0
     assert [request.headers["Authorization"] for request in server.asked(path)] == [f"Bearer {TOKEN}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such device")
+def test_a_file_of_the_token_without_end(project: Project) -> None:
+    """It has no token, and is not read to its end."""
+    with HubSite() as site:
+        site.repo("o/r").push({NAME: DATA})
+        of_the_hub(project)
+        env = {"HF_ENDPOINT": site.endpoint, "HF_TOKEN_PATH": "/dev/zero"}
+        assert project.doit("download", env=env).status == 0
 
 
 def test_a_redirect_by_plain_http_is_not_followed_to_another_host(
