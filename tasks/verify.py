@@ -61,7 +61,7 @@ def run_dir(cache: str) -> Iterator[str]:
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    if os.path.isdir(folder) and os.access(folder, os.W_OK):
+    if os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.islink(folder):
         yield folder
     else:
         from tasks.effects import runs
