@@ -18,6 +18,7 @@ import tasks.recipe
 from tests import in_process
 from tests.project import Project, Result
 
+pytestmark = pytest.mark.smoke
 GITHUB = {"GITHUB_ACTIONS": "true"}
 JSON = {"LLAMAFILE_LOG": "json"}
 
