@@ -67,7 +67,8 @@ def pytest_sessionfinish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the chain, put the slowest first, and skip what needs /bin/sh where there is none."""
     for item in items:
-        if "project" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("smoke"):
+        runs_doit = isinstance(item, pytest.Function) and Project in vars(item.module).values()
+        if runs_doit and not item.get_closest_marker("smoke"):
             item.add_marker("chain")
     items.sort(key=lambda item: item.get_closest_marker("fresh") is None)
     if os.path.exists("/bin/sh"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.console.text import digest
 from tasks.errors import RecipeError
+from tasks.system import own_files
 from tasks.system.files import write_atomic
 
 WAIT_S = 60.0  # for another process that writes; it takes milliseconds
@@ -23,13 +24,14 @@ def editing(path: str, cache: str) -> Iterator[None]:
     removed: see `effects.locks`.
 
     Raises:
-        RecipeError: another process has had it for too long.
+        RecipeError: another process has had it for too long, or the folder of the locks is a link.
         OSError: there is no place for a lock.
     """
     real = os.path.realpath(path)
     with ExitStack() as stack:
         try:
-            stack.enter_context(_held(Path(cache, "locks", f"edit-{digest(real)[:16]}.lock"), path))
+            lock_file = own_files.lock_file(cache, f"edit-{digest(real)[:16]}.lock")
+            stack.enter_context(_held(Path(lock_file), path))
         except OSError:
             folder, name = os.path.split(real)
             stack.enter_context(_held(Path(folder, f".{name}.lock"), path))

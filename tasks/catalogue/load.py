@@ -144,7 +144,7 @@ def _keep(folder: Path, key: str, text: str) -> None:
     if own_files.link_inside(str(folder.parent), str(path)):
         return
     try:
-        if path.is_file() and path.read_bytes() == whole.encode():
+        if own_files.read_most(str(path), _MOST) == whole.encode():
             return
         write_atomic(path, whole)
         old = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)[_KEPT:]

@@ -131,6 +131,8 @@ def lacks(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
         else:
             pairs = [(w, row) for w, row in zip(files, locked, strict=True) if row]
             why = next(filter(None, (contradiction(w, row) for w, row in pairs)), "")
+            if entry.get("version") == LATEST and pairs[0][1].version in (None, LATEST):
+                why = "does not say which version is the latest"
             if not why and any(row.license != entry["license"] for _, row in pairs):
                 why = "has another licence than models.yaml"
         if why:

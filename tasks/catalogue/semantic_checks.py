@@ -73,12 +73,14 @@ def _name_problems(name: str, entry: Mapping[str, Any], taken: dict[str, str]) -
 
 
 def _args_problems(settings: Any) -> Iterator[Problem]:
-    """The arguments of an engine that open or change what other keys say."""
+    """The arguments that open or change what other keys say, or that no engine can be given."""
     args = settings.get("args") if isinstance(settings, dict) else None
     for index, word in enumerate(args if isinstance(args, list) else ()):
         found = instead_of(word) if isinstance(word, str) else None
         if found:
             yield ("args", str(index)), f"{found[0]} is not an argument for args; use {found[1].key}"
+        elif isinstance(word, str) and "\0" in word:
+            yield ("args", str(index)), "no program can be given an argument with a NUL in it"
 
 
 def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:

@@ -13,11 +13,12 @@ _PREFIXES = (
 )
 _SECRET = re.compile(
     r"(TOKENS?|PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|CREDENTIALS?|APIKEYS?|(API|ACCESS|PRIVATE)_?KEYS?)(_|$)"
-    r"|(^|_)(AUTH|AUTHORIZATION|COOKIE|KEY|PASS|PAT|PW|PWD)(_ID|_FILE|_PATH)?$"
+    r"|(^|_)(AUTH|AUTHORIZATION|COOKIE|PASS|PAT|PW|PWD)(_ID|_FILE|_PATH)?$"
+    r"|(^|_)(BEARER|DSN|JWTS?|KEYS?|WEBHOOKS?)(_|$)"
 )
 _NOT_SECRET = ("PWD", "OLDPWD")  # directories
 _PROXY = re.compile(r"_PROXY$")  # an engine needs none, and a proxy's password is in its URL
-_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_USER_IN_URL = re.compile(r"://[^/@\s]+@")  # with a password, or with a token alone
 
 
 def is_private(name: str, value: str) -> bool:
@@ -26,7 +27,7 @@ def is_private(name: str, value: str) -> bool:
     if upper in _NOT_SECRET:
         return False
     named = upper.startswith(_PREFIXES) or _SECRET.search(upper) or _PROXY.search(upper)
-    return bool(named or _PASSWORD_IN_URL.search(value))
+    return bool(named or _USER_IN_URL.search(value))
 
 
 def engine_environment(env: Mapping[str, str], **more: str) -> dict[str, str]:

@@ -41,9 +41,11 @@ def folder(cache: str) -> str | None:
     """Make the folder where engines run and log; for this user alone.
 
     Returns:
-        None where it cannot be written, or is another user's, who could put records there.
+        None where it cannot be written, or is behind a link or another user's, who could put records there.
     """
     path = _folder(cache)
+    if _is_behind_link(cache):
+        return None
     with contextlib.suppress(OSError):
         os.makedirs(path, mode=0o700, exist_ok=True)
         if _is_mine(os.lstat(path)):
@@ -60,7 +62,13 @@ def can_record(cache: str) -> bool:
     """Whether `folder` will be there, as far as can be told without making it."""
     path = _folder(cache)
     near = files.existing(path)
-    return os.access(near, os.W_OK) and (near != path or _is_mine(os.stat(near)))
+    mine = near != path or _is_mine(os.stat(near))
+    return mine and os.access(near, os.W_OK) and not _is_behind_link(cache)
+
+
+def _is_behind_link(cache: str) -> bool:
+    """Whether `run` is a link: engines would log, and records be written, elsewhere."""
+    return bool(own_files.link_inside(cache, _folder(cache)))
 
 
 @contextlib.contextmanager

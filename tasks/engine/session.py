@@ -20,7 +20,7 @@ from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.engine import command, server_registry
 from tasks.engine.server_record import KEY_VARIABLE, Mode, Run, record_name, spec_of
-from tasks.engine.version import engine_env, engine_version, launch_of
+from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
 from tasks.system.process_id import MARK_VARIABLE
@@ -154,7 +154,7 @@ class Server:
         self._start = time.monotonic()
         try:
             self._kept: Kept = Kept(
-                run.command, env=env, cwd=folder, log=run.log, record=run.path,
+                run.command, env=env, cwd=engine_cwd(self._job.engine, folder), log=run.log, record=run.path,
                 values={k: v for k, v in asdict(run).items() if k != "path"},
                 root=str(ROOT), keeps_log=not self._temporary,
             )  # fmt: skip

@@ -31,13 +31,22 @@ def engine_env(engine: str, **more: str) -> dict[str, str]:
     return engine_environment(os.environ, **more)
 
 
+def engine_cwd(engine: str, folder: str) -> str:
+    """The working directory of an engine: a folder where it may leave files (old ones write a llama.log).
+
+    `python -m` imports from the working directory first, so the embedded one gets the recipe's own: in the
+    cache a `signal.py` of somebody else would be run.
+    """
+    return str(ROOT) if engine == "embedded" else folder
+
+
 @contextlib.contextmanager
 def run_dir(cache: str) -> Iterator[str]:
     """Where an engine is asked (old ones leave a llama.log): in the cache, unless that is read-only."""
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    if os.path.isdir(folder) and os.access(folder, os.W_OK):
+    if os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.islink(folder):
         yield folder
     else:
         from tasks.engine import server_registry
@@ -75,7 +84,8 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
     files.check_unchanged(cache, given)
     try:
         with run_dir(cache) as folder:
-            ending = processes.run(words, env=engine_env(launch.engine), cwd=folder)
+            cwd = engine_cwd(launch.engine, folder)
+            ending = processes.run(words, env=engine_env(launch.engine), cwd=cwd)
     except OSError as error:
         raise failed_start(name, words, error, launch.platform) from None
     if ending.status is None:

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 from tasks.errors import TransferError
 from tasks.network import huggingface
 from tasks.network.deadline import Deadline, timed_response
-from tasks.urls import is_proxy
+from tasks.urls import is_proxy, url_problem
 
 ANSWER_S = 30.0  # for a short answer, from the connection to its last byte, redirects included
 CONNECT_S = 10.0
@@ -34,6 +34,23 @@ _HUB_HEADERS = ("x-linked-etag", "x-linked-size", "x-repo-commit")
 
 class FatalTransfer(TransferError):
     """This source will not deliver, however often it is asked."""
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that a URL is asked through, as the environment says; None for none."""
+    found: str | None = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    return found
+
+
+def problem_of(url: str, *, pinned: bool) -> str:
+    """What is wrong with a URL, or nothing: as `url_problem`, and where a proxy comes between.
+
+    Plain http from this machine needs no digest because nobody is on the way; a proxy is.
+    """
+    problem = url_problem(url, pinned=pinned)
+    if problem or pinned or not url.startswith("http:") or proxy_of(url) is None:
+        return problem
+    return f"{url}: plain http through a proxy is only taken with a sha256; NO_PROXY names hosts without one"
 
 
 class Body:
@@ -234,7 +251,7 @@ def _sent(
     """The answer to a request, its body unread. Raises TransferError, FatalTransfer."""
     if variable := huggingface.offline(os.environ):
         raise FatalTransfer(f"{variable} forbids the network")
-    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    proxy = proxy_of(url) or ""
     if proxy and not is_proxy(proxy):  # its text may have a password
         what = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not the URL of a proxy"
         raise FatalTransfer(what, fix="HTTPS_PROXY=http://HOST:PORT")

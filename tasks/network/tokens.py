@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import suppress
-from pathlib import Path
+from functools import cache
 from urllib.parse import urlsplit
 
 from tasks.network import huggingface
-from tasks.transfer.download import _is_proxied, _warn_of_proxy
+from tasks.system import own_files
 from tasks.urls import host_of
+
+_MOST_TOKEN = 64 * 1024  # bytes of the file that has the Hub's token
+_log = logging.getLogger("recipe")
 
 
 def hub_token(url: str) -> str:
     """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
     if not huggingface.takes_token(url, os.environ):
         return ""
-    saved = ""
-    with suppress(OSError, ValueError):
-        saved = Path(huggingface.token_path(os.environ, os.path.expanduser("~"))).read_text("utf-8")
-    token = huggingface.token(os.environ, saved)
-    if token and urlsplit(url).scheme == "http" and _is_proxied(url):
-        _warn_of_proxy(host_of(url))
-        return ""
+    path = huggingface.token_path(os.environ, os.path.expanduser("~"))
+    saved = own_files.read_most(path, _MOST_TOKEN) or b""
+    token = huggingface.token(os.environ, saved.decode("utf-8", "replace"))
+    if token and urlsplit(url).scheme == "http":
+        from tasks.network.http import proxy_of
+
+        if proxy_of(url) is not None:
+            _warn_of_proxy(host_of(url))
+            return ""
     return token
+
+
+@cache
+def _warn_of_proxy(host: str) -> None:
+    _log.warning("the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s asks it directly", host)
 
 
 def github_token(url: str) -> str:

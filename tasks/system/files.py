@@ -65,9 +65,11 @@ def write_atomic(path: str | Path, text: str, private: bool = False, mode: int |
         if mode is not None:
             os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:  # also a signal
+    except BaseException as error:  # also a signal
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError):  # the name of a temporary file says nothing to its reader
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 from contextlib import suppress
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -151,7 +150,9 @@ class _Run:
         if variable := huggingface.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
-        if problem := url_problem(url, pinned=self.artifact.sha256 is not None):
+        from tasks.network.http import problem_of  # requests costs more than doit itself
+
+        if problem := problem_of(url, pinned=self.artifact.sha256 is not None):
             self.reasons.append((url, problem))
             return False
         if urlsplit(url).netloc in self.silent:
@@ -277,18 +278,6 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
         what = f"{artifact.target} was replaced as soon as it was there"
         raise IntegrityError(what, facts, fix="see who else writes to the cache, and run it again")
     return hashed.stat
-
-
-def _is_proxied(url: str) -> bool:
-    """Whether requests would ask a proxy for a URL."""
-    from requests.utils import get_environ_proxies, select_proxy
-
-    return select_proxy(url, get_environ_proxies(url)) is not None
-
-
-@cache
-def _warn_of_proxy(host: str) -> None:
-    _log.warning("the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s asks it directly", host)
 
 
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:

@@ -29,7 +29,7 @@ from tasks.transfer import scaling
 from tasks.transfer.connection import SHARE_LEAST, SLOW_S, Lane
 from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import ENDLESS, Piece
-from tasks.urls import host_of, url_problem
+from tasks.urls import host_of
 
 if TYPE_CHECKING:
     from tasks.transfer.dependencies import Tools
@@ -287,7 +287,7 @@ class Source:
         answer = stack.enter_context(
             http.get(
                 lane.session, lane.link or self._url, response.request_headers(asked),
-                lambda to: url_problem(to, pinned=self._pinned), self._token_for(lane.link),
+                lambda to: http.problem_of(to, pinned=self._pinned), self._token_for(lane.link),
             )
         )  # fmt: skip
         if answer.redirected and answer.status in (200, 206) and not lane.link:

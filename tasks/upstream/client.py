@@ -25,7 +25,7 @@ from tasks.network.retry import GaveUp, Patience
 from tasks.network.tokens import github_token, hub_token
 from tasks.transfer.download import check_endpoint
 from tasks.upstream.metadata import Stated, hub_problem, hub_states, licence_of, release_states
-from tasks.urls import host_of, url_problem
+from tasks.urls import host_of
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -132,7 +132,7 @@ class Publishers:
         pinned: bool = True,
     ) -> http.Said:
         """One answer, asked for again where that may help. Raises TransferError."""
-        allowed = partial(url_problem, pinned=pinned)
+        allowed = partial(http.problem_of, pinned=pinned)
         if problem := allowed(url):
             raise TransferError(problem)
         if why := self._silent.get(urlsplit(url).netloc):

@@ -425,3 +425,21 @@ def test_a_mode_that_is_set_is_no_other_file(project: Project) -> None:
         mine = [line for line in lines if line.endswith((" download:own", " chmod:own"))]
         assert [line[:2] for line in mine] == [done, done]
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
+
+
+# what an interpreter imports
+
+
+@pytest.mark.parametrize("words", [["verify"], ["start", "--port", "0"]], ids=["verify", "start"])
+def test_a_module_in_the_cache(project: Project, ran: Path, words: list[str]) -> None:
+    """`python -m` imports from its working directory first: that is no folder of the cache."""
+    pytest.importorskip("xllamacpp")
+    for folder in (project.cache / "run", project.run_folder):
+        (folder / "tasks").mkdir(parents=True)
+        for name in ("signal.py", "xllamacpp.py", "tasks/__init__.py", "tasks/embedded.py"):
+            (folder / name).write_text(f"open({str(ran)!r}, 'w').close()\n")
+    try:
+        said(project.background(*words, "--model", "demo"))
+    finally:
+        said(project.background("stop", "--all"))
+    assert not ran.exists()

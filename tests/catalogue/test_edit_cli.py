@@ -153,3 +153,18 @@ def test_without_a_cache_to_write_to(ours: Project, tmp_path: Path) -> None:
     assert result.status == 0, result.err
     assert models(ours) == ["old", "demo"]
     assert (ours.path / ".models.yaml.lock").exists() or os.name == "nt"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+@pytest.mark.parametrize("words", [["lock"], ["add", "demo/demo.gguf", "--name", "new"]], ids=["lock", "add"])
+def test_a_folder_of_locks_that_is_a_link(project: Project, tmp_path: Path, words: list[str]) -> None:
+    """Nothing is written behind it, no lock of an edit either."""
+    (project.path / "models.yaml").write_text(CATALOGUE, "utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    project.cache.mkdir(exist_ok=True)
+    (project.cache / "locks").symlink_to(elsewhere)
+    result = project.doit(*words)
+    assert (result.status, "is a symbolic link" in result.err) == (1, True), result
+    assert list(elsewhere.iterdir()) == []
+    assert (project.path / "models.yaml").read_text("utf-8") == CATALOGUE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tasks.catalogue.engine_args import instead_of
@@ -99,3 +101,11 @@ def test_in_models_yaml(word: str, key: str) -> None:
             compile_text(text, "models.yaml")
         assert f"{place}{flag} is not an argument for args; use {key}" in str(caught.value)
     assert compile_text(TEXT.format("--x", "--y"), "models.yaml")["defaults"] == {"args": ["--mlock", "--x"]}
+
+
+@pytest.mark.parametrize("word", ["\0", "--x\0y"])
+def test_a_nul(word: str) -> None:
+    """The system would refuse to start the engine."""
+    with pytest.raises(UsageError) as caught:
+        compile_text(TEXT.format("--x", json.dumps(word)), "models.yaml")
+    assert "models.m.serve.args.1: no program can be given an argument with a NUL" in str(caught.value)

@@ -100,6 +100,19 @@ def test_a_broken_compiled_file_is_made_again(tmp_path: Path, damage: bytes) -> 
     assert kept(cache)[0].read_bytes() == whole
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a file of holes takes its space there")
+def test_a_compiled_file_without_end(tmp_path: Path) -> None:
+    """It is not read, also where it is made anew: memory would not be enough."""
+    catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"
+    load.load(str(catalogue), str(cache))
+    (path,) = kept(cache)
+    size = path.stat().st_size
+    for from_text in (False, True):
+        os.truncate(path, 2**42)
+        assert load.load(str(catalogue), str(cache), from_text=from_text).default == "one"
+        assert path.stat().st_size == size
+
+
 def test_damage_that_is_still_json(tmp_path: Path) -> None:
     """Issue 11: another key, another type, another digest: the file has a digest of its own."""
     catalogue, cache = write(tmp_path / "models.yaml", "one"), tmp_path / "cache"

@@ -261,6 +261,15 @@ def test_another_version_in_the_catalogue_is_not_the_locked_one() -> None:
     assert lacks(read_catalogue(text, WHERE), old) == ["engines.llamafile names other files than models.yaml"]
 
 
+@pytest.mark.parametrize("version", [None, "latest"])
+def test_a_lock_that_does_not_say_which_is_the_latest(version: str | None) -> None:
+    """The catalogue alone does not say it, so the lock does not cover it."""
+    (row,) = LOCK.engines["llamafile"]
+    lock = LockFile(1, {**LOCK.engines, "llamafile": (replace(row, version=version),)}, LOCK.models)
+    why = "engines.llamafile does not say which version is the latest"
+    assert lacks(read_catalogue(TEXT, WHERE), lock) == [why]
+
+
 sources = st.sampled_from(
     ["https://e.org/a.llamafile", "hf", "https://e.org/s-00001-of-00002.gguf", "x/y.gguf"]
 )

@@ -18,6 +18,7 @@ import tasks.context
 from tests.support import in_process
 from tests.support.project import Project, Result
 
+pytestmark = pytest.mark.smoke
 GITHUB = {"GITHUB_ACTIONS": "true"}
 JSON = {"LLAMAFILE_LOG": "json"}
 

@@ -18,6 +18,7 @@ from tasks.engine.environment import engine_environment, is_private
         *("SIGNING_KEY", "SIGNING_KEY_FILE", "X_PRIVATE_KEY", "GPG_PASSPHRASE", "DOCKER_AUTH_CONFIG"),
         *("HTTP_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "Ftp_Proxy", "PIP_INDEX_URL", "KUBECONFIG"),
         *("SECRET_ONE", "APP_SECRETS", "BASIC_AUTH", "SESSION_COOKIE", "Hf_Token"),
+        *("SIGNING_KEY_BASE64", "CI_JOB_JWT_V2", "SENTRY_DSN", "SLACK_WEBHOOK_URL", "BEARER", "SSH_KEYS_1"),
     ],
 )
 def test_what_an_engine_does_not_see(name: str) -> None:
@@ -27,7 +28,13 @@ def test_what_an_engine_does_not_see(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["https://user:pw@proxy.example:3128", "postgres://app:pw@db/app", "a redis://:pw@cache:6379 b"]
+    "value",
+    [
+        "https://user:pw@proxy.example:3128",
+        "postgres://app:pw@db/app",
+        "a redis://:pw@cache:6379 b",
+        "https://token@host/1",
+    ],
 )
 def test_a_password_in_a_url(value: str) -> None:
     """Finding 22: whatever the variable is called."""

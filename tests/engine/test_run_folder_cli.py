@@ -163,3 +163,17 @@ def test_a_record_is_private_to_its_user(servers: Project) -> None:
     assert path.exists()
     os.chown(path, os.geteuid(), -1)
     assert [row["state"] for row in rows(servers)] == ["ready"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_a_run_folder_behind_a_link(project: Project, tmp_path: Path) -> None:
+    """Nothing is written there: `start` says so, and a server in the foreground does without."""
+    pytest.importorskip("xllamacpp")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    project.cache.mkdir(exist_ok=True)
+    (project.cache / "run").symlink_to(elsewhere)
+    result = project.doit("start", "--model", "demo", "--port", "0")
+    assert (result.status, "cannot note its server" in result.err) == (1, True), result
+    assert project.process("with", "--model", "demo", "--", sys.executable, "-c", "1").status == 0
+    assert list(elsewhere.iterdir()) == []

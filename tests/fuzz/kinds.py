@@ -184,7 +184,7 @@ def _one_verb(rng: Random) -> list[str]:
         if option["type"] is bool:
             words.append(f"--{option['long']}")
             continue
-        value = rng.choice(("tool", "8080", "0", "nobody", rng.choice(_WORDS)))
+        value = rng.choice(("tool", "plain", "8080", "0", "1d", rng.choice(_WORDS)))
         flag = f"--{option['long']}"
         words += [f"{flag}={value}"] if rng.random() < 0.5 else [flag, value]
     if VERBS[verb].rest and rng.random() < 0.5:

@@ -76,7 +76,9 @@ def plain(rng: Random, value: Any) -> Any:
 
 def _change(rng: Random, container: Any, key: Any) -> None:
     how = rng.random()
-    if how < 0.6:
+    if how < 0.4:  # another value of the same type gets further
+        container[key] = rng.choice(_like(container[key]))
+    elif how < 0.6:
         container[key] = rng.choice(VALUES)
     elif how < 0.7:
         del container[key]
@@ -88,6 +90,14 @@ def _change(rng: Random, container: Any, key: Any) -> None:
         container[rng.choice(TEXTS)] = container[key]
     else:
         container.append(container[key])
+
+
+def _like(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return TEXTS
+    if isinstance(value, int):
+        return tuple(number for number in NUMBERS if isinstance(number, int))
+    return VALUES
 
 
 def text(rng: Random, word: str) -> str:

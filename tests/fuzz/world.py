@@ -235,7 +235,7 @@ class World:
             except (AssertionError, UnicodeDecodeError) as error:  # of the runner
                 return [*found, f"{args}: {error}"]
             found += [f"{args}: {text}" for text in guards.violations]
-            found += [f"{args}: {text}" for text in said(status, out, err, case.statuses)]
+            found += [f"{args}: {text}" for text in said(args, status, out, err, case.statuses)]
             found += [f"{args}: {text}" for text in self._wrong_files(written, args, status)]
         if self._outside() != before:
             found.append(f"outside the cache: {before} became {self._outside()}")
@@ -251,11 +251,11 @@ class World:
 
         What the case has put there counts only after a verb that proves it.
         """
-        proven = status == 0 and args[0].partition(":")[0] in ("download", "verify", "exe", "audit")
+        proven = proves(args) if status == 0 else ()
         for path in (*self.cache.glob("models/*/*"), *self.cache.glob("engines/*/*")):
             is_target = not path.name.endswith(_NOT_TARGETS) and path.is_file()
-            ours = str(path.relative_to(self.path)) in written
-            if is_target and (proven or not ours) and (digest := self._wrong_digest(path)):
+            counts = str(path.relative_to(self.path)) not in written or path.name.startswith(proven)
+            if is_target and counts and (digest := self._wrong_digest(path)):
                 yield f"{path} is {digest}"
 
     def _wrong_digest(self, path: Path) -> str:
@@ -265,14 +265,27 @@ class World:
         return "" if fits or path.parent.name.startswith("url-") else digest
 
 
-def said(status: int, out: str, err: str, statuses: Sequence[int]) -> Iterator[str]:
+def proves(args: Sequence[str]) -> tuple[str, ...]:
+    """How the names of the files begin that a command has proven if it went well."""
+    verb, _, name = args[0].partition(":")
+    if verb == "audit":
+        return ("",)
+    if verb == "exe":
+        return ("llamafile-",)
+    engine = ("llamafile-",) if args[0] == "verify:plain" else ()
+    return (name or args[-1], *engine) if verb in ("download", "verify") else ()
+
+
+def said(args: Sequence[str], status: int, out: str, err: str, statuses: Sequence[int]) -> Iterator[str]:
     """What is wrong with the end of a run."""
     if "Traceback" in out + err:
         yield f"a traceback: …{(out + err)[-1500:]}"
     if status not in statuses:
         yield f"status {status}, expected one of {statuses}: {err[-500:]}"
-    if bad := sorted(_CONTROLS & set(out + err)):
-        line = next(line for line in (out + err).split("\n") if set(line) & _CONTROLS)
+    # what an engine has said goes to a pipe as it is, and only to a terminal through the filter
+    shown = err if args[0].partition(":")[0] in ("logs", "chat") else out + err
+    if bad := sorted(_CONTROLS & set(shown)):
+        line = next(line for line in shown.split("\n") if set(line) & _CONTROLS)
         yield f"control characters {bad!r} reach the terminal: {line[:300]!r}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,22 @@ def test_nothing_unpinned_comes_in_the_clear(project: Project) -> None:
     assert not (project.path / "models.lock").exists()
 
 
+@pytest.mark.parametrize("words", [["download"], ["lock", "--download"], ["add"]])
+def test_plain_http_of_this_machine_through_a_proxy(project: Project, words: list[str]) -> None:
+    """Without a digest it is not taken: what answers in the name of this machine is another one."""
+    url = f"http://localhost:1/{NAME}"
+    project.catalogue({"m": entry(url=url, engine="embedded")}, EMBEDDED)
+    with HostileServer(Row("a proxy", body(DATA))) as proxy:
+        env = {"HTTP_PROXY": proxy.url(), "http_proxy": proxy.url()}
+        more = ["--download", url.replace(NAME, "n.gguf")] if words == ["add"] else []
+        error = failed(project.doit(*words, *more, env=env))
+        assert "plain http through a proxy is only taken with a sha256" in error
+        assert proxy.sent == []
+        project.catalogue({"m": entry(url=url, sha256=sha256(DATA), engine="embedded")}, EMBEDDED)
+        assert project.doit("download", env=env).status == 0
+    assert project.target(DATA, NAME).read_bytes() == DATA
+
+
 def test_a_digest_that_came_with_the_bytes_verifies_nothing(project: Project) -> None:
     """Security 10: "verified" is what was known before; the publisher's digest is checked as well."""
     with HubSite() as hub:
@@ -189,6 +206,16 @@ def test_the_token_avoids_a_proxy(project: Project, server: FileServer) -> None:
         project.target(DATA, NAME).unlink()
         assert project.doit("download", env={"no_proxy": "127.0.0.1"}).status == 0
     assert [request.headers["Authorization"] for request in server.asked(path)] == [f"Bearer {TOKEN}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such device")
+def test_a_file_of_the_token_without_end(project: Project) -> None:
+    """It has no token, and is not read to its end."""
+    with HubSite() as site:
+        site.repo("o/r").push({NAME: DATA})
+        of_the_hub(project)
+        env = {"HF_ENDPOINT": site.endpoint, "HF_TOKEN_PATH": "/dev/zero"}
+        assert project.doit("download", env=env).status == 0
 
 
 def test_a_redirect_by_plain_http_is_not_followed_to_another_host(
