@@ -6,21 +6,17 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any
 
 from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_data, stamp_path
-from tasks.errors import RecipeError, UsageError
+from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
-from tasks.system.files import (
-    _UNWRITTEN,
-    _expanded,
-    _first_line,
-    _read_own_json,
-    setting_path,
-    stat,
-    write_atomic,
-)
+from tasks.system.files import MOST_JSON, _expanded, setting_path, stat, write_atomic
+
+_UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -97,3 +93,50 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
 def state(cache: str, artifact: Artifact) -> State:
     """What lies at the target, by a stat call and a small file."""
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+
+
+def _first_line(data: bytes) -> bytes:
+    return data.partition(b"\n")[0].rstrip(b"\r")
+
+
+def _read_own_json(path: str) -> Any:
+    """The JSON in a regular file that nobody but this user and root can have written; else None.
+
+    Others may have a folder of the cache in common with us: what they write there proves nothing.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
+            found = os.fstat(file.fileno())
+            mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
+            if not mine or not S_ISREG(found.st_mode) or found.st_size > MOST_JSON:
+                return None
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def proof(cache: str, artifact: Artifact) -> Stamp | None:
+    """The stamp, where it was written for the very file that lies there, with the digest asked for."""
+    found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+    fresh = judge_target(artifact, found, stamp) is State.FRESH
+    return stamp if fresh and stamp is not None and stamp.stat == found else None
+
+
+def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
+    """Compare each file once more with its pin, right before a program is given it.
+
+    Raises IntegrityError: one is not what was proven.
+    """
+    for artifact in artifacts:
+        found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+        if judge_target(artifact, found, stamp) is State.FRESH:
+            continue
+        got = "no such file" if found is None else "a file that was changed or replaced since"
+        pin = artifact.sha256 or (stamp.sha256 if stamp else None)
+        expected = f"sha256:{pin}" if pin else "the file that was proven"
+        raise IntegrityError(
+            f"{artifact.label}: {artifact.target} is not the file that was proven",
+            [("expected", expected), ("got", got)],
+            fix="run it again: the file is read, and fetched again if it is wrong",
+        )

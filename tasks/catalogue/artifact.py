@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from tasks.console.text import digest
+from tasks.system.file_stat import FileStat
 from tasks.system.paths import inside
 
 DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
@@ -42,20 +43,6 @@ class Artifact(NamedTuple):
     def live(self) -> str:
         """The same for bytes that the disk may not have yet: true as long as the machine is up."""
         return self.target + ".partial.live"
-
-
-class FileStat(NamedTuple):
-    """What identifies one state of one file: a write, a rename, a copy changes it."""
-
-    size: int  # bytes
-    mtime_ns: int  # time of the last write, in ns; anyone who may write can set it
-    dev: int  # the file system
-    ino: int  # the file in it
-    ctime_ns: int  # time of the last change in ns; no program can set it (on Windows: of creation)
-
-    def is_same_but_renamed(self, other: FileStat) -> bool:
-        """Whether only a rename, which sets the time of the last change, may lie between the two."""
-        return self._replace(ctime_ns=0) == other._replace(ctime_ns=0)
 
 
 class Stamp(NamedTuple):

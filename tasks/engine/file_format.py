@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from tasks.cache import stamps
 from tasks.catalogue.artifact import PROGRAMS, Artifact, is_gguf
 from tasks.errors import IntegrityError, RecipeError
-from tasks.verbs.chmod import _chmod
+from tasks.system import files
 
 
 def check_format(artifact: Artifact, engine: str) -> None:
@@ -57,3 +58,22 @@ def make_executable(cache: str, artifact: Artifact) -> None:
     except OSError as error:
         what = f"cannot make {path} executable: {error.strerror}"
         raise RecipeError(what, fix="its owner has to: chmod +x, or copy it to a place of yours") from None
+
+
+def _chmod(cache: str, artifact: Artifact) -> None:
+    """Change the mode of the very file that was proven, and prove it again with its new state."""
+    follow = getattr(os, "O_NOFOLLOW", 0) if artifact.owned else 0
+    handle = os.open(artifact.target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | follow)
+    try:
+        stamps.check_unchanged(cache, [artifact])
+        stamp, found = stamps.proof(cache, artifact), os.fstat(handle)
+        if stamp is not None and stamp.stat != files.stat_of(found):
+            what = f"{artifact.target} was replaced while its mode was changed"
+            raise IntegrityError(what, fix="run it again")
+        mode = found.st_mode
+        os.fchmod(handle, MODE if artifact.owned else mode | (mode & 0o444) >> 2)
+        if stamp is not None:
+            now = files.stat_of(os.fstat(handle))
+            stamps.write_stamp(cache, artifact, stamp._replace(stat=now))
+    finally:
+        os.close(handle)

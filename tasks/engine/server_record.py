@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tasks import urls
-from tasks.system.process_id import Process
+from tasks.system.process_id import Process, is_mark
 
 if TYPE_CHECKING:
     from tasks.catalogue.resolve import Job
@@ -163,11 +163,6 @@ def record_name(name: str, port: int) -> str:
 def log_of(name: str, files: Sequence[str]) -> list[str]:
     """Those of a folder's file names which are logs of a model."""
     return [file for file in files if re.fullmatch(re.escape(name) + r"-\d+\.log", file)]
-
-
-def is_mark(value: object) -> bool:
-    """Whether that can be the mark of a run: exactly 16 lowercase hexadecimal digits."""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
 
 
 def without_key(data: Any) -> dict[str, Any] | None:

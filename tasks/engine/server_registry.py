@@ -23,9 +23,20 @@ from typing import Any
 
 from tasks.cache import stamps
 from tasks.engine.logfile import BEFORE
-from tasks.engine.server_record import RECORD_BYTES, Liveness, Run, State, judge_run, log_of, without_key
+from tasks.engine.server_record import (
+    EARLIER_KEEPER_WORDS,
+    KEEPER_WORDS,
+    RECORD_BYTES,
+    Liveness,
+    Run,
+    State,
+    judge_run,
+    log_of,
+    without_key,
+)
 from tasks.errors import ServerError
 from tasks.system import files, own_files, process_identity
+from tasks.system.process_identity import _never, lives
 from tasks.system.processes import INTERRUPT_S, KILL_S
 
 KEPT_LOGS = 10
@@ -254,14 +265,14 @@ def stop(run: Run) -> bool:
     import psutil
 
     if run.keeper and process_identity.lives(run.keeper):
-        if not process_identity.is_keeper(run):
+        if not is_keeper(run):
             raise not_proven(run, run.keeper.pid)
         with contextlib.suppress(psutil.Error):
             psutil.Process(run.keeper.pid).terminate()
     deadline = time.monotonic() + 2 * INTERRUPT_S + KILL_S + 2.0
     while process_identity.lives(run.keeper) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    if run.keeper and process_identity.is_keeper(run):
+    if run.keeper and is_keeper(run):
         with contextlib.suppress(psutil.Error):
             psutil.Process(run.keeper.pid).kill()
     gone = end_marked(run.mark)
@@ -349,3 +360,20 @@ def no_stranger(cache: str, port: int) -> None:
                 f"port {port} is in use by {run.name}, which {by} (pid {_pid(run)})",
                 fix=f"doit stop --model {run.name}, or --port 0 for a free one",
             )
+
+
+def is_keeper(run: Run) -> bool:
+    """Whether the keeper on record is proven to be that one: its start, and the mark of its run.
+
+    The mark is on its command line; a keeper of an earlier version has none there.
+    """
+    import psutil
+
+    if run.keeper is None or run.keeper.pid in _never() or not lives(run.keeper):
+        return False
+    try:
+        words = tuple(psutil.Process(run.keeper.pid).cmdline())
+    except (psutil.Error, OSError, ValueError):
+        return False
+    earlier = not run.keeper.start_ticks and words[-2:] == EARLIER_KEEPER_WORDS
+    return earlier or words[-3:] == (*KEEPER_WORDS, run.mark)

@@ -13,6 +13,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from tasks import ROOT, doit_adapter
+from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import Job
 from tasks.catalogue.settings import key_problem
@@ -133,7 +134,7 @@ class Server:
                 job.name, mode, host, port, spec(recipe, job, port), words, f"{path}.log", mark, key,
                 owner=os.getpid(), path=f"{path}.json",
             )  # fmt: skip
-            files.check_unchanged(recipe.place.cache, given_files(job))
+            stamps.check_unchanged(recipe.place.cache, given_files(job))
             self._launch(env, folder)
         except BaseException:
             server_registry.forget(os.path.join(folder, f"{record_name(job.name, port)}.json"))

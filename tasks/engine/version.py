@@ -57,7 +57,7 @@ def run_dir(cache: str) -> Iterator[str]:
 
 def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
     """The version an engine said for these bytes; None where they are others than those asked for."""
-    stamp = files.proof(cache, artifact)
+    stamp = stamps.proof(cache, artifact)
     return stamp.engines.get(engine) if stamp else None
 
 
@@ -81,7 +81,7 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
     from tasks.engine.failures import failed_start
 
     words = launch.version_command()
-    files.check_unchanged(cache, given)
+    stamps.check_unchanged(cache, given)
     try:
         with run_dir(cache) as folder:
             cwd = engine_cwd(launch.engine, folder)
@@ -106,8 +106,8 @@ def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> N
 
     Raises IntegrityError: the file was changed or replaced while the engine ran.
     """
-    files.check_unchanged(cache, [artifact])
-    found, stamp = files.stat(artifact.target), files.proof(cache, artifact)
+    stamps.check_unchanged(cache, [artifact])
+    found, stamp = files.stat(artifact.target), stamps.proof(cache, artifact)
     if found is not None and stamp is None:  # a file of the user's, which needs no proof
         stamp = Stamp(found, None, artifact.target, {})
     if stamp is not None:

@@ -7,19 +7,17 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from tasks.cache.stamps import read_stamp
-from tasks.catalogue.artifact import Artifact, FileStat, Stamp, State, judge_target
 from tasks.errors import IntegrityError, UsageError
 from tasks.system import own_files
+from tasks.system.file_stat import FileStat
 
 MOST_JSON = 1024**2  # bytes of one of our small files
 BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
-_UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
 
 
 def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:
@@ -44,10 +42,6 @@ def _expanded(path: str, env: Mapping[str, str]) -> str | None:
     if not os.path.isabs(found) or (is_own and os.name == "posix" and env.get("HOME") == ""):
         return None
     return found
-
-
-def _first_line(data: bytes) -> bytes:
-    return data.partition(b"\n")[0].rstrip(b"\r")
 
 
 def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
@@ -159,49 +153,6 @@ def stat(path: str | Path) -> FileStat | None:
     except (OSError, ValueError):
         return None
     return stat_of(found) if S_ISREG(found.st_mode) else None
-
-
-def _read_own_json(path: str) -> Any:
-    """The JSON in a regular file that nobody but this user and root can have written; else None.
-
-    Others may have a folder of the cache in common with us: what they write there proves nothing.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
-            found = os.fstat(file.fileno())
-            mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
-            if not mine or not S_ISREG(found.st_mode) or found.st_size > MOST_JSON:
-                return None
-            return json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def proof(cache: str, artifact: Artifact) -> Stamp | None:
-    """The stamp, where it was written for the very file that lies there, with the digest asked for."""
-    found, stamp = stat(artifact.target), read_stamp(cache, artifact)
-    fresh = judge_target(artifact, found, stamp) is State.FRESH
-    return stamp if fresh and stamp is not None and stamp.stat == found else None
-
-
-def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
-    """Compare each file once more with its pin, right before a program is given it.
-
-    Raises IntegrityError: one is not what was proven.
-    """
-    for artifact in artifacts:
-        found, stamp = stat(artifact.target), read_stamp(cache, artifact)
-        if judge_target(artifact, found, stamp) is State.FRESH:
-            continue
-        got = "no such file" if found is None else "a file that was changed or replaced since"
-        pin = artifact.sha256 or (stamp.sha256 if stamp else None)
-        expected = f"sha256:{pin}" if pin else "the file that was proven"
-        raise IntegrityError(
-            f"{artifact.label}: {artifact.target} is not the file that was proven",
-            [("expected", expected), ("got", got)],
-            fix="run it again: the file is read, and fetched again if it is wrong",
-        )
 
 
 def is_full(error: OSError) -> bool:

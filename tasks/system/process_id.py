@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,3 +37,8 @@ class Owner(NamedTuple):
             return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
         except (TypeError, ValueError, OverflowError):
             return None
+
+
+def is_mark(value: object) -> bool:
+    """Whether that can be the mark of a run: exactly 16 lowercase hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None

@@ -11,8 +11,7 @@ import sys
 import time
 from typing import Any
 
-from tasks.engine.server_record import EARLIER_KEEPER_WORDS, KEEPER_WORDS, Run, is_mark
-from tasks.system.process_id import MARK_VARIABLE, Owner, Process
+from tasks.system.process_id import MARK_VARIABLE, Owner, Process, is_mark
 
 SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
 LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
@@ -106,23 +105,6 @@ def _has_started(known: Process) -> bool:
     # Linux computes it from a clock that may be set; a record of an earlier version has nothing better
     tolerance = SAME_S if sys.platform == "linux" else 0.0
     return abs(started - known.started) <= tolerance
-
-
-def is_keeper(run: Run) -> bool:
-    """Whether the keeper on record is proven to be that one: its start, and the mark of its run.
-
-    The mark is on its command line; a keeper of an earlier version has none there.
-    """
-    import psutil
-
-    if run.keeper is None or run.keeper.pid in _never() or not lives(run.keeper):
-        return False
-    try:
-        words = tuple(psutil.Process(run.keeper.pid).cmdline())
-    except (psutil.Error, OSError, ValueError):
-        return False
-    earlier = not run.keeper.start_ticks and words[-2:] == EARLIER_KEEPER_WORDS
-    return earlier or words[-3:] == (*KEEPER_WORDS, run.mark)
 
 
 def _never() -> frozenset[int]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.cache import space
-from tasks.catalogue.artifact import Artifact, FileStat, Stamp
+from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.console import formatting
 from tasks.console.logs import say
 from tasks.console.progress import Progress
@@ -22,6 +22,7 @@ from tasks.network import huggingface, response
 from tasks.network.retry import GaveUp
 from tasks.network.tokens import hub_token
 from tasks.system import files
+from tasks.system.file_stat import FileStat
 from tasks.system.paths import ENDING_BYTES
 from tasks.transfer import local_sources
 from tasks.transfer.dependencies import Tools

@@ -16,7 +16,6 @@ from tasks.errors import IntegrityError, RecipeError, TransferError
 from tasks.network import huggingface
 from tasks.system import files
 from tasks.urls import is_local
-from tasks.verbs.download import _is_right_there, check_place
 
 
 def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
@@ -183,3 +182,19 @@ def confirm(question: str) -> None:
     print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RecipeError("you said no: nothing was downloaded")
+
+
+def _is_right_there(cache: str, artifact: Artifact) -> bool:
+    """Whether a read-only cache has the right bytes: nothing needs to be locked or fetched then."""
+    return stamps.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
+
+
+def check_place(cache: str, artifact: Artifact) -> None:
+    """See that a file may be put at the target. Raises RecipeError: something else lies in the way."""
+    from tasks.system import own_files
+
+    if artifact.owned:
+        own_files.check_inside(cache, artifact.target)
+    elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
+        what = f"{artifact.target} is not a regular file, and is not replaced by a download"
+        raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")

@@ -19,7 +19,6 @@ from tasks.system import own_files
 from tasks.system.files import read_json
 from tasks.system.process_id import Owner
 from tasks.system.process_identity import is_alive, this_boot
-from tasks.transfer.partial import _length
 from tasks.transfer.ranges import Span, count, parse_spans
 
 EVERY_BYTES = 4 * 1024**2  # between two notes
@@ -162,3 +161,8 @@ def link(source: str, target: str) -> None:
 def unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _length(path: str) -> int:
+    """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
+    return os.path.getsize(path) if own_files.is_own(path) else 0

@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.cache.space import space_missing
-from tasks.catalogue.artifact import Artifact, FileStat
+from tasks.catalogue.artifact import Artifact
 from tasks.console import formatting
 from tasks.console.progress import Progress
 from tasks.network import huggingface
 from tasks.system import own_files
+from tasks.system.file_stat import FileStat
 from tasks.system.files import BLOCK, fsync_dir, stat_of
 
 _FICLONE = 0x40049409  # Linux: share the blocks of another file (btrfs, xfs, bcachefs)

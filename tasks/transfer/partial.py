@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.catalogue.artifact import Artifact, FileStat
+from tasks.catalogue.artifact import Artifact
 from tasks.errors import NoRoom
 from tasks.system import own_files
+from tasks.system.file_stat import FileStat
 from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
 from tasks.system.process_id import Owner
 from tasks.system.process_identity import is_alive, myself
@@ -40,11 +41,6 @@ BEAT_S = 5.0  # the journal is written at least so often: other machines see tha
 
 class TakenOver(Exception):
     """Another process writes this partial now: its journal has another owner."""
-
-
-def _length(path: str) -> int:
-    """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
-    return os.path.getsize(path) if own_files.is_own(path) else 0
 
 
 class Partial:

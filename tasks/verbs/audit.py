@@ -15,12 +15,13 @@ from tasks.cache import stamps
 from tasks.cache.audit import Finding, Verdict, judge_digest, judge_size, void
 from tasks.cache.inventory import Item
 from tasks.cache.store import everything
-from tasks.catalogue.artifact import Artifact, FileStat, Stamp
+from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.command_line import Ask
 from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.errors import IntegrityError
 from tasks.system import files
+from tasks.system.file_stat import FileStat
 from tasks.system.files import Hashed
 
 

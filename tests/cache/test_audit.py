@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.cache.audit import Verdict, judge_digest, judge_size, void
-from tasks.catalogue.artifact import Artifact, FileStat, Stamp, State, judge_target
+from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target
+from tasks.system.file_stat import FileStat
 
 A, B = "a" * 64, "b" * 64
 PINNED = Artifact("m", (), "/c/m", A, 10)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tasks.catalogue.artifact import (
     Artifact,
-    FileStat,
     Stamp,
     State,
     engine_dir,
@@ -23,6 +22,7 @@ from tasks.catalogue.artifact import (
     stamp_data,
     stamp_path,
 )
+from tasks.system.file_stat import FileStat
 
 A64, B64 = "a" * 64, "b" * 64
 HERE = FileStat(1000, 5_000_000_000, dev=1, ino=2, ctime_ns=6_000_000_000)

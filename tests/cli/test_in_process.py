@@ -79,7 +79,8 @@ def write_task(project: Project, body: str) -> None:
     path.unlink()  # it is a link to what all projects share
     text = "\n    ".join(body.splitlines())
     path.write_text(
-        "from tasks import doit_adapter as glue\n\n\ndef task(recipe, *_):\n    return glue.task('catalogue', run)\n\n\n"
+        "from tasks import doit_adapter\n\n\n"
+        "def task(recipe, *_):\n    return doit_adapter.task('catalogue', run)\n\n\n"
         f"def run():\n    {text}\n",
         "utf-8",
     )

@@ -131,7 +131,7 @@ class Project:
         self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
-        """Run `doit` to its end, in this process where that gives the same result (see tests/support/in_process.py).
+        """Run `doit` to its end, in this process where that gives the same result (see in_process.py).
 
         From another directory it is found by DOIT_FILE. Use `process` where signals, terminals, pipes, kills,
         limits, or two runs at once are the point.

@@ -180,8 +180,8 @@ def test_more_lanes_are_not_kept_where_they_do_not_pay(
 ) -> None:
     """R18: more are tried, and given up again, with hardly a byte twice.
 
-    What does not pay is in tests/transfer/test_scaling.py, with lines that connections share; a real line that is
-    measured for so short a time is mostly noise, so here nothing pays.
+    What does not pay is in tests/transfer/test_scaling.py, with lines that connections share; a real line
+    that is measured for so short a time is mostly noise, so here nothing pays.
     """
     monkeypatch.setattr(scaling, "PAYS", float("inf"))
     monkeypatch.setattr(scaling, "DOUBT_S", 0.3)
