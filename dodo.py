@@ -1,5 +1,225 @@
-"""The recipe as doit finds it: everything is in `tasks/`, one file per verb; `tasks/graph.py` is its map."""
+"""The recipe: every verb that a user types is a task here.
 
-from tasks.graph import DOIT_CONFIG, task_recipe
+A model passes through a chain of tasks, each of which depends on the one before:
 
-__all__ = ["DOIT_CONFIG", "task_recipe"]
+    download:M -> chmod:M -> verify:M -> serve:M   (or start:M, with:M, chat:M)
+                  exe ----------^                  the engine's program, where one is needed
+
+A creator returns one doit task as a dictionary. `recipe.step` and `recipe.server` call it for
+each model that the command line reaches, `recipe.report` for each such task on the command line.
+`params` are the options behind the verb; VERB:MODEL takes the same ones without --model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks import options
+from tasks.graph import Recipe, TaskDict
+
+if TYPE_CHECKING:
+    from tasks.catalogue.artifact import Artifact
+    from tasks.catalogue.resolve import Job
+    from tasks.command_line import Ask
+    from tasks.context import Recipe as Context
+
+recipe = Recipe(default="catalogue")
+DOIT_CONFIG = recipe.doit_config()
+
+
+@recipe.report(params=[options.JSON])
+def task_catalogue(context: Context, request: Ask) -> TaskDict:
+    """show the models: name, size, licence, memory, what is here"""
+    from tasks.verbs import catalogue
+
+    return {"actions": [(catalogue.run, catalogue.arguments(context, request))]}
+
+
+@recipe.program(params=[options.FROZEN])
+def task_exe(context: Context, program: Artifact) -> TaskDict:
+    """download llamafile's own program, for Windows and .gguf files"""
+    from tasks.verbs import exe
+
+    return {
+        "actions": [(exe.run, [context, program])],
+        "targets": [program.target],
+        "uptodate": [lambda: exe.is_proven(context, program)],
+    }
+
+
+@recipe.step(params=[options.MODELS, *options.SOURCE])
+def task_download(context: Context, model: Job) -> TaskDict:
+    """download a model, verified: the default one, or --model NAME"""
+    from tasks.verbs import download
+
+    files = download.files_of(context, model)
+    return {
+        "actions": [(download.run, [context, model, files])],
+        "targets": [file.target for file in files],
+        "uptodate": [lambda: download.are_fresh(context, files)],
+    }
+
+
+@recipe.step(params=[options.MODELS])
+def task_chmod(context: Context, model: Job) -> TaskDict:
+    """make a downloaded llamafile executable"""
+    from tasks.verbs import chmod
+
+    return {
+        "actions": [(chmod.run, [context, model])],
+        "task_dep": [f"download:{model.name}"],
+        "uptodate": [lambda: chmod.is_done(context, model)],
+        "title": chmod.title(context, model),
+    }
+
+
+@recipe.step(params=[options.MODELS])
+def task_verify(context: Context, model: Job) -> TaskDict:
+    """prove that a model's program runs here (--version)"""
+    from tasks.verbs import verify
+
+    return {
+        "actions": [(verify.run, [context, model])],
+        "task_dep": [f"chmod:{model.name}", *(["exe"] if model.exe else [])],
+        "uptodate": [lambda: verify.is_proven(context, model)],
+    }
+
+
+@recipe.server(params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments")
+def task_serve(context: Context, model: Job) -> TaskDict:
+    """serve a model in the foreground: the default one, or --model NAME"""
+    from tasks.verbs import serve
+
+    return {
+        "check": (serve.check, [context, model]),
+        "actions": [(serve.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(params=[options.MODELS, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments")
+def task_start(context: Context, model: Job) -> TaskDict:
+    """serve it in the background; returns when it is ready"""
+    from tasks.verbs import start
+
+    return {
+        "check": (start.check, [context, model]),
+        "actions": [(start.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="command")
+def task_with(context: Context, model: Job) -> TaskDict:
+    """serve it while a command runs: doit with --model NAME -- COMMAND"""
+    from tasks.verbs import with_server
+
+    return {
+        "check": (with_server.check, [context, model]),
+        "actions": [(with_server.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(
+    params=[options.MODEL, options.TIMEOUT, options.YES, options.NO_ADOPT, options.FROZEN], pos_arg="prompt"
+)
+def task_chat(context: Context, model: Job) -> TaskDict:
+    """ask it: doit chat "What is a llamafile?\""""
+    from tasks.verbs import chat
+
+    if context.server:  # it runs already: nothing to download or to start
+        return {"actions": [(chat.run_with, [context, context.server])]}
+    return {
+        "check": (chat.check, [context, model]),
+        "actions": [(chat.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.report(params=[options.STOPPED_MODELS, options.ALL])
+def task_stop(context: Context, request: Ask) -> TaskDict:
+    """end a server that runs in the background, or in another terminal"""
+    from tasks.verbs import stop
+
+    return {"actions": [(stop.run, stop.arguments(context, request))]}
+
+
+@recipe.report(params=[options.RUNNING_MODELS, options.JSON])
+def task_status(context: Context, request: Ask) -> TaskDict:
+    """show the servers: state, endpoint, memory, requests"""
+    from tasks.verbs import status
+
+    return {"actions": [(status.run, status.arguments(context, request))]}
+
+
+@recipe.report(params=[options.RUNNING_MODEL, options.FOLLOW, options.LINES])
+def task_logs(context: Context, request: Ask) -> TaskDict:
+    """show what a server has printed"""
+    from tasks.verbs import logs
+
+    return {"actions": [(logs.run, logs.arguments(context, request))]}
+
+
+@recipe.report(params=[options.MODEL, options.JSON])
+def task_doctor(context: Context, request: Ask) -> TaskDict:
+    """look for what would fail here, and say what fixes it"""
+    from tasks.verbs import doctor
+
+    return {"actions": [(doctor.run, doctor.arguments(context, request))]}
+
+
+@recipe.report(params=[options.LOCK_MODELS, options.CHECK, options.UPGRADE, options.HASH])
+def task_lock(context: Context, request: Ask) -> TaskDict:
+    """write models.lock: exactly which bytes each entry of models.yaml means"""
+    from tasks.verbs import lock
+
+    return {"actions": [lock.action(context, request)]}
+
+
+@recipe.report(params=[options.NAME, options.SHA256, options.LICENSE, options.HASH], pos_arg="source")
+def task_add(context: Context, request: Ask) -> TaskDict:
+    """write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE"""
+    from tasks.verbs import add
+
+    return {"actions": [(add.run, [context, request])]}
+
+
+@recipe.report(params=[options.MODELS, options.JSON])
+def task_audit(context: Context, request: Ask) -> TaskDict:
+    """read every file that is here again: is it what the catalogue says?"""
+    from tasks.verbs import audit
+
+    return {"actions": [(audit.run, audit.arguments(context, request))]}
+
+
+@recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.JSON])
+def task_prune(context: Context, request: Ask) -> TaskDict:
+    """free space: remove what no catalogue names, and abandoned downloads"""
+    from tasks.verbs import prune
+
+    return {"actions": [(prune.run, prune.arguments(context, request))]}
+
+
+@recipe.report(params=[options.JSON])
+def task_bom(context: Context, request: Ask) -> TaskDict:
+    """list what is here: source, commit, digest, licence, engine"""
+    from tasks.verbs import bom
+
+    return {"actions": [(bom.run, bom.arguments(context, request))]}
+
+
+@recipe.report(params=[options.MODELS, options.JSON])
+def task_cache_key(context: Context, request: Ask) -> TaskDict:
+    """under which key a CI system keeps a model's files"""
+    from tasks.verbs import cache_key
+
+    return {"actions": [(cache_key.run, cache_key.arguments(context, request))]}
+
+
+@recipe.plan(params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON])
+def task_plan(context: Context, request: Ask) -> TaskDict:
+    """show what would be fetched, from where, and whether disk and memory suffice"""
+    from tasks.verbs import plan
+
+    return {"actions": [(plan.run, [context, request])]}

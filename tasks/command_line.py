@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import getopt
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 from tasks.errors import UsageError, did_you_mean
-
-Option = dict[str, Any]
+from tasks.options import Option
 
 # doit's own commands: they look at tasks instead of running them
 DOIT_COMMANDS = frozenset(
@@ -21,147 +21,31 @@ DOIT_COMMANDS = frozenset(
 )
 
 
-def _option(long: str, metavar: str, about: str, kind: type = str, short: str = "") -> Option:
-    default: Any = {list: [], bool: False}.get(kind)
-    name = long.replace("-", "_")
-    option = {"name": name, "long": long, "short": short, "type": kind, "default": default, "help": about}
-    return option if kind is bool else {**option, "metavar": metavar}
+class Kind(Enum):
+    """What a verb does, as far as the tasks that it needs depend on it."""
 
-
-_MODEL = _option("model", "NAME", "the model, by name or alias [default: the catalogue's]")
-_MODELS = _option("model", "NAME", "a model; may be given several times", list)
-_JSON = _option("json", "", "as JSON, for programs", bool)
-_RUNNING = _option("model", "NAME", "a model; may be given several times [default: all that run]", list)
-_STOPPED = _option("model", "NAME", "a model; may be given several times [default: the only one]", list)
-_YES = _option("yes", "", "answer yes where a question would be asked", bool)
-_NO_ADOPT = _option("no-adopt", "", "download it even if another program has it here already", bool)
-_FROZEN = _option("frozen", "", "fetch nothing that no digest pins (CI=true means this, too)", bool)
-_TIMEOUT = _option("timeout", "SECONDS", "time until it must be ready")
-_KEY = _option("api-key", "KEY", "what clients must send; better in $LLAMA_API_KEY, which `ps` does not show")
-_SOURCE = [
-    _option("llamafile", "PATH", "a .llamafile or .gguf of your own, instead of a catalogued model"),
-    _option("llamafile-url", "URL", "where to get it, if it is not there yet"),
-    {**_option("llamafile_url", "URL", "the same, spelled as in older scripts"), "name": "llamafile_url_old"},
-    _option("sha256", "HEX", "the digest that file must have"),
-    _YES,
-    _NO_ADOPT,
-    _FROZEN,
-]
-_SERVE = [
-    _option("host", "ADDR", "address to listen on"),
-    _option("port", "N", "TCP port; 0 picks a free one"),
-    _option("force-gpu", "", "put all layers on the GPU (-ngl 9999)", bool),
-    _option("gpu", "KIND", "auto, disable, amd, apple, nvidia or vulkan"),
-    _option("ngl", "N", "layers to put on the GPU"),
-    _option("ctx-size", "N", "context in tokens; 0: as the model was trained"),
-    _option("n-predict", "N", "tokens an answer may have; -1: no limit"),
-    _option("threads", "N", "CPU threads"),
-    _option("engine", "NAME", "self, llamafile or embedded"),
-    _KEY,
-    _option("probe", "", "ready means: it has generated a token", bool),
-    _TIMEOUT,
-]
-_RAN = _option("model", "NAME", "a model [default: the only one that runs]")
-_LOGS = [
-    _option("follow", "", "go on until the server ends", bool, "f"),
-    _option("lines", "N", "only the last N lines", str, "n"),
-]
-_PRUNE = [
-    _option("dry-run", "", "only say what would be removed", bool),
-    _option("older-than", "AGE", "keep what was used or changed since: 30d, 12h or 4w"),
-]
+    STEP = "step"  # a step of the chain that each model passes through
+    PROGRAM = "program"  # installs the engine's program
+    SERVER = "server"  # starts a model's engine
+    PLAN = "plan"  # reports on models as the command line resolves them
+    REPORT = "report"  # needs no model's files
 
 
 class Verb(NamedTuple):
-    """One verb: what it is for (a line of `doit list`), its options, and those of `verb:MODEL`."""
+    """One verb: its line in `doit list`, its options, and what may follow them."""
 
+    kind: Kind
     about: str
-    options: list[Option]
-    one_options: list[Option]
-    rest: str = ""  # what may stand behind: nothing, words of its own, or `--` and more
+    params: Sequence[Option]
+    pos_arg: str = ""  # the name of further words, or of what follows `--`
+
+    @property
+    def model_params(self) -> list[Option]:
+        """Return the options of VERB:MODEL."""
+        return [option for option in self.params if option["long"] not in ("model", "all")]
 
 
-VERBS: Mapping[str, Verb] = {
-    "catalogue": Verb("show the models: name, size, licence, memory, what is here", [_JSON], []),
-    "download": Verb(
-        "download a model, verified: the default one, or --model NAME", [_MODELS, *_SOURCE], _SOURCE
-    ),
-    "exe": Verb("download llamafile's own program, for Windows and .gguf files", [_FROZEN], []),
-    "chmod": Verb("make a downloaded llamafile executable", [_MODELS], []),
-    "verify": Verb("prove that a model's program runs here (--version)", [_MODELS], []),
-    "serve": Verb(
-        "serve a model in the foreground: the default one, or --model NAME",
-        [_MODEL, *_SERVE, *_SOURCE],
-        [*_SERVE, *_SOURCE],
-        "engine_arguments",
-    ),
-    "start": Verb(
-        "serve it in the background; returns when it is ready",
-        [_MODELS, *_SERVE, *_SOURCE],
-        [*_SERVE, *_SOURCE],
-        "engine_arguments",
-    ),
-    "with": Verb(
-        "serve it while a command runs: doit with --model NAME -- COMMAND",
-        [_MODEL, *_SERVE, *_SOURCE],
-        [*_SERVE, *_SOURCE],
-        "command",
-    ),
-    "chat": Verb(
-        'ask it: doit chat "What is a llamafile?"',
-        [_MODEL, _TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
-        [_TIMEOUT, _YES, _NO_ADOPT, _FROZEN],
-        "prompt",
-    ),
-    "stop": Verb(
-        "end a server that runs in the background, or in another terminal",
-        [_STOPPED, _option("all", "", "every one", bool)],
-        [],
-    ),
-    "plan": Verb(
-        "show what would be fetched, from where, and whether disk and memory suffice",
-        [_MODELS, *_SERVE, *_SOURCE, _JSON],
-        [*_SERVE, *_SOURCE, _JSON],
-    ),
-    "add": Verb(
-        "write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE",
-        [
-            _option("name", "NAME", "what it is to be called [default: from the file's name]"),
-            _option("sha256", "HEX", "its digest, where the publisher states none"),
-            _option("license", "TEXT", "its licence, where the publisher states none"),
-            _option("download", "", "download and hash it, where the publisher states no digest", bool),
-        ],
-        [],
-        "source",
-    ),
-    "lock": Verb(
-        "write models.lock: exactly which bytes each entry of models.yaml means",
-        [
-            _option("model", "NAME", "only this model, or engine; may be given several times", list),
-            _option("check", "", "only say whether it covers models.yaml; needs no network", bool),
-            _option("upgrade", "", "move what models.yaml leaves open to what its publisher has now", bool),
-            _option("download", "", "download and hash what no publisher states the digest of", bool),
-        ],
-        [],
-    ),
-    "status": Verb("show the servers: state, endpoint, memory, requests", [_RUNNING, _JSON], [_JSON]),
-    "doctor": Verb("look for what would fail here, and say what mends it", [_MODEL, _JSON], [_JSON]),
-    "logs": Verb("show what a server has printed", [_RAN, *_LOGS], _LOGS),
-    "audit": Verb(
-        "read every file that is here again: is it what the catalogue says?", [_MODELS, _JSON], [_JSON]
-    ),
-    "prune": Verb("free space: remove what no catalogue names, and what was abandoned", [*_PRUNE, _JSON], []),
-    "bom": Verb("list what is here: source, commit, digest, licence, engine", [_JSON], []),
-    "cache-key": Verb("under which key a CI system keeps a model's files", [_MODELS, _JSON], [_JSON]),
-}
-
-# each verb of a model needs those before it; the last four all start its engine
-STEPS = ("download", "chmod", "verify")
-STARTS = ("serve", "start", "with", "chat")
-# these look at what runs, at the catalogue, or at what is here as a whole; they need no model's files
-LOOKS = ("stop", "status", "logs", "doctor", "lock", "add", "audit", "prune", "bom", "cache-key")
-# these look at what a model would need
-FORESEES = ("plan",)
+Verbs = Mapping[str, Verb]
 
 
 class Ask(NamedTuple):
@@ -171,6 +55,7 @@ class Ask(NamedTuple):
     model: str | None  # from `verb:model`
     options: Mapping[str, Any]
     extra: tuple[str, ...] = ()  # what stood after `--`
+    kind: Kind = Kind.STEP
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -186,22 +71,8 @@ class Request(NamedTuple):
     command: str = ""  # doit's command when it only looks at tasks (`list`, `info` …), else empty
     words: tuple[str, ...] = ()  # that command's arguments
 
-    def reaches(self, verb: str) -> bool:
-        """Whether tasks of a verb of the chain have to exist: it is asked for, or something behind it."""
-        asked = {ask.verb for ask in self.asks}
-        after = {verb} if verb in STARTS else {*STEPS[STEPS.index(verb) :], *STARTS}
-        return bool(self.command or asked & after)
 
-    def shows(self, verb: str) -> bool:
-        """Whether models' tasks of a verb have to exist: `doit list` wants those of the verbs that it names.
-
-        Without a name it wants one line per model, not one per step of each.
-        """
-        named = [word for word in self.words if _verb(word)] or ["serve"]
-        return self.command != "list" or verb in named or any(":" in word for word in named)
-
-
-def parse(argv: Sequence[str]) -> Request:
+def parse(argv: Sequence[str], verbs: Verbs) -> Request:
     """Read a command line (without the program's name).
 
     Raises UsageError: an option that does not exist, or a word where none is expected.
@@ -211,25 +82,25 @@ def parse(argv: Sequence[str]) -> Request:
     if "--" in words:
         cut = words.index("--")
         words, extra = words[:cut], tuple(words[cut + 1 :])
-    start = next((i for i, w in enumerate(words) if _verb(w) or w in DOIT_COMMANDS), len(words))
+    start = next((i for i, w in enumerate(words) if _verb(w, verbs) or w in DOIT_COMMANDS), len(words))
     if start < len(words) and words[start] in DOIT_COMMANDS:
         if words[start] == "info":  # doit has only a traceback for a task that it does not know
-            _check_first([word for word in words[start + 1 :] if not _verb(word)])
+            _check_first([word for word in words[start + 1 :] if not _verb(word, verbs)], verbs)
         return Request(command=words[start], words=tuple(words[start + 1 :]))
     if start == len(words):
-        _check_first([word for word in words if word != "run"])
+        _check_first([word for word in words if word != "run"], verbs)
     asks: list[Ask] = []
     rest = words[start:]
-    while rest and _verb(rest[0]):
+    while rest and _verb(rest[0], verbs):
         if asks and asks[-1].verb in ("serve", "with", "chat"):
             raise UsageError(f"nothing follows `{asks[-1].verb}`, which runs until it ends: {rest[0]}")
-        ask, rest = _one(rest[0], rest[1:])
+        ask, rest = _one(rest[0], rest[1:], verbs)
         asks.append(ask)
     if rest and asks:
-        raise UsageError(f"{rest[0]!r} is not a task", fix=_word_fix(asks[-1].verb, rest[0]))
+        raise UsageError(f"{rest[0]!r} is not a task", fix=_word_fix(asks[-1].verb, rest[0], verbs))
     if extra:
         last = asks[-1] if asks else None
-        if last is None or not VERBS[last.verb].rest:
+        if last is None or not verbs[last.verb].pos_arg:
             fix = "doit serve … -- ARGUMENTS, doit with … -- COMMAND"
             raise UsageError("`--` hands on arguments to the engine, or to a command", fix=fix)
         asks[-1] = last._replace(extra=(*last.extra, *extra))
@@ -238,39 +109,41 @@ def parse(argv: Sequence[str]) -> Request:
     return Request(tuple(asks))
 
 
-def _verb(word: str) -> str:
+def _verb(word: str, verbs: Verbs) -> str:
     verb = word.partition(":")[0]
-    return verb if verb in VERBS else ""
+    return verb if verb in verbs else ""
 
 
-def _check_first(words: Sequence[str]) -> None:
+def _check_first(words: Sequence[str], verbs: Verbs) -> None:
     """A first word that is no option of doit's was meant as a verb; doit's own message names none."""
     if words and not words[0].startswith("-") and "=" not in words[0]:
-        near = did_you_mean(words[0].partition(":")[0], (*VERBS, *DOIT_COMMANDS))
+        near = did_you_mean(words[0].partition(":")[0], (*verbs, *DOIT_COMMANDS))
         fix = near or "`doit list` shows the verbs, `doit` the models"
         raise UsageError(f"{words[0]!r} is not a task", fix=fix)
 
 
-def _word_fix(verb: str, word: str) -> str:
-    near = did_you_mean(word, tuple(VERBS)) if len(word) > 2 else ""  # a letter or two begin many verbs
+def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
+    near = did_you_mean(word, tuple(verbs)) if len(word) > 2 else ""  # a letter or two begin many verbs
     if near or verb == "with":
         return near or f"doit with … -- {word}"
-    if not any(option["long"] == "model" for option in VERBS[verb].options):
+    if not any(option["long"] == "model" for option in verbs[verb].params):
         return f"`doit help {verb}` lists its options"
-    after = "    (and `--` before what is meant for the engine)" if VERBS[verb].rest else ""
+    after = "    (and `--` before what is meant for the engine)" if verbs[verb].pos_arg else ""
     return f"doit {verb} --model {word}{after}" if verb == "lock" else f"doit {verb}:{word}{after}"
 
 
-def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
+def _one(word: str, rest: list[str], verbs: Verbs) -> tuple[Ask, list[str]]:
     verb, colon, model = word.partition(":")
-    table = VERBS[verb].one_options if colon else VERBS[verb].options
+    table = verbs[verb].model_params if colon else verbs[verb].params
     longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
     shorts = "".join(o["short"] + ("" if o["type"] is bool else ":") for o in table if o["short"])
-    given, words = rest, VERBS[verb].rest in ("prompt", "source")
+    given, words = rest, verbs[verb].pos_arg in ("prompt", "source")
     try:
         pairs, rest = (getopt.gnu_getopt if words else getopt.getopt)(rest, shorts, longs)
     except getopt.GetoptError as error:
-        raise UsageError(f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table)) from None
+        raise UsageError(
+            f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table, verbs)
+        ) from None
     for flag, value in pairs:
         if "=" in value and not value.startswith("-") and value in given:
             import shlex  # only on the way to an error
@@ -286,10 +159,12 @@ def _one(word: str, rest: list[str]) -> tuple[Ask, list[str]]:
             options.setdefault(name, []).append(value)
         else:
             options[name] = True if option["type"] is bool else value
-    return Ask(verb, model if colon else None, options, tuple(rest) if words else ()), [] if words else rest
+    extra = tuple(rest) if words else ()
+    asked = Ask(verb, model if colon else None, options, extra, verbs[verb].kind)
+    return asked, [] if words else rest
 
 
-def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
+def _option_fix(word: str, given: str, table: Sequence[Option], verbs: Verbs) -> str:
     if given in ("help", "h"):
         return f"doit help {word.partition(':')[0]}"
     known = next((o for o in table if given and given in (o["long"], o["short"])), None)
@@ -297,5 +172,5 @@ def _option_fix(word: str, given: str, table: Sequence[Option]) -> str:
         return f"{'--' if known['long'] == given else '-'}{given} {known.get('metavar', '')}".rstrip()
     near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
     verb = word.partition(":")[0]
-    after = "; engine arguments go after `--`" if VERBS[verb].rest == "engine_arguments" else ""
+    after = "; engine arguments go after `--`" if verbs[verb].pos_arg == "engine_arguments" else ""
     return near or f"`doit help {verb}` lists the options{after}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import doit
 
@@ -13,12 +13,15 @@ from tasks import ROOT, command_line
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import Jobs, plan
+from tasks.catalogue.resolve import Job, Jobs, plan
 from tasks.catalogue.types import Catalogue
-from tasks.command_line import Ask, Request
+from tasks.command_line import Ask, Request, Verbs
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
+
+if TYPE_CHECKING:
+    from tasks.engine.server_record import Run as ServerRecord
 
 _TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
 
@@ -31,6 +34,11 @@ class Recipe(NamedTuple):
     request: Request
     jobs: Jobs
     frozen: bool = False  # nothing unpinned is fetched
+    server: ServerRecord | None = None  # a running one, which `doit chat` talks to
+
+    def options_of(self, job: Job) -> set[str]:
+        """Return the options that any task on the command line gives for a model."""
+        return {key for ask, names in self.jobs.asked if job.name in names for key in ask.options}
 
     @staticmethod
     def no_model(ask: Ask) -> None:
@@ -39,12 +47,12 @@ class Recipe(NamedTuple):
             raise UsageError(f"`{ask.verb}` is about everything that is here", fix=f"doit {ask.verb}")
 
 
-def recipe() -> Recipe:
+def read(verbs: Verbs) -> Recipe:
     """Read the command line and the catalogue.
 
     Raises UsageError: for anything the user has to mend before a task can run.
     """
-    request = command_line.parse(sys.argv[1:])
+    request = command_line.parse(sys.argv[1:], verbs)
     cwd = doit.get_initial_workdir() or os.getcwd()
     path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
@@ -54,8 +62,9 @@ def recipe() -> Recipe:
     from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
     catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
     roots.remember(str(path), cache)
-    request = _with_running(request, catalogue, cache)
-    return Recipe(catalogue, place, request, plan(request, catalogue, place), frozen)
+    server = _running_server(request, catalogue, cache)
+    jobs = plan(request, catalogue, place, attached=server is not None)
+    return Recipe(catalogue, place, request, jobs, frozen, server)
 
 
 def _mends_lock(request: Request) -> bool:
@@ -85,10 +94,13 @@ def _name(catalogue: Catalogue, cache: str, word: str) -> str:
     return word if word in known or server_registry.logs(cache, word) else catalogue.name(word)
 
 
-def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request:
-    """`doit chat` takes the server that runs: the named one, or without a name the only one."""
+def _running_server(request: Request, catalogue: Catalogue, cache: str) -> ServerRecord | None:
+    """Return the server that `doit chat` talks to: the named one, or the only one.
+
+    Raises UsageError: no name was given, and several servers run.
+    """
     if not request.asks or request.asks[-1].verb != "chat":
-        return request
+        return None
     from tasks.engine import server_registry
     from tasks.engine.server_record import State
 
@@ -99,6 +111,4 @@ def _with_running(request: Request, catalogue: Catalogue, cache: str) -> Request
     if not named and len({run.name for run in fits}) > 1:
         several = ", ".join(dict.fromkeys(run.name for run in fits))
         raise UsageError(f"several servers run: {several}", fix="doit chat --model NAME")
-    if not fits:
-        return request
-    return request._replace(asks=(*request.asks[:-1], ask._replace(options={**ask.options, "run": fits[-1]})))
+    return fits[-1] if fits else None

@@ -113,9 +113,13 @@ def _unwind(number: int) -> None:
     raise _Signalled(number)
 
 
-def task(name: str, function: Callable[..., object], args: Iterable[Any] = (), **fields: Any) -> Task:
-    """A doit task with one action that sees the real terminal."""
-    actions = [(_guarded, [function, *args])]
+def task(name: str, fields: Mapping[str, Any]) -> Task:
+    """Make a doit task from a dictionary; its actions see the real terminal.
+
+    Errors for the user end an action as a failure, without a traceback.
+    """
+    fields = dict(fields)
+    actions = [(_guarded, [function, *args]) for function, args in fields.pop("actions")]
     if "doc" in fields:  # `doit list` prints it
         fields["doc"] = ci().neutral(visible(fields["doc"], WORD), os.environ)
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)

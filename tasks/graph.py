@@ -1,219 +1,232 @@
-"""The task graph of this command line, and doit's settings.
+"""Make doit's tasks for one command line from the creators of dodo.py.
 
-One creator for all verbs, because doit reads the source of every creator in every run (1.3 ms each), and
-because a verb's module is only imported where the command line reaches it. See docs/adr/0003.
+Only tasks that the command line reaches are made: a catalogue of 10,000 entries stays
+fast. A group such as `download` depends on the models that were asked for; doit's own
+groups would depend on the whole catalogue.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from doit.task import Task
 
-from tasks import doit_adapter
-from tasks.command_line import FORESEES, LOOKS, STARTS, STEPS, VERBS, Ask
-from tasks.context import Recipe, recipe
+from tasks import context, doit_adapter
+from tasks.catalogue.model_files import llamafile_exe
+from tasks.command_line import Ask, Kind, Verb
+from tasks.console import formatting
+from tasks.context import Recipe as Context
+from tasks.options import Option
 
-DOIT_CONFIG = {
-    "default_tasks": ["catalogue"],
-    "reporter": doit_adapter.reporter(os.environ),
-    # doit's own memory is not used: what is on disk is the truth, and the cache says what was proven of it
-    "backend": "sqlite3",
-    "dep_file": ":memory:",
-    "verbosity": 2,
-}
-
-
-def task_recipe() -> Iterator[Task]:
-    """every task that the command line reaches"""
-    yield from doit_adapter.at_load(lambda: list(graph(recipe())))
+TaskDict = dict[str, Any]
+Creator = Callable[[Any, Any], TaskDict]  # (context, model, program or request) → task
+DoitCreator = Callable[[], Iterator[Task]]
+Decorator = Callable[[Creator], DoitCreator]
+Expand = Callable[[str, Creator], Iterator[Task]]
 
 
-def graph(found: Recipe) -> Iterator[Task]:
-    """The tasks of one command line on one machine."""
-    yield _single("catalogue", found)
-    yield _single("exe", found)
-    for verb in (*STEPS, *STARTS):
-        yield from _chained(verb, found)
-    for verb in (*LOOKS, *FORESEES):
-        yield from _looking(verb, found)
+class Recipe:
+    """The verbs of dodo.py, and the tasks that one command line needs of them."""
 
+    def __init__(self, default: str) -> None:
+        """Take the verb that a `doit` without arguments means."""
+        self.verbs: dict[str, Verb] = {}
+        self._default = default
 
-def _single(verb: str, found: Recipe) -> Task:
-    """A verb without models."""
-    about, options, _, _ = VERBS[verb]
-    task: Task = _report_module(verb).task(found) if _reached(verb, found) else doit_adapter.group(verb, [])
-    task.doc, task.params = about, options
-    return task
+    def doit_config(self) -> dict[str, Any]:
+        """Return DOIT_CONFIG."""
+        return {
+            "default_tasks": [self._default],
+            "reporter": doit_adapter.reporter(os.environ),
+            # not used: what is on disk is the truth, see docs/adr/0001
+            "backend": "sqlite3",
+            "dep_file": ":memory:",
+            "verbosity": 2,
+        }
 
+    def step(self, params: Sequence[Option]) -> Decorator:
+        """Register a step of the chain: the creator is called for each model."""
+        return self._register(Kind.STEP, params, "", self._model_tasks)
 
-def _reached(verb: str, found: Recipe) -> bool:
-    request = found.request
-    asked = any(ask.verb == verb for ask in request.asks) or verb in request.words
-    if verb == "exe":
-        return asked or any(job.exe for job in found.jobs.by_name.values())
-    return asked or not (request.asks or request.command)
+    def server(self, params: Sequence[Option], pos_arg: str) -> Decorator:
+        """Register a verb that starts an engine: the creator is called for each model.
 
+        `check` in its dictionary is an action that runs before anything is downloaded.
+        """
+        return self._register(Kind.SERVER, params, pos_arg, self._server_tasks)
 
-def _chained(verb: str, found: Recipe) -> Iterator[Task]:
-    """`verb`, and `verb:MODEL` for every model that the command line reaches."""
-    about, options, one_options, rest = VERBS[verb]
-    # what stands behind the last verb is a positional argument to doit; it reaches the engine through the job
-    last = found.request.asks[-1].verb if found.request.asks else ""
-    rest = (rest or None) if verb == last else None  # type: ignore[assignment]
-    if verb == "chat" and (run := _running(found)):
-        yield from _chat(run, found)
-        return
-    exist = found.request.reaches(verb) and found.request.shows(verb)
-    # `doit list --all VERB` lists what the verb's task depends on
-    names = found.jobs.by_name if exist and found.request.command == "list" else found.jobs.of(verb)
-    deps = [f"{verb}:{name}" for name in names]
-    yield doit_adapter.group(verb, deps, doc=about, params=options, pos_arg=rest)
-    if not exist:
-        return
-    module = _chain_module(verb)
-    tasks = {name: module.task(found, job) for name, job in found.jobs.by_name.items()}
-    if verb in STARTS:
-        for job in found.jobs.by_name.values():  # first, before anything is downloaded for nothing
-            yield doit_adapter.task(f"_check_{verb}:{job.name}", module.check, [found, job])
-            tasks[job.name].task_dep += [f"_check_{verb}:{job.name}", f"verify:{job.name}"]
-    tasks |= {alias: doit_adapter.group("", [f"{verb}:{name}"]) for alias, name in found.jobs.aliases.items()}
-    for name, task in tasks.items():
-        task.name, task.params, task.pos_arg, task.subtask_of = f"{verb}:{name}", one_options, rest, verb
-        yield task
+    def program(self, params: Sequence[Option]) -> Decorator:
+        """Register the step that installs the engine's program."""
+        return self._register(Kind.PROGRAM, params, "", self._program_tasks)
 
+    def plan(self, params: Sequence[Option]) -> Decorator:
+        """Register a report on models: it takes the options of the verbs that serve."""
+        return self._register(Kind.PLAN, params, "", self._report_tasks)
 
-def _chat(run: Any, found: Recipe) -> Iterator[Task]:
-    """`chat`, or `chat:MODEL`, with a server that runs."""
-    from tasks.verbs import chat
+    def report(self, params: Sequence[Option], pos_arg: str = "") -> Decorator:
+        """Register a report: the creator is called for each request."""
+        return self._register(Kind.REPORT, params, pos_arg, self._report_tasks)
 
-    ask = found.request.asks[-1]
-    about, options, one_options, rest = VERBS["chat"]
-    fields: dict[str, Any] = {"meta": {"report": True}, "pos_arg": rest, "params": options}
-    if ask.model:
-        yield doit_adapter.group("chat", [], doc=about)
-        fields |= {"params": one_options, "subtask_of": "chat"}
-    name = f"chat:{ask.model}" if ask.model else "chat"
-    yield doit_adapter.task(name, chat.chat_with, [run, ask.extra], **fields)
+    def _register(self, kind: Kind, params: Sequence[Option], pos_arg: str, expand: Expand) -> Decorator:
+        def decorate(creator: Creator) -> DoitCreator:
+            verb = creator.__name__.removeprefix("task_").replace("_", "-")
+            about = (creator.__doc__ or "").strip()
+            self.verbs[verb] = Verb(kind, about, params, pos_arg)
 
+            @functools.wraps(creator)
+            def create() -> Iterator[Task]:
+                def tasks() -> list[Task]:
+                    return list(expand(verb, creator))
 
-def _running(found: Recipe) -> Any:
-    """The server that `doit chat` found running, if it did."""
-    return next((ask.options["run"] for ask in found.request.asks if "run" in ask.options), None)
+                yield from doit_adapter.at_load(tasks)
 
+            return create
 
-def _looking(verb: str, found: Recipe) -> Iterator[Task]:
-    """A verb that looks at what runs, and `verb:MODEL` where that is asked for."""
-    about, options, one_options, rest = VERBS[verb]
-    asks = [ask for ask in found.request.asks if ask.verb == verb]
-    asks += [
-        Ask(verb, word.partition(":")[2], {}) for word in found.request.words if word.startswith(f"{verb}:")
-    ]
-    plain = next((ask for ask in asks if not ask.model), None)
+        return decorate
 
-    def module() -> Any:
-        return _report_module(verb)
+    @functools.cached_property
+    def _context(self) -> Context:
+        """Read the command line and the catalogue, once for all creators."""
+        return context.read(self.verbs)
 
-    task = module().task(found, plain) if plain else doit_adapter.group(verb, [])
-    task.doc, task.params, task.pos_arg = about, options, rest or None
-    yield task
-    for ask in {ask.model: ask for ask in asks if ask.model}.values():
-        task = module().task(found, ask)
-        task.params, task.subtask_of = one_options, verb
-        yield task
+    def _model_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make `verb`, and `verb:MODEL` for each model that the command line reaches."""
+        reached = self._is_reached(verb)
+        yield self._model_group(verb, reached)
+        if not reached:
+            return
+        for name, job in self._context.jobs.by_name.items():
+            fields = {"doc": formatting.task_line(job.model.title, job.model.size)}
+            yield self._sub_task(verb, name, {**fields, **creator(self._context, job)})
+        for alias, name in self._context.jobs.aliases.items():
+            yield self._alias(verb, alias, name)
 
+    def _server_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make the tasks of a verb that starts an engine, each with its check."""
+        if self._context.server and self._last_verb() == verb:
+            yield from self._attached_tasks(verb, creator)
+            return
+        checks: list[Task] = []
 
-def _chain_module(verb: str) -> Any:
-    """The module of a step or of a server's verb; imported only where it is reached."""
-    match verb:
-        case "download":
-            from tasks.verbs import download
+        def with_check(found: Context, job: Any) -> TaskDict:
+            fields = creator(found, job)
+            name = f"_check_{verb}:{job.name}"
+            checks.append(doit_adapter.task(name, {"actions": [fields.pop("check")]}))
+            return {**fields, "task_dep": [name, *fields["task_dep"]]}
 
-            return download
-        case "chmod":
-            from tasks.verbs import chmod
+        yield from self._model_tasks(verb, with_check)
+        yield from checks
 
-            return chmod
-        case "verify":
-            from tasks.verbs import verify
+    def _attached_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make the task that uses a server which runs already."""
+        request = self._context.request.asks[-1]
+        fields = {**creator(self._context, None), "meta": {"report": True}}
+        if request.model:
+            yield self._group(verb, [])
+            yield self._sub_task(verb, request.model, fields)
+        else:
+            yield self._task(verb, fields)
 
-            return verify
-        case "serve":
-            from tasks.verbs import serve
+    def _program_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make the engine's task, if the command line reaches it.
 
-            return serve
-        case "start":
-            from tasks.verbs import start
+        A catalogue in which no model needs the program need not say where it is.
+        """
+        found = self._context
+        asked = next(self._requests(verb), None)
+        if asked or any(job.exe for job in found.jobs.by_name.values()):
+            program = llamafile_exe(found.catalogue, found.place)
+            yield self._task(verb, creator(found, program))
+        else:
+            yield self._group(verb, [])
 
-            return start
-        case "with":
-            from tasks.verbs import with_server
+    def _report_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make `verb` and each `verb:MODEL`, as far as they are asked for."""
+        requests = {request.model: request for request in self._requests(verb)}
+        plain = requests.pop(None, None)
+        if plain is None:
+            yield self._group(verb, [])
+        else:
+            fields = creator(self._context, plain)
+            yield self._task(verb, {**fields, "meta": {"report": True}})
+        for model, request in requests.items():
+            fields = creator(self._context, request)
+            yield self._sub_task(verb, str(model), {**fields, "meta": {"report": True}})
 
-            return with_server
-        case "chat":
-            from tasks.verbs import chat
+    def _requests(self, verb: str) -> Iterator[Ask]:
+        """Yield what the command line asks of a verb; doit's commands name tasks."""
+        request, kind = self._context.request, self.verbs[verb].kind
+        yield from (one for one in request.asks if one.verb == verb)
+        for word in request.words:
+            name, colon, model = word.partition(":")
+            if name == verb:
+                yield Ask(verb, model if colon else None, {}, kind=kind)
+        if verb == self._default and not (request.asks or request.command):
+            yield Ask(verb, None, {}, kind=kind)
 
-            return chat
-        case _:
-            raise LookupError(verb)
+    def _is_reached(self, verb: str) -> bool:
+        """Tell whether the tasks `verb:MODEL` have to exist."""
+        request = self._context.request
+        if request.command == "list":
+            return self._is_listed(verb)
+        asked = {one.verb for one in request.asks}
+        return bool(request.command or asked & self._dependents(verb))
 
+    def _is_listed(self, verb: str) -> bool:
+        """Tell whether `doit list` lists models below a verb: one line for each model."""
+        words = self._context.request.words
+        named = [word for word in words if word.partition(":")[0] in self.verbs]
+        return verb in (named or ["serve"]) or any(":" in word for word in named)
 
-def _report_module(verb: str) -> Any:
-    """The module of any other verb; imported only where it is reached."""
-    match verb:
-        case "add":
-            from tasks.verbs import add
+    def _dependents(self, verb: str) -> set[str]:
+        """Return the verb and those whose tasks depend on its tasks."""
+        if self.verbs[verb].kind is Kind.SERVER:
+            return {verb}
+        chain = [v for v, one in self.verbs.items() if one.kind in (Kind.STEP, Kind.SERVER)]
+        return set(chain[chain.index(verb) :])
 
-            return add
-        case "audit":
-            from tasks.verbs import audit
+    def _model_group(self, verb: str, reached: bool) -> Task:
+        """Make the task `verb`, which depends on the models that it was asked for."""
+        jobs = self._context.jobs
+        names: Sequence[str] = jobs.of(verb)
+        if reached and self._context.request.command == "list":
+            names = list(jobs.by_name)  # `doit list --all VERB` lists what it depends on
+        return self._group(verb, [f"{verb}:{name}" for name in names])
 
-            return audit
-        case "bom":
-            from tasks.verbs import bom
+    def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
+        about = {"doc": self.verbs[verb].about, "params": self.verbs[verb].params}
+        return doit_adapter.task(verb, {**about, "pos_arg": self._pos_arg(verb), **fields})
 
-            return bom
-        case "cache-key":
-            from tasks.verbs import cache_key
+    def _sub_task(self, verb: str, name: str, fields: Mapping[str, Any]) -> Task:
+        about = {"params": self.verbs[verb].model_params, "pos_arg": self._pos_arg(verb)}
+        task = doit_adapter.task(f"{verb}:{name}", {**about, **fields})
+        task.subtask_of = verb
+        return task
 
-            return cache_key
-        case "catalogue":
-            from tasks.verbs import catalogue
+    def _group(self, verb: str, names: Sequence[str]) -> Task:
+        one = self.verbs[verb]
+        return doit_adapter.group(verb, names, doc=one.about, params=one.params, pos_arg=self._pos_arg(verb))
 
-            return catalogue
-        case "doctor":
-            from tasks.verbs import doctor
+    def _alias(self, verb: str, alias: str, name: str) -> Task:
+        """Make the task `verb:ALIAS`, which stands for the one with the model's name."""
+        task = doit_adapter.group(
+            f"{verb}:{alias}",
+            [f"{verb}:{name}"],
+            params=self.verbs[verb].model_params,
+            pos_arg=self._pos_arg(verb),
+        )
+        task.subtask_of = verb
+        return task
 
-            return doctor
-        case "exe":
-            from tasks.verbs import exe
+    def _pos_arg(self, verb: str) -> str | None:
+        """Return the name of what follows the verb: only the last verb takes it."""
+        if self._last_verb() != verb:
+            return None
+        return self.verbs[verb].pos_arg or None
 
-            return exe
-        case "lock":
-            from tasks.verbs import lock
-
-            return lock
-        case "logs":
-            from tasks.verbs import logs
-
-            return logs
-        case "plan":
-            from tasks.verbs import plan
-
-            return plan
-        case "prune":
-            from tasks.verbs import prune
-
-            return prune
-        case "status":
-            from tasks.verbs import status
-
-            return status
-        case "stop":
-            from tasks.verbs import stop
-
-            return stop
-        case _:
-            raise LookupError(verb)
+    def _last_verb(self) -> str:
+        requests = self._context.request.asks
+        return requests[-1].verb if requests else ""

@@ -27,11 +27,9 @@ from tasks.catalogue.model_files import (
 )
 from tasks.catalogue.settings import BUILT_IN, key_problem, settings_of
 from tasks.catalogue.types import ENGINES, Catalogue, File, Model, Settings
-from tasks.command_line import LOOKS, STARTS, Ask, Request
+from tasks.command_line import Ask, Kind, Request
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import url_problem
-
-_RUNS = ("verify", *STARTS, "plan")  # verbs that start the engine; the others do without its program
 
 
 class Job(NamedTuple):
@@ -76,24 +74,31 @@ class Jobs(NamedTuple):
         return tuple(n for ask, ns in self.asked if ask.verb == verb and not ask.model for n in ns)
 
 
-def plan(request: Request, catalogue: Catalogue, place: Place) -> Jobs:
-    """Resolve a command line. Raises UsageError: a name, a value or a combination that cannot be meant."""
+def plan(request: Request, catalogue: Catalogue, place: Place, *, attached: bool = False) -> Jobs:
+    """Resolve a command line.
+
+    Args:
+        attached: the last task talks to a server that runs already.
+
+    Raises UsageError: a name, a value or a combination of options is not valid.
+    """
     by_name: dict[str, Job] = {}
     asked: list[tuple[Ask, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
     started: set[str] = set()  # their settings are those that count
     for ask in request.asks or _looked_at(request, catalogue):
         names: list[str] = []
-        for word in _words(ask, catalogue):
+        serves = not (attached and ask is request.asks[-1])
+        for word in _words(ask, catalogue) if serves else ():
             job = _job(ask, word, catalogue, place)
             _same_or_error(by_name.get(job.name), job)
             if (
                 job.name not in by_name
-                or ask.verb in STARTS
+                or ask.kind is Kind.SERVER
                 or (ask.verb == "verify" and job.name not in started)
             ):
                 by_name[job.name] = job
-            started |= {job.name} if ask.verb in STARTS else set()
+            started |= {job.name} if ask.kind is Kind.SERVER else set()
             names.append(job.name)
             if word and word != job.name and ask.model:
                 aliases[word] = job.name
@@ -116,7 +121,7 @@ def _looked_at(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
 
 def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
     """The models one task means; an empty word is the default, or a file of the user's."""
-    if ask.verb in ("exe", "catalogue", *LOOKS) or "run" in ask.options:
+    if ask.kind in (Kind.PROGRAM, Kind.REPORT):
         return ()
     words = tuple(name for word in ask.models or ("",) for name in _matching(word, catalogue))
     many = f"and this names {len(words)}: {', '.join(words)}"
@@ -179,7 +184,8 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     if url and (problem := pins_problem(url, [one.sha256 for one in parts])):
         raise UsageError(problem, fix=f"doit add {url}")
     engine = _engine(options.get("engine"), model, artifact, place)
-    needs_exe = engine == "llamafile" and ask.verb in ("", *_RUNS)
+    starts = ask.kind in (Kind.SERVER, Kind.PLAN) or ask.verb in ("", "verify")
+    needs_exe = engine == "llamafile" and starts
     exe = llamafile_exe(catalogue, place) if needs_exe else None
     asked = settings_of(options).over(model.serve)
     settings = asked.over(catalogue.defaults).over(BUILT_IN)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.file_specs import about, split_count, typed, wanted
@@ -21,11 +19,6 @@ from tasks.upstream.resolver import OPEN_FIX, Locker
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
 UNKNOWN = "unknown"
-
-
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The one task."""
-    return doit_adapter.task("add", run, [recipe, ask], meta={"report": True})
 
 
 def run(recipe: Recipe, ask: Ask) -> None:

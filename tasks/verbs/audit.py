@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.cache.audit import Finding, Verdict, judge_digest, judge_size, void
@@ -33,12 +31,10 @@ class Look(NamedTuple):
     stamp: Stamp | None
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: there is no such model."""
     named = [recipe.catalogue.name(word) for word in ask.models]
-    name = f"audit:{ask.model}" if ask.model else "audit"
-    args = [recipe, named, bool(ask.options.get("json"))]
-    return doit_adapter.task(name, run, args, meta={"report": True})
+    return [recipe, named, bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-
-from doit.task import Task
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.cache import bom, stamps
@@ -19,10 +18,10 @@ from tasks.context import Recipe
 from tasks.system import files
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The one task; its text goes to stdout and is nothing but the report."""
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: it was asked for one model."""
     recipe.no_model(ask)
-    return doit_adapter.task("bom", run, [recipe, bool(ask.options.get("json"))], meta={"report": True})
+    return [recipe, bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, as_json: bool) -> None:

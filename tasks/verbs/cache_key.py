@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from doit.task import Task
+from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache.key import CACHE_LIMIT, cache_key
@@ -27,14 +25,11 @@ class Entry(NamedTuple):
     size: int | None  # bytes; None where nobody says
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
-    name = f"cache-key:{ask.model}" if ask.model else "cache-key"
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: there is no such model."""
     words = ask.models or (recipe.catalogue.default,)
     named = dict.fromkeys(recipe.catalogue.name(word) for word in words)
-    return doit_adapter.task(
-        name, run, [recipe, tuple(named), bool(ask.options.get("json"))], meta={"report": True}
-    )
+    return [recipe, tuple(named), bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import State
 from tasks.catalogue.resolve import Job, catalogued
+from tasks.command_line import Ask
 from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Recipe
 from tasks.urls import is_local
 
 
-def task(found: Recipe) -> Task:
-    """The one task; its text goes to stdout and is nothing but the report."""
-    as_json = any(ask.options.get("json") for ask in found.request.asks if ask.verb == "catalogue")
-    return doit_adapter.task("catalogue", show, [found, as_json], meta={"report": True})
+def arguments(found: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`."""
+    return [found, bool(ask.options.get("json"))]
 
 
-def show(found: Recipe, as_json: bool) -> None:
+def run(found: Recipe, as_json: bool) -> None:
     """Print the report to stdout."""
     rows = [_row(found, name) for name in found.catalogue.names]
     if as_json:

@@ -7,11 +7,8 @@ import functools
 import signal
 import sys
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting
 from tasks.console.text import PROSE
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
@@ -21,13 +18,6 @@ from tasks.errors import ServerError
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model that has to be served first."""
-    return doit_adapter.task(
-        f"chat:{job.name}", chat, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
-    )
-
-
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be served, or asked."""
     check_start(recipe, job)
@@ -35,7 +25,7 @@ def check(recipe: Recipe, job: Job) -> None:
     pick_port(recipe, job, any_free=True)
 
 
-def chat(recipe: Recipe, job: Job) -> None:
+def run(recipe: Recipe, job: Job) -> None:
     """Serve it, talk, and stop the server.
 
     Raises:
@@ -49,9 +39,9 @@ def chat(recipe: Recipe, job: Job) -> None:
         raise SystemExit(status)
 
 
-def chat_with(run: Run, words: tuple[str, ...]) -> None:
-    """Talk to a server that runs. Raises ServerError and SystemExit as `chat`."""
-    if status := talk(run, words):
+def run_with(recipe: Recipe, server: Run) -> None:
+    """Talk to a server that runs. Raises ServerError and SystemExit as `run`."""
+    if status := talk(server, recipe.request.asks[-1].extra):
         raise SystemExit(status)
 
 

@@ -10,8 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from shutil import disk_usage, which
-
-from doit.task import Task
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue.model_files import llamafile_exe
@@ -31,11 +30,11 @@ LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest on
 _Check = Callable[[], Finding | list[Finding]]
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line; it looks with the needs of one model."""
-    job = catalogued((ask.models or (recipe.catalogue.default,))[0], recipe.catalogue, recipe.place)
-    name = f"doctor:{ask.model}" if ask.model else "doctor"
-    return doit_adapter.task(name, run, [recipe, job, bool(ask.options.get("json"))], meta={"report": True})
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`: it looks with the needs of one model."""
+    name = (ask.models or (recipe.catalogue.default,))[0]
+    job = catalogued(name, recipe.catalogue, recipe.place)
+    return [recipe, job, bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, job: Job, as_json: bool) -> None:

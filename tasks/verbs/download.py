@@ -1,32 +1,28 @@
-"""`doit download`: the bytes come here and are proven to be the right ones."""
+"""`doit download`: a model's files come here, and are the right ones."""
 
 from __future__ import annotations
 
-from doit.task import Task
+from collections.abc import Sequence
 
-from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import State
+from tasks.catalogue.artifact import Artifact, State
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.transfer.ensure import bring
 
 
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model."""
-    cache, options = recipe.place.cache, _options(recipe, job)
-    wanted = [one._replace(adopt_from=None) if "no_adopt" in options else one for one in job.files]
-    return doit_adapter.task(
-        f"download:{job.name}",
-        bring,
-        [recipe, wanted, job.question, "yes" in options],
-        targets=[one.target for one in wanted],
-        uptodate=[lambda: all(stamps.state(cache, one) is State.FRESH for one in wanted)],
-        doc=formatting.task_line(job.model.title, job.model.size),
-    )
+def files_of(recipe: Recipe, job: Job) -> list[Artifact]:
+    """Return the files that the model needs, as the options say where from."""
+    if "no_adopt" in recipe.options_of(job):
+        return [file._replace(adopt_from=None) for file in job.files]
+    return list(job.files)
 
 
-def _options(recipe: Recipe, job: Job) -> set[str]:
-    """Options given for this model by any task."""
-    return {key for ask, names in recipe.jobs.asked if job.name in names for key in ask.options}
+def are_fresh(recipe: Recipe, files: Sequence[Artifact]) -> bool:
+    """Tell whether each file is here and is the one that was verified."""
+    return all(stamps.state(recipe.place.cache, file) is State.FRESH for file in files)
+
+
+def run(recipe: Recipe, job: Job, files: Sequence[Artifact]) -> None:
+    """Download what is missing. Raises RecipeError: a file cannot be had."""
+    bring(recipe, files, job.question, yes="yes" in recipe.options_of(job))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from doit.task import Task
 
 from tasks import doit_adapter
 from tasks.catalogue import edit_file, load, lockfile
@@ -18,8 +16,11 @@ from tasks.upstream.resolver import Locker
 from tasks.urls import filename_of
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The one task. Raises UsageError: models.lock is damaged, or both files contradict each other."""
+def action(recipe: Recipe, ask: Ask) -> tuple[Callable[..., None], list[Any]]:
+    """Return what the task does, and its arguments.
+
+    Raises UsageError: models.lock is damaged, or both files contradict each other.
+    """
     from tasks.catalogue import schema
 
     where = recipe.catalogue.where
@@ -31,11 +32,11 @@ def task(recipe: Recipe, ask: Ask) -> Task:
     if "check" in ask.options:
         if more := [f"--{name}" for name in ("upgrade", "download") if name in ask.options]:
             raise UsageError(f"--check only compares: {' and '.join(more)} would change the file")
-        return doit_adapter.task("lock", check, [plain, old, place], meta={"report": True})
+        return check, [plain, old, place]
     moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
     schema.compile_text(text, where, lockfile.without(old, moving))
     locker = Locker(recipe.place, ask, plain, old or LockFile(1), where)
-    return doit_adapter.task("lock", run, [locker, chosen, place], meta={"report": True})
+    return run, [locker, chosen, place]
 
 
 def run(locker: Locker, chosen: set[str], place: str) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from codecs import iterdecode
 from itertools import chain
-
-from doit.task import Task
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import Ask
@@ -18,15 +17,11 @@ from tasks.system import process_identity
 _BYTES = "surrogateescape"  # every byte, there and back
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
-    name = f"logs:{ask.model}" if ask.model else "logs"
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: no such model, or not a number."""
     named = names(recipe, ask)
     lines = _count(ask.options.get("lines"))
-    follow = bool(ask.options.get("follow"))
-    return doit_adapter.task(
-        name, run, [recipe, named[0] if named else "", lines, follow], meta={"report": True}
-    )
+    return [recipe, named[0] if named else "", lines, bool(ask.options.get("follow"))]
 
 
 def run(recipe: Recipe, name: str, count: int | None, follow: bool) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.file_specs import hub_file, release
@@ -21,12 +19,6 @@ from tasks.planning.estimate import Memory, Need, memory_of, need_of
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
 from tasks.urls import host_of
-
-
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
-    name = f"plan:{ask.model}" if ask.model else "plan"
-    return doit_adapter.task(name, run, [recipe, ask], meta={"report": True})
 
 
 def run(recipe: Recipe, ask: Ask) -> None:

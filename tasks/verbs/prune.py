@@ -11,8 +11,6 @@ from contextlib import nullcontext
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.cache import prune, store
 from tasks.cache.inventory import STAMP, items
@@ -46,13 +44,12 @@ class Outcome(NamedTuple):
     failed: list[tuple[Victim, str]]  # and why
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The one task; its text goes to stdout and is nothing but the report."""
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: a model, or an age that is not one."""
     recipe.no_model(ask)
     older = ask.options.get("older_than")
     older_s = None if older is None else prune.age(older)
-    args = [recipe, older_s, bool(ask.options.get("dry_run")), bool(ask.options.get("json"))]
-    return doit_adapter.task("prune", run, args, meta={"report": True})
+    return [recipe, older_s, bool(ask.options.get("dry_run")), bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None:

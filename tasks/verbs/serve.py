@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.engine import session
 from tasks.engine.server_record import Mode
@@ -17,20 +14,13 @@ from tasks.engine.session import check_start, pick_port, serving
 _WATCH_S = 0.2  # between two looks at a running engine
 
 
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model."""
-    return doit_adapter.task(
-        f"serve:{job.name}", serve, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
-    )
-
-
 def check(recipe: Recipe, job: Job) -> None:
     """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
     check_start(recipe, job)
     pick_port(recipe, job, any_free=False)
 
 
-def serve(recipe: Recipe, job: Job) -> None:
+def run(recipe: Recipe, job: Job) -> None:
     """Start the engine, say when it is ready, and stop it when asked to.
 
     Raises:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.engine import server_registry, session
 from tasks.engine.server_record import Mode, Run, State, differences
@@ -14,13 +11,6 @@ from tasks.engine.session import Server, check_start, key_of, pick_port, spec
 from tasks.errors import ServerError
 
 _AGAIN = "doit stop --model {}, then this again"
-
-
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model."""
-    return doit_adapter.task(
-        f"start:{job.name}", start, [recipe, job], doc=formatting.task_line(job.model.title, job.model.size)
-    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -35,7 +25,7 @@ def check(recipe: Recipe, job: Job) -> None:
             raise
 
 
-def start(recipe: Recipe, job: Job) -> None:
+def run(recipe: Recipe, job: Job) -> None:
     """Start it, unless the same one runs already.
 
     Raises:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.command_line import Ask
 from tasks.console import formatting
@@ -17,11 +15,9 @@ from tasks.engine import server_registry
 from tasks.engine.server_record import Liveness, Run, State
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
-    name = f"status:{ask.model}" if ask.model else "status"
-    args = [recipe, names(recipe, ask), bool(ask.options.get("json"))]
-    return doit_adapter.task(name, run, args, meta={"report": True})
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: there is no such model."""
+    return [recipe, names(recipe, ask), bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from doit.task import Task
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import Ask
@@ -14,11 +13,9 @@ from tasks.engine.server_record import Mode, Run
 from tasks.errors import ServerError
 
 
-def task(recipe: Recipe, ask: Ask) -> Task:
-    """The task of one word on the command line."""
-    name = f"stop:{ask.model}" if ask.model else "stop"
-    args = [recipe, names(recipe, ask), bool(ask.options.get("all"))]
-    return doit_adapter.task(name, run, args, meta={"report": True})
+def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+    """Return the arguments of `run`. Raises UsageError: there is no such model."""
+    return [recipe, names(recipe, ask), bool(ask.options.get("all"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:

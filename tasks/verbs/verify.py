@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
@@ -11,19 +9,12 @@ from tasks.engine import file_format
 from tasks.engine.version import ask_version, keep_version, launch_of, proven_version
 
 
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model."""
-    cache = recipe.place.cache
-    return doit_adapter.task(
-        f"verify:{job.name}",
-        verify,
-        [recipe, job],
-        task_dep=[f"chmod:{job.name}", *(["exe"] if job.exe else [])],
-        uptodate=[lambda: proven_version(cache, job.artifact, job.engine) is not None],
-    )
+def is_proven(recipe: Recipe, job: Job) -> bool:
+    """Tell whether the engine has run with these very bytes."""
+    return proven_version(recipe.place.cache, job.artifact, job.engine) is not None
 
 
-def verify(recipe: Recipe, job: Job) -> None:
+def run(recipe: Recipe, job: Job) -> None:
     """Ask the engine for its version and keep the answer in the target's stamp.
 
     Raises:

@@ -8,11 +8,8 @@ import signal
 import subprocess
 import time
 
-from doit.task import Task
-
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
-from tasks.console import formatting
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
 from tasks.engine.session import Server, check_start, pick_port, serving
@@ -20,17 +17,6 @@ from tasks.errors import ServerError
 from tasks.system.processes import TERMINATE_S
 
 _POLL_S = 0.02
-
-
-def task(recipe: Recipe, job: Job) -> Task:
-    """The task of one model."""
-    words = recipe.request.asks[-1].extra if recipe.request.asks else ()
-    return doit_adapter.task(
-        f"with:{job.name}",
-        run,
-        [recipe, job, words],
-        doc=formatting.task_line(job.model.title, job.model.size),
-    )
 
 
 def check(recipe: Recipe, job: Job) -> None:
@@ -66,13 +52,14 @@ def environment(run: Run) -> dict[str, str]:
     }
 
 
-def run(recipe: Recipe, job: Job, words: tuple[str, ...]) -> None:
+def run(recipe: Recipe, job: Job) -> None:
     """Serve, run the command with the terminal as it is, stop the server whatever happens.
 
     Raises:
         ServerError: the server could not be started or was not ready in time; the command has not run.
         SystemExit: the command's status, 128 + signal if one ended it.
     """
+    words = recipe.request.asks[-1].extra
     with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
         status = 128 + stop[0] if server is None else _command(server, words, recipe.place.cwd, stop)
         if doit_adapter.is_json(os.environ):  # people see it in their shell
