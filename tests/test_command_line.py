@@ -212,6 +212,8 @@ def test_commands_of_doit(line: str, command: str, words: list[str], shown: list
             "run serv:demo", "'serv:demo' is not a task", "did you mean serve", id="behind doit's run"
         ),
         pytest.param("info serv", "'serv' is not a task", "did you mean serve", id="behind doit's info"),
+        pytest.param("-a \x1b[2J exe", r"'\x1b[2J' is not a task", "`doit list`", id="a control character"),
+        pytest.param("forget \x9b2J", r"'\x9b2J' is not a task", "`doit list`", id="for doit itself"),
         pytest.param("xyzzy", "'xyzzy' is not a task", "`doit list`", id="a word that is near to no verb"),
         pytest.param("serve demo", "'demo' is not a task", "doit serve:demo", id="a model behind a blank"),
         pytest.param("download verfy", "'verfy' is not a task", "did you mean verify?", id="a misspelt verb"),
