@@ -83,7 +83,9 @@ def parse(argv: Sequence[str], verbs: Verbs) -> Request:
         cut = words.index("--")
         words, extra = words[:cut], tuple(words[cut + 1 :])
     start = next((i for i, w in enumerate(words) if _verb(w, verbs) or w in DOIT_COMMANDS), len(words))
+    _check_controls(words[:start])
     if start < len(words) and words[start] in DOIT_COMMANDS:
+        _check_controls(words[start:])
         if words[start] == "info":  # doit has only a traceback for a task that it does not know
             _check_first([word for word in words[start + 1 :] if not _verb(word, verbs)], verbs)
         return Request(command=words[start], words=tuple(words[start + 1 :]))
@@ -120,6 +122,13 @@ def _check_first(words: Sequence[str], verbs: Verbs) -> None:
         near = did_you_mean(words[0].partition(":")[0], (*verbs, *DOIT_COMMANDS))
         fix = near or "`doit list` shows the verbs, `doit` the models"
         raise UsageError(f"{words[0]!r} is not a task", fix=fix)
+
+
+def _check_controls(words: Sequence[str]) -> None:
+    """Refuse control characters: doit shows a word that it does not know as it is."""
+    for word in words:
+        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
+            raise UsageError(f"{word!r} is not a task", fix="`doit list` shows the verbs")
 
 
 def _word_fix(verb: str, word: str, verbs: Verbs) -> str:

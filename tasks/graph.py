@@ -35,6 +35,7 @@ class Recipe:
         """Take the verb that a `doit` without arguments means."""
         self.verbs: dict[str, Verb] = {}
         self._default = default
+        self._creators: list[tuple[str, Expand, Creator]] = []
 
     def doit_config(self) -> dict[str, Any]:
         """Return DOIT_CONFIG."""
@@ -76,6 +77,8 @@ class Recipe:
             about = (creator.__doc__ or "").strip()
             self.verbs[verb] = Verb(kind, about, params, pos_arg)
 
+            self._creators.append((verb, expand, creator))
+
             @functools.wraps(creator)
             def create() -> Iterator[Task]:
                 def tasks() -> list[Task]:
@@ -86,6 +89,12 @@ class Recipe:
             return create
 
         return decorate
+
+    def tasks(self, found: Context) -> Iterator[Task]:
+        """Make the tasks of one command line, in the order of dodo.py."""
+        self._context = found
+        for verb, expand, creator in self._creators:
+            yield from expand(verb, creator)
 
     @functools.cached_property
     def _context(self) -> Context:

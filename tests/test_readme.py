@@ -137,9 +137,9 @@ def test_the_job_for_gitlab_of_the_readme(project: Project, tmp_path: Path) -> N
 
 def test_every_option_and_file_named_exists() -> None:
     """Options are those of the tables, links lead to files."""
-    from tasks.command_line import VERBS
+    from tests.support.command_lines import VERBS
 
-    known = {o["long"] for verb in VERBS.values() for o in [*verb.options, *verb.one_options]}
+    known = {o["long"] for verb in VERBS.values() for o in verb.params}
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", prose))
     assert named - known <= {"all", "version", "parallel", "shell"}, named - known

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tasks.cache import roots
 from tasks.catalogue import load
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
@@ -71,7 +72,9 @@ def target(project: Project, server: FileServer, verified: Path, data: bytes) ->
     shutil.copytree(verified, project.cache)  # keeps times and modes
     server.files[PATH] = data
     project.catalogue({"m": project.entry(server.url(PATH), data)})
-    load.load(str(project.path / "models.yaml"), str(project.cache))  # this checkout is known, too
+    catalogue = str(project.path / "models.yaml")
+    load.load(catalogue, str(project.cache))
+    roots.remember(catalogue, str(project.cache))  # this checkout is known, too
     copied = project.target(data, "m.llamafile")
     restamp(copied)  # as if it had been verified here
     return copied

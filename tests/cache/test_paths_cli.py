@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tasks.catalogue import load
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
 from tests.support.project import Project
@@ -106,9 +107,10 @@ def test_the_compiled_catalogue_is_held_to_it(project: Project, victim: Path, se
     project.catalogue({"m": project.entry(server.url("/m.gguf"), DATA, engine="embedded")})
     assert project.doit("catalogue").status == 0
     [compiled] = project.cache.glob("catalogue/*.json")
-    plain: dict[str, Any] = json.loads(compiled.read_text())
+    plain: dict[str, Any] = json.loads(compiled.read_text().partition("\n")[2])
     plain["models"]["m"]["sha256"] = "/../../../victim/"
-    compiled.write_text(json.dumps(plain))
+    text = json.dumps(plain)
+    compiled.write_text(f"{load._seal(compiled.stem, text)}\n{text}")
     result = project.doit("download")
     assert list(victim.iterdir()) == [], result.err
 

@@ -10,9 +10,9 @@ from tasks.catalogue.engine_args import instead_of
 from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import plan
 from tasks.catalogue.schema import compile_text
-from tasks.command_line import parse
 from tasks.errors import UsageError
 from tests.support.catalogues import catalogue
+from tests.support.command_lines import parse
 
 GUARDED = [
     *(("--host", "--host"), ("--host=0.0.0.0", "--host"), ("--hos", "--host"), ("--ho=::", "--host")),

@@ -16,9 +16,9 @@ from tasks.catalogue.environment import Place
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import Job, Jobs, catalogued, plan
 from tasks.catalogue.types import Settings
-from tasks.command_line import parse
 from tasks.errors import UsageError
 from tests.support.catalogues import A64, B64, BIG_URL, TINY_URL, VALID, catalogue, edited
+from tests.support.command_lines import parse
 
 TEXT = f"""{VALID}\
   tiny-q8: {{title: Q, url: https://example.org/tiny-q8.llamafile, size: 5000000000, license: X}}

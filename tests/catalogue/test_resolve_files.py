@@ -9,11 +9,11 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact, model_dir
 from tasks.catalogue.resolve import Job, catalogued, plan
-from tasks.command_line import parse
 from tasks.engine.server_record import spec_of
 from tasks.errors import UsageError
 from tests.catalogue.test_resolve import POSIX
 from tests.support.catalogues import A64, B64, VALID, catalogue
+from tests.support.command_lines import parse
 
 C64, D64, E64 = "c" * 64, "d" * 64, "e" * 64
 E_ORG = "https://e.org"

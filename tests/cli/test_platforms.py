@@ -8,7 +8,7 @@ import sys
 import pytest
 from doit.task import Task
 
-from tasks import command_line
+from dodo import recipe
 from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import Job, plan
 from tasks.catalogue.schema import compile_text
@@ -17,8 +17,8 @@ from tasks.context import Recipe
 from tasks.engine import command
 from tasks.engine.version import launch_of
 from tasks.errors import UsageError
-from tasks.graph import graph
 from tasks.verbs import plan as plan_verb
+from tests.support.command_lines import parse
 
 A64, B64, C64 = "a" * 64, "b" * 64, "c" * 64
 MODELS = f"""\
@@ -49,13 +49,13 @@ CACHE = {name: place.cache for name, place in PLACES.items()}
 def recipe_on(platform: str, *argv: str) -> Recipe:
     """What a command line means on a platform."""
     catalogue = Catalogue(compile_text(MODELS, "models.yaml"), "models.yaml")
-    request, place = command_line.parse(argv), PLACES[platform]
+    request, place = parse(argv), PLACES[platform]
     return Recipe(catalogue, place, request, plan(request, catalogue, place))
 
 
 def tasks_on(platform: str, *argv: str) -> dict[str, Task]:
     """doit's tasks for a command line on a platform."""
-    return {task.name: task for task in graph(recipe_on(platform, *argv))}
+    return {task.name: task for task in recipe.tasks(recipe_on(platform, *argv))}
 
 
 def command_on(platform: str, *argv: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_the_chain_on_windows(model: str) -> None:
     assert tasks[f"verify:{model}"].task_dep == [f"chmod:{model}", "exe"]
     assert tasks[f"chmod:{model}"].task_dep == [f"download:{model}"]
     assert tasks[f"chmod:{model}"].title() == f"chmod:{model}  (skipped: Windows has no chmod)"
-    assert [check for check, _, _ in tasks[f"chmod:{model}"].uptodate] == [True]
+    assert [check() for check, _, _ in tasks[f"chmod:{model}"].uptodate] == [True]
     assert len(tasks["exe"].actions) == 1
     assert tasks["exe"].targets == [f"{CACHE['win32']}/engines/{C64[:16]}/llamafile-0.10.5.exe"]
 
@@ -207,3 +207,51 @@ def test_a_plan_says_what_windows_does_otherwise(capsys: pytest.CaptureFixture[s
         with contextlib.suppress(SystemExit):  # no such disk
             plan_verb.run(found, found.request.asks[0])
         assert ("more than Windows starts: llamafile.exe runs it with -m" in capsys.readouterr().out) is said
+
+
+@pytest.mark.parametrize(
+    ("line", "reached"),
+    [
+        pytest.param("", "", id="nothing asked"),
+        pytest.param("catalogue", "", id="the catalogue alone"),
+        pytest.param("exe", "", id="the engine alone"),
+        pytest.param("download", "download", id="the first link"),
+        pytest.param("chmod:small", "download chmod", id="needs what comes before"),
+        pytest.param("serve", "download chmod verify serve", id="needs everything"),
+        pytest.param("chmod download", "download chmod", id="two links"),
+        pytest.param("start", "download chmod verify start", id="start: everything but serve"),
+        pytest.param("with -- x", "download chmod verify with", id="with"),
+        pytest.param("chat x", "download chmod verify chat", id="chat"),
+        pytest.param("start:small serve:data", "download chmod verify serve start", id="start and serve"),
+        pytest.param("stop status logs", "", id="those that look at what runs need no files"),
+    ],
+)
+def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
+    """Only what the command line can reach is made, in the order of the chain."""
+    assert models_of(tasks_on("linux", *line.split())) == reached.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        pytest.param("list --all", ["serve"], id="one line for each model"),
+        pytest.param("list --all exe verify", ["verify"], id="the verb that is named"),
+        pytest.param(
+            "list --all serve:small",
+            ["download", "chmod", "verify", "serve", "start", "with", "chat"],
+            id="what one model depends on",
+        ),
+        pytest.param(
+            "info serve:small", ["download", "chmod", "verify", "serve", "start", "with", "chat"], id="info"
+        ),
+    ],
+)
+def test_models_that_doit_lists(line: str, shown: list[str]) -> None:
+    """`doit list` has one line for each model, not one for each step."""
+    assert models_of(tasks_on("linux", *line.split())) == shown
+
+
+def models_of(tasks: dict[str, Task]) -> list[str]:
+    """The verbs that have tasks of models."""
+    named = (name.partition(":")[0] for name in tasks if ":" in name and name[0] != "_")
+    return list(dict.fromkeys(named))

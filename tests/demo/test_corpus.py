@@ -14,8 +14,8 @@ import yaml
 from demo import corpus
 from demo.corpus import Entry
 from demo.tokenizer import SPLIT, Tokenizer, learn
-from tasks import command_line
 from tests.catalogue.test_types import SHIPPED
+from tests.support.command_lines import VERBS, parse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -54,14 +54,14 @@ def test_a_fact_tells_its_answer_from_all_others(entry: Entry) -> None:
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`(doit[^`]*)`", ANSWERS))))
 def test_commands_in_answers_exist(command: str) -> None:
     """The newcomer types what the demo says: verbs, options and models are real."""
-    request = command_line.parse(command.split()[1:])
+    request = parse(command.split()[1:])
     for name in [name for ask in request.asks for name in ask.models]:
         assert name in ("A", "B", "M", "NAME") or SHIPPED.model(name)
 
 
 def test_options_and_variables_in_answers_exist() -> None:
     """R17: also those outside commands."""
-    known = {"--" + o["long"] for verb in command_line.VERBS.values() for o in verb.options}
+    known = {"--" + o["long"] for verb in VERBS.values() for o in verb.params}
     assert set(re.findall(r"--[a-z][a-z0-9-]+", ANSWERS)) <= known | {"--version", "--parallel"}
     for variable in re.findall(r"\b[A-Z]+_[A-Z_]+\b", ANSWERS):
         assert variable in README

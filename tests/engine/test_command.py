@@ -12,9 +12,9 @@ from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import plan
 from tasks.catalogue.schema import compile_text
 from tasks.catalogue.types import GPUS, Catalogue, Settings
-from tasks.command_line import parse
 from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
 from tasks.errors import ServerError
+from tests.support.command_lines import parse
 
 REFERENCE = Settings(host="127.0.0.1", port=8080, ctx_size=0, n_predict=1024, timeout=600)
 TAIL = "--host 127.0.0.1 --port 8080 --ctx-size 0 --n-predict 1024"

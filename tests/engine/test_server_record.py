@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import Job, plan
 from tasks.catalogue.settings import key_problem
-from tasks.command_line import parse
 from tasks.engine.server_record import (
     Liveness,
     Mode,
@@ -29,6 +28,7 @@ from tasks.engine.server_record import (
 from tasks.system.process_id import Process
 from tasks.urls import is_loopback
 from tests.support.catalogues import A64, catalogue
+from tests.support.command_lines import parse
 
 MARK = "0123456789abcdef"
 ENGINE = Process(42, 1700000000.25, "boot-1", "pid:[1]")

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from tasks.command_line import VERBS
 from tests.fakes.hostile import ROWS
 from tests.fuzz import mutate
 from tests.fuzz.case import Case
 from tests.fuzz.world import World
+from tests.support.command_lines import VERBS
 
 Words = tuple[str, ...]
 
@@ -177,7 +177,7 @@ def _one_verb(rng: Random) -> list[str]:
     while verb == "doctor" and rng.random() < 0.7:  # slow
         verb = rng.choice(list(VERBS))
     colon = rng.random() < 0.3
-    options = VERBS[verb].one_options if colon else VERBS[verb].options
+    options = VERBS[verb].model_params if colon else VERBS[verb].params
     name = rng.choice(("tool", "t", "plain", "half", "nobody", rng.choice(_WORDS)))
     words = [f"{verb}:{name}" if colon else verb]
     for option in rng.sample(options, min(len(options), rng.choice((0, 1, 1, 2, 3)))):
@@ -187,7 +187,7 @@ def _one_verb(rng: Random) -> list[str]:
         value = rng.choice(("tool", "plain", "8080", "0", "1d", rng.choice(_WORDS)))
         flag = f"--{option['long']}"
         words += [f"{flag}={value}"] if rng.random() < 0.5 else [flag, value]
-    if VERBS[verb].rest and rng.random() < 0.5:
+    if VERBS[verb].pos_arg and rng.random() < 0.5:
         words += rng.choices(_WORDS, k=rng.randint(1, 3))
     return words
 

@@ -25,7 +25,10 @@ CASES: dict[str, Case] = {
         (("plan",),), {"project/models.lock": b'{"version": 1, "a\\u001b[2J": 1}'}
     ),
     "a command that is a control character reached the terminal": Case(
-        (("stop", "\x1b[2J"), ("with:t", "\x1b[2J"), ("verify:plain", "\x1b[2J"))
+        (
+            *(("stop", "\x1b[2J"), ("with:t", "\x1b[2J"), ("verify:plain", "\x1b[2J")),
+            *(("-a", "\x1b[2J", "exe"), ("list", "\x1b[2J"), ("forget", "\x1b[2J")),
+        )
     ),
     "a status line of a server reached the terminal": Case(
         (("download", "--llamafile-url", "http://127.0.0.1:@HOSTILE@/m.gguf"),),

@@ -32,7 +32,7 @@ PROGRAM = """
 import json, sys
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.verbs.download import converge
+from tasks.transfer.ensure import converge
 from tasks.transfer import partial
 from tasks.console.logs import logger
 

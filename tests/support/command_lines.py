@@ -1,0 +1,16 @@
+"""Command lines, read with the options of this recipe's verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dodo import recipe
+from tasks import command_line
+from tasks.command_line import Request
+
+VERBS = recipe.verbs
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Read a command line as `doit` does."""
+    return command_line.parse(argv, VERBS)
