@@ -179,3 +179,11 @@ def anchors(text: str) -> set[str]:
     """What GitHub calls the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_glossary_is_short() -> None:
+    """Issue 12.5: at most 25 terms, in order."""
+    [glossary] = re.findall(r"^## Glossary\n(.*?)^## ", text_of("docs/README.md"), re.MULTILINE | re.DOTALL)
+    terms = re.findall(r"^\| ([^|-]+) \|", glossary, re.MULTILINE)[1:]
+    assert 0 < len(terms) <= 25
+    assert terms == sorted(terms, key=str.lower)
