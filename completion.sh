@@ -1,27 +1,28 @@
-# What follows `doit`, completed in bash and zsh: verbs, options, and models, as verb:MODEL and behind --model.
-# How to switch it on: README.md, "Completion". In another project of doit's it offers what `doit list` shows.
+# Complete `doit` in bash and zsh: verbs, options and models (verb:MODEL and --model MODEL).
+# Setup: docs/environment.md, "Completion". In other doit projects it completes what `doit list` shows.
 
 _recipe_doit() {
     local line=${COMP_LINE:0:$COMP_POINT} cur before verb="" word="" list="" breaks="" cut=""
     cur=${line##*[[:space:]]}
     before=${line%"$cur"}
     COMPREPLY=()
-    if [ "${_recipe_where-}" != "$PWD:${DOIT_FILE-}" ]; then # verbs are asked for once, models each time
+    # ask for verbs once per directory, for models each time
+    if [ "${_recipe_where-}" != "$PWD:${DOIT_FILE-}" ]; then
         _recipe_where=$PWD:${DOIT_FILE-} _recipe_verbs=$(echo $(doit list --quiet 2>/dev/null))
     fi
     for word in $before; do
-        [ "$word" = -- ] && return # a command, or an engine's own
+        [ "$word" = -- ] && return # a command, or arguments of the engine
         case " $_recipe_verbs " in *" ${word%%:*} "*) verb=${word%%:*} ;; esac
     done
-    case "$word $cur" in # the word before, and this one
-        -f\ * | -d\ * | --llamafile\ *) return ;; # files, as ever
+    case "$word $cur" in # the previous word and the current one
+        -f\ * | -d\ * | --llamafile\ *) return ;; # filenames, by default
         --model\ *) list=$(_recipe_models "") ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$(doit help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z-]*\).*/\2/p') ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;
         *) list="$_recipe_verbs help info list" ;;
     esac
-    # bash replaces only what follows the last of these; zsh has none
+    # bash replaces only what follows the last word break; zsh has no word breaks
     case ${COMP_WORDBREAKS-} in *:*) breaks=: ;; esac
     case ${COMP_WORDBREAKS-} in *=*) breaks=$breaks= ;; esac
     [ -n "$breaks" ] && cut=${cur%"${cur##*[$breaks]}"}
@@ -30,7 +31,8 @@ _recipe_doit() {
     done
 }
 
-_recipe_models() { # each with a prefix
+# print each model with a prefix
+_recipe_models() {
     doit list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
 }
 

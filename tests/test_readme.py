@@ -1,4 +1,4 @@
-"""The README is true: its blocks are run as they stand, in a fresh copy with a fresh virtual environment.
+"""README.md and docs/ are true: their blocks are run as they stand, those of the README in a fresh copy.
 
 Only the port is another one (8080 may be taken on the machine that runs the tests).
 """
@@ -20,13 +20,21 @@ from tests.fakes import gitlab
 from tests.fakes.github_runner import Runner
 from tests.support.project import REPO, Project, Running, interrupt
 
-README = (REPO / "README.md").read_text("utf-8")
+README = "README.md"
+CLIENTS, MODELS = "docs/python-and-clients.md", "docs/models.md"
+CI, PINNING, ENVIRONMENT = "docs/ci.md", "docs/pinning.md", "docs/environment.md"
+PAGES = [README, *sorted(path.relative_to(REPO).as_posix() for path in (REPO / "docs").glob("*.md"))]
+OTHERS_OPTIONS = {"version", "parallel", "shell"}  # of an engine, of doit itself
 posix = pytest.mark.skipif(os.name != "posix", reason="the blocks are written for a POSIX shell")
 
 
-def blocks(kind: str) -> list[str]:
-    """The README's fenced blocks of one kind, in order."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def text_of(page: str) -> str:
+    return (REPO / page).read_text("utf-8")
+
+
+def blocks(kind: str, page: str = README) -> list[str]:
+    """The fenced blocks of one kind in a page, in order."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
 
 
 def pattern(line: str) -> str:
@@ -51,7 +59,8 @@ def clone(folder: Path) -> None:
 @pytest.mark.fresh
 def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
     """R11, R12: venv, install, serve, curl, the openai client, Ctrl-C, start … stop and with, as pasted."""
-    make_venv, main, _, ask, curl, _, background, with_server, in_git = blocks("sh")
+    make_venv, main, _, ask, curl, catalogue, background, with_command, in_git, cache = blocks("sh")
+    [with_tests] = blocks("sh", CLIENTS)
     port = str(free_port("127.0.0.1", 0))
     copy = tmp_path / "clone"
     clone(copy)
@@ -73,9 +82,9 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
             assert re.search(f"^{pattern(line)}$", shown, re.MULTILINE), f"{line}\nis not in\n{shown}"
         assert "tiny demo model" in sh(ask)
         assert '"role":"assistant"' in sh(curl)
-        (copy / "ask.py").write_text(blocks("python")[0].replace("8080", port), "utf-8")
+        (copy / "ask.py").write_text(blocks("python", CLIENTS)[0].replace("8080", port), "utf-8")
         assert "tiny demo model" in sh("pip install openai && python ask.py")
-        assert "mistral *" in sh("doit")
+        assert "mistral *" in sh(catalogue)
         assert "demo needs " in sh(in_git)
         interrupt(running)
         assert running.finish().status == 0
@@ -85,11 +94,13 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
         sh("doit stop --all")
     assert shown.startswith(f"http://127.0.0.1:{port}\n")
     assert "A llamafile is one file" in shown
+    assert '"object":"model"' in sh(with_command)
+    assert "demo.gguf" in sh(cache)
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "test_answers.py").write_text(blocks("python")[1], "utf-8")
-    with_server = with_server.replace("~/llamafile-recipe", str(copy))
-    assert "1 passed" in sh(f"pip install pytest && cd {mine}\n{with_server}")
+    (mine / "test_answers.py").write_text(blocks("python", CLIENTS)[1], "utf-8")
+    with_tests = with_tests.replace("~/llamafile-recipe", str(copy))
+    assert "1 passed" in sh(f"pip install pytest && cd {mine}\n{with_tests}")
 
 
 def test_the_test_command_is_what_ci_runs() -> None:
@@ -98,23 +109,37 @@ def test_the_test_command_is_what_ci_runs() -> None:
     assert found == ["pip install '.[embedded,test]' && python -m pytest"]
 
 
-def test_the_catalogue_of_the_readme_is_valid(project: Project) -> None:
+def test_blocks_of_pages_are_run() -> None:
+    """A block that a page gains needs a test: these are all that there are."""
+    counts = {(page, kind): len(blocks(kind, page)) for page in PAGES for kind in ("sh", "python", "yaml")}
+    assert {key: count for key, count in counts.items() if count} == {
+        (README, "sh"): 10,
+        (CLIENTS, "sh"): 1,
+        (CLIENTS, "python"): 2,
+        (MODELS, "yaml"): 1,
+        (CI, "yaml"): 2,
+        (PINNING, "sh"): 1,
+    }
+    assert blocks("sh", PINNING)[0] in blocks("sh")
+
+
+def test_the_catalogue_of_the_docs_is_valid(project: Project) -> None:
     """R37: the example of a model of one's own works as pasted."""
     mine = project.path / "mine.yaml"
-    mine.write_text(blocks("yaml")[0], "utf-8")
+    mine.write_text(blocks("yaml", MODELS)[0], "utf-8")
     result = project.doit("verify", env={"LLAMAFILE_CATALOGUE": str(mine)})
     assert result.status == 0, result.err
     assert "mine runs here" in result.err
 
 
 @posix
-def test_the_workflow_of_the_readme(project: Project, tmp_path: Path) -> None:
+def test_the_workflow_of_the_docs(project: Project, tmp_path: Path) -> None:
     """Issue 5.9: the job for GitHub as pasted, with the test of `doit with`, twice."""
     shutil.copy2(REPO / "action.yml", project.path)
     base = {name: text for name, text in project.env.items() if name != "LLAMAFILE_CACHE"}
     runner = Runner(tmp_path, project.path, base)
-    (runner.workspace / "test_answers.py").write_text(blocks("python")[1], "utf-8")
-    steps = yaml.safe_load(blocks("yaml")[1])["jobs"]["test"]["steps"]
+    (runner.workspace / "test_answers.py").write_text(blocks("python", CLIENTS)[1], "utf-8")
+    steps = yaml.safe_load(blocks("yaml", CI)[0])["jobs"]["test"]["steps"]
     for _ in range(2):
         job = runner.job(steps)
         assert job.ok, job.log
@@ -123,25 +148,42 @@ def test_the_workflow_of_the_readme(project: Project, tmp_path: Path) -> None:
 
 
 @posix
-def test_the_job_for_gitlab_of_the_readme(project: Project, tmp_path: Path) -> None:
+def test_the_job_for_gitlab_of_the_docs(project: Project, tmp_path: Path) -> None:
     """Issue 5.9: the job for GitLab as pasted."""
     work = tmp_path / "work"
     shutil.copytree(project.path, work / "llamafile-recipe")
-    (work / "test_answers.py").write_text(blocks("python")[1], "utf-8")
+    (work / "test_answers.py").write_text(blocks("python", CLIENTS)[1], "utf-8")
     env = {name: text for name, text in project.env.items() if name != "LLAMAFILE_CACHE"}
     template = REPO / "ci" / "llamafile.gitlab-ci.yml"
-    status, log = gitlab.job(blocks("yaml")[2], "test", template, work, tmp_path / "caches", env)
+    status, log = gitlab.job(blocks("yaml", CI)[1], "test", template, work, tmp_path / "caches", env)
     assert status == 0, log
     assert "1 passed" in log
 
 
-def test_every_option_and_file_named_exists() -> None:
-    """Options are those of the tables, links lead to files."""
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_and_file_named_exists(page: str) -> None:
+    """Options are those of the tables, links lead to files and headings."""
     from tests.support.command_lines import VERBS
 
     known = {o["long"] for verb in VERBS.values() for o in verb.params}
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", prose))
-    assert named - known <= {"all", "version", "parallel", "shell"}, named - known
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (REPO / link).exists(), link
+    assert named - known <= OTHERS_OPTIONS, named - known
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text_of(page)):
+        path = REPO / page if not target else (REPO / page).parent / target
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text("utf-8")), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_glossary_is_short() -> None:
+    """Issue 12.5: at most 25 terms, in order."""
+    [glossary] = re.findall(r"^## Glossary\n(.*?)^## ", text_of("docs/README.md"), re.MULTILINE | re.DOTALL)
+    terms = re.findall(r"^\| ([^|-]+) \|", glossary, re.MULTILINE)[1:]
+    assert 0 < len(terms) <= 25
+    assert terms == sorted(terms, key=str.lower)

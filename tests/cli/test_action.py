@@ -143,7 +143,7 @@ def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, 
     job = runner.job([use(mode=mode)])
     assert not job.ok
     assert "differs: wrong SHA-256" in job.log
-    assert "::error title=llamafile-recipe::the restored cache is wrong: delete its entries" in job.log
+    assert "::error title=llamafile-recipe::the restored cache does not match models.yaml; fix" in job.log
     assert (ran.exists(), len(runs(project))) == (False, before)
 
 
@@ -163,10 +163,14 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
             {"mode": "warm\n::set-env name=PATH::x"}, "::mode: expected warm or serve\n", id="lines"
         ),
         pytest.param(
-            {"python": "python3\nmodels=x"}, "::python: expected the path of a Python\n", id="python"
+            {"python": "python3\nmodels=x"},
+            "::python: expected the path of a Python interpreter\n",
+            id="python",
         ),
         pytest.param(
-            {"models": "a b c d e"}, "::models: four at most, got 5; use the action twice\n", id="many"
+            {"models": "a b c d e"},
+            "::models: expected at most 4, got 5; fix: use the action twice\n",
+            id="many",
         ),
         pytest.param({"models": "*"}, "::error::there is no model '*' in ", id="a pattern"),
         pytest.param({"models": "aa"}, "::error::there is no model 'aa' in ", id="unknown"),

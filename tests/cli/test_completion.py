@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.project import REPO, Project
 from tests.support.terminal import Typing
-from tests.test_readme import blocks
+from tests.test_readme import ENVIRONMENT, blocks
 
 BASH, ZSH = shutil.which("bash") or "", shutil.which("zsh") or ""
 LIBRARY = Path("/usr/share/bash-completion/bash_completion")  # what the script of doit's needs
@@ -54,8 +54,8 @@ def shell(project: Project, program: str, first: str) -> Iterator[Typing]:
     "program", [BASH, pytest.param(ZSH, marks=pytest.mark.skipif(not ZSH, reason="no zsh"))]
 )
 def test_completion(project: Project, program: str, typed: str, completed: str) -> None:
-    """Issue 5.10: verbs, options and models, in both shells, with the README's lines."""
-    [block] = blocks("zsh" if program == ZSH else "bash")
+    """Issue 5.10: verbs, options and models, in both shells, with the lines of docs/environment.md."""
+    [block] = blocks("zsh" if program == ZSH else "bash", ENVIRONMENT)
     lines = block.replace("~/llamafile-recipe", ".").replace("&& compinit &&", "&& compinit -u -D &&")
     with shell(project, program, "; ".join(line for line in lines.splitlines() if line[0] != "#")) as typing:
         typing.type(f"{typed}\t")

@@ -352,15 +352,15 @@ def test_it_streams():
 
 @pytest.mark.parametrize("broken", [False, True], ids=["passes", "fails"])
 def test_a_test_suite_with_a_model(project: Project, broken: bool) -> None:
-    """Issue 4.4: the README's example, with the real engine, the demo model and OpenAI's client."""
+    """Issue 4.4: the example of the docs, with the real engine, the demo model and OpenAI's client."""
     pytest.importorskip("xllamacpp")
     pytest.importorskip("openai")
-    readme = (REPO / "README.md").read_text("utf-8")
-    [example] = re.findall(r"```python\n(import os\n.*?)```", readme, re.DOTALL)
+    page = (REPO / "docs" / "python-and-clients.md").read_text("utf-8")
+    [example] = re.findall(r"```python\n(import os\n.*?)```", page, re.DOTALL)
     bad = "\n\ndef test_broken():\n    assert not os.environ['LLAMAFILE_MODEL']\n" if broken else ""
     (project.path / "test_answers.py").write_text(example + STREAMS + bad)
     command = "doit with --model demo -- python -m pytest test_answers.py"
-    assert f"{command}\n" in readme
+    assert f"{command}\n" in page
     words = [
         "with",
         "--model",
