@@ -44,10 +44,10 @@ COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging
 
 # lines of a package, and why it may have so many
 BUDGETS = {
-    "console": (450, "text, tables, progress, two kinds of log lines, two CI systems"),
-    "system": (1_150, "processes and files on three systems, and no link of a cache followed"),
+    "console": (480, "text, tables, progress, two kinds of log lines, two CI systems"),
+    "system": (1_350, "processes and files on three systems, and no link of a cache followed"),
     "network": (
-        1_050,
+        1_250,
         "HTTP with limits of time and bytes, every response's meaning, retries, the Hub's environment",
     ),
     "catalogue": (
