@@ -101,8 +101,8 @@ def test_the_signal_is_set_in_the_child() -> None:
 
 ORPHAN = """
 import os, sys, time
-from tasks.system import tie
-tied, parent = tie.dies_with_parent(), os.getpid()
+from tasks.system import processes
+tied, parent = processes.dies_with_parent(), os.getpid()
 if os.fork() == 0:
     while os.getppid() == parent:
         time.sleep(0.01)
