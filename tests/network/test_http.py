@@ -245,8 +245,8 @@ def test_headers_of_the_hubs_redirect_are_kept(server: FileServer) -> None:
     [
         pytest.param(Hangup(), "Remote end closed connection without response", False, id="no answer"),
         pytest.param(Drop(1000, reset=True), "Connection reset by peer", False, id="reset"),
-        pytest.param(Stall(1000, 60), "nothing came for 0 s", False, id="silence in the body"),
-        pytest.param(Hangup(60), "nothing came for 0 s", False, id="silence before the answer"),
+        pytest.param(Stall(1000, 60), "no data for 0 s", False, id="silence in the body"),
+        pytest.param(Hangup(60), "no data for 0 s", False, id="silence before the answer"),
         pytest.param(Redirect(FILE), "Exceeded 10 redirects", True, id="redirects in a circle"),
         pytest.param(Redirect("ftp://127.0.0.1/x"), "No connection adapters", True, id="redirect to ftp"),
         pytest.param(Redirect("file:///etc/passwd"), "No connection adapters", True, id="redirect to a file"),
@@ -296,7 +296,7 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = failure("https://models.invalid/m")
-    assert "the host's name is not known (is the network up?)" in str(error)
+    assert "the host's name cannot be resolved (is the network up?)" in str(error)
     assert not isinstance(error, http.FatalTransfer)
 
 
