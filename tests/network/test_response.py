@@ -1,4 +1,4 @@
-"""What an HTTP answer means for a download, as one table; how long to wait."""
+"""What an HTTP response means for a download, as one table; how long to wait."""
 
 from __future__ import annotations
 
@@ -678,7 +678,7 @@ def test_space(size: int | None, taken: int, free: int, missing: int) -> None:
 
 
 def test_a_verdict_is_a_value() -> None:
-    """What is not said has its default."""
+    """A missing field has its default."""
     assert Verdict(Word.DONE) == Verdict(Word.DONE, "", None, None, None, "", False, False)
     assert Asked() == Asked(0, None, "", None, False)
     assert Verdict(Word.RETRY, "it is late").reason == "it is late"

@@ -1,4 +1,4 @@
-"""Files of ours: what lies at their paths is looked at before it is written, read or removed."""
+"""Check what is at a path of the cache before writing, reading or removing it."""
 
 from __future__ import annotations
 

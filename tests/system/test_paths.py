@@ -1,4 +1,4 @@
-"""Names from outside: what they make is a file in the folder that is meant, on every system."""
+"""Untrusted names give a file in the intended folder on every system."""
 
 from __future__ import annotations
 
