@@ -1,4 +1,4 @@
-"""Between the recipe and doit: errors, logging, the reporter and how a task is built. No decisions."""
+"""Adapt the recipe to doit: errors, logging, the reporter, how a task is built."""
 
 from __future__ import annotations
 
@@ -19,56 +19,80 @@ from tasks.console import formatting
 from tasks.console.text import LINES, WORD, Styled, visible
 from tasks.errors import RecipeError, UsageError
 
-INFO, ERROR = 20, 40  # logging's own numbers; a run with nothing to do does not import it
+INFO, ERROR = 20, 40  # as in logging, which a run with nothing to do does not import
+_USAGE_ERROR = 3  # exit status
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# verbs whose output is what the user asked for: CI systems do not group it
+_UNGROUPED = ("serve", "with", "chat")
 
 
 def log() -> Any:
-    """The recipe's logger."""
+    """Return the recipe's logger."""
     from tasks.console.logs import logger
 
     return logger()
 
 
 def ci() -> Any:
-    """What CI systems read; a run with nothing to do does not import it."""
+    """Return the module `ci`, which a run with nothing to do does not import."""
     from tasks.console import ci
 
     return ci
 
 
-def at_load(function: Callable[[], Any]) -> Any:
-    """Call a function while tasks are loaded, where only InvalidDodoFile gives a clean message (status 3)."""
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
+def prepare_streams() -> None:
+    """Make stderr and stdout safe to write to.
+
+    Python has no stderr if the parent process closed it. The encoding of a Windows
+    console does not have every character of a title.
+    """
+    if not sys.stderr:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open until the process ends
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a Windows console does not know every letter of a title
+        sys.stdout.reconfigure(errors="replace")
+
+
+def at_load(function: Callable[[], Any]) -> Any:
+    """Call a function while doit loads the tasks; report its errors as doit's.
+
+    Raises:
+        InvalidDodoFile: the only exception for which doit prints a clean message at
+            this stage (status 3).
+        SystemExit: the error is logged, or the user pressed Ctrl-C.
+    """
+    prepare_streams()
     try:
         return function()
     except UsageError as error:
         if is_json(os.environ):
             say("error", "%s", error, level=ERROR)
-            raise SystemExit(3) from None
+            raise SystemExit(_USAGE_ERROR) from None
         sys.stderr.write(_annotation(str(error)))
         raise InvalidDodoFile(_safe(str(error))) from None
     except (MemoryError, ImportError) as error:
-        raise InvalidDodoFile(_safe(_no_room(error))) from None
+        raise InvalidDodoFile(_safe(_no_memory(error))) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
 
 
-def _no_room(error: MemoryError | ImportError) -> str:
-    """Say that memory is used up, or that a package cannot be loaded, for which that may be the reason."""
+def _no_memory(error: MemoryError | ImportError) -> str:
+    """Explain a lack of memory, which may also be why a package cannot be loaded."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory\n  fix: raise the limit (ulimit -v), or end other programs"
-    return f"a package cannot be loaded: {error}\n  fix: install the recipe again, and see `ulimit -v`"
+        what = "there is not enough memory"
+        fix = "raise the limit (ulimit -v), or end other programs"
+    else:
+        what = f"a package cannot be loaded: {error}"
+        fix = "install the recipe again, and see `ulimit -v`"
+    return f"{what}\n  fix: {fix}"
 
 
 def _safe(text: str) -> str:
-    """Make text safe for a terminal, and free of commands for GitHub."""
+    """Make text safe for a terminal, and disable commands for GitHub."""
     return str(ci().neutral(visible(text), os.environ))
 
 
 def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
-    """Run an action: what it raises for the user becomes doit's TaskFailed, without a traceback."""
+    """Run an action; return an error that the user can understand as TaskFailed."""
     from tasks.system.signals import on_signals
 
     log()
@@ -77,37 +101,39 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
             function(*args)
     except RecipeError as error:
         return TaskFailed(str(error))
-    except OSError as error:  # no permission, a full disk, a file where a folder should be
-        return TaskFailed(f"{error.filename or 'the system refuses'}: {error.strerror or error}")
+    except OSError as error:  # no permission, a full disk, a file instead of a folder
+        where = error.filename or "the system refuses"
+        return TaskFailed(f"{where}: {error.strerror or error}")
     except (MemoryError, ImportError) as error:
-        return TaskFailed(_no_room(error))
+        return TaskFailed(_no_memory(error))
     except RuntimeError as error:
-        if "start new thread" not in str(error):  # what Python says where the system refuses one
+        if "start new thread" not in str(error):  # Python's text for lack of memory
             raise
-        return TaskFailed(_no_room(MemoryError()))
+        return TaskFailed(_no_memory(MemoryError()))
     except _Signalled as signalled:
         _ignore_signals()
         log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
-        raise SystemExit(128 + signalled.args[0]) from None  # as a shell says it
+        raise SystemExit(128 + signalled.args[0]) from None  # as a shell reports it
     return None
 
 
 def _ignore_signals() -> None:
     import signal
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in _STOP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _Signalled(BaseException):
-    """A signal that asks to end; not an Exception, so that nothing on the way takes it for a failure."""
+    """A signal asks the program to end; no handler of Exception must catch it."""
 
 
 def _unwind(number: int) -> None:
-    """Left alone, SIGTERM would end doit on the spot, and what it has started would live on.
+    """Leave the action by an exception, so that it stops what it has started.
 
-    One is enough: what follows would strike while the partial is saved.
+    Without a handler, SIGTERM would end doit at once. Further signals are ignored: they
+    would interrupt the saving of a partial file.
     """
     _ignore_signals()
     raise _Signalled(number)
@@ -126,42 +152,45 @@ def task(name: str, fields: Mapping[str, Any]) -> Task:
 
 
 def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
-    """A doit task that only stands for others; they need not be all of its sub-tasks."""
+    """Return a doit task that only depends on others; it may leave out sub-tasks."""
     return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
 
 
 def _annotation(text: str, title: str = "") -> str:
-    """An error as GitHub shows it beside the log; nothing elsewhere."""
+    """Return an error for GitHub to show beside the log; "" elsewhere."""
     if not ci().is_github(os.environ):
         return ""
     return str(ci().command("error", visible(text), visible(title)))
 
 
-_OPEN = ("serve", "with", "chat")  # what these show is what the user came for: no CI system folds it
+def _is_internal(task: Task) -> bool:
+    return bool(task.name[0] == "_")
+
+
+def _is_report(task: Task) -> bool:
+    return bool((task.meta or {}).get("report"))
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
-    """doit's lines, on stderr; failures as the recipe words them; how long each step took.
+    """Print doit's lines to stderr, the recipe's errors, and the time of each task.
 
-    A CI system that can fold a log gets a fold for each task that does something.
+    In a CI system that supports it, the lines of each task are a group.
     """
 
     def __init__(self, outstream: Any, options: Any) -> None:
-        super().__init__(sys.stderr if outstream is sys.stdout else outstream, options)
+        if outstream is sys.stdout:
+            outstream = sys.stderr
+        super().__init__(outstream, options)
         self._start = 0.0
-        self._folded = ""  # the task whose lines are being folded
-
-    @staticmethod
-    def _is_report(task: Task) -> bool:
-        return bool((task.meta or {}).get("report"))
+        self._folded = ""  # the task whose group is open
 
     def execute_task(self, task: Task) -> None:
-        """Say that a task begins; a report speaks for itself."""
+        """Print that a task begins; a report prints its own output only."""
         self._start = time.monotonic()
-        verb = task.name.partition(":")[0]
-        if self._is_report(task) or not task.actions or task.name[0] == "_":
+        if _is_report(task) or not task.actions or _is_internal(task):
             return
-        if ci().folds(os.environ) and verb not in _OPEN:
+        verb = task.name.partition(":")[0]
+        if ci().folds(os.environ) and verb not in _UNGROUPED:
             self._folded = task.name
             self.write(ci().fold(task.name, time.time(), os.environ))
         else:
@@ -169,8 +198,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         self.outstream.flush()
 
     def skip_uptodate(self, task: Task) -> None:
-        """Say that there is nothing to do."""
-        if task.name[0] != "_":
+        """Print that a task is up to date."""
+        if not _is_internal(task):
             self.write(f"-- {_safe(task.title())}\n")
 
     def _unfold(self) -> None:
@@ -179,15 +208,22 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
             self._folded = ""
 
     def add_success(self, task: Task) -> None:
-        """Say how long it took."""
+        """Log how long a task took."""
         self._unfold()
-        if task.actions and not self._is_report(task) and task.name[0] != "_":
-            seconds = time.monotonic() - self._start
-            text = formatting.seconds(seconds)
-            say("task_done", "   %s took %s", task.name, text, task=task.name, seconds=round(seconds, 3))
+        if _is_report(task) or not task.actions or _is_internal(task):
+            return
+        seconds = time.monotonic() - self._start
+        say(
+            "task_done",
+            "   %s took %s",
+            task.name,
+            formatting.seconds(seconds),
+            task=task.name,
+            seconds=round(seconds, 3),
+        )
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Say what failed, in the recipe's words; a traceback only for what nobody foresaw."""
+        """Print the recipe's error; a traceback only for an unexpected exception."""
         if isinstance(fail, TaskFailed):
             text = fail.message
             self.write(f"ERROR: {_safe(text)}\n")
@@ -198,38 +234,38 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         self.write(_annotation(text, task.name.removeprefix("_check_")))
 
     def complete_run(self) -> None:
-        """Everything was said when it happened."""
+        """Print errors that belong to no task; all others are printed already."""
         self._unfold()
         for text in self.runtime_errors:
             self.write(f"ERROR: {_safe(text)}\n")
 
 
 class EventReporter(Reporter):
-    """The same as events, for LLAMAFILE_LOG=json: every line of stderr is an object."""
+    """Log the same as events (LLAMAFILE_LOG=json): each line of stderr is an object."""
 
     def execute_task(self, task: Task) -> None:
-        """Say that a task begins."""
+        """Log that a task begins."""
         self._start = time.monotonic()
-        if task.actions and task.name[0] != "_":
+        if task.actions and not _is_internal(task):
             say("task_started", "%s", task.name, task=task.name)
 
     def skip_uptodate(self, task: Task) -> None:
-        """Say that there is nothing to do."""
+        """Log that a task is up to date."""
         say("task_up_to_date", "%s", task.name, task=task.name)
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Say what failed."""
+        """Log an error."""
         text = fail.message if isinstance(fail, TaskFailed) else fail.get_msg()
         say("task_failed", "%s", text, level=ERROR, task=task.name)
 
     def complete_run(self) -> None:
-        """Say what no task can be blamed for."""
+        """Log errors that belong to no task."""
         for text in self.runtime_errors:
             say("error", "%s", text, level=ERROR)
 
 
 def say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
-    """Say something that is an event with facts (see effects.events)."""
+    """Log an event with its facts, as `logs.say`."""
     log()
     from tasks.console import logs
 
@@ -237,7 +273,7 @@ def say(event: str, text: str, *args: object, level: int = INFO, **facts: object
 
 
 def reporter(env: Mapping[str, str]) -> type[Reporter]:
-    """The reporter that LLAMAFILE_LOG asks for."""
+    """Return the reporter that LLAMAFILE_LOG selects."""
     return EventReporter if is_json(env) else Reporter
 
 
@@ -250,24 +286,29 @@ def show(*blocks: str) -> None:
 
 
 def show_json(data: object) -> None:
-    """Print data to stdout as JSON in ASCII, in which GitHub sees no command."""
+    """Print data to stdout as ASCII JSON that has no command for GitHub."""
     text = json.dumps(data, indent=1).replace("##[", "#\\u0023[")
     with quiet_pipe():
         print(text, flush=True)
 
 
 def harmless(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:
-    """Make what an engine says safe for stdout, where that is a terminal or a log of GitHub.
+    """Make an engine's output safe if stdout is a terminal or a log of GitHub.
 
-    A pipe or a file gets it unchanged. GitHub gets whole lines.
+    A pipe or a file receives it unchanged. GitHub receives whole lines.
 
     Args:
         keep: as in `visible`.
     """
-    if not ci().is_github(os.environ):
-        shown = sys.stdout.isatty()
-        yield from (visible(block, keep) if shown else block for block in blocks)
-        return
+    if ci().is_github(os.environ):
+        yield from _without_commands(blocks, keep)
+    elif sys.stdout.isatty():
+        yield from (visible(block, keep) for block in blocks)
+    else:
+        yield from blocks
+
+
+def _without_commands(blocks: Iterable[str], keep: str) -> Iterator[str]:
     rest = ""
     for block in blocks:
         lines, newline, rest = (rest + block).rpartition("\n")
@@ -277,13 +318,14 @@ def harmless(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
-    """A reader that has seen enough (`doit | head -1`) is no failure."""
+    """Ignore a reader of stdout that closes the pipe, such as `doit | head -1`."""
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        # Python flushes stdout once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_json(env: Mapping[str, str]) -> bool:
-    """Whether events were asked for."""
+    """Return whether the environment asks for a JSON log."""
     return env.get("LLAMAFILE_LOG", "").strip().lower() == "json"

@@ -1,1 +1,1 @@
-"""What people and CI systems read: text, tables, progress, log lines."""
+"""Output for people and CI systems: text, tables, progress, log lines."""

@@ -1,7 +1,7 @@
-"""What CI systems read: GitHub's workflow commands, folds of a log, GitHub's files.
+"""Output that CI systems interpret: workflow commands, log groups, output files.
 
-Source: actions/runner's ActionCommand.cs: a command is a line that begins with `::`, blanks apart, or has the
-older `##[` anywhere. GitLab's "custom collapsible sections" for its folds.
+Source: actions/runner, ActionCommand.cs: a command is a line that begins with `::`,
+after blanks, or has the older `##[` anywhere. GitLab, "Custom collapsible sections".
 """
 
 from __future__ import annotations
@@ -12,45 +12,54 @@ from collections.abc import Mapping
 
 
 def command(name: str, text: str = "", title: str = "") -> str:
-    """A workflow command of GitHub's, a line."""
+    """Return a workflow command of GitHub, one line."""
+    if title:
+        name = f"{name} title={title}".replace(":", "%3A")
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{name}{f' title={title}'.replace(':', '%3A') if title else ''}::{escaped}\n"
+    return f"::{name}::{escaped}\n"
 
 
 def is_github(env: Mapping[str, str]) -> bool:
-    """Whether GitHub's runner reads what we print."""
+    """Return whether GitHub Actions reads the output."""
     return env.get("GITHUB_ACTIONS") == "true"
 
 
 def neutral(text: str, env: Mapping[str, str]) -> str:
-    """The same text without commands for GitHub: what an engine or a server said must not speak for us."""
+    """Disable GitHub's commands in text that an engine or a server may have sent."""
     if not is_github(env):
         return text
-    return re.sub(r"##(?=\[)", "##|", re.sub(r"((?:^|[\r\n])\s*)(?=::)", r"\1|", text))
+    text = re.sub(r"((?:^|[\r\n])\s*)(?=::)", r"\1|", text)
+    return re.sub(r"##(?=\[)", "##|", text)
 
 
-# how a task's lines are folded, first and last; {id}: of letters, digits and _.-; {at}: seconds since 1970
+# the first and the last line of a group
+# {id}: letters, digits and _.-; {at}: seconds since 1970
 _GITHUB = ("::group::{name}\n", "::endgroup::\n")
 _GITLAB = ("\x1b[0Ksection_start:{at}:{id}\r\x1b[0K{name}\n", "\x1b[0Ksection_end:{at}:{id}\r\x1b[0K\n")
 
 
 def folds(env: Mapping[str, str]) -> bool:
-    """Whether whoever reads the log can fold it."""
+    """Return whether the CI system can group the lines of a log."""
     return is_github(env) or env.get("GITLAB_CI") == "true"
 
 
 def fold(name: str, now: float, env: Mapping[str, str], *, end: bool = False) -> str:
-    """The line with which a task's lines begin, or end, to be folded."""
-    line = (_GITHUB if is_github(env) else _GITLAB)[end]
-    return line.format(name=name, id=re.sub(r"[^\w.-]", "-", name), at=int(now))
+    """Return the line that begins, or ends, the group of a task's lines."""
+    lines = _GITHUB if is_github(env) else _GITLAB
+    identifier = re.sub(r"[^\w.-]", "-", name)
+    return lines[end].format(name=name, id=identifier, at=int(now))
 
 
 def append(path: str, values: Mapping[str, str]) -> None:
-    """Add values of any number of lines to $GITHUB_OUTPUT or $GITHUB_ENV. Raises OSError.
+    """Append values, which may have several lines, to $GITHUB_OUTPUT or $GITHUB_ENV.
 
-    Source: GitHub's "Workflow commands", "Multiline strings": a value may not have the delimiter in it.
+    Source: GitHub, "Workflow commands", "Multiline strings": a value must not contain
+    the delimiter.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for name, value in values.items():
-            end = f"end_{secrets.token_hex(16)}"
-            file.write(f"{name}<<{end}\n{value}\n{end}\n")
+            delimiter = f"end_{secrets.token_hex(16)}"
+            file.write(f"{name}<<{delimiter}\n{value}\n{delimiter}\n")

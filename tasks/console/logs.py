@@ -1,6 +1,6 @@
-"""What the recipe says while it works: lines for people, or one JSON object per line (LLAMAFILE_LOG=json).
+"""Log messages on stderr: lines, or one JSON object per line (LLAMAFILE_LOG=json).
 
-Every message goes through the logger `recipe`; `say` adds the name of the event and its facts.
+Every message goes through the logger `recipe`; `say` adds an event name and its facts.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ _log = logging.getLogger("recipe")
 
 
 def is_json() -> bool:
-    """Whether events were asked for."""
+    """Return whether the environment asks for JSON."""
     return os.environ.get("LLAMAFILE_LOG", "").strip().lower() == "json"
 
 
 def say(event: str, text: str, *args: object, level: int = logging.INFO, **facts: object) -> None:
-    """Log a message that is an event.
+    """Log an event.
 
     Args:
-        text: with the arguments, the line that people read.
-        facts: what programs read; sizes in bytes, times in seconds.
+        event: its name, for programs.
+        text: a format for `args`; the line that people read.
+        facts: for programs; sizes in bytes, times in seconds.
     """
     _log.log(level, text, *args, extra={"event": event, "facts": facts})
 
 
 def logger() -> logging.Logger:
-    """The recipe's logger, set up for stderr; stdout belongs to reports."""
+    """Return the logger, set up for stderr; stdout is for reports."""
     if not _log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Json() if is_json() else _Line())
@@ -45,28 +46,29 @@ def logger() -> logging.Logger:
 
 
 class _Line(logging.Formatter):
-    """The message; it may hold what an engine or a server said."""
+    """Format a message, which may contain text from an engine or a server."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a text that is safe for a terminal, and has no command for GitHub."""
+        """Return a line that is safe for a terminal and has no command for GitHub."""
         return neutral(visible(super().format(record)), os.environ)
 
 
 class _Json(logging.Formatter):
-    """One object per line: time (RFC 3339), level, event, message, and the event's own facts."""
+    """Format a record as an object: time (RFC 3339), level, event, message, facts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a line in which GitHub sees no command."""
+        """Return a line that has no command for GitHub."""
         return neutral(super().format(record), os.environ)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
+        """Return the record as JSON."""
+        time = datetime.fromtimestamp(record.created, timezone.utc)
         facts: dict[str, Any] = getattr(record, "facts", {})
         data = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "message"),
             "message": record.getMessage(),
-            **{key: value for key, value in facts.items() if value not in (None, "")},
+            **{k: value for k, value in facts.items() if value not in (None, "")},
         }
         return json.dumps(data, ensure_ascii=False, default=str)

@@ -1,5 +1,4 @@
-"""How a download is shown: a bar on a terminal, a line every ten seconds elsewhere (R7, R35), and an event
-every second for programs (LLAMAFILE_LOG=json)."""
+"""Show a download: a bar on a terminal, lines or events elsewhere (R7, R35)."""
 
 from __future__ import annotations
 
@@ -14,36 +13,50 @@ from tasks.console.logs import is_json, say
 from tasks.console.tables import size_environ
 from tasks.console.text import WORD, visible
 
-LINE_S = 10.0  # between two lines where there is no terminal
-EVENT_S = 1.0  # between two events
+LINE_S = 10.0  # between two lines in a log
+EVENT_S = 1.0  # between two events (LLAMAFILE_LOG=json)
 
 _log = logging.getLogger("recipe")
 
 
 class Progress(Protocol):
-    """What a transfer tells about itself."""
+    """What a transfer reports to."""
 
     def __enter__(self) -> Any: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
     def at(self, done: int, total: int | None, note: str = "") -> None:
-        """`done` bytes of `total` are here; total is None where nobody says. `note`: a word or two."""
+        """Report that `done` bytes are here.
+
+        Args:
+            total: bytes of the file; None if unknown.
+            note: one or two words about the state of the transfer.
+        """
 
 
 def progress(label: str, have: int) -> Progress:
-    """The fitting one for stderr. `have`: bytes that were here before."""
+    """Return the progress display that fits stderr.
+
+    Args:
+        have: bytes that were here before.
+    """
     if is_json():
         return Lines(label, have, EVENT_S)
-    return Bar(label, have) if sys.stderr.isatty() else Lines(label, have, LINE_S)
+    if sys.stderr.isatty():
+        return Bar(label, have)
+    return Lines(label, have, LINE_S)
 
 
 class Lines:
-    """Plain lines, for logs; in a log of events, the same as an event."""
+    """Log a line, which is also an event, at most every few seconds."""
 
     def __init__(self, label: str, have: int, every_s: float) -> None:
-        self._label, self._have, self._every_s = label, have, every_s
-        self._start = self._last = time.monotonic()
+        self._label = label
+        self._have = have
+        self._every_s = every_s
+        self._start = time.monotonic()
+        self._last = self._start
 
     def __enter__(self) -> Lines:
         return self
@@ -52,71 +65,80 @@ class Lines:
         return None
 
     def at(self, done: int, total: int | None, note: str = "") -> None:
-        """Say something, if it is time."""
+        """Log the state if it is time."""
         now = time.monotonic()
-        if now - self._last >= self._every_s:
-            self._last = now
-            elapsed, gained = now - self._start, max(0, done - self._have)
-            text = formatting.progress(done, total, elapsed, gained, note)
-            say("progress", "%s: %s", self._label, text, artifact=self._label, bytes=done, total=total,
-                bytes_per_s=round(gained / elapsed), note=note)  # fmt: skip
+        if now - self._last < self._every_s:
+            return
+        self._last = now
+        elapsed = now - self._start
+        gained = max(0, done - self._have)
+        say(
+            "progress",
+            "%s: %s",
+            self._label,
+            formatting.progress(done, total, elapsed, gained, note),
+            artifact=self._label,
+            bytes=done,
+            total=total,
+            bytes_per_s=round(gained / elapsed),
+            note=note,
+        )
 
 
 class Bar:
-    """rich's bar: percent, done/total, rate, time left, and a word about how."""
+    """Show rich's bar: percent, done/total, rate, time left, and a note."""
 
     def __init__(self, label: str, have: int) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
         from rich.progress import Progress as RichProgress
-        from rich.table import Column
 
         self._bar: Any = RichProgress(
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-            ),
-            BarColumn(
-                None, table_column=Column(ratio=1, min_width=4, max_width=40)
-            ),  # what is left of the line
-            TaskProgressColumn("{task.percentage:>3.0f} %"),  # nothing where the size is unknown
-            DownloadColumn(table_column=Column(no_wrap=True)),
-            TransferSpeedColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(compact=True),
-            TextColumn(
-                "{task.fields[note]}",
-                style="dim",
-                markup=False,
-                table_column=Column(no_wrap=True, min_width=13),
-            ),
+            *_columns(),
             console=Console(file=sys.stderr, _environ=size_environ(os.environ)),
-            transient=True,  # what it was is said in a line that stays
+            transient=True,  # a log line, which stays, reports the result
             expand=True,
         )
-        self._task = self._bar.add_task(visible(label, WORD), total=None, completed=have, note="")
+        name = visible(label, WORD)
+        self._task = self._bar.add_task(name, total=None, completed=have, note="")
 
     def __enter__(self) -> Bar:
         self._bar.start()
-        _say_above()
+        _redirect_logs()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        _say_above()
+        _redirect_logs()
 
     def at(self, done: int, total: int | None, note: str = "") -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=done, total=total, note=visible(note, WORD))
+        note = visible(note, WORD)
+        self._bar.update(self._task, completed=done, total=total, note=note)
 
 
-def _say_above() -> None:
-    """While a bar is shown, rich stands in for stderr and puts messages above it: tell the logger."""
+def _columns() -> list[Any]:
+    from rich import progress as rich
+    from rich.table import Column
+
+    name = Column(no_wrap=True, overflow="ellipsis")
+    bar = Column(ratio=1, min_width=4, max_width=40)  # the rest of the line
+    note = Column(no_wrap=True, min_width=13)
+    return [
+        rich.TextColumn("{task.description}", markup=False, table_column=name),
+        rich.BarColumn(None, table_column=bar),
+        rich.TaskProgressColumn("{task.percentage:>3.0f} %"),  # empty without a total
+        rich.DownloadColumn(table_column=Column(no_wrap=True)),
+        rich.TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        rich.TimeRemainingColumn(compact=True),
+        rich.TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
+    ]
+
+
+def _redirect_logs() -> None:
+    """Send log lines to the current stderr, which rich replaces while a bar is shown.
+
+    Rich then prints them above the bar.
+    """
     for handler in _log.handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

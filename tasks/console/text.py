@@ -1,6 +1,7 @@
-"""Make text from outside safe to show: servers, files, engines and other users may have written it. Pure.
+"""Make untrusted text safe to show. Pure.
 
-A terminal obeys escape sequences, and bidirectional and zero-width characters change how a line reads.
+Servers, files, engines and other users may have written it. A terminal executes escape
+sequences; bidirectional and zero-width characters change how a line reads.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ import hashlib
 import re
 
 LINES = "\n\t"  # kept in messages and reports
-WORD = ""  # for what has to stay on one line
+WORD = ""  # for text that must stay on one line
 # emoji and several scripts need the zero-width joiners; they cannot harm a terminal
 PROSE = "\n\t\u200c\u200d"
 
-_SPACES = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+# every space of Unicode but U+0020
+_SPACES = "\xa0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 class Styled(str):
-    """Text with styles of ours for a terminal; what is from outside in it is safe already."""
+    """Text with terminal styles of the recipe; untrusted parts are already safe."""
 
     __slots__ = ()
 
 
 def visible(text: str, keep: str = LINES) -> str:
-    r"""Show every character that is not printable as an escape such as \x1b.
+    r"""Replace each character that is not printable by an escape such as \x1b.
 
     Args:
         keep: further characters that stay as they are.
@@ -31,13 +33,15 @@ def visible(text: str, keep: str = LINES) -> str:
     if text.isprintable():
         return text
 
-    def shown(found: re.Match[str]) -> str:
-        c = found[0]
-        return c if c.isprintable() or c in _SPACES or c in keep else _escape(ord(c))
+    def replacement(match: re.Match[str]) -> str:
+        character = match[0]
+        if character.isprintable() or character in _SPACES or character in keep:
+            return character
+        return _escape(ord(character))
 
     if "\n" in keep:
         text = text.replace("\r\n", "\n")
-    return re.sub("[^ -~]", shown, text)
+    return re.sub("[^ -~]", replacement, text)
 
 
 def digest(text: str) -> str:
@@ -50,4 +54,6 @@ def _escape(code: int) -> str:
         code -= 0xDC00
     if code <= 0xFF:
         return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    if code <= 0xFFFF:
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"

@@ -1,1 +1,1 @@
-"""HTTP requests, what their responses mean, retries, and Hugging Face's environment."""
+"""HTTP requests and responses, retries, and Hugging Face's environment."""

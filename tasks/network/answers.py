@@ -1,12 +1,12 @@
-"""Values in what another program sent, which may have any form. Pure."""
+"""Read values that another program sent and that may be malformed. Pure."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-MOST_BYTES = 1 << 44  # no file has so many; Source: the limit of ext4
-MOST_SLOTS = 1_000_000
+MOST_BYTES = 1 << 44  # of a file; Source: the limit of ext4
+MOST_SLOTS = 1_000_000  # requests that a server works on at once
 
 
 def parsed(text: str | bytes) -> Any:
@@ -18,8 +18,10 @@ def parsed(text: str | bytes) -> Any:
 
 
 def file_size(value: object) -> int | None:
-    """Return the size of a file in bytes; None for a value that cannot be one."""
-    return value if type(value) is int and 0 < value < MOST_BYTES else None
+    """Return a value that is a plausible file size in bytes; None for any other."""
+    if type(value) is int and 0 < value < MOST_BYTES:  # a bool is not a size
+        return value
+    return None
 
 
 def whole_number(text: str | None) -> int | None:
@@ -30,9 +32,9 @@ def whole_number(text: str | None) -> int | None:
 
 
 def length(text: str | None) -> int | None:
-    """Read the length of a file from a header; at least MOST_BYTES for an absurd one."""
+    """Read a file's length from a header; an absurd one is at least MOST_BYTES."""
     if text and _is_number(text) and len(text) >= 20:
-        return 10**20  # Python refuses to read more than 4300 digits
+        return 10**20  # Python refuses to parse more than 4300 digits
     return whole_number(text)
 
 
@@ -41,18 +43,25 @@ def _is_number(text: str) -> bool:
 
 
 def busy_slots(text: bytes) -> int | None:
-    """Return how many requests a server works on, by its JSON of /health or /slots.
+    """Return how many requests a server works on, from the JSON of /health or /slots.
 
     Returns:
-        None where it does not say.
+        None if the JSON does not say.
     """
     try:
         data = parsed(text)
     except ValueError:
         return None
     if isinstance(data, dict):
-        count = data.get("slots_processing")
-        return count if type(count) is int and 0 <= count <= MOST_SLOTS else None
-    if not isinstance(data, list) or not data or not all(isinstance(slot, dict) for slot in data):
+        return _slot_count(data.get("slots_processing"))
+    if not isinstance(data, list) or not data:
+        return None
+    if not all(isinstance(slot, dict) for slot in data):
         return None
     return sum(bool(slot.get("is_processing", slot.get("state"))) for slot in data)
+
+
+def _slot_count(value: object) -> int | None:
+    if type(value) is int and 0 <= value <= MOST_SLOTS:
+        return value
+    return None

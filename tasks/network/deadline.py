@@ -1,6 +1,7 @@
-"""One deadline for an HTTP answer: status line, headers and body together, however slowly they arrive.
+"""One deadline for an HTTP response: status line, headers and body together.
 
-A timeout of a socket starts again with every byte; a server that sends a byte a second would never hit it.
+A socket's timeout starts again with every byte: a server that sends one byte per second
+would never exceed it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 
 
 class Deadline:
-    """The moment by which an answer must be complete."""
+    """The time by which a response must be complete."""
 
     def __init__(self, seconds: float) -> None:
         self._end = 0.0
         self.renew(seconds)
 
     def renew(self, seconds: float) -> None:
-        """Allow so many seconds from now on."""
+        """Allow this many seconds from now on."""
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
@@ -32,10 +33,11 @@ class Deadline:
 
 
 class _Reader(io.RawIOBase):
-    """Read from a socket; each read waits no longer than until the deadline."""
+    """Read from a socket; no read lasts past the deadline."""
 
     def __init__(self, sock: Any, deadline: Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
+        self._sock = sock
+        self._deadline = deadline
         self._file = sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
@@ -52,22 +54,25 @@ class _Reader(io.RawIOBase):
 
 
 class _Socket:
-    """The one method of a socket that http.client uses to read an answer."""
+    """The one method of a socket that http.client uses to read a response."""
 
     def __init__(self, sock: Any, deadline: Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
+        self._sock = sock
+        self._deadline = deadline
 
     def makefile(self, *_: object) -> io.BufferedReader:
         return io.BufferedReader(_Reader(self._sock, self._deadline))
 
 
 def timed_response(deadline: Deadline, sock: Any, *args: Any, **options: Any) -> http.client.HTTPResponse:
-    """Make a response that holds to a deadline; for `response_class` of http.client's connections."""
-    return http.client.HTTPResponse(_Socket(sock, deadline), *args, **options)  # type: ignore[arg-type]
+    """Return a response with a deadline; a `response_class` for http.client."""
+    timed: Any = _Socket(sock, deadline)
+    return http.client.HTTPResponse(timed, *args, **options)
 
 
 def connection(host: str, port: int, deadline: Deadline) -> http.client.HTTPConnection:
-    """Return a connection, not yet open, whose answer holds to a deadline; proxies are not used."""
-    made: Any = http.client.HTTPConnection(host, port, timeout=deadline.left())
+    """Return a connection, not open yet, whose response has a deadline; no proxy."""
+    timeout_s = deadline.left()
+    made: Any = http.client.HTTPConnection(host, port, timeout=timeout_s)
     made.response_class = partial(timed_response, deadline)
     return made  # type: ignore[no-any-return]

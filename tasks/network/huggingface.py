@@ -1,7 +1,9 @@
-"""Where other programs of the field keep and look for models: the Hub's address, its token, the caches of
-huggingface_hub and Ollama. Pure: the environment is an argument, and patterns are not looked up.
+"""The Hub's address and token, and the model caches of other programs. Pure.
 
-Source: huggingface_hub constants.py (HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH, HF_ENDPOINT), Ollama docs/faq.
+The environment is an argument, and glob patterns are returned, not looked up.
+
+Source: huggingface_hub constants.py (HF_HOME, HF_HUB_CACHE, HF_TOKEN_PATH,
+HF_ENDPOINT), Ollama docs/faq.
 """
 
 from __future__ import annotations
@@ -12,51 +14,65 @@ from urllib.parse import urlsplit
 
 HUB = "https://huggingface.co"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_OFFLINE = ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE")
+_SYSTEM_OLLAMA = "/usr/share/ollama/.ollama/models"
 
 
 def is_on(value: str | None) -> bool:
-    """Whether a variable says yes, as the Hub's client reads its own."""
+    """Return whether a variable is true, as huggingface_hub reads it."""
     return (value or "").strip().upper() in ("1", "ON", "YES", "TRUE")
 
 
 def offline(env: Mapping[str, str]) -> str:
-    """The variable that forbids the network, or nothing."""
-    return next((name for name in ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE") if is_on(env.get(name))), "")
+    """Return the name of the variable that forbids network access; "" if none does."""
+    return next((name for name in _OFFLINE if is_on(env.get(name))), "")
 
 
 def endpoint(env: Mapping[str, str]) -> str:
-    """The Hub's address: HF_ENDPOINT, else its own."""
+    """Return the Hub's address: HF_ENDPOINT or the public one."""
     return (env.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
 def is_hub(url: str) -> bool:
-    """Whether a URL is one of the Hub, for which HF_ENDPOINT stands in."""
+    """Return whether a URL is on the public Hub, which HF_ENDPOINT replaces."""
     return url.startswith(HUB + "/")
 
 
 def at_endpoint(url: str, env: Mapping[str, str]) -> str:
-    """A URL of the Hub as the company's mirror has it; any other one as it is."""
-    return endpoint(env) + url[len(HUB) :] if is_hub(url) else url
+    """Rewrite a URL of the public Hub to HF_ENDPOINT; return any other unchanged."""
+    if not is_hub(url):
+        return url
+    return endpoint(env) + url[len(HUB) :]
 
 
 def takes_token(url: str, env: Mapping[str, str]) -> bool:
-    """Whether the Hub's token may go to this URL: to the endpoint's own host and port, not in the clear."""
+    """Return whether the Hub's token may be sent to a URL.
+
+    Only to the endpoint's own host and port, and over https or to this machine.
+    """
     try:
-        here, there = urlsplit(endpoint(env)), urlsplit(url)
-    except ValueError:  # it is no URL; whoever asks for it says so
+        hub = urlsplit(endpoint(env))
+        target = urlsplit(url)
+    except ValueError:  # not a URL; the request itself reports that
         return False
-    safe = there.scheme == "https" or there.hostname in _LOOPBACK
-    return safe and (here.scheme, here.netloc) == (there.scheme, there.netloc)
+    is_private = target.scheme == "https" or target.hostname in _LOOPBACK
+    return is_private and (hub.scheme, hub.netloc) == (target.scheme, target.netloc)
 
 
 def token_path(env: Mapping[str, str], home: str) -> str:
-    """The file in which `hf auth login` leaves the token."""
-    given = env.get("HF_TOKEN_PATH")
-    return _expanded(given, env, home) if given else f"{_hf_home(env, home)}/token"
+    """Return the file in which `hf auth login` saves the token."""
+    path = env.get("HF_TOKEN_PATH")
+    if path:
+        return _expanded(path, env, home)
+    return f"{_hf_home(env, home)}/token"
 
 
 def token(env: Mapping[str, str], saved: str) -> str:
-    """HF_TOKEN, else the saved one; none where HF_HUB_DISABLE_IMPLICIT_TOKEN says that none is sent."""
+    """Return HF_TOKEN, else the saved token.
+
+    Returns:
+        "" if there is none, or HF_HUB_DISABLE_IMPLICIT_TOKEN is set.
+    """
     if is_on(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
@@ -64,7 +80,10 @@ def token(env: Mapping[str, str], saved: str) -> str:
 
 
 def sendable(token: str) -> str:
-    """The token; nothing where a header cannot carry it, which an error would show."""
+    """Return a token that a header can carry; "" for any other.
+
+    An error about the header would show the token.
+    """
     return token if token.isascii() and token.isprintable() else ""
 
 
@@ -74,40 +93,58 @@ def _hf_home(env: Mapping[str, str], home: str) -> str:
 
 
 def _expanded(path: str, env: Mapping[str, str], home: str) -> str:
-    """A path without ~ and $VARIABLE, as huggingface_hub reads its own settings."""
+    """Expand ~ and $VARIABLE, as huggingface_hub does."""
     path = Template(path).safe_substitute(env)
-    return home + path[1:] if path == "~" or path.startswith(("~/", "~\\")) else path
+    if path == "~" or path.startswith(("~/", "~\\")):
+        return home + path[1:]
+    return path
 
 
 def places(
     sha256: str, filename: str, folders: Sequence[str], env: Mapping[str, str], home: str
 ) -> list[str]:
-    """Glob patterns of files that may be the artifact, the likeliest first.
+    """Return glob patterns of local files that may have a digest, the likeliest first.
 
     Args:
         folders: directories that models.yaml names (`adopt_from`).
     """
-    given = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or f"{_hf_home(env, home)}/hub"
-    hub = _plain(_expanded(given, env, home))
-    own = _plain(_expanded(env.get("OLLAMA_MODELS") or "~/.ollama/models", env, home))
-    name, found = _plain(filename), [f"{hub}/models--*/blobs/{sha256}"]
-    found += [f"{ollama}/blobs/sha256-{sha256}" for ollama in (own, "/usr/share/ollama/.ollama/models")]
-    for folder in (_plain(_expanded(f, {}, home)) for f in folders):
-        found += [f"{folder}/{name}", f"{folder}/models/{sha256[:16]}/{name}"]
-        found += [f"{folder}/engines/{sha256[:16]}/{name}", f"{folder}/engines/{name}"]
-        found += [f"{folder}/models--*/blobs/{sha256}", f"{folder}/blobs/sha256-{sha256}"]
-    return found
+    name = _escaped(filename)
+    hub = _escaped(_hub_cache(env, home))
+    ollama = _expanded(env.get("OLLAMA_MODELS") or "~/.ollama/models", env, home)
+    patterns = [
+        f"{hub}/models--*/blobs/{sha256}",
+        f"{_escaped(ollama)}/blobs/sha256-{sha256}",
+        f"{_SYSTEM_OLLAMA}/blobs/sha256-{sha256}",
+    ]
+    for path in folders:
+        folder = _escaped(_expanded(path, {}, home))
+        patterns += [
+            f"{folder}/{name}",
+            f"{folder}/models/{sha256[:16]}/{name}",
+            f"{folder}/engines/{sha256[:16]}/{name}",
+            f"{folder}/engines/{name}",
+            f"{folder}/models--*/blobs/{sha256}",
+            f"{folder}/blobs/sha256-{sha256}",
+        ]
+    return patterns
+
+
+def _hub_cache(env: Mapping[str, str], home: str) -> str:
+    path = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    return _expanded(path or f"{_hf_home(env, home)}/hub", env, home)
 
 
 def earlier_places(folder: str, filename: str) -> list[str]:
-    """The same for files of our own cache that came before anything pinned them.
+    """Return the same for files that the cache had before the catalogue pinned them.
 
     Args:
-        folder: `models` or `engines` of the cache. Engines of older versions lie there directly.
+        folder: `models` or `engines` of the cache. Older versions of the recipe kept
+            engines directly in it.
     """
-    return [f"{_plain(folder)}/url-*/{_plain(filename)}", f"{_plain(folder)}/{_plain(filename)}"]
+    folder, name = _escaped(folder), _escaped(filename)
+    return [f"{folder}/url-*/{name}", f"{folder}/{name}"]
 
 
-def _plain(path: str) -> str:
-    """A path in which glob's own signs stand for themselves."""
+def _escaped(path: str) -> str:
+    """Escape the special characters of glob; drop slashes at the end."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in path.rstrip("/"))

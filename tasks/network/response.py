@@ -1,7 +1,7 @@
-"""What an HTTP answer means for a download, and how long to wait. Pure: no clock, no socket.
+"""Decide what an HTTP response means for a download, and how long to wait. Pure.
 
-Two families: the bytes did not come (RETRY, then the next source), the bytes are wrong (the digest says
-so; never here).
+A response can only tell that bytes did not arrive (RETRY, then the next source).
+Whether bytes are wrong is decided by the digest, not here.
 """
 
 from __future__ import annotations
@@ -15,83 +15,89 @@ from typing import NamedTuple
 
 from tasks.network.answers import MOST_BYTES, length, whole_number
 
-RETRIES = 6  # attempts in a row that bring no byte, for one source
-LANE_RETRIES = 2  # the same for one of several lanes, which then leaves the work to the others
-LINKS = 3  # fresh links in a row that are refused
+RETRIES = 6  # failures in a row without a new byte, for one source
+# the same for one of several connections, which then ends; the others take over
+LANE_RETRIES = 2
+LINKS = 3  # new links in a row that are refused
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-WAIT_TOTAL_S = 900.0  # all waiting for one source; the Hub's rate windows last 300 s
+WAIT_TOTAL_S = 900.0  # all waits for one source; rate windows of the Hub last 300 s
 
-# RFC 9110 §15.5, §15.6 and the Hub: answers that a later request may change
+# RFC 9110 §15.5, §15.6 and the Hub: statuses that a later request may not get
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527})
 _TOO_MANY = frozenset({429, 503})
-# A signed link that has expired: S3 and CloudFront 403, Azure 403 and 404, Google 400, GitHub's assets 618
+# An expired signed link: S3 and CloudFront 403, Azure 403 and 404, Google 400, GitHub's
+# assets 618
 _LINK_DEAD = frozenset({400, 401, 403, 404, 410, 618})
-_LINK_REFUSED = frozenset({403, 618})  # the same of a link that was given a moment ago
+_LINK_REFUSED = frozenset({403, 618})  # a signed link that is new
+_ACCEPT = "accept the licence on its page"
 _REMEDY = {
     401: "the file needs an account: accept its licence on its page and set HF_TOKEN",
-    403: "access is refused: accept the licence on its page and set HF_TOKEN to a token that may read it",
+    403: f"access is refused: {_ACCEPT} and set HF_TOKEN to a token that may read it",
     404: "the file is gone, or the URL is misspelt",
     407: "the proxy wants a password: set HTTPS_PROXY",
     410: "the file is gone",
-    451: "the file may not be had from here",
+    451: "the file is not available here, for legal reasons",
 }
+_HEX = frozenset("0123456789abcdef")
 
 
 class Word(Enum):
-    """What to do with an answer."""
+    """What to do with a response."""
 
-    BODY = "body"  # take the body from the offset that was asked for
-    WHOLE = "whole"  # take the body, it begins at 0 although another offset was asked for
-    DONE = "done"  # everything is here already
-    RESTART = "restart"  # ask again, from 0
-    RELINK = "relink"  # ask the origin for another link, keep the bytes
-    RETRY = "retry"  # wait, then ask again
+    BODY = "body"  # read the body, which begins at the requested offset
+    WHOLE = "whole"  # read the body, which begins at 0 and not at the requested offset
+    DONE = "done"  # every byte is here already
+    RESTART = "restart"  # request the file again, from 0
+    RELINK = "relink"  # request a new link from the origin, keep the bytes
+    RETRY = "retry"  # wait, then request again
     GIVE_UP = "give up"  # this source will not deliver
 
 
 class Asked(NamedTuple):
-    """What a request asked for."""
+    """The request that a response answers."""
 
-    first: int = 0  # the byte it begins at
-    size: int | None = None  # bytes of the whole file, None where unknown
-    validator: str = ""  # ETag or Last-Modified of the bytes here, where nothing else pins them
-    last: int | None = None  # the byte it ends with; None: all that follow
-    link: bool = False  # it went to a link that the origin gave earlier, not to the origin
+    first: int = 0  # first byte of the range
+    size: int | None = None  # bytes of the whole file, None if unknown
+    validator: str = ""  # ETag or Last-Modified of the bytes here, if no digest pins them
+    last: int | None = None  # last byte of the range; None: to the end of the file
+    link: bool = False  # it went to a link that the origin gave earlier
 
     @property
     def is_range(self) -> bool:
-        """Whether it asked for less than the whole."""
+        """Return whether it is for a part of the file."""
         return self.first > 0 or self.last is not None
 
 
 class Verdict(NamedTuple):
-    """A word, the reason in words, and what the answer says of the whole."""
+    """What to do, why, and what the response says about the whole file."""
 
     word: Word
     why: str = ""
-    total: int | None = None  # bytes of the whole file as the server states it
-    last: int | None = None  # the last byte of this body, None where nobody says
-    wait_s: float | None = None  # seconds the server asks to wait; None where it does not say
-    remedy: str = ""  # what the user can do, where something is known
-    silent: bool = False  # the host gave no answer at all
-    crowded: bool = False  # fewer connections might be answered
+    total: int | None = None  # bytes of the whole file, according to the server
+    last: int | None = None  # last byte of this body; None if the server does not say
+    wait_s: float | None = None  # seconds the server asks to wait; None if it does not
+    remedy: str = ""  # what the user can do, if known
+    silent: bool = False  # the host sent no response at all
+    crowded: bool = False  # fewer connections may be accepted
 
     @property
     def reason(self) -> str:
-        """Why, and what can be done about it."""
+        """Return why, and what the user can do."""
         return f"{self.why}; {self.remedy}" if self.remedy else self.why
 
 
 def request_headers(asked: Asked) -> dict[str, str]:
-    """Headers of a request (RFC 9110 §14.2, §13.1.5).
+    """Return the headers of a request (RFC 9110 §14.2, §13.1.5).
 
-    `identity`, because a compressed body has other offsets (huggingface_hub#3778); If-Range only where no
-    digest pins the bytes, because edges of one CDN disagree on ETags.
+    `identity`, because offsets in a compressed body differ (huggingface_hub#3778).
+    If-Range only if no digest pins the bytes, because the servers of one CDN disagree
+    about ETags.
     """
     headers = {"Accept-Encoding": "identity"}
     if asked.is_range:
-        headers["Range"] = f"bytes={asked.first}-{'' if asked.last is None else asked.last}"
+        last = "" if asked.last is None else asked.last
+        headers["Range"] = f"bytes={asked.first}-{last}"
         if asked.validator:
             headers["If-Range"] = asked.validator
     return headers
@@ -100,86 +106,112 @@ def request_headers(asked: Asked) -> dict[str, str]:
 def judge(
     status: int, headers: Mapping[str, str], asked: Asked, now: datetime, redirected: bool = False
 ) -> Verdict:
-    """Say what an answer means (R19, R22).
+    """Decide what a response means (R19, R22).
 
     Args:
         headers: with lower-case names.
-        now: to understand a Retry-After that is a date.
-        redirected: the answer comes from where the origin has just sent us.
+        now: for a Retry-After that is a date.
+        redirected: it comes from a link that the origin gave for this very request.
     """
     if status in (200, 206):
         return _content_problem(headers) or _content(status, headers, asked)
     if status == 416:
-        total = _content_range(headers.get("content-range", ""))[2]
-        if asked.first and asked.first == (asked.size or total):
-            return Verdict(Word.DONE, total=total)
-        return Verdict(Word.RESTART, "416: it does not have the bytes that were asked for")
-    why, remedy = f"HTTP {status}", _REMEDY.get(status, "")
-    if (asked.link and status in _LINK_DEAD) or (redirected and status in _LINK_REFUSED):
-        crowded = redirected and not asked.link
-        return Verdict(Word.RELINK, f"{why} for a signed link", remedy=remedy, crowded=crowded)
+        return _no_such_range(headers, asked)
+    why = f"HTTP {status}"
+    remedy = _REMEDY.get(status, "")
+    is_new_link = redirected and not asked.link
+    if _is_link_refused(status, asked, redirected):
+        why = f"{why} for a signed link"
+        return Verdict(Word.RELINK, why, remedy=remedy, crowded=is_new_link)
     if status in _PASSING or status > 599:
-        wait = retry_after(headers, now)
-        return Verdict(Word.RETRY, why, wait_s=wait, crowded=status in _TOO_MANY)
+        wait_s = retry_after(headers, now)
+        return Verdict(Word.RETRY, why, wait_s=wait_s, crowded=status in _TOO_MANY)
     return Verdict(Word.GIVE_UP, why, remedy=remedy)
 
 
+def _is_link_refused(status: int, asked: Asked, redirected: bool) -> bool:
+    if asked.link and status in _LINK_DEAD:
+        return True
+    return redirected and status in _LINK_REFUSED
+
+
+def _no_such_range(headers: Mapping[str, str], asked: Asked) -> Verdict:
+    total = _content_range(headers.get("content-range", ""))[2]
+    if asked.first and asked.first == (asked.size or total):
+        return Verdict(Word.DONE, total=total)
+    return Verdict(Word.RESTART, "416: it does not have the requested bytes")
+
+
 def is_web_page(head: bytes) -> bool:
-    """Whether a body that begins so is HTML, whatever its Content-Type says."""
-    return head[:512].lstrip(b"\xef\xbb\xbf \t\r\n\f")[:14].lower().startswith((b"<!doctype html", b"<html"))
+    """Return whether the first bytes of a body are HTML, whatever its Content-Type."""
+    start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n\f")[:14].lower()
+    return start.startswith((b"<!doctype html", b"<html"))
 
 
 def web_page() -> Verdict:
-    """The verdict on a page of a captive portal, a login or an error."""
+    """Return the verdict on a page of a captive portal, a login or an error."""
     why = "a web page instead of the file (a login page or a filter of the network?)"
-    return Verdict(Word.RETRY, why, remedy="open the URL in a browser to see what it says")
+    remedy = "open the URL in a browser to see what it says"
+    return Verdict(Word.RETRY, why, remedy=remedy)
 
 
 def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
-    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        return Verdict(Word.RETRY, f"a body encoded with {encoding}, not requested")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if encoding != "identity":
-        return Verdict(Word.RETRY, f"a body encoded with {encoding}, which was not asked for")
-    return web_page() if kind in ("text/html", "application/xhtml+xml") else None
+    if kind in ("text/html", "application/xhtml+xml"):
+        return web_page()
+    return None
 
 
 def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
     stated = length(headers.get("content-length"))
     if status == 200:
-        if asked.size is not None and stated is not None and stated != asked.size:
-            return _wrong_length(stated, asked.size)
-        if stated is not None and stated >= MOST_BYTES:
-            return _impossible_length(stated)
-        last = None if stated is None else stated - 1
-        return Verdict(Word.WHOLE if asked.is_range else Word.BODY, total=stated, last=last)
+        return _whole_file(stated, asked)
     first, last, total = _content_range(headers.get("content-range", ""))
     if first != asked.first or last is None or last < first:
-        return Verdict(Word.RESTART, f"206 with bytes from {first}, asked for those from {asked.first}")
+        why = f"206 with bytes from {first}, requested from {asked.first}"
+        return Verdict(Word.RESTART, why)
     if any(size is not None and last >= size for size in (asked.size, total)):
-        return Verdict(Word.RESTART, f"206 with bytes up to {last} of {total or asked.size}")
-    if asked.validator and validator(headers) not in ("", asked.validator):  # it ignored If-Range
-        return Verdict(Word.RESTART, "206 of another version than the one that was begun")
+        why = f"206 with bytes up to {last} of {total or asked.size}"
+        return Verdict(Word.RESTART, why)
+    if asked.validator and validator(headers) not in ("", asked.validator):
+        # the server ignored If-Range
+        return Verdict(Word.RESTART, "206 of another version of the file")
     if asked.size is not None and total not in (None, asked.size):
         return _wrong_length(total, asked.size)
     if stated not in (None, last - first + 1):
         return _wrong_length(stated, last - first + 1)
-    if max(last, total or 0) >= MOST_BYTES:
-        return _impossible_length(max(last, total or 0))
+    largest = max(last, total or 0)
+    if largest >= MOST_BYTES:
+        return _impossible_length(largest)
     return Verdict(Word.BODY, total=total, last=last)
+
+
+def _whole_file(stated: int | None, asked: Asked) -> Verdict:
+    word = Word.WHOLE if asked.is_range else Word.BODY
+    if stated is None:
+        return Verdict(word)
+    if asked.size is not None and stated != asked.size:
+        return _wrong_length(stated, asked.size)
+    if stated >= MOST_BYTES:
+        return _impossible_length(stated)
+    return Verdict(word, total=stated, last=stated - 1)
 
 
 def _wrong_length(got: int | None, expected: int) -> Verdict:
     why = f"wrong length: {got} bytes, expected {expected}"
-    return Verdict(Word.RETRY, why, remedy="the file behind the URL is another one than was pinned")
+    return Verdict(Word.RETRY, why, remedy="the file at the URL is not the pinned one")
 
 
 def _impossible_length(stated: int) -> Verdict:
-    why = f"it states a length of {stated} bytes, which no file here can have"
+    why = f"it states a length of {stated} bytes, which is impossible"
     return Verdict(Word.GIVE_UP, why, remedy="another source: mirrors in models.yaml")
 
 
 def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
-    """First, last and total of `bytes 0-9/10`; None for what is not there."""
+    """Read first, last and total of `bytes 0-9/10`; None for what is missing."""
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
     first, _, last = span.partition("-")
@@ -189,43 +221,59 @@ def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds a server asks to wait: Retry-After (RFC 9110 §10.2.3) or the Hub's `RateLimit: …;t=`."""
+    """Return the seconds that a server asks to wait; None if it does not.
+
+    Reads Retry-After (RFC 9110 §10.2.3) and the Hub's `RateLimit: …;t=`.
+    """
     text = headers.get("retry-after", "").strip()
     seconds = whole_number(text)
     if seconds is not None:
         return float(seconds)
-    with contextlib.suppress(TypeError, ValueError, OverflowError):  # it is no date either
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # not a date
         when = parsedate_to_datetime(text)
-        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        if not when.tzinfo:
+            when = when.replace(tzinfo=timezone.utc)
         return max(0.0, (when - now).total_seconds())
-    waits = [_used_up_s(policy) for policy in headers.get("ratelimit", "").split(",")]
-    return max((w for w in waits if w is not None), default=None)
+    policies = headers.get("ratelimit", "").split(",")
+    waits = [_used_up_s(policy) for policy in policies]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _used_up_s(policy: str) -> float | None:
-    """Seconds until one policy of a RateLimit header has room again; None where it has some."""
+    """Return the seconds until a used-up RateLimit policy is reset; None for others."""
     parts = [part.strip() for part in policy.split(";")]
-    seconds = next((whole_number(part[2:]) for part in parts if part.startswith("t=")), None)
-    return float(seconds) if seconds is not None and "r=0" in parts else None
+    if "r=0" not in parts:
+        return None
+    times = [whole_number(part[2:]) for part in parts if part.startswith("t=")]
+    if not times or times[0] is None:
+        return None
+    return float(times[0])
 
 
 def backoff_s(attempt: int, asked_s: float | None, jitter: float) -> float:
-    """Seconds before attempt number `attempt` (from 1): full jitter, never earlier than asked.
+    """Return the seconds to wait before an attempt: full jitter, exponential.
 
     Args:
-        jitter: from 0 to 1, drawn anew each time.
+        attempt: its number, from 1.
+        asked_s: seconds the server asks to wait, which are added.
+        jitter: a new random number from 0 to 1.
     """
-    own = jitter * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**attempt)
-    return own if asked_s is None else asked_s + own
+    backoff = jitter * min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**attempt)
+    return backoff + (asked_s or 0.0)
 
 
 def publisher_digest(headers: Mapping[str, str]) -> str | None:
-    """The digest the Hub states for a large file: X-Linked-Etag is its SHA-256."""
+    """Return the SHA-256 that the Hub states for a large file in X-Linked-Etag."""
     text = headers.get("x-linked-etag", "").removeprefix("W/").strip('"').lower()
-    return text if len(text) == 64 and set(text) <= set("0123456789abcdef") else None
+    return text if len(text) == 64 and _HEX.issuperset(text) else None
 
 
 def validator(headers: Mapping[str, str]) -> str:
-    """What If-Range may carry: a strong ETag, else Last-Modified (RFC 9110 §13.1.5)."""
+    """Return what If-Range may carry (RFC 9110 §13.1.5).
+
+    A strong ETag, else Last-Modified.
+    """
     etag = headers.get("etag", "")
-    return etag if etag and not etag.startswith("W/") else headers.get("last-modified", "")
+    if etag and not etag.startswith("W/"):
+        return etag
+    return headers.get("last-modified", "")

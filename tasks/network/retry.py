@@ -1,4 +1,4 @@
-"""How often one source is asked again after a failure, and after which pause. Pure: jitter is an argument."""
+"""Decide when to retry a source after a failure. Pure: the caller passes the jitter."""
 
 from __future__ import annotations
 
@@ -7,54 +7,66 @@ from tasks.network.response import LINKS, RETRIES, WAIT_TOTAL_S, Verdict, Word, 
 
 
 class GaveUp(Exception):
-    """One source will not deliver; the reason is the text. `silent`: its host did not even answer;
-    `final`: asking again would not help."""
+    """One source will not deliver; the text is the reason.
+
+    Args:
+        silent: its host did not answer at all.
+        final: a retry would not help.
+    """
 
     def __init__(self, reason: str, silent: bool = False, final: bool = False) -> None:
         super().__init__(reason)
-        self.silent, self.final = silent, final
+        self.silent = silent
+        self.final = final
 
 
 class Patience:
-    """What one source has cost so far; any byte that comes restores it, but for the time waited.
+    """Count the failures and waits of one source, and limit both.
+
+    Received bytes reset the failures, but not the time waited.
 
     Args:
-        most: attempts in a row that bring nothing.
+        most: failures in a row that are allowed.
     """
 
     def __init__(self, most: int = RETRIES) -> None:
         self._most = most
-        self.failures = 0  # attempts in a row that brought nothing
+        self.failures = 0  # attempts in a row that brought no byte
         self._links = 0  # links in a row that were refused
         self._waited_s = 0.0
 
     def restore(self) -> None:
-        """Bytes came."""
-        self.failures = self._links = 0
+        """Reset the failures: bytes were received."""
+        self.failures = 0
+        self._links = 0
 
     def pause_s(self, verdict: Verdict, moved: bool, restarts: int, jitter: float) -> float:
-        """Seconds until the next attempt; 0 for a link that was only old.
+        """Return the seconds to wait before a retry; 0 if only a link has expired.
 
         Args:
             moved: the attempt brought bytes before it failed.
-            restarts: how often this source had to begin again: the same bytes once more are no progress.
-            jitter: from 0 to 1, drawn anew each time.
+            restarts: how often this source restarted from byte 0; bytes that it sends
+                again are not progress.
+            jitter: a new random number from 0 to 1.
 
         Raises:
-            GaveUp: there will be none.
+            GaveUp: there is no retry.
         """
         if moved:
             self.restore()
         self.failures += 1
-        self._links += verdict.word is Word.RELINK
+        if verdict.word is Word.RELINK:
+            self._links += 1
         if verdict.word is Word.GIVE_UP or self._links > LINKS:
             raise GaveUp(verdict.reason, final=True)
         if verdict.word is Word.RELINK and not verdict.crowded:
             return 0.0
-        wait, tries = backoff_s(self.failures, verdict.wait_s, jitter), max(self.failures, restarts)
-        if self._waited_s + wait > WAIT_TOTAL_S:
-            raise GaveUp(f"{verdict.reason} (it would take {formatting.seconds(wait)} more of waiting)")
+        wait_s = backoff_s(self.failures, verdict.wait_s, jitter)
+        if self._waited_s + wait_s > WAIT_TOTAL_S:
+            wait = formatting.seconds(wait_s)
+            raise GaveUp(f"{verdict.reason} (a retry would have to wait {wait})")
+        tries = max(self.failures, restarts)
         if tries >= self._most:
             raise GaveUp(f"{verdict.reason} (tried {tries} times)", verdict.silent)
-        self._waited_s += wait
-        return wait
+        self._waited_s += wait_s
+        return wait_s

@@ -1,7 +1,7 @@
-"""A streamed chat completion: server-sent events, and what each of them says. Pure.
+"""Parse a streamed chat completion: server-sent events and their content. Pure.
 
-Sources: WHATWG, "Server-sent events" (lines, fields, when an event is complete); OpenAI's chat completions
-for the events; `error:` as a field is llama.cpp's own.
+Sources: WHATWG, "Server-sent events" (lines, fields, when an event is complete); OpenAI
+chat completions (the events); the field `error:` is llama.cpp's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tasks.network.answers import parsed
 
 MOST_BYTES = 16 * 1024**2  # of one event
 DONE = "[DONE]"
-_SHOWN = 500  # characters of an answer in an error
+_SHOWN = 500  # characters of a response in an error message
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _REFUSES = "the server cannot answer"
 
@@ -27,38 +27,45 @@ class Event(NamedTuple):
 
 
 class Parser:
-    """Split a stream into events, in whatever pieces it arrives.
+    """Split a stream into events, whatever the size of its pieces.
 
-    An event that has not ended when the stream does is dropped, as the standard demands.
+    An event that is incomplete when the stream ends is dropped, as the standard says.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most
-        self._line = bytearray()  # that has not ended
+        self._line = bytearray()  # the line that is incomplete so far
         self._data: list[bytes] = []
         self._name = b""
         self._size = 0  # bytes of `_data`
-        self._after_cr = False  # the last piece ended with \r: an \n that follows belongs to it
+        # the last piece ended with \r, and a following \n belongs to the same line end
+        self._after_cr = False
         self._is_first_line = True
 
     def feed(self, piece: bytes) -> list[Event]:
-        """Return the events that this piece completes. Raises ServerError: one is too long."""
+        """Return the events that this piece completes.
+
+        Raises:
+            ServerError: an event is too long.
+        """
         if self._after_cr and piece[:1] == b"\n":
             piece = piece[1:]
         self._after_cr = piece[-1:] == b"\r"
-        first, *others = _LINE_END.split(piece)
+        first, *following = _LINE_END.split(piece)
         self._line += first
-        found: list[Event] = []
-        for following in others:
-            found += self._end_of_line(bytes(self._line))
-            self._line = bytearray(following)
+        events: list[Event] = []
+        for line in following:
+            events += self._end_of_line(bytes(self._line))
+            self._line = bytearray(line)
         if len(self._line) + self._size > self._most:
-            raise ServerError(f"the server sent an event of more than {self._most} bytes")
-        return found
+            what = f"the server sent an event of more than {self._most} bytes"
+            raise ServerError(what)
+        return events
 
     def _end_of_line(self, line: bytes) -> list[Event]:
         if self._is_first_line:
-            line, self._is_first_line = line.removeprefix(b"\xef\xbb\xbf"), False
+            line = line.removeprefix(b"\xef\xbb\xbf")
+            self._is_first_line = False
         if not line:
             return self._dispatch()
         field, _, value = line.partition(b":")
@@ -73,23 +80,28 @@ class Parser:
         return []
 
     def _dispatch(self) -> list[Event]:
-        data, name = b"\n".join(self._data), self._name
-        self._data, self._name, self._size = [], b"", 0
-        if not data:
-            return []
-        return [Event(data.decode("utf-8", "replace"), name.decode("utf-8", "replace"))]
+        data = b"\n".join(self._data).decode("utf-8", "replace")
+        name = self._name.decode("utf-8", "replace")
+        self._data = []
+        self._name = b""
+        self._size = 0
+        return [Event(data, name)] if data else []
 
 
 class Delta(NamedTuple):
-    """What one event adds to the answer."""
+    """The text that one event adds to the response."""
 
     text: str = ""
-    finished: bool = False  # the answer is complete
-    is_last: bool = False  # nothing follows
+    finished: bool = False  # the response is complete
+    is_last: bool = False  # no event follows
 
 
 def delta(event: Event) -> Delta:
-    """Read an event. Raises ServerError: it reports an error, or has another form."""
+    """Read an event.
+
+    Raises:
+        ServerError: it reports an error, or is malformed.
+    """
     if event.data.strip() == DONE:
         return Delta(finished=True, is_last=True)
     if event.name == "error":
@@ -100,21 +112,26 @@ def delta(event: Event) -> Delta:
         raise _malformed(event, f"is not JSON ({error})") from None
     if not isinstance(data, dict):
         raise _malformed(event, "is not a JSON object")
-    if refusal := data.get("error"):
+    refusal = data.get("error")
+    if refusal:
         raise ServerError(_REFUSES, [("answer", _text_of(refusal))])
     choice = _first(data.get("choices"))
-    piece = choice.get("delta")
+    return Delta(_content(choice.get("delta")), bool(choice.get("finish_reason")))
+
+
+def _content(piece: object) -> str:
     content = piece.get("content") if isinstance(piece, dict) else None
-    return Delta(content if isinstance(content, str) else "", bool(choice.get("finish_reason")))
+    return content if isinstance(content, str) else ""
 
 
 def _first(choices: object) -> dict[str, Any]:
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    return choice if isinstance(choice, dict) else {}
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return choices[0]
+    return {}
 
 
 def _message(data: str) -> str:
-    """The text of an error that is an event of its own: JSON of several shapes, or text."""
+    """Return the text of an error event: JSON of several forms, or plain text."""
     try:
         value = parsed(data)
     except ValueError:
@@ -125,10 +142,11 @@ def _message(data: str) -> str:
 
 
 def _text_of(error: object) -> str:
-    message = error.get("message") if isinstance(error, dict) else None
-    return str(message or error)[:_SHOWN]
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    return str(error)[:_SHOWN]
 
 
 def _malformed(event: Event, why: str) -> ServerError:
-    shown = event.data[:100]
-    return ServerError(f"the server sent an event that {why}", [("event", ascii(shown))])
+    what = f"the server sent an event that {why}"
+    return ServerError(what, [("event", ascii(event.data[:100]))])

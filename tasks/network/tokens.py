@@ -1,4 +1,4 @@
-"""The tokens of the Hub and of GitHub, each for its own host alone."""
+"""The access tokens of the Hub and of GitHub, each sent to its own host only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from tasks.network import huggingface
 from tasks.system import own_files
 from tasks.urls import host_of
 
-_MOST_TOKEN = 64 * 1024  # bytes of the file that has the Hub's token
+_MOST_TOKEN = 64 * 1024  # bytes of the file that holds the Hub's token
 _log = logging.getLogger("recipe")
 
 
 def hub_token(url: str) -> str:
-    """The Hub's token, for the Hub alone, and where nobody on the way can read it."""
+    """Return the Hub's token for a request to the Hub; "" for any other URL.
+
+    Over plain http it is not sent through a proxy, which could read it.
+    """
     if not huggingface.takes_token(url, os.environ):
         return ""
     path = huggingface.token_path(os.environ, os.path.expanduser("~"))
@@ -31,13 +34,18 @@ def hub_token(url: str) -> str:
     return token
 
 
-@cache
+@cache  # one warning per host
 def _warn_of_proxy(host: str) -> None:
-    _log.warning("the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s asks it directly", host)
+    text = "the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s bypasses it"
+    _log.warning(text, host)
 
 
 def github_token(url: str) -> str:
-    """GitHub's token, for GitHub alone; Actions and `gh` call it so."""
-    own = url.startswith("https://api.github.com/")
-    given = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
-    return huggingface.sendable(given.strip()) if own else ""
+    """Return GitHub's token for a request to its API; "" for any other URL.
+
+    Source: the variables that GitHub Actions and `gh` use.
+    """
+    if not url.startswith("https://api.github.com/"):
+        return ""
+    token = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN") or ""
+    return huggingface.sendable(token.strip())

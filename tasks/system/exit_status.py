@@ -1,4 +1,4 @@
-"""How a program ended, in words. Pure."""
+"""Describe how a program ended. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 
 class Ending(NamedTuple):
-    """How a program ended: what explains it to its user."""
+    """The end of a program, as far as an error message needs it."""
 
     command: Sequence[str]
-    status: int | None  # exit status, negative for a signal; None where it was still running
-    output: str  # the last lines it printed
+    status: int | None  # negative for a signal; None while the program still runs
+    output: str  # the last lines that it printed
     log: str = ""
 
 
-# how a POSIX system and Windows (ntstatus.h) call the ends of a program; macOS has numbers of its own for two
-_SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL",
-            11: "SEGV", 13: "PIPE", 15: "TERM", 31: "SYS"}  # fmt: skip
-_SIGNALS_OF_MACOS = {7: "EMT", 10: "BUS", 12: "SYS", 31: "USR2"}
+# names in POSIX systems (macOS differs in four) and in Windows (ntstatus.h)
+_SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 5: "TRAP", 6: "ABRT", 7: "BUS"}
+_SIGNALS |= {8: "FPE", 9: "KILL", 11: "SEGV", 13: "PIPE", 15: "TERM", 31: "SYS"}
+_MACOS_SIGNALS = {**_SIGNALS, 7: "EMT", 10: "BUS", 12: "SYS", 31: "USR2"}
 _NTSTATUS = {
     0xC0000005: "STATUS_ACCESS_VIOLATION",
     0xC0000017: "STATUS_NO_MEMORY",
@@ -34,15 +34,28 @@ _NTSTATUS = {
 
 
 def status_text(status: int | None, platform: str = "linux") -> str:
-    """`exit status 1`, `signal 9 (SIGKILL)`, `exit status 0xC0000135 (STATUS_DLL_NOT_FOUND)`."""
+    """Return the exit status or the signal of a program as text.
+
+    Examples: `exit status 1`, `signal 9 (SIGKILL)`,
+    `exit status 0xC0000135 (STATUS_DLL_NOT_FOUND)`.
+    """
     if status is None:
         return "still running"
-    nt = status & 0xFFFFFFFF  # Python gives it unsigned, a shell of Windows signed
-    if nt in _NTSTATUS or status >= 0xC0000000:
-        return f"exit status 0x{nt:08X}" + (f" ({_NTSTATUS[nt]})" if nt in _NTSTATUS else "")
+    ntstatus = status & 0xFFFFFFFF  # Python reports it unsigned, a Windows shell signed
+    if ntstatus in _NTSTATUS:
+        return f"exit status 0x{ntstatus:08X} ({_NTSTATUS[ntstatus]})"
+    if status >= 0xC0000000:
+        return f"exit status 0x{ntstatus:08X}"
     if platform == "win32" and 0 < status < 0x10000 and status % 0x100 == 0:
-        status >>= 8  # an APE's exit(1) is 256 there (exit.c:92 of jart/cosmopolitan)
+        # on Windows, exit(1) of an APE is 256; Source: exit.c:92 of jart/cosmopolitan
+        status >>= 8
     if status >= 0:
         return f"exit status {status}"
-    names = {**_SIGNALS, **(_SIGNALS_OF_MACOS if platform == "darwin" else {})}
-    return f"signal {-status}" + (f" (SIG{names[-status]})" if -status in names else "")
+    return _signal_text(-status, platform)
+
+
+def _signal_text(number: int, platform: str) -> str:
+    names = _MACOS_SIGNALS if platform == "darwin" else _SIGNALS
+    if number not in names:
+        return f"signal {number}"
+    return f"signal {number} (SIG{names[number]})"

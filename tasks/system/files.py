@@ -1,4 +1,4 @@
-"""Files: reading, hashing, and writing a small file whole or not at all."""
+"""Read and hash files, and write small ones atomically."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ from tasks.errors import IntegrityError, UsageError
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 
-MOST_JSON = 1024**2  # bytes of one of our small files
-BLOCK = 1024 * 1024  # bytes read at once; smaller blocks cost time, larger ones memory
+MOST_JSON = 1024**2  # bytes of a small file of the recipe
+BLOCK = 1024 * 1024  # bytes per read; smaller blocks cost time, larger ones memory
 
 
 def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:
-    """The absolute path that a variable names; nothing where it is not set or empty.
+    """Return the absolute path that an environment variable names; "" if unset.
 
-    Raises UsageError: its ~ stands for nothing here.
+    Raises:
+        UsageError: the path begins with ~ and there is no such home directory.
     """
-    given = env.get(name, "")
-    path = _expanded(given, env)
+    value = env.get(name, "")
+    path = _expanded(value, env)
     if path is None:
-        what = f"{name}={given}: there is no such home directory"
-        raise UsageError(what, fix=f"{name}=/an/absolute/path, or ./{given} for a folder of that name")
-    return os.path.normpath(os.path.join(cwd, path)) if path else ""
+        what = f"{name}={value}: there is no such home directory"
+        fix = f"{name}=/an/absolute/path, or ./{value} for a folder of that name"
+        raise UsageError(what, fix=fix)
+    if not path:
+        return ""
+    return os.path.normpath(os.path.join(cwd, path))
 
 
 def _expanded(path: str, env: Mapping[str, str]) -> str | None:
-    """The path without ~; None where there is no home directory."""
+    """Expand ~; return None if there is no such home directory."""
     if not path.startswith("~"):
         return path
-    found = os.path.expanduser(path)
-    is_own = path[1:2] in ("", "/", os.sep)
-    if not os.path.isabs(found) or (is_own and os.name == "posix" and env.get("HOME") == ""):
+    expanded = os.path.expanduser(path)
+    is_current_user = path[1:2] in ("", "/", os.sep)
+    if is_current_user and os.name == "posix" and env.get("HOME") == "":
         return None
-    return found
+    return expanded if os.path.isabs(expanded) else None
 
 
 def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
-    """Write a small file so that a reader, and a machine that loses power, sees the old or the new one.
+    """Replace a small file: a reader sees the old or the new text, never a part.
 
     Args:
-        private: only its owner may read it; it need not outlive the power.
+        private: only its owner may read it; it need not survive a loss of power, which
+            any other file does.
         mode: its permissions; None for those that a new file gets.
     """
     path = Path(path)
@@ -62,15 +67,18 @@ def write_atomic(path: str | Path, text: str, private: bool = False, mode: int |
     except BaseException as error:  # also a signal
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        if isinstance(error, OSError):  # the name of a temporary file says nothing to its reader
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError):
+            # show the name of the file, not that of its temporary file
+            error.filename = str(path)
+            error.filename2 = None
         raise
 
 
 def write_new(path: str, text: str, private: bool = False) -> None:
-    """Write a small file that is not there yet. Raises FileExistsError, OSError."""
+    """Write a small file that does not exist yet. Raises FileExistsError, OSError."""
     mode = 0o600 if private else 0o666
-    with open(own_files.create(path, mode), "w", encoding="utf-8", newline="") as file:
+    handle = own_files.create(path, mode)
+    with open(handle, "w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         if not private:
@@ -78,16 +86,22 @@ def write_new(path: str, text: str, private: bool = False) -> None:
 
 
 def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
-    """The JSON in a regular file; None where there is none, no JSON in it, or more than `most` bytes."""
+    """Parse the JSON in a regular file.
+
+    Returns:
+        None if there is no such file, or it has no JSON, or more than `most` bytes.
+    """
     data = own_files.read_most(str(path), most)
+    if data is None:
+        return None
     try:
-        return None if data is None else json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError):
         return None
 
 
 def fsync_dir(path: str | Path) -> None:
-    """Make a rename in a directory last; Windows has no such call and needs none."""
+    """Make a rename in a directory durable; Windows needs no such call."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -97,25 +111,30 @@ def fsync_dir(path: str | Path) -> None:
 
 
 class Hashed(NamedTuple):
-    """A digest, and the state of the file that it is of."""
+    """A digest, and the version of the file that it belongs to."""
 
     sha256: str
     stat: FileStat
 
 
 def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> Hashed:
-    """SHA-256 of a file; `seen` is told how many bytes were read so far. It does not count as a use.
+    """Return the SHA-256 of a file. Its access time is not updated.
 
-    Raises IntegrityError: the file was written to or replaced meanwhile, so that the digest may be
-        of other bytes than those that the path leads to.
+    Args:
+        seen: called with the number of bytes read so far.
+
+    Raises:
+        IntegrityError: the file was written to or replaced while it was read, so that
+            the digest may not belong to the bytes at this path.
     """
-    digest, done = hashlib.sha256(), 0
-    with open(path, "rb", buffering=0, opener=_unnoticed) as file:
+    digest = hashlib.sha256()
+    count = 0
+    with open(path, "rb", buffering=0, opener=_open_noatime) as file:
         before = _stat_of_open(file.fileno(), path)
         while block := file.read(BLOCK):
             digest.update(block)
-            done += len(block)
-            seen(done)
+            count += len(block)
+            seen(count)
         after = _stat_of_open(file.fileno(), path)
     if after is None or not before == after == stat(path):
         what = f"{path} was changed or replaced while it was read"
@@ -124,12 +143,15 @@ def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) 
 
 
 def _stat_of_open(handle: int, path: str | Path) -> FileStat | None:
-    """The state of an open file. Windows replaces no open file, so there its name is as good."""
+    """Return the metadata of an open file.
+
+    On Windows by its path: no other file can take the name of an open one.
+    """
     return stat_of(os.fstat(handle)) if os.name == "posix" else stat(path)
 
 
-def _unnoticed(path: str, flags: int) -> int:
-    """Open a file for reading, leaving its time of access as it was, where Linux grants that to its owner."""
+def _open_noatime(path: str, flags: int) -> int:
+    """Open a file; keep its access time if the system permits that (Linux, owner)."""
     try:
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))
     except PermissionError:
@@ -137,32 +159,40 @@ def _unnoticed(path: str, flags: int) -> int:
 
 
 def existing(folder: str) -> str:
-    """The folder, or the nearest one above it that is there."""
-    return next((str(p) for p in (Path(folder), *Path(folder).parents) if p.is_dir()), folder)
+    """Return the folder, or its nearest parent that exists."""
+    candidates = (Path(folder), *Path(folder).parents)
+    return next((str(path) for path in candidates if path.is_dir()), folder)
 
 
-def stat_of(found: os.stat_result) -> FileStat:
-    """What identifies this state of a file, from what the system says."""
-    return FileStat(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
+def stat_of(status: os.stat_result) -> FileStat:
+    """Take from a stat result what identifies the version of a file."""
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def stat(path: str | Path) -> FileStat | None:
-    """The state of a regular file; None where there is none."""
+    """Return the metadata of a regular file; None if there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return stat_of(found) if S_ISREG(found.st_mode) else None
+    return stat_of(status) if S_ISREG(status.st_mode) else None
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or the user's share of it, is used up."""
+    """Return whether the disk is full or the user's quota exceeded."""
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
 def is_executable(path: str, owned: bool = True) -> bool:
-    """Whether the file may be run: ours by everybody (mode 0755), one of the user's by us."""
+    """Return whether a file can be run.
+
+    Args:
+        owned: a file of the cache, which every user must be able to run (mode 0755);
+            otherwise a file of the user's, which this process must be able to run.
+    """
+    if not owned:
+        return os.access(path, os.X_OK)
     try:
-        return os.stat(path).st_mode & 0o555 == 0o555 if owned else os.access(path, os.X_OK)
+        return os.stat(path).st_mode & 0o555 == 0o555
     except OSError:
         return False

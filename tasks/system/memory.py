@@ -1,55 +1,82 @@
-"""Memory: what this process may use."""
+"""The memory that this process may use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _CGROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 
 def total(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:
-    """Bytes of memory that this process may use: the machine's, or what its container has of it."""
+    """Return the bytes of memory of the machine, or of its container if fewer."""
     import psutil
 
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits(cgroups, mount))])
+    limits = [limit for limit, _ in _limits(cgroups, mount)]
+    return min([psutil.virtual_memory().total, *limits])
 
 
 def available(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:
-    """Bytes of memory that can be had now, without swapping."""
+    """Return the bytes of memory that are available without swapping."""
     import psutil
 
     free = [limit - used for limit, used in _limits(cgroups, mount)]
     return max(0, min([psutil.virtual_memory().available, *free]))
 
 
-def _limits(cgroups: str, mount: str) -> Iterator[tuple[int, int]]:
-    """(limit, used without the page cache) of each control group that this process is in; on Linux alone.
+class _Files(NamedTuple):
+    """How a version of control groups names its files and counters."""
 
-    A group's limit holds for those below it. In a container the path may be that of the host, which is not
-    mounted: then the mount itself is the container's group.
+    limit: str
+    usage: str
+    prefix: str  # of the counters in memory.stat
+
+
+_V1 = _Files("limit_in_bytes", "usage_in_bytes", "total_")
+_V2 = _Files("max", "current", "")
+
+
+def _limits(cgroups: str, mount: str) -> Iterator[tuple[int, int]]:
+    """Yield (limit, bytes used without page cache) of each control group; Linux only.
+
+    A group's limit applies to the groups below it. In a container, the path may be the
+    host's, which is not mounted: then the mount itself is the group of the container.
     """
     with suppress(OSError, ValueError):
         for line in Path(cgroups).read_text("utf-8").splitlines():
-            _, kinds, path = line.split(":", 2)
-            if kinds and "memory" not in kinds.split(","):
-                continue
-            root = Path(mount, "memory") if kinds else Path(mount)
-            names = ("limit_in_bytes", "usage_in_bytes", "total_") if kinds else ("max", "current", "")
-            inner = root / path.lstrip("/")
-            for group in (inner, *inner.parents):
-                if group.is_relative_to(root) and (found := _group(group, *names)):
-                    yield found
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                yield from _limits_above(Path(mount), path, _V2)
+            elif "memory" in controllers.split(","):
+                yield from _limits_above(Path(mount, "memory"), path, _V1)
 
 
-def _group(folder: Path, limit: str, used: str, prefix: str) -> tuple[int, int] | None:
-    with suppress(OSError, ValueError):  # `max`, or no controller there
-        most = int((folder / f"memory.{limit}").read_text("utf-8"))
-        now = 0
-        with suppress(OSError, ValueError):  # gVisor has the limit alone
-            now = int((folder / f"memory.{used}").read_text("utf-8"))
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
-            now -= sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-        return most, now
-    return None
+def _limits_above(root: Path, path: str, names: _Files) -> Iterator[tuple[int, int]]:
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            return
+        limit = _limit(folder, names)
+        if limit:
+            yield limit
+
+
+def _limit(folder: Path, names: _Files) -> tuple[int, int] | None:
+    try:
+        limit = int((folder / f"memory.{names.limit}").read_text("utf-8"))
+    except (OSError, ValueError):  # the limit is `max`, or there is no such controller
+        return None
+    used = 0
+    with suppress(OSError, ValueError):  # gVisor has only the limit
+        used = int((folder / f"memory.{names.usage}").read_text("utf-8"))
+        used -= _page_cache(folder, names.prefix)
+    return limit, used
+
+
+def _page_cache(folder: Path, prefix: str) -> int:
+    lines = (folder / "memory.stat").read_text("utf-8").splitlines()
+    counters = dict(line.split() for line in lines)
+    kinds = ("active", "inactive")
+    return sum(int(counters.get(f"{prefix}{kind}_file", 0)) for kind in kinds)

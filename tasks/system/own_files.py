@@ -1,7 +1,8 @@
-"""Files of the cache, opened so that nothing is followed: no link, no other name of a file, no pipe.
+"""Open files of the cache without following anything: links, other names, pipes.
 
-A cache may be shared, restored or unpacked from somewhere: what lies in it under one of our names need not be
-a file of ours. Where it is written, it is replaced; where it is read, it counts for nothing.
+A cache may be shared, restored from a backup or unpacked from an archive: a path that
+the recipe uses may hold something that the recipe did not create. A write replaces it;
+a read ignores it.
 """
 
 from __future__ import annotations
@@ -18,38 +19,44 @@ _FLAGS = (
     getattr(os, "O_BINARY", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOINHERIT", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a pipe has no reader to wait for
+    | getattr(os, "O_NONBLOCK", 0)  # do not wait for the other end of a pipe
 )
 _TRIES = 5
-_CHANGED = (errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EMLINK)  # between two calls
+# errors which mean that the path was changed between two calls
+_CHANGED = (errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EMLINK)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 def is_own(path: str) -> bool:
-    """Whether a path is a regular file with one name that belongs to us, or to the owner of its folder.
+    """Return whether a path is a regular file with one name that this user owns.
 
-    The owner of the folder may replace it at any time; and some file systems (NFS, CIFS, FAT) show every
-    file as somebody else's, the folder too.
+    A file that belongs to the owner of its folder counts as well: that user may replace
+    it at any time, and some file systems (NFS, CIFS, FAT) show all files and folders as
+    those of another user.
     """
     try:
-        return _fits(os.lstat(path), path)
+        return _is_own(os.lstat(path), path)
     except (OSError, ValueError):
         return False
 
 
-def _fits(found: os.stat_result, path: str) -> bool:
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+def _is_own(status: os.stat_result, path: str) -> bool:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         return False
-    mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-    return mine or found.st_uid == os.stat(os.path.dirname(path)).st_uid
+    if not hasattr(os, "geteuid") or status.st_uid == os.geteuid():
+        return True
+    return status.st_uid == os.stat(os.path.dirname(path)).st_uid
 
 
 def open_own(path: str) -> int:
-    """Open a file for reading and writing; what is not ours is removed first, and a new one is begun.
+    """Open a file for reading and writing, creating it if there is none.
 
-    Raises OSError: it is a device or a folder, or something puts a link there again and again.
+    A file that this user does not own, a link or a pipe is removed first.
+
+    Raises:
+        OSError: it is a device or a folder, or another program keeps replacing it.
     """
-    problem = OSError(errno.EEXIST, "another program puts something else in its place", path)
+    problem = OSError(errno.EEXIST, "another program keeps replacing it", path)
     for _ in range(_TRIES):
         try:
             if not os.path.lexists(path):
@@ -63,50 +70,61 @@ def open_own(path: str) -> int:
                 raise
             problem = error
             continue
-        if _fits(os.fstat(handle), path):
+        if _is_own(os.fstat(handle), path):
             return handle
         os.close(handle)
     raise problem
 
 
 def remove_foreign(path: str) -> None:
-    """Remove a link, a file or a pipe that lies where a file of ours belongs.
+    """Remove a link, a file or a pipe at a path that the recipe writes to.
 
-    Never a device or a folder: nobody puts one there by mistake, and nothing else would bring it back.
+    A device or a folder is never removed: it is not there by mistake, and nothing could
+    restore it.
 
-    Raises OSError: it is one of these, or cannot be removed.
+    Raises:
+        OSError: it is a device or a folder, or cannot be removed.
     """
     mode = os.lstat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+    kinds = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISFIFO, stat.S_ISSOCK)
+    if not any(is_kind(mode) for is_kind in kinds):
         raise OSError(errno.EINVAL, "it is a device or a folder, and is not replaced", path)
     os.unlink(path)
 
 
 def create(path: str, mode: int = 0o644) -> int:
-    """Open a new file for reading and writing. Raises FileExistsError, OSError."""
+    """Create a file for reading and writing. Raises FileExistsError, OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS | _NO_LINK, mode)
 
 
 def temporary_path(path: str, ending: str) -> str:
-    """A path for a temporary file beside `path`, another one each time; `create` opens it."""
+    """Return a new path for a temporary file beside `path`; `create` opens it."""
     folder, name = os.path.split(path)
-    return os.path.join(folder, temporary_name(name, os.getpid(), os.urandom(4).hex(), ending))
+    salt = os.urandom(4).hex()
+    return os.path.join(folder, temporary_name(name, os.getpid(), salt, ending))
 
 
 def temporaries(path: str, ending: str) -> list[str]:
-    """The temporary files beside `path` with this ending, of any process."""
+    """List the temporary files beside `path` with this ending, of all processes."""
     folder, name = os.path.split(path)
-    begin = temporary_key(name)
+    beginning = temporary_key(name)
     try:
         names = sorted(os.listdir(folder or "."))
     except OSError:
         return []
-    found = (one for one in names if one.startswith(begin) and one.endswith(ending))
-    return [os.path.join(folder, one) for one in found]
+    return [
+        os.path.join(folder, entry)
+        for entry in names
+        if entry.startswith(beginning) and entry.endswith(ending)
+    ]
 
 
 def open_regular(path: str) -> int:
-    """Open a regular file for reading, behind a link as well. Raises OSError: it is not one."""
+    """Open a regular file for reading, also through a link.
+
+    Raises:
+        OSError: it is not a regular file, or cannot be opened.
+    """
     handle = os.open(path, os.O_RDONLY | _FLAGS)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
@@ -115,7 +133,7 @@ def open_regular(path: str) -> int:
 
 
 def read_most(path: str, most: int) -> bytes | None:
-    """The bytes of a small regular file; None where there is none, or where it has more than `most`."""
+    """Read a small regular file; None if there is none, or it exceeds `most` bytes."""
     try:
         with open(open_regular(path), "rb") as file:
             data = file.read(most + 1)
@@ -125,21 +143,25 @@ def read_most(path: str, most: int) -> bytes | None:
 
 
 def check_inside(cache: str, path: str) -> None:
-    """See that no folder between the cache and a path in it is a link. Raises RecipeError: one is."""
-    if link := link_inside(cache, path):
-        raise RecipeError(
-            f"{link} is a symbolic link: nothing is written behind it",
-            fix="put a folder in its place, or set LLAMAFILE_CACHE to a directory on the other disk",
-        )
+    """Check that no folder between the cache and a path in it is a link.
+
+    Raises:
+        RecipeError: one is.
+    """
+    link = link_inside(cache, path)
+    if link:
+        what = f"{link} is a symbolic link: nothing is written through it"
+        fix = "replace it by a folder, or set LLAMAFILE_CACHE to a directory on that disk"
+        raise RecipeError(what, fix=fix)
 
 
 def link_inside(cache: str, path: str) -> str:
-    """The first folder between the cache and a path in it that is a link, or nothing."""
-    rest = os.path.relpath(os.path.dirname(path), cache)
-    if rest.startswith(os.pardir) or os.path.isabs(rest):  # a file of the user's, elsewhere
-        return ""
+    """Return the first folder between cache and `path` that is a link; "" if none."""
+    parent = os.path.relpath(os.path.dirname(path), cache)
+    if parent.startswith(os.pardir) or os.path.isabs(parent):
+        return ""  # a file of the user's, outside the cache
     folder = cache
-    for part in rest.split(os.sep):
+    for part in parent.split(os.sep):
         folder = os.path.join(folder, part)
         if part != os.curdir and os.path.islink(folder):
             return folder
@@ -147,14 +169,17 @@ def link_inside(cache: str, path: str) -> str:
 
 
 def lock_file(cache: str, name: str) -> str:
-    """The path of a lock file; a link, or a file that has another name as well, is removed.
+    """Return the path of a lock file, which is safe to open.
 
-    Opening a lock file empties it. Raises RecipeError: the folder of the locks is a link.
+    Opening a lock file empties it: a link, or a file with a second name, is removed.
+
+    Raises:
+        RecipeError: the folder of the locks is a link.
     """
     path = os.path.join(cache, "locks", name)
     check_inside(cache, path)
     with contextlib.suppress(OSError):
-        found = os.lstat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             remove_foreign(path)
     return path

@@ -1,9 +1,11 @@
-"""Names and paths that are made of parts from outside. Pure: no file system is asked.
+"""Check and build names and paths from untrusted parts. Pure: no disk access.
 
-Outside: catalogues' URLs, lock files, publishers' answers, records. A cache may move to another system, so
-one rule holds on all of them: what one system reads as another file is refused everywhere.
+Such parts come from URLs of a catalogue, lock files, upstream servers and records. A
+cache may move to another operating system, so one rule holds on all of them: a name
+that one system reads as that of another file is refused everywhere.
 
-Source: Microsoft, "Naming Files, Paths, and Namespaces" (reserved names, trailing dots and spaces).
+Source: Microsoft, "Naming Files, Paths, and Namespaces" (reserved names, trailing dots
+and spaces).
 """
 
 from __future__ import annotations
@@ -14,34 +16,36 @@ import re
 from tasks.errors import UsageError
 
 NAME_BYTES = 255  # of a file name: ext4, xfs, btrfs, APFS, NTFS
-ENDING_BYTES = 13  # of the longest ending that a file beside a target has: .partial.json
+ENDING_BYTES = 13  # of `.partial.json`, the longest suffix of a file beside a target
 MOST_BYTES = NAME_BYTES - ENDING_BYTES
-MOST_NAME = 100  # bytes of a model's name: it is a part of names
+MOST_NAME = 100  # bytes of a model's name, which is a part of file names
 _KEY_CHARS = 8  # of a digest, in temporary names
 
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.I)
+_DEVICES = r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]"
+_RESERVED = re.compile(rf"(?:{_DEVICES})\s*(?:\..*)?", re.IGNORECASE)
 _FORBIDDEN = '/\\:*?"<>|'  # separators, streams of NTFS, and what Windows refuses
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}")
-TEMPORARY = r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}"  # what `temporary_name` makes, without its ending
+TEMPORARY = r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}"  # of `temporary_name`, without suffix
 
 
 def is_version(text: str) -> bool:
-    """Whether a text can be the version of an engine: it becomes part of a URL and of a file's name."""
+    """Return whether a text is safe as an engine version in a URL and a file name."""
     return _VERSION.fullmatch(text) is not None
 
 
 def name_problem(name: str) -> str:
-    """Why a text cannot be the name of a file in a folder, or nothing."""
+    """Return why a text cannot be the name of a file in a folder; "" if it can."""
     if name in ("", ".", ".."):
         return "expected the name of a file"
-    if bad := next((c for c in name if c in _FORBIDDEN or not c.isprintable()), ""):
+    bad = next((c for c in name if c in _FORBIDDEN or not c.isprintable()), "")
+    if bad:
         return f"{bad!r} cannot be in the name of a file"
-    if name[0] in "-.":  # a hidden file, an option of a command, or one of our temporary files
+    if name[0] in "-.":  # an option of a command, a hidden file, or a temporary file
         return f"the name of a file cannot begin with {name[0]!r}"
     if name[-1] in ". ":
         return f"the name of a file cannot end with {name[-1]!r}"
     if _RESERVED.fullmatch(name):
-        return "Windows keeps this name for a device"
+        return "Windows reserves this name for a device"
     length = len(name.encode())
     if length > MOST_BYTES:
         return f"the name has {length} bytes, expected {MOST_BYTES} at most"
@@ -49,19 +53,24 @@ def name_problem(name: str) -> str:
 
 
 def inside(folder: str, name: str) -> str:
-    """The path of a file in a folder. Raises UsageError: the name would lead elsewhere."""
-    if problem := name_problem(name):
+    """Return the path of a file in a folder.
+
+    Raises:
+        UsageError: the name could lead to another folder, or is not portable.
+    """
+    problem = name_problem(name)
+    if problem:
         raise UsageError(f"{name!r} cannot be a file in {folder}: {problem}")
     return f"{folder}/{name}"
 
 
 def short_name(name: str) -> str:
-    """A model's name, cut so that the names of its records, logs and locks are not too long."""
+    """Truncate a model's name for the names of its records, logs and locks."""
     return name.encode()[:MOST_NAME].decode(errors="ignore")
 
 
 def is_path(value: object) -> bool:
-    """Whether a value from a file can be a path: a text that every system call takes."""
+    """Return whether a value is a text that every system call accepts as a path."""
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:
@@ -72,15 +81,15 @@ def is_path(value: object) -> bool:
 
 
 def temporary_key(name: str) -> str:
-    """What the names of a file's temporary files begin with: short, however long its own name is."""
+    """Return the prefix, of fixed length, of a file's temporary files."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     return f".{digest[:_KEY_CHARS]}-"
 
 
 def temporary_name(name: str, pid: int, salt: str, ending: str) -> str:
-    """The name of a temporary file beside another file.
+    """Return the name of a temporary file beside another file.
 
     Args:
-        salt: eight hexadecimal digits, other ones each time.
+        salt: eight random hexadecimal digits.
     """
     return f"{temporary_key(name)}{pid}-{salt}{ending}"

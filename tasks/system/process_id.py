@@ -1,4 +1,4 @@
-"""A process, unmistakably, as it is written down. Pure."""
+"""Records that identify a process beyond its pid. Pure."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-MARK_VARIABLE = "LLAMAFILE_RECIPE_RUN"  # in an engine's environment: whose process it is
+MARK_VARIABLE = "LLAMAFILE_RECIPE_RUN"  # in an engine's environment: its run's marker
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process, unmistakably: pids are used again, and containers have pids of their own."""
+    """A process of this machine: pids are reused, and each container has its own."""
 
     pid: int
     started: float  # seconds since 1970
     boot: str  # this boot of the machine
-    space: str  # the namespace of its pid, where the system has such
-    start_ticks: int = 0  # its start in the kernel's own count, which no change of the clock moves; 0: none
+    space: str  # the pid namespace, on systems that have them
+    # its start in clock ticks of the kernel, which setting the clock does not move;
+    # 0 if unknown
+    start_ticks: int = 0
 
 
 class Owner(NamedTuple):
-    """A process, unmistakably: pids are used again, and containers have names and pids of their own."""
+    """A process of any machine that shares the cache."""
 
     host: str
     boot: str  # this boot of the host's kernel
     pid: int
     started: float  # seconds since 1970
-    space: str = ""  # the namespace in which the pid counts; not in journals of earlier versions
+    space: str = ""  # the pid namespace; journals of earlier versions have none
 
     @staticmethod
     def parse(data: Any) -> Owner | None:
-        """An owner from its JSON; None where there is none."""
+        """Read an owner from parsed JSON; None if it is not one."""
         try:
             host, boot, pid, started, *space = data
             return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
@@ -40,5 +42,5 @@ class Owner(NamedTuple):
 
 
 def is_mark(value: object) -> bool:
-    """Whether that can be the mark of a run: exactly 16 lowercase hexadecimal digits."""
+    """Return whether a value is a run's marker: 16 lowercase hexadecimal digits."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None

@@ -1,6 +1,7 @@
-"""Who is writing a partial file, and what runs, in a form that another process or machine can check.
+"""Identify processes so that other processes and machines can check them.
 
-For partial files locks are the first answer, and this is the second: locks lie on NFS and other shared disks.
+A partial file belongs to the process that holds its lock. This is the second check, for
+NFS and other shared disks on which locks do not work.
 """
 
 from __future__ import annotations
@@ -13,52 +14,59 @@ from typing import Any
 
 from tasks.system.process_id import MARK_VARIABLE, Owner, Process, is_mark
 
-SAME_S = 2.0  # two readings of one start may differ by so much, when the clock was set between them
-LEASE_S = 60.0  # a journal that another machine has not touched for so long has no owner any more
-NEAR_LEASE_S = 20.0  # the same for another container of this machine: it has the same clock
+SAME_S = 2.0  # two readings of one start time differ less, even if the clock was set
+LEASE_S = 60.0  # age of its journal at which an owner on another machine counts as dead
+NEAR_LEASE_S = 20.0  # the same for another container of this machine, with its clock
 
 
 def myself() -> Owner:
-    """This process."""
+    """Return the identity of this process."""
     pid = os.getpid()
-    return Owner(platform.node(), this_boot(), pid, _started(pid) or 0.0, this_space())
+    started = _started(pid) or 0.0
+    return Owner(platform.node(), this_boot(), pid, started, this_space())
 
 
 def is_alive(owner: Owner, journal: str) -> bool:
-    """Whether that owner, if it is not this process, may still be writing.
+    """Return whether an owner, other than this process, may still be writing.
 
-    By its process where its pid can be seen; on another machine, and in another container of this one, by
-    the age of what it writes every few seconds.
+    A process of this container is looked up by its pid. For another container or
+    machine, the age of the journal decides: an owner writes it every few seconds.
     """
     me = myself()
-    if owner.boot == me.boot and owner.space not in ("", me.space):
-        return _is_young(journal, NEAR_LEASE_S)
-    if owner.boot == me.boot:
-        started = _started(owner.pid)
-        return owner != me and started is not None and abs(started - owner.started) < SAME_S
-    if owner.host == me.host:  # before a restart of this machine
+    if owner.boot != me.boot:
+        # the same host with another boot: this machine has restarted since
+        return owner.host != me.host and _is_recent(journal, LEASE_S)
+    if owner.space not in ("", me.space):
+        return _is_recent(journal, NEAR_LEASE_S)
+    started = _started(owner.pid)
+    if owner == me or started is None:
         return False
-    return _is_young(journal, LEASE_S)
+    return abs(started - owner.started) < SAME_S
 
 
-def _is_young(journal: str, lease_s: float) -> bool:
+def _is_recent(journal: str, lease_s: float) -> bool:
     try:
-        return abs(time.time() - os.lstat(journal).st_mtime) < lease_s  # its clock may be ahead of ours
+        modified = os.lstat(journal).st_mtime
     except OSError:
         return False
+    return abs(time.time() - modified) < lease_s  # the owner's clock may be ahead
 
 
 def this_boot() -> str:
-    """What is the same until this machine starts anew, in its containers too."""
-    if found := boot_id():
-        return found
+    """Return an identifier of this boot, which the containers of a machine share."""
+    identifier = boot_id()
+    if identifier:
+        return identifier
     import psutil
 
     return f"{platform.node()} since {psutil.boot_time():.0f}"
 
 
 def boot_id() -> str:
-    """Linux' name of this boot. Elsewhere nothing: there the time of the boot moves when the clock is set."""
+    """Return Linux' identifier of this boot; "" elsewhere.
+
+    Other systems only report the time of the boot, which moves when the clock is set.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -67,21 +75,23 @@ def boot_id() -> str:
 
 
 def process(pid: int) -> Process:
-    """A process of this machine, as it can be found again."""
-    return Process(pid, _started(pid) or 0.0, boot_id(), this_space(), _start_ticks(pid))
+    """Identify a process of this machine, for `lives`."""
+    started = _started(pid) or 0.0
+    return Process(pid, started, boot_id(), this_space(), _start_ticks(pid))
 
 
 def _start_ticks(pid: int) -> int:
-    """Read when a process started, in the kernel's count since the boot; 0 where it does not tell."""
+    """Read when a process started, in clock ticks since the boot; 0 if unknown."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])  # field 22 of proc(5)
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[19])  # field 22 of proc(5)
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def this_space() -> str:
-    """The namespace in which our pids count: a container has its own."""
+    """Return the pid namespace of this process; a container has its own."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -89,31 +99,32 @@ def this_space() -> str:
 
 
 def lives(known: Process | None) -> bool:
-    """Whether that process, and no other with its pid, runs here."""
+    """Return whether this very process runs here, and not another with its pid."""
     if known is None or known.boot != boot_id():
         return False
-    return _has_started(known) and is_running(known.pid)
+    return _is_same_start(known) and is_running(known.pid)
 
 
-def _has_started(known: Process) -> bool:
-    """Whether the process with that pid has started exactly then."""
+def _is_same_start(known: Process) -> bool:
+    """Return whether the process that has this pid now started at the known time."""
     if known.start_ticks:
         return _start_ticks(known.pid) == known.start_ticks
     started = _started(known.pid)
     if started is None:
         return False
-    # Linux computes it from a clock that may be set; a record of an earlier version has nothing better
+    # Linux computes it from a clock that may be set; a record of an earlier version has
+    # nothing better
     tolerance = SAME_S if sys.platform == "linux" else 0.0
     return abs(started - known.started) <= tolerance
 
 
 def _never() -> frozenset[int]:
-    """Pids that are never ended: the first process, and this one."""
+    """Return the pids that are never ended: the first processes, and this one."""
     return frozenset((0, 1, os.getpid()))
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and whose parent has not heard of it does not."""
+    """Return whether a process runs; a zombie does not."""
     import psutil
 
     try:
@@ -123,23 +134,28 @@ def is_running(pid: int) -> bool:
 
 
 def marked(mark: str) -> list[Any]:
-    """Every process that has a run's mark in its environment, wherever it has gone: psutil's objects.
+    """Return psutil's object of each process whose environment has a run's marker.
 
-    The mark is random, so these are an engine and what it started, and nobody else's. Whatever is
-    not a mark finds nothing: most processes have no such variable, and must not be equal to that.
+    The marker is random, so these are an engine and its descendants, wherever they have
+    moved. A value that is not a marker matches nothing: most processes do not have the
+    variable, and an empty value must not select them.
     """
     import psutil
 
     if not is_mark(mark):
         return []
-    found = []
-    for one in psutil.process_iter():
-        try:
-            if one.pid not in _never() and one.environ().get(MARK_VARIABLE) == mark:
-                found.append(one)
-        except (psutil.Error, OSError, ValueError):  # another user's, or gone
-            continue
-    return found
+    return [process for process in psutil.process_iter() if _has_mark(process, mark)]
+
+
+def _has_mark(process: Any, mark: str) -> bool:
+    import psutil
+
+    if process.pid in _never():
+        return False
+    try:
+        return bool(process.environ().get(MARK_VARIABLE) == mark)
+    except (psutil.Error, OSError, ValueError):  # another user's, or it has ended
+        return False
 
 
 def _started(pid: int) -> float | None:

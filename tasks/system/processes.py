@@ -1,4 +1,4 @@
-"""Processes: one short run, one engine with everything it starts, and its tie to the parent."""
+"""Run programs: one short command, or an engine with everything that it starts."""
 
 from __future__ import annotations
 
@@ -16,50 +16,86 @@ from typing import Any
 from tasks.system.exit_status import Ending
 from tasks.system.signals import on_signals
 
-# The stop's three steps with the seconds each may take; llamafile 0.10 sleeps 1 s in its own handler
+# Time limits of the three steps of a stop; llamafile 0.10 sleeps 1 s in its handler.
 INTERRUPT_S = 5.0
 TERMINATE_S = 5.0
 KILL_S = 5.0
-VERSION_S = 120.0  # `--version` of a first run unpacks a loader, and a virus scanner reads the whole file
-TAIL_LINES = 15  # of the engine's output, shown when it fails
+# The first run unpacks a loader, and a virus scanner may read the whole file.
+VERSION_S = 120.0
+TAIL_LINES = 15  # lines of output that an error message shows
+TAIL_BYTES = 16 * 1024  # bytes of output from which these are taken
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _KILL_ON_JOB_CLOSE = 0x2000  # <winnt.h>, JOBOBJECT_BASIC_LIMIT_INFORMATION
 _EXTENDED_LIMIT = 9  # JobObjectExtendedLimitInformation
 
 _POLL_S = 0.02
-_LAST_WORDS_S = 2.0  # for what is in the pipe of a program that has ended
-TAIL_BYTES = 16 * 1024  # of output, of which the last lines are shown
+_LAST_WORDS_S = 2.0  # to read what is left in the pipe of a program that has ended
+_INTERRUPT: Any = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
-    """Run a program to its end and keep the end of what it prints.
+    """Run a program to its end; keep the last lines of its output.
 
-    Past the time limit its whole group is ended, also where it prints without end.
+    After the time limit its whole process group is killed, also if it still prints.
+
+    Raises:
+        OSError: the program cannot be started.
     """
-    held: list[int] = []
     deadline = time.monotonic() + timeout_s
-    with on_signals(held.append):  # what they raise must not strike before anybody knows the child
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(env), cwd=cwd, **_own_group(),
-        )  # fmt: skip
-    tail, status, ended = _Tail(child.stdout), None, False
+    held: list[int] = []
+    # a handler that raises between fork and assignment would lose the child
+    with on_signals(held.append):
+        child = _start(command, env, cwd, output=subprocess.PIPE)
+    tail = _Tail(child.stdout)
+    status = None
     try:
         tail.start()
         for number in held:
             signal.raise_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            status = child.wait(_left(deadline))
-            tail.join(_left(deadline))
-            ended = not tail.is_alive()  # else what it has started has its output still
+        status = _wait(child, tail, deadline)
     finally:
-        if not ended:
-            _signal_group(child, kill=True)
+        if status is None:
+            _kill_group(child)
         child.wait()
         if tail.ident:
-            tail.join(_LAST_WORDS_S)  # a program that has left the group may hold the pipe for ever
-    return Ending(list(command), status if ended else None, last_lines(tail.data))
+            # a program that has left the group may keep the pipe open for ever
+            tail.join(_LAST_WORDS_S)
+    return Ending(list(command), status, last_lines(tail.data))
+
+
+def _start(
+    command: Sequence[str], env: Mapping[str, str], cwd: str, output: int, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own.
+
+    The terminal's Ctrl-C reaches only the recipe, and the whole group can be killed.
+    """
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+    else:
+        options["start_new_session"] = True
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        cwd=cwd,
+        **options,
+    )
+
+
+def _wait(child: subprocess.Popen[bytes], tail: threading.Thread, deadline: float) -> int | None:
+    """Return the exit status; None if program or output outlast the deadline."""
+    try:
+        status = child.wait(_left(deadline))
+    except subprocess.TimeoutExpired:
+        return None
+    tail.join(_left(deadline))
+    if tail.is_alive():  # a process that it has started still holds its output
+        return None
+    return status
 
 
 def _left(deadline: float) -> float:
@@ -67,11 +103,12 @@ def _left(deadline: float) -> float:
 
 
 class _Tail(threading.Thread):
-    """Reads what a program prints and keeps the end of it, however much that is."""
+    """Read all output of a program; keep the end of it."""
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(daemon=True)
-        self._pipe, self.data = pipe, b""
+        self._pipe = pipe
+        self.data = b""
 
     def run(self) -> None:
         with self._pipe:
@@ -80,96 +117,101 @@ class _Tail(threading.Thread):
 
 
 def last_lines(output: bytes) -> str:
-    """The end of what a program printed, fit to be shown."""
+    """Return the last lines of a program's output without control characters."""
     text = output[-TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n")
-    clean = "".join(c for c in text if c == "\n" or c == "\t" or c.isprintable())
-    return "\n".join([line for line in clean.splitlines() if line.strip()][-TAIL_LINES:])
+    clean = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    lines = [line for line in clean.splitlines() if line.strip()]
+    return "\n".join(lines[-TAIL_LINES:])
 
 
 class Child:
-    """A running engine: a process group of its own that ends with us, where the system offers that.
+    """A running engine in a process group of its own.
+
+    It ends with this process where the system offers that (Linux, Windows).
 
     Args:
-        output: descriptor that gets what it prints.
+        output: descriptor that receives its output.
 
     Raises:
         OSError: the program cannot be started.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int) -> None:
-        self._popen = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(env), cwd=cwd,
-            preexec_fn=dies_with_parent(), **_own_group(),
-        )  # fmt: skip
+        hook = dies_with_parent()
+        self._popen = _start(command, env, cwd, output, preexec_fn=hook)
         self.pid = self._popen.pid
-        handle = getattr(self._popen, "_handle", None)  # Windows alone has one
-        self._job = 0 if handle is None else job_of(int(handle))
+        self._job = 0
+        handle = getattr(self._popen, "_handle", None)  # Windows only
+        if handle is not None:
+            self._job = job_of(int(handle))
 
     def wait(self) -> int:
-        """Wait for its end; the exit status."""
+        """Wait until it ends; return the exit status."""
         return self._popen.wait()
 
     def exited(self) -> int | None:
-        """Exit status, negative for a signal; None while it lives."""
+        """Return the exit status, negative for a signal; None while it runs."""
         return self._popen.poll()
 
     def stop(self, hurry: Any = lambda: False) -> bool:
-        """End the whole group: interrupt, terminate, kill, each with its time limit.
+        """Stop the whole group: interrupt, terminate, kill, each with a time limit.
 
         Args:
-            hurry: says True when there is no more time for the gentle steps.
+            hurry: returns True to skip the wait after the first two steps.
 
         Returns:
-            Whether everything is gone.
+            Whether no process of the group is left.
         """
-        for kill, ask, limit in (
-            (False, _INTERRUPT, INTERRUPT_S),
-            (False, signal.SIGTERM, TERMINATE_S),
-            (True, signal.SIGTERM, KILL_S),
-        ):
+        steps = ((_INTERRUPT, INTERRUPT_S), (signal.SIGTERM, TERMINATE_S))
+        for number, limit_s in steps:
             if self._gone():
                 return True
-            _signal_group(self._popen, kill=kill, ask=ask)
-            deadline = time.monotonic() + limit
-            while not self._gone() and time.monotonic() < deadline and (kill or not hurry()):
-                time.sleep(_POLL_S)
+            _signal_group(self._popen, number)
+            self._wait_gone(limit_s, hurry)
+        if not self._gone():
+            _kill_group(self._popen)
+            self._wait_gone(KILL_S, lambda: False)
         return self._gone()
+
+    def _wait_gone(self, limit_s: float, hurry: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + limit_s
+        while not self._gone() and time.monotonic() < deadline and not hurry():
+            time.sleep(_POLL_S)
 
     def _gone(self) -> bool:
         return self._popen.poll() is not None and not _members(self.pid)
 
 
-_INTERRUPT: Any = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
-
-
-def _own_group() -> dict[str, Any]:
-    """A group of its own: the terminal's Ctrl-C reaches us alone, and the whole group can be ended."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-def _signal_group(child: subprocess.Popen[bytes], *, kill: bool, ask: Any = signal.SIGTERM) -> None:
-    try:
-        if sys.platform != "win32":
-            os.killpg(child.pid, signal.SIGKILL if kill else ask)
-        elif kill:
-            for process in _members(child.pid):
-                process.kill()
-            child.kill()
+def _signal_group(child: subprocess.Popen[bytes], number: Any) -> None:
+    with suppress(OSError):  # the group has ended
+        if sys.platform == "win32":
+            child.send_signal(number)
         else:
-            child.send_signal(ask)
-    except (ProcessLookupError, PermissionError, OSError):
-        pass  # it is gone already; `_gone` says whether it is
+            os.killpg(child.pid, number)
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    if sys.platform != "win32":
+        _signal_group(child, signal.SIGKILL)
+        return
+    with suppress(OSError):
+        for process in _members(child.pid):
+            process.kill()
+        child.kill()
 
 
 def _members(pid: int) -> list[Any]:
-    """The living processes of the group that `pid` leads; on Windows its descendants."""
+    """Return the running processes of a group; on Windows the leader's descendants.
+
+    Args:
+        pid: of the process that leads the group.
+    """
     import psutil
 
     if sys.platform == "win32":
         try:
-            return [p for p in psutil.Process(pid).children(recursive=True) if p.is_running()]
+            children = psutil.Process(pid).children(recursive=True)
+            return [process for process in children if process.is_running()]
         except psutil.Error:
             return []
     else:
@@ -177,32 +219,35 @@ def _members(pid: int) -> list[Any]:
             os.killpg(pid, 0)
         except ProcessLookupError:
             return []
-        except PermissionError:  # macOS says so of a group of zombies
+        except PermissionError:  # macOS, for a group of zombies
             pass
-        return [p for p in psutil.process_iter() if _lives_in(p, pid)]
+        return [process for process in psutil.process_iter() if _is_in(process, pid)]
 
 
-def _lives_in(process: Any, group: int) -> bool:
+def _is_in(process: Any, group: int) -> bool:
+    """Return whether a process runs and belongs to a group."""
     import psutil
 
     if sys.platform == "win32":
         return False
     try:
-        zombie: bool = process.status() == psutil.STATUS_ZOMBIE
-        return os.getpgid(process.pid) == group and not zombie
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return os.getpgid(process.pid) == group
     except (ProcessLookupError, PermissionError, psutil.Error):
         return False
 
 
 def dies_with_parent(platform: str = sys.platform) -> Callable[[], None] | None:
-    """What a child has to do between fork and exec: have SIGKILL sent when its parent's thread ends."""
+    """Return a hook between fork and exec: SIGKILL when the parent's thread ends."""
     if not platform.startswith("linux"):
         return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died in between
+        if os.getppid() != parent:  # it ended before the call
             os._exit(1)
 
     return tie
@@ -224,21 +269,25 @@ class _Limits(ctypes.Structure):
 
 
 def job_of(process_handle: int, kernel: Any = None) -> int:
-    """A Windows job with one process and whatever that starts; they end when the handle is closed.
+    """Put a process into a Windows job, which ends when its handle is closed.
+
+    Processes that it starts are in the job as well.
 
     Args:
-        kernel: kernel32, for tests.
+        kernel: kernel32; tests pass a fake.
 
     Returns:
-        The job's handle; 0 where Windows refuses (an old one inside another job).
+        The job's handle; 0 if Windows refuses (an old version, inside another job).
     """
     if kernel is None:
         kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
         kernel.CreateJobObjectW.restype = ctypes.c_void_p
-    job = kernel.CreateJobObjectW(None, None) or 0
-    limits = _Limits(flags=_KILL_ON_JOB_CLOSE)
-    size = ctypes.sizeof(limits)
+    job = int(kernel.CreateJobObjectW(None, None) or 0)
     pointer = ctypes.c_void_p(job)
-    done = kernel.SetInformationJobObject(pointer, _EXTENDED_LIMIT, ctypes.byref(limits), size)
-    fits = done and kernel.AssignProcessToJobObject(pointer, ctypes.c_void_p(process_handle))
-    return int(job) if fits else 0
+    limits = ctypes.byref(_Limits(flags=_KILL_ON_JOB_CLOSE))
+    size = ctypes.sizeof(_Limits)
+    if not kernel.SetInformationJobObject(pointer, _EXTENDED_LIMIT, limits, size):
+        return 0
+    if not kernel.AssignProcessToJobObject(pointer, ctypes.c_void_p(process_handle)):
+        return 0
+    return job

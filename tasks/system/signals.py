@@ -1,4 +1,4 @@
-"""Signals that ask a program to end, handed to a function while a block runs."""
+"""Pass the signals that ask a program to end to a function while a block runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 @contextmanager
 def on_signals(act: Callable[[int], object]) -> Iterator[None]:
-    """Call `act` with the number of each such signal that comes; the handlers of before come back.
+    """Call `act` with the number of each such signal; restore the handlers afterwards.
 
-    Only the main thread may set handlers: elsewhere (doit -n with threads) nothing is changed. A signal that
-    is ignored stays so, for nohup means it; but not SIGINT, which a shell ignores for what runs with `&`.
+    Outside the main thread (doit -n with threads), which alone may set handlers, this
+    changes nothing. An ignored signal stays ignored, as nohup intends; except SIGINT,
+    which a shell ignores for a program that it starts with `&`.
     """
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    numbers = [n for n in numbers if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _frame: act(number)) for n in numbers}
+    previous = {n: signal.signal(n, lambda number, _: act(number)) for n in _numbers()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _numbers() -> list[int]:
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return [n for n in numbers if n == signal.SIGINT or not _is_ignored(n)]
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN

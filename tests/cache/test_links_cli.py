@@ -154,7 +154,7 @@ def test_a_folder_that_is_a_link(model: Project, server: FileServer, folder: str
     link.symlink_to(elsewhere)
     result = model.doit("download")
     assert (result.status, server.requests, list(elsewhere.iterdir())) == (1, [], [])
-    assert f"ERROR: {link} is a symbolic link: nothing is written behind it" in result.err
+    assert f"ERROR: {link} is a symbolic link: nothing is written through it" in result.err
 
 
 def test_the_catalogue_folder_is_a_link(model: Project) -> None:

@@ -1,4 +1,4 @@
-"""A cache's key, GitHub's commands, and folds."""
+"""The cache key, GitHub's commands, and log groups."""
 
 from __future__ import annotations
 

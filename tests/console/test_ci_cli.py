@@ -1,4 +1,4 @@
-"""What a run looks like in the log of a CI system, and that an engine cannot speak to it."""
+"""A run in the log of a CI system, in which an engine cannot issue commands."""
 
 from __future__ import annotations
 

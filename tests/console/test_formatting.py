@@ -1,4 +1,4 @@
-"""What people read: sizes, durations, rates, progress, addresses."""
+"""Sizes, durations, rates, progress and addresses as text."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_progress(done: int, total: int | None, elapsed: float, gained: int, lin
 def test_progress_with_a_note(
     done: int, total: int | None, elapsed: float, gained: int, note: str, line: str
 ) -> None:
-    """R7, issue 3: what else there is to say of a download stands behind its numbers."""
+    """R7, issue 3: the note about a download follows its numbers."""
     assert formatting.progress(done, total, elapsed, gained, note) == line
 
 

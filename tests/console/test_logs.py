@@ -1,4 +1,4 @@
-"""LLAMAFILE_LOG=json: every line is an object, and what people read says the same."""
+"""LLAMAFILE_LOG=json: each line is an object with the same content as the text."""
 
 from __future__ import annotations
 

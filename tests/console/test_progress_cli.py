@@ -1,4 +1,4 @@
-"""What a download shows: events for programs, a bar on a terminal, lines elsewhere, reasons at the end."""
+"""A download shows events, a bar or lines, and at its end the reasons."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_events_of_a_failure(model: Project, server: FileServer) -> None:
 
 
 def test_events_of_a_wrong_command_line(model: Project) -> None:
-    """Issue 3.9: a model that does not exist is said, whoever reads it."""
+    """Issue 3.9: an unknown model is reported as an event, too."""
     result = model.doit("download:n", env=JSON)
     assert result.status == 3
     assert "there is no model" in result.err
@@ -135,7 +135,7 @@ def test_events_of_waiting_and_of_an_interruption(model: Project, server: FileSe
 
 
 def test_reports_stay_reports(model: Project) -> None:
-    """Issue 3.9: stdout is the same, whatever is said on stderr."""
+    """Issue 3.9: stdout does not depend on the format of stderr."""
     plain, logged = (model.doit("catalogue", "--json", env=env) for env in ({}, JSON))
     assert (plain.status, logged.status) == (0, 0)
     assert logged.out == plain.out
@@ -210,7 +210,7 @@ def test_no_colours_where_none_are_wanted(model: Project, server: FileServer) ->
 
 @posix
 def test_messages_stand_above_the_bar(model: Project, server: FileServer) -> None:
-    """Issue 3.9: a retry is a line of its own, and the bar goes on beneath it."""
+    """Issue 3.9: a retry is a separate line above the bar."""
     server.set_rate(PATH, 3_000_000)
     server.script(PATH, Drop(1_000_000))
     result = on_terminal(model, "download")

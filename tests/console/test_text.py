@@ -1,4 +1,4 @@
-"""What text from outside looks like on a terminal."""
+"""How untrusted text appears on a terminal."""
 
 from __future__ import annotations
 

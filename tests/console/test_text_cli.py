@@ -1,4 +1,4 @@
-"""No text from outside reaches a terminal or a workflow as it is (findings 21 and 24)."""
+"""Untrusted text is escaped for terminals and workflows (findings 21 and 24)."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_the_name_of_a_file_of_ones_own(project: Project) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process names itself by /proc")
 def test_the_name_of_a_strangers_process(servers: Project) -> None:
-    """Finding 21: whoever has the port is named in the error."""
+    """Finding 21: the error names the process that has the port."""
     with_llamafile(servers, version="0.10.5")
     code = (
         "import socket; open('/proc/self/comm', 'w').write('\\x1b]52;x\\x07'); "

@@ -80,7 +80,7 @@ def test_a_host_of_another_machine(project: Project) -> None:
     """R23: an address that is none of this machine's."""
     with_llamafile(project)
     said = failure(project.process("serve", "--host", "192.0.2.1", "--port", "0"))
-    assert "--host 192.0.2.1 is no address of this machine" in said
+    assert "--host 192.0.2.1 is not an address of this machine" in said
     assert "fix: --host 127.0.0.1" in said
 
 

@@ -1,4 +1,4 @@
-"""Values in answers of other programs (security 16, 18, 26)."""
+"""Values that other programs sent (security 16, 18, 26)."""
 
 from __future__ import annotations
 

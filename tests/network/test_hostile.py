@@ -1,4 +1,4 @@
-"""Hostile answers against each client: no traceback, no hang, no wrong byte, memory bounded (security)."""
+"""Hostile responses to each client: no traceback, hang, wrong byte or memory leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network module against real sockets: every failure by name, and nothing but TransferError leaves it."""
+"""HTTP against real sockets: every failure is a TransferError with a clear text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Certificate and key of a server for 127.0.0.1 that nobody trusts."""
+    """Certificate and key for 127.0.0.1, signed by no trusted CA."""
     return self_signed(tmp_path_factory.mktemp("tls"))
 
 
@@ -230,7 +230,7 @@ def test_no_token_is_sent_where_none_is_given(server: FileServer) -> None:
 
 
 def test_headers_of_the_hubs_redirect_are_kept(server: FileServer) -> None:
-    """R21: the digest stands on the redirect, not on what it leads to."""
+    """R21: the digest is in the headers of the redirect, not of its target."""
     with FileServer() as cdn:
         hub = Hub(server, cdn, FILE, DATA)
         answer, body = read(hub.url)
@@ -245,8 +245,8 @@ def test_headers_of_the_hubs_redirect_are_kept(server: FileServer) -> None:
     [
         pytest.param(Hangup(), "Remote end closed connection without response", False, id="no answer"),
         pytest.param(Drop(1000, reset=True), "Connection reset by peer", False, id="reset"),
-        pytest.param(Stall(1000, 60), "nothing came for 0 s", False, id="silence in the body"),
-        pytest.param(Hangup(60), "nothing came for 0 s", False, id="silence before the answer"),
+        pytest.param(Stall(1000, 60), "no data for 0 s", False, id="silence in the body"),
+        pytest.param(Hangup(60), "no data for 0 s", False, id="silence before the answer"),
         pytest.param(Redirect(FILE), "Exceeded 10 redirects", True, id="redirects in a circle"),
         pytest.param(Redirect("ftp://127.0.0.1/x"), "No connection adapters", True, id="redirect to ftp"),
         pytest.param(Redirect("file:///etc/passwd"), "No connection adapters", True, id="redirect to a file"),
@@ -266,7 +266,7 @@ def test_failures_have_names(
 
 @pytest.mark.parametrize("fault", [Drop(1000), WrongLength(9)], ids=["dropped", "length too large"])
 def test_an_end_before_the_length_is_an_end(server: FileServer, fault: Fault) -> None:
-    """R19: what had come of it is not lost to an exception; whoever reads counts."""
+    """R19: bytes before an early end are returned, without an exception."""
     server.script(FILE, fault)
     assert read(server.url(FILE))[1] == (DATA[:1000] if isinstance(fault, Drop) else DATA)
 
@@ -296,7 +296,7 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = failure("https://models.invalid/m")
-    assert "the host's name is not known (is the network up?)" in str(error)
+    assert "the host's name cannot be resolved (is the network up?)" in str(error)
     assert not isinstance(error, http.FatalTransfer)
 
 
@@ -313,7 +313,7 @@ def test_a_proxy_that_is_down(server: FileServer, monkeypatch: pytest.MonkeyPatc
     "proxy", ["http://user:secret@", "http://", "http://[::1", "http://h:99999", "http://h:x"]
 )
 def test_a_proxy_that_is_no_address(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """Security 29: said as what it is, without the password; not tried again."""
+    """Security 29: the error does not show the password, and there is no retry."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     error = failure("https://models.example/m")
     assert isinstance(error, http.FatalTransfer)

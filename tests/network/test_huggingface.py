@@ -1,4 +1,4 @@
-"""The Hub's address and token, and the places where other programs keep models."""
+"""The Hub's address and token, and the model caches of other programs."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_no_token_for_whatever_is_written(url: str, endpoint: str) -> None:
     ],
 )
 def test_token(env: Mapping[str, str], saved: str, token: str) -> None:
-    """Issue 3: HF_TOKEN, then the hub's token file; what cannot stand in a header is none."""
+    """Issue 3: HF_TOKEN, then the Hub's token file; never a token unfit for a header."""
     assert huggingface.token(env, saved) == token
 
 

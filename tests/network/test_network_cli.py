@@ -1,4 +1,4 @@
-"""What servers, publishers, proxies and plain http can do to the real `doit` (security 4 to 33)."""
+"""Hostile servers, proxies and plain http against the real `doit` (security 4-33)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def of_the_hub(project: Project, **keys: object) -> None:
 
 
 def mirrored(project: Project, first: str, server: FileServer) -> None:
-    """A catalogue whose first source is another server's; pinned, of a size that nobody states."""
+    """A catalogue whose first source is another server; pinned, without a size."""
     model = entry(url=first, mirrors=[server.url(f"/{NAME}")], sha256=sha256(DATA), engine="embedded")
     project.catalogue({"m": model}, EMBEDDED)
 
@@ -74,7 +74,7 @@ def test_a_length_that_cannot_be(project: Project, server: FileServer, length: i
         url = site.url("/alone.gguf")
         project.catalogue({"m": entry(url=url, sha256="a" * 64, engine="embedded")}, EMBEDDED)
         said = failed(project.doit("download"))
-    assert "does not fit on the disk" in said or "which no file here can have" in said
+    assert "does not fit on the disk" in said or "which is impossible" in said
 
 
 # What publishers state

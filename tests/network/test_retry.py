@@ -1,4 +1,4 @@
-"""How often one source is asked again, and after which pause."""
+"""How often one source is retried, and after which wait."""
 
 from __future__ import annotations
 

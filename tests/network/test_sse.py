@@ -1,4 +1,4 @@
-"""Server-sent events of a chat, however they are cut and whatever they say (security 26, faults F11)."""
+"""Server-sent events, split anywhere and malformed (security 26, faults F11)."""
 
 from __future__ import annotations
 

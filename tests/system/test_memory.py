@@ -1,4 +1,4 @@
-"""Memory of this machine and of model files, from real files."""
+"""Memory of this machine and its control groups, read from real files."""
 
 from __future__ import annotations
 

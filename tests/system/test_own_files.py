@@ -1,4 +1,4 @@
-"""Files of ours: what lies at their paths is looked at before it is written, read or removed."""
+"""Check what is at a path of the cache before writing, reading or removing it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_links_on_the_way(tmp_path: Path) -> None:
     assert found == ["", "", ""]
     assert own_files.link_inside(str(cache), f"{cache}/models/b/x") == f"{cache}/models/b"
     assert own_files.link_inside(str(cache), f"{tmp_path}/elsewhere/x") == ""
-    with pytest.raises(RecipeError, match=r"locks is a symbolic link: nothing is written behind it"):
+    with pytest.raises(RecipeError, match=r"locks is a symbolic link: nothing is written through it"):
         own_files.lock_file(str(cache), "a.lock")
 
 

@@ -1,4 +1,4 @@
-"""Names from outside: what they make is a file in the folder that is meant, on every system."""
+"""Untrusted names give a file in the intended folder on every system."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_a_name(name: str) -> None:
         ("...", "cannot begin with '.'"),
         ("m.gguf.", "cannot end with '.'"),
         ("m.gguf ", "cannot end with ' '"),
-        ("CON", "Windows keeps"),
-        ("nul.gguf", "Windows keeps"),
-        ("Com1.llamafile", "Windows keeps"),
-        ("lpt9.tar.gz", "Windows keeps"),
-        ("COM²", "Windows keeps"),
-        ("aux .gguf", "Windows keeps"),
-        ("CONIN$", "Windows keeps"),
+        ("CON", "Windows reserves"),
+        ("nul.gguf", "Windows reserves"),
+        ("Com1.llamafile", "Windows reserves"),
+        ("lpt9.tar.gz", "Windows reserves"),
+        ("COM²", "Windows reserves"),
+        ("aux .gguf", "Windows reserves"),
+        ("CONIN$", "Windows reserves"),
         ("x" * (MOST_BYTES + 1), f"has {MOST_BYTES + 1} bytes, expected {MOST_BYTES} at most"),
         ("é" * 122, "has 244 bytes, expected 242 at most"),
     ],

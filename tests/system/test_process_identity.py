@@ -1,4 +1,4 @@
-"""Who writes a partial: told apart from every other process, on this machine or another one."""
+"""Identify the writer of a partial file among processes of all machines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_goes_through_json() -> None:
     "data", [None, 1, "", "abc", [], [1, 2, 3], ["h", "b", "x", 1], ["h", "b", 1, None], {}]
 )
 def test_what_is_none(data: Any) -> None:
-    """R20: junk is nobody."""
+    """R20: malformed data is not an owner."""
     assert Owner.parse(data) is None
 
 
@@ -69,7 +69,7 @@ def test_another_process_is_alive_until_it_ends(journal: str) -> None:
 
 @pytest.mark.parametrize("age_s", [0.0, LEASE_S / 2, LEASE_S + 1, 1e6])
 def test_another_machine_goes_by_the_age_of_its_journal(journal: str, age_s: float) -> None:
-    """R19: nobody can look at its processes from here."""
+    """R19: processes of another machine are not visible here."""
     other = Owner("elsewhere", "another boot", 1, 1.0)
     then = time.time() - age_s
     os.utime(journal, (then, then))
@@ -84,7 +84,7 @@ def test_a_journal_of_the_future_is_not_waited_for_for_ever(journal: str) -> Non
 
 
 def test_before_this_machine_started_anew(journal: str) -> None:
-    """R19: whoever wrote it then is gone."""
+    """R19: a process of an earlier boot does not run any more."""
     assert not is_alive(myself()._replace(boot="another boot"), journal)
 
 

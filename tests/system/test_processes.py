@@ -1,4 +1,4 @@
-"""Processes are run within limits, ended as whole groups, and what they printed is kept."""
+"""Run programs with time limits, stop whole groups, keep the end of their output."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_last_lines(output: bytes, expected: str) -> None:
 
 
 def test_last_lines_of_a_flood() -> None:
-    """R26: of megabytes of junk a screenful remains, and it can be printed."""
+    """R26: of megabytes of binary data, a few printable lines remain."""
     junk = bytes(range(256)) * 40_000 + b"\nlast words\n"
     text = last_lines(junk)
     assert text.endswith("\nlast words")
@@ -183,7 +183,7 @@ def test_last_lines_of_a_flood() -> None:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Start a shell script as an engine; it has said `ready` when it comes back."""
+    """Start a shell script as an engine and wait until it prints `ready`."""
     started: list[Child] = []
 
     def start(script: str) -> Child:
@@ -319,7 +319,7 @@ def test_stop_escalates(
 
 
 def test_stop_ends_the_whole_group(shell: Shell, tmp_path: Path) -> None:
-    """R27: a child that outlives the leader is part of it, and gone when stop says so."""
+    """R27: a child that outlives the leader has ended when `stop` returns True."""
     pid_file = tmp_path / "pid"
     child = shell(f"(trap '' INT TERM; sleep 60) & echo $! > {pid_file}; echo ready; wait")
     orphan = int(pid_file.read_text())
@@ -342,7 +342,7 @@ def test_stop_finds_what_a_dead_leader_left(shell: Shell, tmp_path: Path) -> Non
 
 
 def test_stop_twice(shell: Shell) -> None:
-    """R14: stopping what is gone is nothing."""
+    """R14: stopping an engine that has ended does nothing."""
     child = shell("echo ready; exec sleep 60")
     assert child.stop()
     assert child.stop()

@@ -1,4 +1,4 @@
-"""Signals that ask to end reach a function, and only while its block runs."""
+"""Signals that ask to end call a function, only while a block runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine ends with its keeper, where the system offers that: what is asked of Linux and of Windows."""
+"""An engine ends with its supervisor on Linux and Windows: the system calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JOB, PROCESS = 0x1_0000_0010, 0x1_0000_0020  # handles that an int of 32 bits wo
 
 
 class Kernel:
-    """kernel32 as far as jobs go: notes what it is asked, and refuses what it is told to."""
+    """A fake of kernel32's job functions that records calls and can refuse one."""
 
     def __init__(self, refuses: str = "", job: int | None = JOB) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -232,7 +232,7 @@ def test_complete_partial_of_unknown_size_is_proven_by_416(
         pytest.param(403, "accept the licence on its page", id="403"),
         pytest.param(404, "the file is gone", id="404"),
         pytest.param(410, "the file is gone", id="410"),
-        pytest.param(451, "may not be had from here", id="451"),
+        pytest.param(451, "not available here", id="451"),
     ],
 )
 def test_final_answers_are_asked_for_once(
@@ -251,7 +251,7 @@ def test_final_answers_are_asked_for_once(
     ("fault", "says"),
     [
         pytest.param(Status(500), "HTTP 500", id="500"),
-        pytest.param(Status(416), "416: it does not have the bytes", id="416"),
+        pytest.param(Status(416), "416: it does not have the requested bytes", id="416"),
         pytest.param(LoginPage(), "open the URL in a browser", id="login page"),
         pytest.param(Gzip(), "encoded with gzip", id="gzip"),
         pytest.param(WrongLength(1), "wrong length: 200001 bytes, expected 200000", id="wrong length"),

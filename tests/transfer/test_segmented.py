@@ -683,7 +683,7 @@ def test_silence_of_every_lane_is_an_error(
     server.guard(FILE, lambda request: Paused(0, never).answer(request, DATA))
     server.set_rate(FILE, 10 * RATE)
     error = done.result(WITHIN_S)
-    assert "nothing came for" in str(error)
+    assert "no data for" in str(error)
     assert "are kept" in str(error)
 
 
