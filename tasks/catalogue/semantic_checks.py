@@ -111,7 +111,7 @@ def _url_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     url, key = _url(entry), "url" if entry.get("url") else "file"
     if url and not url_problem(url, pinned=True):
         if not filename_of(url):
-            yield (key,), f"{url} names no file"
+            yield (key,), f"{url} has no file name"
         elif problem := name_problem(filename_of(url)):
             yield (key,), f"{url}: {problem}"
 

@@ -548,7 +548,7 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(f"serve --llamafile-url {OTHER}/", "linux", "'', which ends", "NAME", id="R3: no name"),
         # R22, R29
         pytest.param("serve --llamafile-url ftp://h/x.gguf", "linux", "got ftp:", "", id="R22: scheme"),
-        pytest.param("serve --llamafile-url https:///x.gguf", "linux", "names no host", "", id="R22: host"),
+        pytest.param("serve --llamafile-url https:///x.gguf", "linux", "has no host", "", id="R22: host"),
         pytest.param("serve --llamafile-url https://[/x.gguf", "linux", "not a URL", "", id="R22: syntax"),
         pytest.param("serve --llamafile-url ''", "linux", "expected a URL", "", id="R22: nothing"),
         pytest.param(

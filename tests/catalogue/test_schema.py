@@ -282,9 +282,9 @@ UNSEEN = [
     url_row(
         "ftp://h/x.gguf", "ftp://h/x.gguf: expected https://, http://, file:// or a path, got ftp:", "ftp"
     ),
-    url_row("https:///x.gguf", "https:///x.gguf names no host", "no host"),
-    url_row("https://h/", "https://h/ names no file", "no file"),
-    url_row("https://h/a/..", "https://h/a/.. names no file", "a directory"),
+    url_row("https:///x.gguf", "https:///x.gguf has no host", "no host"),
+    url_row("https://h/", "https://h/ has no file name", "no file"),
+    url_row("https://h/a/..", "https://h/a/.. has no file name", "a directory"),
     url_row(
         "https://u:p@h/x.gguf", "https://…@h: no user or password in a URL, it ends up in logs", "a password"
     ),
@@ -293,7 +293,7 @@ UNSEEN = [
         BIG_URL,
         "http://example.org/big.gguf",
         [
-            "22: models.big.url: http://example.org/big.gguf: plain http is only taken with a sha256,"
+            "22: models.big.url: http://example.org/big.gguf: plain http is allowed only with a sha256,"
             " or from this machine"
         ],
         id="plain http without a digest",
@@ -302,7 +302,7 @@ UNSEEN = [
         "[https://example.net/big.gguf]",
         "\n    - https://example.net/big.gguf\n    - http://example.com/big.gguf",
         [
-            "25: models.big.mirrors.1: http://example.com/big.gguf: plain http is only taken with a sha256,"
+            "25: models.big.mirrors.1: http://example.com/big.gguf: plain http is allowed only with a sha256,"
             " or from this machine"
         ],
         id="a mirror with plain http, on its own line",

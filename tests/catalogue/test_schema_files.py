@@ -128,7 +128,7 @@ UNSEEN = [
         "plain http, and a part that nothing pins",
         f"    url: http://example.org/big-00001-of-00002.gguf\n    parts: [{{sha256: {A64}}}, {{size: 5}}]\n",
         "22: models.big.url: http://example.org/big-00001-of-00002.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
+        "plain http is allowed only with a sha256, or from this machine",
         "23: models.big.parts.1.sha256: this key is needed, for the other parts have it",
     ),
     row(
@@ -141,7 +141,7 @@ UNSEEN = [
         "a mirror by plain http",
         "    hf: o/r\n    file: m.gguf\n    mirrors: [http://example.org/m.gguf]\n",
         "24: models.big.mirrors.0: http://example.org/m.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
+        "plain http is allowed only with a sha256, or from this machine",
     ),
     row(
         "a projector of no place",
@@ -158,7 +158,7 @@ UNSEEN = [
         "a projector by plain http",
         f"    url: {BIG_URL}\n    mmproj: {{url: 'http://example.org/p.gguf'}}\n",
         "23: models.big.mmproj.url: http://example.org/p.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
+        "plain http is allowed only with a sha256, or from this machine",
     ),
     row(
         "a projector with two places",

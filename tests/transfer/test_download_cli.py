@@ -166,7 +166,7 @@ def test_the_old_spelling(catalogue: Project, server: FileServer) -> None:
         pytest.param("https://h.example/model.bin", "--llamafile NAME.llamafile", id="ending"),
         pytest.param("https://h.example/", "ends in none of .llamafile, .gguf", id="no name"),
         pytest.param("ftp://h.example/m.llamafile", "expected https://", id="ftp"),
-        pytest.param("https:///m.llamafile", "names no host", id="no host"),
+        pytest.param("https:///m.llamafile", "has no host", id="no host"),
         pytest.param("https://me:pw@h.example/m.llamafile", "no user or password", id="password"),
         pytest.param("http://h.example/m.llamafile", "add --sha256 HEX", id="plain http"),
     ],
@@ -433,7 +433,7 @@ def test_plain_http_needs_a_digest(catalogue: Project) -> None:
     with second_address(DATA) as (url, asked):
         refused = catalogue.doit("download", "--llamafile-url", url)
         assert (refused.status, asked) == (3, [])
-        assert "plain http is only taken with a sha256" in refused.err
+        assert "plain http is allowed only with a sha256" in refused.err
         assert "add --sha256 HEX" in refused.err
         result = catalogue.doit("download", "--llamafile-url", url, "--sha256", sha256(DATA))
         assert (result.status, models(catalogue)) == (0, {"x.llamafile": DATA})
@@ -446,7 +446,7 @@ def test_plain_http_behind_a_redirect_needs_a_digest(catalogue: Project, server:
         args = ("download", "--llamafile-url", server.url("/x.llamafile"))
         refused = catalogue.doit(*args)
         assert (refused.status, asked, models(catalogue)) == (1, [], {})
-        assert f"a redirect to {url}: plain http is only taken with a sha256" in refused.err
+        assert f"a redirect to {url}: plain http is allowed only with a sha256" in refused.err
         assert catalogue.doit(*args, "--sha256", sha256(DATA)).status == 0
         assert len(asked) == 1
 
