@@ -139,7 +139,7 @@ def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
         return (word,)
     found = tuple(name for name in catalogue.names if fnmatchcase(name, word))
     if not found:
-        raise UsageError(f"no model matches {word!r}", fix="`doit` shows the models there are")
+        raise UsageError(f"no model matches {word!r}", fix="`doit` shows the models")
     return found
 
 
