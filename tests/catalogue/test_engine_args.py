@@ -55,9 +55,9 @@ def test_after_the_dashes(verb: str, word: str, flag: str) -> None:
     """Finding 9: the command line says what to use in its place."""
     with pytest.raises(UsageError) as caught:
         plan(parse([verb, "--", "--parallel", "2", word]), catalogue(), PLACE)
-    assert caught.value.what == f"{flag} does not go to the engine: the recipe has to know it"
+    assert caught.value.what == f"{flag} cannot be passed to the engine directly"
     assert f"got: {word} after --" in str(caught.value)
-    assert "fix: before the --: " in str(caught.value)
+    assert "fix: set it before the --: " in str(caught.value)
 
 
 TEXT = """\

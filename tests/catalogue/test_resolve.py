@@ -634,14 +634,14 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve -- --port 1",
             "linux",
-            "--port does not go to the engine",
+            "--port cannot be passed to the engine directly",
             "before the --",
             id="a port we would not know",
         ),
         pytest.param(
             "serve -- --host=::1",
             "linux",
-            "--host does not go to the engine",
+            "--host cannot be passed to the engine directly",
             "before",
             id="a host we would not know",
         ),
@@ -649,7 +649,7 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "start:tiny -- -c 5 --api-key K",
             "linux",
-            "--api-key does not go to the engine",
+            "--api-key cannot be passed to the engine directly",
             "before the --",
             id="R30: a key we would not know",
         ),
