@@ -521,7 +521,7 @@ def test_arguments_for_the_engine() -> None:
         ),
         pytest.param(f"serve --sha256 {B64}", "linux", "--sha256 belongs to", "", id="a digest of nothing"),
         pytest.param(
-            "serve --force-gpu --ngl 3", "linux", "--force-gpu and --ngl", "leave one", id="two ngl"
+            "serve --force-gpu --ngl 3", "linux", "--force-gpu and --ngl", "remove one", id="two ngl"
         ),
         pytest.param(
             "download --llamafile a/x.gguf serve --llamafile b/x.gguf",
@@ -606,7 +606,7 @@ def test_arguments_for_the_engine() -> None:
         pytest.param("serve --port 80/tcp", "linux", "--port: expected", "", id="R23: port and protocol"),
         pytest.param("serve --port 80.0", "linux", "--port: expected", "", id="R23: a fraction"),
         pytest.param(
-            "serve --host http://0.0.0.0", "linux", "--host: expected", "no http://", id="R23: a URL as host"
+            "serve --host http://0.0.0.0", "linux", "--host: expected", "remove http://", id="R23: a URL"
         ),
         pytest.param("serve --host ''", "linux", "--host: expected", "", id="R23: no host"),
         pytest.param(
