@@ -49,7 +49,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
         pytest.param(["--host=127.0.0.1/x"], "remove http:// and any path", id="a path in --host"),
         pytest.param(["--engine", "embeded"], "fix: did you mean embedded?", id="engine"),
         pytest.param(
-            ["--llamafile", "x", "--model", "m"], "both say which file", id="--llamafile and --model"
+            ["--llamafile", "x", "--model", "m"], "cannot be combined", id="--llamafile and --model"
         ),
     ],
 )

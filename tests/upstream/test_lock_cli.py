@@ -466,7 +466,7 @@ def test_the_latest_engine(world: World) -> None:
     """R16, issue 5.1: before it is locked nobody knows which; then every machine has that one."""
     everything(world)
     said = failed(world.project.doit("exe"), 3)
-    assert "which llamafile is the latest is not in models.lock" in said
+    assert "models.lock has no version of llamafile for `latest`" in said
     assert "fix: doit lock" in said
     world.locked()
     world.releases.release("0.10.6", {"llamafile-0.10.6": b"x"})
