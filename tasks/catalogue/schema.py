@@ -53,8 +53,8 @@ _EXPECTED = {
     "dict_type": "expected lines of `key: value`",
     "dataclass_type": "expected lines of `key: value`",
     "tuple_type": "expected a list",
-    "missing": "this key is needed",
-    "missing_argument": "this key is needed",
+    "missing": "this key is required",
+    "missing_argument": "this key is required",
 }
 # `<<` takes over the keys of another mapping
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")

@@ -203,7 +203,7 @@ def row(**changes: str) -> str:
             )
             for name in ("NUL.gguf", ".bashrc", "m.gguf.", "x" * 243)
         ),
-        pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is needed", id="no digest"),
+        pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is required", id="no digest"),
         pytest.param(row(sise="5"), "4: models.m.0.sise: unknown key; did you mean size", id="a row's key"),
         pytest.param("version: 1\nmodels: {m: {url: u}}\n", "2: models.m: expected a list", id="no list"),
     ],

@@ -62,7 +62,7 @@ SEEN = [
         "    title: Tiny 1B",
         "    titel: Tiny 1B",
         [
-            "11: models.tiny.title: this key is needed",
+            "11: models.tiny.title: this key is required",
             "12: models.tiny.titel: unknown key; did you mean title?",
         ],
         id="unknown key in a model, and so the right one is missing",
@@ -270,7 +270,7 @@ SEEN = [
         "default: nowhere\nengines: []\n",
         [
             "1: default: there is no model 'nowhere'",
-            "1: version: this key is needed",
+            "1: version: this key is required",
             "2: engines: expected lines of `key: value`, got []",
             f"13: {NEEDS_PROGRAM}",
         ],
