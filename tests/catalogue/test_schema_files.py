@@ -115,7 +115,7 @@ UNSEEN = [
     row(
         "parts of one file",
         f"    url: {BIG_URL}\n    parts: [{{}}, {{}}]\n",
-        "23: models.big.parts: only for a split GGUF, whose first file is called NAME-00001-of-00002.gguf",
+        "23: models.big.parts: only for a split GGUF, whose first file is named NAME-00001-of-00002.gguf",
     ),
     row(
         "one digest for three files",

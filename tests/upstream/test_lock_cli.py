@@ -341,7 +341,7 @@ def test_check(world: World) -> None:
     assert said.splitlines() == [
         f"ERROR: {world.lock} does not cover the catalogue",
         "  models.m: names other files than models.yaml",
-        "  models.n: is not in it",
+        "  models.n: is not in models.lock",
         "  fix: doit lock, and commit it",
     ]
     assert world.requests == asked
@@ -489,4 +489,4 @@ def test_the_shipped_catalogue(project: Project) -> None:
     result = project.doit("lock", "--model", "demo", env={"LLAMAFILE_OFFLINE": "1"})
     assert result.status == 0, result.err
     assert project.doit("download:demo", "--frozen").status == 0
-    assert "models.mistral: is not in it" in failed(project.doit("lock", "--check"))
+    assert "models.mistral: is not in models.lock" in failed(project.doit("lock", "--check"))
