@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-# keys and values; 10,000 entries have 50 each; an alias counts as all that it expands to
+# keys and values; 10,000 entries have 50 each; an alias counts as its expansion
 VALUES = 500_000
 TEXT = 32 * 1024 * 1024  # characters of all keys and values
 DEPTH = 32  # of nested lists and mappings; the catalogue needs 6
