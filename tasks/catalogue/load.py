@@ -1,7 +1,7 @@
 """Load the catalogue: models.yaml and models.lock, compiled to JSON in the cache.
 
 The compiled file is named by the digest of both files and of the code that validates
-them, so it is never stale. Its first line is a digest of the rest, which detects damage.
+them, so it is never stale. Its first line is a digest of the rest, to detect damage.
 That is not a signature: where the cache is not trusted (CI, --frozen, audit, lock), the
 compiled file is not read. If the cache is not writable, each run compiles again. Two
 checkouts may share a compiled file.

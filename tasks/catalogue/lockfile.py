@@ -17,7 +17,9 @@ from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_problem
 
-HEAD = "# Exactly these bytes. `doit lock` writes this file from models.yaml; commit it, do not edit it.\n"
+HEAD = (
+    "# Exactly these bytes. `doit lock` writes this file from models.yaml; " + "commit it, do not edit it.\n"
+)
 FROM_CATALOGUE = "models.yaml"
 _TABLES = ("engines", "models")
 
@@ -191,7 +193,7 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
 
 
 def _pinned(want: Wanted, row: Locked | None) -> list[Any]:
-    """Return [url, mirrors, sha256, size, mmproj]; the catalogue's URLs stay mirrors."""
+    """Return [url, mirrors, sha256, size, mmproj] of a file."""
     if row is None:
         return [want.url, list(want.mirrors), want.sha256, want.size, want.mmproj]
     urls = [want.url, *want.mirrors]

@@ -364,11 +364,11 @@ UNSEEN = [
     pytest.param(
         "    license: MIT\n",
         "    license: MIT\n    license: X\n",
-        ["17: models.tiny.license: stands twice: in line 17 and in 18"],
+        ["17: models.tiny.license: duplicate key: lines 17 and 18"],
         id="a key twice",
     ),
     pytest.param(
-        "  big:\n", "  tiny:\n", ["11: models.tiny: stands twice: in line 11 and in 20"], id="a model twice"
+        "  big:\n", "  tiny:\n", ["11: models.tiny: duplicate key: lines 11 and 20"], id="a model twice"
     ),
     pytest.param(
         "  big:\n",
@@ -409,7 +409,7 @@ UNSEEN = [
     pytest.param(
         "serve: {ctx_size: 0}",
         "serve: &it {args: *it}",
-        ["1: (top level): an alias (*name) stands inside what it names"],
+        ["1: (top level): an alias (*name) is inside the value that it names"],
         id="an alias inside itself",
     ),
 ]
