@@ -1,10 +1,10 @@
-"""What can go wrong, as one small tree; imports nothing, so that every layer may raise it. Pure.
+"""The recipe's exceptions. Pure; imports no module of tasks, so any layer may use it.
 
-RecipeError              the text is the whole message: what, the facts, the fix
-  UsageError             the command line or the catalogue is wrong: nothing was run, exit 3
-  TransferError          the bytes did not come: worth another try
-  IntegrityError         the bytes are wrong: never retried blindly
-  NoRoom                 the disk has no room for the bytes
+RecipeError              its text is the whole message: what failed, facts, fix
+  UsageError             wrong command line or catalogue: nothing was run, exit 3
+  TransferError          the download failed; a retry may succeed
+  IntegrityError         the bytes are wrong; a plain retry does not help
+  NoRoom                 the disk has too little free space
   ServerError            the engine failed, or cannot be started
 """
 
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_INDENT = "\n      "  # of a fact with several lines
+
 
 class RecipeError(Exception):
-    """A failure a user can understand and mend.
+    """A failure that a user can understand and fix.
 
     Args:
-        what: one line, what failed and where.
-        facts: (name, value) pairs, shown a line each; a value of several lines is indented.
-        fix: the command or the edit that mends it.
+        what: one line: what failed, and where.
+        facts: (name, value) pairs, one line each; a value of several lines is indented.
+        fix: the command or the edit that fixes it.
     """
 
     def __init__(self, what: str, facts: Sequence[tuple[str, object]] = (), fix: str = "") -> None:
@@ -29,12 +31,16 @@ class RecipeError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        """The message as people read it."""
+        """Return the message as it is printed; empty facts are omitted."""
         lines = [self.what]
         for name, value in (*self.facts, ("fix", self.fix)):
-            if value not in ("", None):
-                text = str(value).rstrip("\n").replace("\n", "\n      ")
-                lines.append(f"  {name}: {text}" if "\n" not in text else f"  {name}:\n      {text}")
+            if value in ("", None):
+                continue
+            text = str(value).rstrip("\n")
+            if "\n" in text:
+                lines.append(f"  {name}:{_INDENT}" + text.replace("\n", _INDENT))
+            else:
+                lines.append(f"  {name}: {text}")
         return "\n".join(lines)
 
 
@@ -43,15 +49,15 @@ class UsageError(RecipeError):
 
 
 class TransferError(RecipeError):
-    """The bytes did not come."""
+    """The download failed; a retry may succeed."""
 
 
 class IntegrityError(RecipeError):
-    """The bytes came and are not what they must be."""
+    """The bytes differ from what they must be."""
 
 
 class NoRoom(RecipeError):
-    """The disk has no room for the bytes."""
+    """The disk has too little free space."""
 
 
 class ServerError(RecipeError):
@@ -59,16 +65,18 @@ class ServerError(RecipeError):
 
 
 def nearest(word: str, words: Sequence[str], count: int = 3) -> list[str]:
-    """The spellings closest to `word`, best first; empty where none is close."""
-    from difflib import get_close_matches  # 4 ms, and only on the way to an error
+    """Return the spellings closest to `word`, best first; empty if none is close."""
+    from difflib import get_close_matches  # 4 ms, needed only for error messages
 
-    folded: dict[str, str] = {w.lower(): w for w in words}
-    starts = [w for w in folded if word and w.startswith(word.lower())][:count]
-    close = get_close_matches(word.lower(), folded, n=count, cutoff=0.6)
-    return [folded[w] for w in dict.fromkeys((*close, *starts))][:count]
+    spellings = {candidate.lower(): candidate for candidate in words}
+    typed = word.lower()
+    close = get_close_matches(typed, spellings, n=count, cutoff=0.6)
+    starts = [key for key in spellings if typed and key.startswith(typed)]
+    matches = dict.fromkeys((*close, *starts[:count]))
+    return [spellings[key] for key in matches][:count]
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """`did you mean a, b?`, or nothing where no spelling is near."""
-    found = nearest(word, words)
-    return f"did you mean {', '.join(found)}?" if found else ""
+    """Return `did you mean a, b?`, or an empty text if no spelling is close."""
+    matches = nearest(word, words)
+    return f"did you mean {', '.join(matches)}?" if matches else ""

@@ -1,87 +1,119 @@
-"""URLs: whether one may be fetched, what its file is called, what reaches a server. Pure."""
+"""URLs: which may be fetched, their file names, and server addresses. Pure."""
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 MODEL_ENDINGS = (".llamafile", ".gguf")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_NOT_IN_NAMES = ':*?"<>|'  # Windows takes these for something else
+_NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 
 
 def is_local(url: str) -> bool:
-    """A path, or file://: nothing goes over a network."""
+    """Whether it is a path or a file:// URL, so that no network is used."""
     return _scheme(url) in ("", "file")
 
 
 def _scheme(url: str) -> str:
     scheme = urlsplit(url).scheme
-    return scheme if len(scheme) > 1 else ""  # one letter is a drive of Windows
+    if len(scheme) == 1:  # a drive letter of Windows
+        return ""
+    return scheme
 
 
 def host_of(url: str) -> str:
-    """The host, for messages; `this machine` for files."""
-    return "this machine" if is_local(url) else (urlsplit(url).hostname or "?")
+    """Return the host for messages; `this machine` for files."""
+    if is_local(url):
+        return "this machine"
+    return urlsplit(url).hostname or "?"
 
 
 def filename_of(url: str) -> str:
-    """The path's last segment, without query and fragment, percent-decoded (R3); nothing without one."""
-    path = unquote(urlsplit(url).path) if urlsplit(url).scheme else url
+    """Return the path's last segment, percent-decoded (R3); empty if there is none.
+
+    Query and fragment are dropped, characters that a file name cannot have become `_`.
+    """
+    parts = urlsplit(url)
+    path = url
+    if parts.scheme:
+        path = unquote(parts.path)
     name = path.rstrip("/").rpartition("/")[2]
-    name = name.rpartition("/")[2].rpartition("\\")[2]  # an encoded separator leads nowhere else
-    name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in name)
-    return "" if name in (".", "..") else name
+    # a decoded separator must not lead to another directory
+    name = name.rpartition("/")[2].rpartition("\\")[2]
+    if name in (".", ".."):
+        return ""
+    return "".join(c if _fits_names(c) else "_" for c in name)
+
+
+def _fits_names(character: str) -> bool:
+    return character.isprintable() and character not in _NOT_IN_NAMES
 
 
 def is_proxy(text: str) -> bool:
-    """Whether a proxy's variable names a host, and a port that there may be."""
+    """Whether a proxy variable's value has a host and a valid port."""
+    url = text
+    if "://" not in text:
+        url = f"http://{text}"
     try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
 
 def url_problem(url: str, *, pinned: bool) -> str:
-    """What is wrong with a URL, or nothing (R22, R29).
+    """Return what is wrong with a URL, or an empty text (R22, R29).
 
     Args:
-        pinned: whether a digest is known, which is what makes plain http bearable.
+        pinned: whether a digest is known; only then plain http is allowed.
     """
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        _ = parts.hostname, parts.port  # both are parsed here, and may be invalid
     except ValueError as error:
-        return f"{url.rpartition('@')[2]} is not a URL: {error}"
-    blank = any(c.isspace() for c in url) and not is_local(url)  # a folder's name may have one
-    if not url.strip() or blank or any(ord(c) < 32 for c in url):
+        without_password = url.rpartition("@")[2]
+        return f"{without_password} is not a URL: {error}"
+    if not url.strip() or _has_bad_blank(url) or any(ord(c) < 32 for c in url):
         return f"expected a URL, got {url!r}"
     if "@" in parts.netloc:
-        return f"{parts.scheme}://…@{host}: no user or password in a URL, it ends up in logs"
+        place = f"{parts.scheme}://…@{parts.hostname}"
+        return f"{place}: no user or password in a URL, it ends up in logs"
     if is_local(url):
-        return "" if parts.path else f"{url} names no file"
+        return "" if parts.path else f"{url} has no file name"
+    return _remote_problem(url, parts, pinned)
+
+
+def _has_bad_blank(url: str) -> bool:
+    """Whether there is a blank where none may be; a local path may have one."""
+    return any(c.isspace() for c in url) and not is_local(url)
+
+
+def _remote_problem(url: str, parts: SplitResult, pinned: bool) -> str:
     if parts.scheme not in ("https", "http"):
-        return f"{url}: expected https://, http://, file:// or a path, got {parts.scheme}:"
-    if not host:
-        return f"{url} names no host"
-    if parts.scheme == "http" and not pinned and host not in _LOOPBACK:
-        return f"{url}: plain http is only taken with a sha256, or from this machine"
+        expected = "expected https://, http://, file:// or a path"
+        return f"{url}: {expected}, got {parts.scheme}:"
+    if not parts.hostname:
+        return f"{url} has no host"
+    if parts.scheme == "http" and not pinned and parts.hostname not in _LOOPBACK:
+        return f"{url}: plain http is allowed only with a sha256, or from this machine"
     return ""
 
 
 def reachable(host: str) -> str:
-    """The address at which this machine reaches a server that listens on `host`."""
+    """Return the address for clients on this machine of a server bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def base_url(host: str, port: int) -> str:
-    """Where a client on this machine reaches the server."""
-    reach = reachable(host)
-    return f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
+    """Return the server's URL for clients on this machine."""
+    address = reachable(host)
+    if ":" in address:
+        address = f"[{address}]"
+    return f"http://{address}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on `host`."""
+    """Whether a server bound to `host` is reachable from this machine only."""
     from ipaddress import ip_address  # 3 ms
 
     try:

@@ -21,14 +21,14 @@ MODELS = ("mistral", "mistral-q3", "mistral-q4", "tinyllama", "Phi3-mini", "llav
     ("facts", "fix", "text"),
     [
         pytest.param((), "", "it broke", id="nothing more is known"),
-        pytest.param((), "mend it", "it broke\n  fix: mend it", id="with a fix"),
-        pytest.param((("got", 3),), "", "it broke\n  got: 3", id="a fact that is no text"),
+        pytest.param((), "fix it", "it broke\n  fix: fix it", id="with a fix"),
+        pytest.param((("got", 3),), "", "it broke\n  got: 3", id="a fact that is not text"),
         pytest.param((("got", 0),), "", "it broke\n  got: 0", id="a fact that is false, and still a fact"),
-        pytest.param((("log", ""), ("pid", None)), "", "it broke", id="facts nobody knows are left away"),
+        pytest.param((("log", ""), ("pid", None)), "", "it broke", id="unknown facts are omitted"),
         pytest.param(
             (("output", "one\ntwo\n"), ("log", "/x")),
-            "mend\nit",
-            "it broke\n  output:\n      one\n      two\n  log: /x\n  fix:\n      mend\n      it",
+            "fix\nit",
+            "it broke\n  output:\n      one\n      two\n  log: /x\n  fix:\n      fix\n      it",
             id="several lines are indented, and the last has no end",
         ),
     ],
@@ -42,7 +42,7 @@ def test_message(facts: tuple[tuple[str, object], ...], fix: str, text: str) -> 
 
 @pytest.mark.parametrize("kind", [UsageError, TransferError, IntegrityError, ServerError])
 def test_every_failure_is_one_family(kind: type[RecipeError]) -> None:
-    """One `except RecipeError` catches what a user can mend, and the families stay apart."""
+    """One `except RecipeError` catches what a user can fix, and the families stay apart."""
     assert kind.__mro__[1] is RecipeError
 
 

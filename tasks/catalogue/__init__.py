@@ -1,1 +1,1 @@
-"""models.yaml and models.lock: types, validation, and resolving a command line to files."""
+"""models.yaml and models.lock: validation, and resolving a command line to files."""

@@ -1,6 +1,6 @@
-"""One file that must come here (the artifact), where it lies, and whether what lies there is it.
+"""Artifacts (files to download), their cache paths, and the stamps that verify them.
 
-Pure: paths are text, what was read from disk is an argument.
+Pure: paths are text, and what was read from disk is an argument.
 """
 
 from __future__ import annotations
@@ -15,99 +15,104 @@ from tasks.console.text import digest
 from tasks.system.file_stat import FileStat
 from tasks.system.paths import inside
 
-DIGEST_CHARS = 16  # of the digest, in a directory's name: enough to be unique, short enough for Windows
+# digits of the digest in a directory's name: unique, and short enough for Windows
+DIGEST_CHARS = 16
 
 
 class Artifact(NamedTuple):
-    """One file: what it is called in messages, where its bytes come from, what they must be."""
+    """One file: its label, its sources, its target path and its pins."""
 
-    label: str  # the model's or engine's name
+    label: str  # the model's or engine's name, for messages
     sources: tuple[str, ...]  # URLs in the order they are tried
     target: str  # the final path
-    sha256: str | None = None  # hexadecimal digest; None where nothing pins it
-    size: int | None = None  # bytes; None where nobody says
-    owned: bool = True  # the file lies in our cache, so that wrong bytes may be replaced
-    adopt_from: tuple[str, ...] | None = ()  # folders where it may lie already; None: take it from nowhere
+    sha256: str | None = None  # hexadecimal digest; None: not pinned
+    size: int | None = None  # bytes; None: unknown
+    owned: bool = True  # it lies in the cache, so wrong bytes may be replaced
+    # folders that may already have the file; None: adopt no file
+    adopt_from: tuple[str, ...] | None = ()
 
     @property
     def partial(self) -> str:
-        """Where bytes go until they are proven."""
+        """Path of the bytes until they are verified."""
         return self.target + ".partial"
 
     @property
     def journal(self) -> str:
-        """What is known of the partial: which bytes are there, and who is writing it."""
+        """Path of the partial's journal: the bytes that it has, and its writer."""
         return self.target + ".partial.json"
 
     @property
     def live(self) -> str:
-        """The same for bytes that the disk may not have yet: true as long as the machine is up."""
+        """Path of the journal of bytes not yet on disk, valid until a reboot."""
         return self.target + ".partial.live"
 
 
 class Stamp(NamedTuple):
-    """What was proven about a target, and the state of the file that it was proven for."""
+    """What was verified about a target, and the file's stat at that time."""
 
     stat: FileStat
-    sha256: str | None  # digest of these bytes; None for a file of the user's that nothing pins
-    source: str  # where they came from
-    engines: Mapping[str, str]  # engine → version that was proven to work with it
+    sha256: str | None  # of these bytes; None for an unpinned file of the user's
+    source: str  # URL or path of these bytes
+    engines: Mapping[str, str]  # engine → version that served the file
 
     def with_engine(self, engine: str, version: str) -> Stamp:
-        """The same, with one more engine proven."""
+        """Return the stamp with one more verified engine."""
         return self._replace(engines={**self.engines, engine: version})
 
 
 class State(Enum):
-    """What lies at a target."""
+    """State of the file at a target path."""
 
     MISSING = "missing"
-    FRESH = "fresh"  # it is what was proven
-    MOVED = "moved"  # it is there, and its bytes have to be read again
+    FRESH = "fresh"  # it matches its stamp
+    MOVED = "moved"  # it exists, and has to be read again
 
 
 def judge_target(artifact: Artifact, stat: FileStat | None, stamp: Stamp | None) -> State:
-    """Say what lies at the target.
+    """Return the state of the target.
 
     Args:
-        stat: of the file, None where there is none.
+        stat: of the file; None if there is none.
     """
     if stat is None:
         return State.MISSING
     if stamp is not None and stat == stamp.stat:
-        known = artifact.sha256 in (None, stamp.sha256)
-        return State.FRESH if known else State.MOVED
-    return State.MOVED if artifact.sha256 or artifact.owned else State.FRESH
+        fresh = artifact.sha256 in (None, stamp.sha256)
+    else:  # an unpinned file of the user's needs no verification
+        fresh = not artifact.sha256 and not artifact.owned
+    return State.FRESH if fresh else State.MOVED
 
 
-_UNKNOWN = -1  # no file has this: what a stamp of an older version does not say
-_STAT = FileStat._fields
+# For fields that a stamp of an older version lacks; no file has this value, so the
+# file is read once. The stamp's other data is kept if the digest is still the same.
+_UNKNOWN = -1
+_CORRUPT = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def parse_stamp(data: Any) -> Stamp | None:
-    """Read a stamp from its JSON; None for anything else (then the file is read again).
-
-    A stamp of an older version has only size and mtime_ns. It fits no file, so that the file is
-    read once; what it says of these bytes is kept when their digest is the same.
-    """
+    """Parse a stamp's JSON; None if it is not a valid stamp."""
     try:
-        whole = _checksum(data) == data.get("checksum")
-        if not (whole or _is_of_old_version(data)):
+        intact = _checksum(data) == data.get("checksum")
+        if not intact and not _is_of_old_version(data):
             return None
-        stat = FileStat(*(int(data.get(key, _UNKNOWN)) for key in _STAT))
+        stat = FileStat(*(int(data.get(key, _UNKNOWN)) for key in FileStat._fields))
+        sha256 = data["sha256"]
+        if sha256 is not None:
+            sha256 = str(sha256)
         engines = {str(k): str(v) for k, v in dict(data.get("engines", {})).items()}
-        sha256 = None if data["sha256"] is None else str(data["sha256"])
         return Stamp(stat, sha256, str(data.get("source", "")), engines)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    except _CORRUPT:
         return None
 
 
 def _is_of_old_version(data: Mapping[str, Any]) -> bool:
-    return {"size", "mtime_ns"} <= data.keys() and not {"dev", "ino", "ctime_ns", "checksum"} & data.keys()
+    """Whether the stamp has only the size and mtime that older versions wrote."""
+    newer = {"dev", "ino", "ctime_ns", "checksum"}
+    return {"size", "mtime_ns"} <= data.keys() and not newer & data.keys()
 
 
 def stamp_data(stamp: Stamp) -> dict[str, Any]:
-    """A stamp as JSON, with the checksum of all the rest."""
+    """Return a stamp's JSON, with a checksum."""
     body = {
         **stamp.stat._asdict(),
         "sha256": stamp.sha256,
@@ -118,9 +123,10 @@ def stamp_data(stamp: Stamp) -> dict[str, Any]:
 
 
 def _checksum(data: Mapping[str, Any]) -> str:
-    """Digest of a stamp's canonical text, the file's own digest included.
+    """Digest all fields but the checksum itself.
 
-    It finds damage and edits by hand. It is no signature: whoever can write a stamp can compute it.
+    This detects damage and manual edits. It is not a signature: any program that can
+    write a stamp can compute it.
     """
     body = {key: value for key, value in data.items() if key != "checksum"}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
@@ -128,15 +134,20 @@ def _checksum(data: Mapping[str, Any]) -> str:
 
 
 def model_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one model's file: named by its digest, else by its URL's.
+    """Return the directory of a model's file: named by its digest, or by its URL's.
 
-    Raises UsageError: the digest is not one.
+    Raises:
+        UsageError: `sha256` is not a digest.
     """
     return inside(f"{cache}/models", _key(sha256, url))
 
 
 def engine_dir(cache: str, sha256: str | None, url: str) -> str:
-    """The directory of one engine's program, named like a model's. Raises UsageError like `model_dir`."""
+    """Return the directory of an engine's executable, named like a model's.
+
+    Raises:
+        UsageError: `sha256` is not a digest.
+    """
     return inside(f"{cache}/engines", _key(sha256, url))
 
 
@@ -147,7 +158,7 @@ def _key(sha256: str | None, url: str) -> str:
 
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
-    """Beside the target in our cache; for a file of the user's, in the cache under its path's digest."""
+    """Return the stamp's path: beside a cached target, else in the cache."""
     if artifact.owned:
         return artifact.target + ".stamp.json"
     key = digest(artifact.target)[:DIGEST_CHARS]
@@ -155,14 +166,15 @@ def stamp_path(cache: str, artifact: Artifact) -> str:
 
 
 def engine_filename(version: str, platform: str) -> str:
-    """llamafile's executable in the cache; Windows runs only what ends in .exe."""
-    return f"llamafile-{version}" + (".exe" if platform == "win32" else "")
+    """Return the file name of llamafile's executable; Windows needs `.exe`."""
+    name = f"llamafile-{version}"
+    return f"{name}.exe" if platform == "win32" else name
 
 
-# Source: cosmopolitan ape/specification.md; and a script that starts one
+# Source: cosmopolitan ape/specification.md; and `#!` of a script that starts one
 PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
 
 
 def is_gguf(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a GGUF of a version in use."""
+    """Whether a file that begins with these bytes is a GGUF, version 2 or 3."""
     return head[:4] == b"GGUF" and int.from_bytes(head[4:8], "little") in (2, 3)

@@ -1,7 +1,7 @@
-"""Whether plain data is a catalogue as `schema.compile_text` makes it. Pure.
+"""Type checks of a compiled catalogue that was read from the cache. Pure.
 
-For what was read from a cache: every value must have the type that `catalogue.Catalogue` expects. Every
-run asks, so this is cheap: no pydantic. Wrong values of the right type are found by the file's digest.
+Each value must have the type that `types.Catalogue` expects. Every run does this, so it
+uses no pydantic. Wrong values of the right type are detected by the file's digest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tasks.catalogue.types import Engine, Model, Settings
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("title", "license", "url", "hf", "file", "revision", "sha256"), str),
-    **dict.fromkeys(("params", "quant", "engine", "engine_version", "version"), str),
-    **dict.fromkeys(("host", "gpu"), str),
+    **dict.fromkeys(("title", "license", "url", "hf", "file", "revision"), str),
+    **dict.fromkeys(("sha256", "params", "quant", "host", "gpu"), str),
+    **dict.fromkeys(("engine", "engine_version", "version"), str),
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
     **dict.fromkeys((*LISTS, "more", "parts"), list),
@@ -24,30 +24,39 @@ KINDS: Mapping[str, type] = {
 
 
 def is_catalogue(plain: Any) -> bool:
-    """Whether `catalogue.Catalogue` can be made of it, and all that it is asked for."""
+    """Whether `types.Catalogue` accepts this data, and all its methods work."""
     try:
-        models, names = plain["models"], plain["names"]
+        models, engines = plain["models"].values(), plain["engines"].values()
         return bool(
-            all(_is_entry(one, Model) for one in models.values())
-            and all(_is_entry(one, Engine) for one in plain["engines"].values())
+            all(_is_entry(entry, Model) for entry in models)
+            and all(_is_entry(entry, Engine) for entry in engines)
             and _is_entry(plain["defaults"], Settings)
             and _are_texts(plain["adopt_from"])
-            and plain["default"] in models
-            and all(name in models for name in (*names.values(), *plain["files"].values()))
-            and all(name.lower() in names for name in models)
+            and _has_valid_names(plain)
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return False
 
 
+def _has_valid_names(plain: Mapping[str, Any]) -> bool:
+    """Whether each index refers to models, and each model is in the index of names."""
+    models, names = plain["models"], plain["names"]
+    targets = (plain["default"], *names.values(), *plain["files"].values())
+    return all(target in models for target in targets) and all(name.lower() in names for name in models)
+
+
 def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | Settings]) -> bool:
-    """Whether an object of that class can be made of it."""
-    known = {*kind.__dataclass_fields__, *(("more",) if kind is Model else ())}
-    needed = () if kind is Settings else ("title", "license")
+    """Whether the data can become an object of that class."""
+    allowed = set(kind.__dataclass_fields__)
+    if kind is Model:
+        allowed.add("more")
+    required: tuple[str, ...] = ("title", "license")
+    if kind is Settings:
+        required = ()
     return (
-        plain.keys() <= known
-        and all(isinstance(plain[key], str) for key in needed)
-        and all(one is None or isinstance(one, KINDS[key]) for key, one in plain.items())
+        plain.keys() <= allowed
+        and all(isinstance(plain[key], str) for key in required)
+        and all(v is None or isinstance(v, KINDS[key]) for key, v in plain.items())
         and all(_are_texts(plain[key]) for key in LISTS if key in plain)
         and ("serve" not in plain or _is_entry(plain["serve"], Settings))
         and all(map(_is_file, plain.get("more", ())))
@@ -55,7 +64,7 @@ def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | Settings]) -
 
 
 def _is_file(plain: Sequence[Any]) -> bool:
-    """Whether this is a row of `more`: the fields of `catalogue.File`."""
+    """Whether this is a row of `more`: the fields of `types.File`."""
     url, mirrors, sha256, size, mmproj = plain
     return (
         isinstance(url, str)
@@ -67,4 +76,4 @@ def _is_file(plain: Sequence[Any]) -> bool:
 
 
 def _are_texts(plain: Any) -> bool:
-    return isinstance(plain, list) and all(isinstance(one, str) for one in plain)
+    return isinstance(plain, list) and all(isinstance(item, str) for item in plain)

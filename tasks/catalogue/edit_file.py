@@ -1,4 +1,4 @@
-"""Change models.yaml or models.lock without losing what others have written to it meanwhile."""
+"""Change models.yaml or models.lock without losing concurrent changes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from tasks.errors import RecipeError
 from tasks.system import own_files
 from tasks.system.files import write_atomic
 
-WAIT_S = 60.0  # for another process that writes; it takes milliseconds
+WAIT_S = 60.0  # for another writer, which needs milliseconds
 
 
 @contextmanager
 def editing(path: str, cache: str) -> Iterator[None]:
     """Hold the lock of a file; read the file again inside.
 
-    The lock file lies in the cache, or beside the file where the cache cannot be written. It is not
-    removed: see `effects.locks`.
+    The lock file lies in the cache, or beside the file if the cache is not writable. It
+    is not removed: see `transfer.locks`.
 
     Raises:
-        RecipeError: another process has had it for too long, or the folder of the locks is a link.
-        OSError: there is no place for a lock.
+        RecipeError: another process holds the lock for more than `WAIT_S`, or the
+            folder of the locks is a link.
+        OSError: no folder for the lock is writable.
     """
     real = os.path.realpath(path)
     with ExitStack() as stack:
@@ -47,8 +48,9 @@ def _held(lock_file: Path, path: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        what = f"another process has been writing {path} for more than {WAIT_S:.0f} s"
-        raise RecipeError(what, [("lock", lock_file)], fix="stop it, and run this again") from None
+        what = f"another process has locked {path} for more than {WAIT_S:.0f} s"
+        fix = "stop that process, then run this command again"
+        raise RecipeError(what, [("lock", lock_file)], fix=fix) from None
     try:
         yield
     finally:
@@ -56,7 +58,13 @@ def _held(lock_file: Path, path: str) -> Iterator[None]:
 
 
 def replace(path: str, text: str) -> None:
-    """Replace the file that the path stands for; it keeps its mode, and links to it stay. Raises OSError."""
+    """Replace a file atomically; its mode stays, and a link to it stays a link.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     real = os.path.realpath(path)
-    mode = os.stat(real).st_mode & 0o7777 if os.path.exists(real) else None
+    mode = None
+    if os.path.exists(real):
+        mode = os.stat(real).st_mode & 0o7777
     write_atomic(real, text, mode=mode)

@@ -1,4 +1,4 @@
-"""Arguments for an engine that the recipe hands through: which of them it has to know itself. Pure."""
+"""Flags of the engine that the user must set through the recipe instead. Pure."""
 
 from __future__ import annotations
 
@@ -9,55 +9,70 @@ from tasks.errors import UsageError
 
 
 class Instead(NamedTuple):
-    """What takes the place of an engine's flag."""
+    """What to use instead of an engine's flag."""
 
     option: str  # on the command line
     key: str  # in models.yaml
 
 
-_FILE = Instead("--llamafile PATH or --llamafile-url URL", "`url:`, or `hf:` and `file:`")
-_KEY = Instead("--api-key KEY, or LLAMA_API_KEY", "LLAMA_API_KEY or --api-key: no key belongs here")
-_EYES = Instead("`mmproj:` of models.yaml", "`mmproj:` of the model")
+_HOST_AND_PORT = Instead("--host and --port", "`host:` and `port:`")
+_MODEL = Instead("--llamafile PATH or --llamafile-url URL", "`url:`, or `hf:` and `file:`")
+_API_KEY = Instead("--api-key KEY, or LLAMA_API_KEY", "LLAMA_API_KEY or --api-key: no key belongs here")
+_HF_TOKEN = Instead("HF_TOKEN", "HF_TOKEN: no token belongs here")
+_PROJECTOR = Instead("`mmproj:` of models.yaml", "`mmproj:` of the model")
 
-# Source: common/arg.cpp of llama.cpp, and llamafile/server/flags.cpp. These say who reaches the server and
-# with which key, and what it serves: what status, stop and the warning about an open port rely on
+# Flags that set the address, the API key and the model. status, stop and the warning
+# about an open port depend on these values.
+# Source: common/arg.cpp of llama.cpp, and llamafile/server/flags.cpp
 _FLAGS: Mapping[str, Instead] = {
     "--host": Instead("--host", "`host:`"),
     "--port": Instead("--port", "`port:`"),
-    "--listen": Instead("--host and --port", "`host:` and `port:`"),
-    "-l": Instead("--host and --port", "`host:` and `port:`"),
-    "--api-key": _KEY,
-    "--api-key-file": _KEY,
-    **dict.fromkeys(("-m", "--model", "-mu", "--model-url", "-dr", "--docker-repo"), _FILE),
-    **dict.fromkeys(("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file"), _FILE),
-    **dict.fromkeys(("-hft", "--hf-token"), Instead("HF_TOKEN", "HF_TOKEN: no token belongs here")),
-    **dict.fromkeys(("-mm", "--mmproj", "-mmu", "--mmproj-url"), _EYES),
+    **dict.fromkeys(("--listen", "-l"), _HOST_AND_PORT),
+    **dict.fromkeys(("--api-key", "--api-key-file"), _API_KEY),
+    **dict.fromkeys(("-m", "--model", "-mu", "--model-url"), _MODEL),
+    **dict.fromkeys(("-dr", "--docker-repo", "-hf", "-hfr", "--hf-repo"), _MODEL),
+    **dict.fromkeys(("-hff", "--hf-file"), _MODEL),
+    **dict.fromkeys(("-hft", "--hf-token"), _HF_TOKEN),
+    **dict.fromkeys(("-mm", "--mmproj", "-mmu", "--mmproj-url"), _PROJECTOR),
 }
 
 
 def instead_of(word: str) -> tuple[str, Instead] | None:
-    """The flag that an argument is, and what to use in its place; None for any other argument.
+    """Return the managed flag that an argument is, and what to use instead.
 
-    Engines read `--api_key` as `--api-key`, and a parser such as Python's takes `--hos` and
-    `--host=X` for `--host`: all of these are found.
+    None for any other argument. Engines read `--api_key` as `--api-key`, and a parser
+    such as Python's accepts `--hos` and `--host=X` for `--host`: all these are matched.
     """
     flag = word.partition("=")[0]
-    if not flag.startswith("--"):
-        return (flag, _FLAGS[flag]) if flag in _FLAGS else None
-    flag = flag.replace("_", "-").lower()
-    if flag in _FLAGS:
-        return flag, _FLAGS[flag]
-    if flag == "--":
+    if flag.startswith("--"):
+        flag = _long_flag(flag.replace("_", "-").lower())
+    if flag not in _FLAGS:
         return None
-    meant = next((one for one in _FLAGS if one.startswith(flag)), None)
-    return (meant, _FLAGS[meant]) if meant else None
+    return flag, _FLAGS[flag]
+
+
+def _long_flag(flag: str) -> str:
+    """Return the managed flag that an abbreviation means, or an empty text."""
+    if flag in _FLAGS:
+        return flag
+    if flag == "--":
+        return ""
+    return next((known for known in _FLAGS if known.startswith(flag)), "")
 
 
 def checked_extra(words: tuple[str, ...]) -> tuple[str, ...]:
-    """What follows `--` on the command line. Raises UsageError: the recipe has to know one of them."""
+    """Return the arguments after `--` on the command line, if all are allowed.
+
+    Raises:
+        UsageError: one of them must be set by an option of the recipe.
+    """
     for word in words:
-        if found := instead_of(word):
-            flag, instead = found
-            what = f"{flag} does not go to the engine: the recipe has to know it"
-            raise UsageError(what, [("got", f"{word} after --")], fix=f"before the --: {instead.option}")
+        match = instead_of(word)
+        if match:
+            flag, instead = match
+            raise UsageError(
+                f"{flag} cannot be passed to the engine directly",
+                [("got", f"{word} after --")],
+                fix=f"set it before the --: {instead.option}",
+            )
     return words

@@ -1,4 +1,4 @@
-"""Where the recipe runs: platform, cache, folders. Pure."""
+"""The platform and the directories that the recipe works with. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """Where we are."""
+    """Platform and directories."""
 
-    platform: str  # as sys.platform says it
-    cache: str  # absolute directory of everything downloaded
+    platform: str  # as in sys.platform
+    cache: str  # absolute path of the cache
     root: str  # absolute directory of models.yaml
-    cwd: str  # absolute directory the user typed the command in
+    cwd: str  # absolute directory in which the user typed the command
 
     def absolute(self, path: str, base: str) -> str:
-        """`path` seen from `base`, normalised."""
-        flavour: Any = ntpath if self.platform == "win32" else posixpath
+        """Return `path` relative to `base` as a normalized path."""
+        flavour: Any = posixpath
+        if self.platform == "win32":
+            flavour = ntpath
         return str(flavour.normpath(flavour.join(base, path)))

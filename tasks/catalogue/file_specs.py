@@ -1,6 +1,7 @@
-"""Which files an entry of the catalogue means, and where each is said to be. Pure, on plain data.
+"""The files of a catalogue entry, and their URLs. Pure; works on plain data.
 
-Source: the Hub's resolve URLs; llama.cpp's llama_split_path for the names of a split GGUF's parts.
+Source: the Hub's resolve URLs; llama.cpp's llama_split_path for the file names of the
+parts of a split GGUF.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _RESOLVE = re.compile(re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _RELEASE = re.compile(r"(https?)://([^/]+)/([^/]+)/([^/]+)/releases/download/([^/]+)/([^/?#]+)$")
+_WEB_PAGE = re.compile(r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$")
+_REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
+_QUANT = re.compile(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", re.IGNORECASE)
+_PARAMS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", re.IGNORECASE)
 MOST_PARTS = 999
 
 
 class Wanted(NamedTuple):
-    """One file that an entry means."""
+    """One file of an entry."""
 
-    source: str  # as the catalogue says it: a URL, a path, or hf:owner/repo@revision/file
+    source: str  # as in the catalogue: a URL, a path, or hf:owner/repo@revision/file
     url: str
     mirrors: tuple[str, ...]
-    sha256: str | None  # what the catalogue itself says
+    sha256: str | None  # from the catalogue itself, not from models.lock
     size: int | None
     mmproj: bool = False
 
@@ -41,12 +46,13 @@ class HubFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where its bytes are."""
-        return f"{HUB}/{self.repo}/resolve/{quote(self.revision, safe='')}/{quote(self.path)}"
+        """URL of the file's bytes."""
+        revision = quote(self.revision, safe="")
+        return f"{HUB}/{self.repo}/resolve/{revision}/{quote(self.path)}"
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the revision is a commit, which always means the same bytes."""
+        """Whether the revision is a commit, so that the bytes cannot change."""
         return _COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
@@ -54,7 +60,7 @@ class HubFile(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A file of a release on GitHub, or on an own GitHub Enterprise."""
+    """A file of a release on GitHub or GitHub Enterprise Server."""
 
     scheme: str
     host: str
@@ -64,70 +70,81 @@ class Release(NamedTuple):
 
     @property
     def api(self) -> str:
-        """The repository's address for programs.
+        """URL of the repository in the REST API.
 
-        Source: docs.github.com, REST API: api.github.com, and HOST/api/v3 for GitHub Enterprise Server.
+        Source: docs.github.com, REST API: api.github.com; HOST/api/v3 for GitHub
+        Enterprise Server.
         """
-        base = (
-            "https://api.github.com" if self.host == "github.com" else f"{self.scheme}://{self.host}/api/v3"
-        )
+        base = f"{self.scheme}://{self.host}/api/v3"
+        if self.host == "github.com":
+            base = "https://api.github.com"
         return f"{base}/repos/{self.repo}"
 
 
 def hub_file(url: str) -> HubFile | None:
-    """The file of the Hub that a URL means; None for any other URL."""
-    found = _RESOLVE.match(_bare(url))
-    return HubFile(found[1], unquote(found[2]), unquote(found[3])) if found else None
+    """Parse a URL of a file on the Hub; None for any other URL."""
+    match = _RESOLVE.match(_bare(url))
+    if not match:
+        return None
+    return HubFile(match[1], unquote(match[2]), unquote(match[3]))
 
 
 def _bare(url: str) -> str:
-    """A URL without query and fragment."""
+    """Return a URL without query and fragment."""
     return re.split("[?#]", url, maxsplit=1)[0]
 
 
 def typed(text: str) -> HubFile | None:
-    """A file of the Hub as people write it; None for anything else.
+    """Parse a file of the Hub as users type it; None for anything else.
 
-    `hf:OWNER/REPO/FILE`, `hf:OWNER/REPO@REVISION/FILE`, and what a browser shows: /blob/, ?download=true.
+    `hf:OWNER/REPO/FILE`, `hf:OWNER/REPO@REVISION/FILE`, or the URL of a web page, with
+    /blob/ or ?download=true.
     """
-    page = re.match(r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$", text.partition("?")[0])
+    page = _WEB_PAGE.match(text.partition("?")[0])
     if page:
         return hub_file(f"{HUB}/{page[1].replace('/blob/', '/resolve/', 1)}")
-    found = re.fullmatch(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", text)
-    return HubFile(found[1], found[2] or "main", found[3]) if found else None
+    match = _REFERENCE.fullmatch(text)
+    if not match:
+        return None
+    return HubFile(match[1], match[2] or "main", match[3])
 
 
 def about(filename: str) -> dict[str, str]:
-    """What a model's file name says by the field's habit: name, title, params, quant."""
+    """Guess name, title, params and quant from a model's file name."""
     stem = _SPLIT.sub("", filename)
-    stem = stem.rpartition(".")[0] if stem.endswith((".gguf", ".llamafile")) else stem
-    quant = re.search(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", stem, re.IGNORECASE)
-    plain = stem[: quant.start()] if quant else stem
-    params = re.search(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", plain, re.IGNORECASE)
-    name = short_name(re.sub(r"[^a-z0-9._-]+", "-", plain.lower()).strip("-._")).rstrip("-._")
-    facts = {"name": name or "model", "title": re.sub(r"[-_]+", " ", plain).strip() or filename}
-    facts |= {"params": params[1].upper()} if params else {}
-    return facts | ({"quant": quant[1]} if quant else {})
+    if stem.endswith((".gguf", ".llamafile")):
+        stem = stem.rpartition(".")[0]
+    quant = _QUANT.search(stem)
+    if quant:
+        stem = stem[: quant.start()]
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")
+    title = re.sub(r"[-_]+", " ", stem).strip()
+    facts = {"name": short_name(name).rstrip("-._") or "model", "title": title or filename}
+    params = _PARAMS.search(stem)
+    if params:
+        facts["params"] = params[1].upper()
+    if quant:
+        facts["quant"] = quant[1]
+    return facts
 
 
 def release(url: str) -> Release | None:
-    """The release's file that a URL means; None for any other URL."""
-    found = _RELEASE.match(url)
-    return (
-        Release(found[1], found[2], f"{found[3]}/{found[4]}", unquote(found[5]), unquote(found[6]))
-        if found
-        else None
-    )
+    """Parse a URL of a release's file; None for any other URL."""
+    match = _RELEASE.match(url)
+    if not match:
+        return None
+    scheme, host, owner, repo, tag, asset = match.groups()
+    return Release(scheme, host, f"{owner}/{repo}", unquote(tag), unquote(asset))
 
 
 def split_count(url: str) -> int:
-    """The number of parts of a split GGUF whose first part this is; 0 for any other file."""
+    """Return the number of parts if this is the first part of a split GGUF, else 0."""
     number, count = _numbers(url)
     return count if number == 1 < count <= MOST_PARTS else 0
 
 
 def split_problem(url: str) -> str:
-    """Why the name of a split GGUF's part will not do, or nothing."""
+    """Return why the URL cannot be used for a split GGUF, or an empty text."""
     number, count = _numbers(url)
     if count > MOST_PARTS:
         return f"{url} is one of {count} parts: expected {MOST_PARTS} at most"
@@ -137,76 +154,88 @@ def split_problem(url: str) -> str:
 
 
 def _numbers(url: str) -> tuple[int, int]:
-    """Which of how many parts a file is; (0, 0) for a file that is whole."""
-    found = _SPLIT.search(_bare(url))
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    """Return a part's number and the number of parts; (0, 0) for a whole file."""
+    match = _SPLIT.search(_bare(url))
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def pins_problem(url: str, digests: Sequence[str | None]) -> str:
-    """What is wrong with the digests of all parts of a file, or nothing: they are pinned all or none."""
+    """Return an error if some but not all parts of a file have a digest."""
+    count = len(digests)
     pinned = sum(digest is not None for digest in digests)
-    if pinned in (0, len(digests)):
+    if pinned in (0, count):
         return ""
-    return f"{url} is the first of {len(digests)} files, and only {pinned} of them would be verified"
+    only = f"only {pinned} of them would be verified"
+    return f"{url} is the first of {count} files, and {only}"
 
 
 def part(url: str, number: int) -> str:
-    """The URL of another part, counted from 1."""
+    """Return the URL of another part; parts are counted from 1."""
     base = _bare(url)
-    return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + url[len(base) :]
+    query = url[len(base) :]
+    return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + query
 
 
 def located(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """(source, URL) of an entry with `url` or with `hf` and `file`; empty where it has neither."""
+    """Return (source, URL) of an entry; empty if it has neither `url` nor `hf`."""
     if entry.get("hf") and entry.get("file"):
-        file = HubFile(entry["hf"], entry.get("revision") or "main", entry["file"])
+        revision = entry.get("revision") or "main"
+        file = HubFile(entry["hf"], revision, entry["file"])
         return str(file), file.url
-    return (str(entry.get("url") or ""),) * 2
+    url = str(entry.get("url") or "")
+    return url, url
 
 
 def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """`mmproj:` as a file of its own: what it does not say of the repository is its model's."""
+    """Return `mmproj:` as an entry; its repository defaults to the model's."""
     own = dict(entry["mmproj"])
     if not own.get("url") and not own.get("hf"):
-        own |= {"hf": entry.get("hf"), "revision": own.get("revision") or entry.get("revision")}
+        own["hf"] = entry.get("hf")
+        own["revision"] = own.get("revision") or entry.get("revision")
     return own
 
 
 def wanted(entry: Mapping[str, Any]) -> list[Wanted]:
-    """Every file of a valid entry of models.yaml: the one that is served, its other parts, its projector."""
-    source, url = located(entry)
-    mirrors = tuple(entry.get("mirrors") or ())
-    count, pins = split_count(url), entry.get("parts") or ()
-    if not count:
-        files = [Wanted(source, url, mirrors, entry.get("sha256"), entry.get("size"))]
-    else:
-        files = [
-            Wanted(
-                part(source, n), part(url, n), tuple(part(m, n) for m in mirrors),
-                pins[n - 1].get("sha256") if pins else None, pins[n - 1].get("size") if pins else None,
-            )
-            for n in range(1, count + 1)
-        ]  # fmt: skip
+    """Return all files of a valid entry: the served one, other parts, projector."""
+    file = _file_of(entry)
+    count = split_count(file.url)
+    files = [file]
+    if count:
+        no_pins: list[dict[str, Any]] = [{}] * count
+        pins = entry.get("parts") or no_pins
+        files = [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
     if entry.get("mmproj"):
-        own = projector(entry)
-        source, url = located(own)
-        mirrors = tuple(own.get("mirrors") or ())
-        files.append(Wanted(source, url, mirrors, own.get("sha256"), own.get("size"), True))
+        files.append(_file_of(projector(entry))._replace(mmproj=True))
     return files
 
 
-def wanted_engine(engine: Mapping[str, Any]) -> Wanted | None:
-    """The program of an entry of `engines:`; None for one that is a package.
+def _file_of(entry: Mapping[str, Any]) -> Wanted:
+    source, url = located(entry)
+    mirrors = tuple(entry.get("mirrors") or ())
+    return Wanted(source, url, mirrors, entry.get("sha256"), entry.get("size"))
 
-    Of `latest`, {version} stays in its URLs: which one that is, the lock file says.
+
+def _part_of(file: Wanted, number: int, pins: Mapping[str, Any]) -> Wanted:
+    mirrors = tuple(part(mirror, number) for mirror in file.mirrors)
+    source, url = part(file.source, number), part(file.url, number)
+    return Wanted(source, url, mirrors, pins.get("sha256"), pins.get("size"))
+
+
+def wanted_engine(engine: Mapping[str, Any]) -> Wanted | None:
+    """Return the executable of an entry of `engines:`; None if it has no URL.
+
+    For version `latest`, {version} stays in the URLs: models.lock has the version.
     """
     if not engine.get("url"):
         return None
-    version, places = engine.get("version") or "", (engine["url"], *(engine.get("mirrors") or ()))
-    url, *mirrors = places if version == LATEST else (versioned(at, version) for at in places)
+    version = engine.get("version") or ""
+    urls = [engine["url"], *(engine.get("mirrors") or ())]
+    if version != LATEST:
+        urls = [versioned(url, version) for url in urls]
+    url, *mirrors = urls
     return Wanted(url, url, tuple(mirrors), engine.get("sha256"), engine.get("size"))
 
 
 def versioned(url: str, version: str) -> str:
-    """An engine's URL of one version."""
+    """Return an engine's URL with its version filled in."""
     return url.replace("{version}", version)

@@ -1,10 +1,10 @@
-"""The catalogue, validated once per content: models.yaml and models.lock → plain JSON in the cache.
+"""Load the catalogue: models.yaml and models.lock, compiled to JSON in the cache.
 
-The JSON lies under the digest of their bytes and of the code that validates them, so that it can never be
-stale, and carries a digest of its own, so that damage is found. That is no signature: where the cache is not
-to be trusted (CI, --frozen, audit, lock), it is not read. A cache that cannot be written costs time, not
-correctness. `roots/` says which catalogues have used the cache, by their paths: two checkouts may share a
-compiled one.
+The compiled file is named by the digest of both files and of the code that validates
+them, so it is never stale. Its first line is a digest of the rest, to detect damage.
+That is not a signature: where the cache is not trusted (CI, --frozen, audit, lock), the
+compiled file is not read. If the cache is not writable, each run compiles again. Two
+checkouts may share a compiled file.
 """
 
 from __future__ import annotations
@@ -23,77 +23,107 @@ from tasks.errors import UsageError
 from tasks.system import own_files
 from tasks.system.files import write_atomic
 
-MAX_BYTES = 16 * 1024 * 1024  # of models.yaml or models.lock; 10,000 entries take 2 to 5 MB
-_MOST = 16 * 1024**2  # bytes of a compiled catalogue
-_KEPT = 8  # compiled catalogues left in the cache: a few branches and projects
+# bytes of models.yaml or models.lock; 10,000 entries have 2 to 5 MB
+MAX_BYTES = 16 * 1024 * 1024
+_MAX_COMPILED = 16 * 1024**2  # bytes of a compiled catalogue
+_KEPT = 8  # compiled catalogues in the cache: a few branches and projects
 
-
-_FORM = b"2"  # of a compiled file: another one has another key
-_RULES = (
-    *("catalogue/types.py", "catalogue/schema.py", "catalogue/semantic_checks.py"),
-    *("catalogue/engine_args.py", "catalogue/yaml_limits.py", "catalogue/file_specs.py"),
-    *("catalogue/lockfile.py", "system/paths.py", "urls.py"),
+_FORMAT = b"2"  # of a compiled file, and part of its key
+# the code that validates; part of the key, too
+_VALIDATORS = (
+    "catalogue/types.py",
+    "catalogue/schema.py",
+    "catalogue/semantic_checks.py",
+    "catalogue/engine_args.py",
+    "catalogue/yaml_limits.py",
+    "catalogue/file_specs.py",
+    "catalogue/lockfile.py",
+    "system/paths.py",
+    "urls.py",
 )
 
 
 def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False) -> Catalogue:
-    """The catalogue in the file at `path`.
+    """Load the catalogue at `path`.
 
     Args:
-        joined: with what its lock file says.
-        from_text: do not believe what lies compiled in the cache.
+        joined: apply models.lock.
+        from_text: do not read the compiled file from the cache.
 
-    Raises UsageError: there is no such file, or it has errors.
+    Raises:
+        UsageError: the file is missing, or has errors.
     """
-    content, locked = read(path), read_lock(path) if joined else None
+    content = read(path)
+    locked = read_lock(path) if joined else None
     key = _key(content, locked)
     folder = Path(cache) / "catalogue"
-    plain = None if from_text else _kept(folder, key)
-    if plain is None:  # not there yet, damaged, or not to be trusted
+    plain = None
+    if not from_text:
+        plain = _read_compiled(folder, key)
+    if plain is None:
         plain = _compile(content, path, locked)
-        _keep(folder, key, json.dumps(plain))
+        _write_compiled(folder, key, json.dumps(plain))
     return Catalogue(plain, path)
 
 
 def compiled_name(path: str) -> str:
-    """A catalogue's compiled form, from the cache. Raises UsageError like `load`."""
+    """Return the path of a catalogue's compiled file, relative to the cache.
+
+    Raises:
+        UsageError: models.yaml is missing, or a file cannot be read.
+    """
     return f"catalogue/{_key(read(path), read_lock(path))}.json"
 
 
 def _key(content: bytes, locked: bytes | None) -> str:
-    here = Path(types.__file__).parent.parent
-    rules = b"".join((here / name).read_bytes() for name in _RULES)
-    return hashlib.sha256(b"\0".join((_FORM, content, locked or b"", rules))).hexdigest()
+    root = Path(types.__file__).parent.parent
+    code = b"".join((root / name).read_bytes() for name in _VALIDATORS)
+    parts = (_FORMAT, content, locked or b"", code)
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def lock_path(path: str) -> str:
-    """Where the lock file of a catalogue is: models.lock beside models.yaml."""
+    """Return the path of the lock file: models.lock beside models.yaml."""
     return str(Path(path).with_suffix(".lock"))
 
 
 def read(path: str) -> bytes:
-    """The catalogue's bytes. Raises UsageError: there is no such file."""
+    """Return the catalogue's bytes.
+
+    Raises:
+        UsageError: the file is missing, or cannot be read.
+    """
     try:
-        return _bounded(path)
+        return _read_limited(path)
     except (OSError, ValueError) as error:
-        fix = "LLAMAFILE_CATALOGUE names the catalogue, if it is not models.yaml beside dodo.py"
-        raise UsageError(f"cannot read the catalogue {path}: {_reason(error)}", fix=fix) from None
+        what = f"cannot read the catalogue {path}: {_reason(error)}"
+        fix = "set LLAMAFILE_CATALOGUE if it is not models.yaml beside dodo.py"
+        raise UsageError(what, fix=fix) from None
 
 
 def read_lock(path: str) -> bytes | None:
-    """The bytes of a catalogue's lock file; None where there is none. Raises UsageError: it is unreadable."""
-    place = lock_path(path)
+    """Return the bytes of the catalogue's lock file; None if there is none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    lock_file = lock_path(path)
     try:
-        return _bounded(place)
+        return _read_limited(lock_file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {place}: {_reason(error)}") from None
+        raise UsageError(f"cannot read {lock_file}: {_reason(error)}") from None
 
 
-def _bounded(path: str) -> bytes:
-    """Read a regular file of a sensible size. Raises OSError and ValueError."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
+def _read_limited(path: str) -> bytes:
+    """Read a regular file of at most MAX_BYTES.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or not a regular file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe blocks, a device may not end
         raise ValueError("it is not a regular file")
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES + 1)
@@ -107,48 +137,67 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def text_of(content: bytes, path: str) -> str:
-    """Bytes of YAML as text. Raises UsageError: it is no UTF-8."""
+    """Decode a YAML file.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}", fix=f"save {path} as UTF-8") from None
+        what = f"{path} is not UTF-8 text: {error}"
+        raise UsageError(what, fix=f"save {path} as UTF-8") from None
 
 
 def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, object]:
     from tasks.catalogue import schema
 
-    place = lock_path(path)
-    lock = None if locked is None else schema.read_lock(text_of(locked, place), place)
+    lock = None
+    if locked is not None:
+        lock_file = lock_path(path)
+        lock = schema.read_lock(text_of(locked, lock_file), lock_file)
     return schema.compile_text(text_of(content, path), path, lock)
 
 
-def _kept(folder: Path, key: str) -> dict[str, Any] | None:
-    """The catalogue that was compiled under this key; None where it is not there whole."""
-    data = own_files.read_most(str(folder / f"{key}.json"), _MOST)
+def _read_compiled(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the compiled catalogue; None if it is missing or damaged."""
+    data = own_files.read_most(str(folder / f"{key}.json"), _MAX_COMPILED)
     try:
-        seal, _, text = (data or b"").decode().partition("\n")
-        plain = json.loads(text) if seal == _seal(key, text) else None
+        checksum, _, text = (data or b"").decode().partition("\n")
+        if checksum != _checksum(key, text):
+            return None
+        plain = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return plain if is_catalogue(plain) else None
 
 
-def _seal(key: str, text: str) -> str:
-    """The first line of a compiled file: digest of the rest, bound to the file's name."""
+def _checksum(key: str, text: str) -> str:
+    """Return the first line of a compiled file: covers its content and its name."""
     return hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
 
 
-def _keep(folder: Path, key: str, text: str) -> None:
-    """Keep a compiled catalogue, in place of another one under the same key."""
-    path, whole = folder / f"{key}.json", f"{_seal(key, text)}\n{text}"
+def _write_compiled(folder: Path, key: str, text: str) -> None:
+    """Write a compiled catalogue, unless it is there unchanged; remove old ones."""
+    path = folder / f"{key}.json"
+    content = f"{_checksum(key, text)}\n{text}"
     if own_files.link_inside(str(folder.parent), str(path)):
         return
     try:
-        if own_files.read_most(str(path), _MOST) == whole.encode():
+        if own_files.read_most(str(path), _MAX_COMPILED) == content.encode():
             return
-        write_atomic(path, whole)
-        old = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)[_KEPT:]
-        for path in old:
-            path.unlink(missing_ok=True)
+        write_atomic(path, content)
+        _remove_old(folder)
     except OSError:
-        pass  # a read-only cache: the next run compiles again
+        pass  # the cache is not writable: the next run compiles again
+
+
+def _remove_old(folder: Path) -> None:
+    """Keep the `_KEPT` newest compiled catalogues.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    files = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in files[_KEPT:]:
+        path.unlink(missing_ok=True)

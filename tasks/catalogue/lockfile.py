@@ -1,6 +1,7 @@
-"""models.lock: for each file of the catalogue, where exactly it comes from and what its bytes must be.
+"""models.lock: the exact URL, digest and size of each file of the catalogue.
 
-Pure: joins it to the catalogue, says what it lacks, and writes its text; reading it is `schema.read_lock`.
+Pure. Applies the lock to the catalogue, reports what it lacks, and renders its text;
+`schema.read_lock` parses it.
 """
 
 from __future__ import annotations
@@ -16,31 +17,38 @@ from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_problem
 
-HEAD = "# Exactly these bytes. `doit lock` writes this file from models.yaml; commit it, do not edit it.\n"
+HEAD = (
+    "# Exactly these bytes. `doit lock` writes this file from models.yaml; " + "commit it, do not edit it.\n"
+)
 FROM_CATALOGUE = "models.yaml"
-
-Text = Annotated[str, Rule("text")]
+_TABLES = ("engines", "models")
 
 
 def _is_file(url: str) -> bool:
     return not url_problem(url, pinned=True) and not name_problem(filename_of(url))
 
 
+_URL = Rule("URL of the bytes", "the URL of a file, or its path", _is_file)
+_SHA256 = Rule("their SHA-256", "64 lower-case hexadecimal digits", hex64)
+_VERSION = Rule("version of an engine", "a version of letters, digits, '.', '_', '+' and '-'", is_version)
+
+
 @dataclass(eq=True, repr=False)
 class Locked(Strict):
     """One file."""
 
-    url: Annotated[str, Rule("where these bytes are", "the URL of a file, or its path", _is_file)]
-    sha256: Annotated[str, Rule("their SHA-256", "64 lower-case hexadecimal digits", hex64)]
-    license: Text
-    digest_from: Annotated[str, Rule("who says so")]
-    since: Annotated[str, Rule("the day since when it is known, as 2026-11-25")]
-    source: Annotated[str | None, Rule("what models.yaml says, where that is not this very URL")] = None
+    url: Annotated[str, _URL]
+    sha256: Annotated[str, _SHA256]
+    license: Annotated[str, Rule("license, as in models.yaml")]
+    digest_from: Annotated[str, Rule("who published the digest")]
+    since: Annotated[str, Rule("day on which it was locked, such as 2026-11-25")]
+    source: Annotated[str | None, Rule("the source in models.yaml, if not url")] = None
     size: Size = None
-    commit: Annotated[str | None, Rule("of the Hub's repository")] = None
-    version: Annotated[
-        str | None, Rule("of an engine", "a version of letters, digits, '.', '_', '+' and '-'", is_version)
-    ] = None
+    commit: Annotated[str | None, Rule("commit of the Hub's repository")] = None
+    version: Annotated[str | None, _VERSION] = None
+
+
+_Table = dict[Name, tuple[Locked, ...]]
 
 
 @dataclass(eq=False, repr=False)
@@ -48,59 +56,66 @@ class LockFile(Strict):
     """models.lock as a whole."""
 
     version: Annotated[int, Rule("format of this file", "1", lambda v: v == 1)]
-    engines: dict[Name, tuple[Locked, ...]] = field(default_factory=dict)
-    models: dict[Name, tuple[Locked, ...]] = field(default_factory=dict)
+    engines: _Table = field(default_factory=dict)
+    models: _Table = field(default_factory=dict)
 
 
 def entries(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], list[Wanted]]]:
-    """(table, name, entry, its files) for each entry of a valid catalogue that has files."""
+    """Yield (table, name, entry, its files) for each entry that has files."""
     for name, engine in plain["engines"].items():
-        program = wanted_engine(engine)
-        if program:
-            yield "engines", name, engine, [program]
+        exe = wanted_engine(engine)
+        if exe:
+            yield "engines", name, engine, [exe]
     for name, model in plain["models"].items():
         yield "models", name, model, wanted(model)
 
 
 def found(lock: LockFile, table: str, name: str, want: Wanted) -> Locked | None:
-    """What the lock says of one file; None where it says nothing of this source."""
+    """Return the locked file for a source; None if the lock does not have it."""
     rows: tuple[Locked, ...] = getattr(lock, table).get(name, ())
     return next((row for row in rows if (row.source or row.url) == want.source), None)
 
 
 def without(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
-    """The same, without some entries."""
+    """Return the lock without some entries."""
     if lock is None:
         return None
-    tables = ({n: rows for n, rows in t.items() if n not in names} for t in (lock.engines, lock.models))
+    tables = (
+        {name: rows for name, rows in table.items() if name not in names}
+        for table in (lock.engines, lock.models)
+    )
     return LockFile(lock.version, *tables)
 
 
 def merged(old: LockFile, new: LockFile, now: LockFile, place: str) -> LockFile:
-    """Apply what changed from `old` to `new` to what the file says `now`.
+    """Merge the changes from `old` to `new` into `now`, the file's current content.
 
-    Raises RecipeError: the file's own change is another one.
+    Raises:
+        RecipeError: the file was changed concurrently, in the same entries.
     """
-    tables: dict[str, dict[str, tuple[Locked, ...]]] = {"engines": {}, "models": {}}
-    conflicts = []
-    for table, rows in tables.items():
-        before, ours, theirs = (getattr(lock, table) for lock in (old, new, now))
+    tables: dict[str, dict[str, tuple[Locked, ...]]] = {}
+    conflicts: list[str] = []
+    for table in _TABLES:
+        base, ours, theirs = (getattr(lock, table) for lock in (old, new, now))
+        tables[table] = {}
         for name in dict.fromkeys((*theirs, *ours)):
-            was, mine, other = before.get(name), ours.get(name), theirs.get(name)
-            if mine not in (was, other) and other != was:
+            before, our, their = base.get(name), ours.get(name), theirs.get(name)
+            if our not in (before, their) and their != before:
                 conflicts.append(name)
-            if kept := other if mine == was else mine:
-                rows[name] = kept
+            kept = their if our == before else our
+            if kept:
+                tables[table][name] = kept
     if conflicts:
-        what = f"{place} was changed meanwhile, and differs in {', '.join(conflicts)}; nothing was written"
-        raise RecipeError(what, fix="run it again")
+        names = ", ".join(conflicts)
+        what = f"another process changed {place}, with conflicts in {names}"
+        raise RecipeError(f"{what}; nothing was written", fix="run the command again")
     return LockFile(now.version, **tables)
 
 
 def ordered(lock: LockFile, plain: Mapping[str, Any]) -> LockFile:
-    """The same in the order of models.yaml; what it does not have comes last."""
+    """Return the lock in the order of models.yaml; unknown entries come last."""
     tables = {}
-    for table in ("engines", "models"):
+    for table in _TABLES:
         rows = getattr(lock, table)
         names = dict.fromkeys((*(name for name in plain[table] if name in rows), *rows))
         tables[table] = {name: rows[name] for name in names}
@@ -108,7 +123,7 @@ def ordered(lock: LockFile, plain: Mapping[str, Any]) -> LockFile:
 
 
 def contradiction(want: Wanted, row: Locked) -> str:
-    """In what the catalogue and the lock disagree about one source, or nothing."""
+    """Return how catalogue and lock differ about a source, or an empty text."""
     if want.sha256 not in (None, row.sha256):
         return f"sha256 is {want.sha256} in models.yaml and {row.sha256} in models.lock"
     if want.size is not None and row.size not in (None, want.size):
@@ -117,102 +132,130 @@ def contradiction(want: Wanted, row: Locked) -> str:
 
 
 def lacks(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
-    """Names of entries that the lock does not cover, or that only the lock has, each with the reason."""
-    rows: list[str] = []
-    here = {"engines": set[str](), "models": set[str]()}
+    """Return the entries that only models.yaml or only models.lock covers, and why."""
+    errors: list[str] = []
+    known: dict[str, set[str]] = {table: set() for table in _TABLES}
     for table, name, entry, files in entries(plain):
-        here[table].add(name)
-        locked = [found(lock, table, name, want) for want in files]
-        known = getattr(lock, table).get(name, ())
-        if not known:
-            why = "is not in it"
-        elif not all(locked) or len(known) != len(files):
-            why = "names other files than models.yaml"
-        else:
-            pairs = [(w, row) for w, row in zip(files, locked, strict=True) if row]
-            why = next(filter(None, (contradiction(w, row) for w, row in pairs)), "")
-            if entry.get("version") == LATEST and pairs[0][1].version in (None, LATEST):
-                why = "does not say which version is the latest"
-            if not why and any(row.license != entry["license"] for _, row in pairs):
-                why = "has another licence than models.yaml"
-        if why:
-            rows.append(f"{table}.{name} {why}")
-    for table, names in here.items():
-        gone = [name for name in getattr(lock, table) if name not in names]
-        rows += [f"{table}.{name} is no entry of models.yaml" for name in gone]
-    return rows
+        known[table].add(name)
+        reason = _coverage_error(lock, table, name, entry, files)
+        if reason:
+            errors.append(f"{table}.{name} {reason}")
+    for table in _TABLES:
+        unknown = [name for name in getattr(lock, table) if name not in known[table]]
+        errors += [f"{table}.{name} is not an entry of models.yaml" for name in unknown]
+    return errors
+
+
+def _coverage_error(
+    lock: LockFile, table: str, name: str, entry: Mapping[str, Any], files: list[Wanted]
+) -> str:
+    """Return why the lock does not cover an entry, or an empty text."""
+    rows = getattr(lock, table).get(name, ())
+    if not rows:
+        return "is not in models.lock"
+    pairs = [(want, found(lock, table, name, want)) for want in files]
+    locked = [(want, row) for want, row in pairs if row]
+    if len(locked) != len(files) or len(rows) != len(files):
+        return "names other files than models.yaml"
+    if entry.get("version") == LATEST and locked[0][1].version in (None, LATEST):
+        return "does not say which version is the latest"
+    for want, row in locked:
+        conflict = contradiction(want, row)
+        if conflict:
+            return conflict
+    if any(row.license != entry["license"] for _, row in locked):
+        return "has another license than models.yaml"
+    return ""
 
 
 def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, ...], str]]:
-    """Write into each entry of the catalogue what its files are: `url`, `mirrors`, `sha256`, `size`, `more`.
+    """Set `url`, `mirrors`, `sha256`, `size` and `more` of each entry of the catalogue.
 
     Returns:
-        Where both disagree: (path of the entry, in what).
+        Conflicts of catalogue and lock: (path of the entry, text).
     """
     problems: list[tuple[tuple[str, ...], str]] = []
     for table, name, entry, files in list(entries(plain)):
-        rows: list[list[Any]] = []
         locked = [found(lock, table, name, want) if lock else None for want in files]
-        parts = [row for want, row in zip(files, locked, strict=True) if not want.mmproj]
-        for want, row in zip(files, locked, strict=True):
-            if row and (why := contradiction(want, row)):
-                problems.append(((table, name), why))
-            if not want.mmproj and not all(parts):
-                row = None  # the parts of a split file are pinned all or none
-            rows.append(_pinned(want, row))
-            if row and entry.get("version") == LATEST:
-                entry["version"] = row.version  # type: ignore[index]
-        _write(entry, rows)
+        pairs = list(zip(files, locked, strict=True))
+        # the parts of a split file are pinned all or none
+        all_parts = all(row for want, row in pairs if not want.mmproj)
+        pins: list[list[Any]] = []
+        for want, row in pairs:
+            if row and (text := contradiction(want, row)):
+                problems.append(((table, name), text))
+            usable = row if want.mmproj or all_parts else None
+            pins.append(_pinned(want, usable))
+            if usable and entry.get("version") == LATEST:
+                entry["version"] = usable.version  # type: ignore[index]
+        _write(entry, pins)
     return problems
 
 
 def _pinned(want: Wanted, row: Locked | None) -> list[Any]:
-    """[url, mirrors, sha256, size, mmproj] of a file; the URL that the catalogue says stays a mirror."""
+    """Return [url, mirrors, sha256, size, mmproj] of a file."""
     if row is None:
         return [want.url, list(want.mirrors), want.sha256, want.size, want.mmproj]
-    known = [versioned(url, row.version) if row.version else url for url in (want.url, *want.mirrors)]
-    others = [url for url in known if url != row.url]
-    return [row.url, others, row.sha256, want.size or row.size, want.mmproj]
+    urls = [want.url, *want.mirrors]
+    if row.version:
+        urls = [versioned(url, row.version) for url in urls]
+    mirrors = [url for url in urls if url != row.url]
+    return [row.url, mirrors, row.sha256, want.size or row.size, want.mmproj]
 
 
-def _write(entry: Any, rows: list[list[Any]]) -> None:
-    entry["url"], mirrors, sha256, size, _ = rows[0]
-    pins = {"mirrors": mirrors, "sha256": sha256, "size": size}
-    for key, value in pins.items():
+def _write(entry: Any, pins: list[list[Any]]) -> None:
+    entry["url"], mirrors, sha256, size, _ = pins[0]
+    for key in ("mirrors", "sha256", "size", "parts", "mmproj"):
         entry.pop(key, None)
-        if value:
-            entry[key] = value
-    for key in ("parts", "mmproj"):
-        entry.pop(key, None)
-    if rows[1:]:
-        entry["more"] = rows[1:]
+    values = {"mirrors": mirrors, "sha256": sha256, "size": size, "more": pins[1:]}
+    entry.update({key: value for key, value in values.items() if value})
 
 
 def render(lock: LockFile) -> str:
-    """Its text: one key a line, in the order of models.yaml, so that a diff shows what has changed."""
+    """Return the text of models.lock: one key a line, so that a diff is readable."""
     lines = [HEAD, "version: 1\n"]
-    for table in ("engines", "models"):
-        lines.append(f"{table}:\n" if getattr(lock, table) else f"{table}: {{}}\n")
-        for name, rows in getattr(lock, table).items():
+    for table in _TABLES:
+        entries_of_table = getattr(lock, table)
+        lines.append(f"{table}:\n" if entries_of_table else f"{table}: {{}}\n")
+        for name, rows in entries_of_table.items():
             lines.append(f"  {_scalar(name)}:\n")
             for row in rows:
-                pairs = [(key, value) for key, value in asdict(row).items() if value is not None]
-                for index, (key, value) in enumerate(pairs):
-                    lines.append(f"  {'- ' if index == 0 else '  '}{key}: {_scalar(value)}\n")
+                lines += _row_lines(row)
     return "".join(lines)
 
 
+def _row_lines(row: Locked) -> Iterator[str]:
+    prefix = "  - "
+    for key, value in asdict(row).items():
+        if value is not None:
+            yield f"{prefix}{key}: {_scalar(value)}\n"
+            prefix = "    "
+
+
 def _scalar(value: str | int) -> str:
-    """A value in YAML: plain where nothing can be mistaken, else in quotes as JSON, which YAML reads."""
+    """Return a value in YAML: plain if it is unambiguous, else quoted."""
     if isinstance(value, int):
         return str(value)
-    plain = value[:1].isalpha() and all(c.isalnum() or c in "/._-@%+" for c in value.replace("://", "//"))
-    words = value.lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
-    number = set(value.lower()) <= set("0123456789abcdef._-+")  # a digest may look like 1e5
-    return value if plain and value.isascii() and not (words or number) else _quoted(value)
+    return value if _is_unambiguous(value) else _quoted(value)
+
+
+def _is_unambiguous(value: str) -> bool:
+    text = value.lower()
+    if text in ("null", "true", "false", "yes", "no", "on", "off", "y", "n"):
+        return False
+    if set(text) <= set("0123456789abcdef._-+"):  # a digest may look like 1e5
+        return False
+    without_scheme = value.replace("://", "//")
+    plain = all(c.isalnum() or c in "/._-@%+" for c in without_scheme)
+    return plain and value.isascii() and value[:1].isalpha()
 
 
 def _quoted(value: str) -> str:
-    """A value in quotes and in ASCII; not JSON's, because YAML knows no surrogate pairs."""
-    inner = "".join(json.dumps(c)[1:-1] if c <= "\uffff" else f"\\U{ord(c):08x}" for c in value)
-    return f'"{inner}"'
+    """Return a value in quotes and ASCII; YAML has no surrogate pairs as JSON has."""
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character > "\uffff":
+        return f"\\U{ord(character):08x}"
+    return json.dumps(character)[1:-1]

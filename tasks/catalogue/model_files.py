@@ -1,142 +1,215 @@
-"""The files of a model, of the catalogue's or the user's, as artifacts. Pure."""
+"""Artifacts of a model's files, from the catalogue or from the user. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.catalogue.environment import Place
 from tasks.catalogue.file_specs import part, split_count
-from tasks.catalogue.types import LATEST, Catalogue, File, Model
+from tasks.catalogue.types import LATEST, Catalogue, Engine, File, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 
-WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no executable above it (R9)
+WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no larger executable (R9)
+
+
+class ModelSource(NamedTuple):
+    """A model, and where its files come from."""
+
+    name: str  # of its tasks
+    model: Model
+    artifact: Artifact  # the file that is served
+    question: str = ""  # to be confirmed before a download (R4), or empty
+    files: tuple[File, ...] = ()  # further files; those of a local model lie beside it
 
 
 def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
-    """llamafile without a model, of the catalogue's version.
+    """Return the artifact of the catalogue's llamafile executable, without a model.
 
-    Raises UsageError: the catalogue does not say where it is.
+    Raises:
+        UsageError: the catalogue or models.lock lacks its URL or version.
     """
     engine = catalogue.engine("llamafile")
     if not engine.url or not engine.version:
-        raise UsageError(
-            f"{catalogue.where}: engines.llamafile needs url and version", fix=f"edit {catalogue.where}"
-        )
+        what = f"{catalogue.where}: engines.llamafile needs url and version"
+        raise UsageError(what, fix=f"edit {catalogue.where}")
     if engine.version == LATEST:
-        raise UsageError("which llamafile is the latest is not in models.lock", fix="doit lock")
-    sources = tuple(absolute_source(u, place, place.root) for u in (engine.url, *engine.mirrors))
+        what = "models.lock has no version of llamafile for `latest`"
+        raise UsageError(what, fix="doit lock")
+    sources = _catalogue_sources(engine, place)
     folder = engine_dir(place.cache, engine.sha256, sources[0])
-    target = inside(folder, engine_filename(engine.version, place.platform))
-    label, adopt_from = f"llamafile {engine.version}", adoption_folders(catalogue, place)
-    return Artifact(label, sources, target, engine.sha256, engine.size, adopt_from=adopt_from)
+    return Artifact(
+        f"llamafile {engine.version}",
+        sources,
+        inside(folder, engine_filename(engine.version, place.platform)),
+        engine.sha256,
+        engine.size,
+        adopt_from=adoption_folders(catalogue, place),
+    )
 
 
 def entry_artifact(name: str, model: Model, place: Place) -> Artifact:
-    sources = tuple(absolute_source(u, place, place.root) for u in (model.url, *model.mirrors))
+    """Return the artifact of an entry's first file."""
+    sources = _catalogue_sources(model, place)
     folder = model_dir(place.cache, model.sha256, sources[0])
-    return Artifact(name, sources, inside(folder, filename_of(model.url)), model.sha256, model.size)
+    target = inside(folder, filename_of(model.url))
+    return Artifact(name, sources, target, model.sha256, model.size)
+
+
+def _catalogue_sources(entry: Model | Engine | File, place: Place) -> tuple[str, ...]:
+    """Return all URLs of a file; paths are relative to models.yaml."""
+    urls = (entry.url or "", *entry.mirrors)
+    return tuple(absolute_source(url, place, place.root) for url in urls)
 
 
 def further_files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
-    """The further files of a model that comes from another URL: its parts are beside the first one."""
+    """Return the further files of a model that comes from another URL.
+
+    Its other parts are beside the first; pins and projector are those of `known`.
+    """
     url = artifact.sources[0]
-    parts = [File(part(url, n)) for n in range(2, split_count(url) + 1)]
+    urls = [part(url, number) for number in range(2, split_count(url) + 1)]
     pins = [file for file in known if not file.mmproj]
-    if len(pins) == len(parts):
-        parts = [file._replace(url=new.url, mirrors=()) for file, new in zip(pins, parts, strict=True)]
+    if len(pins) != len(urls):
+        pins = [File("")] * len(urls)
+    parts = [pin._replace(url=part_url, mirrors=()) for pin, part_url in zip(pins, urls, strict=True)]
     return (*parts, *(file for file in known if file.mmproj))
 
 
 def further_artifacts(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artifact, ...]:
-    """The further files: parts beside the first, where engines look for them; a projector by its digest."""
-    beside, found = first.target.rpartition("/")[0], []
+    """Return the artifacts of the further files.
+
+    Parts lie beside the first, where engines expect them; a projector lies in the
+    directory of its digest.
+    """
+    first_dir = first.target.rpartition("/")[0]
     count = sum(not file.mmproj for file in files) + 1
+    artifacts = []
     for number, file in enumerate(files, 2):
-        sources = tuple(absolute_source(u, place, place.root) for u in (file.url, *file.mirrors))
-        folder = model_dir(place.cache, file.sha256, sources[0]) if file.mmproj else beside
-        label = f"{first.label} " + ("mmproj" if file.mmproj else f"part {number} of {count}")
+        sources = _catalogue_sources(file, place)
+        folder = first_dir
+        label = f"{first.label} part {number} of {count}"
+        if file.mmproj:
+            folder = model_dir(place.cache, file.sha256, sources[0])
+            label = f"{first.label} mmproj"
         target = inside(folder, filename_of(file.url))
-        found.append(Artifact(label, sources, target, file.sha256, file.size, adopt_from=first.adopt_from))
-    return tuple(found)
+        artifact = Artifact(label, sources, target, file.sha256, file.size)
+        artifacts.append(artifact._replace(adopt_from=first.adopt_from))
+    return tuple(artifacts)
 
 
 def adoption_folders(catalogue: Catalogue, place: Place) -> tuple[str, ...]:
-    """The catalogue's folders; one with ~ is the user's, whoever that is."""
-    return tuple(f if f.startswith("~") else place.absolute(f, place.root) for f in catalogue.adopt_from)
+    """Return the absolute paths of `adopt_from`; `~` is expanded later."""
+    return tuple(
+        folder if folder.startswith("~") else place.absolute(folder, place.root)
+        for folder in catalogue.adopt_from
+    )
 
 
 def absolute_source(url: str, place: Place, base: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return place.absolute(url, base) if is_local(url) and not url.lower().startswith("file:") else url
+    """Return a URL unchanged, and a path as an absolute path."""
+    if is_local(url) and not url.lower().startswith("file:"):
+        return place.absolute(url, base)
+    return url
 
 
-_Found = tuple[str, Model, Artifact, str]
+def own_file(
+    path: str, url: str | None, sha256: str | None, catalogue: Catalogue, place: Place
+) -> ModelSource:
+    """Return the file of `--llamafile PATH`: downloaded there if missing (R2, R6).
 
-
-def own_file(path: str, url: str | None, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
-    """`--llamafile PATH`: served where it lies, downloaded there only if it is missing (R2, R6)."""
+    Raises:
+        UsageError: the URL is not allowed.
+    """
     target = place.absolute(path, place.cwd)
-    name = re.split(r"[\\/]", target)[-1]
-    known = catalogue.by_filename(name)
-    question = _question(known, url, catalogue) if known and url else ""
-    if known and url and not question:  # the catalogue's own URL, so the catalogue's own bytes
-        sha256 = sha256 or catalogue.model(known).sha256
+    filename = re.split(r"[\\/]", target)[-1]
+    known = catalogue.by_filename(filename)
+    question = ""
+    if known and url:
+        question = _question(known, url, catalogue)
+        if not question:  # the catalogue's own URL, so the catalogue's digest applies
+            sha256 = sha256 or catalogue.model(known).sha256
     sources = () if url is None else (_checked(url, sha256),)
-    artifact = Artifact(_task_name(name), sources, target, sha256, None, owned=False)
-    return artifact.label, Model(name, "unknown", url or ""), artifact, question
+    name = _task_name(filename)
+    artifact = Artifact(name, sources, target, sha256, None, owned=False)
+    return ModelSource(name, Model(filename, "unknown", url or ""), artifact, question)
 
 
-def file_from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> _Found:
-    """`--llamafile-url URL`: another source of a catalogued model, or a file of its own (R3, R4)."""
+def file_from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> ModelSource:
+    """Return the file of `--llamafile-url URL`: of a catalogued model or not (R3, R4).
+
+    Raises:
+        UsageError: the URL is not allowed, or is not that of a model's file.
+    """
     filename = filename_of(url)
     name = catalogue.name(word) if word else catalogue.by_filename(filename)
     if name is None:
-        if not filename.endswith(MODEL_ENDINGS):
-            raise UsageError(
-                f"the last part of {url} is {filename!r}, which ends in none of {', '.join(MODEL_ENDINGS)}",
-                fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
-            )
-        target = inside(model_dir(place.cache, sha256, url), filename)
-        name = _task_name(filename)
-        artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
-        return name, Model(filename, "unknown", url), artifact, ""
-    model = catalogue.model(name)
+        return _uncatalogued(filename, url, sha256, place)
     question = _question(name, url, catalogue)
+    model = catalogue.model(name)
     if sha256 not in (None, model.sha256):
         model = replace(model, sha256=sha256, size=None)
     artifact = entry_artifact(name, model, place)
     if question:
-        folder = model_dir(place.cache, model.sha256, url)  # without a digest the URL says which bytes
+        # without a digest, the URL determines the directory
+        folder = model_dir(place.cache, model.sha256, url)
         target = inside(folder, filename_of(model.url))
-        artifact = artifact._replace(sources=(_checked(url, model.sha256),), target=target)
-    return name, model, artifact, question
+        sources = (_checked(url, model.sha256),)
+        artifact = artifact._replace(sources=sources, target=target)
+    return ModelSource(name, model, artifact, question)
+
+
+def _uncatalogued(filename: str, url: str, sha256: str | None, place: Place) -> ModelSource:
+    if not filename.endswith(MODEL_ENDINGS):
+        endings = " or ".join(MODEL_ENDINGS)
+        raise UsageError(
+            f"the file name in {url} is {filename!r}: expected one ending in {endings}",
+            fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
+        )
+    target = inside(model_dir(place.cache, sha256, url), filename)
+    name = _task_name(filename)
+    artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
+    return ModelSource(name, Model(filename, "unknown", url), artifact)
 
 
 def _question(name: str, url: str, catalogue: Catalogue) -> str:
+    """Return the question to confirm another URL; empty for one of the model's own."""
     model = catalogue.model(name)
     if url in (model.url, *model.mirrors):
         return ""
-    return f"{name} comes from\n  {model.url}\nand you ask for\n  {url}\nDownload it from there?"
+    return (
+        f"the catalogue's URL of {name} is\n  {model.url}\n"
+        f"the requested URL is\n  {url}\n"
+        "Download from the requested URL?"
+    )
 
 
 def _checked(url: str, sha256: str | None) -> str:
     problem = url_problem(url, pinned=sha256 is not None)
     if problem:
-        raise UsageError(f"--llamafile-url: {problem}", fix="add --sha256 HEX" if "sha256" in problem else "")
+        fix = "add --sha256 HEX" if "sha256" in problem else ""
+        raise UsageError(f"--llamafile-url: {problem}", fix=fix)
     return url
 
 
 def _task_name(filename: str) -> str:
-    """A task's name from a file's: doit allows no `=`, and `:` and `*` mean something to it."""
-    stem = filename.rpartition(".")[0] if filename.endswith(MODEL_ENDINGS) else filename
+    """Derive a task's name from a file name; `=`, `:` and `*` are special to doit."""
+    stem = filename
+    if filename.endswith(MODEL_ENDINGS):
+        stem = filename.rpartition(".")[0]
     return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 
 
 def digest_in(text: str | None) -> str | None:
+    """Parse the value of `--sha256`.
+
+    Raises:
+        UsageError: it is not a SHA-256.
+    """
     if text is None:
         return None
     plain = text.strip().lower().removeprefix("sha256:")

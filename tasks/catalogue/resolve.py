@@ -1,13 +1,13 @@
-"""From what was asked to what has to be done: one Job per model that the command line can reach.
+"""Resolve a command line to Jobs: one for each model that it names.
 
-Pure: platform, directories and the catalogue are arguments. Nothing is looked up on disk.
+Pure: platform, directories and catalogue are arguments, and no file is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import checked_extra
@@ -15,6 +15,7 @@ from tasks.catalogue.environment import Place
 from tasks.catalogue.file_specs import pins_problem, split_count, split_problem
 from tasks.catalogue.model_files import (
     WINDOWS_EXE_LIMIT,
+    ModelSource,
     absolute_source,
     adoption_folders,
     digest_in,
@@ -33,72 +34,78 @@ from tasks.urls import url_problem
 
 
 class Job(NamedTuple):
-    """One model with all that was decided about it."""
+    """One model with everything that the command line and the catalogue decide."""
 
     name: str  # its name in tasks
     model: Model
     artifact: Artifact
     engine: str  # self, llamafile or embedded
-    settings: Settings  # how to serve it, with every level merged
-    exe: Artifact | None = None  # llamafile's own executable, where the engine is `llamafile`
-    extra: tuple[str, ...] = ()  # arguments for the engine, as they are
-    question: str = ""  # what must be confirmed before a download (R4), or nothing
-    port: int | None = None  # the one that was asked for; not the usual one, which `settings` have
-    key: str = ""  # what clients must send, from the command line
-    probe: bool = False  # ready means that it has generated a token
-    gpu: bool = False  # it was told to use the GPU, and is not to do without
-    more: tuple[Artifact, ...] = ()  # further files of the model: parts of a split one, a vision projector
-    mmproj: str = ""  # path of that projector
+    settings: Settings  # merged from all levels
+    exe: Artifact | None = None  # llamafile's executable, if the engine is `llamafile`
+    extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
+    question: str = ""  # to be confirmed before a download (R4), or empty
+    port: int | None = None  # requested explicitly; `settings` has the default, too
+    key: str = ""  # API key from the command line
+    probe: bool = False  # ready only after it has generated a token
+    gpu: bool = False  # a GPU was requested: do not fall back to the CPU
+    more: tuple[Artifact, ...] = ()  # further files: other parts, vision projector
+    mmproj: str = ""  # path of the projector
 
     @property
     def files(self) -> tuple[Artifact, ...]:
-        """Every file of the model, the one that is served first; not the program."""
+        """All files of the model, the served one first; not the executable."""
         return (self.artifact, *self.more)
 
     @property
     def size(self) -> int | None:
-        """Bytes of all its files; None where that is not known of each."""
-        sizes = [file.size for file in self.files]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        """Bytes of all files; None if the size of any is unknown."""
+        total = 0
+        for file in self.files:
+            if file.size is None:
+                return None
+            total += file.size
+        return total
 
 
 class Jobs(NamedTuple):
-    """Everything the command line reaches."""
+    """All jobs of a command line."""
 
-    by_name: Mapping[str, Job]  # job of each task name that follows a verb and a colon
-    asked: tuple[tuple[Ask, tuple[str, ...]], ...]  # (ask, names of its jobs) in the command line's order
-    aliases: Mapping[str, str]  # name as typed → name of the job, where they differ
+    by_name: Mapping[str, Job]  # task name → job
+    # (ask, names of its jobs), in the command line's order
+    asked: tuple[tuple[Ask, tuple[str, ...]], ...]
+    aliases: Mapping[str, str]  # name as typed → name of the job, if they differ
 
     def of(self, verb: str) -> tuple[str, ...]:
-        """Names of the jobs that the tasks of one verb ask for without a colon."""
-        return tuple(n for ask, ns in self.asked if ask.verb == verb and not ask.model for n in ns)
+        """Return the jobs of a verb that is given without `:MODEL`."""
+        asks = (names for ask, names in self.asked if ask.verb == verb and not ask.model)
+        return tuple(name for names in asks for name in names)
 
 
 def plan(request: Request, catalogue: Catalogue, place: Place, *, attached: bool = False) -> Jobs:
     """Resolve a command line.
 
     Args:
-        attached: the last task talks to a server that runs already.
+        attached: the last task uses a server that is already running.
 
-    Raises UsageError: a name, a value or a combination of options is not valid.
+    Raises:
+        UsageError: an unknown name, or an invalid value or combination.
     """
     by_name: dict[str, Job] = {}
     asked: list[tuple[Ask, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
-    started: set[str] = set()  # their settings are those that count
-    for ask in request.asks or _looked_at(request, catalogue):
+    started: set[str] = set()  # jobs whose settings come from a verb that starts them
+    for ask in request.asks or _inspected(request, catalogue):
         names: list[str] = []
-        serves = not (attached and ask is request.asks[-1])
-        for word in _words(ask, catalogue) if serves else ():
+        resolves = not (attached and ask is request.asks[-1])
+        for word in _models_of(ask, catalogue) if resolves else ():
             job = _job(ask, word, catalogue, place)
-            _same_or_error(by_name.get(job.name), job)
-            if (
-                job.name not in by_name
-                or ask.kind is Kind.SERVER
-                or (ask.verb == "verify" and job.name not in started)
-            ):
+            _check_conflict(by_name.get(job.name), job)
+            starts = ask.kind is Kind.SERVER
+            overrides = ask.verb == "verify" and job.name not in started
+            if job.name not in by_name or starts or overrides:
                 by_name[job.name] = job
-            started |= {job.name} if ask.kind is Kind.SERVER else set()
+            if starts:
+                started.add(job.name)
             names.append(job.name)
             if word and word != job.name and ask.model:
                 aliases[word] = job.name
@@ -107,117 +114,193 @@ def plan(request: Request, catalogue: Catalogue, place: Place, *, attached: bool
 
 
 def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
-    """The job of one entry, with nothing from the command line."""
+    """Return the job of an entry, without any options."""
     return _job(Ask("catalogue", name, {}), name, catalogue, place)
 
 
-def _looked_at(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
-    """doit's own commands look at tasks: at those that are named, and `list --all` at every one."""
+def _inspected(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
+    """Return the tasks that doit's own commands need: the named, or all for --all."""
     words = [w.partition(":")[2] for w in request.words if ":" in w]
     if "--all" in request.words and not words:
         words = list(catalogue.names)
     return [Ask("", word, {}) for word in words]
 
 
-def _words(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
-    """The models one task means; an empty word is the default, or a file of the user's."""
+def _models_of(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the models of a task; empty text: the default, or a file of the user's."""
     if ask.kind in (Kind.PROGRAM, Kind.REPORT):
         return ()
-    words = tuple(name for word in ask.models or ("",) for name in _matching(word, catalogue))
-    many = f"and this names {len(words)}: {', '.join(words)}"
-    if ask.verb in ("serve", "with", "chat") and len(words) > 1:
-        raise UsageError(f"`{ask.verb}` runs one model, {many}")
-    if ask.verb == "start" and len(words) > 1 and ask.options.get("port", "0") != "0":
-        raise UsageError(f"--port {ask.options['port']} is for one model, {many}", fix="--port 0")
-    return words
+    words = ask.models or ("",)
+    names = tuple(name for word in words for name in _matching(word, catalogue))
+    if len(names) > 1:
+        _check_several(ask, names)
+    return names
 
 
-def _extra(ask: Ask) -> tuple[str, ...]:
-    """What goes to the engine as it is."""
-    if ask.verb not in ("serve", "start"):
-        return ()
-    return checked_extra(ask.extra)
+def _check_several(ask: Ask, names: tuple[str, ...]) -> None:
+    """Check that the task may have several models.
+
+    Raises:
+        UsageError: it may not.
+    """
+    got = f"got {len(names)}: {', '.join(names)}"
+    if ask.verb in ("serve", "with", "chat"):
+        raise UsageError(f"`{ask.verb}` runs one model, {got}")
+    port = ask.options.get("port", "0")
+    if ask.verb == "start" and port != "0":
+        raise UsageError(f"--port {port} is for one model, {got}", fix="--port 0")
 
 
 def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
     if "*" not in word:
         return (word,)
-    found = tuple(name for name in catalogue.names if fnmatchcase(name, word))
-    if not found:
-        raise UsageError(f"no model matches {word!r}", fix="`doit` shows the models there are")
-    return found
+    names = tuple(name for name in catalogue.names if fnmatchcase(name, word))
+    if not names:
+        raise UsageError(f"no model matches {word!r}", fix="`doit` shows the models")
+    return names
 
 
-def _same_or_error(known: Job | None, job: Job) -> None:
-    if known is not None and (known.artifact, known.engine) != (job.artifact, job.engine):
-        raise UsageError(f"{job.name} is asked for twice, from different files or with different engines")
+def _check_conflict(known: Job | None, job: Job) -> None:
+    if known is None:
+        return
+    if (known.artifact, known.engine) != (job.artifact, job.engine):
+        what = f"{job.name} is requested twice, with different files or engines"
+        raise UsageError(what)
 
 
 def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     options = ask.options
-    path, url = options.get("llamafile"), options.get("llamafile_url")
+    source = _source(options, word, catalogue, place)
+    adopt_from = adoption_folders(catalogue, place)
+    artifact = source.artifact._replace(adopt_from=adopt_from)
+    more = further_artifacts(artifact, source.files, place)
+    mmproj = ""
+    if source.files and source.files[-1].mmproj:
+        mmproj = more[-1].target
+    engine = _engine(options.get("engine"), source.model, artifact, place)
+    exe = None
+    # "" is any verb, as doit's own commands see it
+    starts = ask.kind in (Kind.SERVER, Kind.PLAN) or ask.verb in ("", "verify")
+    if engine == "llamafile" and starts:
+        exe = llamafile_exe(catalogue, place)
+    requested = settings_of(options).over(source.model.serve)
+    key = _api_key(options)
+    gpu = options.get("gpu", "auto").lower()
+    return Job(
+        source.name,
+        source.model,
+        artifact,
+        engine,
+        requested.over(catalogue.defaults).over(BUILT_IN),
+        exe,
+        checked_extra(ask.extra) if ask.verb in ("serve", "start") else (),
+        source.question,
+        requested.port,
+        key,
+        bool(options.get("probe")),
+        bool(options.get("force_gpu")) or gpu not in ("auto", "disable"),
+        more,
+        mmproj,
+    )
+
+
+def _source(options: Mapping[str, Any], word: str, catalogue: Catalogue, place: Place) -> ModelSource:
+    """Return the model that the options name: a path, a URL or an entry."""
+    path = options.get("llamafile")
+    url = options.get("llamafile_url")
     sha256 = digest_in(options.get("sha256"))
     if path is not None and word:
-        raise UsageError("--model and --llamafile both say which file", fix="leave one of them away")
-    if url is not None and (problem := url_problem(url, pinned=True) or split_problem(url)):
-        raise UsageError(f"--llamafile-url: {problem}")
-    if url is not None and path is not None and split_count(url):
-        what = f"{url} is the first of {split_count(url)} files, which have to keep their names"
-        raise UsageError(what, fix="leave --llamafile away")
-    url = url and absolute_source(url, place, place.cwd)
+        what = "--model and --llamafile cannot be combined"
+        raise UsageError(what, fix="remove one of them")
+    if url is not None:
+        _check_url(url, path)
+        url = absolute_source(url, place, place.cwd)
     if path is not None:
-        name, model, artifact, question = own_file(path, url, sha256, catalogue, place)
-        files: tuple[File, ...] = ()  # those of a split one lie beside it
-    elif url is not None:
-        name, model, artifact, question = file_from_url(word, url, sha256, catalogue, place)
-        files = further_files(artifact, catalogue.more(name) if name in catalogue.names else ())
-    elif sha256 is not None:
-        raise UsageError("--sha256 belongs to --llamafile or --llamafile-url")
-    else:
-        name = catalogue.name(word or catalogue.default)
-        model, question = catalogue.model(name), ""
-        artifact, files = entry_artifact(name, model, place), catalogue.more(name)
-    artifact = artifact._replace(adopt_from=adoption_folders(catalogue, place))
-    more = further_artifacts(artifact, files, place)
-    mmproj = more[-1].target if files and files[-1].mmproj else ""
-    parts = (artifact, *more)[: 1 + len(more) - bool(mmproj)]
-    if url and (problem := pins_problem(url, [one.sha256 for one in parts])):
+        return own_file(path, url, sha256, catalogue, place)
+    if url is not None:
+        source = file_from_url(word, url, sha256, catalogue, place)
+        known: tuple[File, ...] = ()
+        if source.name in catalogue.names:
+            known = catalogue.more(source.name)
+        files = further_files(source.artifact, known)
+        _check_pins(url, source.artifact, files)
+        return source._replace(files=files)
+    if sha256 is not None:
+        raise UsageError("--sha256 requires --llamafile or --llamafile-url")
+    name = catalogue.name(word or catalogue.default)
+    model = catalogue.model(name)
+    artifact = entry_artifact(name, model, place)
+    return ModelSource(name, model, artifact, files=catalogue.more(name))
+
+
+def _check_url(url: str, path: str | None) -> None:
+    """Check the value of `--llamafile-url`.
+
+    Raises:
+        UsageError: it is not allowed.
+    """
+    problem = url_problem(url, pinned=True) or split_problem(url)
+    if problem:
+        raise UsageError(f"--llamafile-url: {problem}")
+    count = split_count(url)
+    if path is not None and count:
+        what = f"{url} is the first of {count} files, which must keep their names"
+        raise UsageError(what, fix="remove --llamafile")
+
+
+def _check_pins(url: str, first: Artifact, files: Iterable[File]) -> None:
+    """Check that all parts of a file are pinned, or none.
+
+    Raises:
+        UsageError: only some are.
+    """
+    parts = [file.sha256 for file in files if not file.mmproj]
+    problem = pins_problem(url, [first.sha256, *parts])
+    if problem:
         raise UsageError(problem, fix=f"doit add {url}")
-    engine = _engine(options.get("engine"), model, artifact, place)
-    starts = ask.kind in (Kind.SERVER, Kind.PLAN) or ask.verb in ("", "verify")
-    needs_exe = engine == "llamafile" and starts
-    exe = llamafile_exe(catalogue, place) if needs_exe else None
-    asked = settings_of(options).over(model.serve)
-    settings = asked.over(catalogue.defaults).over(BUILT_IN)
-    gpu = bool(options.get("force_gpu")) or options.get("gpu", "auto").lower() not in ("auto", "disable")
-    key, probe = options.get("api_key", ""), bool(options.get("probe"))
-    if "api_key" in options and (problem := key_problem(key)):
+
+
+def _api_key(options: Mapping[str, Any]) -> str:
+    if "api_key" not in options:
+        return ""
+    key: str = options["api_key"]
+    problem = key_problem(key)
+    if problem:
         raise UsageError(f"--api-key: {problem}")
-    return Job(
-        name, model, artifact, engine, settings, exe, _extra(ask), question, asked.port, key, probe, gpu,
-        more, mmproj,
-    )  # fmt: skip
+    return key
 
 
-def _engine(asked: str | None, model: Model, artifact: Artifact, place: Place) -> str:
-    """Which program serves it: what was asked, the entry's, or what fits the file and the platform."""
-    if asked is not None and asked not in ENGINES:
-        hint = did_you_mean(asked, ENGINES) or f"the engines are {', '.join(ENGINES)}"
-        raise UsageError(f"--engine: there is no engine {asked!r}", fix=hint)
-    gguf = artifact.target.endswith(".gguf")
-    windows = place.platform == "win32"
-    engine = asked or model.engine or ("llamafile" if gguf or windows else "self")
-    if engine == "self" and gguf:
-        raise UsageError(f"{artifact.label} is a .gguf, which is no program", fix="--engine llamafile")
-    if engine == "embedded" and artifact.target.endswith(".llamafile"):
+def _engine(requested: str | None, model: Model, artifact: Artifact, place: Place) -> str:
+    """Return the engine: as requested, as in the entry, or the default for the file.
+
+    Raises:
+        UsageError: the engine is unknown, or cannot serve the file.
+    """
+    if requested is not None and requested not in ENGINES:
+        hint = did_you_mean(requested, ENGINES)
         raise UsageError(
-            f"{artifact.label} is a .llamafile, and the embedded engine reads .gguf files",
-            fix="leave --engine away",
+            f"--engine: there is no engine {requested!r}", fix=hint or f"the engines are {', '.join(ENGINES)}"
         )
-    if engine == "self" and windows:
-        if asked is None:
-            return "llamafile"
-        big = (artifact.size or 0) > WINDOWS_EXE_LIMIT
-        why = "over 4 GiB, more than Windows starts" if big else "not an .exe, so Windows cannot start it"
-        raise UsageError(f"{artifact.label} is {why}", fix="--engine llamafile")
+    is_gguf = artifact.target.endswith(".gguf")
+    on_windows = place.platform == "win32"
+    default = "llamafile" if is_gguf or on_windows else "self"
+    engine = requested or model.engine or default
+    if engine == "self" and is_gguf:
+        what = f"{artifact.label} is a .gguf, which is not a program"
+        raise UsageError(what, fix="--engine llamafile")
+    if engine == "embedded" and artifact.target.endswith(".llamafile"):
+        reason = "a .llamafile, but the embedded engine reads .gguf files"
+        raise UsageError(f"{artifact.label} is {reason}", fix="remove --engine")
+    if engine == "self" and on_windows:
+        if requested is not None:
+            raise _windows_error(artifact)
+        return "llamafile"
     return engine
+
+
+def _windows_error(artifact: Artifact) -> UsageError:
+    """Return the error for a .llamafile that Windows cannot start (R9)."""
+    reason = "not an .exe, so Windows cannot start it"
+    if (artifact.size or 0) > WINDOWS_EXE_LIMIT:
+        reason = "over 4 GiB, the limit of Windows for a program"
+    return UsageError(f"{artifact.label} is {reason}", fix="--engine llamafile")

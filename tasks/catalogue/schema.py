@@ -1,9 +1,7 @@
-"""Reading and validating models.yaml and models.lock, and the JSON Schema for editors; text to plain data.
+"""Parse and validate models.yaml and models.lock; the JSON Schema for editors. Pure.
 
-Costs hundreds of milliseconds to import (yaml, pydantic), so only a changed models.yaml gets here.
-Reads no file.
-
-Pure.
+Imports yaml and pydantic, which takes hundreds of milliseconds, so it is imported only
+for a catalogue that is not compiled yet.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class CatalogueFile(Strict):
     """models.yaml as a whole."""
 
     version: Annotated[int, Rule("format of this file", "1", lambda v: v == 1, {"const": 1})]
-    default: Annotated[Name, Rule("the model that is meant when none is named")]
+    default: Annotated[Name, Rule("the model that is used if no model is given")]
     models: dict[Name, Model]
     engines: dict[Name, Engine]
     defaults: Annotated[Settings, Rule("settings for every model")] = Settings()
@@ -43,7 +41,7 @@ class CatalogueFile(Strict):
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
-_SHOWN = 100  # errors in one message
+_MAX_ERRORS = 100  # in one message
 _LOCK: TypeAdapter[LockFile] = TypeAdapter(LockFile)
 
 _EXPECTED = {
@@ -53,36 +51,39 @@ _EXPECTED = {
     "dict_type": "expected lines of `key: value`",
     "dataclass_type": "expected lines of `key: value`",
     "tuple_type": "expected a list",
-    "missing": "this key is needed",
-    "missing_argument": "this key is needed",
+    "missing": "this key is required",
+    "missing_argument": "this key is required",
 }
-# `<<` takes over the keys of another mapping
+# of keys: text, and `<<`, which merges another mapping
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-# what PyYAML raises for a value that is not of its type, such as `!!int ""`
-_ODD_SCALARS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+# what PyYAML raises for a value that does not fit its tag, such as `!!int ""`
+_SCALAR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[str, Any]:
-    """Validate the text of models.yaml, join models.lock to it, and index it.
+    """Validate the text of models.yaml, apply models.lock, and index the names.
 
     Args:
         where: the file's path, for messages.
 
     Returns:
-        Plain data for `catalogue.Catalogue`, fit for JSON.
+        Plain data for `types.Catalogue`, which JSON can store.
 
     Raises:
-        UsageError: everything that is wrong, at once, each with line, path and what was expected.
+        UsageError: with all errors, each with its line and path.
     """
     plain, lines = _read(text, where)
-    if problems := join(plain, lock):
+    problems = join(plain, lock)
+    if problems:
         names = dict.fromkeys(f"--model {path[1]}" for path, _ in problems)
         fix = f"edit {where}, or if it is right: doit lock --upgrade {' '.join(names)}"
         raise UsageError(_report(where, problems, lines), fix=fix)
     models = plain["models"]
-    names = {alias.lower(): name for name, m in models.items() for alias in m.get("aliases", ())}
+    names = {alias.lower(): name for name, model in models.items() for alias in model.get("aliases", ())}
     names |= {name.lower(): name for name in models}
+    # of two models with the same file name, the first one counts
+    files = {filename_of(m["url"]): name for name, m in reversed(models.items())}
     return {
         "default": names[plain["default"].lower()],
         "defaults": plain.get("defaults") or {},
@@ -90,12 +91,16 @@ def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[st
         "engines": plain["engines"],
         "models": models,
         "names": names,
-        "files": {filename_of(m["url"]): name for name, m in reversed(models.items())},
+        "files": files,
     }
 
 
 def read_catalogue(text: str, where: str) -> dict[str, Any]:
-    """models.yaml as it stands, validated. Raises UsageError like `compile_text`."""
+    """Validate the text of models.yaml; models.lock is not applied.
+
+    Raises:
+        UsageError: with all errors.
+    """
     return _read(text, where)[0]
 
 
@@ -110,22 +115,27 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
 
 
 def read_lock(text: str, where: str) -> LockFile:
-    """models.lock. Raises UsageError: it is damaged, or was edited."""
+    """Parse the text of models.lock.
+
+    Raises:
+        UsageError: it is damaged, or was edited.
+    """
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, LockFile)
     if problems:
-        fix = f"git checkout {where}, or delete it and make it again: doit lock"
+        fix = f"git checkout {where}, or delete it and recreate it: doit lock"
         raise UsageError(_report(where, problems, lines), fix=fix)
     return _LOCK.validate_python(plain, strict=False)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of models.yaml (draft 2020-12), from the same types."""
+    """Return the JSON Schema of models.yaml (draft 2020-12)."""
     schema = _ADAPTER.json_schema()
-    for table in ("models", "engines"):  # pydantic lets a name that breaks the pattern have any value
+    # pydantic allows any value under a name that breaks the pattern
+    for table in ("models", "engines"):
         schema["properties"][table]["additionalProperties"] = False
-    places: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
-    schema["$defs"]["Model"]["oneOf"] = places
+    locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
+    schema["$defs"]["Model"]["oneOf"] = locations
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -136,12 +146,15 @@ def _read_yaml(text: str, where: str) -> tuple[Any, dict[Path, int], list[Proble
         loader = _Loader(text)
         root = loader.get_single_node()
         lines: dict[Path, int] = {}
-        problems = list(_duplicates(root, (), lines, set())) if root else []
-        return (loader.construct_document(root) if root else None), lines, problems
+        if not root:
+            return None, lines, []
+        problems = list(_key_problems(root, (), lines, set()))
+        return loader.construct_document(root), lines, problems
     except LimitError as error:
         raise UsageError(f"{where}:{error.line}: {error}", fix=f"edit {where}") from None
-    except (yaml.YAMLError, *_ODD_SCALARS) as error:
-        raise UsageError(f"{where} is not YAML: {_yaml_text(error)}", fix=f"edit {where}") from None
+    except (yaml.YAMLError, *_SCALAR_ERRORS) as error:
+        what = f"{where} is not YAML: {_yaml_text(error)}"
+        raise UsageError(what, fix=f"edit {where}") from None
     finally:
         if loader:
             loader.dispose()
@@ -152,11 +165,13 @@ def _yaml_text(error: Exception) -> str:
     text = getattr(error, "problem", None) or str(error)
     if mark:
         return f"line {mark.line + 1}, column {mark.column + 1}: {text}"
-    return text if isinstance(error, (yaml.YAMLError, ValueError)) else "a value does not fit its tag (!!…)"
+    if isinstance(error, (yaml.YAMLError, ValueError)):
+        return text
+    return "a value does not fit its tag (!!…)"
 
 
-def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -> Iterator[Problem]:
-    """Duplicate keys below `node`; fills `lines` with the line of every path on the way."""
+def _key_problems(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -> Iterator[Problem]:
+    """Yield invalid and duplicate keys below `node`; fills `lines` for all paths."""
     if id(node) in seen:  # an alias that contains itself
         return
     seen.add(id(node))
@@ -164,40 +179,47 @@ def _duplicates(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -
         for index, item in enumerate(node.value):
             here = (*path, str(index))
             lines[here] = item.start_mark.line + 1
-            yield from _duplicates(item, here, lines, seen)
+            yield from _key_problems(item, here, lines, seen)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = key.value if isinstance(key.value, str) else "?"
             here = (*path, name)
+            line = key.start_mark.line + 1
             if here in lines:
-                yield here, f"stands twice: in line {lines[here]} and in {key.start_mark.line + 1}"
+                yield here, f"duplicate key: lines {lines[here]} and {line}"
                 continue
-            lines[here] = key.start_mark.line + 1
+            lines[here] = line
             if key.tag not in _TEXT_KEYS:
                 yield here, "a key must be text; put it in quotes"
-            yield from _duplicates(value, here, lines, seen)
+            yield from _key_problems(value, here, lines, seen)
 
 
 def _type_problems(plain: Any, root: type) -> list[Problem]:
     if not isinstance(plain, dict):
         return [((), "expected lines of `key: value`, beginning with `version: 1`")]
     try:
-        # JSON mode: strict about text against numbers, yet a list may fill a tuple; a date (or whatever else
-        # YAML has and JSON has not) becomes a mapping, which no key takes
-        text = json.dumps(plain, default=lambda v: {type(v).__name__: str(v)}, skipkeys=True)
+        # In JSON mode pydantic does not convert text and numbers, but accepts a list
+        # for a tuple. Types that JSON lacks, such as a date, become a mapping, which
+        # no key accepts.
+        text = json.dumps(plain, default=_type_and_text, skipkeys=True)
     except (ValueError, RecursionError):
-        return [((), "an alias (*name) stands inside what it names")]
+        return [((), "an alias (*name) is inside the value that it names")]
+    adapter: TypeAdapter[Any] = _LOCK if root is LockFile else _ADAPTER
     try:
-        (_LOCK if root is LockFile else _ADAPTER).validate_json(text)
+        adapter.validate_json(text)
     except ValidationError as error:
         return [_explain(e, root) for e in error.errors(include_url=False)]
     return []
 
 
+def _type_and_text(value: Any) -> dict[str, str]:
+    return {type(value).__name__: str(value)}
+
+
 def _explain(error: Any, root: type) -> Problem:
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     kind, got = error["type"], error["input"]
-    if kind in _UNKNOWN:
+    if kind in _UNKNOWN_KEY:
         keys = _keys_at(path, root)
         return path, f"unknown key; {did_you_mean(path[-1], keys) or _list(keys)}"
     if kind == "rule":
@@ -206,8 +228,10 @@ def _explain(error: Any, root: type) -> Problem:
         expected = _EXPECTED.get(kind, str(error["msg"]))
     if kind.startswith("missing"):
         return path, expected
-    quote = "; put it in quotes" if kind == "string_type" and isinstance(got, (int, float, dict)) else ""
-    return path, f"{expected}, got {_short(got)}{quote}"
+    text = f"{expected}, got {_short(got)}"
+    if kind == "string_type" and isinstance(got, (int, float, dict)):
+        text += "; put it in quotes"
+    return path, text
 
 
 def _short(value: Any) -> str:
@@ -220,7 +244,7 @@ def _list(keys: Sequence[str]) -> str:
 
 
 def _keys_at(path: Path, root: type) -> list[str]:
-    """The keys allowed beside the last part of `path`."""
+    """Return the keys that are allowed where the last part of `path` is."""
     kind: Any = root
     for part in path[:-1]:
         kind = get_type_hints(kind)[part] if is_dataclass(kind) else _held(kind)
@@ -230,20 +254,28 @@ def _keys_at(path: Path, root: type) -> list[str]:
 
 
 def _held(kind: Any) -> Any:
-    """What a mapping or a list is of, or what an optional value is."""
-    return next(one for one in get_args(kind) if is_dataclass(one) or get_args(one))
+    """Return the type of a mapping's or list's values, or of an optional value."""
+    return next(arg for arg in get_args(kind) if is_dataclass(arg) or get_args(arg))
 
 
 def _report(where: str, problems: Sequence[Problem], lines: Mapping[Path, int]) -> str:
-    def line_of(path: Path) -> int:
-        while path and path not in lines:
-            path = path[:-1]
-        return lines.get(path, 1)
+    rows = sorted(
+        {
+            (_line_of(path, lines), ".".join(path) or "(top level)", text.rstrip("; "))
+            for path, text in problems
+        }
+    )
+    count = len(rows)
+    report = [f"{where} has {count} error{'s' * (count != 1)}:"]
+    for line, key, text in rows[:_MAX_ERRORS]:
+        report.append(f"  {where}:{line}: {key}: {text}")
+    if count > _MAX_ERRORS:
+        report.append(f"  and {count - _MAX_ERRORS} more")
+    return "\n".join(report)
 
-    rows = sorted({(line_of(path), ".".join(path), text.rstrip("; ")) for path, text in problems})
-    further = len(rows) - _SHOWN
-    head = f"{where} has {len(rows)} error{'s' * (len(rows) != 1)}:"
-    shown = [f"  {where}:{line}: {path or '(top level)'}: {text}" for line, path, text in rows[:_SHOWN]]
-    if further > 0:
-        shown.append(f"  and {further} more")
-    return "\n".join((head, *shown))
+
+def _line_of(path: Path, lines: Mapping[Path, int]) -> int:
+    """Return the line of a path, or of the nearest mapping that contains it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)

@@ -1,11 +1,11 @@
-"""What the types of models.yaml cannot say: names that clash, URLs, engines and files that do not fit.
+"""Checks of models.yaml across keys: names, URLs, files and engines that conflict.
 
-Pure, on plain data that may be malformed: what is, the types have reported.
+Pure. Works on plain data that may be malformed: type errors are reported elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.engine_args import instead_of
@@ -17,154 +17,200 @@ from tasks.urls import filename_of, url_problem
 
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
-
-
-def _entries(plain: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
-    """The well-formed entries of one table; the malformed are reported by type."""
-    table = plain.get(key)
-    if not isinstance(table, dict):
-        return {}
-    return {str(name): entry for name, entry in table.items() if isinstance(entry, dict)}
+_Entry = Mapping[str, Any]
 
 
 def sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
-    """Everything that is wrong, each with the path of its key."""
-    models, engines = _entries(plain, "models"), _entries(plain, "engines")
-    taken: dict[str, str] = {}
-    problems = [p for name, entry in models.items() for p in _name_problems(name, entry, taken)]
-    for table, entries in (("models", models), ("engines", engines)):
-        for name, entry in entries.items():
-            problems += [((table, name, *at), text) for at, text in _url_problems(entry)]
+    """Return all errors, each with the path of its key."""
+    models = _entries(plain, "models")
+    engines = _entries(plain, "engines")
+    names: dict[str, str] = {}  # name or alias in lower case → name of its model
+    problems: list[Problem] = []
     for name, entry in models.items():
-        problems += [(("models", name, *at), text) for at, text in _file_problems(entry)]
-        problems += [
-            (("models", name, "serve", *at), text) for at, text in _args_problems(entry.get("serve"))
-        ]
-    problems += [(("defaults", *at), text) for at, text in _args_problems(plain.get("defaults"))]
-    program = engines.get("llamafile", {})
+        problems += _name_problems(name, entry, names)
+    llamafile = engines.get("llamafile", {})
+    has_exe = bool(llamafile.get("url") and llamafile.get("version"))
     for name, entry in models.items():
-        text = _engine_problem(entry, bool(program.get("url") and program.get("version")))
-        if text:
-            problems.append((("models", name, "engine"), text))
-    for name, engine in engines.items():
-        latest, url = engine.get("version") == LATEST, engine.get("url")
-        if latest and not (isinstance(url, str) and "{version}" in url):
-            problems.append((("engines", name, "version"), "latest needs {version} in its url"))
-        if name not in ENGINES:
-            hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"
-            problems.append((("engines", name), f"unknown engine; {hint}"))
+        problems += _below(("models", name), _model_problems(entry, has_exe))
+    problems += _below(("defaults",), _args_problems(plain.get("defaults")))
+    for name, entry in engines.items():
+        problems += _below(("engines", name), _url_problems(entry))
+        problems += _below(("engines", name), _engine_entry_problems(name, entry))
     default = plain.get("default")
-    if isinstance(default, str) and default.lower() not in taken:
-        near = did_you_mean(default, list(taken))
-        problems.append((("default",), f"there is no model {default!r}; {near}"))
+    if isinstance(default, str) and default.lower() not in names:
+        hint = did_you_mean(default, list(names))
+        problems.append((("default",), f"there is no model {default!r}; {hint}"))
     return problems
 
 
-def _name_problems(name: str, entry: Mapping[str, Any], taken: dict[str, str]) -> Iterator[Problem]:
-    aliases = entry.get("aliases")
-    listed = aliases if isinstance(aliases, list) else []
-    for index, word in enumerate((name, *listed)):
-        path = ("models", name) if index == 0 else ("models", name, "aliases", str(index - 1))
+def _entries(plain: Mapping[str, Any], table: str) -> dict[str, _Entry]:
+    """Return the well-formed entries of a table."""
+    entries = plain.get(table)
+    if not isinstance(entries, dict):
+        return {}
+    return {str(key): value for key, value in entries.items() if isinstance(value, dict)}
+
+
+def _list(entry: _Entry, key: str) -> list[Any]:
+    """Return a list of an entry; empty if it is missing or malformed."""
+    value = entry.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _below(path: Path, problems: Iterable[Problem]) -> list[Problem]:
+    """Prefix the paths of problems."""
+    return [((*path, *rest), text) for rest, text in problems]
+
+
+def _name_problems(name: str, entry: _Entry, names: dict[str, str]) -> Iterator[Problem]:
+    """Yield names that are in `names` already; adds this model's names."""
+    paths: list[Path] = [("models", name)]
+    aliases = _list(entry, "aliases")
+    paths += [("models", name, "aliases", str(i)) for i in range(len(aliases))]
+    for path, word in zip(paths, (name, *aliases), strict=True):
         if not isinstance(word, str):
             continue
-        if word.lower() in taken:
-            yield path, f"the name {word!r} is taken by models.{taken[word.lower()]}"
-        taken.setdefault(word.lower(), name)
+        key = word.lower()
+        if key in names:
+            yield path, f"the name {word!r} is taken by models.{names[key]}"
+        names.setdefault(key, name)
+
+
+def _model_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
+    yield from _url_problems(entry)
+    yield from _file_problems(entry)
+    yield from _below(("serve",), _args_problems(entry.get("serve")))
+    text = _engine_problem(entry, has_exe)
+    if text:
+        yield ("engine",), text
 
 
 def _args_problems(settings: Any) -> Iterator[Problem]:
-    """The arguments that open or change what other keys say, or that no engine can be given."""
-    args = settings.get("args") if isinstance(settings, dict) else None
-    for index, word in enumerate(args if isinstance(args, list) else ()):
-        found = instead_of(word) if isinstance(word, str) else None
-        if found:
-            yield ("args", str(index)), f"{found[0]} is not an argument for args; use {found[1].key}"
-        elif isinstance(word, str) and "\0" in word:
-            yield ("args", str(index)), "no program can be given an argument with a NUL in it"
+    """Yield arguments that other keys set, or that no program can receive."""
+    if not isinstance(settings, dict):
+        return
+    for index, word in enumerate(_list(settings, "args")):
+        if not isinstance(word, str):
+            continue
+        path = ("args", str(index))
+        match = instead_of(word)
+        if match:
+            flag, instead = match
+            yield path, f"{flag} is not allowed in args; use {instead.key}"
+        elif "\0" in word:
+            yield path, "an argument cannot have a NUL character"
 
 
-def _engine_problem(entry: Mapping[str, Any], has_program: bool) -> str:
-    """Why a model's engine cannot serve its file."""
+def _engine_problem(entry: _Entry, has_exe: bool) -> str:
+    """Return why the model's engine cannot serve its file, or an empty text."""
     url = _url(entry)
-    gguf = url.endswith(".gguf")
-    engine = entry.get("engine") or ("llamafile" if gguf else "self")
-    if engine == "self" and gguf:
-        return "a .gguf is no program: expected llamafile or embedded"
+    is_gguf = url.endswith(".gguf")
+    engine = entry.get("engine") or ("llamafile" if is_gguf else "self")
+    if engine == "self" and is_gguf:
+        return "a .gguf is not a program: expected llamafile or embedded"
     if engine == "embedded" and url.endswith(".llamafile"):
         return "the embedded engine reads .gguf files: expected self or llamafile"
-    if engine == "llamafile" and not has_program:
-        return "llamafile serves it, so engines.llamafile needs url and version (or: engine: embedded)"
+    if engine == "llamafile" and not has_exe:
+        needed = "engines.llamafile needs url and version"
+        return f"llamafile serves it, so {needed} (or: engine: embedded)"
     return ""
 
 
-def _url_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    parts = entry.get("parts")
-    split = isinstance(parts, list) and parts and all(isinstance(p, dict) and p.get("sha256") for p in parts)
-    pinned = bool(entry.get("sha256") or split)
-    mirrors = entry.get("mirrors")
-    listed = list(enumerate(mirrors)) if isinstance(mirrors, list) else []
-    places = [(("url",), entry.get("url")), *((("mirrors", str(i)), m) for i, m in listed)]
-    for path, url in places:
+def _engine_entry_problems(name: str, entry: _Entry) -> Iterator[Problem]:
+    url = entry.get("url")
+    has_placeholder = isinstance(url, str) and "{version}" in url
+    if entry.get("version") == LATEST and not has_placeholder:
+        yield ("version",), "latest needs {version} in its url"
+    if name not in ENGINES:
+        hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"
+        yield (), f"unknown engine; {hint}"
+
+
+def _url_problems(entry: _Entry) -> Iterator[Problem]:
+    pinned = bool(entry.get("sha256")) or _has_pinned_parts(entry)
+    urls: list[tuple[Path, Any]] = [(("url",), entry.get("url"))]
+    urls += [(("mirrors", str(i)), m) for i, m in enumerate(_list(entry, "mirrors"))]
+    for path, url in urls:
         problem = url_problem(url, pinned=pinned) if isinstance(url, str) else ""
         if problem:
             yield path, problem
-    url, key = _url(entry), "url" if entry.get("url") else "file"
-    if url and not url_problem(url, pinned=True):
-        if not filename_of(url):
-            yield (key,), f"{url} names no file"
-        elif problem := name_problem(filename_of(url)):
-            yield (key,), f"{url}: {problem}"
+    url = _url(entry)
+    if not url or url_problem(url, pinned=True):
+        return
+    filename = filename_of(url)
+    if not filename:
+        yield _url_key(entry), f"{url} has no file name"
+    elif problem := name_problem(filename):
+        yield _url_key(entry), f"{url}: {problem}"
 
 
-def _url(entry: Mapping[str, Any]) -> str:
-    """Where a file is; nothing where that is malformed or not said."""
-    words = [entry.get(key) for key in ("url", "hf", "file", "revision")]
-    return located(entry)[1] if all(isinstance(word, (str, type(None))) for word in words) else ""
+def _has_pinned_parts(entry: _Entry) -> bool:
+    parts = _list(entry, "parts")
+    return bool(parts) and all(isinstance(p, dict) and p.get("sha256") for p in parts)
 
 
-def _file_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    """What does not fit together in the keys that say where a model's files are."""
-    yield from _place_problems(entry)
-    own = entry.get("mmproj")
-    if isinstance(own, dict):
-        eyes = projector(entry)
-        yield from ((("mmproj", *at), text) for at, text in (*_place_problems(eyes), *_url_problems(eyes)))
-    url, parts = _url(entry), entry.get("parts")
-    count = split_count(url)
-    if problem := split_problem(url):
-        yield ("url",) if entry.get("url") else ("file",), problem
-    if isinstance(parts, list) and parts and len(parts) != count:
-        yield (
-            ("parts",),
-            f"expected one for each of the {count} parts, got {len(parts)}"
-            if count
-            else ("these are for a split GGUF, whose first file is called NAME-00001-of-00002.gguf"),
-        )
-    yield from _part_problems(parts)
+def _url(entry: _Entry) -> str:
+    """Return an entry's URL; empty if it is malformed or missing."""
+    values = [entry.get(key) for key in ("url", "hf", "file", "revision")]
+    if not all(isinstance(value, (str, type(None))) for value in values):
+        return ""
+    return located(entry)[1]
+
+
+def _url_key(entry: _Entry) -> Path:
+    """Return the key that the entry's URL comes from."""
+    return ("url",) if entry.get("url") else ("file",)
+
+
+def _file_problems(entry: _Entry) -> Iterator[Problem]:
+    """Yield conflicts between the keys that locate and pin a model's files."""
+    yield from _location_problems(entry)
+    if isinstance(entry.get("mmproj"), dict):
+        own = projector(entry)
+        yield from _below(("mmproj",), _location_problems(own))
+        yield from _below(("mmproj",), _url_problems(own))
+    url = _url(entry)
+    problem = split_problem(url)
+    if problem:
+        yield _url_key(entry), problem
+    yield from _part_problems(_list(entry, "parts"), split_count(url))
+    yield from _whole_file_pins(entry, split_count(url))
+
+
+def _part_problems(parts: list[Any], count: int) -> Iterator[Problem]:
+    """Yield a wrong number of parts, and unpinned parts beside pinned ones."""
+    if parts and not count:
+        example = "NAME-00001-of-00002.gguf"
+        yield ("parts",), f"only for a split GGUF, whose first file is named {example}"
+    elif parts and len(parts) != count:
+        yield ("parts",), f"expected one for each of the {count} parts, got {len(parts)}"
+    digests = [part.get("sha256") for part in parts if isinstance(part, dict)]
+    if not any(isinstance(digest, str) and hex64(digest) for digest in digests):
+        return
+    for index, digest in enumerate(digests):
+        if not digest:
+            path = ("parts", str(index), "sha256")
+            yield path, "this key is required, because other parts have it"
+
+
+def _whole_file_pins(entry: _Entry, count: int) -> Iterator[Problem]:
+    """Yield a digest and a size that a split GGUF cannot have."""
     for key in ("sha256", "size"):
         if count and entry.get(key):
-            yield (key,), f"a split GGUF has one for each of its {count} files, under `parts:`"
+            text = f"a split GGUF has one for each of its {count} files"
+            yield (key,), f"{text}, under `parts:`"
 
 
-def _part_problems(parts: object) -> Iterator[Problem]:
-    """Parts without a digest beside parts that have one: what is not pinned could be anything."""
-    listed = parts if isinstance(parts, list) else []
-    digests = [part.get("sha256") for part in listed if isinstance(part, dict)]
-    if any(isinstance(digest, str) and hex64(digest) for digest in digests):
-        for index, digest in enumerate(digests):
-            if not digest:
-                yield ("parts", str(index), "sha256"), "this key is needed, for the other parts have it"
-
-
-def _place_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    """Either `url`, or `hf` and `file`."""
-    url, hub = entry.get("url") is not None, entry.get("hf")
-    if url and hub:
-        yield ("hf",), "url says already where the file is: leave one of the two away"
-    elif hub and not entry.get("file"):
-        yield ("file",), "this key is needed: the file in that repository"
-    elif not url and not hub:
-        yield ("url",), "this key is needed (or in its place: hf and file)"
+def _location_problems(entry: _Entry) -> Iterator[Problem]:
+    """Yield violations of: either `url`, or `hf` and `file`."""
+    has_url = entry.get("url") is not None
+    repo = entry.get("hf")
+    if has_url and repo:
+        yield ("hf",), "cannot be combined with url: remove one of them"
+    elif repo and not entry.get("file"):
+        yield ("file",), "this key is required: the file in that repository"
+    elif not has_url and not repo:
+        yield ("url",), "this key is required (or hf and file instead)"
     for key in ("file", "revision"):
-        if entry.get(key) and not hub:
-            yield (key,), "belongs to hf, and there is none"
+        if entry.get(key) and not repo:
+            yield (key,), "requires hf"

@@ -1,8 +1,9 @@
-"""The catalogue's types, and looking things up in it. Pure.
+"""The catalogue's types, and look-ups in it. Pure.
 
-Must stay cheap to import (a warm run does): no yaml, no pydantic. `schema` reads and validates the
-file with these same types; `Rule` carries what a type cannot say (pattern, range, meaning), is read by
-pydantic through its annotation protocol, and so reaches models.schema.json as well.
+Loaded by every run, so it imports neither yaml nor pydantic. `schema` reads and
+validates models.yaml with the same types. `Rule` carries what a type cannot express
+(pattern, range, meaning); pydantic reads it through its annotation protocol, so it
+also reaches models.schema.json.
 """
 
 from __future__ import annotations
@@ -22,174 +23,200 @@ GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
 class Rule(NamedTuple):
     """A constraint and its meaning, beside a type: `Annotated[str, Rule(...)]`."""
 
-    about: str  # the key's meaning, for editors
+    about: str  # the key's meaning, shown by editors
     expected: str = ""  # what a value must be, for the error message
     test: Callable[[Any], bool] | None = None
-    schema: Mapping[str, Any] = {}  # JSON Schema keywords that say the same as `test`
+    schema: Mapping[str, Any] = {}  # the same constraint as JSON Schema keywords
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Hook of pydantic's annotation protocol: the type's own check, then `test`."""
+        """Run the type's own check, then `test` (pydantic's annotation protocol)."""
         from pydantic_core import PydanticCustomError, core_schema
 
         def check(value: Any) -> Any:
             if value is not None and self.test is not None and not self.test(value):
-                raise PydanticCustomError("rule", "{expected}", {"expected": self.expected})
+                context = {"expected": self.expected}
+                raise PydanticCustomError("rule", "{expected}", context)
             return value
 
         return core_schema.no_info_after_validator_function(check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """Hook of pydantic's annotation protocol: description and keywords."""
+        """Add description and keywords (pydantic's annotation protocol)."""
         out = handler(schema)
-        branch = next((b for b in out.get("anyOf", ()) if b.get("type") != "null"), out)
-        branch.update(self.schema)
+        branches = (b for b in out.get("anyOf", ()) if b.get("type") != "null")
+        next(branches, out).update(self.schema)
         return {**out, "description": self.about}
 
 
 def hex64(value: str) -> bool:
+    """Whether it is a SHA-256 in lower-case hexadecimal."""
     return len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _word(value: str) -> bool:
-    return value.isascii() and value[:1].isalnum() and all(c.isalnum() or c in "._-" for c in value)
+def _has_only(value: str, allowed: str) -> bool:
+    """Whether it has only ASCII letters, digits and the allowed characters."""
+    return value.isascii() and all(c.isalnum() or c in allowed for c in value)
 
 
-def _name(value: str) -> bool:
-    return _word(value) and len(value) <= MOST_NAME
+def _is_word(value: str) -> bool:
+    return value[:1].isalnum() and _has_only(value, "._-")
 
 
-def _host(value: str) -> bool:
-    return 0 < len(value) < 254 and value.isascii() and all(c.isalnum() or c in ".:_%-" for c in value)
+def _is_name(value: str) -> bool:
+    return _is_word(value) and len(value) <= MOST_NAME
 
 
-def _version(value: str) -> bool:
+def _is_host(value: str) -> bool:
+    return 0 < len(value) < 254 and _has_only(value, ".:_%-")
+
+
+def _is_version(value: str) -> bool:
     parts = value.split(".")
-    return value.isascii() and 2 <= len(parts) <= 3 and all(p.isdigit() for p in parts)
+    numeric = value.isascii() and all(part.isdigit() for part in parts)
+    return numeric and 2 <= len(parts) <= 3
+
+
+def _is_repo(value: str) -> bool:
+    owner, slash, name = value.partition("/")
+    return bool(slash) and _is_word(owner) and _is_word(name)
+
+
+def _is_path_in_repo(value: str) -> bool:
+    unsafe = {"", ".", ".."} & set(value.split("/"))
+    return bool(value) and not unsafe and value.isprintable()
+
+
+def _is_revision(value: str) -> bool:
+    return bool(value) and _has_only(value, "._-/")
 
 
 def _at_least(low: int, about: str) -> Rule:
-    return Rule(about, f"a whole number, {low} or more", lambda v: v >= low, {"minimum": low})
+    expected = f"a whole number, {low} or more"
+    return Rule(about, expected, lambda v: v >= low, {"minimum": low})
 
 
-def _one_of(words: tuple[str, ...], about: str) -> Rule:
-    return Rule(about, "one of " + ", ".join(words), words.__contains__, {"enum": list(words)})
+def _one_of(choices: tuple[str, ...], about: str) -> Rule:
+    expected = "one of " + ", ".join(choices)
+    return Rule(about, expected, choices.__contains__, {"enum": list(choices)})
 
 
-def _repo(value: str) -> bool:
-    owner, slash, name = value.partition("/")
-    return bool(slash) and _word(owner) and _word(name)
+_NAME = Rule(
+    "short name",
+    f"a name of letters, digits, '.', '_' and '-', {MOST_NAME} at most",
+    _is_name,
+    {"pattern": rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}$"},
+)
+_REPO = Rule(
+    "repository on the Hugging Face Hub, instead of url",
+    "owner/repository",
+    _is_repo,
+    {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"},
+)
+_REPO_FILE = Rule(
+    "path of the file in that repository",
+    "a path inside the repository",
+    _is_path_in_repo,
+    {"pattern": r"^[^/]"},
+)
+_REVISION = Rule(
+    "commit, tag or branch of that repository [main]",
+    "a commit, tag or branch",
+    _is_revision,
+    {"pattern": r"^[A-Za-z0-9._/-]+$"},
+)
+_SHA256 = Rule(
+    "SHA-256 of the whole file, hexadecimal",
+    "64 lower-case hexadecimal digits",
+    hex64,
+    {"pattern": "^[0-9a-f]{64}$"},
+)
+_SIZE = Rule("exact size in bytes", "a whole number of bytes above 0", lambda v: v > 0, {"minimum": 1})
+_ENGINE_VERSION = Rule(
+    "version of llamafile, in quotes: flags depend on it",
+    'a version in quotes, such as "0.9.3"',
+    _is_version,
+    {"pattern": r"^\d+\.\d+(\.\d+)?$"},
+)
+_VERSION_OR_LATEST = Rule(
+    "version of llamafile, in quotes; latest: the version in models.lock",
+    'a version in quotes, such as "0.9.3", or latest',
+    lambda v: v == LATEST or _is_version(v),
+    {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
+)
+_HOST = Rule(
+    "address to listen on",
+    "a host name or an address such as 127.0.0.1",
+    _is_host,
+    {"pattern": "^[A-Za-z0-9.:_%-]{1,253}$"},
+)
+_PORT = Rule(
+    "TCP port; 0 selects a free port",
+    "a whole number from 0 to 65535",
+    lambda v: 0 <= v <= 65535,
+    {"minimum": 0, "maximum": 65535},
+)
+_URL = Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")
+_MIRRORS = Rule("more URLs of the same bytes, tried in order after url")
+_ADOPT_FROM = Rule(
+    "folders that may already have the files:"
+    " another cache of this recipe, the Hub's cache, Ollama's, or plain files"
+)
+_ENGINE = _one_of(ENGINES, "program that serves the model; default: self for .llamafile, llamafile for .gguf")
+
+Name = Annotated[str, _NAME]
+Title = Annotated[str, Rule("full name, for people")]
+Url = Annotated[str, _URL]
+Repo = Annotated[str | None, _REPO]
+RepoFile = Annotated[str | None, _REPO_FILE]
+Revision = Annotated[str | None, _REVISION]
+Mirrors = Annotated[tuple[str, ...], _MIRRORS]
+AdoptFrom = Annotated[tuple[str, ...], _ADOPT_FROM]
+Sha256 = Annotated[str | None, _SHA256]
+Size = Annotated[int | None, _SIZE]
+Licence = Annotated[str, Rule("license of the file, an SPDX identifier if there is one")]
+EngineName = Annotated[str | None, _ENGINE]
+EngineVersion = Annotated[str | None, _ENGINE_VERSION]
 
 
-def _inside(value: str) -> bool:
-    return bool(value) and not {"", ".", ".."} & set(value.split("/")) and value.isprintable()
-
-
-def _revision(value: str) -> bool:
-    return bool(value) and value.isascii() and all(c.isalnum() or c in "._-/" for c in value)
-
-
-_REPO = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
-_REVISION = r"^[A-Za-z0-9._/-]+$"
-_NAME = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}$"
-_NAME_EXPECTED = f"a name of letters, digits, '.', '_' and '-', {MOST_NAME} at most"
-Name = Annotated[str, Rule("short name", _NAME_EXPECTED, _name, {"pattern": _NAME})]
-Title = Annotated[str, Rule("the model's full name, for people")]
-Url = Annotated[str, Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")]
-Repo = Annotated[
-    str | None, Rule("repository of the Hub, in place of url", "owner/repository", _repo, {"pattern": _REPO})
-]
-RepoFile = Annotated[
-    str | None,
-    Rule("the file in it, with its folder", "a path inside the repository", _inside, {"pattern": r"^[^/]"}),
-]
-Revision = Annotated[
-    str | None,
-    Rule("its commit, tag or branch [main]", "a commit, tag or branch", _revision, {"pattern": _REVISION}),
-]
-Mirrors = Annotated[tuple[str, ...], Rule("further URLs of the same bytes, tried in order after url")]
-AdoptFrom = Annotated[
-    tuple[str, ...],
-    Rule("folders where files may lie already: of this recipe, the Hub's cache, Ollama, or plain files"),
-]
-Sha256 = Annotated[
-    str | None,
-    Rule(
-        "SHA-256 of the whole file, hexadecimal",
-        "64 lower-case hexadecimal digits",
-        hex64,
-        {"pattern": "^[0-9a-f]{64}$"},
-    ),
-]
-Size = Annotated[
-    int | None,
-    Rule("exact size in bytes", "a whole number of bytes above 0", lambda v: v > 0, {"minimum": 1}),
-]
-Licence = Annotated[str, Rule("licence of the file (SPDX identifier where there is one)")]
-EngineName = Annotated[
-    str | None,
-    _one_of(ENGINES, "which program serves it; by default self for a .llamafile and llamafile for a .gguf"),
-]
-EngineVersion = Annotated[
-    str | None,
-    Rule(
-        "version of llamafile, in quotes: flags depend on it",
-        'a version in quotes, such as "0.9.3"',
-        _version,
-        {"pattern": r"^\d+\.\d+(\.\d+)?$"},
-    ),
-]
-
-
-# Dataclasses because pydantic and JSON Schema know them; bare ones, because the rest of what @dataclass
-# writes costs 0.5 ms a class in every run. Treat them as frozen.
 class Strict:
-    """Read by pydantic from the class: unknown keys are errors, and nothing is coerced."""
+    """Configuration that pydantic reads: no unknown keys, no type coercion.
+
+    The types are dataclasses because pydantic and JSON Schema support them. They have
+    no eq and no repr, because each generated method costs 0.5 ms a class in every run.
+    Treat them as frozen.
+    """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
 
 @dataclass(eq=False, repr=False)
 class Settings(Strict):
-    """How a model is served; None means that this level does not say."""
+    """Settings for serving a model; null: not set here."""
 
-    host: Annotated[
-        str | None,
-        Rule(
-            "address to listen on",
-            "a host name or an address such as 127.0.0.1",
-            _host,
-            {"pattern": "^[A-Za-z0-9.:_%-]{1,253}$"},
-        ),
-    ] = None
-    port: Annotated[
-        int | None,
-        Rule(
-            "TCP port, 0 picks a free one",
-            "a whole number from 0 to 65535",
-            lambda v: 0 <= v <= 65535,
-            {"minimum": 0, "maximum": 65535},
-        ),
-    ] = None
-    ctx_size: Annotated[int | None, _at_least(0, "context in tokens, 0: as trained")] = None
-    n_predict: Annotated[int | None, _at_least(-1, "tokens an answer may have, -1: no limit")] = None
-    ngl: Annotated[int | None, _at_least(-1, "layers put on the GPU, 9999: all")] = None
+    host: Annotated[str | None, _HOST] = None
+    port: Annotated[int | None, _PORT] = None
+    ctx_size: Annotated[int | None, _at_least(0, "context size in tokens, 0: as trained")] = None
+    n_predict: Annotated[int | None, _at_least(-1, "maximum tokens of an answer, -1: no limit")] = None
+    ngl: Annotated[int | None, _at_least(-1, "layers on the GPU, 9999: all")] = None
     gpu: Annotated[str | None, _one_of(GPUS, "kind of GPU")] = None
     threads: Annotated[int | None, _at_least(1, "CPU threads")] = None
-    timeout: Annotated[int | None, _at_least(1, "seconds until it must be ready")] = None
-    args: Annotated[tuple[str, ...], Rule("further arguments for the engine, as they are")] = ()
+    timeout: Annotated[int | None, _at_least(1, "seconds until the server must be ready")] = None
+    args: Annotated[tuple[str, ...], Rule("more arguments for the engine, passed unchanged")] = ()
 
     def over(self, below: Settings) -> Settings:
-        """These settings where they say something, `below` elsewhere; args add up."""
-        chosen: dict[str, Any] = {}
+        """Merge: values set here win over `below`; `args` are concatenated."""
+        merged: dict[str, Any] = {}
         for field in fields(self):
-            mine = getattr(self, field.name)
-            chosen[field.name] = getattr(below, field.name) if mine is None else mine
-        return Settings(**{**chosen, "args": (*below.args, *self.args)})
+            value = getattr(self, field.name)
+            if value is None:
+                value = getattr(below, field.name)
+            merged[field.name] = value
+        return Settings(**{**merged, "args": (*below.args, *self.args)})
 
 
 @dataclass(eq=False, repr=False)
 class Part(Strict):
-    """What one part of a split file must be."""
+    """Digest and size of one part of a split GGUF."""
 
     sha256: Sha256 = None
     size: Size = None
@@ -197,7 +224,7 @@ class Part(Strict):
 
 @dataclass(eq=False, repr=False)
 class Projector(Strict):
-    """The file with a model's eyes: `mmproj:`."""
+    """The vision projector of a model: `mmproj:`."""
 
     url: Url = ""
     hf: Repo = None
@@ -214,18 +241,18 @@ class Model(Strict):
 
     title: Title
     license: Licence
-    url: Url = ""  # from the catalogue always there: `compile_text` makes it out of `hf`
+    url: Url = ""  # never empty in a Catalogue: `compile_text` derives it from `hf`
     hf: Repo = None
     file: RepoFile = None
     revision: Revision = None
-    aliases: Annotated[tuple[Name, ...], Rule("other names it answers to")] = ()
+    aliases: Annotated[tuple[Name, ...], Rule("other names of the model")] = ()
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
     parts: Annotated[tuple[Part, ...], Rule("digest and size of each part of a split GGUF, in order")] = ()
-    mmproj: Annotated[Projector | None, Rule("vision projector, handed to the engine with --mmproj")] = None
+    mmproj: Annotated[Projector | None, Rule("vision projector, passed to the engine with --mmproj")] = None
     params: Annotated[str | None, Rule("number of parameters, such as 7.24B")] = None
-    quant: Annotated[str | None, Rule("quantisation, such as Q5_K_M")] = None
+    quant: Annotated[str | None, Rule("quantization, such as Q5_K_M")] = None
     ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
     engine: EngineName = None
     engine_version: EngineVersion = None
@@ -238,25 +265,15 @@ class Engine(Strict):
 
     title: Title
     license: Licence
-    version: Annotated[
-        str | None,
-        Rule(
-            "version of llamafile, in quotes; latest: the one that models.lock says",
-            'a version in quotes, such as "0.9.3", or latest',
-            lambda v: v == LATEST or _version(v),
-            {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
-        ),
-    ] = None
-    url: Annotated[str | None, Rule("where its executable comes from; {version} stands for the version")] = (
-        None
-    )
+    version: Annotated[str | None, _VERSION_OR_LATEST] = None
+    url: Annotated[str | None, Rule("URL of its executable; {version} is replaced by the version")] = None
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
 
 
 class File(NamedTuple):
-    """A further file of a model: a part, or its projector."""
+    """A further file of a model: a part of a split GGUF, or the projector."""
 
     url: str
     mirrors: tuple[str, ...] = ()
@@ -270,10 +287,10 @@ def _settings(plain: Mapping[str, Any]) -> Settings:
 
 
 class Catalogue:
-    """The validated catalogue; entries become objects when they are asked for.
+    """The validated catalogue; objects for its entries are made on demand.
 
     Args:
-        plain: what `schema.compile_text` gives.
+        plain: the result of `schema.compile_text`.
         where: the file's path, for messages.
     """
 
@@ -289,52 +306,64 @@ class Catalogue:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every model's name, in the file's order."""
+        """Names of all models, in the file's order."""
         return tuple(self._models)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Every name and alias."""
+        """All names and aliases, in lower case."""
         return tuple(self._names)
 
     def name(self, word: str) -> str:
-        """The name behind a name or alias, in any case.
+        """Return the model's name for a name or alias, in any case.
 
-        Raises UsageError: there is none; the message has the nearest spellings.
+        Raises:
+            UsageError: there is no such model; the fix has the closest spellings.
         """
-        found = self._names.get(word.lower())
-        if found is None:
-            raise UsageError(
-                f"there is no model {word!r} in {self.where}",
-                fix=did_you_mean(word, tuple(self._names)) or "`doit` shows the models there are",
-            )
-        return found
+        name = self._names.get(word.lower())
+        if name is not None:
+            return name
+        hint = did_you_mean(word, self.words)
+        raise UsageError(f"there is no model {word!r} in {self.where}", fix=hint or "`doit` shows the models")
 
     def model(self, word: str) -> Model:
-        """The entry behind a name or alias. Raises UsageError like `name`."""
-        plain = self._models[self.name(word)]
-        lists = {key: tuple(plain.get(key, ())) for key in ("aliases", "mirrors")}
-        known = {key: value for key, value in plain.items() if key not in ("more", "parts", "mmproj")}
-        return Model(**{**known, **lists, "serve": _settings(plain.get("serve", {}))})
+        """Return the entry for a name or alias.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        plain = dict(self._models[self.name(word)])
+        for key in ("more", "parts", "mmproj"):  # see `Catalogue.more`
+            plain.pop(key, None)
+        for key in ("aliases", "mirrors"):
+            plain[key] = tuple(plain.get(key, ()))
+        return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
     def more(self, word: str) -> tuple[File, ...]:
-        """The further files of an entry: the parts after the first, then its projector."""
-        return tuple(
-            File(url, tuple(mirrors), *rest)
-            for url, mirrors, *rest in self._models[self.name(word)].get("more", ())
-        )
+        """Return the further files of a model: other parts first, then its projector.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        rows = self._models[self.name(word)].get("more", ())
+        return tuple(File(url, tuple(mirrors), *rest) for url, mirrors, *rest in rows)
 
     def engine(self, name: str) -> Engine:
-        """The entry of `engines:`. Raises UsageError where there is none."""
+        """Return the entry of `engines:`.
+
+        Raises:
+            UsageError: there is none.
+        """
         if name not in self._engines:
-            raise UsageError(f"{self.where} has no engine {name!r}", fix=f"add engines.{name} to it")
+            what = f"{self.where} has no engine {name!r}"
+            raise UsageError(what, fix=f"add engines.{name} to it")
         plain = self._engines[name]
         return Engine(**{**plain, "mirrors": tuple(plain.get("mirrors", ()))})
 
     def has_engine(self, name: str) -> bool:
-        """Whether there is such an entry of `engines:`."""
+        """Whether `engines:` has this entry."""
         return name in self._engines
 
     def by_filename(self, filename: str) -> str | None:
-        """The model whose file is called that, if one is."""
+        """Return the name of the model whose file has this name, if there is one."""
         return self._files.get(filename)

@@ -1,64 +1,80 @@
-"""Bounds on a YAML document, checked on its events before a tree is built.
+"""Limits of a YAML document, checked on its events before a tree is built.
 
-A few hundred bytes of aliases can stand for gigabytes, and Python converts long numbers slowly.
-Costs as much to import as yaml does. Pure.
+A few hundred bytes of aliases can expand to gigabytes, and Python converts long numbers
+slowly. Imports yaml. Pure.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-VALUES = 500_000  # keys and values, 50 for each of 10,000 entries; an alias counts as all it stands for
-TEXT = 32 * 1024 * 1024  # characters of all of them together
-DEPTH = 32  # of lists and mappings in each other; the catalogue needs 6
-DIGITS = 100  # of a number; a digest of digits alone has 64
+# keys and values; 10,000 entries have 50 each; an alias counts as its expansion
+VALUES = 500_000
+TEXT = 32 * 1024 * 1024  # characters of all keys and values
+DEPTH = 32  # of nested lists and mappings; the catalogue needs 6
+DIGITS = 100  # of a number; a digest that has digits only has 64
 
 _NUMBER = re.compile(r"[-+]?[.\d][\w.:+-]*", re.ASCII)
 
 
 class LimitError(ValueError):
-    """A document is beyond a limit; `line` counts from 1."""
+    """A document exceeds a limit; `line` counts from 1."""
 
     def __init__(self, line: int, what: str) -> None:
         self.line = line
         super().__init__(what)
 
 
+class _Size(NamedTuple):
+    """Size of what an anchor names."""
+
+    values: int
+    text: int
+    height: int = 0
+
+
 class _Open:
-    """A list or mapping whose end has not come yet."""
+    """A list or mapping whose end event has not come yet."""
 
     def __init__(self, anchor: str | None, values: int, text: int) -> None:
-        self.anchor, self.values, self.text, self.height = anchor, values, text, 1
+        self.anchor = anchor
+        self.values = values
+        self.text = text
+        self.height = 1
 
 
 def check(text: str, loader: Any) -> None:
-    """See that the document is within the limits.
+    """Check that the document is within the limits.
 
     Args:
-        loader: the class that will read it.
+        loader: the class that will load it.
 
     Raises:
-        LimitError: it is beyond one.
+        LimitError: it exceeds a limit.
         yaml.YAMLError: it is not YAML.
     """
-    values, size = 0, 0
-    known: dict[str, tuple[int, int, int]] = {}  # anchor → values, text, height
+    values = 0
+    size = 0
+    anchors: dict[str, _Size] = {}
     stack = [_Open(None, 0, 0)]
     events: Iterator[Any] = yaml.parse(text, Loader=loader)
     for event in events:
         height = 0
         if isinstance(event, yaml.AliasEvent):
-            more, characters, height = known.get(event.anchor or "", (1, 0, 0))
-            values, size = values + more, size + characters
+            target = anchors.get(event.anchor or "", _Size(1, 0))
+            values += target.values
+            size += target.text
+            height = target.height
         elif isinstance(event, yaml.ScalarEvent):
             _check_number(event)
-            values, size = values + 1, size + len(event.value)
+            values += 1
+            size += len(event.value)
             if event.anchor:
-                known[event.anchor] = (1, len(event.value), 0)
+                anchors[event.anchor] = _Size(1, len(event.value))
         elif isinstance(event, yaml.CollectionStartEvent):
             stack.append(_Open(event.anchor, values, size))
             values += 1
@@ -66,26 +82,29 @@ def check(text: str, loader: Any) -> None:
             done = stack.pop()
             height = done.height
             if done.anchor:
-                known[done.anchor] = (values - done.values, size - done.text, height)
+                own = _Size(values - done.values, size - done.text, height)
+                anchors[done.anchor] = own
         stack[-1].height = max(stack[-1].height, height + 1)
-        _check_counts(event.start_mark.line + 1, values, size, len(stack) - 1 + height)
+        line = event.start_mark.line + 1
+        _check_counts(line, values, size, len(stack) - 1 + height)
 
 
 def _check_counts(line: int, values: int, size: int, depth: int) -> None:
+    counting = "counting what each alias expands to"
     if values > VALUES:
-        raise LimitError(line, f"more than {VALUES:,} values, counting what each alias stands for")
+        raise LimitError(line, f"more than {VALUES:,} values, {counting}")
     if size > TEXT:
-        raise LimitError(line, f"more than {TEXT:,} characters, counting what each alias stands for")
+        raise LimitError(line, f"more than {TEXT:,} characters, {counting}")
     if depth > DEPTH:
-        raise LimitError(line, f"lists and mappings more than {DEPTH} deep")
+        raise LimitError(line, f"lists and mappings nested more than {DEPTH} deep")
 
 
 def _check_number(event: Any) -> None:
-    """Refuse a number that is too long; text of that length is fine."""
+    """Reject a number that is too long; text may be that long."""
     if len(event.value) <= DIGITS:
         return
-    is_number = (event.tag or "").endswith((":int", ":float"))
-    is_plain = event.implicit[0] and not event.style and _NUMBER.fullmatch(event.value)
-    if is_number or is_plain:
+    has_number_tag = (event.tag or "").endswith((":int", ":float"))
+    is_plain = event.implicit[0] and not event.style
+    if has_number_tag or (is_plain and _NUMBER.fullmatch(event.value)):
         what = f"a number of more than {DIGITS} digits; if it is text, put it in quotes"
         raise LimitError(event.start_mark.line + 1, what)

@@ -314,7 +314,7 @@ def test_a_forged_compiled_catalogue(project: Project, ran: Path) -> None:
         text = text.replace("/m.llamafile", "/evil.llamafile")
 
         def forge() -> None:
-            path.write_text(f"{load._seal(path.stem, text)}\n{text}", "utf-8")
+            path.write_text(f"{load._checksum(path.stem, text)}\n{text}", "utf-8")
 
         forge()
         assert "evil.llamafile" in project.doit("catalogue", "--json").out  # whoever trusts the cache

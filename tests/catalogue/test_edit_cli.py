@@ -126,7 +126,7 @@ def test_a_lock_that_is_written_meanwhile(ours: Project, server: FileServer, sam
         result = running.finish(60)
     if same:
         assert result.status == 1
-        assert "was changed meanwhile, and differs in slow; nothing was written\n  fix: run" in result.err
+        assert ", with conflicts in slow; nothing was written\n  fix: run" in result.err
         assert lock.read_bytes() == before
     else:
         assert result.status == 0, result.err

@@ -55,9 +55,9 @@ def test_after_the_dashes(verb: str, word: str, flag: str) -> None:
     """Finding 9: the command line says what to use in its place."""
     with pytest.raises(UsageError) as caught:
         plan(parse([verb, "--", "--parallel", "2", word]), catalogue(), PLACE)
-    assert caught.value.what == f"{flag} does not go to the engine: the recipe has to know it"
+    assert caught.value.what == f"{flag} cannot be passed to the engine directly"
     assert f"got: {word} after --" in str(caught.value)
-    assert "fix: before the --: " in str(caught.value)
+    assert "fix: set it before the --: " in str(caught.value)
 
 
 TEXT = """\
@@ -99,7 +99,7 @@ def test_in_models_yaml(word: str, key: str) -> None:
     ):
         with pytest.raises(UsageError) as caught:
             compile_text(text, "models.yaml")
-        assert f"{place}{flag} is not an argument for args; use {key}" in str(caught.value)
+        assert f"{place}{flag} is not allowed in args; use {key}" in str(caught.value)
     assert compile_text(TEXT.format("--x", "--y"), "models.yaml")["defaults"] == {"args": ["--mlock", "--x"]}
 
 
@@ -108,4 +108,4 @@ def test_a_nul(word: str) -> None:
     """The system would refuse to start the engine."""
     with pytest.raises(UsageError) as caught:
         compile_text(TEXT.format("--x", json.dumps(word)), "models.yaml")
-    assert "models.m.serve.args.1: no program can be given an argument with a NUL" in str(caught.value)
+    assert "models.m.serve.args.1: an argument cannot have a NUL character" in str(caught.value)

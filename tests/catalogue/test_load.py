@@ -47,7 +47,7 @@ def plain(path: Path) -> dict[str, Any]:
 def forge(path: Path, data: Any) -> None:
     """Write other data under the same key, with the digest that it must have."""
     text = json.dumps(data)
-    path.write_text(f"{load._seal(path.stem, text)}\n{text}", "utf-8")
+    path.write_text(f"{load._checksum(path.stem, text)}\n{text}", "utf-8")
 
 
 def look(catalogue: Path, cache: Path) -> tuple[str, list[str]]:
@@ -126,7 +126,7 @@ def test_damage_that_is_still_json(tmp_path: Path) -> None:
         assert path.read_bytes() == whole
     other = path.with_name(f"{'0' * 64}.json")
     other.write_bytes(whole)  # of another catalogue
-    assert load._kept(path.parent, "0" * 64) is None
+    assert load._read_compiled(path.parent, "0" * 64) is None
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def row(**changes: str) -> str:
             )
             for name in ("NUL.gguf", ".bashrc", "m.gguf.", "x" * 243)
         ),
-        pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is needed", id="no digest"),
+        pytest.param(row(sha256=""), "4: models.m.0.sha256: this key is required", id="no digest"),
         pytest.param(row(sise="5"), "4: models.m.0.sise: unknown key; did you mean size", id="a row's key"),
         pytest.param("version: 1\nmodels: {m: {url: u}}\n", "2: models.m: expected a list", id="no list"),
     ],
@@ -361,11 +361,13 @@ def change(name: str, index: int = 0, **changes: Any) -> LockFile:
     [
         pytest.param(LOCK, "", "", [], id="it covers it"),
         pytest.param(
-            LockFile(1, LOCK.engines), "", "", [f"models.{n} is not in it" for n in LOCK.models], id="empty"
+            LockFile(1, LOCK.engines), "", "",
+            [f"models.{n} is not in models.lock" for n in LOCK.models], id="empty",
         ),
         pytest.param(
             without(LOCK, {"free", "llamafile"}), "", "",
-            ["engines.llamafile is not in it", "models.free is not in it"], id="two are missing",
+            ["engines.llamafile is not in models.lock", "models.free is not in models.lock"],
+            id="two are missing",
         ),
         pytest.param(LOCK, "f.llamafile,", "g.llamafile,", [f"models.free {OTHER}"], id="another URL"),
         pytest.param(LOCK, "file: m.gguf", "file: n.gguf", [f"models.hub {OTHER}"], id="another file"),
@@ -374,11 +376,12 @@ def change(name: str, index: int = 0, **changes: Any) -> LockFile:
         pytest.param(LOCK, "    mmproj: {file: p.gguf}\n", "", [f"models.hub {OTHER}"], id="a file less"),
         pytest.param(
             LOCK, "size: 5, license: MIT", "size: 5, license: BSD",
-            ["models.pinned has another licence than models.yaml"], id="another licence",
+            ["models.pinned has another license than models.yaml"], id="another licence",
         ),
         pytest.param(
             LOCK, "  pinned: {", "  other: {",
-            ["models.other is not in it", "models.pinned is no entry of models.yaml"], id="renamed",
+            ["models.other is not in models.lock", "models.pinned is not an entry of models.yaml"],
+            id="renamed",
         ),
         pytest.param(
             change("pinned", sha256=B64), "", "",
@@ -440,7 +443,7 @@ def test_merged(old: Any, new: Any, now: Any, expected: Any) -> None:
     """Finding 7: what changed is applied to what the file says now; two changes of one entry are refused."""
     locks = (some(*old), some(*new), some(*now))
     if expected is None:
-        with pytest.raises(RecipeError, match=r"x\.lock was changed meanwhile, and differs in a; "):
+        with pytest.raises(RecipeError, match=r"another process changed x\.lock, with conflicts in a; "):
             merged(*locks, "x.lock")
     else:
         assert list(merged(*locks, "x.lock").models.items()) == list(some(*expected).models.items())

@@ -420,11 +420,11 @@ def test_question(line: str, asks: bool) -> None:
     if asks:
         url = line.split()[-1]
         assert question.splitlines() == [
-            "tiny comes from",
+            "the catalogue's URL of tiny is",
             f"  {TINY_URL}",
-            "and you ask for",
+            "the requested URL is",
             f"  {url}",
-            "Download it from there?",
+            "Download from the requested URL?",
         ]
 
 
@@ -509,31 +509,29 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "verify:TINY*", "linux", "no model matches", "`doit`", id="doit knows a wildcard in one case"
         ),
-        pytest.param(
-            "serve:tiny*", "linux", "names 2: tiny, tiny-q8", "", id="two servers in the foreground"
-        ),
+        pytest.param("serve:tiny*", "linux", "got 2: tiny, tiny-q8", "", id="two servers in the foreground"),
         # two ways to say one thing
         pytest.param(
-            "serve:tiny --llamafile x", "linux", "--model and --llamafile", "leave one", id="two files"
+            "serve:tiny --llamafile x", "linux", "--model and --llamafile", "remove one", id="two files"
         ),
         pytest.param(
-            "serve --model big --llamafile x", "linux", "--model and --llamafile", "leave", id="by option"
+            "serve --model big --llamafile x", "linux", "--model and --llamafile", "remove", id="by option"
         ),
-        pytest.param(f"serve --sha256 {B64}", "linux", "--sha256 belongs to", "", id="a digest of nothing"),
+        pytest.param(f"serve --sha256 {B64}", "linux", "--sha256 requires", "", id="a digest of nothing"),
         pytest.param(
-            "serve --force-gpu --ngl 3", "linux", "--force-gpu and --ngl", "leave one", id="two ngl"
+            "serve --force-gpu --ngl 3", "linux", "--force-gpu and --ngl", "remove one", id="two ngl"
         ),
         pytest.param(
             "download --llamafile a/x.gguf serve --llamafile b/x.gguf",
             "linux",
-            "x is asked for twice",
+            "x is requested twice",
             "",
             id="one name, two files",
         ),
         pytest.param(
             f"download:tiny serve --llamafile-url {OTHER}/tiny.llamafile",
             "linux",
-            "tiny is asked for twice",
+            "tiny is requested twice",
             "",
             id="one model, two sources",
         ),
@@ -541,14 +539,14 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             f"serve --llamafile-url={OTHER}/model.bin?x=y.gguf",
             "linux",
-            "'model.bin', which ends in none of .llamafile, .gguf",
+            "'model.bin': expected one ending in .llamafile or .gguf",
             f"--llamafile NAME.llamafile --llamafile-url {OTHER}/model.bin?x=y.gguf",
             id="R3: another ending",
         ),
-        pytest.param(f"serve --llamafile-url {OTHER}/", "linux", "'', which ends", "NAME", id="R3: no name"),
+        pytest.param(f"serve --llamafile-url {OTHER}/", "linux", "'': expected one", "NAME", id="no name"),
         # R22, R29
         pytest.param("serve --llamafile-url ftp://h/x.gguf", "linux", "got ftp:", "", id="R22: scheme"),
-        pytest.param("serve --llamafile-url https:///x.gguf", "linux", "names no host", "", id="R22: host"),
+        pytest.param("serve --llamafile-url https:///x.gguf", "linux", "has no host", "", id="R22: host"),
         pytest.param("serve --llamafile-url https://[/x.gguf", "linux", "not a URL", "", id="R22: syntax"),
         pytest.param("serve --llamafile-url ''", "linux", "expected a URL", "", id="R22: nothing"),
         pytest.param(
@@ -581,12 +579,12 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve:big --engine self",
             "linux",
-            ".gguf, which is no program",
+            ".gguf, which is not a program",
             "--engine llamafile",
             id="a .gguf as program",
         ),
         pytest.param(
-            "serve --engine embedded", "linux", "reads .gguf files", "leave --engine", id="not for .llamafile"
+            "serve --engine embedded", "linux", "reads .gguf files", "remove --engine", id="a .llamafile"
         ),
         pytest.param("serve --engine self", "win32", "not an .exe", "--engine llamafile", id="R9: no .exe"),
         pytest.param(
@@ -606,7 +604,7 @@ def test_arguments_for_the_engine() -> None:
         pytest.param("serve --port 80/tcp", "linux", "--port: expected", "", id="R23: port and protocol"),
         pytest.param("serve --port 80.0", "linux", "--port: expected", "", id="R23: a fraction"),
         pytest.param(
-            "serve --host http://0.0.0.0", "linux", "--host: expected", "no http://", id="R23: a URL as host"
+            "serve --host http://0.0.0.0", "linux", "--host: expected", "remove http://", id="R23: a URL"
         ),
         pytest.param("serve --host ''", "linux", "--host: expected", "", id="R23: no host"),
         pytest.param(
@@ -634,14 +632,14 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve -- --port 1",
             "linux",
-            "--port does not go to the engine",
+            "--port cannot be passed to the engine directly",
             "before the --",
             id="a port we would not know",
         ),
         pytest.param(
             "serve -- --host=::1",
             "linux",
-            "--host does not go to the engine",
+            "--host cannot be passed to the engine directly",
             "before",
             id="a host we would not know",
         ),
@@ -649,20 +647,18 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "start:tiny -- -c 5 --api-key K",
             "linux",
-            "--api-key does not go to the engine",
+            "--api-key cannot be passed to the engine directly",
             "before the --",
             id="R30: a key we would not know",
         ),
         pytest.param(
             "start --model tiny --model big --port 9",
             "linux",
-            "--port 9 is for one model, and this names 2: tiny, big",
+            "--port 9 is for one model, got 2: tiny, big",
             "--port 0",
             id="R23: two models on one port",
         ),
-        pytest.param(
-            "with:tiny* -- x", "linux", "`with` runs one model, and this names 2", "", id="with of two models"
-        ),
+        pytest.param("with:tiny* -- x", "linux", "`with` runs one model, got 2", "", id="with of two models"),
         pytest.param("chat:tiny*", "linux", "`chat` runs one model", "", id="chat with two models"),
         pytest.param("start --api-key ''", "linux", "--api-key: expected", "", id="R30: an empty key"),
         pytest.param("start --api-key a,b", "linux", "--api-key: expected", "", id="R30: two keys"),

@@ -144,8 +144,8 @@ def test_an_own_split_file() -> None:
         ),
         pytest.param(
             f"serve --llamafile my.gguf --llamafile-url {E_ORG}/x-00001-of-00003.gguf",
-            f"{E_ORG}/x-00001-of-00003.gguf is the first of 3 files, which have to keep their names",
-            "leave --llamafile away",
+            f"{E_ORG}/x-00001-of-00003.gguf is the first of 3 files, which must keep their names",
+            "remove --llamafile",
             id="under another name",
         ),
     ],

@@ -62,7 +62,7 @@ SEEN = [
         "    title: Tiny 1B",
         "    titel: Tiny 1B",
         [
-            "11: models.tiny.title: this key is needed",
+            "11: models.tiny.title: this key is required",
             "12: models.tiny.titel: unknown key; did you mean title?",
         ],
         id="unknown key in a model, and so the right one is missing",
@@ -270,7 +270,7 @@ SEEN = [
         "default: nowhere\nengines: []\n",
         [
             "1: default: there is no model 'nowhere'",
-            "1: version: this key is needed",
+            "1: version: this key is required",
             "2: engines: expected lines of `key: value`, got []",
             f"13: {NEEDS_PROGRAM}",
         ],
@@ -282,9 +282,9 @@ UNSEEN = [
     url_row(
         "ftp://h/x.gguf", "ftp://h/x.gguf: expected https://, http://, file:// or a path, got ftp:", "ftp"
     ),
-    url_row("https:///x.gguf", "https:///x.gguf names no host", "no host"),
-    url_row("https://h/", "https://h/ names no file", "no file"),
-    url_row("https://h/a/..", "https://h/a/.. names no file", "a directory"),
+    url_row("https:///x.gguf", "https:///x.gguf has no host", "no host"),
+    url_row("https://h/", "https://h/ has no file name", "no file"),
+    url_row("https://h/a/..", "https://h/a/.. has no file name", "a directory"),
     url_row(
         "https://u:p@h/x.gguf", "https://…@h: no user or password in a URL, it ends up in logs", "a password"
     ),
@@ -293,7 +293,7 @@ UNSEEN = [
         BIG_URL,
         "http://example.org/big.gguf",
         [
-            "22: models.big.url: http://example.org/big.gguf: plain http is only taken with a sha256,"
+            "22: models.big.url: http://example.org/big.gguf: plain http is allowed only with a sha256,"
             " or from this machine"
         ],
         id="plain http without a digest",
@@ -302,7 +302,7 @@ UNSEEN = [
         "[https://example.net/big.gguf]",
         "\n    - https://example.net/big.gguf\n    - http://example.com/big.gguf",
         [
-            "25: models.big.mirrors.1: http://example.com/big.gguf: plain http is only taken with a sha256,"
+            "25: models.big.mirrors.1: http://example.com/big.gguf: plain http is allowed only with a sha256,"
             " or from this machine"
         ],
         id="a mirror with plain http, on its own line",
@@ -364,11 +364,11 @@ UNSEEN = [
     pytest.param(
         "    license: MIT\n",
         "    license: MIT\n    license: X\n",
-        ["17: models.tiny.license: stands twice: in line 17 and in 18"],
+        ["17: models.tiny.license: duplicate key: lines 17 and 18"],
         id="a key twice",
     ),
     pytest.param(
-        "  big:\n", "  tiny:\n", ["11: models.tiny: stands twice: in line 11 and in 20"], id="a model twice"
+        "  big:\n", "  tiny:\n", ["11: models.tiny: duplicate key: lines 11 and 20"], id="a model twice"
     ),
     pytest.param(
         "  big:\n",
@@ -409,7 +409,7 @@ UNSEEN = [
     pytest.param(
         "serve: {ctx_size: 0}",
         "serve: &it {args: *it}",
-        ["1: (top level): an alias (*name) stands inside what it names"],
+        ["1: (top level): an alias (*name) is inside the value that it names"],
         id="an alias inside itself",
     ),
 ]

@@ -25,14 +25,14 @@ SEEN = [
     row(
         "url and hf",
         f"    url: {BIG_URL}\n    hf: o/r\n    file: m.gguf\n",
-        "23: models.big.hf: url says already where the file is: leave one of the two away",
+        "23: models.big.hf: cannot be combined with url: remove one of them",
     ),
     row(
         "hf without file",
         "    hf: o/r\n",
-        "20: models.big.file: this key is needed: the file in that repository",
+        "20: models.big.file: this key is required: the file in that repository",
     ),
-    row("no place", "", "20: models.big.url: this key is needed (or in its place: hf and file)"),
+    row("no place", "", "20: models.big.url: this key is required (or hf and file instead)"),
     row(
         "hf without an owner",
         "    hf: r\n    file: m.gguf\n",
@@ -93,7 +93,7 @@ UNSEEN = [
     row(
         "a revision of a URL",
         f"    url: {BIG_URL}\n    revision: main\n",
-        "23: models.big.revision: belongs to hf, and there is none",
+        "23: models.big.revision: requires hf",
     ),
     row(
         "the second part",
@@ -115,8 +115,7 @@ UNSEEN = [
     row(
         "parts of one file",
         f"    url: {BIG_URL}\n    parts: [{{}}, {{}}]\n",
-        "23: models.big.parts: these are for a split GGUF, "
-        "whose first file is called NAME-00001-of-00002.gguf",
+        "23: models.big.parts: only for a split GGUF, whose first file is named NAME-00001-of-00002.gguf",
     ),
     row(
         "one digest for three files",
@@ -128,42 +127,42 @@ UNSEEN = [
         "plain http, and a part that nothing pins",
         f"    url: http://example.org/big-00001-of-00002.gguf\n    parts: [{{sha256: {A64}}}, {{size: 5}}]\n",
         "22: models.big.url: http://example.org/big-00001-of-00002.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
-        "23: models.big.parts.1.sha256: this key is needed, for the other parts have it",
+        "plain http is allowed only with a sha256, or from this machine",
+        "23: models.big.parts.1.sha256: this key is required, because other parts have it",
     ),
     row(
         "a digest of one part alone",
         f"    url: {SPLIT}\n    parts: [{{}}, {{sha256: {A64}}}, {{size: 5}}]\n",
-        "23: models.big.parts.0.sha256: this key is needed, for the other parts have it",
-        "23: models.big.parts.2.sha256: this key is needed, for the other parts have it",
+        "23: models.big.parts.0.sha256: this key is required, because other parts have it",
+        "23: models.big.parts.2.sha256: this key is required, because other parts have it",
     ),
     row(
         "a mirror by plain http",
         "    hf: o/r\n    file: m.gguf\n    mirrors: [http://example.org/m.gguf]\n",
         "24: models.big.mirrors.0: http://example.org/m.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
+        "plain http is allowed only with a sha256, or from this machine",
     ),
     row(
         "a projector of no place",
         f"    url: {BIG_URL}\n    mmproj: {{size: 5}}\n",
-        "23: models.big.mmproj.url: this key is needed (or in its place: hf and file)",
+        "23: models.big.mmproj.url: this key is required (or hf and file instead)",
     ),
     row(
         "a projector's file without a repository",
         f"    url: {BIG_URL}\n    mmproj: {{file: p.gguf}}\n",
-        "23: models.big.mmproj.file: belongs to hf, and there is none",
-        "23: models.big.mmproj.url: this key is needed (or in its place: hf and file)",
+        "23: models.big.mmproj.file: requires hf",
+        "23: models.big.mmproj.url: this key is required (or hf and file instead)",
     ),
     row(
         "a projector by plain http",
         f"    url: {BIG_URL}\n    mmproj: {{url: 'http://example.org/p.gguf'}}\n",
         "23: models.big.mmproj.url: http://example.org/p.gguf: "
-        "plain http is only taken with a sha256, or from this machine",
+        "plain http is allowed only with a sha256, or from this machine",
     ),
     row(
         "a projector with two places",
         f"    url: {BIG_URL}\n    mmproj: {{url: p.gguf, hf: o/r, file: p.gguf}}\n",
-        "23: models.big.mmproj.hf: url says already where the file is: leave one of the two away",
+        "23: models.big.mmproj.hf: cannot be combined with url: remove one of them",
     ),
 ]
 

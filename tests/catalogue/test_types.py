@@ -42,8 +42,8 @@ def test_found_by_name_or_alias(word: str, name: str) -> None:
     [
         pytest.param("tinny", "did you mean tiny?", id="a name is near"),
         pytest.param("smal", "did you mean small?", id="an alias is near"),
-        pytest.param("xyzzy", "`doit` shows the models there are", id="nothing is near"),
-        pytest.param("", "`doit` shows the models there are", id="nothing"),
+        pytest.param("xyzzy", "`doit` shows the models", id="nothing is near"),
+        pytest.param("", "`doit` shows the models", id="nothing"),
     ],
 )
 def test_unknown_model(word: str, fix: str) -> None:

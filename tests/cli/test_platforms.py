@@ -154,7 +154,7 @@ def test_the_command_on_windows() -> None:
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        pytest.param("big", "over 4 GiB, more than Windows starts", id="over 4 GiB"),
+        pytest.param("big", "over 4 GiB, the limit of Windows for a program", id="over 4 GiB"),
         pytest.param("small", "not an .exe, so Windows cannot start it", id="below"),
     ],
 )

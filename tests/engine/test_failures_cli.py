@@ -46,10 +46,10 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
         pytest.param(
             ["--port", "65536"], "--port: expected a whole number from 0 to 65535, got '65536'", id="65536"
         ),
-        pytest.param(["--host=127.0.0.1/x"], "there is no http:// in front", id="a path in --host"),
+        pytest.param(["--host=127.0.0.1/x"], "remove http:// and any path", id="a path in --host"),
         pytest.param(["--engine", "embeded"], "fix: did you mean embedded?", id="engine"),
         pytest.param(
-            ["--llamafile", "x", "--model", "m"], "both say which file", id="--llamafile and --model"
+            ["--llamafile", "x", "--model", "m"], "cannot be combined", id="--llamafile and --model"
         ),
     ],
 )

@@ -126,8 +126,8 @@ def test_a_record_of_an_earlier_version(project: Project) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--host", "0.0.0.0"], "--host is not an argument for args; use `host:`"),
-        (["--api-key=x"], "--api-key is not an argument for args; use LLAMA_API_KEY"),
+        (["--host", "0.0.0.0"], "--host is not allowed in args; use `host:`"),
+        (["--api-key=x"], "--api-key is not allowed in args; use LLAMA_API_KEY"),
     ],
 )
 def test_args_of_the_catalogue(project: Project, args: list[str], said: str) -> None:

@@ -183,7 +183,7 @@ def test_one_port_for_two_models(servers: Project) -> None:
     two_models(servers)
     result = servers.background("start", "--model", "a", "--model", "b", "--port", "8081")
     assert (result.status, result.out) == (3, "")
-    assert "--port 8081 is for one model, and this names 2: a, b" in result.err
+    assert "--port 8081 is for one model, got 2: a, b" in result.err
     assert "fix: --port 0" in result.err
     assert not (servers.cache / "models").exists()
 

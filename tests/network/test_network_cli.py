@@ -24,7 +24,7 @@ NAME = "m.gguf"
 EMBEDDED = {"embedded": ENGINES["embedded"]}
 CLEAR = "http://127.0.0.2:1"  # no loopback address that the recipe knows: nothing there is asked
 TOKEN = "hf_aVerySecretTokenOfOurs"
-PLAIN_HTTP = "plain http is only taken with a sha256, or from this machine"
+PLAIN_HTTP = "plain http is allowed only with a sha256, or from this machine"
 
 
 @pytest.fixture

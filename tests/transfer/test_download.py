@@ -654,8 +654,8 @@ def routed(server: FileServer) -> tuple[Routed, Callable[[], Any]]:
 @pytest.mark.parametrize(
     ("location", "says"),
     [
-        pytest.param("http://other.example/file", "plain http is only taken with a sha256", id="plain http"),
-        pytest.param("http://models.example/file", "plain http is only taken with", id="same host, plain"),
+        pytest.param("http://other.example/file", "plain http is allowed only with a sha256", id="http"),
+        pytest.param("http://models.example/file", "plain http is allowed only with", id="same host, plain"),
         pytest.param("https://me:pw@other.example/file", "no user or password in a URL", id="password"),
         pytest.param("ftp://other.example/file", "expected https://", id="ftp"),
     ],

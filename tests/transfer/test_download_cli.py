@@ -164,9 +164,9 @@ def test_the_old_spelling(catalogue: Project, server: FileServer) -> None:
     ("url", "says"),
     [
         pytest.param("https://h.example/model.bin", "--llamafile NAME.llamafile", id="ending"),
-        pytest.param("https://h.example/", "ends in none of .llamafile, .gguf", id="no name"),
+        pytest.param("https://h.example/", "expected one ending in .llamafile or .gguf", id="no name"),
         pytest.param("ftp://h.example/m.llamafile", "expected https://", id="ftp"),
-        pytest.param("https:///m.llamafile", "names no host", id="no host"),
+        pytest.param("https:///m.llamafile", "has no host", id="no host"),
         pytest.param("https://me:pw@h.example/m.llamafile", "no user or password", id="password"),
         pytest.param("http://h.example/m.llamafile", "add --sha256 HEX", id="plain http"),
     ],
@@ -287,7 +287,7 @@ def test_a_digest_of_nothing(catalogue: Project, server: FileServer) -> None:
     """R21: a catalogued model has its own."""
     result = catalogue.doit("download", "--sha256", sha256(DATA))
     assert result.status == 3
-    assert "--sha256 belongs to --llamafile or --llamafile-url" in result.err
+    assert "--sha256 requires --llamafile or --llamafile-url" in result.err
     assert fetched(server) == []
 
 
@@ -325,7 +325,7 @@ def test_without_a_terminal_another_source_is_refused(catalogue: Project, server
     with other_source(DATA) as (other, url):
         result = catalogue.doit("download", "--llamafile-url", url, timeout=10)
         assert result.status == 1
-        for part in ("one comes from", server.url("/one.llamafile"), url, "pass --yes"):
+        for part in ("the catalogue's URL of one is", server.url("/one.llamafile"), url, "pass --yes"):
             assert part in result.err
         assert (fetched(server), fetched(other), models(catalogue)) == ([], [], {})
 
@@ -379,7 +379,7 @@ def test_on_a_terminal_the_answer_yes(catalogue: Project, server: FileServer, an
     with other_source(DATA) as (other, url):
         result = on_terminal(catalogue, "download", "--llamafile-url", url, typed=f"{answer}\n")
         assert (result.status, result.out) == (0, "")
-        assert result.err.count("Download it from there? [y/N]") == 1
+        assert result.err.count("Download from the requested URL? [y/N]") == 1
         assert server.url("/one.llamafile") in result.err
         assert (fetched(server), fetched(other)) == ([], ["/one.llamafile"])
     assert catalogue.target(DATA, "one.llamafile").read_bytes() == DATA
@@ -433,7 +433,7 @@ def test_plain_http_needs_a_digest(catalogue: Project) -> None:
     with second_address(DATA) as (url, asked):
         refused = catalogue.doit("download", "--llamafile-url", url)
         assert (refused.status, asked) == (3, [])
-        assert "plain http is only taken with a sha256" in refused.err
+        assert "plain http is allowed only with a sha256" in refused.err
         assert "add --sha256 HEX" in refused.err
         result = catalogue.doit("download", "--llamafile-url", url, "--sha256", sha256(DATA))
         assert (result.status, models(catalogue)) == (0, {"x.llamafile": DATA})
@@ -446,7 +446,7 @@ def test_plain_http_behind_a_redirect_needs_a_digest(catalogue: Project, server:
         args = ("download", "--llamafile-url", server.url("/x.llamafile"))
         refused = catalogue.doit(*args)
         assert (refused.status, asked, models(catalogue)) == (1, [], {})
-        assert f"a redirect to {url}: plain http is only taken with a sha256" in refused.err
+        assert f"a redirect to {url}: plain http is allowed only with a sha256" in refused.err
         assert catalogue.doit(*args, "--sha256", sha256(DATA)).status == 0
         assert len(asked) == 1
 

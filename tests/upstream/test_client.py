@@ -291,8 +291,8 @@ def test_offline(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
         ("https://hub.example", False, ""),
         ("http://127.0.0.1:1", False, ""),
         ("http://hub.example", True, ""),  # a digest that is known finds a forged answer
-        ("http://hub.example", False, "plain http is only taken with a sha256"),
-        ("http://127.0.0.1.example", False, "plain http is only taken with a sha256"),
+        ("http://hub.example", False, "plain http is allowed only with a sha256"),
+        ("http://127.0.0.1.example", False, "plain http is allowed only with a sha256"),
         ("hf-mirror.com", True, "expected https://HOST, got hf-mirror.com"),
         ('"https://hub.example"', True, "expected https://HOST"),
         ("https://u:p@hub.example", True, "no user or password"),

@@ -341,7 +341,7 @@ def test_check(world: World) -> None:
     assert said.splitlines() == [
         f"ERROR: {world.lock} does not cover the catalogue",
         "  models.m: names other files than models.yaml",
-        "  models.n: is not in it",
+        "  models.n: is not in models.lock",
         "  fix: doit lock, and commit it",
     ]
     assert world.requests == asked
@@ -466,7 +466,7 @@ def test_the_latest_engine(world: World) -> None:
     """R16, issue 5.1: before it is locked nobody knows which; then every machine has that one."""
     everything(world)
     said = failed(world.project.doit("exe"), 3)
-    assert "which llamafile is the latest is not in models.lock" in said
+    assert "models.lock has no version of llamafile for `latest`" in said
     assert "fix: doit lock" in said
     world.locked()
     world.releases.release("0.10.6", {"llamafile-0.10.6": b"x"})
@@ -489,4 +489,4 @@ def test_the_shipped_catalogue(project: Project) -> None:
     result = project.doit("lock", "--model", "demo", env={"LLAMAFILE_OFFLINE": "1"})
     assert result.status == 0, result.err
     assert project.doit("download:demo", "--frozen").status == 0
-    assert "models.mistral: is not in it" in failed(project.doit("lock", "--check"))
+    assert "models.mistral: is not in models.lock" in failed(project.doit("lock", "--check"))
