@@ -54,7 +54,7 @@ BUDGETS = {
         2_350,
         "types, limits of YAML, schema with line numbers, semantic checks, lock file, editing, resolving",
     ),
-    "cache": (1_070, "stamps, inventory, audit, prune, bill of materials"),
+    "cache": (1_110, "stamps, inventory, audit, prune, bill of materials"),
     "transfer": (2_450, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (500, "GGUF metadata and the estimates"),
     "upstream": (500, "the Hub, GitHub, and resolving models.lock"),
