@@ -57,7 +57,7 @@ BUDGETS = {
     "cache": (1_110, "stamps, inventory, audit, prune, bill of materials"),
     "transfer": (2_450, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (520, "GGUF metadata and the estimates"),
-    "upstream": (600, "the Hub, GitHub, and resolving models.lock"),
+    "upstream": (620, "the Hub, GitHub, and resolving models.lock"),
     "engine": (2_650, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (500, "the checks and their probes"),
     "verbs": (2_200, "twenty verbs"),
