@@ -101,7 +101,7 @@ def timestamp(epoch: str | None, now: float) -> str:
         RecipeError: SOURCE_DATE_EPOCH is not a number of seconds.
     """
     try:
-        at = datetime.fromtimestamp(int(epoch) if epoch else int(now), timezone.utc)
+        at = datetime.fromtimestamp(int(epoch or now), timezone.utc)
     except (ValueError, OverflowError, OSError):
         what = f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {epoch!r}"
         fix = "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), or unset it"
@@ -189,4 +189,6 @@ def _licenses(name: str) -> list[dict[str, Any]]:
     if not name:
         return []
     known = _SPDX_OF.get(name.lower())
-    return [{"license": {"id": known} if known else {"name": name}}]
+    if known:
+        return [{"license": {"id": known}}]
+    return [{"license": {"name": name}}]

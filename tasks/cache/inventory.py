@@ -58,15 +58,18 @@ def items(catalogue: Catalogue, place: Place, names: Iterable[str] | None = None
     Raises:
         UsageError: an entry is not a valid combination.
     """
+    programs: Iterable[Item] = ()
+    if names is None:
+        names = catalogue.names
+        programs = _program(catalogue, place)
     found: dict[str, Item] = {}
-    for name in catalogue.names if names is None else names:
+    for name in names:
         job = catalogued(name, catalogue, place)
         for artifact in job.files:
             known = found.get(artifact.target)
             models = (*known.models, name) if known else (name,)
-            title, license = job.model.title, job.model.license
-            found[artifact.target] = Item(artifact, models, title, license)
-    programs = _program(catalogue, place) if names is None else ()
+            model = job.model
+            found[artifact.target] = Item(artifact, models, model.title, model.license)
     return [*found.values(), *programs]
 
 
@@ -93,7 +96,7 @@ def unnamed(path: str, source: str, cache: str) -> Item:
 
 
 def part(path: str) -> Part:
-    """Return the target that a path of `models/` or `engines/` belongs to, and its role."""
+    """Return a path's target in `models/` or `engines/`, and its role."""
     found = _BESIDE.fullmatch(path)
     if found is None:
         return Part(path, "whole")

@@ -127,8 +127,9 @@ def _target_rule(path: str, needed: Needed, existing: set[str]) -> _Rule | None:
     if kind == "partial":
         return _Rule("a download that was abandoned", usual_s)
     if named:
-        is_orphan = kind == "stamp" and target not in existing
-        return _Rule("its file does not exist") if is_orphan else None
+        if kind == "stamp" and target not in existing:
+            return _Rule("its file does not exist")
+        return None
     thing = "version" if target.startswith("engines/") else "file"
     return _Rule(f"no catalogue names this {thing}", usual_s)
 
@@ -148,12 +149,15 @@ def _record_rule(path: str, needed: Needed, existing: set[str], orphans: frozens
         return _TEMPORARY_RULE
     if log := _LOG.fullmatch(path):
         has_server = f"{log[1] or log[2]}.json" in existing
-        return None if has_server else _Rule("the log of a stopped server", ABANDONED_S)
+        if has_server:
+            return None
+        return _Rule("the log of a stopped server", ABANDONED_S)
     if not _RECORD.fullmatch(path):
         return None
     if path.startswith("catalogue/"):
-        is_current = path in needed.compiled
-        return None if is_current else _Rule("compiled from a catalogue that has changed")
+        if path in needed.compiled:
+            return None
+        return _Rule("compiled from a catalogue that has changed")
     if path not in orphans:
         return None
     if path.startswith("stamps/"):
@@ -204,10 +208,11 @@ def _folder(target: str) -> str:
 
 
 def used_by(commands: Iterable[Sequence[str]]) -> frozenset[str]:
-    """Return the folders of models, and the programs, that command lines of servers name.
+    """Return the models' folders and the programs that servers' command lines name.
 
     Paths are relative to the cache. Only the end of an argument counts, since a server
     may see the cache at another mount point.
     """
     arguments = (word.replace("\\", "/") for words in commands for word in words)
-    return frozenset(_folder(match) for text in arguments for match in _TARGET.findall(text))
+    targets = (target for text in arguments for target in _TARGET.findall(text))
+    return frozenset(map(_folder, targets))

@@ -21,10 +21,12 @@ _UNWRITTEN: dict[str, Stamp] = {}
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory is a cache (https://bford.info/cachedir/): backups may leave it out.\n"
+    "# This directory is a cache (https://bford.info/cachedir/): "
+    "backups may leave it out.\n"
 )
 _README = (
-    "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
+    "Models and engines fetched by llamafile-recipe. "
+    "Everything here can be fetched again;\n"
     "`doit` in the recipe's folder shows what is here, and `doit prune` frees space.\n"
 )
 _FILES = {"CACHEDIR.TAG": _CACHEDIR_TAG, "README.txt": _README}
@@ -45,7 +47,7 @@ def cache_root(env: Mapping[str, str], cwd: str) -> str:
         with contextlib.suppress(RuntimeError, OSError):
             found = user_cache_dir("llamafile-recipe", appauthor=False)
     if not os.path.isabs(found):
-        what = "there is no home directory in which to keep a cache"
+        what = "cannot choose a cache directory: no home directory is known"
         raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
     return found
 
@@ -113,9 +115,9 @@ def _first_line(data: bytes) -> bytes:
 
 
 def _read_own_json(path: str) -> Any:
-    """Return the JSON in a file that only this user or root can have written; else None.
+    """Return the JSON in a file that this user or root has written; else None.
 
-    A directory of the cache may be shared: a stamp that another user wrote proves nothing.
+    A directory of the cache may be shared: another user's stamp proves nothing.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -134,7 +136,7 @@ def _is_own_file(status: os.stat_result) -> bool:
 
 
 def proof(cache: str, artifact: Artifact) -> Stamp | None:
-    """Return the stamp if it belongs to the file at the target, with the pinned digest."""
+    """Return the stamp if it matches the file at the target and the pinned digest."""
     found = stat(artifact.target)
     stamp = read_stamp(cache, artifact)
     if stamp is None or stamp.stat != found:
@@ -159,7 +161,9 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
         if found is None:
             got = "no such file"
         pin = artifact.sha256 or (stamp.sha256 if stamp else None)
-        expected = f"sha256:{pin}" if pin else "the file that was verified"
+        expected = "the file that was verified"
+        if pin:
+            expected = f"sha256:{pin}"
         raise IntegrityError(
             f"{artifact.label}: {artifact.target} is not the file that was verified",
             [("expected", expected), ("got", got)],

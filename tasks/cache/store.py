@@ -88,7 +88,9 @@ def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
 
 
 def is_missing(path: str) -> bool:
-    """Return whether a file certainly does not exist; an unreadable folder may have it."""
+    """Return whether a file certainly does not exist.
+
+    In a folder that cannot be read it may exist."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

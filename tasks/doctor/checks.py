@@ -177,7 +177,8 @@ def disk(free: int, missing: Sequence[int | None], model: str) -> Finding:
         return _fail("disk", found, remedy)
     if not missing:
         return _ok("disk", f"{found}; {model} is here")
-    found += f"; {model} takes {formatting.size(need) if need else 'an unknown size'}"
+    size = formatting.size(need) if need else "an unknown size"
+    found += f"; {model} takes {size}"
     if space_missing(need, 0, free):
         return _warn("disk", found, remedy)
     return _ok("disk", found)

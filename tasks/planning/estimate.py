@@ -94,8 +94,8 @@ def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: i
     found = []
     write = total([need.to_write for need in needs])[0]
     if write and write + SPACE_MARGIN > free:
-        size, left = formatting.size(write), formatting.size(free)
-        what = f"the disk has {left} free, and {size} are needed"
+        size = formatting.size(write)
+        what = f"the disk has {formatting.size(free)} free, and {size} are needed"
         found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:
@@ -104,7 +104,8 @@ def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: i
 
 
 def _memory_problem(estimate: Memory, needed: int, here: int) -> tuple[str, str]:
-    size, available = formatting.size(needed), formatting.size(here)
+    size = formatting.size(needed)
+    available = formatting.size(here)
     what = f"{estimate.model} needs {size} of memory, and {available} are here"
     remedy = "a smaller model (`doit` shows them)"
     if (estimate.cache or 0) > OVERHEAD:
@@ -132,8 +133,10 @@ def metadata(path: str) -> gguf.Meta | None:
     """
     try:
         with open(path, "rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
-            stream.seek(0 if is_gguf else _model_offset(stream))
+            offset = 0
+            if stream.read(4) != b"GGUF":
+                offset = _model_offset(stream)
+            stream.seek(offset)
             return gguf.read(stream)
     except (OSError, ValueError, OverflowError, gguf.BadGguf):
         return None
@@ -170,7 +173,8 @@ def need_of(cache: str, artifact: Artifact, adopt: bool = True) -> Need:
     Args:
         adopt: use a copy of another program, as a download does.
     """
-    label, path = artifact.label, artifact.target
+    label = artifact.label
+    path = artifact.target
     state = stamps.state(cache, artifact)
     if state is not State.MISSING:
         action = "have" if state is State.FRESH else "changed"

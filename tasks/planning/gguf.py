@@ -1,4 +1,4 @@
-"""Read a GGUF file's metadata, and compute the memory of the KV cache from it. Pure.
+"""Read a GGUF file's metadata, and compute the KV cache's memory. Pure.
 
 It reads only from the stream it is given, and skips arrays that are not needed. For
 models that are not on this machine there is a rule of thumb.
@@ -134,7 +134,7 @@ class _Reader:
         return None
 
     def _skip_texts(self, count: int) -> None:
-        """Skip a vocabulary of up to 800,000 texts; inlined, since calls would be slow."""
+        """Skip a vocabulary of up to 800,000 texts: too many for a call for each."""
         read, seek = self._stream.read, self._stream.seek
         for _ in range(count):
             head = read(8)
@@ -189,7 +189,9 @@ def _whole(value: object) -> int | None:
     """Return a value that can be a count of layers, heads or tokens; else None."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if 0 <= value < 1 << 31 else None
+    if not 0 <= value < 1 << 31:
+        return None
+    return value
 
 
 def kv_bytes(meta: Meta, ctx: int) -> int | None:
@@ -203,9 +205,12 @@ def kv_bytes(meta: Meta, ctx: int) -> int | None:
     """
     tokens = ctx or meta.context_length
     heads = _kv_heads(meta)
-    usual = _head_length(meta)
-    key = usual if meta.key_length is None else meta.key_length
-    value = usual if meta.value_length is None else meta.value_length
+    key = meta.key_length
+    if key is None:
+        key = _head_length(meta)
+    value = meta.value_length
+    if value is None:
+        value = _head_length(meta)
     if tokens is None or heads is None or key is None or value is None:
         return None
     return tokens * heads * (key + value) * F16
@@ -242,8 +247,10 @@ def parameters(text: str | None) -> float | None:
     found = re.search(pattern, text or "", re.IGNORECASE)
     if found is None:
         return None
-    divisor = 1 if found[2] in "Bb" else 1000
-    return float(found[1]) / divisor
+    number = float(found[1])
+    if found[2] in "Mm":
+        return number / 1000
+    return number
 
 
 def kv_estimate(params: str | None, ctx: int) -> int | None:

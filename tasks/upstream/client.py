@@ -1,4 +1,4 @@
-"""Request what the publisher of a file states about it, without downloading the file.
+"""Request what a file's publisher states about it, without downloading it.
 
 The Hub is asked with HEAD, GitHub for the release; other servers for the length only.
 """

@@ -79,7 +79,9 @@ def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: b
             return "the Hub does not accept the token", remedy
         code = "RepoNotFound"
     what = _HUB_ERRORS.get(code, "").format(**file._asdict())
-    return what, _NO_TOKEN if code in ("RepoNotFound", "GatedRepo") else ""
+    if code in ("RepoNotFound", "GatedRepo"):
+        return what, _NO_TOKEN
+    return what, ""
 
 
 def release_states(release: Release, data: Any) -> Stated | None:
@@ -91,15 +93,17 @@ def release_states(release: Release, data: Any) -> Stated | None:
     Raises:
         TransferError: the release's tag cannot be a version.
     """
-    assets = data.get("assets") if isinstance(data, dict) else None
-    tag = data.get("tag_name") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    assets = data.get("assets")
+    tag = data.get("tag_name")
     if not isinstance(assets, list) or not isinstance(tag, str):
         return None
     version = _number(tag)
     if "{version}" in release.tag + release.asset and not is_version(version):
         raise TransferError(
-            f"{release.host}: the latest release of {release.repo} is tagged {tag[:80]!r}"
-            ": expected a version such as 0.10.5"
+            f"{release.host}: the latest release of {release.repo} is tagged "
+            f"{tag[:80]!r}: expected a version such as 0.10.5"
         )
     asset = _asset(assets, release.asset.replace("{version}", version))
     url = asset.get("browser_download_url")
@@ -129,7 +133,7 @@ def _digest(value: object) -> str | None:
 
 
 def _is_remote(url: str, *, pinned: bool) -> bool:
-    """Return whether a URL from a release names a remote file, not one of this machine."""
+    """Return whether a URL from a release names a file on a network."""
     if not url.isascii() or not url.isprintable() or url_problem(url, pinned=pinned):
         return False
     return not is_local(url) and bool(filename_of(url))

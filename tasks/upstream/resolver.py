@@ -148,7 +148,7 @@ class Locker:
         """Return the client, which is imported on first use.
 
         Raises:
-            TransferError: the network is forbidden; even importing requests opens a socket.
+            TransferError: the network is forbidden; importing requests opens a socket.
         """
         if variable := huggingface.offline(os.environ):
             raise TransferError(f"{host_of(url)}: {variable} forbids the network")
