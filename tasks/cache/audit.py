@@ -1,4 +1,4 @@
-"""What re-reading a file says about it. Pure: sizes and digests are arguments."""
+"""Decide what reading a file again shows. Pure: sizes and digests are arguments."""
 
 from __future__ import annotations
 
@@ -9,53 +9,61 @@ from tasks.catalogue.artifact import Artifact, Stamp
 
 
 class Verdict(str, Enum):
-    """What a file is."""
+    """The result of auditing one file."""
 
     OK = "ok"
     DIFFERS = "differs"
     UNREADABLE = "unreadable"
-    UNPINNED = "not pinned"  # it is what its stamp says, and nothing else is known
+    UNPINNED = "not pinned"  # it matches its stamp, and the catalogue pins nothing
     MISSING = "missing"
 
 
 class Finding(NamedTuple):
-    """The verdict on one file, and why."""
+    """The verdict on one file, with the values that were compared."""
 
     verdict: Verdict
     expected: str = ""
     got: str = ""
-    bytes_are_right: bool = False  # it differs, and the catalogue is what is wrong
+    bytes_are_right: bool = False  # the digest matches: the catalogue's size is wrong
 
     @property
     def is_failure(self) -> bool:
-        """Whether something has to be done."""
+        """Whether the audit fails because of this file."""
         return self.verdict in (Verdict.DIFFERS, Verdict.UNREADABLE)
 
 
 def judge_size(artifact: Artifact, stamp: Stamp | None, size: int) -> Finding | None:
-    """The verdict where the size alone gives it: such a file need not be read.
+    """Return a verdict if the size alone decides it; the file need not be read then.
 
-    A size that was proven to be the expected digest's goes before the catalogue's, which may be a slip.
+    A size that was verified together with the expected digest takes precedence over the
+    catalogue's size, which may be a typing error.
+
+    Args:
+        size: bytes.
     """
-    proven = stamp is not None and stamp.sha256 is not None and artifact.sha256 in (None, stamp.sha256)
-    known = stamp.stat.size if stamp and proven else artifact.size
-    return None if known in (None, size) else _differs(f"{known} bytes", f"{size} bytes")
+    expected = artifact.size
+    if stamp and stamp.sha256 and artifact.sha256 in (None, stamp.sha256):
+        expected = stamp.stat.size
+    if expected in (None, size):
+        return None
+    return _differs(f"{expected} bytes", f"{size} bytes")
 
 
 def judge_digest(artifact: Artifact, stamp: Stamp | None, size: int, got: str) -> Finding:
-    """The verdict on a file of so many bytes that was read.
+    """Return the verdict on a file that was read.
 
     Args:
-        got: SHA-256 of its bytes, hexadecimal.
+        size: bytes.
+        got: SHA-256 of its bytes, in hexadecimal.
     """
     expected = artifact.sha256 or (stamp.sha256 if stamp else None)
     if expected not in (None, got):
         return _differs(f"sha256:{expected}", f"sha256:{got}")
     if artifact.size not in (None, size):
-        return _differs(f"{artifact.size} bytes", f"{size} bytes")._replace(bytes_are_right=True)
-    return Finding(
-        Verdict.OK if artifact.sha256 else Verdict.UNPINNED, f"sha256:{expected or got}", f"sha256:{got}"
-    )
+        finding = _differs(f"{artifact.size} bytes", f"{size} bytes")
+        return finding._replace(bytes_are_right=True)
+    verdict = Verdict.OK if artifact.sha256 else Verdict.UNPINNED
+    return Finding(verdict, f"sha256:{got}", f"sha256:{got}")
 
 
 def _differs(expected: str, got: str) -> Finding:
@@ -63,8 +71,9 @@ def _differs(expected: str, got: str) -> Finding:
 
 
 def void(stamp: Stamp) -> Stamp:
-    """The same stamp, proving nothing any more: the next download reads the file, whatever its time says.
+    """Return the stamp with a time that matches no file, so that it proves nothing.
 
-    What was proven before stays in it: for a file that nothing else pins it is all that is known.
+    The next download reads the file. The digest stays: if nothing else pins the file,
+    it is the only record of its bytes.
     """
     return stamp._replace(stat=stamp.stat._replace(mtime_ns=-1))

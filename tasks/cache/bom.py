@@ -1,4 +1,4 @@
-"""What is here, as a bill of materials: rows for people, CycloneDX 1.6 for programs. Pure.
+"""Describe the files of the cache as a bill of materials, in CycloneDX 1.6. Pure.
 
 Source: CycloneDX 1.6 (ECMA-424), https://cyclonedx.org/docs/1.6/json/.
 """
@@ -17,9 +17,9 @@ from tasks.catalogue.artifact import Stamp
 from tasks.errors import RecipeError
 from tasks.urls import is_local, url_problem
 
-_OURS = "llamafile-recipe"  # also the namespace of our properties
+_OURS = "llamafile-recipe"  # also the namespace of the properties
 
-# the SPDX identifiers in use among models and engines; any other licence is given by its name
+# SPDX identifiers that models and engines use; any other license is given by its name
 _SPDX = (
     *("0BSD", "AFL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause"),
     *("BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-3.0", "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0"),
@@ -32,118 +32,156 @@ _SPDX_OF = {name.lower(): name for name in _SPDX}
 
 
 class Row(NamedTuple):
-    """One thing that is here."""
+    """One component."""
 
     name: str
     title: str
-    path: str  # from the cache, with `/`; a Python package has none
+    path: str  # relative to the cache, with `/`; empty for a Python package
     size: int | None  # bytes
-    license: str  # empty where nobody says
-    sha256: str | None  # as it was proven here; None where nothing is proven of these bytes
-    source: str  # where its bytes came from; the catalogue's, where that is this machine alone
+    license: str  # empty if unknown
+    sha256: str | None  # as verified here; None if these bytes were not verified
+    source: str  # the URL of its bytes, or a path as the catalogue names it
     commit: str
-    engines: Mapping[str, str]  # engine → version that was proven to work with it
+    engines: Mapping[str, str]  # engine → version that was verified to work with it
     is_program: bool = False
     version: str = ""  # of a program
 
 
 def row(item: Item, path: str, size: int, stamp: Stamp | None, root: str) -> Row:
-    """What is known of a file.
+    """Return the component of a file.
 
     Args:
-        stamp: what was proven of the bytes that are here; None where that is nothing.
-        root: the catalogue's folder, in which a source is named as the catalogue names it.
+        size: bytes.
+        stamp: None if the bytes that are here were not verified.
+        root: the catalogue's directory; sources in it are shown relative to it.
     """
-    artifact = item.artifact
-    sources = [one for one in (stamp.source if stamp else "", *artifact.sources) if one]
-    urls = [one for one in sources if not is_local(one)]
-    source = (urls or [one.removeprefix(f"{root}/") for one in artifact.sources] or [""])[0]
+    sources = item.artifact.sources
+    urls = [source for source in sources if not is_local(source)]
+    if stamp and stamp.source and not is_local(stamp.source):
+        urls.insert(0, stamp.source)
+    local = [source.removeprefix(f"{root}/") for source in sources]
     engines = stamp.engines if stamp else {}
-    version = engines.get("llamafile", "") if item.is_program else ""
-    sha256 = stamp.sha256 if stamp else None
     return Row(
-        item.label, item.title, path, size, item.license, sha256, source, _commit(urls), engines,
-        item.is_program, version,
-    )  # fmt: skip
+        name=item.label,
+        title=item.title,
+        path=path,
+        size=size,
+        license=item.license,
+        sha256=stamp.sha256 if stamp else None,
+        source=next(iter([*urls, *local]), ""),
+        commit=_commit(urls),
+        engines=engines,
+        is_program=item.is_program,
+        version=engines.get("llamafile", "") if item.is_program else "",
+    )
 
 
 def package(name: str, version: str, title: str, license: str) -> Row:
-    """The row of a Python package that serves models."""
-    return Row(name, title, "", None, license, None, "", "", {}, is_program=True, version=version)
+    """Return the component of a Python package that serves models."""
+    return Row(name, title, "", None, license, None, "", "", {}, True, version)
 
 
 def _commit(urls: Iterable[str]) -> str:
-    """The commit in an address of the Hub, where one is in it."""
-    found = (re.search(r"/resolve/([0-9a-f]{40})/", url) for url in urls)
-    return next((one[1] for one in found if one), "")
+    """Return the commit in a URL of the Hub, or nothing."""
+    for url in urls:
+        if match := re.search(r"/resolve/([0-9a-f]{40})/", url):
+            return match[1]
+    return ""
 
 
 def timestamp(epoch: str | None, now: float) -> str:
-    """The time of the document: SOURCE_DATE_EPOCH where it is set, else now.
+    """Return the time of the document: SOURCE_DATE_EPOCH if it is set, else now.
 
-    Source: https://reproducible-builds.org/specs/source-date-epoch/. Raises RecipeError: it is no time.
+    Source: https://reproducible-builds.org/specs/source-date-epoch/.
+
+    Args:
+        now: seconds since 1970.
+
+    Raises:
+        RecipeError: SOURCE_DATE_EPOCH is not a number of seconds.
     """
     try:
-        at = datetime.fromtimestamp(int(epoch) if epoch else int(now), timezone.utc)
+        at = datetime.fromtimestamp(int(epoch or now), timezone.utc)
     except (ValueError, OverflowError, OSError):
         what = f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {epoch!r}"
-        raise RecipeError(what, fix="SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), or unset it") from None
+        fix = "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), or unset it"
+        raise RecipeError(what, fix=fix) from None
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def cyclonedx(rows: Iterable[Row], at: str, version: str) -> dict[str, Any]:
-    """The document. Its serial number follows from what it lists, so that equal lists have equal ones.
+    """Return the document. Equal components have equal serial numbers.
 
     Args:
         at: see `timestamp`.
-        version: of this recipe, empty where nobody knows.
+        version: of this recipe; empty if unknown.
     """
-    recipe = {"type": "application", "bom-ref": _OURS, "name": _OURS, "version": version}
-    components = [_component(one) for one in sorted(rows, key=lambda one: (one.path, one.name))]
+    ordered = sorted(rows, key=lambda row: (row.path, row.name))
+    components = [_component(row) for row in ordered]
     serial = uuid5(NAMESPACE_URL, json.dumps([version, components], sort_keys=True))
+    recipe = {
+        "type": "application",
+        "bom-ref": _OURS,
+        "name": _OURS,
+        "version": version,
+        "licenses": _licenses("Apache-2.0"),
+    }
+    references = [component["bom-ref"] for component in components]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{serial}",
         "version": 1,
-        "metadata": {"timestamp": at, "component": {**_said(recipe), "licenses": _licenses("Apache-2.0")}},
+        "metadata": {"timestamp": at, "component": _without_empty(recipe)},
         "components": components,
-        "dependencies": [{"ref": _OURS, "dependsOn": [one["bom-ref"] for one in components]}],
+        "dependencies": [{"ref": _OURS, "dependsOn": references}],
     }
 
 
-def _component(one: Row) -> dict[str, Any]:
-    hashes = [{"alg": "SHA-256", "content": one.sha256}] if one.sha256 else []
-    fits = one.source and not is_local(one.source) and not url_problem(one.source, pinned=True)
-    properties = {
-        "commit": one.commit,
-        "source": "" if fits else one.source,
-        "size": "" if one.size is None else str(one.size),
-        "path": one.path,
-        **{f"engine:{name}": version or "unknown" for name, version in sorted(one.engines.items())},
-    }
+def _component(row: Row) -> dict[str, Any]:
+    hashes = [{"alg": "SHA-256", "content": row.sha256}] if row.sha256 else []
+    purl = "" if row.path else f"pkg:pypi/{row.name}@{row.version}"
+    is_url = _is_url(row.source)
+    references = []
+    if is_url:
+        distribution = {"type": "distribution", "url": row.source, "hashes": hashes}
+        references.append(_without_empty(distribution))
     parts = {
-        "type": "application" if one.is_program else "machine-learning-model",
-        "bom-ref": one.path or f"pkg:pypi/{one.name}@{one.version}",
-        "name": one.name,
-        "version": one.version or one.commit,
-        "description": one.title,
+        "type": "application" if row.is_program else "machine-learning-model",
+        "bom-ref": row.path or purl,
+        "name": row.name,
+        "version": row.version or row.commit,
+        "description": row.title,
         "hashes": hashes,
-        "licenses": _licenses(one.license),
-        "purl": "" if one.path else f"pkg:pypi/{one.name}@{one.version}",
-        "externalReferences": [_said({"type": "distribution", "url": one.source, "hashes": hashes})]
-        if fits
-        else [],
-        "properties": [
-            {"name": f"{_OURS}:{key}", "value": value} for key, value in properties.items() if value
-        ],
+        "licenses": _licenses(row.license),
+        "purl": purl,
+        "externalReferences": references,
+        "properties": _properties(row, "" if is_url else row.source),
     }
-    return _said(parts)
+    return _without_empty(parts)
 
 
-def _said(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what nobody has said."""
+def _is_url(source: str) -> bool:
+    """Return whether a source can be an external reference."""
+    if not source or is_local(source):
+        return False
+    return not url_problem(source, pinned=True)
+
+
+def _properties(row: Row, source: str) -> list[dict[str, str]]:
+    values = {
+        "commit": row.commit,
+        "source": source,
+        "size": "" if row.size is None else str(row.size),
+        "path": row.path,
+    }
+    for name, version in sorted(row.engines.items()):
+        values[f"engine:{name}"] = version or "unknown"
+    return [{"name": f"{_OURS}:{key}", "value": value} for key, value in values.items() if value]
+
+
+def _without_empty(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parts.items() if value}
 
 
@@ -151,4 +189,6 @@ def _licenses(name: str) -> list[dict[str, Any]]:
     if not name:
         return []
     known = _SPDX_OF.get(name.lower())
-    return [{"license": {"id": known} if known else {"name": name}}]
+    if known:
+        return [{"license": {"id": known}}]
+    return [{"license": {"name": name}}]

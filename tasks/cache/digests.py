@@ -1,4 +1,4 @@
-"""SHA-256 of many files at once: hashlib lets other threads run while it works."""
+"""Hash several files at once; hashlib releases the GIL."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from threading import Event
 from tasks.errors import IntegrityError
 from tasks.system.files import Hashed, sha256_file
 
-THREADS = 4  # more read no disk faster
-LOOK_S = 0.1  # between two looks how far they are
+THREADS = 4  # more do not read a disk faster
+LOOK_S = 0.1  # interval of progress reports
 
 
 class Stopped(Exception):
-    """It was told to stop."""
+    """Hashing was cancelled."""
 
 
 def sha256_files(
     paths: Sequence[str], seen: Callable[[int], None], stop: Callable[[], object]
 ) -> Generator[tuple[str, Hashed | OSError | IntegrityError], None, None]:
-    """(path, digest or why it cannot be read) of each file, as they are done.
+    """Yield (path, digest or error) for each file, in the order of completion.
 
     Args:
-        seen: told every moment how many bytes have been read of all of them.
-        stop: asked every moment whether to end.
+        seen: called every LOOK_S with the bytes that have been read of all files.
+        stop: called every LOOK_S; a true result cancels.
 
-    Raises Stopped.
+    Raises:
+        Stopped: `stop` returned a true value.
     """
-    done, ending = dict.fromkeys(paths, 0), Event()
+    done = dict.fromkeys(paths, 0)
+    cancelled = Event()
 
-    def digest(path: str) -> Hashed:
-        def at(count: int) -> None:
+    def hash_file(path: str) -> Hashed:
+        def report(count: int) -> None:
             done[path] = count
-            if ending.is_set():
+            if cancelled.is_set():
                 raise Stopped
 
-        return sha256_file(path, at)
+        return sha256_file(path, report)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        tasks = {pool.submit(digest, path): path for path in paths}
+        tasks = {pool.submit(hash_file, path): path for path in paths}
         left = set(tasks)
         try:
             while left:
@@ -49,9 +51,12 @@ def sha256_files(
                 seen(sum(done.values()))
                 for task in ready:
                     error = task.exception()
-                    if error is not None and not isinstance(error, (OSError, IntegrityError)):
+                    if error is None:
+                        yield tasks[task], task.result()
+                    elif isinstance(error, (OSError, IntegrityError)):
+                        yield tasks[task], error
+                    else:
                         raise error
-                    yield tasks[task], error or task.result()
         finally:
-            ending.set()
+            cancelled.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What a catalogue names, file by file, and what in a cache's folders belongs to which file. Pure."""
+"""List the files of a catalogue, and match the files of a cache to them. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tasks.errors import UsageError
 
 STAMP = ".stamp.json"
 
-# what is made beside a target (see core.artifact, effects.adopt, effects.files, effects.partial)
+# names of the files that are written beside a target, by catalogue.artifact,
+# transfer.local_sources, transfer.partial and system.files
 _BESIDE = re.compile(
     r"(?P<target>.+?)(?P<stamp>\.stamp\.json)?(?P<partial>\.partial(?:\.json|\.live)?)?"
     r"(?P<copy>\.\d+-\d+\.copy)?(?P<temporary>(?:\.\d+-\d+(?:\.new|\.old)?\.tmp)*)"
@@ -24,66 +25,78 @@ _BESIDE = re.compile(
 
 
 class Item(NamedTuple):
-    """One file that a catalogue names, or that was fetched without one."""
+    """One file that a catalogue names, or that was downloaded by another one."""
 
     artifact: Artifact
-    models: tuple[str, ...]  # whose file it is; none for a program, and for what no catalogue names
+    models: tuple[str, ...]  # that use it; empty for a program and for other files
     title: str
-    license: str  # empty where nobody says
+    license: str  # empty if unknown
     is_program: bool = False
-    is_named: bool = True  # by the catalogue
+    is_named: bool = True  # by this catalogue
 
     @property
     def label(self) -> str:
-        """What people know it by: the model, or which file of it; several models, where they share it."""
-        return ", ".join(self.models) if len(self.models) > 1 else self.artifact.label
+        """The name to show; for a file that several models share, their names."""
+        if len(self.models) > 1:
+            return ", ".join(self.models)
+        return self.artifact.label
 
 
 class Part(NamedTuple):
-    """What a file in the cache is to a target."""
+    """The role of a file in the cache: a target, or a file beside one."""
 
     target: str
     kind: str  # whole, stamp, partial, copy or temporary
 
 
 def items(catalogue: Catalogue, place: Place, names: Iterable[str] | None = None) -> list[Item]:
-    """Every file of the catalogue, each once: of all its models and llamafile's program, or of those named.
+    """Return each file of the catalogue once.
 
-    Raises UsageError: an entry cannot be meant.
+    Args:
+        names: models; None for all of them and the program of llamafile.
+
+    Raises:
+        UsageError: an entry is not a valid combination.
     """
+    programs: Iterable[Item] = ()
+    if names is None:
+        names = catalogue.names
+        programs = _program(catalogue, place)
     found: dict[str, Item] = {}
-    for name in catalogue.names if names is None else names:
+    for name in names:
         job = catalogued(name, catalogue, place)
         for artifact in job.files:
             known = found.get(artifact.target)
             models = (*known.models, name) if known else (name,)
-            found[artifact.target] = Item(artifact, models, job.model.title, job.model.license)
-    return [*found.values(), *(_program(catalogue, place) if names is None else ())]
+            model = job.model
+            found[artifact.target] = Item(artifact, models, model.title, model.license)
+    return [*found.values(), *programs]
 
 
 def _program(catalogue: Catalogue, place: Place) -> Iterable[Item]:
     try:
         artifact = llamafile_exe(catalogue, place)
-    except UsageError:  # the catalogue has none, and needs none for llamafiles
+    except UsageError:  # the catalogue has no engine, and llamafiles need none
         return ()
     engine = catalogue.engine("llamafile")
     return (Item(artifact, (), engine.title, engine.license, is_program=True),)
 
 
 def unnamed(path: str, source: str, cache: str) -> Item:
-    """A file of the cache that the catalogue does not name.
+    """Return the item of a file in the cache that the catalogue does not name.
 
     Args:
-        path: from the cache, with `/`.
-        source: where its stamp says that it came from; empty where nothing does.
+        path: relative to the cache, with `/`.
+        source: the URL in its stamp; empty if there is none.
     """
     name = path.rpartition("/")[2]
-    artifact = Artifact(name, (source,) if source else (), f"{cache}/{path}")
+    sources = (source,) if source else ()
+    artifact = Artifact(name, sources, f"{cache}/{path}")
     return Item(artifact, (), name, "", path.startswith("engines/"), is_named=False)
 
 
 def part(path: str) -> Part:
-    """The target that a path of `models/` or `engines/` belongs to, and what it is to it."""
+    """Return a path's target in `models/` or `engines/`, and its role."""
     found = _BESIDE.fullmatch(path)
     if found is None:
         return Part(path, "whole")
@@ -92,11 +105,18 @@ def part(path: str) -> Part:
 
 
 def strangers(paths: Sequence[str], targets: Iterable[str]) -> list[str]:
-    """Those of a cache's files that have a stamp, and are no targets of the catalogue; all from the cache."""
-    there, named = set(paths), {same_name(target) for target in targets}
-    return [path for path in paths if path + STAMP in there and same_name(path) not in named]
+    """Return the files that have a stamp and that the catalogue does not name.
+
+    Args:
+        paths: files of the cache, relative to it.
+        targets: of the catalogue, relative to the cache.
+    """
+    existing = set(paths)
+    named = {same_name(target) for target in targets}
+    stamped = (path for path in paths if path + STAMP in existing)
+    return [path for path in stamped if same_name(path) not in named]
 
 
 def same_name(path: str) -> str:
-    """What is equal for all spellings of a path that some file system takes for one: case and accents."""
+    """Fold case and accents: some file systems take such spellings for one path."""
     return normalize("NFC", path).casefold()

@@ -1,8 +1,8 @@
-"""Which files of a cache may go, and which are in use. Pure: what is there, what is named and what runs are
-arguments.
+"""Select the files of a cache that may be removed. Pure: all facts are arguments.
 
-A cache may belong to several projects, so a file goes only if no catalogue that has used the cache names it.
-Nothing but files that this recipe makes, in the places where it makes them, is ever chosen.
+Several projects may share a cache: a file may be removed only if no catalogue that has
+used the cache names it. Only files of this recipe, in the places where it writes them,
+are ever selected.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from tasks.cache.inventory import part, same_name
 from tasks.errors import UsageError
 from tasks.system.paths import TEMPORARY
 
-ABANDONED_S = 30 * 86400.0  # a download of the catalogue's that nobody has gone on with, and an old log
-WRITER_S = 3600.0  # a temporary file lives for milliseconds, a copy is being hashed for minutes
+# an unfinished download of a file that a catalogue names, and a log of a stopped server
+ABANDONED_S = 30 * 86400.0
+# a writer needs a temporary file for milliseconds; hashing a copy may take minutes
+WRITER_S = 3600.0
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
-# the places of the recipe's own files (docs/README.md); a file elsewhere is somebody else's
+# the places of the recipe's own files (docs/README.md); any other file is left alone
 _KEY = "(?:url-)?[0-9a-f]{16}/"
 # programs of earlier versions have no key
 _TARGET = re.compile(rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/]+")
@@ -28,38 +30,54 @@ _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(
     rf"(?:{'|'.join(OURS)})/(?:[^/]+/)?{TEMPORARY}(?:(?:\.new|\.old)?\.tmp|\.copy)"
-    r"|(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp"  # of an earlier version
+    # of an earlier version
+    r"|(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp"
 )
 
 
 class Found(NamedTuple):
     """One file of the cache."""
 
-    path: str  # from the cache, with `/`
+    path: str  # relative to the cache, with `/`
     size: int  # bytes
-    changed: float  # seconds since 1970
-    read: float  # the same; file systems note it once a day, or never
+    changed: float  # modification time, in seconds since 1970
+    read: float  # access time; file systems update it once a day, or never
 
 
 class Needed(NamedTuple):
-    """What has to stay; paths are from the cache, with `/`."""
+    """What must stay; paths are relative to the cache, with `/`."""
 
-    named: frozenset[str] = frozenset()  # targets of every catalogue that has used the cache
-    compiled: frozenset[str] = frozenset()  # those catalogues, compiled
+    named: frozenset[str] = frozenset()  # targets of all catalogues that used the cache
+    compiled: frozenset[str] = frozenset()  # those catalogues in compiled form
     all_asked: bool = True  # False: a catalogue of another machine cannot be read here
 
 
 class Victim(NamedTuple):
-    """A file that may go."""
+    """A file that may be removed."""
 
-    path: str  # from the cache, with `/`
+    path: str  # relative to the cache, with `/`
     why: str
     size: int  # bytes
-    target: str = ""  # whose lock must be free; none for a file without one
+    target: str = ""  # the target whose lock must be free; empty: no lock
+
+
+class _Rule(NamedTuple):
+    """Why a file may be removed, and how long after its last use, in seconds."""
+
+    why: str
+    usual_s: float = 0.0
+    least_s: float = 0.0  # also with --older-than
+
+
+_TEMPORARY_RULE = _Rule("left by a writer that was killed", WRITER_S, WRITER_S)
 
 
 def age(text: str) -> float:
-    """`30d`, `12h`, `4w` in seconds. Raises UsageError."""
+    """Parse `30d`, `12h` or `4w` into seconds.
+
+    Raises:
+        UsageError: it has another form.
+    """
     found = re.fullmatch(r"([0-9]{1,6})([hdw])", text.strip().lower())
     if found is None:
         what = f"--older-than: expected a number and h, d or w, got {text!r}"
@@ -70,69 +88,88 @@ def age(text: str) -> float:
 def choose(
     found: Sequence[Found], needed: Needed, gone: Iterable[str], now: float, older_s: float | None
 ) -> list[Victim]:
-    """The files that may go, in the order of `found`.
+    """Return the files that may be removed, in the order of `found`.
 
     Args:
-        gone: stamps and roots whose files are no more.
+        gone: stamps and roots whose files do not exist any more.
         now: seconds since 1970.
-        older_s: keep whatever was used or changed within so many seconds; None: the usual times.
+        older_s: keep what was used or changed within this time; None: the usual times.
     """
-    there, ended = {one.path for one in found}, frozenset(gone)
+    existing = {file.path for file in found}
+    orphans = frozenset(gone)
     needed = needed._replace(named=frozenset(map(same_name, needed.named)))
-    last = _last_use(found)
+    last_use = _last_use(found)
     victims = []
-    for one in found:
-        if _TARGET.fullmatch(one.path):
-            reason = _of_target(one, needed, there)
+    for file in found:
+        is_target = bool(_TARGET.fullmatch(file.path))
+        if is_target:
+            rule = _target_rule(file.path, needed, existing)
         else:
-            reason = _of_record(one.path, needed, there, ended)
-        if reason is None:
+            rule = _record_rule(file.path, needed, existing, orphans)
+        if rule is None:
             continue
-        why, usual_s, least_s = reason
-        if now - last[_group(one.path)] >= max(usual_s if older_s is None else older_s, least_s):
-            target = part(one.path).target if _TARGET.fullmatch(one.path) else ""
-            victims.append(Victim(one.path, why, one.size, target))
+        limit_s = rule.usual_s if older_s is None else older_s
+        if now - last_use[_group(file.path)] >= max(limit_s, rule.least_s):
+            target = part(file.path).target if is_target else ""
+            victims.append(Victim(file.path, rule.why, file.size, target))
     return victims
 
 
-_Reason = tuple[str, float, float]  # why it may go; after how many seconds, usually and at least
-
-
-def _of_target(one: Found, needed: Needed, there: set[str]) -> _Reason | None:
-    target, kind = part(one.path)
+def _target_rule(path: str, needed: Needed, existing: set[str]) -> _Rule | None:
+    target, kind = part(path)
     named = same_name(target) in needed.named
-    unknown = not named and not needed.all_asked  # it may be another machine's: only its age can tell
-    usual_s = float("inf") if unknown else ABANDONED_S if named else 0.0
+    usual_s = _usual_age(named, needed.all_asked)
     if kind == "temporary":
-        return "left by a writer that was killed", min(usual_s, WRITER_S), WRITER_S
+        return _TEMPORARY_RULE._replace(usual_s=min(usual_s, WRITER_S))
     if kind == "copy":
-        return "left by a copy that was interrupted", max(usual_s, WRITER_S), WRITER_S
+        why = "left by a copy that was interrupted"
+        return _Rule(why, max(usual_s, WRITER_S), WRITER_S)
     if kind == "partial":
-        return "a download that was abandoned", usual_s, 0.0
+        return _Rule("a download that was abandoned", usual_s)
     if named:
-        return ("its file has gone", 0.0, 0.0) if kind == "stamp" and target not in there else None
+        if kind == "stamp" and target not in existing:
+            return _Rule("its file does not exist")
+        return None
     thing = "version" if target.startswith("engines/") else "file"
-    return f"no catalogue names this {thing}", usual_s, 0.0
+    return _Rule(f"no catalogue names this {thing}", usual_s)
 
 
-def _of_record(path: str, needed: Needed, there: set[str], gone: frozenset[str]) -> _Reason | None:
+def _usual_age(named: bool, all_asked: bool) -> float:
+    """Return how many seconds what belongs to a target is kept after its last use."""
+    if named:
+        return ABANDONED_S
+    if not all_asked:
+        # A catalogue of another machine may name it: remove it with --older-than only.
+        return float("inf")
+    return 0.0
+
+
+def _record_rule(path: str, needed: Needed, existing: set[str], orphans: frozenset[str]) -> _Rule | None:
     if _TEMPORARY.fullmatch(path):
-        return "left by a writer that was killed", WRITER_S, WRITER_S
+        return _TEMPORARY_RULE
     if log := _LOG.fullmatch(path):
-        over = f"{log[1] or log[2]}.json" not in there
-        return ("the log of a server that is over", ABANDONED_S, 0.0) if over else None
+        has_server = f"{log[1] or log[2]}.json" in existing
+        if has_server:
+            return None
+        return _Rule("the log of a stopped server", ABANDONED_S)
     if not _RECORD.fullmatch(path):
         return None
     if path.startswith("catalogue/"):
-        old = path not in needed.compiled
-        return ("compiled from a catalogue that has changed", 0.0, 0.0) if old else None
-    if path not in gone:
+        if path in needed.compiled:
+            return None
+        return _Rule("compiled from a catalogue that has changed")
+    if path not in orphans:
         return None
-    return ("its file has gone" if path.startswith("stamps/") else "its catalogue has gone"), 0.0, 0.0
+    if path.startswith("stamps/"):
+        return _Rule("its file does not exist")
+    return _Rule("its catalogue does not exist")
 
 
 def _group(path: str) -> tuple[str, bool]:
-    """What ages together: a target with its stamp, and apart from it what is left of downloads."""
+    """Return the key of the files that age together.
+
+    A target ages with its stamp; what is left of its downloads ages apart from it.
+    """
     if not _TARGET.fullmatch(path):
         return path, False
     target, kind = part(path)
@@ -140,34 +177,42 @@ def _group(path: str) -> tuple[str, bool]:
 
 
 def _last_use(found: Iterable[Found]) -> Mapping[tuple[str, bool], float]:
-    """When each group was last used or changed.
+    """Return when each group was last used or changed.
 
-    That a file was read counts for a model or a program alone: `doit` itself reads what lies beside it.
+    The access time counts for models and programs only: `doit` itself reads the files
+    beside them.
     """
     last: dict[tuple[str, bool], float] = {}
-    for one in found:
-        whole = bool(_TARGET.fullmatch(one.path)) and part(one.path).kind == "whole"
-        used = max(one.changed, one.read) if whole else one.changed
-        last[_group(one.path)] = max(used, last.get(_group(one.path), used))
+    for file in found:
+        used = file.changed
+        if _TARGET.fullmatch(file.path) and part(file.path).kind == "whole":
+            used = max(file.changed, file.read)
+        group = _group(file.path)
+        last[group] = max(used, last.get(group, used))
     return last
 
 
 def is_used(path: str, in_use: frozenset[str]) -> bool:
-    """Whether a server uses it: a model's folder as a whole, for the parts of a split one lie together."""
+    """Return whether a server uses a file.
+
+    A model's folder counts as a whole: all parts of a split model are in it.
+    """
     target = part(path).target
     return target in in_use or _folder(target) in in_use
 
 
 def _folder(target: str) -> str:
-    return target.rpartition("/")[0] + "/" if target.startswith("models/") else target
+    if target.startswith("models/"):
+        return target.rpartition("/")[0] + "/"
+    return target
 
 
 def used_by(commands: Iterable[Sequence[str]]) -> frozenset[str]:
-    """What command lines of servers use: folders of models and programs, from the cache.
+    """Return the models' folders and the programs that servers' command lines name.
 
-    Wherever the cache is mounted for them: only the end of a path counts.
+    Paths are relative to the cache. Only the end of an argument counts, since a server
+    may see the cache at another mount point.
     """
-    found: set[str] = set()
-    for word in (word.replace("\\", "/") for words in commands for word in words):
-        found |= {_folder(match) for match in _TARGET.findall(word)}
-    return frozenset(found)
+    arguments = (word.replace("\\", "/") for words in commands for word in words)
+    targets = (target for text in arguments for target in _TARGET.findall(text))
+    return frozenset(map(_folder, targets))

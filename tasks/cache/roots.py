@@ -1,4 +1,4 @@
-"""Which catalogues have used the cache: `doit prune` keeps what they name."""
+"""Record which catalogues use the cache: `doit prune` keeps the files they name."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ class Root(NamedTuple):
 
     path: str  # of the catalogue
     machine: str
-    record: str  # the file that says so, from the cache
+    record: str  # path of the record, relative to the cache
 
 
 def gc_roots(cache: str) -> list[Root]:
-    """Every catalogue file that has used the cache, as far as it is known."""
-    found = []
+    """Return every catalogue file that is recorded in the cache."""
+    roots = []
     for record in sorted(Path(cache, "roots").glob("*.json")):
         data = read_json(record)
-        if isinstance(data, dict) and is_path(data.get("path")) and os.path.isabs(data["path"]):
-            found.append(Root(data["path"], str(data.get("machine")), f"roots/{record.name}"))
-    return found
+        if not isinstance(data, dict) or not is_path(data.get("path")):
+            continue
+        path = str(data["path"])
+        if os.path.isabs(path):
+            roots.append(Root(path, str(data.get("machine")), f"roots/{record.name}"))
+    return roots
 
 
 def remember(path: str, cache: str) -> None:
-    """Note that this file uses the cache: `doit prune` leaves what it names. One look in a warm run."""
+    """Record that a catalogue file uses the cache; one stat call if it is recorded."""
     record = f"{cache}/roots/{digest(path)[:16]}.json"
-    if not os.path.exists(record) and not own_files.link_inside(cache, record):
-        import platform
+    if os.path.exists(record) or own_files.link_inside(cache, record):
+        return
+    import platform
 
-        with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
-            write_atomic(record, json.dumps({"path": path, "machine": platform.node()}) + "\n")
+    text = json.dumps({"path": path, "machine": platform.node()}) + "\n"
+    with contextlib.suppress(OSError):  # a read-only cache: nothing is pruned there
+        write_atomic(record, text)

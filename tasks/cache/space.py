@@ -1,14 +1,18 @@
-"""How much of the disk stays free. Pure."""
+"""Compute the disk space that a file needs. Pure."""
 
 from __future__ import annotations
 
-SPACE_MARGIN = 64 * 1024**2  # bytes left free beside the file
+SPACE_MARGIN = 64 * 1024**2  # bytes that stay free on the disk
 
 
 def space_missing(size: int | None, taken: int, free: int) -> int:
-    """Bytes the disk lacks for the rest of the file, 0 if it fits or nobody knows.
+    """Return how many bytes of disk space are missing, 0 if the file fits.
 
     Args:
-        taken: bytes of the disk that the partial file has already.
+        size: bytes of the file; None if unknown, which counts as fitting.
+        taken: bytes that the partial file already occupies.
+        free: bytes.
     """
-    return max(0, size - taken + SPACE_MARGIN - free) if size is not None else 0
+    if size is None:
+        return 0
+    return max(0, size - taken + SPACE_MARGIN - free)

@@ -1,4 +1,4 @@
-"""The cache's directory and its stamps: what was verified about each file."""
+"""The cache directory and its stamps, which record what was verified of each file."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
 from tasks.system.files import MOST_JSON, _expanded, setting_path, stat, write_atomic
 
-_UNWRITTEN: dict[str, Stamp] = {}  # of a read-only cache, by path: this process has read the files
+# stamps of a read-only cache by path; valid in this process, which has read the files
+_UNWRITTEN: dict[str, Stamp] = {}
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory is a cache (https://bford.info/cachedir/): backups may leave it out.\n"
+    "# This directory is a cache (https://bford.info/cachedir/): "
+    "backups may leave it out.\n"
 )
 _README = (
-    "Models and engines fetched by llamafile-recipe. Everything here can be fetched again;\n"
+    "Models and engines fetched by llamafile-recipe. "
+    "Everything here can be fetched again;\n"
     "`doit` in the recipe's folder shows what is here, and `doit prune` frees space.\n"
 )
+_FILES = {"CACHEDIR.TAG": _CACHEDIR_TAG, "README.txt": _README}
 
 
 def cache_root(env: Mapping[str, str], cwd: str) -> str:
-    """LLAMAFILE_CACHE, else the platform's directory for caches; absolute.
+    """Return LLAMAFILE_CACHE, or else the platform's cache directory; absolute.
 
-    Raises UsageError: neither is known.
+    Raises:
+        UsageError: neither is known.
     """
     if given := setting_path(env, "LLAMAFILE_CACHE", cwd):
         return given
@@ -42,45 +47,55 @@ def cache_root(env: Mapping[str, str], cwd: str) -> str:
         with contextlib.suppress(RuntimeError, OSError):
             found = user_cache_dir("llamafile-recipe", appauthor=False)
     if not os.path.isabs(found):
-        what = "there is no home directory in which to keep a cache"
+        what = "cannot choose a cache directory: no home directory is known"
         raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
     return found
 
 
 def make_cache(root: str) -> None:
-    """Create the cache with the tag that keeps it out of backups. Raises OSError."""
+    """Create the cache, with the tag that excludes it from backups.
+
+    Raises:
+        OSError: it cannot be created.
+    """
     folder = Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README)):
+    for name, text in _FILES.items():
         if not (folder / name).exists():
             write_atomic(folder / name, text)
 
 
 def is_cache(root: str) -> bool:
-    """Whether the directory was made by `make_cache`: has its tag, and the first line of its README."""
-    files = (("CACHEDIR.TAG", _CACHEDIR_TAG), ("README.txt", _README))
-    found = [(own_files.read_most(os.path.join(root, name), 64 * 1024), text) for name, text in files]
-    return all(data is not None and _first_line(data) == _first_line(text.encode()) for data, text in found)
+    """Return whether `make_cache` created a directory: by its tag and its README."""
+    for name, text in _FILES.items():
+        data = own_files.read_most(os.path.join(root, name), 64 * 1024)
+        if data is None or _first_line(data) != _first_line(text.encode()):
+            return False
+    return True
 
 
 def cannot_write(cache: str, error: OSError) -> RecipeError:
-    """The error that says what to do about it."""
+    """Return the error for a cache that cannot be written."""
     what = f"cannot write to the cache {cache}: {error.strerror or error}"
     return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
 
 
 def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
-    """What was proven about the artifact's target, if anything was."""
+    """Return the stamp of an artifact, or None."""
     path = stamp_path(cache, artifact)
     return _UNWRITTEN.get(path) or parse_stamp(_read_own_json(path))
 
 
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
-    """Keep what was proven; False where the cache is read-only, so that only this process knows it."""
-    path, data = stamp_path(cache, artifact), stamp_data(stamp)
+    """Save a stamp; return False if the cache is read-only.
+
+    In a read-only cache the stamp is valid for this process only.
+    """
+    path = stamp_path(cache, artifact)
+    text = json.dumps(stamp_data(stamp), indent=1) + "\n"
     own_files.check_inside(cache, path)
     try:
-        write_atomic(path, json.dumps(data, indent=1) + "\n")
+        write_atomic(path, text)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -91,7 +106,7 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
 
 
 def state(cache: str, artifact: Artifact) -> State:
-    """What lies at the target, by a stat call and a small file."""
+    """Return the state of an artifact, by one stat call and one small file."""
     return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
 
 
@@ -100,43 +115,57 @@ def _first_line(data: bytes) -> bytes:
 
 
 def _read_own_json(path: str) -> Any:
-    """The JSON in a regular file that nobody but this user and root can have written; else None.
+    """Return the JSON in a file that this user or root has written; else None.
 
-    Others may have a folder of the cache in common with us: what they write there proves nothing.
+    A directory of the cache may be shared: another user's stamp proves nothing.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
-            found = os.fstat(file.fileno())
-            mine = not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
-            if not mine or not S_ISREG(found.st_mode) or found.st_size > MOST_JSON:
+            if not _is_own_file(os.fstat(file.fileno())):
                 return None
             return json.load(file)
     except (OSError, ValueError, RecursionError):
         return None
 
 
+def _is_own_file(status: os.stat_result) -> bool:
+    if hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
+        return False
+    return S_ISREG(status.st_mode) and status.st_size <= MOST_JSON
+
+
 def proof(cache: str, artifact: Artifact) -> Stamp | None:
-    """The stamp, where it was written for the very file that lies there, with the digest asked for."""
-    found, stamp = stat(artifact.target), read_stamp(cache, artifact)
-    fresh = judge_target(artifact, found, stamp) is State.FRESH
-    return stamp if fresh and stamp is not None and stamp.stat == found else None
+    """Return the stamp if it matches the file at the target and the pinned digest."""
+    found = stat(artifact.target)
+    stamp = read_stamp(cache, artifact)
+    if stamp is None or stamp.stat != found:
+        return None
+    if judge_target(artifact, found, stamp) is not State.FRESH:
+        return None
+    return stamp
 
 
 def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
-    """Compare each file once more with its pin, right before a program is given it.
+    """Compare each file with its pin again, right before a program opens it.
 
-    Raises IntegrityError: one is not what was proven.
+    Raises:
+        IntegrityError: a file is not the one that was verified.
     """
     for artifact in artifacts:
-        found, stamp = stat(artifact.target), read_stamp(cache, artifact)
+        found = stat(artifact.target)
+        stamp = read_stamp(cache, artifact)
         if judge_target(artifact, found, stamp) is State.FRESH:
             continue
-        got = "no such file" if found is None else "a file that was changed or replaced since"
+        got = "a file that was changed or replaced since"
+        if found is None:
+            got = "no such file"
         pin = artifact.sha256 or (stamp.sha256 if stamp else None)
-        expected = f"sha256:{pin}" if pin else "the file that was proven"
+        expected = "the file that was verified"
+        if pin:
+            expected = f"sha256:{pin}"
         raise IntegrityError(
-            f"{artifact.label}: {artifact.target} is not the file that was proven",
+            f"{artifact.label}: {artifact.target} is not the file that was verified",
             [("expected", expected), ("got", got)],
-            fix="run it again: the file is read, and fetched again if it is wrong",
+            fix="run it again: it verifies the file, and downloads it again if needed",
         )

@@ -1,4 +1,4 @@
-"""The cache as a directory: its files, what no catalogue names, and removing some."""
+"""The files of a cache directory: list them, find what no catalogue names, remove."""
 
 from __future__ import annotations
 
@@ -17,70 +17,80 @@ from tasks.system import own_files
 from tasks.system.files import read_json
 from tasks.system.paths import is_path
 
+# what loading the tasks creates in any directory that LLAMAFILE_CACHE names
+_CREATED_BY_LOADING = {"catalogue", "locks", "roots", "run"}
+
 
 def files_of(cache: str, folders: Iterable[str] = OURS) -> list[Found]:
-    """Every file in these folders of the cache, in the order of their paths.
+    """Return every file in these folders of the cache, sorted by path.
 
-    A link counts as the small file that it is. What cannot be looked at is left out.
+    A link counts as a small file. Files and folders that cannot be read are omitted.
     """
-    return sorted(one for folder in folders for one in _walk(cache, folder))
+    return sorted(file for folder in folders for file in _walk(cache, folder))
 
 
 def _walk(cache: str, folder: str) -> Iterator[Found]:
     path = os.path.join(cache, folder)
+    if os.path.islink(path):
+        return
     try:
-        entries = [] if os.path.islink(path) else sorted(os.scandir(path), key=lambda one: one.name)
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
+        name = f"{folder}/{entry.name}"
         with contextlib.suppress(OSError):
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(cache, f"{folder}/{entry.name}")
+                yield from _walk(cache, name)
             else:
-                yield _found(f"{folder}/{entry.name}", os.lstat(entry.path))
-
-
-def _found(path: str, stat: os.stat_result) -> Found:
-    return Found(path, stat.st_size, stat.st_mtime, stat.st_atime)
+                stat = os.lstat(entry.path)
+                yield Found(name, stat.st_size, stat.st_mtime, stat.st_atime)
 
 
 def others(cache: str, items: Iterable[Item]) -> list[Item]:
-    """What has a stamp in the cache, and is none of these items."""
-    paths = [one.path for one in files_of(cache, ("models", "engines"))]
+    """Return the files that have a stamp in the cache and are not among the items."""
+    paths = [file.path for file in files_of(cache, ("models", "engines"))]
+    targets = (item.artifact.target.removeprefix(f"{cache}/") for item in items)
     found = []
-    for path in strangers(paths, (one.artifact.target.removeprefix(f"{cache}/") for one in items)):
+    for path in strangers(paths, targets):
         stamp = parse_stamp(read_json(f"{cache}/{path}{STAMP}"))
         found.append(unnamed(path, stamp.source if stamp else "", cache))
     return found
 
 
 def is_foreign(cache: str) -> bool:
-    """Whether a directory has no tag of ours, and more in it than loading the tasks leaves there."""
+    """Return whether a directory has files of others and no tag of this recipe."""
     try:
-        return bool(set(os.listdir(cache)) - {"catalogue", "locks", "roots", "run"}) and not is_cache(cache)
+        has_other_files = bool(set(os.listdir(cache)) - _CREATED_BY_LOADING)
     except OSError:
         return False
+    return has_other_files and not is_cache(cache)
 
 
 def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
-    """Those of the stamps of users' own files whose file has gone.
+    """Return those of the stamps whose file, outside the cache, does not exist.
 
-    Such a stamp is named by its file's path, and says it where the file was not downloaded.
+    Such a stamp is named by the digest of its file's path, and has the path as source.
+
+    Args:
+        paths: of stamps, relative to the cache.
     """
-    gone = []
+    orphans = []
     for path in paths:
         data = read_json(os.path.join(cache, path))
         source = str(data.get("source", "")) if isinstance(data, dict) else ""
         if not is_path(source):
             continue
-        key = digest(source)[:DIGEST_CHARS]
-        if path == f"stamps/{key}.json" and is_missing(source):
-            gone.append(path)
-    return gone
+        name = f"stamps/{digest(source)[:DIGEST_CHARS]}.json"
+        if path == name and is_missing(source):
+            orphans.append(path)
+    return orphans
 
 
 def is_missing(path: str) -> bool:
-    """Whether there is certainly nothing: a folder that may not be looked into may have it."""
+    """Return whether a file certainly does not exist.
+
+    In a folder that cannot be read it may exist."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -91,12 +101,18 @@ def is_missing(path: str) -> bool:
 
 
 def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
-    """Remove one file below the cache, and its folder if it was the last; False where it is another one now.
+    """Remove a file of the cache, and its folder if that is empty then.
 
     Args:
-        as_it_was, changed: size and time of change of the file that is meant.
+        path: relative to the cache.
+        as_it_was: size of the file to remove, in bytes.
+        changed: modification time of the file to remove, in seconds since 1970.
 
-    Raises OSError: it cannot be removed.
+    Returns:
+        False if the path is a different file now.
+
+    Raises:
+        OSError: it cannot be removed.
     """
     full = os.path.join(cache, *path.split("/"))
     try:
@@ -106,15 +122,20 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
         if (stat.st_size, stat.st_mtime) != (as_it_was, changed):
             return False
         os.unlink(full)
-    except FileNotFoundError:  # another prune, or its owner
+    except FileNotFoundError:  # removed by another process
         return True
     if path.count("/") == 2 and path.startswith(("models/", "engines/")):
-        with contextlib.suppress(OSError):  # it has more in it
+        with contextlib.suppress(OSError):  # the folder is not empty
             os.rmdir(os.path.dirname(full))
     return True
 
 
 def everything(catalogue: Catalogue, place: Place, named: Sequence[str] = ()) -> list[Item]:
-    """What the catalogue names, and what else has a stamp here; or the files of the named models."""
-    found = items(catalogue, place, named or None)
-    return found if named else [*found, *others(place.cache, found)]
+    """Return the files of the named models.
+
+    Without names: every file of the catalogue, and the others that have a stamp here.
+    """
+    if named:
+        return items(catalogue, place, named)
+    found = items(catalogue, place)
+    return [*found, *others(place.cache, found)]

@@ -1,7 +1,7 @@
-"""Look at this machine: tiny programs, the processor, the GPU, locks, certificates.
+"""Examine this machine: run test programs, find AVX and GPUs, try a file lock.
 
-What it means is decided in `core.health`. A look ends by itself within LOOK_S, unless a disk hangs:
-`side_by_side` leaves that one behind.
+`doctor.checks` decides what the results mean. A probe ends within LOOK_S, unless a disk
+hangs; `side_by_side` does not wait for such a probe.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
@@ -23,8 +23,10 @@ from tasks.cache import stamps
 from tasks.doctor.checks import Ran
 
 LOOK_S = 5.0
+_AVX_FEATURE = 39  # winnt.h: PF_AVX_INSTRUCTIONS_AVAILABLE
 _running: set[subprocess.Popen[bytes]] = set()
-# No program is started while another one is written: its child would have the file open, which is ETXTBSY
+# Held while a test program is written or started. A child process that is started while
+# the file is open for writing inherits it, and running the file fails with ETXTBSY.
 _starting = threading.Lock()
 _LOCK = """
 import sys
@@ -38,36 +40,46 @@ except Timeout:
 
 
 def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict[str, Any]:
-    """What each returns, or the exception that it raised, or None if it has not ended in time."""
-    found: dict[str, Any] = dict.fromkeys(looks)
+    """Run probes in threads.
 
-    def look(name: str) -> None:
+    Returns:
+        For each probe its result, its exception, or None if it did not end in time.
+    """
+    results: dict[str, Any] = dict.fromkeys(looks)
+
+    def run_one(name: str) -> None:
         try:
-            found[name] = looks[name]()
-        except BaseException as error:  # told by name, in its line of the report
-            found[name] = error
+            results[name] = looks[name]()
+        except BaseException as error:  # becomes a line of the report
+            results[name] = error
 
-    threads = [threading.Thread(target=look, args=(name,), daemon=True) for name in looks]
+    threads = [threading.Thread(target=run_one, args=(name,), daemon=True) for name in looks]
     deadline = time.monotonic() + limit_s
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-    except BaseException:  # a signal; nothing is started any more, and what was does not outlive us
+    except BaseException:
+        # A signal: keep the lock, so that no thread starts another program.
         _starting.acquire(timeout=1)
         raise
     finally:
-        for child in list(_running):
-            child.kill()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(0.1)  # enough for it to remove what it has written
-    return dict(found)
+        _stop(threads)
+    return dict(results)
+
+
+def _stop(threads: list[threading.Thread]) -> None:
+    """Kill the test programs, and give each thread the time to remove its file."""
+    for child in list(_running):
+        child.kill()
+    for thread in threads:
+        if thread.is_alive():
+            thread.join(0.1)
 
 
 def unwritable(folder: str) -> str:
-    """Why the cache cannot be written, or nothing; it is made where it is not there."""
+    """Return why the cache cannot be written, or nothing; create it if needed."""
     try:
         stamps.make_cache(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -78,11 +90,12 @@ def unwritable(folder: str) -> str:
 
 
 def run(command: list[str]) -> Ran:
-    """Run a small program that reads nothing, to its end or for LOOK_S."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    """Run a small program without input; stop it after LOOK_S."""
     try:
         with _starting:
-            child = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
             _running.add(child)
         with child:
             try:
@@ -93,34 +106,38 @@ def run(command: list[str]) -> Ran:
             finally:
                 _running.discard(child)
     except OSError as error:
-        return _refused(error)
+        return _not_started(error)
     return Ran(child.returncode, output.decode("utf-8", "replace"))
 
 
-def _refused(error: OSError) -> Ran:
+def _not_started(error: OSError) -> Ran:
     return Ran(None, error.strerror or str(error), error.errno or errno.EIO)
 
 
 def tiny(folder: str, content: bytes, *before: str) -> Ran:
-    """Write a program into a folder, run it behind the words `before`, and delete it."""
+    """Write a program into a folder, run it, and delete it.
+
+    Args:
+        before: the start of the command line, before the program's path.
+    """
     try:
         handle, path = tempfile.mkstemp(prefix="doctor-", dir=folder)
     except OSError as error:
-        return _refused(error)
+        return _not_started(error)
     try:
         with _starting, open(handle, "wb") as file:
             file.write(content)
         os.chmod(path, 0o700)
         return run([*before, path])
     except OSError as error:
-        return _refused(error)
+        return _not_started(error)
     finally:
         with suppress(OSError):
             os.unlink(path)
 
 
 def version(package: str) -> str:
-    """The version of an installed package, or nothing."""
+    """Return the version of an installed package, or nothing."""
     from importlib import metadata
 
     try:
@@ -129,25 +146,16 @@ def version(package: str) -> str:
         return ""
 
 
-def binfmt() -> dict[str, str]:
-    """The entries of binfmt_misc by name; none where this process may not see them."""
-    found = {}
-    for path in glob("/proc/sys/fs/binfmt_misc/*"):
-        with suppress(OSError, UnicodeDecodeError):
-            found[os.path.basename(path)] = Path(path).read_text("utf-8")
-    return found
-
-
 def avx() -> bool | None:
-    """Whether an x86-64 processor has AVX; None where the system does not tell."""
+    """Return whether an x86-64 processor has AVX; None if that is unknown."""
     if sys.platform == "win32":
         import ctypes
 
-        return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(39))  # PF_AVX_INSTRUCTIONS_AVAILABLE
+        return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(_AVX_FEATURE))
     if sys.platform == "darwin":
-        said = run(["sysctl", "-n", "hw.optional.avx1_0"]).output.strip()
-        return said == "1" if said in ("0", "1") else None
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        return {"1": True, "0": False}.get(_sysctl("hw.optional.avx1_0"))
+    path = "/proc/cpuinfo"
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("flags"):
                 return "avx" in line.split()
@@ -155,50 +163,57 @@ def avx() -> bool | None:
 
 
 def translated() -> bool:
-    """Whether this Python runs in Rosetta."""
-    on_mac = sys.platform == "darwin"
-    return on_mac and run(["sysctl", "-n", "sysctl.proc_translated"]).output.strip() == "1"
+    """Return whether this Python runs under Rosetta."""
+    return sys.platform == "darwin" and _sysctl("sysctl.proc_translated") == "1"
+
+
+def _sysctl(name: str) -> str:
+    return run(["sysctl", "-n", name]).output.strip()
 
 
 def gpus(machine: str) -> list[str]:
-    """The GPUs that show themselves."""
+    """Return the names of the GPUs that this process can see."""
     if sys.platform == "darwin":
         return ["Metal"] if machine == "arm64" else []
-    found = []
+    names = list(_nvidia_of_proc()) or list(_nvidia_of_smi())
+    if os.path.exists("/dev/kfd"):
+        names.append("AMD (/dev/kfd)")
+    return names
+
+
+def _nvidia_of_proc() -> Iterator[str]:
     for path in glob("/proc/driver/nvidia/gpus/*/information"):
         with suppress(OSError):
-            lines = Path(path).read_text("utf-8", "replace").splitlines()
-            found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
-    if not found and (listed := run(["nvidia-smi", "-L"])).status == 0:
-        found = [line.partition("(UUID")[0].strip() for line in listed.output.splitlines() if "GPU" in line]
-    return [*found, *(["AMD (/dev/kfd)"] if os.path.exists("/dev/kfd") else [])]
+            for line in Path(path).read_text("utf-8", "replace").splitlines():
+                if line.startswith("Model"):
+                    yield line.partition(":")[2].strip()
+
+
+def _nvidia_of_smi() -> Iterator[str]:
+    result = run(["nvidia-smi", "-L"])
+    if result.status == 0:
+        for line in result.output.splitlines():
+            if "GPU" in line:
+                yield line.partition("(UUID")[0].strip()
 
 
 def lock_problem(folder: str) -> str:
-    """What is wrong with locks in a folder, or nothing: another process asks for one that this one holds."""
+    """Return what is wrong with file locks in a folder, or nothing.
+
+    Another process requests the lock that this process holds.
+    """
     from filelock import FileLock
 
     try:
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "doctor.lock")
         with FileLock(path, timeout=LOOK_S):
-            said = run([sys.executable, "-c", _LOCK, path])
-    except OSError as error:  # also a time-out
+            result = run([sys.executable, "-c", _LOCK, path])
+    except OSError as error:  # filelock.Timeout is one
         return error.strerror or str(error)
-    return {"refused": "", "held": "two processes hold one lock at once"}.get(said.output.strip(), str(said))
-
-
-def certificates(env: Mapping[str, str]) -> tuple[str, str, str]:
-    """(variable, path, problem) of the certificates that requests trusts, as it chooses them."""
-    import ssl
-
-    name = next((n for n in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if env.get(n)), "")
-    path, problem = env.get(name, ""), ""
-    if name and not os.path.exists(path):
-        problem = "no such file"
-    elif name and os.path.isfile(path):
-        try:
-            ssl.create_default_context(cafile=path)
-        except OSError as error:  # ssl.SSLError is one
-            problem = f"holds no certificates ({error.strerror or error})"
-    return name, path, problem
+    answer = result.output.strip()
+    if answer == "refused":
+        return ""
+    if answer == "held":
+        return "two processes hold one lock at once"
+    return str(result)

@@ -1,4 +1,4 @@
-"""What a command line will need, before anything is done: bytes of each file, disk, memory."""
+"""Estimate what a command line needs before it runs: downloads, disk, memory."""
 
 from __future__ import annotations
 
@@ -18,89 +18,103 @@ from tasks.planning import gguf
 from tasks.system import files
 from tasks.urls import is_local
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member; its name and its extra field follow
+# of a zip member: lengths of its name and its extra field, which follow the header
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
-OVERHEAD = 300 * 10**6  # bytes an engine takes beside weights and cache: its code, and buffers to compute in
+# bytes of an engine beside weights and KV cache: its code and compute buffers
+OVERHEAD = 300 * 10**6
 UNKNOWN = "?"
 
 
 class Need(NamedTuple):
-    """One file."""
+    """What has to be done for one file."""
 
     label: str
     path: str
     state: str  # have, changed, resume, adopt, copy, fetch, nowhere
-    source: str  # where it will come from
-    size: int | None  # bytes of the whole
-    taken: int = 0  # bytes of it that are here, and stay
+    source: str  # where its bytes will come from
+    size: int | None  # bytes of the whole file
+    taken: int = 0  # bytes of a partial download that are kept
 
     @property
     def to_fetch(self) -> int | None:
-        """Bytes that go over the network; None where nobody says how many."""
+        """Bytes to download; None if unknown."""
         if self.state not in ("fetch", "resume"):
             return 0
-        return None if self.size is None else max(0, self.size - self.taken)
+        if self.size is None:
+            return None
+        return max(0, self.size - self.taken)
 
     @property
     def to_write(self) -> int | None:
-        """Bytes of the disk that it will take; None where nobody says how many."""
-        return (self.size if self.state in ("adopt", "copy") else self.to_fetch) or self.to_fetch
+        """Bytes to write to the disk; None if unknown."""
+        if self.state in ("adopt", "copy"):
+            return self.size or 0
+        return self.to_fetch
 
     def where(self) -> str:
-        """The state in words."""
-        if self.state == "resume":
-            return f"resume from {formatting.percent(self.taken, self.size) or formatting.size(self.taken)}"
-        return self.state
+        """Return the state as text."""
+        if self.state != "resume":
+            return self.state
+        done = formatting.percent(self.taken, self.size) or formatting.size(self.taken)
+        return f"resume from {done}"
 
 
 class Memory(NamedTuple):
-    """What serving one model takes, in bytes."""
+    """The memory that serving one model needs, in bytes."""
 
     model: str
     weights: int | None
-    cache: int | None  # the KV cache for the asked context
-    context: int  # tokens, 0: as trained
-    exact: bool  # from the file's own metadata; else a rule of thumb
-    gpu: bool  # layers were asked onto a GPU, whose memory is not known here
-    said: int | None = None  # all of it, as the catalogue has it
+    cache: int | None  # KV cache for the requested context
+    context: int  # tokens; 0: as trained
+    exact: bool  # from the file's metadata, not a rule of thumb
+    gpu: bool  # layers are offloaded to a GPU, whose memory is not known here
+    said: int | None = None  # the total that the catalogue declares
 
     @property
     def needed(self) -> int | None:
-        """All of it; None where that is not known."""
+        """The total; None if unknown."""
         if self.weights is None or self.cache is None:
             return self.said
         return self.weights + self.cache + OVERHEAD
 
 
 def total(values: Sequence[int | None]) -> tuple[int, bool]:
-    """(sum of those that are known, whether all are)."""
+    """Return (sum of the known values, whether all are known)."""
     return sum(value or 0 for value in values), None not in values
 
 
 def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: int) -> list[tuple[str, str]]:
-    """Why it cannot work: (what, remedy) for each reason.
+    """Return (what, remedy) for each reason why the command line cannot succeed.
 
     Args:
-        free: bytes of the disk; here: bytes of memory this process may use.
+        free: bytes of the disk.
+        here: bytes of memory that this process may use.
     """
     found = []
     write = total([need.to_write for need in needs])[0]
     if write and write + SPACE_MARGIN > free:
-        what = f"the disk has {formatting.size(free)} free, and {formatting.size(write)} come"
+        size = formatting.size(write)
+        what = f"the disk has {formatting.size(free)} free, and {size} are needed"
         found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
-    for one in memory:
-        if one.needed and one.needed > here and not one.gpu:
-            less = "a smaller --ctx-size, or " if (one.cache or 0) > OVERHEAD else ""
-            what = (
-                f"{one.model} needs {formatting.size(one.needed)} of memory, "
-                f"and {formatting.size(here)} are here"
-            )
-            found.append((what, f"{less}a smaller model (`doit` shows them)"))
+    for estimate in memory:
+        if estimate.needed and estimate.needed > here and not estimate.gpu:
+            found.append(_memory_problem(estimate, estimate.needed, here))
     return found
 
 
+def _memory_problem(estimate: Memory, needed: int, here: int) -> tuple[str, str]:
+    size = formatting.size(needed)
+    available = formatting.size(here)
+    what = f"{estimate.model} needs {size} of memory, and {available} are here"
+    remedy = "a smaller model (`doit` shows them)"
+    if (estimate.cache or 0) > OVERHEAD:
+        remedy = f"a smaller --ctx-size, or {remedy}"
+    return what, remedy
+
+
 def as_json(need: Need) -> dict[str, Any]:
-    """A file for programs; sizes in bytes, null where they are not known."""
+    """Return a file's row of the JSON report; sizes in bytes, null if unknown."""
     return {
         "file": need.label,
         "path": need.path,
@@ -113,58 +127,93 @@ def as_json(need: Need) -> dict[str, Any]:
 
 
 def metadata(path: str) -> gguf.Meta | None:
-    """What a .gguf file says, or the model inside a llamafile; None where it cannot be read."""
+    """Return the metadata of a .gguf file, or of the model in a llamafile.
+
+    None if it cannot be read.
+    """
     try:
         with open(path, "rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
-            stream.seek(0 if is_gguf else _inside(stream))
+            offset = 0
+            if stream.read(4) != b"GGUF":
+                offset = _model_offset(stream)
+            stream.seek(offset)
             return gguf.read(stream)
     except (OSError, ValueError, OverflowError, gguf.BadGguf):
         return None
-    except (zipfile.BadZipFile, NotImplementedError, struct.error):  # of a zip that is none, or too new
-        return None
+    except (zipfile.BadZipFile, NotImplementedError, struct.error):
+        return None  # not a zip file, or of a version that zipfile does not support
 
 
-def _inside(stream: BinaryIO) -> int:
-    """Where the model's bytes begin in a llamafile, which is also a zip that stores them as they are.
+def _model_offset(stream: BinaryIO) -> int:
+    """Return where the model's bytes begin in a llamafile.
 
-    Raises BadZipFile: it is no zip. ValueError: it has no such member.
+    A llamafile is also a zip file, which has the model as an uncompressed member.
+
+    Raises:
+        BadZipFile: it is not a zip file.
+        ValueError: it has no such member.
     """
-    with closing(zipfile.ZipFile(stream)) as box:
-        stored = [one for one in box.infolist() if one.compress_type == zipfile.ZIP_STORED]
-    # the largest: a vision projector is a .gguf as well. max() raises ValueError where there is none
-    model = max((one for one in stored if one.filename.endswith(".gguf")), key=lambda one: one.file_size)
+    with closing(zipfile.ZipFile(stream)) as archive:
+        members = [
+            member
+            for member in archive.infolist()
+            if member.compress_type == zipfile.ZIP_STORED and member.filename.endswith(".gguf")
+        ]
+    # The largest one: a vision projector is a .gguf as well.
+    # max() raises ValueError if there is none.
+    model = max(members, key=lambda member: member.file_size)
     stream.seek(model.header_offset)
     _, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
     return model.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
 def need_of(cache: str, artifact: Artifact, adopt: bool = True) -> Need:
-    """What is to be done for one file."""
+    """Return what has to be done for one file.
+
+    Args:
+        adopt: use a copy of another program, as a download does.
+    """
+    label = artifact.label
+    path = artifact.target
+    state = stamps.state(cache, artifact)
+    if state is not State.MISSING:
+        action = "have" if state is State.FRESH else "changed"
+        return Need(label, path, action, path, artifact.size or _size(path))
+    if adopt and (source := _adoptable(artifact)):
+        return Need(label, path, "adopt", source, artifact.size or _size(source))
+    if source := _local_source(artifact):
+        return Need(label, path, "copy", source, artifact.size or _size(source))
+    return _download(artifact)
+
+
+def _adoptable(artifact: Artifact) -> str:
+    """Return a file of another program that has the bytes, or nothing."""
+    from tasks.transfer.local_sources import candidates
+
+    return next(candidates(artifact), "")
+
+
+def _local_source(artifact: Artifact) -> str:
+    """Return a file of the user that the catalogue names as source, or nothing."""
+    from tasks.transfer.local_sources import path_of
+
+    paths = (path_of(url) for url in artifact.sources if is_local(url))
+    return next(filter(os.path.exists, paths), "")
+
+
+def _download(artifact: Artifact) -> Need:
     from tasks.transfer.journal import claimed
 
-    label, path, state = artifact.label, artifact.target, stamps.state(cache, artifact)
-    if state is not State.MISSING:
-        word = "have" if state is State.FRESH else "changed"
-        return Need(label, path, word, path, artifact.size or _size(path))
-    near, local = _near(artifact, adopt)
-    if near or local:
-        return Need(
-            label, path, "adopt" if near else "copy", near or local, artifact.size or _size(near or local)
-        )
-    claim = claimed(artifact)
-    word = "resume" if claim.done else "fetch" if artifact.sources else "nowhere"
-    source = next((u for u in artifact.sources if not is_local(u)), next(iter(artifact.sources), ""))
-    return Need(label, path, word, source, artifact.size or claim.size, claim.done)
-
-
-def _near(artifact: Artifact, adopt: bool) -> tuple[str, str]:
-    """(file of another program's, file of the user's) that has the bytes, empty where there is none."""
-    from tasks.transfer.local_sources import candidates, path_of
-
-    local = (path_of(url) for url in artifact.sources if is_local(url))
-    near = next(candidates(artifact), "") if adopt else ""
-    return near, next(filter(os.path.exists, local), "")
+    saved = claimed(artifact)
+    action = "nowhere"
+    if saved.done:
+        action = "resume"
+    elif artifact.sources:
+        action = "fetch"
+    remote = (url for url in artifact.sources if not is_local(url))
+    source = next(remote, next(iter(artifact.sources), ""))
+    size = artifact.size or saved.size
+    return Need(artifact.label, artifact.target, action, source, size, saved.done)
 
 
 def _size(path: str) -> int | None:
@@ -173,15 +222,26 @@ def _size(path: str) -> int | None:
 
 
 def memory_of(job: Job, needs: list[Need]) -> Memory:
-    """What serving takes: from the file where it is on this machine, else by a rule of thumb."""
-    settings, context = job.settings, job.settings.ctx_size or 0
-    mine = [need for need in needs if need.path in {one.target for one in job.files}]
-    meta = metadata(mine[0].source)
+    """Estimate the memory that serving a model needs.
+
+    From the file's metadata if it is on this machine, else by a rule of thumb.
+    """
+    settings = job.settings
+    context = settings.ctx_size or 0
+    targets = {artifact.target for artifact in job.files}
+    own = [need for need in needs if need.path in targets]
+    meta = metadata(own[0].source)
     cache = gguf.kv_bytes(meta, context) if meta else None
-    exact, sizes = cache is not None, [need.size for need in mine]
+    is_exact = cache is not None
     if cache is None:
         cache = gguf.kv_estimate(job.model.params, context)
-    weights = None if None in sizes else total(sizes)[0]
-    gpu = bool(settings.ngl) and settings.gpu != "disable"
-    said = job.model.ram * 10**9 if job.model.ram else None
-    return Memory(job.name, weights, cache, context, exact, gpu, said)
+    weights, all_known = total([need.size for need in own])
+    return Memory(
+        model=job.name,
+        weights=weights if all_known else None,
+        cache=cache,
+        context=context,
+        exact=is_exact,
+        gpu=bool(settings.ngl) and settings.gpu != "disable",
+        said=job.model.ram * 10**9 if job.model.ram else None,
+    )

@@ -1,12 +1,10 @@
-"""How much memory a model takes beside its weights: what a GGUF file says of itself, and a rule of thumb for
-models that are not here.
+"""Read a GGUF file's metadata, and compute the KV cache's memory. Pure.
 
-Reads from the stream it is given and nothing else; an array that is of no use is passed over, not kept.
+It reads only from the stream it is given, and skips arrays that are not needed. For
+models that are not on this machine there is a rule of thumb.
 
-Source: ggml docs/gguf.md (layout, types, keys); llama.cpp llama-model.cpp (what follows where a
-key is absent).
-
-Pure.
+Source: ggml docs/gguf.md (layout, types, keys); llama.cpp llama-model.cpp (defaults of
+missing keys).
 """
 
 from __future__ import annotations
@@ -20,36 +18,39 @@ from tasks.errors import IntegrityError
 
 _VERSIONS = (2, 3)
 _SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-# Far above what files have (a vocabulary of 262,144 words with its merges is some 15 MB), and little to read
+_STRING = 8
+_ARRAY = 9
+
+# Limits far above what files have: 262,144 tokens with their merges take about 15 MB.
 _MOST_KEYS = 1 << 16
-_LONGEST_KEY = (1 << 16) - 1  # the format's own limit
+_LONGEST_KEY = (1 << 16) - 1  # limit of the format
 _LONGEST_TEXT = 1 << 24
 _MOST_BYTES = 1 << 27
 _CUT_OFF = "the GGUF ends within its metadata"
-_KEPT = 4096  # elements of an array that is kept: one for each layer
+_KEPT = 4096  # longest array that is kept; a useful one has an element for each layer
 
-F16 = 2  # bytes of one number in the engine's cache
+F16 = 2  # bytes of one number in the KV cache
 
 
 class BadGguf(IntegrityError):
-    """The bytes are no GGUF that this module reads."""
+    """The bytes are not a GGUF that this module can read."""
 
 
 class Meta(NamedTuple):
-    """What memory depends on; None where the file does not say."""
+    """The metadata that memory depends on; None where the file has no value."""
 
     architecture: str | None = None
     block_count: int | None = None
-    context_length: int | None = None  # tokens it was trained for
+    context_length: int | None = None  # tokens, as trained
     embedding_length: int | None = None
-    head_count: int | tuple[int, ...] | None = None  # or one for each layer
+    head_count: int | tuple[int, ...] | None = None  # a tuple: one for each layer
     head_count_kv: int | tuple[int, ...] | None = None
     key_length: int | None = None  # of one head
     value_length: int | None = None
-    sliding_window: int | None = None  # tokens that some of the layers look back at
-    full_attention_interval: int | None = None  # each n-th layer has a cache, the others a fixed state
-    split_count: int | None = None  # files it is split into
+    sliding_window: int | None = None  # tokens that some layers attend to
+    # only each n-th layer has a KV cache; the others have a state of fixed size
+    full_attention_interval: int | None = None
+    split_count: int | None = None  # files
 
 
 _KEYS = {
@@ -67,43 +68,48 @@ _PER_LAYER = ("head_count", "head_count_kv")
 
 
 class _Reader:
-    """Takes values from a stream, little-endian, up to a limit."""
+    """Reads little-endian values from a stream, up to a limit of bytes."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._left = _MOST_BYTES
 
-    def _spend(self, count: int) -> None:
+    def _consume(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
             raise BadGguf(f"the GGUF's metadata is longer than {_MOST_BYTES} bytes")
 
     def take(self, count: int) -> bytes:
-        self._spend(count)
+        self._consume(count)
         data = self._stream.read(count)
         if len(data) < count:
             raise BadGguf(_CUT_OFF)
         return data
 
     def skip(self, count: int) -> None:
-        self._spend(count)
+        self._consume(count)
         self._stream.seek(count, 1)
 
     def number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def length(self, most: int, what: str) -> int:
-        """A count. Raises BadGguf: above `most`."""
+        """Read a count.
+
+        Raises:
+            BadGguf: it is above `most`.
+        """
         count = int(self.number("Q"))
         if count > most:
-            raise BadGguf(f"the GGUF has {what} {count}", [("expected", f"{most} at most")])
+            expected = [("expected", f"{most} at most")]
+            raise BadGguf(f"the GGUF has {what} {count}", expected)
         return count
 
     def text(self, most: int = _LONGEST_TEXT) -> str:
         return self.take(self.length(most, "a text of length")).decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """One value; None for an array that is not kept."""
+        """Read one value; None for an array that is not kept."""
         if kind == _STRING:
             return self.text()
         if kind == _ARRAY:
@@ -112,7 +118,8 @@ class _Reader:
 
     def _code(self, kind: int) -> str:
         if kind not in _SCALARS:
-            raise BadGguf(f"the GGUF has a value of type {kind}", [("expected", "0 to 12, not nested")])
+            expected = [("expected", "0 to 12, not nested")]
+            raise BadGguf(f"the GGUF has a value of type {kind}", expected)
         return _SCALARS[kind]
 
     def _array(self, kind: int) -> Any:
@@ -127,7 +134,7 @@ class _Reader:
         return None
 
     def _skip_texts(self, count: int) -> None:
-        """Pass over a vocabulary: some 800,000 texts, so nothing is called that is not needed."""
+        """Skip a vocabulary of up to 800,000 texts: too many for a call for each."""
         read, seek = self._stream.read, self._stream.seek
         for _ in range(count):
             head = read(8)
@@ -138,85 +145,128 @@ class _Reader:
             if self._left < 0:
                 break
             seek(length, 1)
-        self._spend(0)
+        self._consume(0)
 
 
 def read(stream: BinaryIO) -> Meta:
-    """Read the metadata of a GGUF that begins where the stream is; it must be able to seek.
+    """Read the metadata of a GGUF from the current position of a seekable stream.
 
-    Raises BadGguf: it is none, of a version that is not known, cut off, or absurd.
+    Raises:
+        BadGguf: not a GGUF, of an unknown version, truncated, or above the limits.
     """
     reader = _Reader(stream)
     if reader.take(4) != b"GGUF":
         raise BadGguf("not a GGUF: it does not begin with GGUF")
     version = reader.number("I")
     if version not in _VERSIONS:
-        raise BadGguf(f"a GGUF of version {version}", [("expected", "version 2 or 3, little-endian")])
-    reader.number("Q")  # tensors
-    found = {}
+        expected = [("expected", "version 2 or 3, little-endian")]
+        raise BadGguf(f"a GGUF of version {version}", expected)
+    reader.number("Q")  # number of tensors
+    values = {}
     for _ in range(reader.length(_MOST_KEYS, "a number of keys")):
         key = reader.text(_LONGEST_KEY)
-        found[key] = reader.value(reader.number("I"))
-    return _meta(found)
+        values[key] = reader.value(reader.number("I"))
+    return _meta(values)
 
 
-def _meta(found: Mapping[str, Any]) -> Meta:
-    name = found.get("general.architecture")
-    values: dict[str, Any] = {"split_count": _whole(found.get("split.count"))}
+def _meta(values: Mapping[str, Any]) -> Meta:
+    name = values.get("general.architecture")
+    fields: dict[str, Any] = {"split_count": _whole(values.get("split.count"))}
     for key, field in _KEYS.items():
-        value = found.get(f"{name}.{key}")
-        many = isinstance(value, tuple) and value and all(_whole(v) is not None for v in value)
-        values[field] = value if many and field in _PER_LAYER else _whole(value)
-    return Meta(name if isinstance(name, str) else None, **values)
+        value = values.get(f"{name}.{key}")
+        is_array = field in _PER_LAYER and _is_count_array(value)
+        fields[field] = value if is_array else _whole(value)
+    return Meta(name if isinstance(name, str) else None, **fields)
+
+
+def _is_count_array(value: object) -> bool:
+    if not isinstance(value, tuple) or not value:
+        return False
+    return all(_whole(count) is not None for count in value)
 
 
 def _whole(value: object) -> int | None:
-    """A number that can be a count of layers, heads or tokens."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-    return value if fits else None  # type: ignore[return-value]
+    """Return a value that can be a count of layers, heads or tokens; else None."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if not 0 <= value < 1 << 31:
+        return None
+    return value
 
 
 def kv_bytes(meta: Meta, ctx: int) -> int | None:
-    """Bytes of the K and V cache in f16; None where the metadata does not say.
+    """Return the bytes of the KV cache in f16; None if the metadata is incomplete.
 
-    An upper bound: an engine that keeps only the window of a sliding layer, or shares layers, takes less.
+    This is an upper bound: an engine may keep only the window of a layer with sliding
+    attention, or share the cache of several layers.
 
     Args:
-        ctx: tokens; 0 as trained.
+        ctx: tokens; 0: as trained.
     """
-    heads = meta.head_count[0] if isinstance(meta.head_count, tuple) else meta.head_count
-    kv = meta.head_count if meta.head_count_kv is None else meta.head_count_kv
-    tokens, layers = ctx or meta.context_length, meta.block_count
-    usual = meta.embedding_length // heads if meta.embedding_length and heads else None
-    key = usual if meta.key_length is None else meta.key_length
-    value = usual if meta.value_length is None else meta.value_length
-    if tokens is None or layers is None or kv is None or key is None or value is None:
+    tokens = ctx or meta.context_length
+    heads = _kv_heads(meta)
+    key = meta.key_length
+    if key is None:
+        key = _head_length(meta)
+    value = meta.value_length
+    if value is None:
+        value = _head_length(meta)
+    if tokens is None or heads is None or key is None or value is None:
         return None
-    all_heads = (
-        sum(kv[:layers]) if isinstance(kv, tuple) else kv * (layers // (meta.full_attention_interval or 1))
-    )
-    return tokens * all_heads * (key + value) * F16
+    return tokens * heads * (key + value) * F16
+
+
+def _kv_heads(meta: Meta) -> int | None:
+    """Return the number of K and V heads of all layers together."""
+    heads = meta.head_count_kv
+    if heads is None:
+        heads = meta.head_count
+    if heads is None or meta.block_count is None:
+        return None
+    if isinstance(heads, tuple):
+        return sum(heads[: meta.block_count])
+    return heads * (meta.block_count // (meta.full_attention_interval or 1))
+
+
+def _head_length(meta: Meta) -> int | None:
+    """Return the usual length of a head, where the file does not state it."""
+    heads = meta.head_count
+    if isinstance(heads, tuple):
+        heads = heads[0]
+    if not heads or not meta.embedding_length:
+        return None
+    return meta.embedding_length // heads
 
 
 def parameters(text: str | None) -> float | None:
-    """Billions of parameters, from the catalogue's words: `7.24B`, `350M`, `E2B`, `7B+mmproj`.
+    """Parse a number of parameters into billions.
 
-    `8x7B` is 7: experts share the cache.
+    Forms: `7.24B`, `350M`, `E2B`, `7B+mmproj`. `8x7B` is 7: experts share the cache.
     """
-    found = re.search(r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?) ?([BM])(?![A-Za-z])", text or "", re.IGNORECASE)
-    return float(found[1]) / (1 if found[2] in "Bb" else 1000) if found else None
+    pattern = r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?) ?([BM])(?![A-Za-z])"
+    found = re.search(pattern, text or "", re.IGNORECASE)
+    if found is None:
+        return None
+    number = float(found[1])
+    if found[2] in "Mm":
+        return number / 1000
+    return number
 
 
 def kv_estimate(params: str | None, ctx: int) -> int | None:
-    """An estimate of `kv_bytes` for a model that is not here; None where nothing can be said.
+    """Estimate `kv_bytes` of a model that is not on this machine; None if impossible.
 
-    56 KiB a token at 1B parameters, growing with their power 0.42: within a factor of 2 of Llama 3, Mistral,
-    Phi-4 and Qwen 3 (from 1.7B on). Some 4 times too much for other small models and mixtures of experts,
-    some 4 times too little for models without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
+    56 KiB for each token at 1B parameters, growing with their power 0.42. Within a
+    factor of 2 of Llama 3, Mistral, Phi-4 and Qwen 3 (from 1.7B). About 4 times too high
+    for other small models and mixtures of experts, and about 4 times too low for models
+    without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
 
     Args:
-        params: as the catalogue has it.
-        ctx: tokens; what a model was trained for is not known here, so 0 gives None.
+        params: as in the catalogue.
+        ctx: tokens; 0 gives None, since the context as trained is not known here.
     """
     billions = parameters(params)
-    return round(56 * 1024 * billions**0.42) * ctx if billions and ctx > 0 else None
+    if not billions or ctx <= 0:
+        return None
+    per_token: float = 56 * 1024 * billions**0.42
+    return round(per_token) * ctx

@@ -1,6 +1,6 @@
-"""Asking publishers what they state about a file, without fetching it.
+"""Request what a file's publisher states about it, without downloading it.
 
-Knows the Hub's HEAD and GitHub's releases; any other server is asked for the length alone.
+The Hub is asked with HEAD, GitHub for the release; other servers for the length only.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from tasks.urls import host_of
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _GONE = (404, 410)
-NOTED_S = 5.0  # a pause of this length is said
-_TRIES = 3  # a question is short, and somebody waits for the answer
+NOTED_S = 5.0  # pauses of this length or longer are logged
+_GITHUB_HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+_TRIES = 3  # few, since a user waits for the answer
 
 
 class Publishers:
-    """All publishers of a catalogue; connections are kept."""
+    """The publishers of a catalogue's files; connections are reused."""
 
     def __init__(
         self,
@@ -44,57 +45,75 @@ class Publishers:
         limit_s: float = http.ANSWER_S,
     ) -> None:
         self._session = http.new_session()
-        self._sleep, self._jitter, self._limit_s = sleep, jitter, limit_s
-        self._releases: dict[str, object] = {}  # JSON of each release that was asked for
-        self._silent: dict[str, str] = {}  # host that does not answer: why
+        self._sleep = sleep
+        self._jitter = jitter
+        self._limit_s = limit_s
+        self._releases: dict[str, object] = {}  # URL → JSON
+        self._silent: dict[str, str] = {}  # host that does not respond → reason
 
     def state(self, url: str, version: str = "", pinned: bool = False) -> Stated:
-        """What is known of the file behind a URL.
+        """Return what is known of the file at a URL.
 
         Args:
             version: `latest` for the newest release.
-            pinned: whether its digest is known; else the answer must not come in the clear.
+            pinned: the file's digest is known; else only HTTPS is trusted.
 
-        Raises TransferError: no answer, or one that refuses.
+        Raises:
+            TransferError: there is no response, or it is an error.
         """
         if file := hub_file(url):
             return self._hub(file, pinned)
-        if (found := release(url)) and (stated := self._release(found, version, pinned)):
-            return stated
+        if of_release := release(url):
+            stated = self._release(of_release, version, pinned)
+            if stated is not None:
+                return stated
+        return self._plain(url, pinned)
+
+    def _plain(self, url: str, pinned: bool) -> Stated:
+        """Request the length of a file on any other server."""
         answer = self._ask("HEAD", url, {}, "", _MOST_REDIRECTS, pinned)
+        verdict = _judged(answer)
         if answer.status in _GONE:
-            raise TransferError(f"{url}: {_judged(answer).reason}")
-        whole = answer.status == 200 and _judged(answer).word is Word.BODY  # no web page, no other encoding
-        return Stated(url, None, file_size(_judged(answer).total) if whole else None)
+            raise TransferError(f"{url}: {verdict.reason}")
+        if answer.status != 200 or verdict.word is not Word.BODY:
+            return Stated(url)  # an error, a web page, or a compressed response
+        return Stated(url, None, file_size(verdict.total))
 
     def licence(self, url: str) -> str:
-        """The licence that the publisher of a file names, or nothing. Raises TransferError."""
-        file, found = hub_file(url), release(url)
-        if file:
+        """Return the license that a file's publisher states, or nothing.
+
+        Raises:
+            TransferError: there is no response.
+        """
+        if file := hub_file(url):
             check_endpoint(pinned=True)
-            url = huggingface.at_endpoint(
-                f"{huggingface.HUB}/api/models/{file.repo}/revision/{file.revision}", os.environ
-            )
-            answer = self._ask("GET", url, {}, hub_token(url))
-        elif found:
-            answer = self._ask("GET", found.api, {}, github_token(found.api))
+            path = f"/api/models/{file.repo}/revision/{file.revision}"
+            api = huggingface.at_endpoint(huggingface.HUB + path, os.environ)
+            token = hub_token(api)
+        elif of_release := release(url):
+            api = of_release.api
+            token = github_token(api)
         else:
             return ""
+        answer = self._ask("GET", api, {}, token)
+        if answer.status != 200:
+            return ""
         try:
-            return licence_of(parsed(answer.text)) if answer.status == 200 else ""
+            return licence_of(parsed(answer.text))
         except ValueError:
             return ""
 
     def _hub(self, file: HubFile, pinned: bool) -> Stated:
         check_endpoint(pinned=pinned)
-        url, home = huggingface.at_endpoint(file.url, os.environ), huggingface.endpoint(os.environ)
+        url = huggingface.at_endpoint(file.url, os.environ)
+        home = huggingface.endpoint(os.environ)
         for _ in range(_MOST_REDIRECTS):
             token = hub_token(url)
             answer = self._ask("HEAD", url, {}, token, pinned=pinned)
             target = _target(url, answer)
             if urlsplit(target)[:2] != urlsplit(home)[:2]:
                 break
-            url = target  # another name of the repository, or of a small file
+            url = target  # the repository was renamed, or the file is small
         if answer.status >= 400:
             what, remedy = hub_problem(file, answer.status, answer.headers, bool(token))
             verdict = _judged(answer)
@@ -102,23 +121,20 @@ class Publishers:
         return hub_states(file, answer.headers)
 
     def _release(self, found: Release, version: str, pinned: bool) -> Stated | None:
-        """What a release states; None where its host is no GitHub."""
-        which = LATEST if version == LATEST else f"tags/{quote(found.tag, safe='')}"
-        url = f"{found.api}/releases/{which}"
+        """Return what a release states; None if its host is not a GitHub."""
+        tag = f"tags/{quote(found.tag, safe='')}"
+        if version == LATEST:
+            tag = LATEST
+        url = f"{found.api}/releases/{tag}"
         if url not in self._releases:
-            headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-            answer = self._ask("GET", url, headers, github_token(url), _MOST_REDIRECTS, pinned)
-            if found.host != "github.com" and version != LATEST and answer.status in _GONE:
-                return None  # others have such addresses, too, and another API
-            if answer.status != 200:
-                raise TransferError(f"{url}: HTTP {answer.status}", fix=_release_fix(answer))
-            try:
-                self._releases[url] = parsed(answer.text)
-            except ValueError:
-                raise TransferError(f"{url}: expected JSON, got {answer.text[:60]!r}") from None
+            answer = self._ask("GET", url, _GITHUB_HEADERS, github_token(url), _MOST_REDIRECTS, pinned)
+            is_github = found.host == "github.com" or version == LATEST
+            if answer.status in _GONE and not is_github:
+                return None  # other sites have the same form of URLs, and another API
+            self._releases[url] = _release_json(url, answer)
         stated = release_states(found, self._releases[url])
         if stated is None:
-            what = f"the release behind {url} has no file {found.asset}"
+            what = f"the release at {url} has no file {found.asset}"
             raise TransferError(f"{what}, or does not state its https address and its size")
         return stated
 
@@ -131,7 +147,14 @@ class Publishers:
         hops: int = 0,
         pinned: bool = True,
     ) -> http.Said:
-        """One answer, asked for again where that may help. Raises TransferError."""
+        """Send a request, and retry it where that may help.
+
+        Args:
+            hops: redirects to follow.
+
+        Raises:
+            TransferError: there is no response, or the URL is not allowed.
+        """
         allowed = partial(http.problem_of, pinned=pinned)
         if problem := allowed(url):
             raise TransferError(problem)
@@ -158,12 +181,13 @@ class Publishers:
 
     def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
         if pause_s >= NOTED_S:
-            logger().info("%s: %s; asked again in %s", host_of(url), verdict.why, formatting.seconds(pause_s))
+            pause = formatting.seconds(pause_s)
+            logger().info("%s: %s; retrying in %s", host_of(url), verdict.why, pause)
         self._sleep(pause_s)
 
 
 def _target(url: str, answer: http.Said) -> str:
-    """Where an answer redirects to; nothing where it does not, or to what is not a URL."""
+    """Return the URL to which a response redirects, or nothing."""
     if answer.status not in _REDIRECTS:
         return ""
     try:
@@ -175,10 +199,28 @@ def _target(url: str, answer: http.Said) -> str:
 
 
 def _judged(answer: http.Said) -> Verdict:
-    return response.judge(answer.status, answer.headers, Asked(), datetime.now(timezone.utc))
+    now = datetime.now(timezone.utc)
+    return response.judge(answer.status, answer.headers, Asked(), now)
+
+
+def _release_json(url: str, answer: http.Said) -> object:
+    """Return a release's JSON.
+
+    Raises:
+        TransferError: the response is an error, or not JSON.
+    """
+    if answer.status != 200:
+        raise TransferError(f"{url}: HTTP {answer.status}", fix=_release_fix(answer))
+    try:
+        return parsed(answer.text)
+    except ValueError:
+        what = f"{url}: expected JSON, got {answer.text[:60]!r}"
+        raise TransferError(what) from None
 
 
 def _release_fix(answer: http.Said) -> str:
     if answer.headers.get("x-ratelimit-remaining") == "0":
-        return "set GITHUB_TOKEN: without one, GitHub answers 60 questions an hour"
-    return "another GITHUB_TOKEN, or none" if answer.status == 401 else ""
+        return "set GITHUB_TOKEN: without a token, GitHub allows 60 requests an hour"
+    if answer.status == 401:
+        return "set another GITHUB_TOKEN, or unset it"
+    return ""

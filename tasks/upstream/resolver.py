@@ -1,9 +1,9 @@
-"""What models.lock says of each file: asked, hashed or downloaded."""
+"""Resolve the files of models.lock: ask the publisher, hash, or download."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -25,34 +25,47 @@ from tasks.urls import filename_of, host_of, is_local
 
 HERE = "this machine"
 DOWNLOADED = "doit lock --download"
-OPEN_FIX = f"{DOWNLOADED} fetches and hashes it; or write its sha256 into models.yaml"
+OPEN_FIX = f"run {DOWNLOADED} to hash it, or add its sha256 to models.yaml"
 
 
 class Locker:
     """One run of `doit lock`."""
 
     def __init__(self, place: Place, ask: Ask, plain: Mapping[str, Any], old: LockFile, where: str) -> None:
-        self._place, self._plain, self.old = place, plain, old
-        self._upgrade, self._download = "upgrade" in ask.options, "download" in ask.options
-        self._known: Any = None
+        self.old = old
+        self.where = where
+        self.cache = place.cache
+        self._place = place
+        self._plain = plain
+        self._upgrade = "upgrade" in ask.options
+        self._download = "download" in ask.options
+        self._client: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
-        self.where, self.cache = where, place.cache
 
     def locked(self, chosen: set[str]) -> LockFile:
-        """The new lock; entries that were not chosen stay as they are. Raises TransferError."""
+        """Return the new lock; entries that were not chosen stay unchanged.
+
+        Raises:
+            TransferError: a file could not be resolved.
+        """
         new = LockFile(1)
         for table, name, entry, wanted in lockfile.entries(self._plain):
-            if chosen and name not in chosen:
-                rows = getattr(self.old, table).get(name)
-            else:
-                rows = tuple(filter(None, (self._row(table, name, entry, want) for want in wanted)))
+            rows = getattr(self.old, table).get(name)
+            if not chosen or name in chosen:
+                rows = self._rows(table, name, entry, wanted)
             if rows:
                 getattr(new, table)[name] = rows
         if self._failed:
-            what = "nothing was written: what models.yaml leaves open could not be found out"
+            what = "nothing was written: some files of models.yaml could not be resolved"
             raise TransferError(what, self._failed, fix="\n".join(self._fixes))
         return new
+
+    def _rows(
+        self, table: str, name: str, entry: Mapping[str, Any], wanted: Iterable[Wanted]
+    ) -> tuple[Locked, ...]:
+        rows = (self._row(table, name, entry, want) for want in wanted)
+        return tuple(row for row in rows if row is not None)
 
     def _row(self, table: str, name: str, entry: Mapping[str, Any], want: Wanted) -> Locked | None:
         old = lockfile.found(self.old, table, name, want)
@@ -64,43 +77,56 @@ class Locker:
             self._failed.append((name, error.what))
             self._fixes |= dict.fromkeys(filter(None, [error.fix]))
             return None
-        by, since = stated.by, date.today().isoformat()
+        digest_from = stated.by
+        since = date.today().isoformat()
         if old and old.sha256 == stated.sha256:
-            by, since = old.digest_from, old.since
+            digest_from = old.digest_from
+            since = old.since
         return Locked(
-            stated.url, stated.sha256 or "", entry["license"], by, since,
-            want.source if want.source != stated.url else None,
-            stated.size or want.size, stated.commit, stated.version if entry.get("version") else None,
-        )  # fmt: skip
+            url=stated.url,
+            sha256=stated.sha256 or "",
+            license=entry["license"],
+            digest_from=digest_from,
+            since=since,
+            source=want.source if want.source != stated.url else None,
+            size=stated.size or want.size,
+            commit=stated.commit,
+            version=stated.version if entry.get("version") else None,
+        )
 
     def stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
-        """What is known of one file: from the catalogue, its publisher, or a download. Raises RecipeError."""
-        file, version = hub_file(want.url), str(entry.get("version") or "")
-        fixed = version != LATEST and (file is None or file.is_pinned)
+        """Return what is known of one file.
+
+        From the catalogue, its publisher, or a download.
+
+        Raises:
+            RecipeError: it could not be resolved, or the sources contradict each other.
+        """
+        file = hub_file(want.url)
+        version = str(entry.get("version") or "")
         commit = file.revision if file and file.is_pinned else None
+        is_fixed = version != LATEST and (file is None or file.is_pinned)
         own = Stated(want.url, want.sha256, want.size, commit, version or None, FROM_CATALOGUE)
-        if want.sha256 and want.size and fixed:
+        if want.sha256 and want.size and is_fixed:
             return own
         if is_local(want.url):
             return self._hashed(want, own)
         try:
             stated = self._ask(want.url, version, pinned=bool(want.sha256))
-            if version != LATEST:
-                stated = stated._replace(version=own.version)
         except TransferError as error:
-            if want.sha256 and fixed:
-                doit_adapter.log().warning("%s: its size is not known: %s", name, error.what)
-                return own
-            raise
+            if not want.sha256 or not is_fixed:
+                raise
+            doit_adapter.log().warning("%s: its size is not known: %s", name, error.what)
+            return own
+        if version != LATEST:
+            stated = stated._replace(version=own.version)
         if want.sha256:
-            if stated.sha256 not in (None, want.sha256):
-                what = f"sha256 is {want.sha256} in models.yaml, and {stated.by} says {stated.sha256}"
-                raise RecipeError(what, fix=f"edit {name} in models.yaml: another revision, or that digest")
-            return stated._replace(sha256=want.sha256, size=want.size or stated.size, by=FROM_CATALOGUE)
+            return _checked(name, want, stated)
         if stated.sha256:
             return stated
         if not self._download:
-            what = f"{host_of(stated.url)} states no SHA-256 of {filename_of(stated.url)}"
+            filename = filename_of(stated.url)
+            what = f"{host_of(stated.url)} states no SHA-256 of {filename}"
             raise RecipeError(what, fix=OPEN_FIX)
         return self._downloaded(name, stated)
 
@@ -109,7 +135,7 @@ class Locker:
         return stated
 
     def licence(self, url: str) -> str:
-        """The licence that a file's publisher names, or nothing."""
+        """Return the license that a file's publisher states, or nothing."""
         if is_local(url):
             return ""
         try:
@@ -119,14 +145,18 @@ class Locker:
         return found
 
     def _publishers(self, url: str) -> Any:
-        """Whom to ask. Raises TransferError: nobody may be, and importing requests opens a socket."""
+        """Return the client, which is imported on first use.
+
+        Raises:
+            TransferError: the network is forbidden; importing requests opens a socket.
+        """
         if variable := huggingface.offline(os.environ):
             raise TransferError(f"{host_of(url)}: {variable} forbids the network")
-        if self._known is None:
-            from tasks.upstream.client import Publishers  # requests costs more than doit itself
+        if self._client is None:
+            from tasks.upstream.client import Publishers
 
-            self._known = Publishers()
-        return self._known
+            self._client = Publishers()
+        return self._client
 
     def _hashed(self, want: Wanted, own: Stated) -> Stated:
         from tasks.transfer.local_sources import path_of
@@ -136,8 +166,10 @@ class Locker:
             raise RecipeError(f"there is no file {path}")
         digest, found = files.sha256_file(path)
         if want.sha256 not in (None, digest):
-            raise RecipeError(f"sha256 is {want.sha256} in models.yaml, and {digest} is that of {path}")
-        return own._replace(sha256=digest, size=found.size, by=FROM_CATALOGUE if want.sha256 else HERE)
+            what = f"sha256 is {want.sha256} in models.yaml, and {path} has {digest}"
+            raise RecipeError(what)
+        origin = FROM_CATALOGUE if want.sha256 else HERE
+        return own._replace(sha256=digest, size=found.size, by=origin)
 
     def _downloaded(self, name: str, stated: Stated) -> Stated:
         from tasks.catalogue.artifact import Artifact, model_dir
@@ -151,3 +183,17 @@ class Locker:
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
+
+
+def _checked(name: str, want: Wanted, stated: Stated) -> Stated:
+    """Complete a pinned file by what its publisher states.
+
+    Raises:
+        RecipeError: the publisher states another digest.
+    """
+    if stated.sha256 not in (None, want.sha256):
+        what = f"sha256 is {want.sha256} in models.yaml, and {stated.by} says {stated.sha256}"
+        fix = f"edit {name} in models.yaml: another revision, or that digest"
+        raise RecipeError(what, fix=fix)
+    size = want.size or stated.size
+    return stated._replace(sha256=want.sha256, size=size, by=FROM_CATALOGUE)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import partial
 from shutil import disk_usage, which
 from typing import Any
@@ -64,14 +63,11 @@ def _findings(checks: dict[str, _Check]) -> list[Finding]:
 
 
 def _machine(job: Job) -> dict[str, _Check]:
-    """Python, what it brings, and the hardware."""
-    machine, bits = platform.machine(), 64 if sys.maxsize > 2**32 else 32
+    """Checks of the hardware, and of the package that the embedded engine needs."""
+    machine = platform.machine()
     package: dict[str, _Check] = {"embedded": lambda: health.embedded(probes.version("xllamacpp"))}
     return {
-        "python": lambda: health.python(tuple(sys.version_info[:3]), bits, machine),
-        "doit": lambda: health.doit(probes.version("doit")),
         **(package if job.engine == "embedded" else {}),
-        "locale": lambda: health.locale(sys.getfilesystemencoding(), sys.platform),
         "cpu": lambda: health.cpu(machine, probes.avx(), sys.platform, probes.translated()),
         "gpu": lambda: health.gpu(probes.gpus(machine)),
     }
@@ -96,10 +92,6 @@ def _engine(cache: str) -> list[Finding]:
     loader = files.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
     if not which("ape"):  # its own loader, which an APE takes where there is one
         found.append(health.runnable("loader", loader, probes.tiny(loader, health.TINY_SCRIPT)))
-    if sys.platform == "linux":
-        entries = probes.binfmt()
-        direct = None if health.handlers(entries) else probes.tiny(cache, health.TINY_APE)
-        found.append(health.binfmt(entries, direct))
     return found
 
 
@@ -135,34 +127,23 @@ def _port(host: str, number: int) -> Finding:
 
 
 def _network() -> dict[str, _Check]:
-    """The way to the Hub."""
-    from urllib.request import getproxies
-
-    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    return {
-        "proxy": lambda: health.proxy(getproxies(), excepted),
-        "certificates": lambda: health.certificates(*probes.certificates(os.environ)),
-        "hub": hub_findings,
-    }
+    """Checks of the network."""
+    return {"hub": hub_findings}
 
 
 def hub_findings(limit_s: float = probes.LOOK_S) -> list[Finding]:
-    """The Hub, and the clock by its answer."""
+    """Check that the Hub can be reached, unless the network is forbidden."""
     if variable := huggingface.offline(os.environ):
-        found = f"offline, as {variable} asks"
-        return [Finding(name, health.State.OK, found) for name in ("hub", "clock")]
+        return [Finding("hub", health.State.OK, f"offline, as {variable} asks")]
     from tasks.network import http
 
     endpoint = huggingface.endpoint(os.environ)
-    headers: Mapping[str, str] = {}
     try:
-        said = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=limit_s)
-        headers, reached = said.headers, health.hub(endpoint, said.status)
+        answer = http.ask(http.new_session(), "HEAD", endpoint, {}, hops=10, limit_s=limit_s)
     except TransferError as error:
         fatal = isinstance(error, http.FatalTransfer)
-        reached = health.hub(endpoint, None, error.what, error.fix, fatal)
-    now, date, age = datetime.now(timezone.utc), headers.get("date", ""), headers.get("age", "")
-    return [reached, health.clock(date, age, now, sys.platform)]
+        return [health.hub(endpoint, None, error.what, error.fix, fatal)]
+    return [health.hub(endpoint, answer.status)]
 
 
 def _report(found: list[Finding]) -> list[str]:

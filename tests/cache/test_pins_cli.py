@@ -365,7 +365,7 @@ def test_a_program_that_replaces_itself(project: Project, ran: Path, tmp_path: P
     (project.path / "m.llamafile").write_bytes(script)
     project.catalogue({"m": project.entry("m.llamafile", script)})
     err = said(project.doit("serve", "--port", "0"), 1)
-    assert "is not the file that was proven" in err
+    assert "is not the file that was verified" in err
     assert "fix: run it again" in err
     assert not ran.exists()
 
@@ -381,7 +381,7 @@ def test_a_file_that_is_replaced_before_the_start(project: Project, ran: Path, w
     recipe = Recipe(catalogue, place, Request(), Jobs({}, (), {}))
     job = catalogued("g", catalogue, place)._replace(exe=llamafile_exe(catalogue, place))
     replaced(exe if which == "program" else model, evil(ran))
-    with pytest.raises(IntegrityError, match="is not the file that was proven"):
+    with pytest.raises(IntegrityError, match="is not the file that was verified"):
         Server(recipe, job, Mode.SERVE, 1, [])
     assert not ran.exists()
     assert not list(project.run_folder.glob("*.json"))

@@ -290,7 +290,7 @@ def test_two_projects_with_one_cache(models: Project, tmp_path: Path) -> None:
     shutil.rmtree(other.path)
     report = pruned(models)
     assert at(models, target(models, "b")) in paths(report)
-    assert "its catalogue has gone" in [row["why"] for row in report["removed"]]
+    assert "its catalogue does not exist" in [row["why"] for row in report["removed"]]
     assert len(list(models.cache.glob("roots/*"))) == 1
 
 

@@ -65,7 +65,7 @@ def test_the_catalogue_and_a_file_of_ones_own(project: Project, tmp_path: Path) 
 
 HUGE = "x" * 100_000
 NOBODY = "~nobody-of-that-name/x"
-NO_HOME = "there is no home directory in which to keep a cache\n  fix: "
+NO_HOME = "cannot choose a cache directory: no home directory is known\n  fix: "
 NO_PROXY = "is not the URL of a proxy\n  fix: HTTPS_PROXY="
 ADD = "add hf:o/r/x.gguf"
 SOME = ("LLAMAFILE_LOG", "CI", "HF_HOME", "NO_PROXY", "HF_TOKEN", "TMPDIR", "LANG")
@@ -113,7 +113,7 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", nobody)
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="there is no home directory in which to keep a cache"):
+    with pytest.raises(UsageError, match="cannot choose a cache directory: no home directory is known"):
         cache_root({}, "/")
     with pytest.raises(UsageError, match="LLAMAFILE_CACHE=~/x: there is no such home directory"):
         cache_root({"LLAMAFILE_CACHE": "~/x"}, "/")

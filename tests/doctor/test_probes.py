@@ -13,7 +13,6 @@ import pytest
 
 from tasks.doctor import checks, probes
 from tasks.system import files
-from tests.fakes.tls import self_signed
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 
@@ -77,15 +76,3 @@ def test_avx_is_what_the_kernel_says() -> None:
     """Issue 5.8: as `grep avx /proc/cpuinfo`."""
     text = Path("/proc/cpuinfo").read_text()
     assert probes.avx() is ((" avx " in text) if "\nflags" in text else None)
-
-
-def test_certificates_are_those_of_requests(tmp_path: Path) -> None:
-    """Issue 5.8: REQUESTS_CA_BUNDLE before CURL_CA_BUNDLE; a missing or an empty file is said."""
-    cert, _ = self_signed(tmp_path)
-    (tmp_path / "text").write_text("none")
-    both = {"CURL_CA_BUNDLE": "/none", "REQUESTS_CA_BUNDLE": str(cert)}
-    assert probes.certificates({}) == ("", "", "")
-    assert probes.certificates(both) == ("REQUESTS_CA_BUNDLE", str(cert), "")
-    assert probes.certificates({"CURL_CA_BUNDLE": "/none"}) == ("CURL_CA_BUNDLE", "/none", "no such file")
-    assert probes.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path)})[2] == ""
-    assert "no certificates" in probes.certificates({"REQUESTS_CA_BUNDLE": str(tmp_path / "text")})[2]

@@ -55,12 +55,14 @@ def test_memory_is_weights_cache_and_overhead() -> None:
         pytest.param([], 0, [], [], id="nothing needs nothing"),
         pytest.param([a_need("have")], 0, [], [], id="a full disk is enough for what is here"),
         pytest.param([a_need("fetch")], GB + SPACE_MARGIN, [], [], id="just enough"),
-        pytest.param([a_need("fetch")], GB, [], ["the disk has 1.00 GB free, and 1.00 GB come"], id="margin"),
+        pytest.param(
+            [a_need("fetch")], GB, [], ["the disk has 1.00 GB free, and 1.00 GB are needed"], id="margin"
+        ),
         pytest.param(
             [a_need("fetch"), a_need("adopt")],
             GB,
             [],
-            ["the disk has 1.00 GB free, and 2.00 GB come"],
+            ["the disk has 1.00 GB free, and 2.00 GB are needed"],
             id="all files together",
         ),
         pytest.param(

@@ -128,7 +128,7 @@ def test_a_token_that_nobody_knows(hub: HubSite, monkeypatch: pytest.MonkeyPatch
     hub.repo("o/r").push({NAME: DATA})
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     error = refused(URL)
-    assert error.what == "the Hub does not know the token"
+    assert error.what == "the Hub does not accept the token"
     assert "HF_TOKEN" in error.fix
     assert "hf_wrong" not in str(error)
 

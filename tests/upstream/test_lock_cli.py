@@ -297,7 +297,7 @@ def test_everything_that_cannot_be_found_out(world: World) -> None:
         said = failed(world.project.doit("lock"))
     assert not world.lock.exists()
     assert said.splitlines()[0].endswith(
-        "nothing was written: what models.yaml leaves open could not be found out"
+        "nothing was written: some files of models.yaml could not be resolved"
     )
     assert "  gated: o/gated is gated: accept its licence on its page\n" in said
     assert "  gone: o/r has no file gone.gguf at main\n" in said

@@ -79,7 +79,7 @@ def test_hub(headers: dict[str, str], stated: Stated) -> None:
         (404, "EntryNotFound", False, "o/r has no file q/m.gguf at main", False),
         (401, "GatedRepo", False, "o/r is gated: accept its licence on its page", True),
         (403, "GatedRepo", True, "o/r is gated: accept its licence on its page", True),
-        pytest.param(401, "", True, "the Hub does not know the token", False, id="a wrong token"),
+        pytest.param(401, "", True, "the Hub does not accept the token", False, id="a wrong token"),
         (404, "", False, "", False),
         (500, "SomethingNew", False, "", False),
     ],
