@@ -110,7 +110,7 @@ def test_the_compiled_catalogue_is_held_to_it(project: Project, victim: Path, se
     plain: dict[str, Any] = json.loads(compiled.read_text().partition("\n")[2])
     plain["models"]["m"]["sha256"] = "/../../../victim/"
     text = json.dumps(plain)
-    compiled.write_text(f"{load._seal(compiled.stem, text)}\n{text}")
+    compiled.write_text(f"{load._checksum(compiled.stem, text)}\n{text}")
     result = project.doit("download")
     assert list(victim.iterdir()) == [], result.err
 
