@@ -115,4 +115,4 @@ def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_
     error = failures.failure(
         f"{name} was not ready after {formatting.seconds(timeout_s)}", ending, sys.platform
     )
-    return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")
+    return ServerError(error.what, error.facts, error.fix or "allow more time with --timeout SECONDS")

@@ -98,7 +98,7 @@ def test_the_server_refuses(project: Project, version: str) -> None:
     behave(project, chat_status=500)
     said = failed(project.process("chat", "Hello"))
     assert said.startswith("ERROR: m at http://127.0.0.1:")
-    assert "does not answer\n  status: 500\n" in said
+    assert "answered with an error\n  status: 500\n" in said
     assert "the test wants an error" in said
     assert_clean(project)
 
@@ -113,7 +113,7 @@ def test_the_server_dies(project: Project, version: str) -> None:
         psutil.Process(engines(project)[-1]["pid"]).kill()
         result = running.finish()
     assert result.status == 1
-    assert "went away in the middle of its answer" in result.err
+    assert "did not complete its answer" in result.err
     assert "fix: doit logs --model m" in result.err
     assert_clean(project)
 

@@ -329,7 +329,7 @@ def test_late(engines: Engines, version: str, behaviour: dict[str, Any]) -> None
         wait(child, port, timeout_s=0.8)
     assert 0.8 <= time.monotonic() - start < 15
     assert caught.value.what == "m was not ready after 800 ms"
-    assert caught.value.fix == "--timeout SECONDS gives it longer"
+    assert caught.value.fix == "allow more time with --timeout SECONDS"
     assert child.exited() is None
 
 
@@ -470,7 +470,7 @@ def test_a_probe(api: Callable[[dict[str, Any]], int]) -> None:
     probe("m", "127.0.0.1", api({path: (200, b"{}")}), "K", 5)
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", api({path: (500, b'{"error": "no template"}\n')}), "K", 5)
-    assert caught.value.what == "m is up and cannot answer"
+    assert caught.value.what == "m is running but answered a request with an error"
     assert dict(caught.value.facts) == {"status": 500, "answer": '{"error": "no template"}'}
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", api({path: (200, b"{}")}), "wrong", 5)
@@ -483,8 +483,8 @@ def test_a_probe_that_nothing_answers(taken: int) -> None:
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", taken, "", -3)
     assert 1 <= time.monotonic() - start < 10
-    assert caught.value.what.startswith("m is up and did not answer a request within ")
-    assert caught.value.fix == "--timeout SECONDS gives it longer"
+    assert caught.value.what.startswith("m is running but did not answer a request within ")
+    assert caught.value.fix == "allow more time with --timeout SECONDS"
 
 
 class WindowsError(OSError):

@@ -134,7 +134,7 @@ def test_it_is_silent_for_ever(project: Project) -> None:
     said = failure(project.process("serve", "--port", "0", "--timeout", "2"))
     assert 2 < time.monotonic() - start < 30
     assert "m was not ready after 2.0 s" in said
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert not psutil.pid_exists(runs(project)[-1]["pid"])
 
 

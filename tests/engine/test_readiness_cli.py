@@ -128,7 +128,7 @@ def test_it_is_silent_for_ever(project: Project, verb: str) -> None:
     verb_word, *rest = WORDS[verb]
     said = failed(project.process(verb_word, "--timeout", "2", *rest))
     assert said.startswith("ERROR: m was not ready after 2.0 s\n")
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
 
 
@@ -164,7 +164,7 @@ def test_the_probe_fails(project: Project, version: str, verb: str) -> None:
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
     said = failed(project.process(verb, "--probe", "--port", "0", *WORDS.get(verb, [verb])[1:]))
-    assert said.startswith("ERROR: m is up and cannot answer\n  status: 500\n")
+    assert said.startswith("ERROR: m is running but answered a request with an error\n  status: 500\n")
     assert "the test wants an error" in said
     assert_clean(project)
 
@@ -174,8 +174,8 @@ def test_the_probe_hangs(project: Project) -> None:
     with_llamafile(project, version="0.10.5")
     behave(project, chat_hang=True)
     said = failed(project.process("with", "--probe", "--timeout", "4", *WORDS["with"][1:]))
-    assert re.match(r"ERROR: m is up and did not answer a request within [\d.]+ m?s\n", said)
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert re.match(r"ERROR: m is running but did not answer a request within [\d.]+ m?s\n", said)
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
 
 

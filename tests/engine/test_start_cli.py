@@ -229,7 +229,7 @@ def test_silent_for_ever(servers: Project) -> None:
     behave(servers, silent=True)
     said = failed(servers.background("start", "--port", "0", "--timeout", "2"))
     assert "m was not ready after 2.0 s" in said
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert records(servers) == []
     assert servers.processes() == []
 
