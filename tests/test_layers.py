@@ -58,7 +58,7 @@ BUDGETS = {
     "transfer": (2_450, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (500, "GGUF metadata and the estimates"),
     "upstream": (500, "the Hub, GitHub, and resolving models.lock"),
-    "engine": (2_650, "command lines of every version, readiness, supervisor, records, known failures"),
+    "engine": (3_450, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (600, "the checks and their probes"),
     "verbs": (2_200, "twenty verbs"),
     "": (1_100, "errors, URLs, the command line, the adapter to doit, the context, the graph"),

@@ -13,7 +13,9 @@ MAX_ERROR_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 
 
-def event_texts(response: http.client.HTTPResponse, deadline: Deadline, silence_s: float) -> Iterator[str]:
+def event_texts(
+    response: http.client.HTTPResponse, deadline: Deadline, silence_s: float
+) -> Iterator[str]:
     """Yield the text of each event until `data: [DONE]`.
 
     Llamafile before 0.10 does not send `[DONE]`. There, the stream may end after

@@ -28,7 +28,13 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def call(
-    host: str, port: int, path: str, *, body: object = None, key: str = "", timeout_s: float = _HEALTH_S
+    host: str,
+    port: int,
+    path: str,
+    *,
+    body: object = None,
+    key: str = "",
+    timeout_s: float = _HEALTH_S,
 ) -> tuple[int, bytes] | None:
     """Send one request; return status and body, or None without a valid response.
 
@@ -62,7 +68,9 @@ def health(host: str, port: int, timeout_s: float = _HEALTH_S) -> int | None:
     return response[0] if response else None
 
 
-def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> int | None:
+def in_flight(
+    host: str, port: int, key: str, timeout_s: float = _HEALTH_S
+) -> int | None:
     """Count the requests that a server is processing; None where it does not tell.
 
     Llamafile up to 0.9 reports them in /health, later versions in /slots.
@@ -78,7 +86,12 @@ def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> i
 
 
 def probe(
-    name: str, host: str, port: int, key: str, timeout_s: float, stopped: Callable[[], object] = lambda: False
+    name: str,
+    host: str,
+    port: int,
+    key: str,
+    timeout_s: float,
+    stopped: Callable[[], object] = lambda: False,
 ) -> bool:
     """Generate one token, to prove that the server can answer requests.
 

@@ -218,7 +218,7 @@ class Server:
 
     def _check_gpu(self) -> None:
         from tasks.engine import logfile
-        from tasks.engine.failures import cpu_fallback, on_gpu
+        from tasks.engine.gpu import cpu_fallback, on_gpu
 
         deadline = time.monotonic() + _OFFLOAD_S
         while True:

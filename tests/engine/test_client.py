@@ -371,7 +371,7 @@ def test_a_stranger_has_the_port_of_a_new_engine(engines: Engines, stranger: Cal
     with pytest.raises(ServerError) as caught:
         wait(child, port)
     assert "couldn't bind HTTP server socket" in str(caught.value)
-    assert caught.value.fix == "another program has the port: --port 0 takes a free one"
+    assert caught.value.fix == "another program uses the port: use --port 0 for a free one"
 
 
 @posix
@@ -391,7 +391,7 @@ def test_a_program_that_could_not_be_started() -> None:
         "m", ["/bin/sh", "/a b/m.llamafile"], PermissionError(13, "Permission denied"), sys.platform
     )
     facts = dict(error.facts)
-    assert error.what == "m could not be started"
+    assert error.what == "cannot start m"
     assert facts["command"] == "/bin/sh '/a b/m.llamafile'"
     assert facts["output"] == "[Errno 13] Permission denied"
     assert facts["ended"] == ""
@@ -509,7 +509,7 @@ class WindowsError(OSError):
         pytest.param(
             FileNotFoundError(2, "No such file or directory"),
             "[Errno 2] No such file or directory",
-            "run this again",
+            "run the command again",
             id="it has gone",
         ),
     ],

@@ -205,7 +205,9 @@ def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
 @pytest.mark.parametrize(
     ("engine", "version", "gpu", "model", "what"),
     [
-        pytest.param("self", "0.9.3", "vulkan", "/m", "0.9.3 knows no --gpu vulkan", id="vulkan before 0.10"),
+        pytest.param(
+            "self", "0.9.3", "vulkan", "/m", "0.9.3 does not support --gpu vulkan", id="vulkan before 0.10"
+        ),
         pytest.param("self", "0.10", "vulkan", "/m", "", id="vulkan since 0.10"),
         pytest.param("self", None, "vulkan", "/m", "", id="vulkan in a version nobody knows"),
         pytest.param(

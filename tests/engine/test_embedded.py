@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from tasks.engine.failures import cpu_fallback
+from tasks.engine.gpu import cpu_fallback
 from tests.support.ports import free_port
 from tests.support.project import wait_until
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.engine import failures
-from tasks.engine.failures import TABLE, cpu_fallback, known, on_gpu, remedy
+from tasks.engine.failures import known, remedy
+from tasks.engine.gpu import cpu_fallback, on_gpu
+from tasks.engine.known_failures import TABLE, Known
 from tasks.system.exit_status import Ending
 
 APE = "/x/m.llamafile"
@@ -56,7 +57,7 @@ ENDINGS = [
     ),
     row(
         "mtmd_init_from_file: error: Failed to load CLIP model from /c/eyes.gguf",
-        "no vision projector",
+        "not a vision projector",
         id="a GGUF that is no projector",
     ),
     row("x: error: no .gguf file found in zip archive", "engine without a model", id="no model in the zip"),
@@ -116,7 +117,10 @@ ENDINGS = [
         id="run: TMPDIR noexec, bash",
     ),
     row(
-        f"{APE}: 71: exec: {LOADER}: Exec format error", "another machine's", 126, id="run: a foreign loader"
+        f"{APE}: 71: exec: {LOADER}: Exec format error",
+        "another machine's CPU",
+        126,
+        id="run: a foreign loader",
     ),
     row(f"run-detectors: unable to find an interpreter for {APE}", "Gotchas", id="47, 130, 369, 513"),
     row(
@@ -257,10 +261,26 @@ ENDINGS = [
     row("pledge: Operation not permitted", "--unsecure", id="server.cpp:3263: pledge"),
     row("error: Uncaught SIGSEGV (SEGV_1722) at 0x7ffd45a1cf19", "--gpu disable", 11, WIN, id="374, 988"),
     row('GGML_ASSERT: ggml-cuda.cu:493: !"CUDA error"', "--gpu disable", -6, id="llama-cpp-python 1436"),
-    row(f"sh: 0: cannot open {APE}: No such file", "has gone", 2, id="run: the file has gone, dash"),
-    row(f"/bin/sh: {APE}: No such file or directory", "has gone", 127, id="run: the file has gone, bash"),
-    row("[Errno 2] No such file or directory", "has gone", None, id="no such program"),
-    row("[WinError 2] The system cannot find the file specified", "has gone", None, WIN, id="WinError 2"),
+    row(
+        f"sh: 0: cannot open {APE}: No such file",
+        "does not exist any more",
+        2,
+        id="run: the file has gone, dash",
+    ),
+    row(
+        f"/bin/sh: {APE}: No such file or directory",
+        "does not exist any more",
+        127,
+        id="run: the file has gone, bash",
+    ),
+    row("[Errno 2] No such file or directory", "does not exist any more", None, id="no such program"),
+    row(
+        "[WinError 2] The system cannot find the file specified",
+        "does not exist any more",
+        None,
+        WIN,
+        id="WinError 2",
+    ),
     # the end alone
     row("", "memory is short", -9, id="SIGKILL"),
     row("", "memory is short", 137, id="ScaleLLM 38: SIGKILL, said by a shell"),
@@ -305,7 +325,7 @@ def test_every_row_of_the_table_is_hit(index: int) -> None:
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.pattern or str(entry.status))
-def test_every_row_says_something_of_use(entry: failures.Known) -> None:
+def test_every_row_says_something_of_use(entry: Known) -> None:
     """A row fits by what was printed or by the status, never always; its remedy is one line, as it is."""
     assert entry.pattern or entry.status
     assert not re.search(entry.pattern, "") or entry.status
@@ -330,7 +350,7 @@ def test_the_first_that_fits_holds(output: str, status: int | None, platform: st
     assert found is None or fits(found, output, status, platform)
 
 
-def fits(entry: failures.Known, output: str, status: int | None, platform: str) -> bool:
+def fits(entry: Known, output: str, status: int | None, platform: str) -> bool:
     """The reading of a row that its comments promise."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())
