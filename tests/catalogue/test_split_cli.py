@@ -252,7 +252,7 @@ def test_another_projector_is_another_server(servers: Project) -> None:
     seeing(servers, new)
     said = failed(servers.background("start"))
     was, now = (servers.target(data, "eyes.gguf") for data in (old, new))
-    assert f"--mmproj: running {was}, asked {now}" in said
+    assert f"--mmproj: running {was}, requested {now}" in said
 
 
 def test_the_embedded_engine_takes_a_projector(project: Project) -> None:

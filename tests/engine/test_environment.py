@@ -1,4 +1,4 @@
-"""An engine is a program of a third party: it sees no credential of its user."""
+"""An engine, a third party's program, gets no credential of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real ends of real programs, each with what mends it; real outputs of engines that left the GPU alone."""
+"""Failures of real programs with their fixes; outputs of engines that use the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAC = "darwin"
 
 
 def row(text: str, words: str, status: int | None = 1, platform: str = "linux", *, id: str) -> Any:
-    """What it printed, words of its remedy, its exit status, where."""
+    """Return output, a part of the remedy, exit status and platform."""
     return pytest.param(text, words, status, platform, id=id)
 
 
@@ -310,7 +310,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(("output", "words", "status", "platform"), ENDINGS)
 def test_remedy(output: str, words: str, status: int | None, platform: str) -> None:
-    """R28: the likely remedy, where one is known; nothing where none is."""
+    """R28: the remedy of a known failure; an empty string for others."""
     found = remedy(Ending(["x"], status, output), platform)
     assert words in found
     assert bool(found) == bool(words)
@@ -318,7 +318,7 @@ def test_remedy(output: str, words: str, status: int | None, platform: str) -> N
 
 @pytest.mark.parametrize("index", range(len(TABLE)))
 def test_every_row_of_the_table_is_hit(index: int) -> None:
-    """A row that no real output brings up would be dead, or hidden by one before it."""
+    """An entry that no real output selects is dead, or hidden by an earlier one."""
     rows: list[Any] = [row.values for row in ENDINGS]
     hit = [known(Ending(["x"], status, output), platform) for output, _, status, platform in rows]
     assert any(found is TABLE[index] for found in hit), TABLE[index]
@@ -341,7 +341,7 @@ _STATUSES = st.none() | st.sampled_from([r[2] for r in _REAL]) | st.integers(-(2
 @given(_OUTPUTS, _STATUSES, st.sampled_from(["linux", "darwin", "win32", "freebsd14", ""]))
 @example("\x00\udcff", -(2**31), "linux")
 def test_the_first_that_fits_holds(output: str, status: int | None, platform: str) -> None:
-    """The order is total: one answer to every end, that of the first row which fits; no exception."""
+    """The first matching entry is returned; no input raises an exception."""
     ending = Ending(["x"], status, output)
     found = known(ending, platform)
     assert remedy(ending, platform) == (found.text if found else "")
@@ -351,7 +351,7 @@ def test_the_first_that_fits_holds(output: str, status: int | None, platform: st
 
 
 def fits(entry: Known, output: str, status: int | None, platform: str) -> bool:
-    """The reading of a row that its comments promise."""
+    """Return whether an entry matches, by the comments on its fields."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())
     return said and ended and entry.platform in ("", platform)
@@ -442,7 +442,7 @@ def test_fell_back_to_the_cpu(output: str, line: str) -> None:
 
 @given(st.lists(st.sampled_from([FALLBACK_09, NO_CUDA, VULKAN, WORKED, NOT_AT_ALL]) | st.text()))
 def test_the_line_is_one_of_the_output(lines: list[str]) -> None:
-    """Never an exception, and what is shown was printed."""
+    """No input raises an exception, and the result is a line of the output."""
     output = "\n".join(lines)
     line = cpu_fallback(output)
     assert not line or line in [text.strip() for text in output.splitlines()]
@@ -458,5 +458,5 @@ def test_the_line_is_one_of_the_output(lines: list[str]) -> None:
     ],
 )
 def test_a_gpu_works_for_it(output: str, works: bool) -> None:
-    """Issue 4.8: what ends the wait for a word about the GPU."""
+    """Issue 4.8: output that reports the use of a GPU ends the wait."""
     assert on_gpu(output) is works

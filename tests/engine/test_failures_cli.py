@@ -1,4 +1,4 @@
-"""`doit serve` when something goes wrong: said in the user's words, in time, and nothing left running."""
+"""`doit serve` fails: a clear error in time, and no process is left."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_port_is_in_use(project: Project) -> None:
 
 
 def test_a_host_of_another_machine(project: Project) -> None:
-    """R23: an address that is none of this machine's."""
+    """R23: an address of another machine."""
     with_llamafile(project)
     said = failure(project.process("serve", "--host", "192.0.2.1", "--port", "0"))
     assert "--host 192.0.2.1 is no address of this machine" in said
@@ -85,7 +85,7 @@ def test_a_host_of_another_machine(project: Project) -> None:
 
 
 def test_it_dies_while_it_loads(project: Project) -> None:
-    """R26, R28: told at once, with command, status, last lines, log and remedy; the timeout plays no part."""
+    """R26, R28: reported at once, with command, status, last lines, log and remedy."""
     data = with_llamafile(project)
     text = "\n".join(["first words", *(f"line {n}" for n in range(40)), "error loading model: bad magic"])
     behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=60)
@@ -117,7 +117,7 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     ],
 )
 def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -> None:
-    """R28: what killed it is named, with what that most often means."""
+    """R28: the signal is named, with its most common cause."""
     with_llamafile(project)
     behave(project, crash={"signal": number})
     error = failure(project.process("serve", "--port", "0"))
@@ -168,7 +168,7 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
 
 
 def test_an_unknown_argument(project: Project) -> None:
-    """R28: the engine's own words, and that this version has no such option."""
+    """R28: the engine's output, and that this version does not have the option."""
     with_llamafile(project, version="0.10.5")
     said = failure(project.process("serve", "--port", "0", "--", "--nobrowser"))
     assert "output: error: unknown argument: --nobrowser" in said
@@ -211,7 +211,7 @@ def test_another_server_answers(project: Project) -> None:
     whose = by_me().replace(str(os.getpid()), str(other.pid)).partition(" (")[2]
     assert f"another program answers on port {port}" in said
     assert whose in said
-    assert "fix: --port 0 takes a free one" in said
+    assert "fix: use --port 0 for a free one" in said
 
 
 def test_it_does_not_listen_to_signals(project: Project) -> None:
@@ -285,7 +285,7 @@ def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
     """R27: in doit's worker processes and threads Ctrl-C would leave the engine behind."""
     with_llamafile(project)
     said = failure(project.process("-n", "2", "-P", kind, "serve", "--port", "0"))
-    assert "Ctrl-C does not reach what `doit -n` runs\n  fix: leave -n away" in said
+    assert "Ctrl-C does not reach tasks of `doit -n`\n  fix: remove -n" in said
     assert [run["argv"] for run in runs(project)] in ([], [["--version"]])
 
 

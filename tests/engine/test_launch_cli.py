@@ -84,13 +84,13 @@ def move_cache(project: Project, folder: Path) -> None:
 
 
 def fix(said: str) -> str:
-    """The remedy of an error, which is its last line."""
+    """Return the remedy of an error, its last line."""
     assert said.count("  fix: ") == 1, said
     return said[said.index("  fix: ") :]
 
 
 def serve(project: Project, *words: str) -> str:
-    """The error of a `doit serve` that must fail."""
+    """Run `doit serve`, which must fail; return its error."""
     return failure(project.doit("serve", "--port", "0", "--timeout", "30", *words))
 
 

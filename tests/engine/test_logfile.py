@@ -1,4 +1,4 @@
-"""An engine's log: never more than it may take, for its owner alone, and read while it is written."""
+"""An engine's log: its size limit, its mode, and reading it while it is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_OF_TEST = 100
 
 
 def at(path: str | Path, offset: int) -> Mark:
-    """A place in the file that has the log's name now."""
+    """Return a position in the current log file."""
     return Mark(Path(path).stat().st_ino, offset)
 
 
@@ -75,7 +75,7 @@ def test_never_more_than_twice_its_limit_on_disk(sizes: list[int]) -> None:
 
 
 def test_limits_of_a_real_one() -> None:
-    """What a keeper reads at once is far below the limit."""
+    """A supervisor's reads are far smaller than the limit."""
     assert 64 * 1024 < LIMIT <= 100 * 1024 * 1024
 
 
@@ -167,7 +167,7 @@ def test_tail(path: Path, size: int, expected: bytes) -> None:
 
 
 def test_tail_of_one_file_or_none(path: Path) -> None:
-    """R26: errors show the tail of a log that may not be there."""
+    """R26: the tail of a missing log is empty, of a short one all of it."""
     assert tail(str(path), 5) == b""
     path.write_bytes(b"678")
     assert tail(str(path), 5) == b"678"
@@ -203,20 +203,20 @@ def test_last_lines(path: Path, before: str | None, now: str, count: int | None,
 
 
 def test_last_lines_are_bytes(path: Path) -> None:
-    """As it is: what is no text goes through."""
+    """Bytes that are not text are returned unchanged."""
     path.write_bytes(b"\xff\x00\n\xfe")
     text, end = last_lines(str(path), 1)
     assert (text, end.offset) == (b"\xfe", 4)
 
 
 def test_last_lines_of_no_log(path: Path) -> None:
-    """That there is none is said."""
+    """A missing log raises an error."""
     with pytest.raises(FileNotFoundError):
         last_lines(str(path), 5)
 
 
 class Reader:
-    """Follows a log in a thread of its own."""
+    """Follow a log in a thread."""
 
     def __init__(self, path: Path, start: int | Mark) -> None:
         self.alive = True

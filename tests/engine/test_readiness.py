@@ -145,7 +145,7 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
         pytest.param(
             Ending(["x"], -11, "one line"),
             "it failed\n  command: x\n  ended: signal 11 (SIGSEGV)\n  output: one line\n"
-            "  fix: the engine crashed; --gpu disable tells whether the GPU is the cause",
+            "  fix: the engine crashed; try --gpu disable to see whether the GPU is the cause",
             id="a crash",
         ),
     ],

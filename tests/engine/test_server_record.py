@@ -1,4 +1,4 @@
-"""A running server as a record: written and read, judged, compared with what is asked for."""
+"""Server records: parsing, liveness, comparison with a request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RUN = Run(
 
 
 def written(run: Run) -> Any:
-    """What a keeper writes and a reader finds: plain JSON, without the record's own path."""
+    """Return a record as a supervisor writes it: JSON without the record's own path."""
     return json.loads(json.dumps({k: v for k, v in asdict(run).items() if k != "path"}))
 
 
@@ -98,7 +98,7 @@ PROCESSES = st.builds(Process, st.integers(1, 2**22), st.floats(0, 1e10), TEXT, 
     )
 )
 def test_every_record_is_read_as_it_was_written(run: Run) -> None:
-    """Whatever is in it."""
+    """Any valid record survives a round trip."""
     base = f"/c/run/{run.name}-{run.port}"
     run = replace(run, log=f"{base}.log", path=f"{base}.json")
     assert Run.parse(written(run), run.path) == run
@@ -163,7 +163,7 @@ def test_a_broken_record_is_none(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["name", "mode", "host", "port", "spec", "command", "log", "mark", "state"])
 def test_a_record_without_what_it_is_about_is_none(name: str) -> None:
-    """Half a record is no record."""
+    """An incomplete record is not parsed."""
     assert Run.parse({k: v for k, v in written(RUN).items() if k != name}, RUN.path) is None
 
 
@@ -238,7 +238,7 @@ ELSEWHERE, REBOOTED = replace(KEEPER, space="pid:[2]"), replace(KEEPER, boot="bo
 def test_what_is_left_of_a_run(
     keeper: Process | None, engine: Process | None, keeper_lives: bool, engine_lives: bool, what: Liveness
 ) -> None:
-    """Whose it is comes first; then who lives."""
+    """The machine is compared first, then the processes."""
     run = replace(RUN, keeper=keeper, engine=engine)
     assert judge_run(run, "boot-1", "pid:[1]", keeper_lives, engine_lives) is what
 
@@ -308,32 +308,34 @@ def test_in_what_a_running_server_differs(
     """`doit start`: the same settings are the same server, others are named one by one."""
     known = job(running)
     run = replace(RUN, spec=spec_of(known, "0.9.3", "", known.settings.port), key="")
-    assert differences(run, spec(asked), "") == [(n, f"running {had}, asked {to}") for n, had, to in found]
+    assert differences(run, spec(asked), "") == [
+        (n, f"running {had}, requested {to}") for n, had, to in found
+    ]
 
 
 @pytest.mark.parametrize(
     ("has", "asked", "found"),
     [
         pytest.param("sk-1", "sk-1", [], id="the same key"),
-        pytest.param("sk-1", "sk-2", [("--api-key", "running one, asked another one")], id="another key"),
-        pytest.param("sk-1", "", [("--api-key", "running given, asked -")], id="no key any more"),
-        pytest.param("", "sk-2", [("--api-key", "running -, asked given")], id="a key now"),
+        pytest.param("sk-1", "sk-2", [("--api-key", "running one key, requested another")], id="another key"),
+        pytest.param("sk-1", "", [("--api-key", "running given, requested -")], id="no key any more"),
+        pytest.param("", "sk-2", [("--api-key", "running -, requested given")], id="a key now"),
     ],
 )
 def test_a_key_differs_without_being_shown(has: str, asked: str, found: list[tuple[str, str]]) -> None:
-    """R30: that it is another one is said, and not which."""
+    """R30: the difference is reported without the keys."""
     run = replace(RUN, spec=spec("start", has), key=has)
     assert differences(run, spec("start", asked), asked) == found
 
 
 def test_another_engine_or_file_is_a_difference() -> None:
-    """R16: a newer program serves another way; so do other bytes."""
+    """R16: another engine version or model file is a difference."""
     run = replace(RUN, spec=spec("start"), key="")
     assert differences(run, spec("start", version="0.10.5"), "") == [
-        ("--engine", "running self 0.9.3, asked self 0.10.5")
+        ("--engine", "running self 0.9.3, requested self 0.10.5")
     ]
     [(name, said)] = differences(run, {**spec("start"), "model": "b" * 64}, "")
-    assert (name, said) == ("model", f"running {A64}, asked {'b' * 64}")
+    assert (name, said) == ("model", f"running {A64}, requested {'b' * 64}")
 
 
 @pytest.mark.parametrize(
@@ -414,5 +416,5 @@ def test_log_of(name: str, file: str, its: bool) -> None:
 
 @given(st.text(min_size=1, max_size=9), st.integers(0, 65535))
 def test_a_log_is_found_by_its_models_name(name: str, port: int) -> None:
-    """The name that is written is the one that is looked for."""
+    """`log_of` finds the log that `record_name` names."""
     assert log_of(name, [record_name(name, port) + ".log"]) == [f"{name}-{port}.log"]

@@ -1,4 +1,4 @@
-"""`doit start`: a server in the background that is ready, ours, and the only one of its kind."""
+"""`doit start`: a server in the background, ready, verified and not doubled."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def test_other_settings(servers: Project) -> None:
     said = failed(servers.background("start", *words, "--", "--fancy-test-flag", "two"))
     assert said.splitlines()[:-1] == [
         f"ERROR: m runs already at {url}, with other settings",
-        "  --host: running 127.0.0.1, asked localhost",
-        "  --ctx-size: running 0, asked 512",
-        "  --threads: running 2, asked -",
-        "  --: running --fancy-test-flag one, asked --fancy-test-flag two",
-        "  --ngl: running -, asked 3",
-        "  --api-key: running -, asked given",
+        "  --host: running 127.0.0.1, requested localhost",
+        "  --ctx-size: running 0, requested 512",
+        "  --threads: running 2, requested -",
+        "  --: running --fancy-test-flag one, requested --fancy-test-flag two",
+        "  --ngl: running -, requested 3",
+        "  --api-key: running -, requested given",
     ]
     assert said.splitlines()[-1] == "  fix: doit stop --model m, then this again"
     assert len(engines(servers)) == 1
@@ -128,7 +128,7 @@ def test_another_port(servers: Project) -> None:
     url = started(servers, "--port", "0")
     port = free_port()
     said = failed(servers.background("start", "--port", str(port)))
-    assert f"  --port: running {port_of(url)}, asked {port}\n" in said
+    assert f"  --port: running {port_of(url)}, requested {port}\n" in said
 
 
 def test_another_file(servers: Project) -> None:
@@ -138,7 +138,7 @@ def test_another_file(servers: Project) -> None:
     with_llamafile(servers, version="0.8.7")
     said = failed(servers.background("start"))
     assert "\n  model: running " in said
-    assert "\n  --engine: running self 0.8.6, asked self 0.8.7\n" in said
+    assert "\n  --engine: running self 0.8.6, requested self 0.8.7\n" in said
 
 
 def test_the_usual_port_is_taken(servers: Project) -> None:
@@ -149,8 +149,8 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
     assert port_of(started(servers, "--model", "a")) == str(usual)
     said = failed(servers.background("start", "--model", "b", "--port", str(usual)))
     pid = record(servers, "a")["engine"]["pid"]
-    assert f"port {usual} is in use by a, which `doit start` runs (pid {pid})\n" in said
-    assert "fix: doit stop --model a, or --port 0 for a free one" in said
+    assert f"port {usual} is in use by a, started by `doit start` (pid {pid})\n" in said
+    assert "fix: run doit stop --model a, or use --port 0 for a free one" in said
     other = started(servers, "--model", "b")
     assert port_of(other) != str(usual)
     assert ask(other, "b") == "b"
@@ -361,7 +361,7 @@ def test_the_key_is_seen_by_nobody(servers: Project, way: str) -> None:
         assert KEY not in shown.out + shown.err
     assert servers.background("start", *words, env=env).status == 0
     said = failed(servers.background("start", "--api-key", "another"))
-    assert "--api-key: running one, asked another one" in said
+    assert "--api-key: running one key, requested another" in said
     assert KEY not in said
 
 
@@ -420,9 +420,9 @@ def test_a_server_for_everybody(servers: Project, key: str) -> None:
     result = servers.background("start", "--host", "0.0.0.0", "--port", "0", *words)
     assert result.status == 0, result.err
     assert result.out.startswith("http://127.0.0.1:")
-    warned = "warning: m listens on 0.0.0.0 and asks for no key" in result.err
+    warned = "warning: m listens on 0.0.0.0 without an API key" in result.err
     assert warned is not bool(key)
-    assert ("put a key into LLAMA_API_KEY" in result.err) is warned
+    assert ("set LLAMA_API_KEY" in result.err) is warned
 
 
 def test_two_models_at_the_same_moment(servers: Project) -> None:

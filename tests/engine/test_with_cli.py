@@ -1,4 +1,4 @@
-"""`doit with … -- COMMAND`: a server for as long as a command runs, and nothing of it afterwards."""
+"""`doit with … -- COMMAND`: a server for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps([found, answer["choices"][0]["message"]["content"]]))
 
 
 def kept(project: Project) -> list[psutil.Process]:
-    """Keepers, and engines with what they have started."""
+    """List supervisors, and engines with the processes that they started."""
     found = []
     for process in project.processes():
         with suppress(psutil.Error, OSError):
@@ -45,7 +45,7 @@ def kept(project: Project) -> list[psutil.Process]:
 
 
 def assert_clean(project: Project) -> None:
-    """Nothing runs, and nothing is on record."""
+    """Check that no server runs or is recorded."""
     assert not project.processes()
     assert not records(project)
 
