@@ -1,6 +1,6 @@
 """Read from an engine's output whether it uses a GPU. Pure.
 
-The comments name their sources as in failures.py.
+The comments name their sources as in known_failures.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def cpu_fallback(output: str) -> str:
     if counted:
         if any(_offloaded_layers(output)):
             return ""
-        return [*failed, counted[0]][0]
+        # the reason of a failure explains more than the count
+        return failed[0] if failed else counted[0]
     if failed and not re.search(_ONE_WORKED, output, re.IGNORECASE):
         return failed[0]
     return ""

@@ -40,8 +40,8 @@ _NOT_SENT = (
     "its URL"
 )
 NOEXEC = (
-    "a noexec file system: set LLAMAFILE_CACHE to another disk, or "
-    "mount -o remount,exec"
+    "a noexec file system: set LLAMAFILE_CACHE to another disk, or mount -o "
+    "remount,exec"
 )
 NO_AVX = (
     "this CPU, or the virtual machine's, lacks AVX or another extension that the "
@@ -52,8 +52,8 @@ ROSETTA = (
     "(arch -arm64 zsh)"
 )
 WSL = (
-    "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' "
-    "(on newer WSL: WSLInterop-late)"
+    "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (on newer WSL: "
+    "WSLInterop-late)"
 )
 _SCANNER = (
     "a virus scanner blocks it, for a llamafile most often by mistake: update its "
@@ -62,8 +62,8 @@ _SCANNER = (
 _CRASHED = "the engine crashed; try --gpu disable to see whether the GPU is the cause"
 _SANDBOX = (
     "a sandbox forbids a system call: `doit serve -- --unsecure` turns off "
-    "llamafile's own; to rule out the container's, try "
-    "docker run --security-opt seccomp=unconfined"
+    "llamafile's own; to rule out the container's, try docker run --security-opt "
+    "seccomp=unconfined"
 )
 
 # the first match wins, so special entries come before general ones
@@ -92,8 +92,7 @@ TABLE = (
     # llama.cpp
     Known(
         "the file of `mmproj:` is not a vision projector, or belongs to another "
-        "model: use the one "
-        "that its publisher put beside the model",
+        "model: use the one that its publisher put beside the model",
         r"failed to load (CLIP|multimodal) model",
     ),
     # server.cpp:3146, #81; #971 (0.10); #716 (--v2)
@@ -104,8 +103,7 @@ TABLE = (
     # -- an APE's start: #106, #108, #488, jart/cosmopolitan#918; arranger1044/iSoul#16
     Known(
         "macOS does not trust the file: allow it in System Settings, Privacy & "
-        "Security, "
-        "or run xattr -d com.apple.quarantine FILE",
+        "Security, or run xattr -d com.apple.quarantine FILE",
         r"prog mmap failed w/ errno 1\b|map\(exec\) failed"
         r"|sh: .*Operation not permitted$",
         platform="darwin",
@@ -113,8 +111,8 @@ TABLE = (
     # #74, #152, #215; jart/cosmopolitan#940 names the 39 bits
     Known(
         "programs get too little address space from the kernel (39 bits on some "
-        "boards) or from "
-        "ulimit -v: use a kernel with 48 bits, or --engine embedded with a .gguf",
+        "boards) or from ulimit -v: use a kernel with 48 bits, or --engine embedded "
+        "with a .gguf",
         r"prog mmap failed w/ errno 12\b",
     ),
     # measured; loader.c:771
@@ -151,8 +149,8 @@ TABLE = (
     ),
     # measured with dash and bash
     Known(
-        "TMPDIR, where an APE puts its loader, is on a noexec file system: "
-        "export TMPDIR=FOLDER on another one",
+        "TMPDIR, where an APE puts its loader, is on a noexec file system: export "
+        "TMPDIR=FOLDER on another one",
         r"\.ape-\d+\.\d+: (cannot execute: )?Permission denied",
     ),
     # measured with another architecture's loader in a shared home
@@ -165,8 +163,7 @@ TABLE = (
     # #373 (Mono); #500
     Known(
         "binfmt_misc passes the file to another program (Wine, Mono, run-detectors): "
-        "register "
-        "APE's own loader, see Linux in 'Gotchas' of llamafile's README",
+        "register APE's own loader, see Linux in 'Gotchas' of llamafile's README",
         r"run-detectors|\b(err|fixme):\w+:|valid CIL image"
         r"|cannot execute: required file not found",
     ),
@@ -211,8 +208,8 @@ TABLE = (
     # #66, #98, #139, #257, #793; #296 (16-bit: truncated); python/cpython#88313 (193)
     Known(
         "Windows cannot start a program over 4 GiB, or a truncated one: use --engine "
-        "llamafile, "
-        "which reads it with -m; if it is smaller, delete it and run the command again",
+        "llamafile, which reads it with -m; if it is smaller, delete it and run the "
+        "command again",
         r"\[WinError 193\]|not a valid (Win32 )?application|can't run on your PC"
         r"|16-bit application",
     ),

@@ -82,7 +82,7 @@ def test_a_taken_port(taken: int, host: str) -> None:
 
 
 def test_a_port_of_the_last_run_is_free() -> None:
-    """R23: a connection in TIME_WAIT keeps nobody from serving again."""
+    """R23: a connection in TIME_WAIT does not block its port for a new server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
         client = socket.create_connection(("127.0.0.1", port))
@@ -150,7 +150,7 @@ def test_whose_port_it_is(taken: int, command: list[str]) -> None:
 
 
 def test_nobody_listens() -> None:
-    """R23: a port that nobody has is not ours; a connection is no listener."""
+    """R23: an unused port is not ours; a connection is not a listener."""
     port = free_port("127.0.0.1", 0)
     mine = ports_of(os.getpid())
     assert mine is not None

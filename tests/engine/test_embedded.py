@@ -332,7 +332,7 @@ def test_openai_client(server: Running) -> None:
 
 @installed
 def test_output_is_on_stderr(start: Start) -> None:
-    """R26: all of it, so whoever keeps stderr has the log; port 0 is said as what it became."""
+    """R26: all output is on stderr; port 0 is printed as the port that was chosen."""
     running = start("--port", 0)
     assert not running.url.endswith(":0")
     running.ask("Who are you?")
@@ -359,7 +359,7 @@ def test_settings_reach_the_engine(start: Start) -> None:
 @installed
 @pytest.mark.parametrize("where", ["command line", "environment"])
 def test_api_key(start: Start, where: str) -> None:
-    """R30: without the key only the health is told."""
+    """R30: without the key, only /health answers."""
     openai = pytest.importorskip("openai")
     key = "s3cret"
     if where == "environment":
@@ -384,7 +384,7 @@ def test_api_key(start: Start, where: str) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "answering"])
 def test_signal_stops_it(start: Start, name: str, busy: bool) -> None:
-    """R14: promptly, with status 0, leaving no child and no port behind."""
+    """R14: it exits promptly with status 0; no child and no port remain."""
     psutil = pytest.importorskip("psutil")
     running = start("--port", free_port())
     if busy:

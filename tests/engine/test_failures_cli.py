@@ -54,7 +54,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ],
 )
 def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
-    """R14, R23: a value that cannot be meant is named, with what is expected; status 3, nothing was done."""
+    """R14, R23: an invalid value is named, with what is expected; status 3, no action."""
     result = still.process("serve", *words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: ")
@@ -127,7 +127,7 @@ def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -
 
 
 def test_it_is_silent_for_ever(project: Project) -> None:
-    """R27: a server that never answers is given up after --timeout, and ended."""
+    """R27: a server that never answers is ended after --timeout."""
     with_llamafile(project)
     behave(project, silent=True)
     start = time.monotonic()
@@ -139,7 +139,7 @@ def test_it_is_silent_for_ever(project: Project) -> None:
 
 
 def test_health_never_says_yes(project: Project) -> None:
-    """R27: a server that is up and not ready is given up as well; its last lines are shown."""
+    """R27: a server that answers but is not ready is ended, too; its output is shown."""
     with_llamafile(project, version="0.10.5")
     behave(project, health_status=500)
     said = failure(project.process("serve", "--port", "0", "--timeout", "1"))
@@ -155,7 +155,7 @@ def test_health_never_says_yes(project: Project) -> None:
     ],
 )
 def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -> None:
-    """R14, R26: a server that ends by itself is a failure, whatever its status; its last lines are shown."""
+    """R14, R26: a server that ends by itself is an error at any exit status."""
     with_llamafile(project, version="0.10.5")
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
@@ -176,7 +176,7 @@ def test_an_unknown_argument(project: Project) -> None:
 
 
 def test_a_gpu_this_version_does_not_know(project: Project) -> None:
-    """R24: Vulkan came with 0.10; it is refused before the engine is started."""
+    """R24: --gpu vulkan before 0.10 is rejected before the engine is started."""
     with_llamafile(project, version="0.9.3")
     said = failure(project.process("serve", "--port", "0", "--gpu", "vulkan"))
     assert "llamafile 0.9.3 does not support --gpu vulkan" in said
@@ -184,7 +184,7 @@ def test_a_gpu_this_version_does_not_know(project: Project) -> None:
 
 
 def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
-    """R28: llamafile reads -m only up to an @; said before it gives a misleading error."""
+    """R28: a path with @ is rejected; llamafile's own error would be misleading."""
     with_gguf(project)
     folder = tmp_path / "me@home"
     folder.mkdir()
@@ -194,7 +194,7 @@ def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
 
 
 def test_another_server_answers(project: Project) -> None:
-    """R23: the port is taken between our look at it and the engine's; a stranger's 200 is not its own."""
+    """R23: another program takes the port after the check; its 200 does not count."""
     with_llamafile(project, version="0.8.6")
     port = free_port()
     behave(project, load_seconds=30)
@@ -253,7 +253,7 @@ def test_it_takes_time_to_stop(project: Project) -> None:
     ],
 )
 def test_stopped_before_it_was_ready(project: Project, number: int, status: int) -> None:
-    """R14: asked to end while it loads: 128 + the signal, nothing left, no error made of it."""
+    """R14: a signal while it loads: status 128 + the signal, no process, no error."""
     with_llamafile(project)
     behave(project, load_seconds=60)
     with project.start("serve", "--port", "0") as running:
@@ -266,7 +266,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
 
 
 def test_the_run_directory_cannot_be_made(project: Project) -> None:
-    """R12, R28: a cache that may only be read still serves; the engine runs and logs elsewhere."""
+    """R12, R28: with a read-only cache, the engine runs and logs in another folder."""
     with_llamafile(project)
     assert project.process("verify").status == 0
     run = project.cache / "run"

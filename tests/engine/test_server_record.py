@@ -105,7 +105,7 @@ def test_every_record_is_read_as_it_was_written(run: Run) -> None:
 
 
 def test_a_record_of_another_version() -> None:
-    """A key that this version does not know is left alone; where the file lies is what counts."""
+    """An unknown field is ignored; the record's path is the one that was opened."""
     data = {**written(RUN), "colour": "blue", "path": "/somewhere/else"}
     assert Run.parse(data, RUN.path) == RUN
 
@@ -156,7 +156,7 @@ def engine(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_broken_record_is_none(change: dict[str, Any]) -> None:
-    """Findings 3 and 28: nothing is ended, shown or opened because of a file that says something else."""
+    """Findings 3 and 28: a record with an invalid field is not used."""
     assert Run.parse(written(RUN), RUN.path) is not None
     assert Run.parse({**written(RUN), **change}, RUN.path) is None
 
@@ -185,7 +185,7 @@ def test_the_log_is_beside_the_record() -> None:
 
 @pytest.mark.parametrize("path", ["/p", "/c/run/tiny-8081.json", "/c/run/tiny-8080.json.tmp", ""])
 def test_a_record_under_another_name_is_none(path: str) -> None:
-    """The name of the file says which server it is; a copy of it is not a second server."""
+    """The file name identifies the server; a copy is not a second server."""
     assert Run.parse(written(RUN), path) is None
 
 
@@ -196,7 +196,7 @@ def test_what_is_no_record(data: Any) -> None:
 
 
 def test_the_key_is_in_no_message() -> None:
-    """R30: a run is shown without its key, in a traceback too."""
+    """R30: `repr` of a server record has no key, as in a traceback."""
     assert RUN.key not in repr(RUN)
     assert RUN.url == "http://127.0.0.1:8080"
     assert replace(RUN, host="::").url == "http://[::1]:8080"
@@ -258,7 +258,7 @@ def spec(line: str, key: str = "", version: str = "0.9.3") -> dict[str, str]:
 
 
 def test_the_words_of_a_spec() -> None:
-    """Settings by their names on the command line; the key is never in it, only that there is one."""
+    """Settings by option; of the key only its presence is included."""
     assert spec("start --ctx-size 0 --host ::1 --port 9 --ngl 3 -- -t 2", key="sk-secret") == {
         "model": A64,
         "--engine": "self 0.9.3",
@@ -305,7 +305,7 @@ def test_the_words_of_a_spec() -> None:
 def test_in_what_a_running_server_differs(
     running: str, asked: str, found: list[tuple[str, str, str]]
 ) -> None:
-    """`doit start`: the same settings are the same server, others are named one by one."""
+    """`doit start`: each setting that differs is listed."""
     known = job(running)
     run = replace(RUN, spec=spec_of(known, "0.9.3", "", known.settings.port), key="")
     assert differences(run, spec(asked), "") == [
@@ -360,7 +360,7 @@ def test_another_engine_or_file_is_a_difference() -> None:
     ],
 )
 def test_is_loopback(host: str, only_here: bool) -> None:
-    """R30: a host that others may reach is warned about."""
+    """R30: a host that other machines can reach causes a warning."""
     assert is_loopback(host) is only_here
 
 
@@ -382,7 +382,7 @@ def test_is_loopback(host: str, only_here: bool) -> None:
     ],
 )
 def test_key_problem(key: str, fits: bool) -> None:
-    """R30: what cannot be sent in a header, or means two keys, is refused."""
+    """R30: a key that cannot be sent in a header, or is two keys, is rejected."""
     assert (key_problem(key) == "") is fits
 
 
@@ -410,7 +410,7 @@ def test_a_key_fits_where_all_of_it_is_visible_ascii(key: str) -> None:
     ],
 )
 def test_log_of(name: str, file: str, its: bool) -> None:
-    """Which files of a folder are a model's logs."""
+    """Only a model's own logs are selected."""
     assert log_of(name, ["other", file, ""]) == ([file] if its else [])
 
 

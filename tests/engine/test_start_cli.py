@@ -123,7 +123,7 @@ def test_the_same_again_must_answer(servers: Project) -> None:
 
 
 def test_another_port(servers: Project) -> None:
-    """Issue 4.1, R23: a port that was asked for is a setting."""
+    """Issue 4.1, R23: a requested port is a setting."""
     with_llamafile(servers)
     url = started(servers, "--port", "0")
     port = free_port()
@@ -158,7 +158,7 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
 
 
 def test_a_stranger_has_the_usual_port(servers: Project) -> None:
-    """R23: a program that is not ours has the port: that is said, and nothing is started elsewhere."""
+    """R23: another program uses the port: an error, no server on another port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with_llamafile(servers, top={"defaults": {"port": port}})
@@ -224,7 +224,7 @@ def test_crash_while_loading(servers: Project) -> None:
 
 
 def test_silent_for_ever(servers: Project) -> None:
-    """Issue 4.1, 4.5, R27: given up after --timeout, and ended."""
+    """Issue 4.1, 4.5, R27: ended after --timeout."""
     with_llamafile(servers)
     behave(servers, silent=True)
     said = failed(servers.background("start", "--port", "0", "--timeout", "2"))
@@ -243,7 +243,7 @@ def test_silent_for_ever(servers: Project) -> None:
     ],
 )
 def test_stopped_while_it_loads(servers: Project, number: int, status: int) -> None:
-    """Issue 4.10, R14: asked to end before it is ready, it leaves no server and no record."""
+    """Issue 4.10, R14: a signal before it is ready leaves no server and no record."""
     with_llamafile(servers)
     behave(servers, load_seconds=60)
     with servers.start("start", "--port", "0") as running:
@@ -322,7 +322,7 @@ def test_files_are_for_their_owner_alone(servers: Project) -> None:
 
 
 def command_lines() -> str:
-    """What `ps` shows of every process."""
+    """Return what `ps` shows of every process."""
     lines = []
     for process in psutil.process_iter():
         try:
@@ -366,7 +366,7 @@ def test_the_key_is_seen_by_nobody(servers: Project, way: str) -> None:
 
 
 def test_the_demo_asks_for_its_key(servers: Project) -> None:
-    """Issue 4.9, R2: a real engine refuses who has no key, and answers who has; nobody sees it."""
+    """Issue 4.9, R2: a real engine requires the key; `ps`, log and status do not show it."""
     openai = pytest.importorskip("openai")
     pytest.importorskip("xllamacpp")
     url = started(servers, "--model", "demo", "--port", "0", "--probe", env={"LLAMA_API_KEY": KEY})
@@ -401,7 +401,7 @@ def test_the_demo_and_another(servers: Project) -> None:
 
 
 def test_a_key_that_is_none(servers: Project) -> None:
-    """Issue 4.9: what the engine would split or no header can carry is refused, and not shown."""
+    """Issue 4.9: an invalid key is rejected, and not printed."""
     with_llamafile(servers)
     result = servers.background("start", "--api-key", "one,two")
     assert (result.status, result.out) == (3, "")
@@ -414,7 +414,7 @@ def test_a_key_that_is_none(servers: Project) -> None:
 
 @pytest.mark.parametrize("key", ["", "sesame"])
 def test_a_server_for_everybody(servers: Project, key: str) -> None:
-    """Issue 4.9, R30: another address without a key is warned of, with what to do; with one it is not."""
+    """Issue 4.9, R30: a public address without a key causes a warning with a fix."""
     with_llamafile(servers)
     words = ["--api-key", key] if key else []
     result = servers.background("start", "--host", "0.0.0.0", "--port", "0", *words)

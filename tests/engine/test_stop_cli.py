@@ -213,7 +213,7 @@ def test_requests_in_flight(servers: Project, version: str) -> None:
 
 
 def test_status_of_a_server_that_hangs(servers: Project) -> None:
-    """Issue 4.3: one that was ready and does not answer is `unhealthy`; ready again when it answers."""
+    """Issue 4.3: a ready server that stops answering is `unhealthy` until it answers."""
     with_llamafile(servers)
     started(servers, "--port", "0")
     pid = record(servers)["engine"]["pid"]
@@ -256,7 +256,7 @@ def test_one_model_in_two_ways(servers: Project) -> None:
 
 
 def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
-    """Issue 4.2, 4.5: whatever an engine has started ends with it, also in a session of its own."""
+    """Issue 4.2, 4.5: an engine's descendants end with it, in any session."""
     with_llamafile(servers)
     started(servers, "--port", "0")
     run = record(servers)
@@ -268,7 +268,7 @@ def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
 
 
 def test_the_engine_is_killed(servers: Project) -> None:
-    """Issue 4.3: one that ended by itself stays on record, with how; its log too, until the next start."""
+    """Issue 4.3: record and log of a crashed server stay until the next start."""
     with_llamafile(servers, version="0.10.5")
     started(servers, "--port", "0")
     os.kill(record(servers)["engine"]["pid"], signal.SIGKILL)
@@ -347,7 +347,7 @@ STALE = [
 @pytest.mark.parametrize("change", STALE)
 @pytest.mark.parametrize("verb", ["start", "stop"])
 def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, object]) -> None:
-    """Issue 4.2, 4.3: a record of before names a pid that is a stranger's now: it is left alone."""
+    """Issue 4.2, 4.3: a process that reuses a recorded pid is not ended."""
     with_llamafile(servers)
     with process() as stranger:
         other = known(stranger.pid, **change)

@@ -51,7 +51,7 @@ def assert_clean(project: Project) -> None:
 
 
 def sh(code: str) -> list[str]:
-    """A command, after the `--`."""
+    """Return a command for use after the `--`."""
     return ["--", "sh", "-c", code]
 
 
@@ -268,7 +268,7 @@ time.sleep(600)
 
 
 def test_a_command_that_does_not_end(project: Project) -> None:
-    """Issue 4.10: one that ignores SIGTERM is killed after its time."""
+    """Issue 4.10: a command that ignores SIGTERM is killed after the time limit."""
     with_llamafile(project)
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     code += "; print('up', file=sys.stderr, flush=True); time.sleep(600)"
