@@ -59,7 +59,7 @@ BUDGETS = {
     "transfer": (2_450, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (520, "GGUF metadata and the estimates"),
     "upstream": (620, "the Hub, GitHub, and resolving models.lock"),
-    "engine": (2_650, "command lines of every version, readiness, supervisor, records, known failures"),
+    "engine": (3_450, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (500, "the checks and their probes"),
     "verbs": (2_200, "twenty verbs"),
     "": (1_300, "errors, URLs, options, the command line, the adapter to doit, context, graph"),

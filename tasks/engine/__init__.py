@@ -1,1 +1,1 @@
-"""Engines and their servers: command line, start, readiness, records, logs, failures."""
+"""Start and stop engines; record, query and explain their servers."""

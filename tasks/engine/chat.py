@@ -1,4 +1,4 @@
-"""One answer of a server, as it is generated: OpenAI's chat completions, as server-sent events."""
+"""Read a streamed chat completion: server-sent events in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from collections.abc import Iterator
 from tasks.network import sse
 from tasks.network.deadline import Deadline
 
-_ERROR_S = 10.0  # for the text of an error
-_MOST_ERROR = 64 * 1024  # bytes of it
-_PIECE = 64 * 1024  # bytes that are read at once
+ERROR_TIMEOUT_S = 10.0  # to read the text of an error response
+MAX_ERROR_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
 
 
-def _texts(answer: http.client.HTTPResponse, deadline: Deadline, silence_s: float) -> Iterator[str]:
-    """The text of each event; `data: [DONE]` is the last.
+def event_texts(response: http.client.HTTPResponse, deadline: Deadline, silence_s: float) -> Iterator[str]:
+    """Yield the text of each event until `data: [DONE]`.
 
-    Llamafile before 0.10 does not send that: there a choice with its finish_reason is the last.
+    Llamafile before 0.10 does not send `[DONE]`. There, the stream may end after
+    a choice with a finish_reason.
+
+    Args:
+        response: the open response.
+        deadline: renewed at each event.
+        silence_s: seconds allowed between two events.
+
+    Raises:
+        http.client.IncompleteRead: the stream ended too early.
     """
-    parser, finished = sse.Parser(), False
-    while piece := answer.read1(_PIECE):
-        for event in parser.feed(piece):
-            found = sse.delta(event)
-            yield found.text
-            if found.is_last:
+    parser = sse.Parser()
+    finished = False
+    while data := response.read1(_READ_BYTES):
+        for event in parser.feed(data):
+            delta = sse.delta(event)
+            yield delta.text
+            if delta.is_last:
                 return
-            finished = finished or found.finished
+            finished = finished or delta.finished
             deadline.renew(silence_s)
     if not finished:
         raise http.client.IncompleteRead(b"")

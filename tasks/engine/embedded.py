@@ -1,9 +1,9 @@
-"""Serve a .gguf model with llama.cpp's own server, behind llamafile's command line.
+"""Serve a .gguf model with llama.cpp's server and llamafile's command line.
 
     python -m tasks.engine.embedded --server -m MODEL.gguf --host 127.0.0.1 --port 8080
 
-The server comes from the optional package xllamacpp. This is a program of its own, started by the
-recipe as any engine is: it may import nothing else of `tasks`, and nothing of it may be imported.
+The server comes from the optional package xllamacpp. The recipe starts this program as
+it starts any engine: it imports no other module of `tasks`, and none imports it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-FLAGS = {
+# not argparse: it also accepts --port=1, -c5 and -np4, and no value that begins with -
+OPTIONS = {
     **dict.fromkeys(["-m", "--model"], "model"),
     **dict.fromkeys(["-c", "--ctx-size"], "ctx_size"),
     **dict.fromkeys(["-n", "--n-predict"], "n_predict"),
@@ -31,23 +32,25 @@ FLAGS = {
     "--api-key": "api_key",
     **dict.fromkeys(["-mm", "--mmproj"], "mmproj"),
 }
-NOTHING_TO_DO = ["--server", "--nobrowser"]
+IGNORED = ["--server", "--nobrowser"]
 NO_GPU = ["disable", "disabled"]
-GPUS = ["amd", "rocblas", "rocm", "hip", "apple", "metal", "nvidia", "cublas", "vulkan", "vk"]
-LAYERS = {"auto": "-1", "all": "-2"}  # as llama.cpp numbers them
+GPUS = [*("amd", "rocblas", "rocm", "hip", "apple", "metal", "nvidia", "cublas"), *("vulkan", "vk")]
+LAYERS = {"auto": "-1", "all": "-2"}  # llama.cpp's numbers for them
 GGUF_MAGIC = b"GGUF"
 REMEDY = "pip install '.[embedded]'"
-LARGEST = 2**31 - 1  # of a C int
-STOPS = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGBREAK", None)])]
+LARGEST = 2**31 - 1  # C int
+STOPS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGBREAK"):  # Windows
+    STOPS.append(signal.SIGBREAK)
 
 
 class Refused(Exception):
-    """What the user asked for cannot be; the text is one line and says why."""
+    """The command line, the model or the address is invalid; the text is one line."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, understood."""
+    """The parsed command line."""
 
     model: Path
     host: str
@@ -63,23 +66,31 @@ class Settings:
 
 
 def parse(arguments: list[str]) -> dict[str, str]:
-    """Return each option's text by name; exact spellings only, the last one wins."""
+    """Return each option's text by name; the last one wins.
+
+    Raises:
+        Refused: an option is unknown, or has no value.
+    """
     values: dict[str, str] = {}
     rest = iter(arguments)
-    for argument in rest:
-        if argument in NOTHING_TO_DO:
+    for option in rest:
+        if option in IGNORED:
             continue
-        if argument not in FLAGS:
-            raise Refused(f"unknown argument: {argument}")
-        value = next(rest, None)
+        if option not in OPTIONS:
+            raise Refused(f"unknown argument: {option}")
+        value = next(rest, "")
         if not value:
-            raise Refused(f"{argument} needs a value")
-        values[FLAGS[argument]] = value
+            raise Refused(f"{option} needs a value")
+        values[OPTIONS[option]] = value
     return values
 
 
 def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
-    """Return the number, within its limits."""
+    """Parse a number.
+
+    Raises:
+        Refused: it is not a number, or is out of range.
+    """
     try:
         value = int(text)
     except ValueError:
@@ -90,12 +101,17 @@ def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
 
 
 def understand(values: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
-    """Return the settings that the texts and $LLAMA_API_KEY mean."""
+    """Return the settings of the options' texts and $LLAMA_API_KEY.
+
+    Raises:
+        Refused: a value is invalid.
+    """
     if "model" not in values:
         raise Refused("missing required -m MODEL.gguf")
     gpu = values.get("gpu", "auto").lower()
     if gpu not in ["auto", *NO_GPU, *GPUS]:
-        raise Refused(f"--gpu must be one of auto, disable, {', '.join(GPUS)}, not {gpu!r}")
+        kinds = ", ".join(GPUS)
+        raise Refused(f"--gpu must be one of auto, disable, {kinds}, not {gpu!r}")
     layers = values.get("gpu_layers", "auto")
     keys = values.get("api_key", environment.get("LLAMA_API_KEY", ""))
     if keys and not keys.strip(","):
@@ -116,35 +132,48 @@ def understand(values: Mapping[str, str], environment: Mapping[str, str]) -> Set
 
 
 def check_model(model: Path) -> None:
-    """Refuse what the engine would refuse in a dozen lines of its own."""
+    """Check that a file is GGUF; the engine would print a dozen lines otherwise.
+
+    Raises:
+        Refused: it is not, or cannot be read.
+    """
     try:
         with model.open("rb") as file:
             magic = file.read(len(GGUF_MAGIC))
     except OSError as error:
         raise Refused(f"cannot read the model {model}: {error.strerror}") from error
-    if magic != GGUF_MAGIC:
-        hint = ", a llamafile is its own engine" if model.suffix == ".llamafile" else ""
-        raise Refused(f"not GGUF: {model} (the embedded engine reads .gguf files{hint})")
+    if magic == GGUF_MAGIC:
+        return
+    hint = ""
+    if model.suffix == ".llamafile":
+        hint = ", a llamafile is its own engine"
+    raise Refused(f"not GGUF: {model} (the embedded engine reads .gguf files{hint})")
 
 
 def is_utf8(path: str) -> bool:
-    """Tell whether the bytes of a path are UTF-8."""
+    """Return whether a path's bytes are UTF-8."""
     try:
-        return bool(path.encode())
+        path.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def reachable(settings: Settings) -> Settings:
-    """Return the settings with paths that the package takes: those have to be UTF-8.
+    """Return the settings with UTF-8 paths; the package accepts no others.
 
-    Where a folder's name is not, its files are named from inside it.
+    Where a folder's name is not UTF-8, this changes into it and uses relative paths.
+
+    Raises:
+        Refused: the name of a file is not UTF-8.
     """
-    paths = [os.path.abspath(path) for path in (settings.model, settings.mmproj) if str(path)]
+    files = [str(settings.model)]
+    if settings.mmproj:
+        files.append(settings.mmproj)
+    paths = [os.path.abspath(file) for file in files]
     if is_utf8("".join(paths)):
         return settings
-    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
-    os.chdir(folder)
+    os.chdir(os.path.commonpath([os.path.dirname(path) for path in paths]))
     model, *projector = (os.path.relpath(path) for path in paths)
     if not is_utf8(model + "".join(projector)):
         raise Refused(f"the name of {model!a} is not UTF-8: rename the file")
@@ -152,17 +181,27 @@ def reachable(settings: Settings) -> Settings:
 
 
 def check_endpoint(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    """Check that a server can listen on the address.
+
+    Raises:
+        Refused: the system does not permit it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise Refused(f"couldn't bind to {host} port {port}: {error.strerror}") from error
+            reason = error.strerror
+            raise Refused(f"couldn't bind to {host} port {port}: {reason}") from error
 
 
 def load_package() -> Any:
-    """Import the engine: here, for nothing before this needs it."""
+    """Import the engine; only a valid command line needs it.
+
+    Raises:
+        Refused: the package is not installed, or does not load.
+    """
     try:
         import xllamacpp
     except ModuleNotFoundError:
@@ -174,28 +213,33 @@ def load_package() -> Any:
 
 
 def check_gpu(engine: Any, settings: Settings) -> None:
-    """Refuse a GPU that was asked for by name, and say that layers stay here, where there is no GPU.
+    """Check that a requested GPU exists; warn where layers stay on the CPU.
 
-    llama.cpp's own program says so too; as a library it says nothing.
+    The texts are llama.cpp's, whose library does not print them.
+
+    Raises:
+        Refused: `--gpu` names a kind of GPU, and there is no GPU.
     """
     named = settings.gpu in GPUS
-    layers = settings.gpu not in NO_GPU and (
-        settings.gpu_layers > 0 or settings.gpu_layers == int(LAYERS["all"])
-    )
-    if not (named or layers):
+    all_layers = int(LAYERS["all"])
+    layers = settings.gpu_layers > 0 or settings.gpu_layers == all_layers
+    if not named and (not layers or settings.gpu in NO_GPU):
         return
-    kinds = [device["type"].name for device in engine.get_device_info()]  # …_CPU, _GPU, _IGPU
+    # GGML_BACKEND_DEVICE_TYPE_CPU, _GPU or _IGPU
+    kinds = [device["type"].name for device in engine.get_device_info()]
     if any(kind.endswith("GPU") for kind in kinds):
         return
     if named:
-        absent = "was explicitly requested, but it wasn't available"
-        raise Refused(f"support for --gpu {settings.gpu} {absent} in this build of xllamacpp")
+        raise Refused(
+            f"support for --gpu {settings.gpu} was explicitly requested, but it wasn't "
+            "available in this build of xllamacpp"
+        )
     warning = "warning: no usable GPU found, --gpu-layers option will be ignored"
     print(warning, file=sys.stderr, flush=True)
 
 
 def parameters(engine: Any, settings: Settings) -> Any:
-    """Return the settings in the engine's own words."""
+    """Convert the settings to the engine's parameters."""
     params = engine.CommonParams()
     params.offline = True
     params.model.path = str(settings.model)
@@ -209,48 +253,61 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params.api_keys = settings.api_keys
     if settings.mmproj:
         params.mmproj.path = settings.mmproj
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
+    params.cpuparams.n_threads = settings.threads
+    params.cpuparams_batch.n_threads = settings.threads
     if settings.gpu in NO_GPU:
         params.n_gpu_layers = 0
-        params.no_kv_offload = params.no_op_offload = True
+        params.no_kv_offload = True
+        params.no_op_offload = True
     return params
 
 
 def on_stop(action: Any) -> None:
-    """Set what the signals to stop do."""
+    """Set the handler of the signals that stop the server."""
     for stop in STOPS:
         signal.signal(stop, action)
 
 
 def leave(*_: object) -> None:
-    """End at once. Not through the engine's destructor: it may wait for ever."""
+    """Exit at once, without the engine's destructor: it may block forever."""
     os._exit(0)
 
 
 def serve(settings: Settings) -> None:
-    """Load the model and serve it until a signal comes."""
-    for path in (settings.model, *([Path(settings.mmproj)] if settings.mmproj else [])):
-        check_model(path)
+    """Load the model and serve it until a signal arrives.
+
+    Raises:
+        Refused: the model cannot be served.
+    """
+    check_model(settings.model)
+    if settings.mmproj:
+        check_model(Path(settings.mmproj))
     settings = reachable(settings)
     check_endpoint(settings.host, settings.port)
     engine = load_package()
-    on_stop(signal.SIG_DFL)  # while it loads it holds the interpreter, no handler would run
+    # the engine holds the interpreter while it loads, so a handler would not run
+    on_stop(signal.SIG_DFL)
     try:
         check_gpu(engine, settings)
         server = engine.Server(parameters(engine, settings))
-    except (AttributeError, TypeError) as error:  # its names change from month to month
+    except (AttributeError, TypeError) as error:
+        # the package's names change between releases
         version = f"xllamacpp {engine.__version__}"
-        raise Refused(f"{version} is not the one that is needed ({error}): {REMEDY}") from error
+        text = f"{version} is not the one that is needed ({error}): {REMEDY}"
+        raise Refused(text) from error
     except (RuntimeError, MemoryError, UnicodeError) as error:
-        raise Refused(f"cannot serve {settings.model}, see the lines above ({error})") from error
+        text = f"cannot serve {settings.model}, see the lines above ({error})"
+        raise Refused(text) from error
     on_stop(leave)
-    print(f"server is listening on {server.listening_address}", file=sys.stderr, flush=True)
+    address = server.listening_address
+    print(f"server is listening on {address}", file=sys.stderr, flush=True)
     while True:
-        time.sleep(0.5)  # not longer: a signal that another thread takes does not cut it short
+        # short, because a signal that another thread receives does not end the sleep
+        time.sleep(0.5)
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says."""
+    """Print the version, or serve a model; return the exit status."""
     on_stop(leave)
     try:
         if "--version" in arguments:
@@ -258,7 +315,8 @@ def main(arguments: list[str]) -> int:
         else:
             serve(understand(parse(arguments), os.environ))
     except Refused as refusal:
-        sys.stderr.write(f"error: {refusal}\n")  # at once, for the engine's own thread writes there, too
+        # one write, because a thread of the engine writes there, too
+        sys.stderr.write(f"error: {refusal}\n")
         sys.stderr.flush()
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Whether a file is what its engine needs, and making it executable."""
+"""Check that a file has the format that its engine needs; make it executable."""
 
 from __future__ import annotations
 
@@ -9,71 +9,95 @@ from tasks.catalogue.artifact import PROGRAMS, Artifact, is_gguf
 from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
 
+MODE = 0o755
+
 
 def check_format(artifact: Artifact, engine: str) -> None:
-    """Refuse what the engine cannot be: a shell would read a web page saved as a llamafile as a script.
+    """Reject a file of the wrong format.
 
-    Raises IntegrityError: the target is no program, or no model, as the engine needs it.
+    A shell would run a web page that was saved as a llamafile as a script.
+
+    Raises:
+        IntegrityError: the file is not a program, or not a model, as the engine needs.
     """
     with open(artifact.target, "rb") as file:
         head = file.read(8)
     if engine == "self":
-        fits, kind, expected = head.startswith(PROGRAMS), "llamafile", repr(PROGRAMS[0])
+        valid = head.startswith(PROGRAMS)
+        kind = "a llamafile"
+        expected = repr(PROGRAMS[0])
+    elif engine == "llamafile" and artifact.target.endswith(".llamafile"):
+        from zipfile import is_zipfile
+
+        # -m also reads a llamafile, for the model inside
+        valid = is_gguf(head) or is_zipfile(artifact.target)
+        kind = "a complete llamafile"
+        expected = "a zip with a model at its end"
     else:
-        fits, kind, expected = is_gguf(head), "GGUF file", "b'GGUF' and version 2 or 3"
-    if engine == "llamafile" and not fits and artifact.target.endswith(".llamafile"):
-        from zipfile import is_zipfile  # -m takes a llamafile for the model inside
-
-        fits, kind, expected = is_zipfile(artifact.target), "whole llamafile", "a zip with a model at its end"
-    if not fits:
-        facts = [("begins with", repr(head)), ("expected", expected)]
-        fix = "delete it and download it again" if artifact.owned else "give the path of a model"
-        raise IntegrityError(f"{artifact.target} is no {kind}", facts, fix)
-
-
-MODE = 0o755
+        valid = is_gguf(head)
+        kind = "a GGUF file"
+        expected = "b'GGUF' and version 2 or 3"
+    if valid:
+        return
+    fix = "give the path of a model"
+    if artifact.owned:
+        fix = "delete it and download it again"
+    facts = [("begins with", repr(head)), ("expected", expected)]
+    raise IntegrityError(f"{artifact.target} is not {kind}", facts, fix)
 
 
 def why_skipped(platform: str, engine: str) -> str:
-    """Why there is nothing to do, or nothing (R31)."""
+    """Return why there is nothing to make executable, or an empty string (R31)."""
     if platform == "win32":
         return "skipped: Windows has no chmod"
-    return "" if engine == "self" else "skipped: it is data here, no program"
+    if engine != "self":
+        return "skipped: it is data here, no program"
+    return ""
 
 
 def make_executable(cache: str, artifact: Artifact) -> None:
-    """Mode 0755; a file of the user's keeps its mode and may be run by those who may read it.
+    """Set mode 0755; for a user's file, add execute permission for its readers.
 
     Raises:
-        RecipeError: it is no program, or the file system or its owner forbids it.
-        IntegrityError: it is not the file that was proven.
+        RecipeError: the file system, or the file's owner, does not permit it.
+        IntegrityError: the file is not a program, or not the one that was verified.
     """
     check_format(artifact, "self")
     path = artifact.target
     if artifact.owned and os.path.islink(path):
-        what = f"{path} is a link, and the mode of what it leads to is not changed"
-        raise RecipeError(what, fix=f"delete {path} and run it again, or chmod +x what it leads to")
+        what = f"{path} is a link; the mode of its target was not changed"
+        fix = f"delete {path} and run the command again, or chmod +x the link's target"
+        raise RecipeError(what, fix=fix)
     try:
         _chmod(cache, artifact)
     except OSError as error:
         what = f"cannot make {path} executable: {error.strerror}"
-        raise RecipeError(what, fix="its owner has to: chmod +x, or copy it to a place of yours") from None
+        fix = "ask its owner to run chmod +x, or copy it to a directory that you own"
+        raise RecipeError(what, fix=fix) from None
 
 
 def _chmod(cache: str, artifact: Artifact) -> None:
-    """Change the mode of the very file that was proven, and prove it again with its new state."""
-    follow = getattr(os, "O_NOFOLLOW", 0) if artifact.owned else 0
-    handle = os.open(artifact.target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | follow)
+    """Change the mode of the verified file; record its new state in the stamp."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    if artifact.owned:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(artifact.target, flags)
     try:
         stamps.check_unchanged(cache, [artifact])
-        stamp, found = stamps.proof(cache, artifact), os.fstat(handle)
-        if stamp is not None and stamp.stat != files.stat_of(found):
+        stamp = stamps.proof(cache, artifact)
+        stat = os.fstat(handle)
+        if stamp is not None and stamp.stat != files.stat_of(stat):
             what = f"{artifact.target} was replaced while its mode was changed"
-            raise IntegrityError(what, fix="run it again")
-        mode = found.st_mode
-        os.fchmod(handle, MODE if artifact.owned else mode | (mode & 0o444) >> 2)
+            raise IntegrityError(what, fix="run the command again")
+        os.fchmod(handle, _executable_mode(artifact, stat.st_mode))
         if stamp is not None:
-            now = files.stat_of(os.fstat(handle))
-            stamps.write_stamp(cache, artifact, stamp._replace(stat=now))
+            changed = files.stat_of(os.fstat(handle))
+            stamps.write_stamp(cache, artifact, stamp._replace(stat=changed))
     finally:
         os.close(handle)
+
+
+def _executable_mode(artifact: Artifact, mode: int) -> int:
+    if artifact.owned:
+        return MODE
+    return mode | (mode & 0o444) >> 2

@@ -1,4 +1,4 @@
-"""An engine's log: written within a limit, and read while it is written."""
+"""Write an engine's log within a size limit; read it while it is written."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-BEFORE = ".before"  # what the log of the run before is called
-LIMIT = 10 * 1024 * 1024  # bytes of one file; the one before it is kept beside it as .1
+BEFORE = ".before"  # suffix of the previous server's log
+LIMIT = 10 * 1024 * 1024  # bytes of one file; the previous file is kept as .1
 _BLOCK = 64 * 1024
-_POLL_S = 0.2  # between two looks of `follow`
+_POLL_S = 0.2  # between two reads of `follow`
 
 
 class RotatingLog:
-    """A log that never takes more than twice its limit; readable by its owner only.
+    """A log that takes at most twice its limit; only its owner can read it.
 
-    The one of the run before is kept aside. A full disk costs lines of the log, never the engine.
+    The previous server's log is kept under another name. On a full disk, lines of
+    the log are lost; the engine is not stopped.
+
+    Raises:
+        OSError: the file cannot be created.
     """
 
     def __init__(self, path: str, limit: int = LIMIT) -> None:
-        self._path, self._limit = path, limit
-        self._handle, self._size = -1, 0
-        with contextlib.suppress(OSError):  # of an earlier run, whose words would explain nothing of this one
+        self._path = path
+        self._limit = limit
+        self._handle = -1
+        self._size = 0
+        # the previous server's output would not explain anything of this one
+        with contextlib.suppress(OSError):
             os.replace(path, f"{path}{BEFORE}")
         with contextlib.suppress(OSError):
             os.unlink(f"{path}.1")
         self._next()
 
     def write(self, data: bytes) -> None:
-        """Append; begin a new file where the limit is reached."""
+        """Append; start a new file where the limit would be exceeded."""
         try:
-            if self._handle < 0 or (self._size and self._size + len(data) > self._limit):
+            full = self._size and self._size + len(data) > self._limit
+            if self._handle < 0 or full:
                 self._next()
             while data:
                 count = os.write(self._handle, data)
-                self._size, data = self._size + count, data[count:]
+                self._size += count
+                data = data[count:]
         except OSError:
             pass
 
@@ -46,17 +55,19 @@ class RotatingLog:
             self._handle = -1
         if os.path.exists(self._path):
             os.replace(self._path, f"{self._path}.1")
-        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._handle = os.open(self._path, flags, 0o600)
         self._size = 0
 
 
 def tail(path: str, size: int) -> bytes:
-    """The last `size` bytes, going back into the file before; empty where there is no log."""
+    """Return the last `size` bytes of both files; empty without a log."""
     data = b""
     for name in (path, f"{path}.1"):
         try:
             with open(name, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - (size - len(data))))
+                length = os.fstat(file.fileno()).st_size
+                file.seek(max(0, length - (size - len(data))))
                 data = file.read() + data
         except OSError:
             pass
@@ -66,35 +77,49 @@ def tail(path: str, size: int) -> bytes:
 
 
 class Mark(NamedTuple):
-    """A place in a log that may get another file meanwhile."""
+    """A position in a log, which may be rotated later."""
 
     file: int  # its inode
     offset: int
 
 
 def last_lines(path: str, count: int | None) -> tuple[bytes, Mark]:
-    """The last lines of a log, all of them for None; and where it ends, for `follow`.
+    """Return the last lines of a log, and its end as the start for `follow`.
 
-    Raises OSError: there is no log.
+    Args:
+        count: number of lines; None returns all of them.
+
+    Raises:
+        OSError: there is no log.
     """
     with open(path, "rb") as file:
-        now = file.read()
+        content = file.read()
         end = Mark(os.fstat(file.fileno()).st_ino, file.tell())
-    lines = now.splitlines(keepends=True)
+    lines = content.splitlines(keepends=True)
     if count is None or len(lines) < count:
         lines = tail(f"{path}.1", 2 * LIMIT).splitlines(keepends=True) + lines
-    return b"".join(lines if count is None else lines[len(lines) - min(count, len(lines)) :]), end
+    if count is not None:
+        lines = lines[max(0, len(lines) - count) :]
+    return b"".join(lines), end
 
 
 def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
-    """What is appended from a place on, also into the next file, until the writer is gone."""
-    name = path if os.stat(path).st_ino == mark.file else f"{path}.1"  # there was a new one in between
-    file = open(name, "rb")  # noqa: SIM115  # it changes on the way
+    """Yield what is appended after a position, until the writer has ended.
+
+    Args:
+        mark: the position; the log may have been rotated once since.
+        alive: returns whether the writer still runs.
+    """
+    name = path
+    if os.stat(path).st_ino != mark.file:
+        name = f"{path}.1"
+    file = open(name, "rb")  # noqa: SIM115  # it is replaced at a rotation
     try:
         if os.fstat(file.fileno()).st_ino == mark.file:
             file.seek(mark.offset)
         while True:
-            more = alive()  # both before the read, so that what came last is read
+            # both are checked before the read, so that the last bytes are not missed
+            running = alive()
             replaced = _replaced(path, file.fileno())
             block = file.read(_BLOCK)
             if block:
@@ -102,7 +127,7 @@ def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
             elif replaced:
                 file.close()
                 file = open(path, "rb")  # noqa: SIM115
-            elif not more:
+            elif not running:
                 return
             else:
                 time.sleep(_POLL_S)
@@ -113,5 +138,6 @@ def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
 def _replaced(path: str, handle: int) -> bool:
     try:
         return not os.path.samestat(os.stat(path), os.fstat(handle))
-    except OSError:  # between two files
+    except OSError:
+        # between the rename and the creation of the next file
         return False

@@ -1,4 +1,4 @@
-"""Whether a server may take requests: the decision, and waiting for it."""
+"""Decide whether a starting server is ready, and wait for it."""
 
 from __future__ import annotations
 
@@ -10,109 +10,137 @@ from enum import Enum
 from typing import NamedTuple
 
 from tasks.console import formatting
-from tasks.engine import failures
+from tasks.engine import failures, logfile
 from tasks.engine.client import POLL_S, QUICK_POLL_S, health
+from tasks.engine.gpu import cpu_fallback, on_gpu
 from tasks.engine.supervisor_client import Kept
 from tasks.errors import ServerError
 from tasks.system.ports import by_whom, ports_of
 from tasks.system.process_identity import is_running
 
-_QUICK_S = 5.0  # a small model is ready within this: it is looked at more often
-_LOOK_S = 1.0  # between two looks on which port it listens
-_SAY_S = 10.0  # between two lines while it loads
+# a small model is ready within this time, so the server is polled more often
+_QUICK_S = 5.0
+_PORT_CHECK_S = 1.0  # between two checks of the ports that it listens on
+_PROGRESS_S = 10.0  # between two log lines while the model loads
+_GPU_LINES_S = 1.0  # until the engine's log has the lines about the GPU
 
 _log = logging.getLogger("recipe")
 
 
 class Readiness(Enum):
-    """What a look at a starting server says."""
+    """The state of a starting server."""
 
     WAIT = "wait"
     READY = "ready"
     DIED = "died"
     LATE = "late"
     STRANGER = "stranger"  # another program answers on the port
-    HOPPED = "hopped"  # it has taken another port than it was told to
+    HOPPED = "hopped"  # it listens on another port than it was told to
 
 
 class Look(NamedTuple):
-    """One look at a starting server."""
+    """A sample of a starting server."""
 
-    exited: int | None  # exit status, negative for a signal; None while it lives
-    health: int | None  # status of GET /health; None where nothing answered
-    port: int  # the one it was told to take
-    ports: frozenset[int] | None  # on which our process listens; None where nobody has looked, or can
+    exited: int | None  # exit status, negative for a signal; None while it runs
+    health: int | None  # status of GET /health; None without a response
+    port: int  # the port that it was told to use
+    # ports that its process listens on; None: not checked, or not known
+    ports: frozenset[int] | None
     elapsed_s: float  # since the start
 
 
 def judge_start(look: Look, timeout_s: float) -> Readiness:
-    """The race of three: the endpoint says yes, the process is gone, the deadline has passed.
+    """Decide a server's state: it answers, its process ended, or time is up.
 
-    A dead child is never waited for (llama-swap#100), and a 200 from another process is not ours
-    (mozilla-ai/llamafile#54: old versions hop to the next port without a word).
+    A dead process is not waited for (llama-swap#100). A 200 from another process
+    does not count: old versions take the next port without notice
+    (mozilla-ai/llamafile#54).
     """
     elsewhere = look.ports is not None and look.port not in look.ports
     if look.exited is not None:
         return Readiness.DIED
-    if look.health == 200 and elsewhere:
-        return Readiness.STRANGER
     if look.health == 200:
-        return Readiness.READY
+        return Readiness.STRANGER if elsewhere else Readiness.READY
     if look.ports and elsewhere:
         return Readiness.HOPPED
-    return Readiness.LATE if look.elapsed_s >= timeout_s else Readiness.WAIT
+    if look.elapsed_s >= timeout_s:
+        return Readiness.LATE
+    return Readiness.WAIT
 
 
 def wait_ready(
     name: str, child: Kept, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
 ) -> float | None:
-    """Wait until the server may take requests.
+    """Wait until a server accepts requests.
 
     Args:
-        stopped: says something true when the user asks to stop.
+        stopped: returns a true value when the user asked to stop.
 
     Returns:
         Seconds it took; None when the user asked to stop.
 
     Raises:
-        ServerError: it died, was too late, listens elsewhere, or another server answers in its place. It may
-            still run.
+        ServerError: it ended, was too late, listens on another port, or another
+            server uses its port. It may still run.
     """
-    start = said = looked = time.monotonic()
+    start = time.monotonic()
+    reported = start
+    checked = start
     while not stopped():
         exited = child.exited()
-        status = None if exited is not None else health(host, port)
+        status = None
+        if exited is None:
+            status = health(host, port)
         now = time.monotonic()
         ports = None
-        if status == 200 or (exited is None and now - looked >= _LOOK_S):
-            ports, looked = ports_of(child.pid, port), now
-        if ports == frozenset() and not is_running(child.pid):  # its keeper will say so in a moment
+        if status == 200 or (exited is None and now - checked >= _PORT_CHECK_S):
+            ports = ports_of(child.pid, port)
+            checked = now
+        if ports == frozenset() and not is_running(child.pid):
+            # it has ended; its supervisor will report that in a moment
             status = None
-        verdict = judge_start(Look(exited, status, port, ports, now - start), timeout_s)
-        if verdict is Readiness.READY:
+        state = judge_start(Look(exited, status, port, ports, now - start), timeout_s)
+        if state is Readiness.READY:
             return now - start
-        if verdict is not Readiness.WAIT:
-            raise _start_error(name, verdict, child, port, timeout_s)
-        if now - said >= _SAY_S:
-            said = now
-            _log.info("%s is loading, %s so far", name, formatting.seconds(now - start))
+        if state is not Readiness.WAIT:
+            raise _start_error(name, state, child, port, timeout_s)
+        if now - reported >= _PROGRESS_S:
+            reported = now
+            elapsed = formatting.seconds(now - start)
+            _log.info("%s is loading, %s so far", name, elapsed)
         time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
 
 
-def _start_error(name: str, verdict: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
+def _start_error(name: str, state: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
     ending = child.ending()
-    if verdict is Readiness.DIED and child.told:
-        return ServerError(f"{name} was stopped before it was ready")
-    if verdict is Readiness.DIED:
-        return failures.failure(f"{name} ended before it was ready", ending, sys.platform)
-    if verdict is Readiness.STRANGER:
+    if state is Readiness.DIED:
+        if child.told:
+            return ServerError(f"{name} was stopped before it was ready")
+        what = f"{name} ended before it was ready"
+        return failures.failure(what, ending, sys.platform)
+    if state is Readiness.STRANGER:
         what = f"another program answers on port {port}{by_whom(port)}"
-        return ServerError(what, fix="--port 0 takes a free one")
-    if verdict is Readiness.HOPPED:
-        what = f"{name} listens on another port than {port}, which another program has{by_whom(port)}"
-        return ServerError(what, fix="--port 0 takes a free one")
-    error = failures.failure(
-        f"{name} was not ready after {formatting.seconds(timeout_s)}", ending, sys.platform
-    )
-    return ServerError(error.what, error.facts, error.fix or "--timeout SECONDS gives it longer")
+        return ServerError(what, fix="use --port 0 for a free one")
+    if state is Readiness.HOPPED:
+        what = f"{name} listens on another port than {port}, which another program uses{by_whom(port)}"
+        return ServerError(what, fix="use --port 0 for a free one")
+    what = f"{name} was not ready after {formatting.seconds(timeout_s)}"
+    error = failures.failure(what, ending, sys.platform)
+    fix = error.fix or "allow more time with --timeout SECONDS"
+    return ServerError(error.what, error.facts, fix)
+
+
+def wait_gpu(log: str) -> str:
+    """Wait for the lines about the GPU in an engine's log.
+
+    Returns:
+        The line that reports the use of the CPU, or an empty string.
+    """
+    deadline = time.monotonic() + _GPU_LINES_S
+    while True:
+        output = logfile.tail(log, logfile.LIMIT).decode("utf-8", "replace")
+        line = cpu_fallback(output)
+        if line or on_gpu(output) or time.monotonic() > deadline:
+            return line
+        time.sleep(POLL_S)

@@ -1,11 +1,11 @@
-"""A running server as a record: what is written down of it, and what follows from it. Pure."""
+"""Describe a running server: its record on disk, and what follows from it. Pure."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,16 @@ from tasks.system.process_id import Process, is_mark
 if TYPE_CHECKING:
     from tasks.catalogue.resolve import Job
 
-KEY_VARIABLE = "LLAMA_API_KEY"  # llama.cpp's server reads it, too
-EARLIER_KEEPER_WORDS = ("-m", "tasks.keeper")  # of the version that wrote no mark
-KEEPER_WORDS = ("-m", "tasks.engine.supervisor")  # on a keeper's command line, followed by the mark
-RECORD_BYTES = 1024 * 1024  # of a record; more is not read
+KEY_VARIABLE = "LLAMA_API_KEY"  # also read by llama.cpp's server
+# on a supervisor's command line: of the version that wrote no marker, and of this
+# one, which appends the marker
+EARLIER_KEEPER_WORDS = ("-m", "tasks.keeper")
+KEEPER_WORDS = ("-m", "tasks.engine.supervisor")
+RECORD_BYTES = 1024 * 1024  # the maximum that is read of a record
 
 
 class Mode(str, Enum):
-    """What started a server."""
+    """The verb that started a server."""
 
     SERVE = "serve"
     START = "start"
@@ -42,95 +44,98 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Run:
-    """One server. Its file belongs to its owner alone: the key is in it."""
+    """One server. Its file is private to its owner, because it contains the key."""
 
     name: str  # of the model
     mode: Mode
     host: str
     port: int
-    spec: Mapping[str, str]  # what it serves and how; see `spec_of`
+    spec: Mapping[str, str]  # see `spec_of`
     command: Sequence[str]
     log: str
     mark: str  # value of MARK_VARIABLE in the engine's environment
     key: str = field(default="", repr=False)
     state: State = State.STARTING
     ready_s: float | None = None  # from the start until it was ready
-    ended: int | None = None  # exit status of an engine that ended by itself, negative for a signal
-    ended_at: float | None = None
+    ended: int | None = None  # status of an engine that ended by itself; -N: signal N
+    ended_at: float | None = None  # seconds since 1970
     engine: Process | None = None
-    keeper: Process | None = None
+    keeper: Process | None = None  # the supervisor
     owner: int = 0  # pid of the doit that started it
     path: str = ""  # of this record
 
     @property
     def since(self) -> float:
-        """Start of the engine, seconds since 1970; 0 where it is not known yet."""
+        """Return the engine's start in seconds since 1970; 0 where it is unknown."""
         return self.engine.started if self.engine else 0.0
 
     @property
     def url(self) -> str:
-        """Where a client on this machine reaches it."""
+        """Return the URL for clients on this machine."""
         return urls.base_url(self.host, self.port)
 
     @staticmethod
     def parse(data: Any, path: str) -> Run | None:
-        """Read a record from its JSON; None unless every field is what a keeper writes.
+        """Read a record from its JSON; None where a field is missing or invalid.
 
-        Processes are ended because of it, so nothing in it is taken on trust. `log` is the file
-        beside the record: a cache can have another path than when the record was written.
+        Processes are ended because of a record, so every field is validated. `log`
+        becomes the file beside the record, because a cache may have been moved.
         """
         stem = _stem(path, ".json")
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or not _is_valid(data):
             return None
-        values = {f.name: data[f.name] for f in fields(Run) if f.name in data and f.name != "path"}
-        missing = _FIELDS.keys() - values.keys()
-        if missing - _MAY_MISS or not all(_FIELDS[name](value) for name, value in values.items()):
+        if stem != record_name(data["name"], data["port"]):
             return None
-        if stem != record_name(values["name"], values["port"]) or stem != _stem(values["log"], ".log"):
+        if stem != _stem(data["log"], ".log"):
             return None
-        values |= {"mode": Mode(values["mode"]), "state": State(values["state"])}
+        values = {name: data[name] for name in _FIELDS if name in data}
+        values["mode"] = Mode(values["mode"])
+        values["state"] = State(values["state"])
         for name in ("engine", "keeper"):
-            values[name] = Process(**values[name]) if values.get(name) else None
-        return Run(**{**values, "log": f"{path.removesuffix('.json')}.log", "path": path})
+            process = values.get(name)
+            values[name] = Process(**process) if process else None
+        values["log"] = f"{path.removesuffix('.json')}.log"
+        return Run(**values, path=path)
 
 
 class Liveness(Enum):
-    """What is left of a run on this machine."""
+    """What still runs of a recorded server."""
 
-    RUNNING = "running"  # keeper and engine, or a keeper that has just begun
-    LEFT_OVER = "left over"  # an engine whose keeper was killed
+    RUNNING = "running"  # supervisor and engine, or a supervisor that just started
+    LEFT_OVER = "left over"  # an engine whose supervisor was killed
     GONE = "gone"
-    ELSEWHERE = "elsewhere"  # another machine or container with the same cache: not ours to judge
+    ELSEWHERE = "elsewhere"  # of another machine or container with the same cache
 
 
 def judge_run(run: Run, boot: str, space: str, keeper_lives: bool, engine_lives: bool) -> Liveness:
-    """Whose server that is, and whether it runs.
+    """Decide whether a recorded server runs, and whether on this machine.
 
     Args:
-        boot, space: of this process.
-        keeper_lives, engine_lives: whether such a pid exists with that start; only looked at if it is ours.
+        boot: boot ID of this machine.
+        space: PID namespace of this process.
+        keeper_lives: a process with the supervisor's pid and start time exists.
+        engine_lives: the same for the engine.
     """
-    known = run.keeper or run.engine
-    if known is None:
+    process = run.keeper or run.engine
+    if process is None or process.boot != boot:
         return Liveness.GONE
-    if known.boot == boot and known.space != space:
+    if process.space != space:
         return Liveness.ELSEWHERE
-    if known.boot != boot:
-        return Liveness.GONE
     if keeper_lives:
         return Liveness.RUNNING
     return Liveness.LEFT_OVER if engine_lives else Liveness.GONE
 
 
 def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str]:
-    """What a server serves and how, in the words of the command line; equal for equal servers.
+    """Return what a server serves and how, by option; equal for equal servers.
 
     Args:
-        port: the one that was asked for; None where any will do.
+        port: the requested one; None where any will do.
     """
     settings = job.settings
+    models = [file for file in job.files if file.target != job.mmproj]
     spec = {
-        "model": ",".join(one.sha256 or one.target for one in job.files if one.target != job.mmproj),
+        "model": ",".join(file.sha256 or file.target for file in models),
         "--engine": f"{job.engine} {version}".strip(),
         "--mmproj": job.mmproj,
         "--host": settings.host,
@@ -147,39 +152,60 @@ def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str
 
 
 def differences(run: Run, spec: Mapping[str, str], key: str) -> list[tuple[str, str]]:
-    """(setting, `running X, asked Y`) for each in which a running server is not the one that is asked for."""
-    names = [n for n in {**run.spec, **spec} if n != "--port" or n in spec]
-    found = [(n, run.spec.get(n, "-"), spec.get(n, "-")) for n in names if run.spec.get(n) != spec.get(n)]
+    """Compare a running server with a requested one.
+
+    Returns:
+        (setting, `running X, requested Y`) for each setting that differs.
+    """
+    found = []
+    for name in {**run.spec, **spec}:
+        if name == "--port" and name not in spec:
+            continue
+        running = run.spec.get(name, "-")
+        requested = spec.get(name, "-")
+        if run.spec.get(name) != spec.get(name):
+            found.append((name, f"running {running}, requested {requested}"))
     if run.key != key and run.spec.get("--api-key") == spec.get("--api-key"):
-        found.append(("--api-key", "one", "another one"))
-    return [(name, f"running {had}, asked {asked}") for name, had, asked in found]
+        found.append(("--api-key", "running one key, requested another"))
+    return found
 
 
 def record_name(name: str, port: int) -> str:
-    """The name of a run's files, without the ending."""
+    """Return the name of a server's files, without the suffix."""
     return f"{name}-{port}"
 
 
 def log_of(name: str, files: Sequence[str]) -> list[str]:
-    """Those of a folder's file names which are logs of a model."""
-    return [file for file in files if re.fullmatch(re.escape(name) + r"-\d+\.log", file)]
+    """Return the file names that are logs of a model."""
+    pattern = re.compile(re.escape(name) + r"-\d+\.log")
+    return [file for file in files if pattern.fullmatch(file)]
 
 
 def without_key(data: Any) -> dict[str, Any] | None:
-    """The JSON of a record without its API key; None where there is none in it."""
+    """Return a record's JSON without its API key; None where it has none."""
     if not isinstance(data, dict) or not data.get("key"):
         return None
     return {**data, "key": ""}
 
 
-def _stem(path: str, ending: str) -> str:
-    """The last part of a path without its ending; nothing where it has another one."""
+def _stem(path: str, suffix: str) -> str:
+    """Return a path's last part without its suffix; empty for another suffix."""
     name = re.split(r"[\\/]", path)[-1]
-    return name.removesuffix(ending) if name.endswith(ending) else ""
+    return name.removesuffix(suffix) if name.endswith(suffix) else ""
+
+
+def _is_valid(data: Mapping[str, Any]) -> bool:
+    present = _FIELDS.keys() & data.keys()
+    if _FIELDS.keys() - present - _OPTIONAL_FIELDS:
+        return False
+    return all(_FIELDS[name](data[name]) for name in present)
 
 
 def _is_text(value: object) -> bool:
-    """Text that can be shown and be part of a path: no NUL, no half of a surrogate pair."""
+    """Return whether a text can be printed, and be part of a path.
+
+    It has no NUL, and no lone surrogate.
+    """
     if not isinstance(value, str) or "\0" in value:
         return False
     try:
@@ -193,12 +219,19 @@ def _matches(pattern: str) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+def _is_one_of(enum: type[Enum]) -> Callable[[object], bool]:
+    values = [member.value for member in enum]
+    return lambda value: value in values
+
+
 def _whole(low: int, high: int) -> Callable[[object], bool]:
     return lambda value: type(value) is int and low <= value <= high
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LATEST
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value < _MAX_SECONDS
 
 
 def _optional(fits: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -206,19 +239,24 @@ def _optional(fits: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 def _is_process(value: object) -> bool:
-    if (
-        not isinstance(value, dict)
-        or not {"pid", "started", "boot", "space"} <= value.keys() <= _PROCESS.keys()
-    ):
+    if not isinstance(value, dict):
         return False
-    return all(_PROCESS[name](one) for name, one in value.items())
+    if not {"pid", "started", "boot", "space"} <= value.keys() <= _PROCESS.keys():
+        return False
+    return all(_PROCESS[name](item) for name, item in value.items())
 
 
 def _is_spec(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_text(one) for pair in value.items() for one in pair)
+    if not isinstance(value, dict):
+        return False
+    return all(_is_text(name) and _is_text(text) for name, text in value.items())
 
 
-_LATEST = 1e11  # seconds since 1970: the year 5138
+def _is_command(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_MAX_SECONDS = 1e11  # since 1970: the year 5138
 _PROCESS: Mapping[str, Callable[[object], bool]] = {
     "pid": _whole(1, 2**32),
     "started": _is_seconds,
@@ -228,15 +266,15 @@ _PROCESS: Mapping[str, Callable[[object], bool]] = {
 }
 _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "name": _matches(r"\w[\w.-]*"),
-    "mode": lambda value: value in [mode.value for mode in Mode],
+    "mode": _is_one_of(Mode),
     "host": _matches(r"[A-Za-z0-9.:_%-]{1,253}"),
     "port": _whole(1, 65535),
     "spec": _is_spec,
-    "command": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "command": _is_command,
     "log": _is_text,
     "mark": is_mark,
     "key": _matches("[!-~]*"),
-    "state": lambda value: value in [state.value for state in State],
+    "state": _is_one_of(State),
     "ready_s": _optional(_is_seconds),
     "ended": _optional(_whole(-(2**31), 2**32)),
     "ended_at": _optional(_is_seconds),
@@ -244,4 +282,4 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "keeper": _optional(_is_process),
     "owner": _whole(0, 2**32),
 }
-_MAY_MISS = {"key", "ready_s", "ended", "ended_at", "engine", "keeper", "owner"}
+_OPTIONAL_FIELDS = {"key", "ready_s", "ended", "ended_at", "engine", "keeper", "owner"}

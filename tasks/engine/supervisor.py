@@ -1,11 +1,14 @@
-"""Keep one engine: write its log, record its state, end it when told or when its owner has gone.
+"""Supervise one engine: write its log, record its state, and end it.
 
-    python -m tasks.engine.supervisor MARK
+    python -m tasks.engine.supervisor MARKER
 
-One for each server and for as long as that runs, as podman's conmon is for a container: no daemon, and no
-server without somebody who ends it. Started by `effects.keep`, it speaks lines: the first one of stdin is the
-order, as JSON; then `ready SECONDS`, `detach`, `stop`, `kill`. The end of stdin means that the owner has
-gone, and is a `stop` unless it was detached. Each answer on stdout is a JSON object. SIGTERM is a `stop`.
+Each server has one supervisor for as long as it runs, as each container of podman has
+a conmon: there is no daemon, and no server without a process that ends it.
+
+supervisor_client.py starts it. It reads lines from stdin: first the configuration as
+JSON, then `ready SECONDS`, `detach`, `stop` or `kill`. The end of stdin means that the
+owner has ended; it is a `stop`, unless the server was detached. SIGTERM is a `stop`.
+Each answer on stdout is a JSON object.
 """
 
 from __future__ import annotations
@@ -25,24 +28,32 @@ from tasks.system.signals import on_signals
 
 _BLOCK = 64 * 1024
 _AGAIN_S = 1.0  # between two attempts to write the record
-_LAST_WORDS_S = 2.0  # for what is still in the pipe when the engine has ended
+_LAST_OUTPUT_S = 2.0  # to read the pipe after the engine has ended
 
 
 class Record:
-    """The file that says what runs; this process alone writes it."""
+    """The server record on disk; only this process writes it."""
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
-        self.path, self._values = path, values
+        self.path = path
+        self._values = values
         self.mark: str = values["mark"]
-        self.is_late = False  # what is in the file is not what is known: the disk is full
+        self.is_late = False  # the file is outdated, because the disk is full
 
     def create(self, **values: object) -> None:
-        """Write it for the first time. Raises OSError: no command could find the server."""
+        """Write the record for the first time.
+
+        Raises:
+            OSError: it cannot be written, so no command could find the server.
+        """
         self._values |= values
         self._write()
 
     def write(self, **changes: object) -> None:
-        """Note a change. A full disk does not end a server: `write` again until `is_late` is False."""
+        """Update the record.
+
+        A full disk does not end the server: call this until `is_late` is False.
+        """
         self._values |= changes
         try:
             self._write()
@@ -57,32 +68,44 @@ class Record:
 
 
 class Keeper:
-    """An engine, and the words that are waited for."""
+    """The supervisor of one engine.
+
+    Args:
+        order: the configuration.
+
+    Raises:
+        OSError: the log cannot be created, or the engine cannot be started.
+    """
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self._words: SimpleQueue[str] = SimpleQueue()  # may be filled by a signal handler
-        self._urgent = 0  # stops that were asked for
-        ours, theirs = os.pipe()
+        # a signal handler may add to it, so it has to be a SimpleQueue
+        self._commands: SimpleQueue[str] = SimpleQueue()
+        self._urgency = 0  # number of stop requests; `kill` counts as two
+        self._detached = False
+        self._stopped = False  # on request
+        self._status: int | None = None  # of an engine that ended by itself
+        read_end, write_end = os.pipe()
         try:
             self._log = RotatingLog(order["log"])
-            self._child = Child(order["command"], env=order["env"], cwd=order["cwd"], output=theirs)
+            self._child = Child(order["command"], env=order["env"], cwd=order["cwd"], output=write_end)
         finally:
-            os.close(theirs)
-        self._copier = _thread(self._copy, ours)
+            os.close(write_end)
+        self._copier = _thread(self._copy, read_end)
         _thread(self._listen)
         _thread(self._wait)
         self._record = Record(order["record"], order["values"])
 
     def stop(self, kill: bool = False) -> None:
-        """Ask for the end; the second time there is no more waiting."""
-        self._urgent += 2 if kill else 1
-        self._words.put("stop")
+        """Request a stop; the second request kills the engine at once."""
+        self._urgency += 2 if kill else 1
+        self._commands.put("stop")
 
     def keep(self) -> None:
-        """Until the engine has ended, by itself or because it was told to."""
+        """Supervise the engine until it has ended, by itself or on request."""
         from tasks.system.process_identity import process
 
-        engine, keeper = process(self._child.pid), process(os.getpid())
+        engine = process(self._child.pid)
+        keeper = process(os.getpid())
         try:
             self._record.create(engine=vars(engine), keeper=vars(keeper))
         except OSError as error:
@@ -90,41 +113,60 @@ class Keeper:
             say_failure(error, record=self._record.path)
             return
         say(pid=self._child.pid)
-        from tasks.engine import server_registry  # now: months later this folder may have another version
+        # imported now: months later this directory may contain another version
+        from tasks.engine import server_registry  # noqa: F401
 
-        detached, told, status = False, False, None
-        while True:
-            word, _, value = self._next().partition(" ")
-            if word == "ready":
-                self._record.write(state="ready", ready_s=float(value))
-                say(state="ready")
-            elif word == "detach":
-                detached = True
-            elif word == "again":
-                self._record.write()
-            elif word == "exited":
-                status = self._child.exited()
-                break
-            elif word == "stop" or not detached:  # or `gone`: the owner has
-                told = True
-                self._record.write(state="stopping")
-                break
-        gone = self._child.stop(hurry=lambda: self._urgent > 1)
-        gone = server_registry.end_marked(self._record.mark) and gone  # what has left the engine's group
-        self._copier.join(_LAST_WORDS_S)
-        if status is not None and detached:
-            server_registry.forget_key(self._record.path)
-            self._record.write(state="stopped", ended=status, ended_at=time.time(), key="")
-            if self._record.is_late:  # no more time: rather no record than one with the key
-                server_registry.forget(self._record.path)
-        elif gone:
-            server_registry.forget(self._record.path)
-        say(ended=status if status is not None else self._child.exited(), told=told)
+        while self._handle(self._next_command()):
+            pass
+        self._finish()
 
-    def _next(self) -> str:
-        """The next word; `again` where the record has to be written again."""
+    def _handle(self, line: str) -> bool:
+        """Execute one command; return whether to wait for the next one."""
+        command, _, value = line.partition(" ")
+        if command == "ready":
+            self._record.write(state="ready", ready_s=float(value))
+            say(state="ready")
+        elif command == "detach":
+            self._detached = True
+        elif command == "again":
+            self._record.write()
+        elif command == "exited":
+            self._status = self._child.exited()
+            return False
+        elif command == "stop" or not self._detached:  # or `gone`: the owner has ended
+            self._stopped = True
+            self._record.write(state="stopping")
+            return False
+        return True
+
+    def _finish(self) -> None:
+        """End what still runs, update or delete the record, and report the end."""
+        from tasks.engine import server_registry
+
+        group_ended = self._child.stop(hurry=lambda: self._urgency > 1)
+        # processes that have left the engine's group
+        all_ended = server_registry.end_marked(self._record.mark) and group_ended
+        self._copier.join(_LAST_OUTPUT_S)
+        path = self._record.path
+        status = self._status
+        if status is not None and self._detached:
+            server_registry.forget_key(path)
+            now = time.time()
+            self._record.write(state="stopped", ended=status, ended_at=now, key="")
+            if self._record.is_late:
+                # the key must not stay on disk, and there is no time to try again
+                server_registry.forget(path)
+        elif all_ended:
+            server_registry.forget(path)
+        if status is None:
+            status = self._child.exited()
+        say(ended=status, told=self._stopped)
+
+    def _next_command(self) -> str:
+        """Return the next command; `again` where the record must be written again."""
+        timeout = _AGAIN_S if self._record.is_late else None
         try:
-            return self._words.get(timeout=_AGAIN_S if self._record.is_late else None)
+            return self._commands.get(timeout=timeout)
         except Empty:
             return "again"
 
@@ -134,16 +176,16 @@ class Keeper:
 
     def _wait(self) -> None:
         self._child.wait()
-        self._words.put("exited")
+        self._commands.put("exited")
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            word = line.strip()
-            if word in ("stop", "kill"):
-                self.stop(kill=word == "kill")
+            command = line.strip()
+            if command in ("stop", "kill"):
+                self.stop(kill=command == "kill")
             else:
-                self._words.put(word)
-        self._words.put("gone")
+                self._commands.put(command)
+        self._commands.put("gone")
 
 
 def _thread(function: Any, *args: object) -> threading.Thread:
@@ -153,19 +195,20 @@ def _thread(function: Any, *args: object) -> threading.Thread:
 
 
 def say(**answer: object) -> None:
-    """Answer the owner, if there still is one."""
+    """Send an answer to the owner, if it still runs."""
     with suppress(OSError, ValueError):
         print(json.dumps(answer), flush=True)
 
 
 def say_failure(error: OSError, **more: object) -> None:
-    """Answer that nothing runs, and why."""
-    windows = getattr(error, "winerror", None)
-    say(ended=127, errno=error.errno, winerror=windows, text=error.strerror or str(error), **more)
+    """Report that no engine runs, and why."""
+    text = error.strerror or str(error)
+    winerror = getattr(error, "winerror", None)
+    say(ended=127, errno=error.errno, winerror=winerror, text=text, **more)
 
 
 def main() -> int:
-    """Do what the order says."""
+    """Supervise the engine that the configuration on stdin describes."""
     order = json.loads(sys.stdin.readline())
     keepers: list[Keeper] = []
 
@@ -178,8 +221,10 @@ def main() -> int:
             keeper = Keeper(order)
         except OSError as error:
             log = order["log"]
-            unwritten = {"record": log} if log in (error.filename, error.filename2) else {}
-            say_failure(error, **unwritten)
+            if log in (error.filename, error.filename2):
+                say_failure(error, record=log)
+            else:
+                say_failure(error)
             return 1
         keepers.append(keeper)
         keeper.keep()
@@ -190,4 +235,5 @@ if __name__ == "__main__":
     code = main()
     with suppress(OSError, ValueError):
         sys.stdout.close()
-    os._exit(code)  # without waiting for threads that read from what may never end
+    # does not wait for threads whose reads may never return
+    os._exit(code)

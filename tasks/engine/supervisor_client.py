@@ -1,7 +1,8 @@
-"""Starting a keeper (supervisor.py) and talking to it. What to do with it is decided elsewhere."""
+"""Start a supervisor (supervisor.py) and exchange messages with it."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,51 +17,88 @@ from typing import Any
 from tasks.engine import logfile
 from tasks.engine.environment import engine_environment
 from tasks.engine.server_record import KEEPER_WORDS
+from tasks.errors import ServerError
+from tasks.system import processes
 from tasks.system.exit_status import Ending
-from tasks.system.processes import INTERRUPT_S, KILL_S, TAIL_BYTES, TERMINATE_S, last_lines
 
-_ANSWER_S = 30.0  # for the start of a Python on a machine that is very busy
-_STOP_S = INTERRUPT_S + TERMINATE_S + KILL_S + 5.0  # its steps, and what it writes after them
-_LAST_WORDS_S = 2.0  # for what a keeper that has ended has said
+_ANSWER_S = 30.0  # a Python starts slowly on a very busy machine
+# the supervisor's steps, and what it writes after them
+_STOP_S = processes.INTERRUPT_S + processes.TERMINATE_S + processes.KILL_S + 5.0
+_LAST_ANSWER_S = 2.0  # to read the answers of a supervisor that has ended
 _POLL_S = 0.01
 
 
 class NoRecord(OSError):
-    """The record of a server cannot be written: no command could find it, so it was ended."""
+    """The server record cannot be written; the server was ended.
+
+    No command could have found the server.
+    """
+
+
+def no_record_error(name: str, error: NoRecord) -> ServerError:
+    """Return the error for a server whose record cannot be written."""
+    fix = "set LLAMAFILE_CACHE to a directory you can write to"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space, or set LLAMAFILE_CACHE to another disk"
+    reason = f"cannot write {error.filename}: {error.strerror}"
+    return ServerError(f"{name} was not started: {reason}", fix=fix)
 
 
 class Kept:
-    """An engine and its keeper, as the process that started them sees them: on record from the beginning.
+    """An engine and its supervisor, recorded from the start.
 
     Args:
-        record: path of the file that says what runs; the keeper writes `values` there, and its own findings.
-        keeps_log: the log outlives the engine, so that an error may name it.
+        record: path of the server record. The supervisor writes `values` there, and
+            what it adds.
+        keeps_log: the log outlives the engine, so that an error can name it.
 
     Raises:
-        NoRecord: its record cannot be written.
+        NoRecord: the server record cannot be written.
         OSError: the engine cannot be started.
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, log: str,
-        record: str, values: Mapping[str, Any], root: str, keeps_log: bool = True,
-    ) -> None:  # fmt: skip
-        self.command, self.log = list(command), log
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        record: str,
+        values: Mapping[str, Any],
+        root: str,
+        keeps_log: bool = True,
+    ) -> None:
+        self.command = list(command)
+        self.log = log
         self._keeps_log = keeps_log
-        self.told = False  # the engine has ended because its keeper was told so
+        self.told = False  # the engine was stopped on request
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._ended: int | None = None
         self._keeper = subprocess.Popen(
-            [sys.executable, *KEEPER_WORDS, values["mark"]], cwd=root,
+            [sys.executable, *KEEPER_WORDS, values["mark"]],
+            cwd=root,
             env=engine_environment(os.environ, PYTHONPATH=root),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            encoding="utf-8", **_apart(),
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            **_new_session(),
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        order = {"command": self.command, "env": dict(env), "cwd": cwd, "log": log, "record": record}
-        self._say(json.dumps({**order, "values": dict(values)}))
-        import psutil  # noqa: F401  # needed soon; it takes its time while the engine takes its own
+        config = {
+            "command": self.command,
+            "env": dict(env),
+            "cwd": cwd,
+            "log": log,
+            "record": record,
+            "values": dict(values),
+        }
+        self._send(json.dumps(config))
+        # needed soon; the import runs while the engine starts
+        import psutil  # noqa: F401
 
         try:
             self.pid: int = self._answer("pid")
@@ -69,7 +107,7 @@ class Kept:
             raise
 
     def exited(self) -> int | None:
-        """Exit status of the engine, negative for a signal; None while it lives."""
+        """Return the engine's exit status, -N for signal N; None while it runs."""
         while True:
             try:
                 self._note(self._answers.get_nowait())
@@ -77,89 +115,112 @@ class Kept:
                 return self._ended
 
     def ending(self) -> Ending:
-        """How it ended, with the last lines of its log."""
-        output = last_lines(logfile.tail(self.log, TAIL_BYTES))
+        """Return how the engine ended, with the last lines of its log."""
+        output = processes.last_lines(logfile.tail(self.log, processes.TAIL_BYTES))
         log = self.log if self._keeps_log else ""
         return Ending(self.command, self.exited(), output, log)
 
     def ready(self, seconds: float) -> None:
-        """It may take requests: this is on record when the call returns."""
-        self._say(f"ready {seconds:.3f}")
+        """Record that the server is ready; return when that is written."""
+        self._send(f"ready {seconds:.3f}")
         with suppress(OSError):
             self._answer("state")
 
     def detach(self) -> None:
-        """Let it live on when this process ends."""
-        self._say("detach")
+        """Let the server run on after this process has ended."""
+        self._send("detach")
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> bool:
-        """End the engine and all it started: interrupt, terminate, kill, each with its time limit.
+        """End the engine and its descendants: interrupt, terminate, kill.
+
+        Each step has a time limit.
 
         Args:
-            hurry: says True when there is no more time for the gentle steps.
+            hurry: returns True to kill without the other steps.
 
         Returns:
-            Whether the keeper says that everything is gone.
+            Whether the supervisor reports that everything has ended.
         """
-        self._say("stop")
-        deadline, hurried = time.monotonic() + _STOP_S, False
+        self._send("stop")
+        deadline = time.monotonic() + _STOP_S
+        killed = False
         while self._keeper.poll() is None and time.monotonic() < deadline:
-            if not hurried and hurry():
-                self._say("kill")
-                hurried = True
+            if not killed and hurry():
+                self._send("kill")
+                killed = True
             time.sleep(_POLL_S)
         if self._keeper.poll() is None:
             self._keeper.kill()
         self._keeper.wait()
-        self._reader.join(_LAST_WORDS_S)
+        self._reader.join(_LAST_ANSWER_S)
         return self.exited() is not None
 
-    def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # it has ended; that is noticed elsewhere
+    def _send(self, line: str) -> None:
+        # an error means that the supervisor has ended; `exited` notices that
+        with suppress(OSError, ValueError):
             assert self._keeper.stdin
+            handle = self._keeper.stdin.fileno()
             data = f"{line}\n".encode()
-            while data:  # past the buffer: Python 3.13 complains of what it cannot flush in the end
-                data = data[os.write(self._keeper.stdin.fileno(), data) :]
+            # unbuffered: Python 3.13 reports data that it cannot flush at its end
+            while data:
+                data = data[os.write(handle, data) :]
 
     def _answer(self, name: str) -> Any:
-        """Wait for an answer with that name. Raises OSError: it says that something failed."""
+        """Wait for an answer that contains `name`; return its value.
+
+        Raises:
+            NoRecord: the supervisor cannot write the server record.
+            OSError: the supervisor reports a failure, or does not answer.
+        """
         deadline = time.monotonic() + _ANSWER_S
         while True:
+            left = max(0.0, deadline - time.monotonic())
             try:
-                answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                answer = self._answers.get(timeout=left)
             except Empty:
-                raise OSError(0, "its keeper does not answer") from None
+                raise OSError(0, "its supervisor does not answer") from None
             if name in answer:
                 return answer[name]
             self._note(answer)
             if self._ended is not None:
-                code, text = answer.get("errno") or 0, answer.get("text") or "its keeper has ended"
-                if "record" in answer:
-                    raise NoRecord(code, text, answer["record"])
-                raise OSError(code, text, None, answer.get("winerror"))
+                raise _start_error(answer)
 
     def _note(self, answer: dict[str, Any]) -> None:
         self._ended = answer.get("ended", self._ended)
         self.told = bool(answer.get("told", self.told))
 
     def _read(self) -> None:
-        """Pass answers on. A keeper that ends without a last word was killed, and what it kept with it."""
+        """Queue the supervisor's answers.
+
+        A supervisor that ends without `ended` was killed, and its engine with it.
+        """
         assert self._keeper.stdout
-        last, other = False, ""
+        ended = False
+        other_output = ""
         for line in self._keeper.stdout:
             try:
                 answer = dict(json.loads(line))
             except ValueError:
-                other = (other + line)[-TAIL_BYTES:]
+                other_output = (other_output + line)[-processes.TAIL_BYTES :]
             else:
-                last = last or "ended" in answer
+                ended = ended or "ended" in answer
                 self._answers.put(answer)
-        if not last:
-            self._answers.put({"ended": -9, "text": f"its keeper has ended {other}".strip()})
+        if not ended:
+            text = f"its supervisor has ended {other_output}".strip()
+            self._answers.put({"ended": -9, "text": text})
 
 
-def _apart() -> dict[str, Any]:
-    """A session of its own: neither the terminal's Ctrl-C nor its end reaches a keeper."""
+def _start_error(answer: Mapping[str, Any]) -> OSError:
+    code = answer.get("errno") or 0
+    text = answer.get("text") or "its supervisor has ended"
+    if "record" in answer:
+        return NoRecord(code, text, answer["record"])
+    return OSError(code, text, None, answer.get("winerror"))
+
+
+def _new_session() -> dict[str, Any]:
+    """Return options for a process that the terminal's Ctrl-C and end do not reach."""
     if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags}
     return {"start_new_session": True}

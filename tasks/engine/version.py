@@ -1,4 +1,4 @@
-"""Which engine serves a model, how it is started, and which version it has."""
+"""Start an engine, ask for its version, and record that in the stamp."""
 
 from __future__ import annotations
 
@@ -18,35 +18,49 @@ from tasks.system import files, processes
 
 
 def launch_of(platform: str, job: Job) -> command.Launch:
-    """How the job's engine is started here."""
-    exe = job.exe.target if job.exe else ""
-    return command.Launch(job.engine, platform, job.artifact.target, exe, sys.executable, job.mmproj)
+    """Return how to start the job's engine on this machine."""
+    return command.Launch(
+        engine=job.engine,
+        platform=platform,
+        model=job.artifact.target,
+        exe=job.exe.target if job.exe else "",
+        python=sys.executable,
+        mmproj=job.mmproj,
+    )
 
 
 def engine_env(engine: str, **more: str) -> dict[str, str]:
-    """The environment of an engine; the embedded one is a module of this project."""
+    """Return an engine's environment; the embedded one must find this project."""
     if engine == "embedded":
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        more = {**more, "PYTHONPATH": path}
+        paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+        more = {**more, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return engine_environment(os.environ, **more)
 
 
 def engine_cwd(engine: str, folder: str) -> str:
-    """The working directory of an engine: a folder where it may leave files (old ones write a llama.log).
+    """Return an engine's working directory.
 
-    `python -m` imports from the working directory first, so the embedded one gets the recipe's own: in the
-    cache a `signal.py` of somebody else would be run.
+    Old engines write a llama.log there. `python -m` imports from the working directory
+    first, so the embedded engine gets the recipe's own: a `signal.py` in the cache must
+    not be imported.
+
+    Args:
+        folder: the directory for other engines.
     """
     return str(ROOT) if engine == "embedded" else folder
 
 
 @contextlib.contextmanager
 def run_dir(cache: str) -> Iterator[str]:
-    """Where an engine is asked (old ones leave a llama.log): in the cache, unless that is read-only."""
+    """Provide a working directory for `--version`.
+
+    It is in the cache, or a temporary one where the cache is read-only.
+    """
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    if os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.islink(folder):
+    writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
+    if writable and not os.path.islink(folder):
         yield folder
     else:
         from tasks.engine import server_registry
@@ -56,59 +70,62 @@ def run_dir(cache: str) -> Iterator[str]:
 
 
 def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
-    """The version an engine said for these bytes; None where they are others than those asked for."""
+    """Return the version that is recorded for these bytes; None without one."""
     stamp = stamps.proof(cache, artifact)
     return stamp.engines.get(engine) if stamp else None
 
 
 def engine_version(cache: str, catalogue: Catalogue, job: Job) -> str:
-    """The version of what will serve the job: what it said itself, else what models.yaml says."""
-    said = proven_version(cache, job.exe or job.artifact, job.engine)
-    hint = catalogue.engine("llamafile").version if job.exe else job.model.engine_version
-    return said or hint or ""
+    """Return the version of the job's engine: the recorded one, else models.yaml's."""
+    recorded = proven_version(cache, job.exe or job.artifact, job.engine)
+    if recorded:
+        return recorded
+    if job.exe:
+        return catalogue.engine("llamafile").version or ""
+    return job.model.engine_version or ""
 
 
 def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[Artifact]) -> str:
-    """Run `--version`; the version, or nothing where the answer has none.
+    """Run `--version`; return the version, or an empty string if none is printed.
 
     Args:
-        given: the files that the program is, or reads.
+        given: the files that the program consists of, or reads.
 
     Raises:
-        ServerError: it cannot be run, fails, or does not come to an end.
-        IntegrityError: one of its files is not the one that was proven.
+        ServerError: the program cannot be started, fails, or exceeds the time limit.
+        IntegrityError: a file is not the one that was verified.
     """
-    from tasks.engine.failures import failed_start
-
-    words = launch.version_command()
+    argv = launch.version_command()
     stamps.check_unchanged(cache, given)
     try:
         with run_dir(cache) as folder:
             cwd = engine_cwd(launch.engine, folder)
-            ending = processes.run(words, env=engine_env(launch.engine), cwd=cwd)
+            ending = processes.run(argv, env=engine_env(launch.engine), cwd=cwd)
     except OSError as error:
-        raise failed_start(name, words, error, launch.platform) from None
+        raise failures.failed_start(name, argv, error, launch.platform) from None
     if ending.status is None:
-        raise failures.failure(
-            f"{name} did not say its version within {processes.VERSION_S:.0f} s", ending, launch.platform
-        )
+        what = f"{name} did not print its version within {processes.VERSION_S:.0f} s"
+        raise failures.failure(what, ending, launch.platform)
     if ending.status != 0:
         raise failures.failure(f"{name} does not run here", ending, launch.platform)
-    version = command.parse_version(ending.output)
-    doit_adapter.log().info(
-        "%s runs here: %s", name, ending.output.splitlines()[0] if ending.output else "no version said"
-    )
-    return version
+    output = "no version printed"
+    if ending.output:
+        output = ending.output.splitlines()[0]
+    doit_adapter.log().info("%s runs here: %s", name, output)
+    return command.parse_version(ending.output)
 
 
 def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:
-    """Note in the stamp that the engine works with these bytes.
+    """Record in the stamp that the engine works with these bytes.
 
-    Raises IntegrityError: the file was changed or replaced while the engine ran.
+    Raises:
+        IntegrityError: the file was changed or replaced while the engine ran.
     """
     stamps.check_unchanged(cache, [artifact])
-    found, stamp = files.stat(artifact.target), stamps.proof(cache, artifact)
-    if found is not None and stamp is None:  # a file of the user's, which needs no proof
-        stamp = Stamp(found, None, artifact.target, {})
+    stat = files.stat(artifact.target)
+    stamp = stamps.proof(cache, artifact)
+    if stat is not None and stamp is None:
+        # a user's file, which needs no verification
+        stamp = Stamp(stat, None, artifact.target, {})
     if stamp is not None:
         stamps.write_stamp(cache, artifact, stamp.with_engine(engine, version))

@@ -402,8 +402,8 @@ def test_a_link_to_a_private_file(project: Project, tmp_path: Path) -> None:
     target.unlink()
     target.symlink_to(private)
     err = said(project.doit("chmod"), 1)
-    assert f"{target} is a link, and the mode of what it leads to is not changed" in err
-    assert f"fix: delete {target} and run it again" in err
+    assert f"{target} is a link; the mode of its target was not changed" in err
+    assert f"fix: delete {target} and run the command again" in err
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     target.unlink()
     assert good(project.doit("chmod")) == [".  download:m", ".  chmod:m"]

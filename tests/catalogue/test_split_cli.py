@@ -239,7 +239,7 @@ def test_a_projector_that_is_none(project: Project) -> None:
     """Issue 5.3: a web page in its place is refused before the engine sees it."""
     seeing(project, b"<html>Please log in</html>")
     said = failed(project.doit("serve", "--port", "0"))
-    assert "eyes.gguf is no GGUF file" in said
+    assert "eyes.gguf is not a GGUF file" in said
 
 
 def test_another_projector_is_another_server(servers: Project) -> None:
@@ -252,7 +252,7 @@ def test_another_projector_is_another_server(servers: Project) -> None:
     seeing(servers, new)
     said = failed(servers.background("start"))
     was, now = (servers.target(data, "eyes.gguf") for data in (old, new))
-    assert f"--mmproj: running {was}, asked {now}" in said
+    assert f"--mmproj: running {was}, requested {now}" in said
 
 
 def test_the_embedded_engine_takes_a_projector(project: Project) -> None:
@@ -265,4 +265,4 @@ def test_the_embedded_engine_takes_a_projector(project: Project) -> None:
     project.catalogue({"m": model}, EMBEDDED)
     said = failed(project.doit("serve", "--port", "0"))
     assert "Failed to load CLIP model" in said
-    assert "fix: the file of `mmproj:` is no vision projector, or one of another model" in said
+    assert "fix: the file of `mmproj:` is not a vision projector, or belongs to another model" in said

@@ -181,14 +181,14 @@ PAGE = b"<!DOCTYPE html>\n<html>$(touch ran)<body>Please log in</body></html>\n"
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        pytest.param("g.gguf", PAGE, "g.gguf is no GGUF file", id="a web page for a GGUF"),
+        pytest.param("g.gguf", PAGE, "g.gguf is not a GGUF file", id="a web page for a GGUF"),
         pytest.param("g.gguf", LFS, r"begins with: b'version '", id="a Git LFS pointer"),
         pytest.param(
             "g.gguf", b"GGUF\x01\0\0\0", "expected: b'GGUF' and version 2 or 3", id="GGUF version 1"
         ),
         pytest.param("g.gguf", b"", "begins with: b''", id="an empty file"),
         pytest.param("g.llamafile", PAGE, "begins with: b'<!DOCTYP'", id="a web page for a llamafile"),
-        pytest.param("g.llamafile", b"\x7fELF\2\1\1\0", "g.llamafile is no llamafile", id="an ELF file"),
+        pytest.param("g.llamafile", b"\x7fELF\2\1\1\0", "g.llamafile is not a llamafile", id="an ELF file"),
     ],
 )
 def test_it_is_another_kind_of_file(
@@ -201,7 +201,7 @@ def test_it_is_another_kind_of_file(
     own.write_bytes(data)
     result = project.doit("serve", "--llamafile", str(own), "--port", "0")
     assert (result.status, result.out) == (1, "")
-    assert f"ERROR: {own} is no " in result.err
+    assert f"ERROR: {own} is not a " in result.err
     assert said in result.err
     assert "fix: give the path of a model" in result.err  # never: delete it; it is the user's
     assert own.stat().st_mode & 0o111 == 0  # and it did not become a program
@@ -216,7 +216,7 @@ def test_half_a_llamafile_for_another_engine(project: Project, tmp_path: Path) -
     own.write_bytes(own.read_bytes()[:-1000])
     result = project.doit("serve", "--llamafile", str(own), "--engine", "llamafile", "--port", "0")
     assert result.status == 1
-    assert f"{own} is no whole llamafile" in result.err
+    assert f"{own} is not a complete llamafile" in result.err
 
 
 def test_exe(project: Project) -> None:
@@ -301,4 +301,4 @@ def test_the_embedded_engine_reads_only_gguf(project: Project, tmp_path: Path) -
     own.write_bytes(PAGE)
     result = project.doit("serve", "--llamafile", str(own), "--engine", "embedded", "--port", "0")
     assert result.status == 1
-    assert f"{own} is no GGUF file" in result.err
+    assert f"{own} is not a GGUF file" in result.err

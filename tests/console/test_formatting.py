@@ -208,8 +208,8 @@ def test_what_is_said_of_a_server_with_a_key() -> None:
 def test_what_is_said_of_a_server_for_everybody() -> None:
     """R30: the warning names model and host, and says how to ask for a key."""
     text = session.open_to_all("mine", "0.0.0.0")
-    assert text.startswith("warning: mine listens on 0.0.0.0 and asks for no key")
-    assert "fix: put a key into LLAMA_API_KEY (or --api-key KEY), or leave --host away" in text
+    assert text.startswith("warning: mine listens on 0.0.0.0 without an API key")
+    assert "fix: set LLAMA_API_KEY, or use --api-key KEY, or remove --host" in text
 
 
 @pytest.mark.parametrize(

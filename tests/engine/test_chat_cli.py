@@ -1,4 +1,4 @@
-"""`doit chat`: the shortest proof that a model works; one answer, or a conversation."""
+"""`doit chat`: one answer, or a conversation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACE = 0.1  # seconds for each of its words
 
 
 def assert_clean(project: Project) -> None:
-    """Nothing runs, and nothing is on record."""
+    """Check that no server runs or is recorded."""
     assert not project.processes()
     assert not records(project)
 
@@ -39,7 +39,7 @@ def assert_clean(project: Project) -> None:
     ],
 )
 def test_one_answer(project: Project, version: str, words: list[str], stdin: str | None, answer: str) -> None:
-    """Issue 4.6: the answer alone is on stdout; the server was there for it, and is gone."""
+    """Issue 4.6: stdout has only the answer; its server has been stopped."""
     with_llamafile(project, version=version)
     result = project.process("chat", *words, stdin=stdin)
     assert (result.status, result.out) == (0, f"{answer}\n"), result.err
@@ -48,7 +48,7 @@ def test_one_answer(project: Project, version: str, words: list[str], stdin: str
 
 
 def test_another_model(project: Project) -> None:
-    """Issue 4.6: --model counts wherever it stands; `chat:MODEL` is the same."""
+    """Issue 4.6: --model may be anywhere on the command line; `chat:MODEL` is equal."""
     two_models(project)
     for words in (["chat", "Hello", "--model", "b"], ["chat:b", "Hello"]):
         result = project.process(*words)
@@ -60,7 +60,7 @@ def test_another_model(project: Project) -> None:
 
 @pytest.mark.parametrize("stdin", ["", " \n"])
 def test_no_question(project: Project, stdin: str) -> None:
-    """Issue 4.6: nothing to answer is said, with an example."""
+    """Issue 4.6: without a question, the error gives an example."""
     with_llamafile(project)
     said = failed(project.process("chat", stdin=stdin))
     assert said.startswith('ERROR: there is no question\n  fix: doit chat "')
@@ -69,7 +69,7 @@ def test_no_question(project: Project, stdin: str) -> None:
 
 
 def test_the_server_that_runs(servers: Project) -> None:
-    """Issue 4.6: it is asked, with its key, and nothing else is started or stopped."""
+    """Issue 4.6: a running server is used, with its key; none is started or stopped."""
     with_llamafile(servers, version="0.10.5")
     url = started(servers, "--port", "0", "--api-key", "a-key")
     for words in (["chat", "Hello"], ["chat", "--model", "m", "Hello"]):
@@ -81,7 +81,7 @@ def test_the_server_that_runs(servers: Project) -> None:
 
 
 def test_another_than_the_one_that_runs(servers: Project) -> None:
-    """Issue 4.6: a model that does not run is started beside one that does; that one stays."""
+    """Issue 4.6: another model's server is started and stopped; the running one stays."""
     two_models(servers)
     url = started(servers, "--model", "a", "--port", "0")
     result = servers.background("chat", "--model", "b", "Hello")
@@ -93,19 +93,19 @@ def test_another_than_the_one_that_runs(servers: Project) -> None:
 
 @pytest.mark.parametrize("version", ["0.8.6", "0.10.5"])
 def test_the_server_refuses(project: Project, version: str) -> None:
-    """Issue 4.6: its own words are shown, and it is stopped as ever."""
+    """Issue 4.6: the server's error is shown, and the server is stopped."""
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
     said = failed(project.process("chat", "Hello"))
     assert said.startswith("ERROR: m at http://127.0.0.1:")
-    assert "does not answer\n  status: 500\n" in said
+    assert "answered with an error\n  status: 500\n" in said
     assert "the test wants an error" in said
     assert_clean(project)
 
 
 @pytest.mark.parametrize("version", ["0.8.6", "0.10.5"])
 def test_the_server_dies(project: Project, version: str) -> None:
-    """Issue 4.6: half an answer is not sold as a whole one."""
+    """Issue 4.6: an incomplete answer is an error."""
     with_llamafile(project, version=version)
     behave(project, answer=LONG, token_seconds=PACE)
     with project.start("chat", "Hello") as running:
@@ -113,7 +113,7 @@ def test_the_server_dies(project: Project, version: str) -> None:
         psutil.Process(engines(project)[-1]["pid"]).kill()
         result = running.finish()
     assert result.status == 1
-    assert "went away in the middle of its answer" in result.err
+    assert "did not complete its answer" in result.err
     assert "fix: doit logs --model m" in result.err
     assert_clean(project)
 
@@ -158,7 +158,7 @@ def test_a_conversation(project: Project) -> None:
 
 
 def test_a_conversation_with_the_server_that_runs(servers: Project) -> None:
-    """Issue 4.6: it is left as it was found."""
+    """Issue 4.6: a conversation leaves the running server as it was."""
     with_llamafile(servers)
     behave(servers, answer="I am well, thanks.")
     url = started(servers, "--port", "0")

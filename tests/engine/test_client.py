@@ -1,4 +1,4 @@
-"""A server as its clients see it: whose port it is, and whether it may take requests."""
+"""Ports and their owners, readiness, and requests to a server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_taken_port(taken: int, host: str) -> None:
 
 
 def test_a_port_of_the_last_run_is_free() -> None:
-    """R23: a connection in TIME_WAIT keeps nobody from serving again."""
+    """R23: a connection in TIME_WAIT does not block its port for a new server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
         client = socket.create_connection(("127.0.0.1", port))
@@ -150,7 +150,7 @@ def test_whose_port_it_is(taken: int, command: list[str]) -> None:
 
 
 def test_nobody_listens() -> None:
-    """R23: a port that nobody has is not ours; a connection is no listener."""
+    """R23: an unused port is not ours; a connection is not a listener."""
     port = free_port("127.0.0.1", 0)
     mine = ports_of(os.getpid())
     assert mine is not None
@@ -180,7 +180,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stranger() -> Iterator[Callable[[int], int]]:
-    """Start an HTTP server in this process whose /health says a status; its port."""
+    """Start an HTTP server whose /health returns a status; return its port."""
     servers: list[http.server.ThreadingHTTPServer] = []
 
     def start(status: int) -> int:
@@ -207,7 +207,7 @@ def test_health(stranger: Callable[[int], int], status: int, monkeypatch: pytest
 
 
 def test_health_of_nothing(taken: int) -> None:
-    """R27: nobody there, or somebody who says nothing: none, within seconds."""
+    """R27: without a server or a response, the result is None within seconds."""
     assert health("127.0.0.1", free_port("127.0.0.1", 0)) is None
     start = time.monotonic()
     assert health("127.0.0.1", taken) is None
@@ -225,7 +225,7 @@ def test_health_of_nothing(taken: int) -> None:
     ],
 )
 def test_health_of_another_protocol(answer: bytes) -> None:
-    """R28: what is no HTTP is no answer, and no traceback."""
+    """R28: a response that is not HTTP gives None, not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def reply() -> None:
@@ -241,7 +241,7 @@ def test_health_of_another_protocol(answer: bytes) -> None:
 
 
 class Engines:
-    """Starts fake engines, each with its keeper; ends what is left of them."""
+    """Start fake engines, each with its supervisor; end those that still run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -299,7 +299,7 @@ def test_ready_when_a_child_serves(engines: Engines) -> None:
 
 @posix
 def test_dead_is_dead_at_once(engines: Engines) -> None:
-    """R26, R27: the deadline plays no part when the process is gone."""
+    """R26, R27: a process that has ended is reported before the deadline."""
     port = free_port("127.0.0.1", 0)
     child = engines.start(port, crash={"text": "bad model", "status": 4, "after": 0.2}, load_seconds=30)
     start = time.monotonic()
@@ -321,7 +321,7 @@ def test_dead_is_dead_at_once(engines: Engines) -> None:
     ],
 )
 def test_late(engines: Engines, version: str, behaviour: dict[str, Any]) -> None:
-    """R27: the deadline ends the waiting, not the process: that is the caller's."""
+    """R27: the deadline ends the wait; the caller ends the process."""
     port = free_port("127.0.0.1", 0)
     child = engines.start(port, version, **behaviour)
     start = time.monotonic()
@@ -329,13 +329,13 @@ def test_late(engines: Engines, version: str, behaviour: dict[str, Any]) -> None
         wait(child, port, timeout_s=0.8)
     assert 0.8 <= time.monotonic() - start < 15
     assert caught.value.what == "m was not ready after 800 ms"
-    assert caught.value.fix == "--timeout SECONDS gives it longer"
+    assert caught.value.fix == "allow more time with --timeout SECONDS"
     assert child.exited() is None
 
 
 @posix
 def test_a_stranger_is_not_taken_for_it(engines: Engines, stranger: Callable[[int], int]) -> None:
-    """R23: llamafile 0.8.6 hops to the next port; the 200 comes from whoever has the first."""
+    """R23: llamafile 0.8.6 takes the next port; the 200 is another program's."""
     port = stranger(200)
     child = engines.start(port, "0.8.6")
     with pytest.raises(ServerError) as caught:
@@ -346,14 +346,14 @@ def test_a_stranger_is_not_taken_for_it(engines: Engines, stranger: Callable[[in
 @posix
 @pytest.mark.parametrize("status", [404, 503])
 def test_it_hops_away_from_a_stranger(engines: Engines, stranger: Callable[[int], int], status: int) -> None:
-    """R23, R27: whoever has the port does not say yes, and ours serves elsewhere: no wait for ever."""
+    """R23, R27: the port's owner is not ready and ours uses another port: the wait ends."""
     port = stranger(status)
     start = time.monotonic()
     with pytest.raises(ServerError) as caught:
         wait(engines.start(port, "0.9.3"), port, timeout_s=60)
     assert time.monotonic() - start < 30
-    expected = f"m listens on another port than {port}, which another program has{by_me()}"
-    assert (caught.value.what, caught.value.fix) == (expected, "--port 0 takes a free one")
+    expected = f"m listens on another port than {port}, which another program uses{by_me()}"
+    assert (caught.value.what, caught.value.fix) == (expected, "use --port 0 for a free one")
 
 
 @posix
@@ -365,18 +365,18 @@ def test_it_hops_away_from_what_says_nothing(engines: Engines, taken: int) -> No
 
 @posix
 def test_a_stranger_has_the_port_of_a_new_engine(engines: Engines, stranger: Callable[[int], int]) -> None:
-    """R23: 0.10 does not hop: it ends, and its own words say why."""
+    """R23: llamafile 0.10 exits with an error when its port is in use."""
     port = stranger(404)
     child = engines.start(port, "0.10.5")
     with pytest.raises(ServerError) as caught:
         wait(child, port)
     assert "couldn't bind HTTP server socket" in str(caught.value)
-    assert caught.value.fix == "another program has the port: --port 0 takes a free one"
+    assert caught.value.fix == "another program uses the port: use --port 0 for a free one"
 
 
 @posix
 def test_stopped_while_it_loads(engines: Engines) -> None:
-    """R14: a wish to stop is no error."""
+    """R14: a requested stop is not an error."""
     port = free_port("127.0.0.1", 0)
     child = engines.start(port, silent=True)
     start = time.monotonic()
@@ -386,12 +386,12 @@ def test_stopped_while_it_loads(engines: Engines) -> None:
 
 
 def test_a_program_that_could_not_be_started() -> None:
-    """R28: what was tried, and the system's own word."""
+    """R28: the error has the command and the system's message."""
     error = failed_start(
         "m", ["/bin/sh", "/a b/m.llamafile"], PermissionError(13, "Permission denied"), sys.platform
     )
     facts = dict(error.facts)
-    assert error.what == "m could not be started"
+    assert error.what == "cannot start m"
     assert facts["command"] == "/bin/sh '/a b/m.llamafile'"
     assert facts["output"] == "[Errno 13] Permission denied"
     assert facts["ended"] == ""
@@ -460,17 +460,17 @@ OLD_SLOTS = b'[{"id": 0, "state": 0}, {"id": 1, "state": 1}, {"id": 2, "state": 
 def test_requests_in_flight(
     api: Callable[[dict[str, Any]], int], pages: dict[str, Any], key: str, count: int | None
 ) -> None:
-    """How many requests it works on, where the engine tells; never a failure where it does not."""
+    """The number of requests, where the engine reports it; None otherwise."""
     assert in_flight("127.0.0.1", api(pages), key) == count
 
 
 def test_a_probe(api: Callable[[dict[str, Any]], int]) -> None:
-    """R27: a server proves itself with a token, its key included; what it says instead is told."""
+    """R27: the probe needs one token; any other response is reported."""
     path = "/v1/chat/completions"
     probe("m", "127.0.0.1", api({path: (200, b"{}")}), "K", 5)
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", api({path: (500, b'{"error": "no template"}\n')}), "K", 5)
-    assert caught.value.what == "m is up and cannot answer"
+    assert caught.value.what == "m is running but answered a request with an error"
     assert dict(caught.value.facts) == {"status": 500, "answer": '{"error": "no template"}'}
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", api({path: (200, b"{}")}), "wrong", 5)
@@ -483,8 +483,8 @@ def test_a_probe_that_nothing_answers(taken: int) -> None:
     with pytest.raises(ServerError) as caught:
         probe("m", "127.0.0.1", taken, "", -3)
     assert 1 <= time.monotonic() - start < 10
-    assert caught.value.what.startswith("m is up and did not answer a request within ")
-    assert caught.value.fix == "--timeout SECONDS gives it longer"
+    assert caught.value.what.startswith("m is running but did not answer a request within ")
+    assert caught.value.fix == "allow more time with --timeout SECONDS"
 
 
 class WindowsError(OSError):
@@ -509,7 +509,7 @@ class WindowsError(OSError):
         pytest.param(
             FileNotFoundError(2, "No such file or directory"),
             "[Errno 2] No such file or directory",
-            "run this again",
+            "run the command again",
             id="it has gone",
         ),
     ],

@@ -140,7 +140,7 @@ _ARGS = st.lists(st.text(), max_size=4).map(tuple)
 def test_arguments_of_the_user_come_last_and_untouched(
     settings: Settings, engine: str, version: str | None, extra: tuple[str, ...]
 ) -> None:
-    """What stands behind -- wins, whatever it is; before it stand the catalogue's own."""
+    """Arguments after -- come last and override the catalogue's."""
     bare = serve_command(launch(engine, "linux"), settings, version=version)
     full = serve_command(launch(engine, "linux"), settings, version=version, extra=extra)
     assert full == [*bare, *extra]
@@ -205,7 +205,9 @@ def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
 @pytest.mark.parametrize(
     ("engine", "version", "gpu", "model", "what"),
     [
-        pytest.param("self", "0.9.3", "vulkan", "/m", "0.9.3 knows no --gpu vulkan", id="vulkan before 0.10"),
+        pytest.param(
+            "self", "0.9.3", "vulkan", "/m", "0.9.3 does not support --gpu vulkan", id="vulkan before 0.10"
+        ),
         pytest.param("self", "0.10", "vulkan", "/m", "", id="vulkan since 0.10"),
         pytest.param("self", None, "vulkan", "/m", "", id="vulkan in a version nobody knows"),
         pytest.param(
@@ -220,7 +222,7 @@ def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
 def test_what_an_engine_cannot_do(
     engine: str, version: str | None, gpu: str | None, model: str, what: str
 ) -> None:
-    """Said before it is started, with the way out."""
+    """The error is raised before the start, with a fix."""
     here = launch(engine, "linux")._replace(model=model)
     if not what:
         assert serve_command(here, Settings(gpu=gpu), version=version)
@@ -232,7 +234,7 @@ def test_what_an_engine_cannot_do(
 
 
 def test_default_model_as_the_reference_script_started_it() -> None:
-    """R1, R11: with nothing said, its flags."""
+    """R1, R11: the command line without any option."""
     text = (Path(__file__).parents[2] / "models.yaml").read_text("utf-8")
     found = plan(parse(["serve"]), Catalogue(compile_text(text, "m"), "m"), Place("linux", "/c", "/r", "/w"))
     (job,) = found.by_name.values()

@@ -1,4 +1,4 @@
-"""The embedded engine as the recipe meets it: a program, its exit status, its port."""
+"""The embedded engine as a program: its exit status, its port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from tasks.engine.failures import cpu_fallback
+from tasks.engine.gpu import cpu_fallback
 from tests.support.ports import free_port
 from tests.support.project import wait_until
 
@@ -43,7 +43,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*arguments: object, python: tuple[str, ...] = (), **more: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run the engine until it exits."""
     return subprocess.run(
         command(*arguments, python=python),
         cwd=ROOT,
@@ -56,7 +56,7 @@ def run(*arguments: object, python: tuple[str, ...] = (), **more: str) -> subpro
 
 
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line that says why, having checked that it failed as it should."""
+    """Check that it failed as expected; return the line with the reason."""
     assert result.returncode == 1
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -164,13 +164,13 @@ def test_missing_package_names_the_remedy(arguments: list[object]) -> None:
 
 
 def test_package_that_does_not_load_says_why(tmp_path: Path) -> None:
-    """R28: installed for another system is another matter than not installed."""
+    """R28: a package that does not load is reported with its own error."""
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('GLIBC_2.99 not found')")
     assert "GLIBC_2.99 not found" in refusal(run("--version", PYTHONPATH=str(tmp_path)))
 
 
 def test_package_of_another_version_names_the_remedy(tmp_path: Path) -> None:
-    """R28: what it calls its settings differs between releases."""
+    """R28: the package's names differ between releases."""
     old = "__version__ = '2026.4'\nclass CommonParams: __slots__ = ()\n"
     (tmp_path / "xllamacpp.py").write_text(old)
     line = refusal(run("-m", DEMO, "--port", 0, PYTHONPATH=str(tmp_path)))
@@ -332,7 +332,7 @@ def test_openai_client(server: Running) -> None:
 
 @installed
 def test_output_is_on_stderr(start: Start) -> None:
-    """R26: all of it, so whoever keeps stderr has the log; port 0 is said as what it became."""
+    """R26: all output is on stderr; port 0 is printed as the port that was chosen."""
     running = start("--port", 0)
     assert not running.url.endswith(":0")
     running.ask("Who are you?")
@@ -359,7 +359,7 @@ def test_settings_reach_the_engine(start: Start) -> None:
 @installed
 @pytest.mark.parametrize("where", ["command line", "environment"])
 def test_api_key(start: Start, where: str) -> None:
-    """R30: without the key only the health is told."""
+    """R30: without the key, only /health answers."""
     openai = pytest.importorskip("openai")
     key = "s3cret"
     if where == "environment":
@@ -384,7 +384,7 @@ def test_api_key(start: Start, where: str) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "answering"])
 def test_signal_stops_it(start: Start, name: str, busy: bool) -> None:
-    """R14: promptly, with status 0, leaving no child and no port behind."""
+    """R14: it exits promptly with status 0; no child and no port remain."""
     psutil = pytest.importorskip("psutil")
     running = start("--port", free_port())
     if busy:

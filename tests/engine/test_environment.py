@@ -1,4 +1,4 @@
-"""An engine is a program of a third party: it sees no credential of its user."""
+"""An engine, a third party's program, gets no credential of the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.engine.environment import engine_environment, is_private
     ],
 )
 def test_what_an_engine_does_not_see(name: str) -> None:
-    """Finding 22: by its name, in any case."""
+    """Finding 22: a variable is private by its name, in upper or lower case."""
     assert is_private(name, "x")
     assert engine_environment({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
 
@@ -37,7 +37,7 @@ def test_what_an_engine_does_not_see(name: str) -> None:
     ],
 )
 def test_a_password_in_a_url(value: str) -> None:
-    """Finding 22: whatever the variable is called."""
+    """Finding 22: a URL with credentials is private under any name."""
     assert is_private("DATABASE_URL", value)
 
 
@@ -54,13 +54,13 @@ def test_a_password_in_a_url(value: str) -> None:
     ],
 )
 def test_what_an_engine_sees(name: str, value: str) -> None:
-    """Finding 22: what it needs to find its libraries, its devices and its threads stays."""
+    """Finding 22: variables for libraries, devices and threads are kept."""
     assert not is_private(name, value)
     assert engine_environment({name: value}) == {name: value}
 
 
 def test_what_the_recipe_sets_itself() -> None:
-    """The embedded engine finds its key in the environment: the recipe puts that there."""
+    """Variables that the recipe sets are kept: the embedded engine reads its key there."""
     env = {"LLAMA_API_KEY": "old", "A": "1"}
     assert engine_environment(env, LLAMA_API_KEY="new") == {"A": "1", "LLAMA_API_KEY": "new"}
     assert engine_environment(env, PYTHONPATH="/root") == {"A": "1", "PYTHONPATH": "/root"}

@@ -1,4 +1,4 @@
-"""Real ends of real programs, each with what mends it; real outputs of engines that left the GPU alone."""
+"""Failures of real programs with their fixes; outputs of engines that use the CPU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.engine import failures
-from tasks.engine.failures import TABLE, cpu_fallback, known, on_gpu, remedy
+from tasks.engine.failures import known, remedy
+from tasks.engine.gpu import cpu_fallback, on_gpu
+from tasks.engine.known_failures import TABLE, Known
 from tasks.system.exit_status import Ending
 
 APE = "/x/m.llamafile"
@@ -31,7 +32,7 @@ MAC = "darwin"
 
 
 def row(text: str, words: str, status: int | None = 1, platform: str = "linux", *, id: str) -> Any:
-    """What it printed, words of its remedy, its exit status, where."""
+    """Return output, a part of the remedy, exit status and platform."""
     return pytest.param(text, words, status, platform, id=id)
 
 
@@ -56,7 +57,7 @@ ENDINGS = [
     ),
     row(
         "mtmd_init_from_file: error: Failed to load CLIP model from /c/eyes.gguf",
-        "no vision projector",
+        "not a vision projector",
         id="a GGUF that is no projector",
     ),
     row("x: error: no .gguf file found in zip archive", "engine without a model", id="no model in the zip"),
@@ -116,7 +117,10 @@ ENDINGS = [
         id="run: TMPDIR noexec, bash",
     ),
     row(
-        f"{APE}: 71: exec: {LOADER}: Exec format error", "another machine's", 126, id="run: a foreign loader"
+        f"{APE}: 71: exec: {LOADER}: Exec format error",
+        "another machine's CPU",
+        126,
+        id="run: a foreign loader",
     ),
     row(f"run-detectors: unable to find an interpreter for {APE}", "Gotchas", id="47, 130, 369, 513"),
     row(
@@ -257,10 +261,26 @@ ENDINGS = [
     row("pledge: Operation not permitted", "--unsecure", id="server.cpp:3263: pledge"),
     row("error: Uncaught SIGSEGV (SEGV_1722) at 0x7ffd45a1cf19", "--gpu disable", 11, WIN, id="374, 988"),
     row('GGML_ASSERT: ggml-cuda.cu:493: !"CUDA error"', "--gpu disable", -6, id="llama-cpp-python 1436"),
-    row(f"sh: 0: cannot open {APE}: No such file", "has gone", 2, id="run: the file has gone, dash"),
-    row(f"/bin/sh: {APE}: No such file or directory", "has gone", 127, id="run: the file has gone, bash"),
-    row("[Errno 2] No such file or directory", "has gone", None, id="no such program"),
-    row("[WinError 2] The system cannot find the file specified", "has gone", None, WIN, id="WinError 2"),
+    row(
+        f"sh: 0: cannot open {APE}: No such file",
+        "does not exist any more",
+        2,
+        id="run: the file has gone, dash",
+    ),
+    row(
+        f"/bin/sh: {APE}: No such file or directory",
+        "does not exist any more",
+        127,
+        id="run: the file has gone, bash",
+    ),
+    row("[Errno 2] No such file or directory", "does not exist any more", None, id="no such program"),
+    row(
+        "[WinError 2] The system cannot find the file specified",
+        "does not exist any more",
+        None,
+        WIN,
+        id="WinError 2",
+    ),
     # the end alone
     row("", "memory is short", -9, id="SIGKILL"),
     row("", "memory is short", 137, id="ScaleLLM 38: SIGKILL, said by a shell"),
@@ -290,7 +310,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(("output", "words", "status", "platform"), ENDINGS)
 def test_remedy(output: str, words: str, status: int | None, platform: str) -> None:
-    """R28: the likely remedy, where one is known; nothing where none is."""
+    """R28: the remedy of a known failure; an empty string for others."""
     found = remedy(Ending(["x"], status, output), platform)
     assert words in found
     assert bool(found) == bool(words)
@@ -298,14 +318,14 @@ def test_remedy(output: str, words: str, status: int | None, platform: str) -> N
 
 @pytest.mark.parametrize("index", range(len(TABLE)))
 def test_every_row_of_the_table_is_hit(index: int) -> None:
-    """A row that no real output brings up would be dead, or hidden by one before it."""
+    """An entry that no real output selects is dead, or hidden by an earlier one."""
     rows: list[Any] = [row.values for row in ENDINGS]
     hit = [known(Ending(["x"], status, output), platform) for output, _, status, platform in rows]
     assert any(found is TABLE[index] for found in hit), TABLE[index]
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.pattern or str(entry.status))
-def test_every_row_says_something_of_use(entry: failures.Known) -> None:
+def test_every_row_says_something_of_use(entry: Known) -> None:
     """A row fits by what was printed or by the status, never always; its remedy is one line, as it is."""
     assert entry.pattern or entry.status
     assert not re.search(entry.pattern, "") or entry.status
@@ -321,7 +341,7 @@ _STATUSES = st.none() | st.sampled_from([r[2] for r in _REAL]) | st.integers(-(2
 @given(_OUTPUTS, _STATUSES, st.sampled_from(["linux", "darwin", "win32", "freebsd14", ""]))
 @example("\x00\udcff", -(2**31), "linux")
 def test_the_first_that_fits_holds(output: str, status: int | None, platform: str) -> None:
-    """The order is total: one answer to every end, that of the first row which fits; no exception."""
+    """The first matching entry is returned; no input raises an exception."""
     ending = Ending(["x"], status, output)
     found = known(ending, platform)
     assert remedy(ending, platform) == (found.text if found else "")
@@ -330,8 +350,8 @@ def test_the_first_that_fits_holds(output: str, status: int | None, platform: st
     assert found is None or fits(found, output, status, platform)
 
 
-def fits(entry: failures.Known, output: str, status: int | None, platform: str) -> bool:
-    """The reading of a row that its comments promise."""
+def fits(entry: Known, output: str, status: int | None, platform: str) -> bool:
+    """Return whether an entry matches, by the comments on its fields."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())
     return said and ended and entry.platform in ("", platform)
@@ -422,7 +442,7 @@ def test_fell_back_to_the_cpu(output: str, line: str) -> None:
 
 @given(st.lists(st.sampled_from([FALLBACK_09, NO_CUDA, VULKAN, WORKED, NOT_AT_ALL]) | st.text()))
 def test_the_line_is_one_of_the_output(lines: list[str]) -> None:
-    """Never an exception, and what is shown was printed."""
+    """No input raises an exception, and the result is a line of the output."""
     output = "\n".join(lines)
     line = cpu_fallback(output)
     assert not line or line in [text.strip() for text in output.splitlines()]
@@ -438,5 +458,5 @@ def test_the_line_is_one_of_the_output(lines: list[str]) -> None:
     ],
 )
 def test_a_gpu_works_for_it(output: str, works: bool) -> None:
-    """Issue 4.8: what ends the wait for a word about the GPU."""
+    """Issue 4.8: output that reports the use of a GPU ends the wait."""
     assert on_gpu(output) is works

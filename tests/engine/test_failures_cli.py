@@ -1,4 +1,4 @@
-"""`doit serve` when something goes wrong: said in the user's words, in time, and nothing left running."""
+"""`doit serve` fails: a clear error in time, and no process is left."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ],
 )
 def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
-    """R14, R23: a value that cannot be meant is named, with what is expected; status 3, nothing was done."""
+    """R14, R23: an invalid value is named, with what is expected; status 3, no action."""
     result = still.process("serve", *words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: ")
@@ -77,7 +77,7 @@ def test_the_port_is_in_use(project: Project) -> None:
 
 
 def test_a_host_of_another_machine(project: Project) -> None:
-    """R23: an address that is none of this machine's."""
+    """R23: an address of another machine."""
     with_llamafile(project)
     said = failure(project.process("serve", "--host", "192.0.2.1", "--port", "0"))
     assert "--host 192.0.2.1 is not an address of this machine" in said
@@ -85,7 +85,7 @@ def test_a_host_of_another_machine(project: Project) -> None:
 
 
 def test_it_dies_while_it_loads(project: Project) -> None:
-    """R26, R28: told at once, with command, status, last lines, log and remedy; the timeout plays no part."""
+    """R26, R28: reported at once, with command, status, last lines, log and remedy."""
     data = with_llamafile(project)
     text = "\n".join(["first words", *(f"line {n}" for n in range(40)), "error loading model: bad magic"])
     behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=60)
@@ -117,7 +117,7 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     ],
 )
 def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -> None:
-    """R28: what killed it is named, with what that most often means."""
+    """R28: the signal is named, with its most common cause."""
     with_llamafile(project)
     behave(project, crash={"signal": number})
     error = failure(project.process("serve", "--port", "0"))
@@ -127,19 +127,19 @@ def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -
 
 
 def test_it_is_silent_for_ever(project: Project) -> None:
-    """R27: a server that never answers is given up after --timeout, and ended."""
+    """R27: a server that never answers is ended after --timeout."""
     with_llamafile(project)
     behave(project, silent=True)
     start = time.monotonic()
     said = failure(project.process("serve", "--port", "0", "--timeout", "2"))
     assert 2 < time.monotonic() - start < 30
     assert "m was not ready after 2.0 s" in said
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert not psutil.pid_exists(runs(project)[-1]["pid"])
 
 
 def test_health_never_says_yes(project: Project) -> None:
-    """R27: a server that is up and not ready is given up as well; its last lines are shown."""
+    """R27: a server that answers but is not ready is ended, too; its output is shown."""
     with_llamafile(project, version="0.10.5")
     behave(project, health_status=500)
     said = failure(project.process("serve", "--port", "0", "--timeout", "1"))
@@ -155,7 +155,7 @@ def test_health_never_says_yes(project: Project) -> None:
     ],
 )
 def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -> None:
-    """R14, R26: a server that ends by itself is a failure, whatever its status; its last lines are shown."""
+    """R14, R26: a server that ends by itself is an error at any exit status."""
     with_llamafile(project, version="0.10.5")
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
@@ -164,37 +164,37 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
     assert "ERROR: m ended by itself\n" in said
     assert f"ended: {ended}\n" in said
     assert "output: main: server is listening on http://127.0.0.1:" in said
-    assert ("fix: something killed it" in said) is (number == signal.SIGKILL)
+    assert ("fix: it was killed" in said) is (number == signal.SIGKILL)
 
 
 def test_an_unknown_argument(project: Project) -> None:
-    """R28: the engine's own words, and that this version has no such option."""
+    """R28: the engine's output, and that this version does not have the option."""
     with_llamafile(project, version="0.10.5")
     said = failure(project.process("serve", "--port", "0", "--", "--nobrowser"))
     assert "output: error: unknown argument: --nobrowser" in said
-    assert "fix: this version of the engine has no such option: leave it away" in said
+    assert "fix: this version of the engine has no such option: remove it" in said
 
 
 def test_a_gpu_this_version_does_not_know(project: Project) -> None:
-    """R24: Vulkan came with 0.10; it is refused before the engine is started."""
+    """R24: --gpu vulkan before 0.10 is rejected before the engine is started."""
     with_llamafile(project, version="0.9.3")
     said = failure(project.process("serve", "--port", "0", "--gpu", "vulkan"))
-    assert "llamafile 0.9.3 knows no --gpu vulkan" in said
+    assert "llamafile 0.9.3 does not support --gpu vulkan" in said
     assert len(runs(project)) == 1
 
 
 def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
-    """R28: llamafile reads -m only up to an @; said before it gives a misleading error."""
+    """R28: a path with @ is rejected; llamafile's own error would be misleading."""
     with_gguf(project)
     folder = tmp_path / "me@home"
     folder.mkdir()
     own = llamafile.build_gguf(folder / "own.gguf")
     said = failure(project.process("serve", "--llamafile", str(own), "--port", "0"))
-    assert f"llamafile cannot open {own}: it reads a path with @ only up to that sign" in said
+    assert f"llamafile cannot open {own}: it ends a path at the first @" in said
 
 
 def test_another_server_answers(project: Project) -> None:
-    """R23: the port is taken between our look at it and the engine's; a stranger's 200 is not its own."""
+    """R23: another program takes the port after the check; its 200 does not count."""
     with_llamafile(project, version="0.8.6")
     port = free_port()
     behave(project, load_seconds=30)
@@ -211,7 +211,7 @@ def test_another_server_answers(project: Project) -> None:
     whose = by_me().replace(str(os.getpid()), str(other.pid)).partition(" (")[2]
     assert f"another program answers on port {port}" in said
     assert whose in said
-    assert "fix: --port 0 takes a free one" in said
+    assert "fix: use --port 0 for a free one" in said
 
 
 def test_it_does_not_listen_to_signals(project: Project) -> None:
@@ -253,7 +253,7 @@ def test_it_takes_time_to_stop(project: Project) -> None:
     ],
 )
 def test_stopped_before_it_was_ready(project: Project, number: int, status: int) -> None:
-    """R14: asked to end while it loads: 128 + the signal, nothing left, no error made of it."""
+    """R14: a signal while it loads: status 128 + the signal, no process, no error."""
     with_llamafile(project)
     behave(project, load_seconds=60)
     with project.start("serve", "--port", "0") as running:
@@ -266,7 +266,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
 
 
 def test_the_run_directory_cannot_be_made(project: Project) -> None:
-    """R12, R28: a cache that may only be read still serves; the engine runs and logs elsewhere."""
+    """R12, R28: with a read-only cache, the engine runs and logs in another folder."""
     with_llamafile(project)
     assert project.process("verify").status == 0
     run = project.cache / "run"
@@ -285,7 +285,7 @@ def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
     """R27: in doit's worker processes and threads Ctrl-C would leave the engine behind."""
     with_llamafile(project)
     said = failure(project.process("-n", "2", "-P", kind, "serve", "--port", "0"))
-    assert "Ctrl-C does not reach what `doit -n` runs\n  fix: leave -n away" in said
+    assert "Ctrl-C does not reach tasks of `doit -n`\n  fix: remove -n" in said
     assert [run["argv"] for run in runs(project)] in ([], [["--version"]])
 
 

@@ -84,13 +84,13 @@ def move_cache(project: Project, folder: Path) -> None:
 
 
 def fix(said: str) -> str:
-    """The remedy of an error, which is its last line."""
+    """Return the remedy of an error, its last line."""
     assert said.count("  fix: ") == 1, said
     return said[said.index("  fix: ") :]
 
 
 def serve(project: Project, *words: str) -> str:
-    """The error of a `doit serve` that must fail."""
+    """Run `doit serve`, which must fail; return its error."""
     return failure(project.doit("serve", "--port", "0", "--timeout", "30", *words))
 
 
@@ -149,7 +149,7 @@ def test_a_noexec_tmpdir(project: Project, ape: Path, mount: Callable[..., Path]
     said = failure(project.doit("verify"))
     assert "  ended: exit status 126\n" in said
     assert "/.ape-1.10: Permission denied" in said
-    assert "TMPDIR, where an APE's loader goes, is on a noexec file system" in fix(said)
+    assert "TMPDIR, where an APE puts its loader, is on a noexec file system" in fix(said)
 
 
 @linux
@@ -226,7 +226,7 @@ def test_a_truncated_file(
     assert f"  command: /bin/sh {own} --version\n" in said
     assert f"  ended: {ended}\n" in said
     assert text in said
-    assert "the file is truncated or its disk failed: delete it and run this again" in fix(said)
+    assert "the file is truncated or its disk failed: delete it and run the command again" in fix(said)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_page_in_place_of_the_file(project: Project, ape: Path, tmp_path: Path
     own = tmp_path / "own.llamafile"
     own.write_bytes(content)
     said = serve(project, "--llamafile", str(own))
-    assert f"{own} is no llamafile\n  begins with: {content[:8]!r}\n" in said
+    assert f"{own} is not a llamafile\n  begins with: {content[:8]!r}\n" in said
     assert "give the path of a model" in fix(said)
     assert not runs(project)
 

@@ -1,4 +1,4 @@
-"""An engine's log: never more than it may take, for its owner alone, and read while it is written."""
+"""An engine's log: its size limit, its mode, and reading it while it is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_OF_TEST = 100
 
 
 def at(path: str | Path, offset: int) -> Mark:
-    """A place in the file that has the log's name now."""
+    """Return a position in the current log file."""
     return Mark(Path(path).stat().st_ino, offset)
 
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_it_begins_a_new_file_at_its_limit(path: Path) -> None:
-    """A server that runs for months does not fill the disk."""
+    """The log's size stays within its limit."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
     assert path.read_bytes() == b""
     log.write(b"a" * 60)
@@ -75,7 +75,7 @@ def test_never_more_than_twice_its_limit_on_disk(sizes: list[int]) -> None:
 
 
 def test_limits_of_a_real_one() -> None:
-    """What a keeper reads at once is far below the limit."""
+    """A supervisor's reads are far smaller than the limit."""
     assert 64 * 1024 < LIMIT <= 100 * 1024 * 1024
 
 
@@ -104,7 +104,7 @@ def test_for_its_owner_alone(path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows asks for a right to make links")
 def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
-    """A log that was replaced by a link to another file does not overwrite that file."""
+    """A symbolic link in place of the log is not followed."""
     other = tmp_path / "precious"
     other.write_bytes(b"mine")
     path.symlink_to(other)
@@ -113,7 +113,7 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_lines_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine that writes is never ended because of its log; later lines are kept again."""
+    """A full disk does not end the engine; later lines are written again."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
     log.write(b"before\n")
     with monkeypatch.context() as patch:
@@ -134,7 +134,7 @@ def _full(*_: object, **__: object) -> int:
 
 
 def test_no_log_where_none_can_be_written(tmp_path: Path) -> None:
-    """Before an engine is started that is an error, not silence."""
+    """A log that cannot be created is an error before the engine is started."""
     with pytest.raises(FileNotFoundError):
         RotatingLog(str(tmp_path / "gone" / "log"))
 
@@ -167,7 +167,7 @@ def test_tail(path: Path, size: int, expected: bytes) -> None:
 
 
 def test_tail_of_one_file_or_none(path: Path) -> None:
-    """R26: errors show the tail of a log that may not be there."""
+    """R26: the tail of a missing log is empty, of a short one all of it."""
     assert tail(str(path), 5) == b""
     path.write_bytes(b"678")
     assert tail(str(path), 5) == b"678"
@@ -194,7 +194,7 @@ def test_tail_of_one_file_or_none(path: Path) -> None:
     ],
 )
 def test_last_lines(path: Path, before: str | None, now: str, count: int | None, expected: str) -> None:
-    """`doit logs -n N`: so many lines, and where to go on from."""
+    """`doit logs -n N`: the last N lines, and the position after them."""
     if before is not None:
         old(path).write_bytes(before.encode())
     path.write_bytes(now.encode())
@@ -203,20 +203,20 @@ def test_last_lines(path: Path, before: str | None, now: str, count: int | None,
 
 
 def test_last_lines_are_bytes(path: Path) -> None:
-    """As it is: what is no text goes through."""
+    """Bytes that are not text are returned unchanged."""
     path.write_bytes(b"\xff\x00\n\xfe")
     text, end = last_lines(str(path), 1)
     assert (text, end.offset) == (b"\xfe", 4)
 
 
 def test_last_lines_of_no_log(path: Path) -> None:
-    """That there is none is said."""
+    """A missing log raises an error."""
     with pytest.raises(FileNotFoundError):
         last_lines(str(path), 5)
 
 
 class Reader:
-    """Follows a log in a thread of its own."""
+    """Follow a log in a thread."""
 
     def __init__(self, path: Path, start: int | Mark) -> None:
         self.alive = True
@@ -277,7 +277,7 @@ def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int |
 
 
 def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int | Mark], Reader]) -> None:
-    """Its last words are read, although it is gone when they are; then the following ends."""
+    """The last lines of a writer that has ended are read; then `follow` returns."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
     log.write(b"x" * 90)
     follower = reader(path, 90)
@@ -288,14 +288,14 @@ def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int
 
 
 def test_follow_what_has_ended(path: Path) -> None:
-    """Of a server that is gone: what is there, and no wait."""
+    """The log of a stopped server is read without a wait."""
     path.write_bytes(b"before\nafter\n")
     assert b"".join(follow(str(path), at(path, 7), lambda: False)) == b"after\n"
     assert list(follow(str(path), at(path, 13), lambda: False)) == []
 
 
 def test_follow_asks_whether_it_lives_before_it_reads(path: Path) -> None:
-    """What a writer says in its last moment is not lost."""
+    """A writer's last lines are not lost."""
     path.write_bytes(b"")
 
     def alive() -> bool:

@@ -1,4 +1,4 @@
-"""`doit logs`: what a server has printed, while it runs and afterwards."""
+"""`doit logs`: a server's output, while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY = "".join(f"line {n}\n" for n in range(1, 31))
 
 
 def with_log(project: Project) -> str:
-    """A server that runs; its log."""
+    """Start a server with a long log; return its text."""
     with_llamafile(project, version="0.10.5")
     started(project, "--port", "0")
     log = Path(record(project)["log"])

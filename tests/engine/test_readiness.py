@@ -134,7 +134,7 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
             "  ended: exit status 1\n"
             "  output:\n      loading\n      couldn't bind\n"
             "  log: /log\n"
-            "  fix: another program has the port: --port 0 takes a free one",
+            "  fix: another program uses the port: use --port 0 for a free one",
             id="everything is known",
         ),
         pytest.param(
@@ -145,7 +145,7 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
         pytest.param(
             Ending(["x"], -11, "one line"),
             "it failed\n  command: x\n  ended: signal 11 (SIGSEGV)\n  output: one line\n"
-            "  fix: the engine crashed; --gpu disable tells whether the GPU is the cause",
+            "  fix: the engine crashed; try --gpu disable to see whether the GPU is the cause",
             id="a crash",
         ),
     ],

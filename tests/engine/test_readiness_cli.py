@@ -29,7 +29,7 @@ NO_GPU = "warning: no usable GPU found, --gpu-layers option will be ignored"  # 
 
 
 def assert_clean(project: Project) -> None:
-    """Nothing runs, nothing is on record, and no command has run."""
+    """Check that no server runs or is recorded, and that no command has run."""
     assert not project.processes()
     assert not records(project)
     assert not (project.path / "ran").exists()
@@ -89,8 +89,8 @@ def test_it_hops_to_the_next_port(project: Project, version: str) -> None:
         running.wait_for("starting m", 60)
         with socket.create_server(("127.0.0.1", port), backlog=100):  # and it never answers
             said = failed(running.finish(90))
-    assert f"ERROR: m listens on another port than {port}, which another program has{by_me()}" in said
-    assert "fix: --port 0 takes a free one" in said
+    assert f"ERROR: m listens on another port than {port}, which another program uses{by_me()}" in said
+    assert "fix: use --port 0 for a free one" in said
     assert_clean(project)
 
 
@@ -104,7 +104,7 @@ def test_a_stranger_answers(project: Project) -> None:
         with stranger(port):
             said = failed(running.finish(90))
     assert f"another program answers on port {port}{by_me()}" in said
-    assert "fix: --port 0 takes a free one" in said
+    assert "fix: use --port 0 for a free one" in said
     assert_clean(project)
 
 
@@ -128,7 +128,7 @@ def test_it_is_silent_for_ever(project: Project, verb: str) -> None:
     verb_word, *rest = WORDS[verb]
     said = failed(project.process(verb_word, "--timeout", "2", *rest))
     assert said.startswith("ERROR: m was not ready after 2.0 s\n")
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
 
 
@@ -164,7 +164,7 @@ def test_the_probe_fails(project: Project, version: str, verb: str) -> None:
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
     said = failed(project.process(verb, "--probe", "--port", "0", *WORDS.get(verb, [verb])[1:]))
-    assert said.startswith("ERROR: m is up and cannot answer\n  status: 500\n")
+    assert said.startswith("ERROR: m is running but answered a request with an error\n  status: 500\n")
     assert "the test wants an error" in said
     assert_clean(project)
 
@@ -174,8 +174,8 @@ def test_the_probe_hangs(project: Project) -> None:
     with_llamafile(project, version="0.10.5")
     behave(project, chat_hang=True)
     said = failed(project.process("with", "--probe", "--timeout", "4", *WORDS["with"][1:]))
-    assert re.match(r"ERROR: m is up and did not answer a request within [\d.]+ m?s\n", said)
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert re.match(r"ERROR: m is running but did not answer a request within [\d.]+ m?s\n", said)
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
 
 
@@ -220,7 +220,7 @@ def test_the_gpu_is_meant(project: Project, words: list[str]) -> None:
     with_llamafile(project, version="0.10.5")
     behave(project, say=[NO_GPU])
     said = failed(project.process("with", *words, *WORDS["with"][1:]))
-    assert said.startswith("ERROR: m was told to use the GPU, and runs on the CPU\n")
+    assert said.startswith("ERROR: m was told to use the GPU, but runs on the CPU\n")
     assert NO_GPU in said
     assert_clean(project)
     assert project.process("with", "--", "true").status == 0  # nobody asked for one

@@ -1,4 +1,4 @@
-"""Records of servers that nobody wrote like that: whatever is in one, no stranger's process is ended.
+"""Forged or damaged server records: no other program's process is ended.
 
 Each runs in a PID namespace of its own: without the checks everything in it would be killed.
 """
@@ -65,7 +65,7 @@ def run(
     project: Project, verb: str, *, keeper: bool = True, later: float = 0.0, ticks: int = 0,
     drop: tuple[str, ...] = (), process: Any = None, **values: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run `doit VERB` beside a bystander that is on record as an engine and its keeper; what it did."""
+    """Run `doit VERB` with a bystander recorded as an engine and its supervisor."""
     log = str(project.run_folder / "m-1.log")
     base = {
         "name": "m", "mode": "start", "host": "127.0.0.1", "port": 1, "spec": {}, "command": [], "log": log,
@@ -112,7 +112,7 @@ def test_a_mark_that_is_none(project: Project, mark: object) -> None:
     ],
 )
 def test_a_pid_that_a_stranger_has(project: Project, change: dict[str, Any]) -> None:
-    """Finding 34: a start that is nearly the same is another process; a pid alone proves nothing."""
+    """Finding 34: another start time is another process; a pid alone is no proof."""
     with_llamafile(project)
     result = run(project, "stop --all", **change)
     assert result["alive"]
@@ -128,13 +128,13 @@ def test_a_pid_that_a_stranger_has(project: Project, change: dict[str, Any]) -> 
     ],
 )
 def test_a_keeper_that_is_not_proven(project: Project, change: dict[str, Any]) -> None:
-    """Finding 34: nothing is ended, and the message says what to do."""
+    """Finding 34: no process is ended, and the error has a fix."""
     with_llamafile(project)
     result = run(project, "stop", **change)
     assert result["alive"]
     assert result["kept"]
     assert result["status"] == 1
-    assert "is on record as m, and nothing proves that it is; it was not ended" in result["err"]
+    assert "is recorded as m, but this cannot be verified; it was not ended" in result["err"]
     assert f"delete {project.run_folder / 'm-1.json'}" in result["err"]
 
 
@@ -150,7 +150,7 @@ def test_a_keeper_that_is_not_proven(project: Project, change: dict[str, Any]) -
     ],
 )
 def test_a_record_with_another_kind_of_value(project: Project, change: dict[str, Any]) -> None:
-    """Finding 28: it is passed over, by every command that reads records."""
+    """Finding 28: every command that reads records ignores it."""
     with_llamafile(project)
     project.run_folder.mkdir(parents=True)
     values = {

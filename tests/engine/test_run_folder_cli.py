@@ -1,4 +1,4 @@
-"""The folder where servers run: full, another user's, or not to be written; no server is lost there."""
+"""The run folder: full, another user's, or read-only; no server is lost."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def temporary(project: Project) -> list[Path]:
 def test_another_users_folder(others: Project) -> None:
     """Findings 6, 28, 30: `start` refuses it; what runs in the foreground takes a folder of its own."""
     said = failed(others.background("start", "--port", "0"))
-    assert "`doit start` cannot note its server in the cache" in said
+    assert "`doit start` cannot record its server in the cache" in said
     assert "belongs to: another user" in said
     assert "fix: set LLAMAFILE_CACHE to " in said
     assert engines(others) == []
@@ -174,6 +174,6 @@ def test_a_run_folder_behind_a_link(project: Project, tmp_path: Path) -> None:
     project.cache.mkdir(exist_ok=True)
     (project.cache / "run").symlink_to(elsewhere)
     result = project.doit("start", "--model", "demo", "--port", "0")
-    assert (result.status, "cannot note its server" in result.err) == (1, True), result
+    assert (result.status, "cannot record its server" in result.err) == (1, True), result
     assert project.process("with", "--model", "demo", "--", sys.executable, "-c", "1").status == 0
     assert list(elsewhere.iterdir()) == []

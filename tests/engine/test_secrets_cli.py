@@ -1,4 +1,4 @@
-"""An engine sees no credential of its user, and no API key outlives its server."""
+"""An engine gets no credential of the user; no API key outlives its server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hidden_in(environment: dict[str, str]) -> None:
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS hides the environment of system programs")
 def test_the_environment_of_a_server(servers: Project) -> None:
-    """Finding 22: of the engine and of its keeper."""
+    """Finding 22: neither the engine nor its supervisor gets a credential."""
     with_llamafile(servers)
     started(servers, "--port", "0", env={**PRIVATE, "CUDA_VISIBLE_DEVICES": "0", "LLAMA_API_KEY": KEY})
     for one in ("engine", "keeper"):

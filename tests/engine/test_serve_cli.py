@@ -1,4 +1,4 @@
-"""`doit serve` when all goes well: from nothing to a server that answers, and its exact command line."""
+"""`doit serve` succeeds: from download to answers, and its command line."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def behave(project: Project, **behaviour: Any) -> None:
 
 
 def runs(project: Project) -> list[dict[str, Any]]:
-    """Every run of a fake engine: argv, pid, cwd."""
+    """Return each start of a fake engine: argv, pid, cwd."""
     path = project.path / "history"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def arguments(project: Project) -> list[str]:
-    """What the last run of a fake engine got."""
+    """Return the arguments of the last start of a fake engine."""
     return list(map(str, runs(project)[-1]["argv"]))
 
 

@@ -1,4 +1,4 @@
-"""A running server as a record: written and read, judged, compared with what is asked for."""
+"""Server records: parsing, liveness, comparison with a request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RUN = Run(
 
 
 def written(run: Run) -> Any:
-    """What a keeper writes and a reader finds: plain JSON, without the record's own path."""
+    """Return a record as a supervisor writes it: JSON without the record's own path."""
     return json.loads(json.dumps({k: v for k, v in asdict(run).items() if k != "path"}))
 
 
@@ -98,14 +98,14 @@ PROCESSES = st.builds(Process, st.integers(1, 2**22), st.floats(0, 1e10), TEXT, 
     )
 )
 def test_every_record_is_read_as_it_was_written(run: Run) -> None:
-    """Whatever is in it."""
+    """Any valid record survives a round trip."""
     base = f"/c/run/{run.name}-{run.port}"
     run = replace(run, log=f"{base}.log", path=f"{base}.json")
     assert Run.parse(written(run), run.path) == run
 
 
 def test_a_record_of_another_version() -> None:
-    """A key that this version does not know is left alone; where the file lies is what counts."""
+    """An unknown field is ignored; the record's path is the one that was opened."""
     data = {**written(RUN), "colour": "blue", "path": "/somewhere/else"}
     assert Run.parse(data, RUN.path) == RUN
 
@@ -156,14 +156,14 @@ def engine(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_broken_record_is_none(change: dict[str, Any]) -> None:
-    """Findings 3 and 28: nothing is ended, shown or opened because of a file that says something else."""
+    """Findings 3 and 28: a record with an invalid field is not used."""
     assert Run.parse(written(RUN), RUN.path) is not None
     assert Run.parse({**written(RUN), **change}, RUN.path) is None
 
 
 @pytest.mark.parametrize("name", ["name", "mode", "host", "port", "spec", "command", "log", "mark", "state"])
 def test_a_record_without_what_it_is_about_is_none(name: str) -> None:
-    """Half a record is no record."""
+    """An incomplete record is not parsed."""
     assert Run.parse({k: v for k, v in written(RUN).items() if k != name}, RUN.path) is None
 
 
@@ -185,7 +185,7 @@ def test_the_log_is_beside_the_record() -> None:
 
 @pytest.mark.parametrize("path", ["/p", "/c/run/tiny-8081.json", "/c/run/tiny-8080.json.tmp", ""])
 def test_a_record_under_another_name_is_none(path: str) -> None:
-    """The name of the file says which server it is; a copy of it is not a second server."""
+    """The file name identifies the server; a copy is not a second server."""
     assert Run.parse(written(RUN), path) is None
 
 
@@ -196,7 +196,7 @@ def test_what_is_no_record(data: Any) -> None:
 
 
 def test_the_key_is_in_no_message() -> None:
-    """R30: a run is shown without its key, in a traceback too."""
+    """R30: `repr` of a server record has no key, as in a traceback."""
     assert RUN.key not in repr(RUN)
     assert RUN.url == "http://127.0.0.1:8080"
     assert replace(RUN, host="::").url == "http://[::1]:8080"
@@ -238,7 +238,7 @@ ELSEWHERE, REBOOTED = replace(KEEPER, space="pid:[2]"), replace(KEEPER, boot="bo
 def test_what_is_left_of_a_run(
     keeper: Process | None, engine: Process | None, keeper_lives: bool, engine_lives: bool, what: Liveness
 ) -> None:
-    """Whose it is comes first; then who lives."""
+    """The machine is compared first, then the processes."""
     run = replace(RUN, keeper=keeper, engine=engine)
     assert judge_run(run, "boot-1", "pid:[1]", keeper_lives, engine_lives) is what
 
@@ -258,7 +258,7 @@ def spec(line: str, key: str = "", version: str = "0.9.3") -> dict[str, str]:
 
 
 def test_the_words_of_a_spec() -> None:
-    """Settings by their names on the command line; the key is never in it, only that there is one."""
+    """Settings by option; of the key only its presence is included."""
     assert spec("start --ctx-size 0 --host ::1 --port 9 --ngl 3 -- -t 2", key="sk-secret") == {
         "model": A64,
         "--engine": "self 0.9.3",
@@ -305,35 +305,37 @@ def test_the_words_of_a_spec() -> None:
 def test_in_what_a_running_server_differs(
     running: str, asked: str, found: list[tuple[str, str, str]]
 ) -> None:
-    """`doit start`: the same settings are the same server, others are named one by one."""
+    """`doit start`: each setting that differs is listed."""
     known = job(running)
     run = replace(RUN, spec=spec_of(known, "0.9.3", "", known.settings.port), key="")
-    assert differences(run, spec(asked), "") == [(n, f"running {had}, asked {to}") for n, had, to in found]
+    assert differences(run, spec(asked), "") == [
+        (n, f"running {had}, requested {to}") for n, had, to in found
+    ]
 
 
 @pytest.mark.parametrize(
     ("has", "asked", "found"),
     [
         pytest.param("sk-1", "sk-1", [], id="the same key"),
-        pytest.param("sk-1", "sk-2", [("--api-key", "running one, asked another one")], id="another key"),
-        pytest.param("sk-1", "", [("--api-key", "running given, asked -")], id="no key any more"),
-        pytest.param("", "sk-2", [("--api-key", "running -, asked given")], id="a key now"),
+        pytest.param("sk-1", "sk-2", [("--api-key", "running one key, requested another")], id="another key"),
+        pytest.param("sk-1", "", [("--api-key", "running given, requested -")], id="no key any more"),
+        pytest.param("", "sk-2", [("--api-key", "running -, requested given")], id="a key now"),
     ],
 )
 def test_a_key_differs_without_being_shown(has: str, asked: str, found: list[tuple[str, str]]) -> None:
-    """R30: that it is another one is said, and not which."""
+    """R30: the difference is reported without the keys."""
     run = replace(RUN, spec=spec("start", has), key=has)
     assert differences(run, spec("start", asked), asked) == found
 
 
 def test_another_engine_or_file_is_a_difference() -> None:
-    """R16: a newer program serves another way; so do other bytes."""
+    """R16: another engine version or model file is a difference."""
     run = replace(RUN, spec=spec("start"), key="")
     assert differences(run, spec("start", version="0.10.5"), "") == [
-        ("--engine", "running self 0.9.3, asked self 0.10.5")
+        ("--engine", "running self 0.9.3, requested self 0.10.5")
     ]
     [(name, said)] = differences(run, {**spec("start"), "model": "b" * 64}, "")
-    assert (name, said) == ("model", f"running {A64}, asked {'b' * 64}")
+    assert (name, said) == ("model", f"running {A64}, requested {'b' * 64}")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_another_engine_or_file_is_a_difference() -> None:
     ],
 )
 def test_is_loopback(host: str, only_here: bool) -> None:
-    """R30: a host that others may reach is warned about."""
+    """R30: a host that other machines can reach causes a warning."""
     assert is_loopback(host) is only_here
 
 
@@ -380,7 +382,7 @@ def test_is_loopback(host: str, only_here: bool) -> None:
     ],
 )
 def test_key_problem(key: str, fits: bool) -> None:
-    """R30: what cannot be sent in a header, or means two keys, is refused."""
+    """R30: a key that cannot be sent in a header, or is two keys, is rejected."""
     assert (key_problem(key) == "") is fits
 
 
@@ -408,11 +410,11 @@ def test_a_key_fits_where_all_of_it_is_visible_ascii(key: str) -> None:
     ],
 )
 def test_log_of(name: str, file: str, its: bool) -> None:
-    """Which files of a folder are a model's logs."""
+    """Only a model's own logs are selected."""
     assert log_of(name, ["other", file, ""]) == ([file] if its else [])
 
 
 @given(st.text(min_size=1, max_size=9), st.integers(0, 65535))
 def test_a_log_is_found_by_its_models_name(name: str, port: int) -> None:
-    """The name that is written is the one that is looked for."""
+    """`log_of` finds the log that `record_name` names."""
     assert log_of(name, [record_name(name, port) + ".log"]) == [f"{name}-{port}.log"]

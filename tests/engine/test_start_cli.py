@@ -1,4 +1,4 @@
-"""`doit start`: a server in the background that is ready, ours, and the only one of its kind."""
+"""`doit start`: a server in the background, ready, verified and not doubled."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def test_other_settings(servers: Project) -> None:
     said = failed(servers.background("start", *words, "--", "--fancy-test-flag", "two"))
     assert said.splitlines()[:-1] == [
         f"ERROR: m runs already at {url}, with other settings",
-        "  --host: running 127.0.0.1, asked localhost",
-        "  --ctx-size: running 0, asked 512",
-        "  --threads: running 2, asked -",
-        "  --: running --fancy-test-flag one, asked --fancy-test-flag two",
-        "  --ngl: running -, asked 3",
-        "  --api-key: running -, asked given",
+        "  --host: running 127.0.0.1, requested localhost",
+        "  --ctx-size: running 0, requested 512",
+        "  --threads: running 2, requested -",
+        "  --: running --fancy-test-flag one, requested --fancy-test-flag two",
+        "  --ngl: running -, requested 3",
+        "  --api-key: running -, requested given",
     ]
     assert said.splitlines()[-1] == "  fix: doit stop --model m, then this again"
     assert len(engines(servers)) == 1
@@ -123,12 +123,12 @@ def test_the_same_again_must_answer(servers: Project) -> None:
 
 
 def test_another_port(servers: Project) -> None:
-    """Issue 4.1, R23: a port that was asked for is a setting."""
+    """Issue 4.1, R23: a requested port is a setting."""
     with_llamafile(servers)
     url = started(servers, "--port", "0")
     port = free_port()
     said = failed(servers.background("start", "--port", str(port)))
-    assert f"  --port: running {port_of(url)}, asked {port}\n" in said
+    assert f"  --port: running {port_of(url)}, requested {port}\n" in said
 
 
 def test_another_file(servers: Project) -> None:
@@ -138,7 +138,7 @@ def test_another_file(servers: Project) -> None:
     with_llamafile(servers, version="0.8.7")
     said = failed(servers.background("start"))
     assert "\n  model: running " in said
-    assert "\n  --engine: running self 0.8.6, asked self 0.8.7\n" in said
+    assert "\n  --engine: running self 0.8.6, requested self 0.8.7\n" in said
 
 
 def test_the_usual_port_is_taken(servers: Project) -> None:
@@ -149,8 +149,8 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
     assert port_of(started(servers, "--model", "a")) == str(usual)
     said = failed(servers.background("start", "--model", "b", "--port", str(usual)))
     pid = record(servers, "a")["engine"]["pid"]
-    assert f"port {usual} is in use by a, which `doit start` runs (pid {pid})\n" in said
-    assert "fix: doit stop --model a, or --port 0 for a free one" in said
+    assert f"port {usual} is in use by a, started by `doit start` (pid {pid})\n" in said
+    assert "fix: run doit stop --model a, or use --port 0 for a free one" in said
     other = started(servers, "--model", "b")
     assert port_of(other) != str(usual)
     assert ask(other, "b") == "b"
@@ -158,7 +158,7 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
 
 
 def test_a_stranger_has_the_usual_port(servers: Project) -> None:
-    """R23: a program that is not ours has the port: that is said, and nothing is started elsewhere."""
+    """R23: another program uses the port: an error, no server on another port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with_llamafile(servers, top={"defaults": {"port": port}})
@@ -224,12 +224,12 @@ def test_crash_while_loading(servers: Project) -> None:
 
 
 def test_silent_for_ever(servers: Project) -> None:
-    """Issue 4.1, 4.5, R27: given up after --timeout, and ended."""
+    """Issue 4.1, 4.5, R27: ended after --timeout."""
     with_llamafile(servers)
     behave(servers, silent=True)
     said = failed(servers.background("start", "--port", "0", "--timeout", "2"))
     assert "m was not ready after 2.0 s" in said
-    assert "fix: --timeout SECONDS gives it longer" in said
+    assert "fix: allow more time with --timeout SECONDS" in said
     assert records(servers) == []
     assert servers.processes() == []
 
@@ -243,7 +243,7 @@ def test_silent_for_ever(servers: Project) -> None:
     ],
 )
 def test_stopped_while_it_loads(servers: Project, number: int, status: int) -> None:
-    """Issue 4.10, R14: asked to end before it is ready, it leaves no server and no record."""
+    """Issue 4.10, R14: a signal before it is ready leaves no server and no record."""
     with_llamafile(servers)
     behave(servers, load_seconds=60)
     with servers.start("start", "--port", "0") as running:
@@ -322,7 +322,7 @@ def test_files_are_for_their_owner_alone(servers: Project) -> None:
 
 
 def command_lines() -> str:
-    """What `ps` shows of every process."""
+    """Return what `ps` shows of every process."""
     lines = []
     for process in psutil.process_iter():
         try:
@@ -361,12 +361,12 @@ def test_the_key_is_seen_by_nobody(servers: Project, way: str) -> None:
         assert KEY not in shown.out + shown.err
     assert servers.background("start", *words, env=env).status == 0
     said = failed(servers.background("start", "--api-key", "another"))
-    assert "--api-key: running one, asked another one" in said
+    assert "--api-key: running one key, requested another" in said
     assert KEY not in said
 
 
 def test_the_demo_asks_for_its_key(servers: Project) -> None:
-    """Issue 4.9, R2: a real engine refuses who has no key, and answers who has; nobody sees it."""
+    """Issue 4.9, R2: a real engine requires the key; `ps`, log and status do not show it."""
     openai = pytest.importorskip("openai")
     pytest.importorskip("xllamacpp")
     url = started(servers, "--model", "demo", "--port", "0", "--probe", env={"LLAMA_API_KEY": KEY})
@@ -401,7 +401,7 @@ def test_the_demo_and_another(servers: Project) -> None:
 
 
 def test_a_key_that_is_none(servers: Project) -> None:
-    """Issue 4.9: what the engine would split or no header can carry is refused, and not shown."""
+    """Issue 4.9: an invalid key is rejected, and not printed."""
     with_llamafile(servers)
     result = servers.background("start", "--api-key", "one,two")
     assert (result.status, result.out) == (3, "")
@@ -414,15 +414,15 @@ def test_a_key_that_is_none(servers: Project) -> None:
 
 @pytest.mark.parametrize("key", ["", "sesame"])
 def test_a_server_for_everybody(servers: Project, key: str) -> None:
-    """Issue 4.9, R30: another address without a key is warned of, with what to do; with one it is not."""
+    """Issue 4.9, R30: a public address without a key causes a warning with a fix."""
     with_llamafile(servers)
     words = ["--api-key", key] if key else []
     result = servers.background("start", "--host", "0.0.0.0", "--port", "0", *words)
     assert result.status == 0, result.err
     assert result.out.startswith("http://127.0.0.1:")
-    warned = "warning: m listens on 0.0.0.0 and asks for no key" in result.err
+    warned = "warning: m listens on 0.0.0.0 without an API key" in result.err
     assert warned is not bool(key)
-    assert ("put a key into LLAMA_API_KEY" in result.err) is warned
+    assert ("set LLAMA_API_KEY" in result.err) is warned
 
 
 def test_two_models_at_the_same_moment(servers: Project) -> None:

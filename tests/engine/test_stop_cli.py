@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 
 
 def test_stop(servers: Project) -> None:
-    """Issue 4.2: the engine and its keeper are gone, the port is free, nothing is on record."""
+    """Issue 4.2: engine and supervisor have ended, the port is free, there is no record."""
     with_llamafile(servers)
     url = started(servers, "--port", "0")
     result = servers.background("stop")
@@ -59,7 +59,7 @@ def test_stop(servers: Project) -> None:
 
 
 def test_nothing_to_stop(servers: Project) -> None:
-    """Issue 4.2: that nothing runs is said, and is what was asked for: status 0."""
+    """Issue 4.2: without a server `doit stop` reports that, with status 0."""
     with_llamafile(servers)
     for words, said in (
         (["stop"], "nothing runs"),
@@ -73,7 +73,7 @@ def test_nothing_to_stop(servers: Project) -> None:
 
 @pytest.mark.parametrize("words", [["stop", "--model", "tiny"], ["status:tiny"], ["logs", "--model", "tiny"]])
 def test_a_name_that_nothing_has(servers: Project, words: list[str]) -> None:
-    """R14: a misspelt model is no server that has stopped; the nearest spelling is named."""
+    """R14: an unknown model is an error that names the nearest spelling."""
     with_llamafile(servers)
     servers.catalogue({"tinyllama": servers.entry("m.llamafile")})
     result = servers.background(*words)
@@ -118,7 +118,7 @@ def test_one_that_does_not_listen(servers: Project) -> None:
 
 
 def test_two_stops_at_the_same_moment(servers: Project) -> None:
-    """Issue 4.2: both see it gone; what the other has done already is no failure."""
+    """Issue 4.2: two `doit stop` at once both succeed."""
     with_llamafile(servers, version="0.10.5")
     behave(servers, stop_seconds=2)
     started(servers, "--port", "0")
@@ -213,7 +213,7 @@ def test_requests_in_flight(servers: Project, version: str) -> None:
 
 
 def test_status_of_a_server_that_hangs(servers: Project) -> None:
-    """Issue 4.3: one that was ready and does not answer is `unhealthy`; ready again when it answers."""
+    """Issue 4.3: a ready server that stops answering is `unhealthy` until it answers."""
     with_llamafile(servers)
     started(servers, "--port", "0")
     pid = record(servers)["engine"]["pid"]
@@ -256,7 +256,7 @@ def test_one_model_in_two_ways(servers: Project) -> None:
 
 
 def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
-    """Issue 4.2, 4.5: whatever an engine has started ends with it, also in a session of its own."""
+    """Issue 4.2, 4.5: an engine's descendants end with it, in any session."""
     with_llamafile(servers)
     started(servers, "--port", "0")
     run = record(servers)
@@ -268,7 +268,7 @@ def test_the_engine_is_killed_and_its_child_has_left(servers: Project) -> None:
 
 
 def test_the_engine_is_killed(servers: Project) -> None:
-    """Issue 4.3: one that ended by itself stays on record, with how; its log too, until the next start."""
+    """Issue 4.3: record and log of a crashed server stay until the next start."""
     with_llamafile(servers, version="0.10.5")
     started(servers, "--port", "0")
     os.kill(record(servers)["engine"]["pid"], signal.SIGKILL)
@@ -322,7 +322,7 @@ LISTEN = "import socket; taken = socket.create_server(('127.0.0.1', {}))"
 
 @pytest.mark.parametrize("verb", ["start", "stop"])
 def test_an_engine_that_was_left(servers: Project, verb: str) -> None:
-    """Issue 4.2, 4.10: where nothing ties an engine to its keeper (macOS), the next start or stop ends it."""
+    """Issue 4.2, 4.10: without parent-death signals (macOS), the next start or stop ends the engine."""
     port, mark = free_port(), os.urandom(8).hex()
     with_llamafile(servers, top={"defaults": {"port": port}})
     with process(LISTEN.format(port), **marked(servers, mark)) as left:
@@ -331,7 +331,7 @@ def test_an_engine_that_was_left(servers: Project, verb: str) -> None:
         assert rows(servers)[0]["state"] == "stopped"
         assert alive(left.pid)
         result = servers.background(verb)
-        assert f"m was left over by a recipe that was killed; ending it (pid {left.pid})" in result.err
+        assert f"ending m (pid {left.pid}), left over by a recipe that was killed" in result.err
         assert left.wait(10) == -signal.SIGKILL
     assert result.status == 0, result.err
     assert len(records(servers)) == (verb == "start")
@@ -347,7 +347,7 @@ STALE = [
 @pytest.mark.parametrize("change", STALE)
 @pytest.mark.parametrize("verb", ["start", "stop"])
 def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, object]) -> None:
-    """Issue 4.2, 4.3: a record of before names a pid that is a stranger's now: it is left alone."""
+    """Issue 4.2, 4.3: a process that reuses a recorded pid is not ended."""
     with_llamafile(servers)
     with process() as stranger:
         other = known(stranger.pid, **change)
@@ -365,7 +365,7 @@ def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, ob
 
 
 def test_a_record_that_is_none(servers: Project) -> None:
-    """Issue 4.2: what cannot be read as a record is passed over."""
+    """Issue 4.2: an invalid record is ignored."""
     with_llamafile(servers)
     path = write_record(servers, 1)
     for text in ("", "{", "[]", "null", json.dumps({"name": "m"})):

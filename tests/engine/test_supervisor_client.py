@@ -1,4 +1,4 @@
-"""An engine and its keeper, as who started them sees them."""
+"""An engine and its supervisor, seen from the process that started them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
 
 
 class _Slow(Kept):
-    """What its keeper says last takes its time to be read, as on a machine that is busy."""
+    """Read the supervisor's last answer slowly, as on a busy machine."""
 
     def _read(self) -> None:
         lines: Any = self._keeper.stdout
@@ -41,7 +41,7 @@ class _Slow(Kept):
 
 @pytest.mark.parametrize("kind", [Kept, _Slow])
 def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
-    """R27: when it says so, the engine is gone, its status is known, and there is no record of it."""
+    """R27: after `stop` the engine has ended, with a status and without a record."""
     kept = start(tmp_path, "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", kind)
     deadline = time.monotonic() + 20
     while "ready" not in (tmp_path / "log").read_text():
@@ -55,7 +55,7 @@ def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
 
 
 def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
-    """R26, R28: status and last lines, by the command; nobody has told it to end."""
+    """R26, R28: exit status and last lines of an engine that ended by itself."""
     kept = start(tmp_path, "echo one; echo two >&2; exit 5")
     deadline = time.monotonic() + 20
     while kept.exited() is None:
@@ -67,7 +67,7 @@ def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_cannot_start(tmp_path: Path) -> None:
-    """R28: the system's own word reaches who wanted it, through the keeper."""
+    """R28: the supervisor passes the system's error on to the process that started it."""
     with pytest.raises(FileNotFoundError) as caught:
         Kept(
             [str(tmp_path / "gone")], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),

@@ -1,4 +1,4 @@
-"""`doit with … -- COMMAND`: a server for as long as a command runs, and nothing of it afterwards."""
+"""`doit with … -- COMMAND`: a server for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(json.dumps([found, answer["choices"][0]["message"]["content"]]))
 
 
 def kept(project: Project) -> list[psutil.Process]:
-    """Keepers, and engines with what they have started."""
+    """List supervisors, and engines with the processes that they started."""
     found = []
     for process in project.processes():
         with suppress(psutil.Error, OSError):
@@ -45,13 +45,13 @@ def kept(project: Project) -> list[psutil.Process]:
 
 
 def assert_clean(project: Project) -> None:
-    """Nothing runs, and nothing is on record."""
+    """Check that no server runs or is recorded."""
     assert not project.processes()
     assert not records(project)
 
 
 def sh(code: str) -> list[str]:
-    """A command, after the `--`."""
+    """Return a command for use after the `--`."""
     return ["--", "sh", "-c", code]
 
 
@@ -268,7 +268,7 @@ time.sleep(600)
 
 
 def test_a_command_that_does_not_end(project: Project) -> None:
-    """Issue 4.10: one that ignores SIGTERM is killed after its time."""
+    """Issue 4.10: a command that ignores SIGTERM is killed after the time limit."""
     with_llamafile(project)
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     code += "; print('up', file=sys.stderr, flush=True); time.sleep(600)"
