@@ -27,8 +27,8 @@ from tasks.network import http
 from tasks.network import response as transfer
 from tasks.system import files
 from tasks.transfer.connection import SLOW_S
+from tasks.transfer.connection_pool import STALL_S
 from tasks.transfer.download import fetch
-from tasks.transfer.segmented import STALL_S
 from tasks.transfer.streaming_hash import BLOCK
 from tests.fakes.faults import etag
 from tests.fakes.hub import Hub
