@@ -55,7 +55,7 @@ BUDGETS = {
         "types, limits of YAML, schema with line numbers, semantic checks, lock file, editing, resolving",
     ),
     "cache": (950, "stamps, inventory, audit, prune, bill of materials"),
-    "transfer": (3_000, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (3_400, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (500, "GGUF metadata and the estimates"),
     "upstream": (500, "the Hub, GitHub, and resolving models.lock"),
     "engine": (2_650, "command lines of every version, readiness, supervisor, records, known failures"),

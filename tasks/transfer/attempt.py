@@ -107,7 +107,7 @@ class Attempt:
             answer.redirected,
         )
         if verdict.word is Word.WHOLE and self._pool.count > 1:
-            return Verdict(Word.RETRY, "it ignores ranges", crowded=True)
+            return Verdict(Word.RETRY, "the server ignores Range", crowded=True)
         if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE):
             return self._take(connection, piece, answer, verdict)
         return verdict

@@ -181,7 +181,7 @@ class _Run:
         self.reasons.append((url, reason))
         if url != self.artifact.sources[-1]:
             label = self.artifact.label
-            say("source_failed", "%s: %s: %s; the next source is tried", label, url, reason,
+            say("source_failed", "%s: %s: %s; trying the next source", label, url, reason,
                 level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:

@@ -149,10 +149,10 @@ class RetryPolicy:
             size = self._partial.plan.size
         progress = ""
         if done and size:
-            progress = f", {formatting.percent(done, size)} is here"
+            progress = f", {formatting.percent(done, size)} received"
         say(
             "retry",
-            "%s: %s from %s; again in %s%s",
+            "%s: %s from %s; retrying in %s%s",
             self._artifact.label,
             verdict.why,
             host_of(self._url),

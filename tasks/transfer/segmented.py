@@ -144,7 +144,7 @@ class Source:
         if is_only and now - silent[0].heard > SLOW_S + STALL_S:
             # it trickles: not even the smallest buffer gets full
             self._give_up(silent[0])
-            why = f"a connection that brings almost nothing for {SLOW_S:.0f} s"
+            why = f"almost no data for {SLOW_S:.0f} s"
             return Verdict(Word.RETRY, why)
         return None
 

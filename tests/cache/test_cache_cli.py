@@ -352,7 +352,7 @@ def test_two_at_once_download_once(project: Project, server: FileServer, slow: P
     with project.start("download:m") as first:
         server.wait_sent(PATH, 1_000_000, 30)
         with project.start("download:m") as second:
-            second.wait_for("another process is fetching m; waiting for it")
+            second.wait_for("another process is downloading m; waiting for it")
             server.set_rate(PATH, None)
             results = [first.finish(), second.finish()]
     assert [result.status for result in results] == [0, 0]
@@ -368,7 +368,7 @@ def test_whoever_waits_takes_over(project: Project, server: FileServer, slow: Pa
     with project.start("download:m") as first:
         wait_until(lambda: claim(slow, BIG) > 0, "a first claim")
         with project.start("download:m") as second:
-            second.wait_for("another process is fetching")
+            second.wait_for("another process is downloading")
             first.send(signal.SIGKILL)
             first.finish()
             server.set_rate(PATH, None)

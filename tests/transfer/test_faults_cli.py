@@ -63,12 +63,12 @@ class Row:
 PASSING = {
     "503 with Retry-After": Row(
         faults=(Status(503, {"Retry-After": "1"}),),
-        says=(r"HTTP 503 from 127\.0\.0\.1; again in [12]\.\d s",),
+        says=(r"HTTP 503 from 127\.0\.0\.1; retrying in [12]\.\d s",),
         asked=(None, None),
     ),
     "dropped twice": Row(
         faults=(Drop(100_000), Drop(100_000)),
-        says=("the connection ended before the file did", "33 % is here", "66 % is here"),
+        says=("the connection ended before the file did", "33 % received", "66 % received"),
         asked=(None, (100_000, None), (200_000, None)),
         served=SIZE,
     ),
@@ -158,7 +158,7 @@ def test_a_source_that_never_answers(project: Project) -> None:
         project.catalogue({"m": project.entry(f"http://127.0.0.1:{port}{PATH}", DATA)})
         result = project.doit("download")
     assert result.status == 1
-    assert result.err.count("refused from 127.0.0.1; again in ") == 5
+    assert result.err.count("refused from 127.0.0.1; retrying in ") == 5
     assert "refused (tried 6 times)" in result.err
     assert "fix: run it again" in result.err
     assert not target(project).exists()
@@ -297,7 +297,7 @@ def test_a_certificate_that_nobody_vouches_for(project: Project, tmp_path: Path)
         assert "the certificate is not trusted" in refused.err
         assert "self-signed certificate" in refused.err
         assert "REQUESTS_CA_BUNDLE=/path/of/its/ca.pem" in refused.err
-        assert "again in" not in refused.err
+        assert "retrying in" not in refused.err
         assert (server.requests, target(project).exists()) == ([], False)
         trusted = project.doit("download", env={"REQUESTS_CA_BUNDLE": str(certificate[0])})
         assert (trusted.status, target(project).read_bytes()) == (0, DATA)

@@ -440,7 +440,7 @@ def test_a_note_of_before_a_restart_of_the_machine_does_not_count(
         put(open_, 1000, 3000)
         until(lambda: claimed(artifact).done == 3000, "the live note")
         after = killed(artifact)
-    monkeypatch.setattr(journal, "this_boot", lambda: "another boot")
+    monkeypatch.setattr(live, "this_boot", lambda: "another boot")
     assert claimed(after).spans == ((0, 1000),)
 
 
