@@ -73,9 +73,7 @@ PASSING = {
         served=SIZE,
     ),
     "content changed in the middle": Row(
-        faults=(OldFile(),),
-        says=("wrong SHA-256; once more from the beginning",),
-        asked=(None, (HALF, None), None),
+        faults=(OldFile(),), says=("wrong SHA-256; downloading it again",), asked=(None, (HALF, None), None)
     ),
     "redirect": Row(always=Redirect("/elsewhere"), asked=(None,)),
 }
@@ -85,7 +83,7 @@ FINAL = {
         faults=(Drop(HALF),),
         always=Status(403),
         status=1,
-        says=("HTTP 403", "partial: 150.0 kB are kept", "run it again, it goes on where it stopped"),
+        says=("HTTP 403", "partial: 150.0 kB are kept", "run it again to resume the download"),
         asked=(None, (HALF, None)),
     ),
     "redirects in a circle": Row(always=Redirect("/circle"), status=1, says=("10 redirects",)),
@@ -176,7 +174,7 @@ def test_wrong_bytes_never_become_a_program(project: Project, server: FileServer
     assert "ERROR: m: no source sent the right bytes" in result.err
     assert f"expected: sha256:{SHA256}" in result.err
     assert f"got: sha256:{OTHER_SHA256}" in result.err
-    assert "fix: compare the digest with its publisher's" in result.err
+    assert "fix: compare the digest with the publisher's" in result.err
     assert not [line for line in result.err.splitlines() if "chmod:" in line or "verify:" in line]
     assert [path for path in (project.cache / "models").rglob("*") if path.is_file()] == []
     assert len(server.requests) == 1
@@ -255,8 +253,8 @@ def test_an_unpinned_file_is_held_to_the_publishers_digest(project: Project, ser
     with a_hub(project, server, pinned=False) as hub:
         result = project.doit("download")
         assert result.status == 0
-        assert f"m is not pinned; its publisher says --sha256 {hub.sha256}" in result.err
-        assert f"nothing pins it; its sha256 is {hub.sha256}" in result.err  # security 10
+        assert f"m is not pinned; its publisher states --sha256 {hub.sha256}" in result.err
+        assert f"not pinned; its sha256 is {hub.sha256}" in result.err  # security 10
         assert project.doit("download").err == "-- download:m\n"
 
 

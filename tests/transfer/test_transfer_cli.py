@@ -303,7 +303,7 @@ def test_eight_at_once_download_once(project: Project, server: FileServer, data:
         results = [other.finish() for other in others]
     assert (first.status, {result.status for result in results}) == (0, {0})
     assert "83.9 MB in" in first.err
-    assert all("m came while this waited" in result.err for result in results)
+    assert all("m was downloaded by another process" in result.err for result in results)
     assert SIZE <= server.bytes_sent(PATH) <= 1.02 * SIZE
     assert_whole(project.target(data, NAME), data)
 
@@ -326,6 +326,6 @@ def test_the_next_goes_on_where_the_holder_died(project: Project, server: FileSe
     assert [result.status for result in results] == [0, 0, 0]
     heirs = [result for result in results if "was here already, sha256 verified" in result.err]
     assert len(heirs) == 1
-    assert sum("m came while this waited" in result.err for result in results) == 2
+    assert sum("m was downloaded by another process" in result.err for result in results) == 2
     assert server.bytes_sent(PATH) <= SIZE + LOST
     assert_whole(target, data)
