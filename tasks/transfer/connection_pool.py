@@ -1,4 +1,4 @@
-"""The connections of one source: how many there are, and which of them are given up."""
+"""Count the connections of one source, and find those that must be replaced."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class ConnectionPool:
     def is_surplus(self, now: float) -> bool:
         """Return whether more connections deliver data than are wanted.
 
-        Those without data so far, or without recent data, do not count: nobody can
-        rely on them.
+        Those without data so far, or without recent data, do not count, because they
+        may never deliver.
         """
         with self.lock:
             delivering = sum(

@@ -34,7 +34,7 @@ _log = logging.getLogger("recipe")
 
 
 def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
-    """Create the artifact's target from a local copy, or from the first working source.
+    """Create the target from a local copy, or from the first working source.
 
     Raises:
         IntegrityError: every source that responded sent wrong bytes.

@@ -1,4 +1,4 @@
-"""The journals of a download: which bytes of the partial are valid, and who writes it.
+"""The journals of a download: the valid bytes of the partial, and its owner.
 
 The journal (`.partial.json`) lists bytes that are on disk. The live record
 (`.partial.live`) lists bytes that the kernel has: a thread overwrites it in place, so a

@@ -1,4 +1,4 @@
-"""Copy files of this machine: from another program's cache, a path or a file:// URL.
+"""Copy local files: from another program's cache, a path or a file:// URL.
 
 A file is cloned where the file system can share blocks (reflink), else copied, and
 always hashed; the original is never moved or changed. A started download is kept until

@@ -50,7 +50,7 @@ class RetryPolicy:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the server has asked for a pause, in which nobody may ask."""
+        """Whether the server has asked for a pause: no connection starts meanwhile."""
         with self._lock:
             return self._is_waiting
 

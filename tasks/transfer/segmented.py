@@ -1,4 +1,4 @@
-"""Fetch the missing bytes of a partial file from one URL, over several connections.
+"""Download the missing bytes of a file from one URL, over several connections.
 
 Each connection has a thread; the thread that calls `receive` supervises them. The
 shared state is split by question, each part under one lock: which pieces are missing

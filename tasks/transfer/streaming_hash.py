@@ -1,4 +1,4 @@
-"""Hash a file while it is downloaded, in a thread that follows the first missing byte.
+"""Hash a file while it is downloaded, in a thread that follows its first gap.
 
 Every byte is hashed once. Blocks that arrive in order are hashed from memory; bytes from
 an earlier run or from another connection are read from the file.
