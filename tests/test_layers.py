@@ -56,7 +56,7 @@ BUDGETS = {
         "types, limits of YAML, schema with line numbers, semantic checks, lock file, editing, resolving",
     ),
     "cache": (1_110, "stamps, inventory, audit, prune, bill of materials"),
-    "transfer": (2_450, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (3_400, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (520, "GGUF metadata and the estimates"),
     "upstream": (620, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_450, "command lines of every version, readiness, supervisor, records, known failures"),

@@ -1,6 +1,6 @@
-"""One connection of a download: a body's bytes go to their place in the partial file, and to its digest.
+"""Read response bodies over one connection, into the partial file and its digest.
 
-Decides nothing about what comes next: it says in a Verdict how the body ended.
+A connection decides nothing about the next request: it returns how the body ended.
 """
 
 from __future__ import annotations
@@ -17,59 +17,81 @@ from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import Piece
 from tasks.transfer.streaming_hash import BLOCK, Frontier
 
-SLOW_S = 30.0  # a connection that brings less than SLOW_BYTES in this time is replaced (R27)
+# a connection that receives less than SLOW_BYTES in SLOW_S seconds is replaced (R27)
+SLOW_S = 30.0
 SLOW_BYTES = 64 * 1024
-SHARE_LEAST = 1024**2  # bytes; less is not worth a request. More than BLOCK, so that no read is cut off
-READ_LEAST = 16 * 1024  # bytes asked of a socket at once: few at first, then as many as come in READ_S,
-READ_S = 0.05  # because an error loses what had come of them
+# bytes; a smaller share is not worth a request. More than BLOCK, so that no read is cut
+SHARE_LEAST = 1024**2
+# bytes of one read: few at first, then as many as arrive in READ_S seconds, because an
+# error loses the bytes of the read that it interrupts
+READ_LEAST = 16 * 1024
+READ_S = 0.05
 
 
 @dataclass(eq=False)
 class Lane:
-    """One connection, used by one thread."""
+    """One connection, used by one thread.
+
+    Attributes:
+        heard: when data arrived last, in monotonic seconds.
+        gate: held while it writes.
+        stopped: whether it must not write again; set while the gate is held.
+        since: when its piece was started.
+        last: bytes of its last piece.
+        rate: bytes a second of its last piece.
+        link: the link that it has requested, "" for the origin.
+        received: bytes in total.
+        mark: `received` when it was last compared with the others.
+        failures: attempts in a row without data.
+        replace: whether it must reconnect, because it is much slower than the others.
+        at_once: bytes of the next read.
+        skipping: whether it reads bytes that exist, as the server ignores ranges.
+    """
 
     partial: Partial
     session: Any
     clock: Callable[[], float]
-    heard: float  # when something came last
-    gate: threading.Lock = field(default_factory=threading.Lock)  # held while it writes
-    stopped: bool = False  # it may write no more; set while the gate is held
+    heard: float
+    gate: threading.Lock = field(default_factory=threading.Lock)
+    stopped: bool = False
     piece: Piece | None = None
-    since: float = 0.0  # when its piece was begun
-    last: int = 0  # bytes of its last piece,
-    rate: float = 0.0  # and how many of them a second
-    link: str = ""  # the link it asked at
-    received: int = 0  # bytes, in its whole life
-    mark: int = 0  # the same, when it was last compared with the others
-    failures: int = 0  # attempts in a row that brought nothing
-    replace: bool = False  # it is much slower than the others
+    since: float = 0.0
+    last: int = 0
+    rate: float = 0.0
+    link: str = ""
+    received: int = 0
+    mark: int = 0
+    failures: int = 0
+    replace: bool = False
     at_once: int = READ_LEAST
-    skipping: bool = False  # it reads what is here already, because the server knows no ranges
+    skipping: bool = False
 
     def cut(self) -> None:
-        """Give away the second half of what is left of the piece; hold the gate."""
+        """Release the second half of the rest of the piece. The caller holds the gate."""
         if self.piece is not None and self.piece.left >= 2 * SHARE_LEAST:
             self.piece.end = self.piece.pos + self.piece.left // 2
 
     def read(
         self, piece: Piece, body: Body, goes_further: Callable[[Piece], bool], skip: int, unlimited: bool
     ) -> Verdict:
-        """Read a body to the end of the piece; DONE when it is here.
+        """Read a body to the end of the piece, and return how it ended.
 
         Args:
-            goes_further: extends a piece that is here, if it can be.
-            skip: bytes before the piece's, which are here already.
-            unlimited: nothing says how long the body is.
+            goes_further: extends a complete piece; false where that is impossible.
+            skip: bytes of the body before the piece, which are in the file already.
+            unlimited: whether the length of the body is unknown.
 
         Raises:
             TransferError: the connection broke.
             OSError: the file cannot be written.
         """
-        mark, brought, self.at_once = self.clock(), self.received, READ_LEAST
+        checked_at = self.clock()
+        received_before = self.received
+        self.at_once = READ_LEAST
         while piece.left or goes_further(piece):
-            frontier = (
-                self.partial.frontier
-            )  # after a restart it is another one, which must not get old bytes
+            # before the read: a restart replaces it, and the new one must not get
+            # bytes from before the restart
+            frontier = self.partial.frontier
             buffer = frontier.buffer()
             got = self._fill(body, buffer[: min(self.at_once, skip or piece.left)])
             if not got:
@@ -80,15 +102,16 @@ class Lane:
             elif piece.pos == 0 and response.is_web_page(bytes(buffer[: min(got, 512)])):
                 return response.web_page()
             elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
-                return Verdict(Word.RETRY, f"more than the {self.partial.plan.size} bytes it should have")
+                return Verdict(Word.RETRY, f"more than the expected {self.partial.plan.size} bytes")
             else:
                 self._write(piece, buffer, got, frontier)
             if self.replace or self.stopped:
                 return Verdict(Word.RETRY, "a connection much slower than the others")
-            if self.heard - mark >= SLOW_S:
-                if self.received - brought < SLOW_BYTES:
-                    return Verdict(Word.RETRY, f"a connection that brings almost nothing for {SLOW_S:.0f} s")
-                mark, brought = self.heard, self.received
+            if self.heard - checked_at >= SLOW_S:
+                if self.received - received_before < SLOW_BYTES:
+                    return Verdict(Word.RETRY, f"almost no data for {SLOW_S:.0f} s")
+                checked_at = self.heard
+                received_before = self.received
         return Verdict(Word.DONE)
 
     def _fill(self, body: Body, view: memoryview) -> int:
@@ -104,7 +127,8 @@ class Lane:
 
     def _write(self, piece: Piece, buffer: memoryview, got: int, frontier: Frontier) -> None:
         with self.gate:
-            offset, got = piece.pos, min(got, piece.left)  # the rest may be another lane's by now
+            offset = piece.pos
+            got = min(got, piece.left)  # another connection may have taken the rest
             if self.stopped or not got:
                 return
             self.partial.write(offset, buffer[:got])
@@ -112,7 +136,7 @@ class Lane:
         frontier.offer(offset, buffer, got)
 
     def _ended(self, piece: Piece, unlimited: bool) -> Verdict:
-        """The body is over: as announced, as the end of the file, or too early."""
+        """Return how a body ended: as announced, with the file, or too early."""
         with self.partial.changed:
             if unlimited and self.partial.plan.size is None:
                 self.partial.expect(piece.pos)

@@ -1,4 +1,4 @@
-"""What a transfer needs of the world: clock, sleep, session, progress."""
+"""The replaceable dependencies of a transfer: clock, sleep, session, progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.console.progress import Progress, progress
 
 @dataclass
 class Tools:
-    """What a transfer needs of the world; tests give others."""
+    """Clock, sleep, randomness, HTTP session and progress bar of a transfer."""
 
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

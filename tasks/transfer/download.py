@@ -1,6 +1,6 @@
-"""Fetching an artifact: from this machine, else from its sources in order, all held to one digest.
+"""Download an artifact: from this machine, else from its sources in order.
 
-Nothing gets its final name here before size and SHA-256 are right (R20, R21).
+A file gets its final name only after its size and SHA-256 are verified (R20, R21).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _log = logging.getLogger("recipe")
 
 
 def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
-    """Bring the artifact to its target: adopt it, or download it from the first source that delivers it.
+    """Create the target from a local copy, or from the first working source.
 
     Raises:
-        IntegrityError: every source that delivered sent other bytes.
-        TransferError: no source delivered; the partial is kept.
-        RecipeError: the disk is full, or cannot be written.
-        TakenOver: another process has gone on with the partial.
+        IntegrityError: every source that responded sent wrong bytes.
+        TransferError: no source responded; the partial is kept.
+        RecipeError: the disk is full or cannot be written.
+        TakenOver: another process continues with the partial.
     """
     tools = tools or Tools()
     if any(map(huggingface.is_hub, artifact.sources)):
@@ -54,23 +54,24 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
 
 
 def check_endpoint(*, pinned: bool) -> None:
-    """See that HF_ENDPOINT may be asked.
+    """Check that HF_ENDPOINT may be used.
 
     Args:
-        pinned: whether a digest is known, so that a forged answer would be noticed.
+        pinned: whether a digest is known, which would detect a forged response.
 
-    Raises TransferError: it is malformed, or its answers could be forged.
+    Raises:
+        TransferError: it is malformed, or its responses could be forged.
     """
     address = huggingface.endpoint(os.environ)
     problem = url_problem(address, pinned=pinned)
     if not problem and is_local(address):
         problem = f"expected https://HOST, got {address}"
     if problem:
-        raise TransferError(f"HF_ENDPOINT: {problem}", fix="HF_ENDPOINT=https://HOST, or unset it")
+        raise TransferError(f"HF_ENDPOINT: {problem}", fix="set HF_ENDPOINT=https://HOST, or unset it")
 
 
 def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
-    """Take the artifact from another program's cache, where it is in one."""
+    """Copy the artifact from another program's cache, where it exists."""
     for path in local_sources.candidates(artifact):
         try:
             return _taken(artifact, path, tools)
@@ -82,7 +83,12 @@ def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
 def _taken(
     artifact: Artifact, path: str, tools: Tools, where: str = "", partial: Partial | None = None
 ) -> Stamp:
-    """Make the target out of a local file; a partial is of no use then. Raises NotIt, OSError."""
+    """Create the target from a local file, and drop a partial.
+
+    Raises:
+        NotIt: the file is not the artifact.
+        OSError: the target cannot be written.
+    """
     start = tools.clock()
     with tools.show(artifact.label, 0) as bar:
         held, digest, shared = local_sources.take(path, artifact, bar)
@@ -90,30 +96,38 @@ def _taken(
         forget(artifact)
     else:
         partial.discard()
-    where = where or f"{'shared with' if shared else 'copied from'} {path}"
+    if not where:
+        where = f"shared with {path}" if shared else f"copied from {path}"
     return _done(artifact, path, held, digest, tools.clock() - start, where, 0)
 
 
 class _Run:
-    """One transfer: a partial, fed by one source after the other."""
+    """One transfer: a partial, filled from one source after the other."""
 
     def __init__(self, artifact: Artifact, tools: Tools) -> None:
-        self.artifact, self.tools = artifact, tools
-        self.expected = artifact.sha256  # else what the publisher states: a check, and no proof
+        self.artifact = artifact
+        self.tools = tools
+        # without a pin, the digest that the publisher states: a check, but no proof
+        self.expected = artifact.sha256
         self.start = tools.clock()
         self.reasons: list[tuple[str, object]] = []
-        self.wrong, self.final = False, True
-        self.silent: set[str] = set()  # hosts that do not answer
+        # whether a source sent wrong bytes, and whether a retry is useless
+        self.wrong = False
+        self.final = True
+        # hosts that do not respond
+        self.silent: set[str] = set()
 
     def first_that_delivers(self) -> Stamp:
-        """Try the sources in order until one has brought the last, right byte."""
+        """Try the sources in order until one has delivered the artifact."""
         remote: list[str] = []
         for url in self.artifact.sources:
             if remote or not is_local(url):
                 remote.append(url)
             elif stamp := self._local(url):
                 return stamp
-        return self._download(remote) if remote else self._fail(0)
+        if remote:
+            return self._download(remote)
+        return self._fail(0)
 
     def _local(self, url: str, partial: Partial | None = None) -> Stamp | None:
         try:
@@ -147,7 +161,7 @@ class _Run:
         return _done(self.artifact, url, held, digest, elapsed, f"from {host_of(url)}", had)
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
-        """Whether one source brings the rest, and the right one; says why not in `reasons`."""
+        """Return whether a source delivers the missing bytes; else record the reason."""
         if variable := huggingface.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
@@ -157,14 +171,14 @@ class _Run:
             self.reasons.append((url, problem))
             return False
         if urlsplit(url).netloc in self.silent:
-            self.reasons.append((url, "the same host"))
+            self.reasons.append((url, "same host, which does not respond"))
             return False
         try:
             self._receive(url, partial, bar)
             return True
         except NoRoom as error:
             if self.artifact.size is not None or len(self.artifact.sources) == 1:
-                raise  # it is the file's own size, or the only one that anybody states
+                raise  # the size is pinned, or no other source states one
             self._passed_over(url, error)
         except GaveUp as reason:
             self._passed_over(url, reason)
@@ -177,15 +191,18 @@ class _Run:
         return False
 
     def _passed_over(self, url: str, reason: Exception) -> None:
-        """Keep the reason for the end; say it now if another source follows."""
+        """Record why a source failed, and log it if another source follows."""
         self.reasons.append((url, reason))
         if url != self.artifact.sources[-1]:
             label = self.artifact.label
-            say("source_failed", "%s: %s: %s; the next source is tried", label, url, reason,
+            say("source_failed", "%s: %s: %s; trying the next source", label, url, reason,
                 level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
-        """All bytes, and the right ones; what came in pieces gets one more chance, in one piece."""
+        """Download and verify; retry wrong bytes once over one connection.
+
+        Pieces of several responses may not belong together.
+        """
         from tasks.transfer.segmented import Source  # requests costs more than doit itself
 
         def accept(answer: Any) -> None:
@@ -194,7 +211,7 @@ class _Run:
 
         for again in (False, True):
             with partial.changed:
-                partial.plan.size = self.artifact.size  # another source may have said something else
+                partial.plan.size = self.artifact.size  # another source may have stated another size
             token = hub_token(url)
             Source(
                 self.artifact, url, partial, bar, self.tools, single=again, token=token, accept=accept
@@ -207,7 +224,7 @@ class _Run:
                 partial.restart()
                 if again or not joined:
                     raise
-                _log.warning("%s; once more from the beginning, over one connection", error.what)
+                _log.warning("%s; downloading it again over one connection", error.what)
 
     def _check_digest(self, partial: Partial, bar: Progress) -> None:
         size = partial.plan.size or 0
@@ -223,66 +240,78 @@ class _Run:
             raise IntegrityError(f"{self.artifact.label}: wrong SHA-256", facts)
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
-        """Without a digest of ours: the publisher's where it states one, and a validator to resume by."""
+        """Read the digest and the validator that the publisher states."""
         stated = response.publisher_digest(headers)
         if stated and stated != self.expected:
             self.expected = stated
-            _log.warning("%s is not pinned; its publisher says --sha256 %s", self.artifact.label, stated)
+            _log.warning("%s is not pinned; its publisher states --sha256 %s", self.artifact.label, stated)
         partial.validator = response.validator(headers)
 
     def _fail(self, done: int) -> Stamp:
-        label, kept = self.artifact.label, f"{formatting.size(done)} are kept" if done else ""
-        facts = [*self.reasons, *([("partial", kept)] if kept else [])]
-        again = "run it again, it goes on where it stopped" if kept else ""
+        """Raise the error that lists why each source failed."""
+        label = self.artifact.label
+        facts = list(self.reasons)
+        fixes: list[str] = []
+        if done:
+            facts.append(("partial", f"{formatting.size(done)} are kept"))
+            fixes = ["run it again to resume the download"]
         if self.wrong:
-            fix = "compare the digest with its publisher's; another source: mirrors in models.yaml"
             what = f"{label}: no source sent the right bytes"
-            raise IntegrityError(what, facts, f"{fix}\n{again}" if again else fix)
-        fix = again or ("mend what is said above, or name another URL" if self.final else "run it again")
-        raise TransferError(f"{label} could not be downloaded", facts, fix)
+            compare = "compare the digest with the publisher's, or add mirrors in models.yaml"
+            raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
+        if not fixes:
+            fixes = ["run it again"]
+            if self.final:
+                fixes = ["fix the errors above, or use another URL"]
+        raise TransferError(f"{label} could not be downloaded", facts, fixes[0])
 
 
 def _done(
     artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float, where: str, had: int
 ) -> Stamp:  # fmt: skip
-    """Say what came, how fast and from where; the stamp of it.
+    """Log the size, rate and source of a download, and return its stamp.
 
-    "Verified" is only what a digest that was known before the download has verified.
+    "Verified" requires a digest that was known before the download.
 
     Args:
-        held: state of the file that has the digest, before it was renamed.
+        held: state of the hashed file, before the rename.
+        had: bytes of an earlier run.
     """
-    found, size = _settled(artifact, held, digest), held.size
+    status = _settled(artifact, held, digest)
+    size = held.size
     kept = f", {formatting.size(had)} was here already" if had else ""
     pinned = artifact.sha256 is not None
-    proof = "sha256 verified" if pinned else f"nothing pins it; its sha256 is {digest}"
+    proof = "sha256 verified" if pinned else f"not pinned; its sha256 is {digest}"
     rate = formatting.rate(size - had, elapsed)
     say("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, formatting.size(size),
         formatting.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
-    return Stamp(found, digest, source, {})
+    return Stamp(status, digest, source, {})
 
 
 def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
-    """The state of the target, which must be the file that was hashed.
+    """Return the state of the target, which must be the hashed file.
 
-    Where it is not (replaced meanwhile, or a file system that sets times late) it is read.
-    Raises IntegrityError: it has other bytes.
+    If its state differs, the target is read: it was replaced, or the file system sets
+    times late.
+
+    Raises:
+        IntegrityError: it has other bytes.
     """
-    found = files.stat(artifact.target)
-    if found is not None and found.is_same_but_renamed(held):
-        return found
+    status = files.stat(artifact.target)
+    if status is not None and status.is_same_but_renamed(held):
+        return status
     hashed = files.sha256_file(artifact.target)
     if hashed.sha256 != digest:
         facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
-        what = f"{artifact.target} was replaced as soon as it was there"
-        raise IntegrityError(what, facts, fix="see who else writes to the cache, and run it again")
+        what = f"{artifact.target} was replaced during the download"
+        raise IntegrityError(what, facts, fix="find the program that writes to the cache, and run it again")
     return hashed.stat
 
 
 def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
-    """Disk full, quota, read-only, no permission: the partial stays (R19)."""
+    """Return the error for a failed write; the partial is kept (R19)."""
     place = os.path.dirname(artifact.target)
     if error.errno == errno.ENAMETOOLONG:
         return _name_too_long(artifact, place)
@@ -290,13 +319,16 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
         what = f"{artifact.label}: cannot write: {error.strerror or error}"
         return RecipeError(what, [("in", place)], "set LLAMAFILE_CACHE to another directory")
     claim = claimed(artifact)
-    size, taken = artifact.size or claim.size, max(claim.done, _taken_on_disk(artifact.partial))
-    facts = [
-        ("missing", formatting.size(max(0, size - taken) + space.SPACE_MARGIN) if size else ""),
-        ("kept", f"{formatting.size(claim.done)}, the next run goes on with them" if claim.done else ""),
-        ("in", place),
-    ]
-    quota = "" if error.errno == errno.ENOSPC else " (the quota is used up)"
+    size = artifact.size or claim.size
+    taken = max(claim.done, _taken_on_disk(artifact.partial))
+    missing = ""
+    if size:
+        missing = formatting.size(max(0, size - taken) + space.SPACE_MARGIN)
+    kept = ""
+    if claim.done:
+        kept = f"{formatting.size(claim.done)}, the next run resumes the download"
+    facts = [("missing", missing), ("kept", kept), ("in", place)]
+    quota = "" if error.errno == errno.ENOSPC else " (quota exceeded)"
     fix = "free some space and run it again"
     return RecipeError(f"{artifact.label}: the disk is full{quota}", facts, fix)
 
@@ -307,12 +339,12 @@ def _name_too_long(artifact: Artifact, folder: str) -> RecipeError:
     with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
         most = f"{os.pathconf(files.existing(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
     facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
-    fix = "--llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
-    return RecipeError(f"{artifact.label}: the name of its file, or its path, is too long", facts, fix)
+    fix = "pass --llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
+    return RecipeError(f"{artifact.label}: the file name or the path is too long", facts, fix)
 
 
 def _taken_on_disk(path: str) -> int:
-    """Bytes of the disk that a file has, 0 where nobody says."""
+    """Return the allocated bytes of a file, 0 where they are unknown."""
     try:
         return getattr(os.stat(path), "st_blocks", 0) * 512
     except OSError:

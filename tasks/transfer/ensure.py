@@ -1,4 +1,4 @@
-"""Make sure that a file is here and is the right one: keep, read or download it."""
+"""Ensure that a file exists and is correct: keep, verify or download it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from tasks.urls import is_local
 
 
 def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
-    """Make each target what it must be; what is, stays. Raises RecipeError like `converge`."""
+    """Ensure that each target is correct.
+
+    Args:
+        question: asked before the first download, unless `yes`.
+
+    Raises:
+        RecipeError: as `converge`.
+    """
     for artifact in wanted:
         if stamps.state(recipe.place.cache, artifact) is not State.FRESH:
             converge(recipe.place.cache, artifact, question, yes, lambda one: check_allowed(recipe, one))
-            question = ""  # once for all files of a model
+            question = ""  # asked once for all files of a model
 
 
 def converge(
@@ -34,13 +41,15 @@ def converge(
     check: Callable[[Artifact], None] = lambda _: None,
     again: bool = False,
 ) -> None:
-    """Make the target what it must be: nothing, a look at its bytes, or a download.
+    """Ensure that the target is correct: keep it, verify its bytes, or download it.
 
     Args:
-        check: raises RecipeError where it may not be fetched.
-        again: what is here may be something else by now at its source.
+        check: raises RecipeError where a download is not allowed.
+        again: download although the target exists: its source may have changed.
 
-    Raises RecipeError: it cannot be had, or wrong bytes lie where they may not be replaced.
+    Raises:
+        RecipeError: it cannot be downloaded, or the target has wrong bytes and is not in
+            the cache.
     """
     from tasks.transfer.locks import artifact_lock, wait_for_owner
     from tasks.transfer.partial import TakenOver
@@ -58,27 +67,28 @@ def converge(
             if state is State.MOVED and _same_bytes(cache, artifact):
                 return
             if state is State.FRESH:
-                doit_adapter.log().info("%s came while this waited", artifact.label)
+                doit_adapter.log().info("%s was downloaded by another process", artifact.label)
                 return
             try:
                 check(artifact)
                 _fetch(cache, artifact, question, yes)
                 return
-            except TakenOver:  # locks lie here, and another process goes on with our bytes
+            except TakenOver:  # locks do not work, and another process continues
                 again = False
                 wait_for_owner(artifact)
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:
-    """Read a file that changed since it was proven; False when it has to be fetched again."""
+    """Verify a changed file; return False where it must be downloaded again."""
     from tasks.console.progress import progress
 
-    before, found = stamps.read_stamp(cache, artifact), files.stat(artifact.target)
-    expected = artifact.sha256 or (before.sha256 if before else None)
-    doit_adapter.log().info(
-        "%s is here and has to be read once: it is new, or its size or time changed", artifact.label
-    )
-    size = found.size if found else None
+    before = stamps.read_stamp(cache, artifact)
+    status = files.stat(artifact.target)
+    expected = artifact.sha256
+    if expected is None and before is not None:
+        expected = before.sha256
+    doit_adapter.log().info("%s: verifying the existing file, which is new or has changed", artifact.label)
+    size = status.size if status else None
     with progress(f"{artifact.label} sha256", 0) as bar:
         bar.at(0, size)
         got = files.sha256_file(artifact.target, lambda done: bar.at(done, size))
@@ -86,36 +96,41 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
         known = before or Stamp(got.stat, got.sha256, artifact.target, {})
         engines = known.engines if known.sha256 == got.sha256 else {}
         stamps.write_stamp(cache, artifact, Stamp(got.stat, got.sha256, known.source, engines))
-        doit_adapter.log().info("%s: the bytes are right, nothing is downloaded", artifact.label)
+        doit_adapter.log().info("%s: the digest is correct, nothing is downloaded", artifact.label)
         return True
     facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got.sha256}")]
     if not artifact.owned:
-        fix = "move it away to download it again, or give its own digest with --sha256"
+        fix = "remove the file to download it again, or pass its digest with --sha256"
         raise IntegrityError(f"{artifact.label} is not the file you asked for", facts, fix)
     doit_adapter.log().warning(
-        "%s", IntegrityError(f"{artifact.label} has changed on disk; it is fetched again", facts)
+        "%s", IntegrityError(f"{artifact.label} has changed on disk; downloading it again", facts)
     )
     return False
 
 
 def check_source(recipe: Recipe, artifact: Artifact) -> None:
-    """See that a file which is not here may be fetched, before anything else is.
+    """Check that a missing file may be downloaded, before any download starts.
 
-    Raises TransferError: nobody says where to get it (R5), it is not pinned and has to be, or the network
-        is forbidden.
+    Raises:
+        TransferError: as `check_allowed`.
     """
     if stamps.state(recipe.place.cache, artifact) is State.MISSING:
         check_allowed(recipe, artifact)
 
 
 def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
-    """The same for a file that has to be fetched, whatever lies in its place."""
+    """Check that a file may be downloaded, whether or not the target exists.
+
+    Raises:
+        TransferError: it has no source (R5), it must be pinned and is not, or network
+            access is disabled.
+    """
     if not artifact.sources:
-        fix = "--llamafile-url URL says where to get it; that is needed once"
+        fix = "pass --llamafile-url URL once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
     if recipe.frozen and artifact.sha256 is None:
         raise TransferError(
-            f"{artifact.label} is not pinned, and with --frozen or CI=true nothing unpinned is fetched",
+            f"{artifact.label} is not pinned; --frozen and CI=true allow pinned files only",
             [("url", artifact.sources[0])],
             fix=_pinning(recipe, artifact),
         )
@@ -124,44 +139,62 @@ def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
 
 
 def _pinning(recipe: Recipe, artifact: Artifact) -> str:
-    """The command that pins an artifact."""
+    """Return the command or option that pins an artifact."""
     jobs = recipe.jobs.by_name.values()
-    job = next((job for job in jobs if artifact.target in [one.target for one in job.files]), None)
+    job = next((job for job in jobs if _has_target(job.files, artifact.target)), None)
     if job is None:
         return "doit lock --model llamafile, and commit models.lock"
     known = job.name in recipe.catalogue.names and job.artifact.owned and not job.question
-    return f"doit lock --model {job.name}, and commit models.lock" if known else "--sha256 HEX"
+    if known:
+        return f"doit lock --model {job.name}, and commit models.lock"
+    return "--sha256 HEX"
+
+
+def _has_target(artifacts: Iterable[Artifact], target: str) -> bool:
+    return any(artifact.target == target for artifact in artifacts)
 
 
 def _is_near(artifact: Artifact) -> bool:
-    """Whether the bytes may be had from this machine."""
+    """Return whether this machine may have the bytes."""
     from tasks.transfer.local_sources import candidates
 
     return any(map(is_local, artifact.sources)) or next(candidates(artifact), None) is not None
 
 
 def _offline(recipe: Recipe, variable: str, first: Artifact) -> TransferError:
-    """The error that lists everything that this command line lacks.
+    """Return the error that lists all missing files of the command line.
 
     Args:
-        first: what it noticed first; wrong bytes may lie in its place.
+        first: the file that was checked first; its target may have wrong bytes.
     """
-    jobs = recipe.jobs.by_name.values()
-    wanted = [*(file for job in jobs for file in job.files), *(job.exe for job in jobs if job.exe), first]
-    missing = [
-        one
-        for target, one in {one.target: one for one in wanted}.items()
-        if target == first.target
-        or (stamps.state(recipe.place.cache, one) is State.MISSING and not _is_near(one))
-    ]
     facts = [
-        (one.label, f"{formatting.size(one.size)} from {one.sources[0]}") for one in missing if one.sources
+        (artifact.label, f"{formatting.size(artifact.size)} from {artifact.sources[0]}")
+        for artifact in _missing(recipe, first)
+        if artifact.sources
     ]
     return TransferError(
-        f"{variable} forbids the network, and this is not here",
+        f"{variable} forbids the network, and these files are missing",
         facts,
-        fix=f"unset {variable}, or copy the cache of a machine that has it to {recipe.place.cache}",
+        fix=f"unset {variable}, or copy the cache of another machine to {recipe.place.cache}",
     )
+
+
+def _missing(recipe: Recipe, first: Artifact) -> list[Artifact]:
+    """Return `first` and the files that would have to be downloaded."""
+    jobs = recipe.jobs.by_name.values()
+    artifacts = [file for job in jobs for file in job.files]
+    artifacts += [job.exe for job in jobs if job.exe]
+    artifacts.append(first)
+    by_target = {artifact.target: artifact for artifact in artifacts}
+    return [
+        artifact
+        for artifact in by_target.values()
+        if artifact.target == first.target or _must_download(recipe.place.cache, artifact)
+    ]
+
+
+def _must_download(cache: str, artifact: Artifact) -> bool:
+    return stamps.state(cache, artifact) is State.MISSING and not _is_near(artifact)
 
 
 def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
@@ -173,24 +206,31 @@ def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
 
 
 def confirm(question: str) -> None:
-    """Ask on the terminal; without one, fail and say what to pass (R4).
+    """Ask a question on the terminal (R4).
 
-    Raises RecipeError: the answer is no, or nobody is there to give one.
+    Raises:
+        RecipeError: the answer is no, or stdin is not a terminal.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise RecipeError(question.replace("\n", "\n  "), fix="there is no terminal to ask on: pass --yes")
+        raise RecipeError(
+            question.replace("\n", "\n  "), fix="stdin is not a terminal: pass --yes to confirm"
+        )
     print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RecipeError("you said no: nothing was downloaded")
+        raise RecipeError("cancelled: nothing was downloaded")
 
 
 def _is_right_there(cache: str, artifact: Artifact) -> bool:
-    """Whether a read-only cache has the right bytes: nothing needs to be locked or fetched then."""
+    """Return whether a read-only cache has the right bytes, so needs no lock."""
     return stamps.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
 
 
 def check_place(cache: str, artifact: Artifact) -> None:
-    """See that a file may be put at the target. Raises RecipeError: something else lies in the way."""
+    """Check that a file may be created at the target.
+
+    Raises:
+        RecipeError: the target is not a regular file, or leads out of the cache.
+    """
     from tasks.system import own_files
 
     if artifact.owned:

@@ -1,7 +1,8 @@
-"""The journals of a download: which bytes of the partial count, and who writes it.
+"""The journals of a download: the valid bytes of the partial, and its owner.
 
-One record, written over in place by a thread of its own: nothing is created, renamed or synced, so a note
-costs microseconds, and where the file system makes it wait, no lane waits with it.
+The journal (`.partial.json`) lists bytes that are on disk. The live record
+(`.partial.live`) lists bytes that the kernel has: a thread overwrites it in place, so a
+note costs microseconds and delays no connection.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from tasks.system.process_id import Owner
 from tasks.system.process_identity import is_alive, this_boot
 from tasks.transfer.ranges import Span, count, parse_spans
 
-EVERY_BYTES = 4 * 1024**2  # between two notes
-MOST = 16 * 1024  # bytes of one record
+EVERY_BYTES = 4 * 1024**2  # bytes between two notes
+MOST = 16 * 1024  # bytes: the size limit of the record
 
 
 class Live(threading.Thread):
-    """Keeps the record at `path` up with what `state` says. Raises OSError: it cannot be written."""
+    """A thread that writes the live record.
+
+    Args:
+        path: the file of the record.
+        state: returns what to record.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
 
     def __init__(self, path: str, state: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__(name="live", daemon=True)
@@ -34,20 +43,26 @@ class Live(threading.Thread):
         self._news = threading.Event()
         self._ending = False
         self._unnoted = 0
-        # not `_handle`: Thread has one of its own from Python 3.13 on
+        # not `_handle`: Thread has that attribute since Python 3.13
         self._record = own_files.open_own(path)
-        self._note()  # at once, and over the old record: there is no moment without one
+        # overwrite the old record at once: a valid record exists at every moment
+        self._note()
         self.start()
 
     def moved(self, count: int) -> None:
-        """So many bytes more were written."""
-        self._unnoted += count  # a lost update between two lanes only delays a note
+        """Add to the bytes written since the last note."""
+        # without a lock: a lost update only delays a note
+        self._unnoted += count
         if self._unnoted >= EVERY_BYTES:
             self._unnoted = 0
             self._news.set()
 
     def end(self, remove: bool = True) -> None:
-        """Stop; the record goes unless it is the only claim there is."""
+        """Stop the thread.
+
+        Args:
+            remove: also remove the record; false where no journal has its bytes.
+        """
         if self._ending:
             return
         self._ending = True
@@ -59,12 +74,12 @@ class Live(threading.Thread):
                 os.unlink(self._path)
 
     def run(self) -> None:
-        """Write a note whenever there is news."""
+        """Write a note after every EVERY_BYTES, until `end` is called."""
         while self._news.wait():
             self._news.clear()
             if self._ending:
                 return
-            with contextlib.suppress(OSError):  # a full disk is a lane's to report
+            with contextlib.suppress(OSError):  # a connection reports a full disk
                 self._note()
 
     def _note(self) -> None:
@@ -76,7 +91,7 @@ class Live(threading.Thread):
 
 
 def read_live(path: str) -> Any:
-    """The last note; None where there is none, or half of one."""
+    """Return the last note, None where it is missing or incomplete."""
     crc, _, text = (own_files.read_most(path, MOST) or b"").partition(b"\n")[0].partition(b" ")
     try:
         return json.loads(text) if int(crc, 16) == zlib.crc32(text) else None
@@ -85,84 +100,116 @@ def read_live(path: str) -> Any:
 
 
 class Claim(NamedTuple):
-    """What a journal says."""
+    """The content of a journal.
+
+    Attributes:
+        spans: the valid bytes.
+        validator: the value of If-Range for these bytes.
+        size: bytes of the whole file, None while it is unknown.
+        owner: the process that writes the partial, None without one.
+    """
 
     spans: tuple[Span, ...] = ()
-    validator: str = ""  # what If-Range may carry for these bytes
-    size: int | None = None  # bytes of the whole file, None where nobody has said
-    owner: Owner | None = None  # who writes it, None where nobody does
+    validator: str = ""
+    size: int | None = None
+    owner: Owner | None = None
 
     @property
     def done(self) -> int:
-        """How many bytes count."""
+        """The number of valid bytes."""
         return count(self.spans)
 
 
 def claimed(artifact: Artifact) -> Claim:
-    """The bytes that count for an artifact; none for a journal of other bytes than the artifact's."""
-    saved, live = _saved(artifact), _claim(artifact, read_live(artifact.live))
+    """Return the progress of an artifact; none from a journal of another artifact."""
+    saved = _saved(artifact)
+    live = _claim(artifact, read_live(artifact.live))
+    # after a reboot the kernel no longer has the bytes of the live record
     is_live = live.owner is not None and live.owner.boot == this_boot()
-    return live if is_live and live.done > saved.done else saved
+    if is_live and live.done > saved.done:
+        return live
+    return saved
 
 
 def _saved(artifact: Artifact) -> Claim:
-    """What the disk is known to have; also by a journal that a killed process was about to put in place."""
+    """Return the progress that is on disk.
+
+    A journal that a killed process has written but not renamed counts, too.
+    """
     claims = (_claim(artifact, read_json(path)) for path in (artifact.journal, *halves(artifact)))
     return max(claims, key=lambda claim: claim.done)
 
 
 def _claim(artifact: Artifact, data: Any) -> Claim:
+    """Return what a journal says, an empty claim for another artifact or damage."""
     try:
         owner = Owner.parse(data.get("owner"))
         spans = parse_spans(data["spans"], _length(artifact.partial))
-        validator, size = str(data["validator"]), data["size"]
+        validator = str(data["validator"])
+        size = data["size"]
         same = data["sha256"] == artifact.sha256
         same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
-        # without a digest only a validator of the same source says that the rest will fit
+        # without a digest, only a validator of the same source proves that the rest fits
         fits = artifact.sha256 or (validator and data["sources"] == list(artifact.sources))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return Claim()
-    return Claim(spans, validator, size, owner) if same and fits else Claim(owner=owner)
+    if same and fits:
+        return Claim(spans, validator, size, owner)
+    return Claim(owner=owner)
 
 
 def busy_elsewhere(artifact: Artifact) -> bool:
-    """Whether somebody else is writing the partial, as far as the journal tells."""
+    """Return whether the journal names another process that writes the partial."""
     owner = _owner_in(artifact.journal)
     return owner is not None and is_alive(owner, artifact.journal)
 
 
 def _owner_in(journal: str) -> Owner | None:
     data = read_json(journal)
-    return Owner.parse(data.get("owner")) if isinstance(data, dict) else None
+    if isinstance(data, dict):
+        return Owner.parse(data.get("owner"))
+    return None
 
 
 def forget(artifact: Artifact) -> None:
-    """Remove a partial and what is known of it, as far as it is there. Raises OSError."""
+    """Remove a partial and its journals, where they exist.
+
+    Raises:
+        OSError: one of them cannot be removed.
+    """
     for path in (artifact.live, artifact.partial, artifact.journal, *halves(artifact)):
         unlink(path)
 
 
 def halves(artifact: Artifact) -> list[str]:
-    """Journals that a killed process had not finished writing."""
+    """Return temporary journals, which a killed process may have left."""
     return own_files.temporaries(artifact.journal, ".tmp")
 
 
 def link(source: str, target: str) -> None:
-    """Give a small file another name that must be free. Raises FileExistsError, OSError."""
+    """Create a hard link, or a copy on a file system without hard links.
+
+    Raises:
+        FileExistsError: the target exists.
+        OSError: it cannot be created.
+    """
     try:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:
         with open(source, "rb") as file, open(target, "xb") as copy:
             copy.write(file.read())
 
 
 def unlink(path: str) -> None:
+    """Remove a file where it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def _length(path: str) -> int:
-    """Bytes of a partial; 0 for a link or another user's file, which is replaced."""
-    return os.path.getsize(path) if own_files.is_own(path) else 0
+    """Return the bytes of a partial; 0 for a link or another user's file."""
+    if own_files.is_own(path):
+        return os.path.getsize(path)
+    return 0

@@ -1,7 +1,8 @@
-"""Bytes that are on this machine already: another program's cache, a path, a file:// URL.
+"""Copy local files: from another program's cache, a path or a file:// URL.
 
-They are cloned where the file system can share blocks (reflink), else copied, always hashed on the way, and
-never moved or changed where they lie. Nothing of a download that has begun is touched until they are proven.
+A file is cloned where the file system can share blocks (reflink), else copied, and
+always hashed; the original is never moved or changed. A started download is kept until
+the digest of the copy is verified.
 """
 
 from __future__ import annotations
@@ -27,54 +28,72 @@ from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import BLOCK, fsync_dir, stat_of
 
-_FICLONE = 0x40049409  # Linux: share the blocks of another file (btrfs, xfs, bcachefs)
+# Linux ioctl: share the blocks of another file (btrfs, xfs, bcachefs)
+_FICLONE = 0x40049409
 
 
 class NotIt(Exception):
-    """A local file is not the artifact, or cannot be read; the reason is the text."""
+    """A local file is not the artifact, or cannot be read; the reason is the text.
+
+    Attributes:
+        wrong: whether its bytes were read and differ.
+    """
 
     def __init__(self, reason: str, wrong: bool = False) -> None:
         super().__init__(reason)
-        self.wrong = wrong  # its bytes were read and are others
+        self.wrong = wrong
 
 
 def candidates(artifact: Artifact) -> Iterator[str]:
-    """Files of other programs that should be the artifact, each once."""
+    """Yield files of other programs that may be the artifact, each one once."""
     if artifact.sha256 is None or artifact.adopt_from is None:
         return
-    home, name = os.path.expanduser("~"), os.path.basename(artifact.target)
     seen: set[tuple[int, int]] = set()
-    kind = os.path.dirname(os.path.dirname(artifact.target))
-    before = huggingface.earlier_places(kind, name) if artifact.owned else []
-    for pattern in (
-        *before,
-        *huggingface.places(artifact.sha256, name, artifact.adopt_from, os.environ, home),
-    ):
+    for pattern in _patterns(artifact, artifact.sha256, artifact.adopt_from):
         for path in glob.iglob(pattern):
             with contextlib.suppress(OSError):
-                found = os.stat(path)
-                same = artifact.size in (None, found.st_size) and os.path.isfile(path)
-                if same and (found.st_dev, found.st_ino) not in seen:
-                    seen.add((found.st_dev, found.st_ino))
+                status = os.stat(path)
+                inode = (status.st_dev, status.st_ino)
+                has_size = artifact.size in (None, status.st_size)
+                if has_size and os.path.isfile(path) and inode not in seen:
+                    seen.add(inode)
                     yield path
 
 
+def _patterns(artifact: Artifact, sha256: str, adopt_from: tuple[str, ...]) -> list[str]:
+    """Return the glob patterns of the caches that may have the artifact."""
+    home = os.path.expanduser("~")
+    name = os.path.basename(artifact.target)
+    earlier: list[str] = []
+    if artifact.owned:
+        kind = os.path.dirname(os.path.dirname(artifact.target))
+        earlier = list(huggingface.earlier_places(kind, name))
+    others = huggingface.places(sha256, name, adopt_from, os.environ, home)
+    return [*earlier, *others]
+
+
 def path_of(url: str) -> str:
-    """The path behind a local source: a path, or file://."""
-    return url2pathname(urlsplit(url).path) if url.lower().startswith("file:") else url
+    """Return the path of a local source, which is a path or a file:// URL."""
+    if url.lower().startswith("file:"):
+        return url2pathname(urlsplit(url).path)
+    return url
 
 
 def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, bool]:
-    """Make the target out of a local file: (its state, digest, whether blocks are shared).
+    """Make the target from a local file.
+
+    Returns:
+        The file's state, its digest, and whether it shares blocks with the original.
 
     Raises:
-        NotIt: it cannot be read, or it is not the artifact.
+        NotIt: the file cannot be read, or is not the artifact.
         OSError: the target cannot be written.
     """
     os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
-    for path_left in own_files.temporaries(artifact.target, ".copy"):
-        _remove_if_left(path_left)
-    copy = own_files.temporary_path(artifact.target, ".copy")  # two may copy at once where locks lie
+    for stale_copy in own_files.temporaries(artifact.target, ".copy"):
+        _remove_if_left(stale_copy)
+    # a name of its own: without working locks two processes may copy at once
+    copy = own_files.temporary_path(artifact.target, ".copy")
     try:
         source = _opened(path)
     except OSError as error:
@@ -86,9 +105,11 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
                 raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
             bar.at(0, size, "copying")
             shared = _clone(source.fileno(), file.fileno())
-            if not shared and (missing := space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)):
-                raise NotIt(f"no room for a copy, {formatting.size(missing)} are missing")
-            got = _digest(file if shared else source, None if shared else file, size, bar)
+            if shared:
+                got = _digest(file, None, size, bar)
+            else:
+                _check_space(copy, size)
+                got = _digest(source, file, size, bar)
             if artifact.sha256 not in (None, got):
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
                 raise NotIt(why, wrong=True)
@@ -102,8 +123,15 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
             os.unlink(copy)
 
 
+def _check_space(copy: str, size: int) -> None:
+    """Raise NotIt where the disk has no space for a copy."""
+    missing = space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)
+    if missing:
+        raise NotIt(f"no space for a copy: {formatting.size(missing)} missing")
+
+
 def _remove_if_left(copy: str) -> None:
-    """Remove the copy of a process that was killed."""
+    """Remove a copy whose process was killed."""
     import psutil
 
     pid = os.path.basename(copy).split("-")[1]
@@ -113,13 +141,13 @@ def _remove_if_left(copy: str) -> None:
 
 
 def _opened(path: str) -> FileIO:
-    if os.path.isdir(path):  # Windows calls that a lack of permission
+    if os.path.isdir(path):  # Windows reports a lack of permission
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     return open(own_files.open_regular(path), "rb", buffering=0)
 
 
 def _clone(source: int, target: int) -> bool:
-    """Share the blocks of another file; False where this file system, or this system, cannot."""
+    """Share the blocks of another file; return False where that is unsupported."""
     if sys.platform != "linux":
         return False
     import fcntl
@@ -132,18 +160,26 @@ def _clone(source: int, target: int) -> bool:
 
 
 def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> str:
-    """Hash a file from its beginning, writing it into `copy` on the way. Raises NotIt, OSError."""
-    digest, done = hashlib.sha256(), 0
-    while block := _read(source, min(BLOCK, size - done)):  # it may grow meanwhile
+    """Hash a file from its start, and write it to `copy`.
+
+    Raises:
+        NotIt: the file cannot be read, or became shorter.
+        OSError: the copy cannot be written.
+    """
+    digest = hashlib.sha256()
+    done = 0
+    note = "copying" if copy else "verifying"
+    # not further than its size: the file may grow meanwhile
+    while block := _read(source, min(BLOCK, size - done)):
         digest.update(block)
         if copy is not None:
             view = memoryview(block)
             while view:
                 view = view[copy.write(view) :]
         done += len(block)
-        bar.at(done, size, "copying" if copy else "verifying")
+        bar.at(done, size, note)
     if done != size:
-        raise NotIt(f"it became shorter while it was read: {done} bytes, expected {size}")
+        raise NotIt(f"it shrank while it was read: {done} bytes, expected {size}")
     return digest.hexdigest()
 
 

@@ -1,4 +1,7 @@
-"""One process at a time per artifact. The lock saves bandwidth; digest and rename give correctness."""
+"""Let one process at a time download an artifact.
+
+The lock saves bandwidth; the digest and the atomic rename give correctness.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ from tasks.system import own_files
 from tasks.transfer.journal import busy_elsewhere, claimed
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
-POLL_S = 0.2  # between two looks at how far the other process is
+POLL_S = 0.2  # between two reads of the other process's progress
 
 _log = logging.getLogger("recipe")
 
 
 @contextmanager
 def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
-    """Hold the lock of one target; wait for whoever has it, showing how far that one is.
+    """Hold the lock of one target; wait for its holder and show that one's progress.
 
-    A file system that knows no locks (some NFS) is worked on without: there the partial's journal says who
-    is at it. Lock files are not unlinked: a process that holds an unlinked one and a process with a new
-    one would both go on (filelock#27).
+    On a file system without locks (some NFS) the partial's journal names the writer.
+    Lock files are not removed: one process could hold a removed file while another one
+    locks a new file (filelock#27).
     """
     lock = _lock(cache, artifact)
     try:
@@ -42,7 +45,7 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
 
 @contextmanager
 def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
-    """Hold the lock of one target while nobody else is at it; whether that is so. Does not wait."""
+    """Try to hold the lock of one target; yield whether it succeeded. Do not wait."""
     lock = _lock(cache, artifact)
     try:
         yield _is_ours(lock) and not busy_elsewhere(artifact)
@@ -53,26 +56,27 @@ def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
 def _lock(cache: str, artifact: Artifact) -> Any:
     from filelock import FileLock
 
-    # from the cache, which another container may have at another path
+    # relative to the cache: another container may mount it at another path
     target = artifact.target.removeprefix(f"{cache}/")
     return FileLock(own_files.lock_file(cache, f"{digest(target)[:16]}.lock"))
 
 
 def _is_ours(lock: Any) -> bool:
-    """Whether nobody else has the lock; then we have it."""
+    """Return whether this process now holds the lock."""
     from filelock import Timeout
 
     folder = Path(lock.lock_file).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():  # that it takes a file for a lock instead
+        # filelock warns that it falls back to another kind of lock
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             lock.acquire(timeout=0)
     except Timeout:
         return False
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            _log.warning("%s knows no file locks; the journal of the download stands in for them", folder)
+            _log.warning("%s does not support file locks; using the journal of the download instead", folder)
             return True
         raise cannot_write(str(folder), error) from None
     return True
@@ -84,12 +88,12 @@ def wait_for_owner(artifact: Artifact) -> None:
 
 
 def _wait_until(ready: Callable[[], bool], artifact: Artifact) -> None:
-    """Return once it is ready; until then show how far the other process is."""
+    """Wait until `ready` returns true, and show the other process's progress."""
     if ready():
         return
     from tasks.console.progress import progress
 
-    _log.info("another process is fetching %s; waiting for it", artifact.label)
+    _log.info("another process is downloading %s; waiting for it", artifact.label)
     with progress(artifact.label, claimed(artifact).done) as bar:
         while not ready():
             claim = claimed(artifact)

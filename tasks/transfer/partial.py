@@ -1,12 +1,13 @@
-"""The bytes of a download so far, and the journal that says which of them are there.
+"""The partial file of a download, and the journal of its valid bytes.
 
-`<target>.partial` holds bytes, `<target>.partial.json` says which spans of them count. Data goes to disk
-before the claim about it, so that a loss of power costs a second of work; progress is never inferred from
-the file's size. What the kernel has been given and the disk may not have yet stands in
-`<target>.partial.live`: it counts while the machine is up, so that SIGKILL costs next to nothing.
+`<target>.partial` has the bytes, `<target>.partial.json` lists the valid spans. Data is
+synced to disk before the journal lists it, so a power failure costs a second of work;
+progress is never inferred from the file's size. `<target>.partial.live` lists bytes that
+the kernel has, but perhaps not the disk: it is valid until the machine reboots, so
+SIGKILL costs almost nothing.
 
-The journal also says who is writing: where file locks lie, that is what keeps two processes apart, and the
-digest and the rename are what keep the target right.
+The journal also names the process that writes. Where file locks do not work, this keeps
+two processes apart, and the digest and the rename keep the target correct.
 """
 
 from __future__ import annotations
@@ -31,49 +32,56 @@ from tasks.transfer.random_access import open_file
 from tasks.transfer.ranges import Plan, Span, count
 from tasks.transfer.streaming_hash import Frontier
 
-SAVE_BYTES = (
-    128 * 1024**2
-)  # work that a loss of power may cost: this much (and what comes while it is saved),
-SAVE_S = 1.0  # or this many seconds of it, whichever is less
-LOOK_S = 0.05  # between two looks whether it is time
-BEAT_S = 5.0  # the journal is written at least so often: other machines see that we live
+# the journal is saved after SAVE_BYTES bytes or SAVE_S seconds with new bytes,
+# whichever comes first: a power failure costs that much
+SAVE_BYTES = 128 * 1024**2
+SAVE_S = 1.0
+# between two checks whether the journal must be saved
+LOOK_S = 0.05
+# the journal is saved at least this often: other machines see that the process runs
+BEAT_S = 5.0
 
 
 class TakenOver(Exception):
-    """Another process writes this partial now: its journal has another owner."""
+    """The journal has another owner: another process writes this partial now."""
 
 
 class Partial:
-    """An open partial file. Use `with`: leaving it saves the claim.
+    """An open partial file; leaving its `with` block saves the journal.
 
     Args:
-        clock: monotonic seconds.
+        clock: returns monotonic seconds.
 
     Attributes:
-        plan: which bytes are here; hold `changed` to use it.
-        changed: notified when a lane has something to say.
-        frontier: the digest, following.
-        validator: what If-Range may carry for the bytes that are here.
-        answers: how many answers these bytes came from; those of more than one may not fit together.
-        restarts: how often what was here had to be dropped.
+        plan: which bytes exist; guarded by `changed`.
+        changed: notified when a connection ends or an error occurs.
+        frontier: the thread that hashes the bytes.
+        validator: the value of If-Range for the existing bytes.
+        answers: the number of responses that the bytes came from; bytes of several
+            responses may not belong together.
+        restarts: how often all bytes were dropped.
+        error: the error of the thread that saves the journal, None without one.
     """
 
     def __init__(self, artifact: Artifact, clock: Callable[[], float] = time.monotonic) -> None:
-        self._artifact, self._clock = artifact, clock
+        self._artifact = artifact
+        self._clock = clock
         claim = claimed(artifact)
         self.changed = threading.Condition()
         self.plan = Plan(artifact.size, claim.spans)
         self.validator = claim.validator
-        self.answers = 2 if claim.spans else 0  # what an earlier run left counts as a second one
+        # the bytes of an earlier run count as a second response
+        self.answers = 2 if claim.spans else 0
         self.restarts = 0
-        self.error: Exception | None = None  # what saving met; the one who waits raises it
+        self.error: Exception | None = None
         self._owner = myself()
         self._claimed: tuple[Span, ...] = ()
         self._saved_at = clock()
         self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self._saving = threading.Lock()
-        # first: the old claim may be of other bytes; and only for what the disk is known to have
+        # before the file is opened: the old journal may be of another artifact; and only
+        # with the bytes that are on disk
         self._take_over(_saved(artifact).spans)
         self.file = open_file(artifact.partial)
         self._live = Live(artifact.live, self._state)
@@ -93,28 +101,35 @@ class Partial:
                 if self.error is None:
                     self._release()
         finally:
-            self._live.end(remove=False)  # where the claim could not be saved, this is all that is left
+            # where the journal could not be saved, this is the only record
+            self._live.end(remove=False)
             self.file.close()
 
     @property
     def done(self) -> int:
-        """How many bytes are here."""
+        """The number of existing bytes."""
         with self.changed:
             return self.plan.done
 
     @property
     def is_complete(self) -> bool:
-        """Whether every byte is here."""
+        """Whether every byte exists."""
         with self.changed:
             return self.plan.is_complete
 
     def expect(self, size: int) -> None:
-        """The whole file has so many bytes. Raises RecipeError, OSError: the disk has not."""
+        """Set the size of the whole file, and allocate disk space.
+
+        Raises:
+            NoRoom: the disk has not enough space.
+            OSError: the space cannot be allocated.
+        """
         with self.changed:
             self.plan.size = size
             taken = max(self.plan.done, self.file.taken())
         check_space(self._artifact, size, taken)
-        if self._artifact.sha256 or self._artifact.size:  # else it is only what a server says
+        # not for a size that only a server states
+        if self._artifact.sha256 or self._artifact.size:
             self.file.reserve(size)
 
     def _edge(self, at: int) -> int:
@@ -127,38 +142,53 @@ class Partial:
         return frontier
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes to their place. Raises OSError."""
+        """Write bytes at an offset.
+
+        Raises:
+            OSError: the disk is full or failed.
+        """
         self.file.write(offset, data)
         self._live.moved(len(data))
 
     def restart(self) -> None:
-        """Drop every byte; no lane may be writing. Raises OSError, TakenOver."""
+        """Drop every byte. No connection may write meanwhile.
+
+        Raises:
+            OSError: the journal cannot be saved.
+            TakenOver: another process writes the partial.
+        """
         self.frontier.end()
         with self.changed:
             self.plan.reset(self._artifact.size)
         self.restarts += 1
-        self.answers, self.validator = 0, ""
-        self._live.end()  # first: what it says is of other bytes
+        self.answers = 0
+        self.validator = ""
+        # before the journal is saved: the record lists the dropped bytes
+        self._live.end()
         self._live = Live(self._artifact.live, self._state)
         self.save()
         self.frontier = self._follow()
 
     def _still(self) -> None:
-        """From here on no other thread reads the file or writes a journal."""
+        """Stop the threads that read the file and write the journals."""
         self._closing.set()
         self._saver.join()
         self.frontier.end()
 
     def discard(self) -> None:
-        """Drop every byte for good: leaving removes the files."""
+        """Drop every byte; leaving the `with` block removes the files."""
         with self.changed:
             self.plan.reset(None)
 
     def save(self, last: bool = False) -> None:
-        """Claim what is here: first the data to disk, then the claim. Raises OSError, TakenOver.
+        """Sync the data to disk, then save the journal.
 
         Args:
-            last: nobody writes the partial any more.
+            last: whether this process stops writing the partial.
+
+        Raises:
+            OSError: the data or the journal cannot be written.
+            TakenOver: another process writes the partial.
         """
         with self._saving:
             with self.changed:
@@ -168,23 +198,29 @@ class Partial:
             self._check_owner()
             try:
                 self._write_journal(spans, None if last else self._owner)
-            except FileNotFoundError:  # another one has cleaned up what it took for a dead one's
+            except FileNotFoundError:  # another process took over and removed it
                 raise TakenOver(self._artifact.label) from None
             except OSError as error:
                 if last or not is_full(error):
                     raise
-                self._saved_at = self._clock()  # the bytes may have their room; the old claim still holds
+                # the bytes may still fit; the old journal remains valid
+                self._saved_at = self._clock()
 
     def _take_over(self, spans: tuple[Span, ...]) -> None:
-        """Become the one who writes, also where file locks lie: renames and links are atomic there too.
+        """Become the owner of the journal.
 
-        Raises TakenOver: another process was faster.
+        By renames and links, which are atomic also where file locks do not work.
+
+        Raises:
+            TakenOver: another process was faster.
         """
         path = self._artifact.journal
-        new, old = (own_files.temporary_path(path, ending) for ending in (".new.tmp", ".old.tmp"))
+        new = own_files.temporary_path(path, ".new.tmp")
+        old = own_files.temporary_path(path, ".old.tmp")
         try:
             write_new(new, json.dumps({**self._state(), "spans": spans}))
-            with contextlib.suppress(FileNotFoundError):  # of those who find a dead owner's, one gets it
+            # of several processes that find the journal of a dead owner, one renames it
+            with contextlib.suppress(FileNotFoundError):
                 os.rename(path, old)
             owner = _owner_in(old)
             if owner is not None and is_alive(owner, old):
@@ -196,39 +232,57 @@ class Partial:
         finally:
             unlink(new)
             unlink(old)
-        for half in halves(self._artifact):  # another one's that is about to be linked: it was too slow
+        # a slower process may be about to link one of these
+        for half in halves(self._artifact):
             unlink(half)
-        self._claimed, self._saved_at = spans, self._clock()
+        self._claimed = spans
+        self._saved_at = self._clock()
 
     def _check_owner(self) -> None:
         if _owner_in(self._artifact.journal) != self._owner:
             raise TakenOver(self._artifact.label)
 
     def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:
-        write_atomic(self._artifact.journal, json.dumps({**self._state(), "spans": spans, "owner": owner}))
-        self._claimed, self._saved_at = spans, self._clock()
+        state = {**self._state(), "spans": spans, "owner": owner}
+        write_atomic(self._artifact.journal, json.dumps(state))
+        self._claimed = spans
+        self._saved_at = self._clock()
 
     def _state(self) -> dict[str, Any]:
-        """Everything a claim says."""
+        """Return the content of a journal."""
         with self.changed:
-            spans, size = self.plan.spans(), self.plan.size
-        about = {"sha256": self._artifact.sha256, "size": size, "sources": self._artifact.sources}
-        return {**about, "validator": self.validator, "spans": spans, "owner": self._owner}
+            spans = self.plan.spans()
+            size = self.plan.size
+        return {
+            "sha256": self._artifact.sha256,
+            "size": size,
+            "sources": self._artifact.sources,
+            "validator": self.validator,
+            "spans": spans,
+            "owner": self._owner,
+        }
 
     def _keep_saving(self) -> None:
         try:
             while not self._closing.wait(LOOK_S):
-                idle_s, gained = self._clock() - self._saved_at, self.done - count(self._claimed)
-                whole = gained and self.is_complete  # on its way to the disk while the digest is finished
-                if whole or gained >= SAVE_BYTES or idle_s >= (SAVE_S if gained else BEAT_S):
+                if self._must_save():
                     self.save()
         except (OSError, TakenOver) as error:
             with self.changed:
                 self.error = error
                 self.changed.notify_all()
 
+    def _must_save(self) -> bool:
+        """Return whether there are enough new bytes, or the last save was long ago."""
+        age_s = self._clock() - self._saved_at
+        gained = self.done - count(self._claimed)
+        if not gained:
+            return age_s >= BEAT_S
+        # a complete file is synced while its digest is finished
+        return self.is_complete or gained >= SAVE_BYTES or age_s >= SAVE_S
+
     def _give_back(self) -> None:
-        """Free what was reserved for bytes that did not come; the next run reserves it again."""
+        """Free the disk space of missing bytes; the next run allocates it again."""
         with self.changed:
             spans = self.plan.spans()
         with contextlib.suppress(OSError, TakenOver):
@@ -236,7 +290,7 @@ class Partial:
             self.file.keep_only(spans)
 
     def _release(self) -> None:
-        """Leave a claim for the next run, or nothing where there is nothing to claim."""
+        """Leave a journal for the next run, or remove the files of an empty partial."""
         with self.changed:
             spans = self.plan.spans()
         if spans:
@@ -245,21 +299,25 @@ class Partial:
         else:
             self._check_owner()
             self._live.end()
-            self.file.close()  # Windows removes no open file
+            self.file.close()  # Windows cannot remove an open file
             forget(self._artifact)
 
     def publish(self, size: int) -> FileStat:
-        """Give the file its final name; only for bytes that are proven. Raises OSError, TakenOver.
+        """Rename the verified file to its target.
 
         Returns:
-            The state of the file that was hashed, just before it was renamed.
+            The state of the hashed file, just before the rename.
+
+        Raises:
+            OSError: the file cannot be synced or renamed.
+            TakenOver: another process writes the partial.
         """
         self._still()
         self.file.truncate(size)
         self.file.sync()
         self._check_owner()
         held = stat_of(self.file.stat())
-        self.file.close()  # Windows renames no open file
+        self.file.close()  # Windows cannot rename an open file
         self._published = True
         try:
             os.replace(self._artifact.partial, self._artifact.target)
@@ -273,15 +331,17 @@ class Partial:
 
 
 def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
-    """See that the disk has room for the rest of a file.
+    """Check that the disk has space for the rest of a file.
 
     Args:
-        size: bytes of the whole, None where nobody says.
-        taken: bytes that it has of the disk already.
+        size: bytes of the whole file, None while it is unknown.
+        taken: bytes that are allocated already.
 
-    Raises NoRoom: it has not. OSError: its folder cannot be made.
+    Raises:
+        NoRoom: it has not.
+        OSError: its folder cannot be created.
     """
-    import shutil  # these three are for downloads alone
+    import shutil  # only a download needs these three
 
     from tasks.cache.space import SPACE_MARGIN, space_missing
     from tasks.console import formatting

@@ -1,7 +1,7 @@
-"""A file that several threads write and read at any offset, on every system.
+"""A file that several threads read and write at any offset, on every system.
 
-POSIX has calls that name the offset; Windows has not, there one thread seeks and writes at a time. Which
-of the two is used follows from what `os` has, so that tests run both here.
+POSIX has calls that take the offset. On Windows one thread at a time seeks and writes.
+The functions that `os` has decide, so that tests on one system cover both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Protocol
 from tasks.system import own_files
 from tasks.transfer.ranges import Span
 
-_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: a size that shows what came, not what will (fused-render#516)
-_PUNCH_HOLE = 2  # FALLOC_FL_PUNCH_HOLE
+# FALLOC_FL_KEEP_SIZE: the size shows what has arrived, not what will (fused-render#516)
+_KEEP_SIZE = 1
+# FALLOC_FL_PUNCH_HOLE
+_PUNCH_HOLE = 2
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
 
 
@@ -26,44 +28,50 @@ def _end(spans: Sequence[Span]) -> int:
 
 
 class RandomAccessFile(Protocol):
-    """What a transfer needs of its file. Every method raises OSError."""
+    """The file operations of a transfer. Every method raises OSError."""
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write all of it."""
+        """Write all bytes of a view."""
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill the view from an offset; how many bytes there were."""
+        """Fill a view from an offset, and return the number of bytes read."""
 
     def truncate(self, size: int) -> None:
-        """Cut or extend to so many bytes."""
+        """Set the size in bytes."""
 
     def reserve(self, size: int) -> None:
-        """Take so many bytes of the disk where that is cheap, so that a full disk is known at once."""
+        """Allocate disk space where that is cheap: a full disk fails early."""
 
     def keep_only(self, spans: Sequence[Span]) -> None:
-        """Give the disk back what is outside of these spans, as far as that is cheap."""
+        """Free the disk space outside of these spans, where that is cheap."""
 
     def taken(self) -> int:
-        """Bytes of the disk that the file has."""
+        """Return the allocated bytes."""
 
     def stat(self) -> os.stat_result:
-        """What the system says about the open file, whatever its name leads to by now."""
+        """Return the status of the open file, whatever its path names by now."""
 
     def sync(self) -> None:
-        """Wait until every written byte would survive a loss of power."""
+        """Wait until every written byte would survive a power failure."""
 
     def close(self) -> None:
-        """Let go of it; nobody may use it any more."""
+        """Close the file; no other method may be called afterwards."""
 
 
 def open_file(path: str) -> RandomAccessFile:
-    """Open a file of ours for reading and writing, or begin a new one (see `own`). Raises OSError."""
+    """Open or create a file for reading and writing.
+
+    Raises:
+        OSError: it cannot be opened, or is not a file of this user (see `own_files`).
+    """
     handle = own_files.open_own(path)
-    return _Positioned(handle) if hasattr(os, "pwrite") and hasattr(os, "preadv") else _Seeking(handle)
+    if hasattr(os, "pwrite") and hasattr(os, "preadv"):
+        return _Positioned(handle)
+    return _Seeking(handle)
 
 
 class _Positioned:
-    """With pwrite and preadv: threads do not wait for each other."""
+    """A file with pwrite and preadv: threads do not wait for each other."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -83,18 +91,21 @@ class _Positioned:
         self._fallocate(_KEEP_SIZE, 0, size)
 
     def keep_only(self, spans: Sequence[Span]) -> None:
-        os.ftruncate(self._handle, _end(spans))  # frees what was reserved behind it
+        # frees the space that was allocated after the last span
+        os.ftruncate(self._handle, _end(spans))
         for (_, first), (end, _) in pairwise([(0, 0), *spans]):
             self._fallocate(_KEEP_SIZE | _PUNCH_HOLE, first, end - first)
 
     def _fallocate(self, mode: int, offset: int, size: int) -> None:
         if size <= 0:
             return
-        import ctypes  # only here, and 5 ms
+        import ctypes  # takes 5 ms
 
-        # not posix_fallocate: where the file system cannot do it, glibc writes into every block instead
+        # not posix_fallocate: without support of the file system, glibc writes into
+        # every block
         call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-        if call is None or ctypes.sizeof(ctypes.c_long) < 8:  # macOS; an off_t of 32 bits
+        # macOS has no fallocate; an off_t of 32 bits is too small
+        if call is None or ctypes.sizeof(ctypes.c_long) < 8:
             return
         if call(self._handle, mode, ctypes.c_long(offset), ctypes.c_long(size)) != 0:
             number = ctypes.get_errno()
@@ -110,20 +121,22 @@ class _Positioned:
     def sync(self) -> None:
         import fcntl
 
-        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync leaves it in the drive's own cache
+        # macOS: fsync leaves the bytes in the cache of the drive
+        full = getattr(fcntl, "F_FULLFSYNC", None)
         if full is None:
             getattr(os, "fdatasync", os.fsync)(self._handle)
         else:
             fcntl.fcntl(self._handle, full)
 
     def close(self) -> None:
-        handle, self._handle = self._handle, -1
+        handle = self._handle
+        self._handle = -1
         if handle >= 0:
             os.close(handle)
 
 
 class _Seeking:
-    """With one position that belongs to whoever holds the lock."""
+    """A file with one position, which belongs to the holder of the lock."""
 
     def __init__(self, handle: int) -> None:
         self._file = os.fdopen(handle, "r+b", buffering=0)
@@ -145,7 +158,7 @@ class _Seeking:
             self._file.truncate(size)
 
     def reserve(self, size: int) -> None:
-        return None  # Windows would write zeros up to wherever a lane begins
+        return None  # Windows would write zeros up to the start of each piece
 
     def stat(self) -> os.stat_result:
         return os.fstat(self._file.fileno())

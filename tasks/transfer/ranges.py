@@ -1,7 +1,7 @@
-"""Which bytes of a file are here, which are on their way, and which are fetched next. Pure, no threads.
+"""Track which bytes of a file exist, which are requested, and which come next.
 
-Whoever shares a Plan between threads holds a lock around every call; only `Piece.pos` may be moved without
-it, by the one lane that owns the piece.
+Pure, without threads. Threads that share a Plan hold a lock around every call; only the
+connection that owns a piece may move `Piece.pos` without it.
 """
 
 from __future__ import annotations
@@ -9,42 +9,53 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-Span = tuple[int, int]  # first byte, and the one behind the last
+Span = tuple[int, int]  # the first byte, and the byte after the last
 
-ENDLESS = 1 << 62  # stands for the end of a file whose size nobody knows
+ENDLESS = 1 << 62  # the end of a file of unknown size
 
 
 def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same bytes as sorted spans with gaps between them."""
-    out: list[Span] = []
-    for first, end in sorted(s for s in spans if s[0] < s[1]):
-        if out and first <= out[-1][1]:
-            out[-1] = (out[-1][0], max(end, out[-1][1]))
+    """Return the same bytes as sorted spans with gaps between them."""
+    merged: list[Span] = []
+    for first, end in sorted(span for span in spans if span[0] < span[1]):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            out.append((first, end))
-    return tuple(out)
+            merged.append((first, end))
+    return tuple(merged)
 
 
 def count(spans: Iterable[Span]) -> int:
-    """How many bytes merged spans have."""
+    """Return how many bytes merged spans cover."""
     return sum(end - first for first, end in spans)
 
 
 def parse_spans(data: Any, most: int) -> tuple[Span, ...]:
-    """Spans from a journal's JSON. Raises ValueError, TypeError: they are none, or reach beyond `most`."""
+    """Return the spans from a journal's JSON.
+
+    Args:
+        most: the size of the file in bytes.
+
+    Raises:
+        TypeError, ValueError: the data is not a list of spans within the file.
+    """
+    if not isinstance(data, (list, tuple)):
+        raise TypeError("not a list of spans")
     spans: list[Span] = []
-    for first, end in data if isinstance(data, (list, tuple)) else [(None, None)]:
-        if type(first) is not int or type(end) is not int or not 0 <= first < end <= most:
+    for first, end in data:
+        if type(first) is not int or type(end) is not int:
+            raise ValueError(f"{first} and {end} are not integers")
+        if not 0 <= first < end <= most:
             raise ValueError(f"{first} to {end} in a file of {most} bytes")
         spans.append((first, end))
     return merge(spans)
 
 
 class Piece:
-    """What one connection fetches: the bytes [start, end), of which [start, pos) are here.
+    """The bytes [start, end) that one connection fetches; it has [start, pos).
 
-    `end` may shrink while it is fetched, when another lane takes the rest; `limit` is how far the answer
-    that is being read reaches.
+    `end` shrinks when another connection takes the rest; `limit` is the end of the
+    response that is being read.
     """
 
     __slots__ = ("end", "limit", "pos", "start")
@@ -55,16 +66,16 @@ class Piece:
 
     @property
     def left(self) -> int:
-        """Bytes still to come."""
+        """The missing bytes."""
         return max(0, self.end - self.pos)
 
 
 class Plan:
-    """The bytes of one file.
+    """Track the bytes of one file.
 
     Args:
-        size: bytes of the whole, None where nobody says.
-        have: spans that are here.
+        size: bytes of the whole file, None while it is unknown.
+        have: spans that exist.
     """
 
     def __init__(self, size: int | None, have: Iterable[Span] = ()) -> None:
@@ -73,27 +84,28 @@ class Plan:
         self._have = merge(have)
 
     def spans(self) -> tuple[Span, ...]:
-        """Everything that is here, also of pieces on their way."""
+        """Return the existing bytes, those of active pieces included."""
         return merge((*self._have, *((p.start, p.pos) for p in self.active)))
 
     @property
     def done(self) -> int:
-        """How many bytes are here."""
+        """The number of existing bytes."""
         return count(self.spans())
 
     @property
     def is_complete(self) -> bool:
-        """Whether every byte is here."""
+        """Whether every byte exists."""
         return self.size is not None and (self.size == 0 or self.edge(0) >= self.size)
 
     def edge(self, at: int) -> int:
-        """The first byte from `at` on that is not here."""
+        """Return the first missing byte from `at` on."""
         return next((end for first, end in self.spans() if first <= at < end), at)
 
     def _gaps(self) -> Iterator[Span]:
-        """What is neither here nor on its way."""
+        """Yield the spans that are neither present nor requested."""
+        requested = ((piece.start, max(piece.pos, piece.end)) for piece in self.active)
         at = 0
-        for first, end in merge((*self._have, *((p.start, max(p.pos, p.end)) for p in self.active))):
+        for first, end in merge((*self._have, *requested)):
             if at < first:
                 yield at, first
             at = end
@@ -106,11 +118,17 @@ class Plan:
 
     @property
     def has_gap(self) -> bool:
-        """Whether there are bytes that nobody fetches."""
+        """Whether any missing bytes are not requested."""
         return next(self._gaps(), None) is not None
 
     def take(self, most: int) -> Piece | None:
-        """The lowest bytes that nobody fetches, `most` of them at most: the digest follows from below."""
+        """Return a piece of the lowest bytes that are not requested, None without any.
+
+        The lowest, because the digest needs the bytes in order.
+
+        Args:
+            most: the maximum length of the piece in bytes.
+        """
         gap = next(self._gaps(), None)
         if gap is None:
             return None
@@ -119,18 +137,23 @@ class Plan:
         return piece
 
     def extend(self, piece: Piece, most: int) -> bool:
-        """Let a piece go on where its answer goes on and nobody else fetches; False where neither holds."""
-        gap = next((g for g in self._gaps() if g[0] == piece.end), None)
+        """Extend a piece within its response; return False where that is impossible.
+
+        Args:
+            most: the maximum of additional bytes.
+        """
+        gap = next((span for span in self._gaps() if span[0] == piece.end), None)
         if gap is None or piece.end >= piece.limit:
             return False
         piece.end = min(gap[1], piece.limit, piece.end + most)
         return True
 
     def finish(self, piece: Piece) -> None:
-        """Keep what a piece has brought; what it has not is to be fetched again."""
+        """Keep what a piece has received; its missing bytes become a gap."""
         self.active.remove(piece)
         self._have = merge((*self._have, (piece.start, piece.pos)))
 
     def reset(self, size: int | None) -> None:
-        """Nothing is here any more."""
-        self.size, self._have = size, ()
+        """Forget every byte; `active` stays."""
+        self.size = size
+        self._have = ()

@@ -1,7 +1,9 @@
-"""How many connections a download gets, and which of them are replaced. Pure: time is an argument.
+"""Decide how many connections a download uses, and which of them reconnect.
 
-Source of the numbers: published measurements of the Hub's edges (each 9 or 70 MB/s; 4 streams hold, 6 fall
-over within minutes: huggingface_hub#4893, xet-core#821), so few lanes, doubled only while that pays.
+Pure: time is an argument. Source of the numbers: published measurements of the Hub's
+edges (9 or 70 MB/s each; 4 streams are stable, 6 fail within minutes:
+huggingface_hub#4893, xet-core#821). So connections are few, and doubled only while the
+rate grows.
 """
 
 from __future__ import annotations
@@ -10,50 +12,81 @@ from collections.abc import Mapping
 from statistics import median
 from urllib.parse import urlsplit
 
-SPLIT_FROM = 64 * 1024**2  # bytes; what is smaller comes over one connection
-PIECE = 8 * 1024**2  # bytes that a new lane asks for at once; then twice as many as last time,
-PIECE_S = 3.0  # but no more than it brings in this time,
-PIECE_MOST = 256 * 1024**2  # never more than this,
-PIECE_LEAST = 4 * 1024**2  # and never less than this
-PAYS = 1.15  # a doubling has to bring this much more
-COLLAPSE = 0.5  # less than this share of the best rate is a collapse
-SETTLE_S = 0.05  # not measured: the burst that many servers give to a new connection
-WINDOW_S = 0.1  # shortest time over which a rate is measured
-DOUBT_S = 1.0  # a doubling is not called useless sooner than that
-STEADY_S = 3.0  # time over which a collapse is measured
-REFUSALS_S = 1.0  # refusals within this time are one: all of a doubling's lanes were
-REFUSED_PAUSE_S = 20.0  # pause before a server that has refused is tried again
-TRY_S = 5.0  # lanes that bring nothing in this time were no good
-PROBE_FIRST_S = 3.0  # pause after a doubling that did not pay; twice as long after the next one,
-PROBE_MOST_S = 60.0  # up to this
-ENOUGH = 1000  # more lanes than there ever are
-SLOW_SHARE = 0.25  # a lane below this share of the median is replaced
-SLOW_LOOK_S = 10.0  # time over which that is measured
+# bytes; a smaller file uses one connection
+SPLIT_FROM = 64 * 1024**2
+# bytes of a connection's first piece; each following piece is twice as large,
+PIECE = 8 * 1024**2
+# but takes at most this many seconds,
+PIECE_S = 3.0
+# and has between PIECE_LEAST and PIECE_MOST bytes
+PIECE_MOST = 256 * 1024**2
+PIECE_LEAST = 4 * 1024**2
+# a doubling must raise the rate by this factor
+PAYS = 1.15
+# a rate below this share of the best rate is a collapse
+COLLAPSE = 0.5
+# not measured: the burst that many servers grant to a new connection
+SETTLE_S = 0.05
+# the shortest time over which a rate is measured
+WINDOW_S = 0.1
+# the earliest time at which a doubling is reverted
+DOUBT_S = 1.0
+# the time over which a collapse is measured
+STEADY_S = 3.0
+# refusals within this time count once: they concern the same doubling
+REFUSALS_S = 1.0
+# the pause before more connections are tried after a refusal
+REFUSED_PAUSE_S = 20.0
+# new connections without data after this time are given up
+TRY_S = 5.0
+# the pause after a reverted doubling; it doubles each time, up to PROBE_MOST_S
+PROBE_FIRST_S = 3.0
+PROBE_MOST_S = 60.0
+# more connections than there ever are
+ENOUGH = 1000
+# a connection below this share of the median rate reconnects
+SLOW_SHARE = 0.25
+# the time over which that is measured
+SLOW_LOOK_S = 10.0
 
 
 def most_lanes(url: str, size: int | None) -> int:
-    """The limit for one artifact: 1 for a small one, 4 at the Hub, else 8."""
+    """Return the connection limit of a URL: 1 for a small file, 4 at the Hub, else 8."""
     if size is not None and size < SPLIT_FROM:
         return 1
     host = urlsplit(url).hostname or ""
-    return 4 if f".{host}".endswith((".hf.co", ".huggingface.co")) else 8
+    if f".{host}".endswith((".hf.co", ".huggingface.co")):
+        return 4
+    return 8
 
 
 def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
-    """Bytes that one lane asks for: soon few requests, yet no large piece that holds the digest up while
-    further lanes begin; and less towards the end, so that all lanes, and the digest, end together.
+    """Return the bytes that one connection requests next.
+
+    Pieces grow to save requests, but start small: a large piece delays the digest while
+    other connections start. They shrink at the end, so that all connections and the
+    digest finish together.
 
     Args:
-        missing: bytes that the file lacks.
-        last: bytes of the lane's last piece, 0 for a new lane.
-        rate: bytes a second that it brought.
+        missing: missing bytes of the file.
+        lanes: connections at work.
+        last: bytes of the connection's last piece, 0 for a new connection.
+        rate: bytes a second of that piece.
     """
-    most = min(PIECE_MOST, 2 * last, int(rate * PIECE_S)) if last else PIECE
-    return max(PIECE_LEAST, min(most, missing if lanes == 1 else missing // (2 * lanes)))
+    limit = PIECE
+    if last:
+        limit = min(PIECE_MOST, 2 * last, int(rate * PIECE_S))
+    share = missing
+    if lanes > 1:
+        share = missing // (2 * lanes)
+    return max(PIECE_LEAST, min(limit, share))
 
 
 def slow_lanes(rates: Mapping[int, float]) -> list[int]:
-    """The lanes that bring less than SLOW_SHARE of the median; another connection may meet a better edge."""
+    """Return the connections below SLOW_SHARE of the median rate.
+
+    A new connection may reach a faster edge.
+    """
     if len(rates) < 2:
         return []
     bar = SLOW_SHARE * median(rates.values())
@@ -61,37 +94,50 @@ def slow_lanes(rates: Mapping[int, float]) -> list[int]:
 
 
 class Ramp:
-    """The number of lanes over time: begins at 1, doubles while it pays, halves when refused or collapsing.
+    """Scale the number of connections.
+
+    It starts at 1, doubles while the rate grows, and is halved by a refusal or a
+    collapse of the rate.
 
     Args:
-        most: never more than this.
+        most: the limit; it may be lowered later.
+
+    Attributes:
+        lanes: how many connections there should be.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.lanes = 1
-        self._before = 0  # lanes before the doubling that is being tried; 0: none is
-        self._best = 0.0  # bytes a second
-        self._held = 0.0  # the same, measured for long: what a burst brings is nothing to fall from
+        # connections before the doubling that is on trial, 0 without a trial
+        self._before = 0
+        # the best rate in bytes a second; and the best over a long time, because the
+        # end of a burst is not a collapse
+        self._best = 0.0
+        self._held = 0.0
         self._pause = PROBE_FIRST_S
         self._quiet_until = 0.0
-        self._since: float | None = None  # when all lanes were flowing
-        self._mark: tuple[float, int] | None = None  # when measuring began, and the bytes received by then
-        self._changed = float("-inf")  # when `lanes` was set
+        # when all connections had received data
+        self._since: float | None = None
+        # when the measurement started, and the bytes received until then
+        self._mark: tuple[float, int] | None = None
+        # when `lanes` was set
+        self._changed = float("-inf")
 
     def step(self, now: float, received: int, flowing: int, answer_s: float) -> int:
-        """How many lanes there should be.
+        """Update and return how many connections there should be.
 
         Args:
             now: monotonic seconds.
-            received: bytes that came so far, over all lanes.
-            flowing: lanes that have brought something.
-            answer_s: seconds that the slowest lane waited for its first byte.
+            received: bytes received so far over all connections.
+            flowing: connections that have received data.
+            answer_s: the longest wait for a response in seconds.
         """
         if self.lanes > self.most:
             self._before = 0
             self._set(now, self.most)
-        if flowing != self.lanes:  # a rate counts only when its lanes bring it, all of them and no others
+        # a rate counts only while exactly the wanted connections deliver it
+        if flowing != self.lanes:
             self._since = self._mark = None
             if flowing < self.lanes and self._before and now - self._changed > TRY_S:
                 self._settle(now, max(1, min(flowing, self._before)))
@@ -102,14 +148,18 @@ class Ramp:
                 self._mark = (now, received)
         else:
             elapsed = now - self._mark[0]
-            self._judge(now, elapsed, (received - self._mark[1]) / elapsed if elapsed > 0 else 0.0)
+            rate = 0.0
+            if elapsed > 0:
+                rate = (received - self._mark[1]) / elapsed
+            self._judge(now, elapsed, rate)
         return self.lanes
 
     def _judge(self, now: float, elapsed: float, rate: float) -> None:
         fallen = self.lanes > 1 and rate < COLLAPSE * self._held
         if self._before:
             if elapsed >= WINDOW_S and rate >= PAYS * self._best:
-                self._best, self._pause = rate, PROBE_FIRST_S
+                self._best = rate
+                self._pause = PROBE_FIRST_S
                 self._double(now)
             elif elapsed >= DOUBT_S:
                 self._settle(now, self._before)
@@ -128,10 +178,12 @@ class Ramp:
                 self._mark = None
 
     def refused(self, now: float, left: int = ENOUGH, wait_s: float = 0.0) -> None:
-        """The server does not want so many. Several refusals at once are one.
+        """Reduce the connections, as the server refused one.
+
+        Several refusals at once count once.
 
         Args:
-            left: lanes that were not refused; there are not more of them again before the pause is over.
+            left: connections that were not refused: the limit until the pause is over.
             wait_s: seconds that the server asks to wait.
         """
         if self._before or now - self._changed > REFUSALS_S:
@@ -147,10 +199,12 @@ class Ramp:
         self._set(now, min(self.most, 2 * self.lanes))
 
     def _settle(self, now: float, lanes: int) -> None:
-        self._before, self._quiet_until = 0, now + self._pause
+        self._before = 0
+        self._quiet_until = now + self._pause
         self._pause = min(PROBE_MOST_S, 2 * self._pause)
         self._set(now, lanes)
 
     def _set(self, now: float, lanes: int) -> None:
-        self.lanes, self._changed = lanes, now
+        self.lanes = lanes
+        self._changed = now
         self._since = self._mark = None

@@ -1,7 +1,7 @@
-"""SHA-256 of a file while it arrives: a thread that follows the lowest byte that is not here yet.
+"""Hash a file while it is downloaded, in a thread that follows its first gap.
 
-Every byte is hashed once. Blocks that arrive at the frontier are hashed from memory, what lies there
-already (after a resume, or from other lanes) is read back.
+Every byte is hashed once. Blocks that arrive in order are hashed from memory; bytes from
+an earlier run or from another connection are read from the file.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import threading
 from collections.abc import Callable
 from errno import EIO
 
-BLOCK = 256 * 1024  # bytes: stays in the processor's cache between the socket, the file and the digest
-WINDOW = 4 * 1024**2  # bytes that wait in memory to be hashed, at most
-READ_BACK = 1024**2  # bytes read back at once: more, because each turn waits for the interpreter's lock
+# bytes: a block stays in the processor's cache from the socket to the file to the digest
+BLOCK = 256 * 1024
+# bytes: the most that wait in memory to be hashed
+WINDOW = 4 * 1024**2
+# bytes of one read from the file: larger, as each read waits for the interpreter lock
+READ_BACK = 1024**2
 
 
 class Frontier(threading.Thread):
-    """The digest so far.
+    """A thread that computes the digest of a growing file.
 
     Args:
-        edge: the first byte from an offset on that is not in the file.
-        read_into: fill a view from an offset of the file; how many bytes there were.
+        edge: returns the first missing byte from an offset on.
+        read_into: fills a view from an offset of the file; returns the byte count.
 
     Attributes:
-        at: bytes hashed.
-        error: what ended it, if something did.
+        at: the number of hashed bytes.
+        error: the error that ended the thread, None without one.
     """
 
     def __init__(self, edge: Callable[[int], int], read_into: Callable[[int, memoryview], int]) -> None:
@@ -35,20 +38,21 @@ class Frontier(threading.Thread):
         self._edge, self._read_into = edge, read_into
         self._digest = hashlib.sha256()
         self._fresh: dict[int, memoryview] = {}
-        self._spare: list[memoryview] = []  # used as a stack: the buffer used last is still in the cache
+        # a stack: the buffer that was used last is still in the processor's cache
+        self._spare: list[memoryview] = []
         self._back = memoryview(bytearray(READ_BACK))
         self._wake = threading.Condition()
         self._ending = False
 
     def buffer(self) -> memoryview:
-        """A buffer of BLOCK bytes to fill; `offer` takes it back."""
+        """Return a buffer of BLOCK bytes to fill; `offer` takes it back."""
         try:
             return self._spare.pop()
         except IndexError:
             return memoryview(bytearray(BLOCK))
 
     def offer(self, offset: int, buffer: memoryview, length: int) -> None:
-        """The file has these bytes now, and the buffer is no longer the caller's."""
+        """Take bytes that have been written to the file, and own their buffer."""
         with self._wake:
             if self.at <= offset < self.at + WINDOW and len(self._fresh) * BLOCK < WINDOW:
                 self._fresh[offset] = buffer[:length]
@@ -57,7 +61,11 @@ class Frontier(threading.Thread):
             self._wake.notify()
 
     def wait(self, size: int, timeout_s: float) -> bool:
-        """Whether `size` bytes are hashed; waits at most so long. Raises what ended the thread."""
+        """Return whether `size` bytes are hashed, after at most `timeout_s` seconds.
+
+        Raises:
+            Exception: the error that ended the thread.
+        """
         with self._wake:
             self._wake.notify()
             self._wake.wait_for(lambda: self.at >= size or self.error, timeout_s)
@@ -66,18 +74,18 @@ class Frontier(threading.Thread):
         return self.at >= size
 
     def hexdigest(self) -> str:
-        """The digest of the first `at` bytes."""
+        """Return the digest of the first `at` bytes."""
         return self._digest.hexdigest()
 
     def end(self) -> None:
-        """Stop, and wait until the file is no longer read."""
+        """Stop the thread, and wait until it no longer reads the file."""
         with self._wake:
             self._ending = True
             self._wake.notify()
         self.join()
 
     def run(self) -> None:
-        """Follow the frontier until told to end."""
+        """Hash the next bytes until `end` is called."""
         try:
             while (block := self._next()) is not None:
                 self._digest.update(block)
@@ -86,13 +94,13 @@ class Frontier(threading.Thread):
                     if block.obj is not self._back.obj:
                         self._spare.append(memoryview(block.obj))
                     self._wake.notify_all()
-        except Exception as error:  # handed to whoever waits
+        except Exception as error:  # `wait` raises it
             self.error = error
             with self._wake:
                 self._wake.notify_all()
 
     def _next(self) -> memoryview | None:
-        """The next bytes, as soon as there are any; None at the end."""
+        """Wait for the next bytes and return them; None after `end`."""
         with self._wake:
             while not self._ending:
                 if self.at in self._fresh:
@@ -103,7 +111,8 @@ class Frontier(threading.Thread):
                 self._wake.wait(0.5)
             else:
                 return None
-            for offset in [o for o in self._fresh if o < self.at]:  # passed while reading back
+            # these were read from the file meanwhile
+            for offset in [o for o in self._fresh if o < self.at]:
                 del self._fresh[offset]
             end = min([end, self.at + READ_BACK, *self._fresh])
         count = self._read_into(self.at, self._back[: end - self.at])

@@ -118,7 +118,7 @@ def test_rot_is_found_and_mended(models: Project) -> None:
     ]
     result = models.doit("download:a")
     assert result.status == 0
-    assert "has changed on disk; it is fetched again" in result.err
+    assert "has changed on disk; downloading it again" in result.err
     assert target(models).read_bytes() == DATA["a"]
     assert models.doit("audit").status == 0
 

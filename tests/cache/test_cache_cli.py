@@ -146,7 +146,7 @@ def test_a_copied_cache_is_read_but_not_downloaded(
     environment = {"LLAMAFILE_CACHE": str(copy)}
     result = project.doit("download:m", env=environment)
     assert result.status == 0
-    assert "m is here and has to be read once" in result.err
+    assert "m: verifying the existing file" in result.err
     assert project.doit("download:m", env=environment).err == "-- download:m\n"
     assert server.requests == []
 
@@ -199,7 +199,7 @@ def test_a_lost_mode_is_set_again_and_nothing_else(
     is read, and its engine is not asked again."""
     target.chmod(0o644)
     result = project.doit("verify:m")
-    assert "m: the bytes are right, nothing is downloaded" in result.err
+    assert "m: the digest is correct, nothing is downloaded" in result.err
     assert done(result.err) == ["download:m", "chmod:m"]
     assert result.err.splitlines()[-1] == "-- verify:m"
     assert (target.stat().st_mode & 0o777, server.requests) == (0o755, [])
@@ -212,7 +212,7 @@ def test_a_touched_file_is_read_but_not_downloaded(
     os.utime(target)
     result = project.doit("verify:m")
     assert done(result.err) == ["download:m"]
-    assert "m: the bytes are right, nothing is downloaded" in result.err
+    assert "m: the digest is correct, nothing is downloaded" in result.err
     assert result.err.splitlines()[-1] == "-- verify:m"
     assert project.doit("download:m").err == "-- download:m\n"
     assert server.requests == []
@@ -226,7 +226,7 @@ def test_one_changed_byte_is_noticed(project: Project, server: FileServer, targe
     wrong = hashlib.sha256(target.read_bytes()).hexdigest()
     result = project.doit("verify:m")
     assert result.status == 0
-    assert "m has changed on disk; it is fetched again" in result.err
+    assert "m has changed on disk; downloading it again" in result.err
     assert f"got: sha256:{wrong}" in result.err
     assert done(result.err) == ["download:m", "chmod:m", "verify:m"]
     assert (target.read_bytes(), len(server.requests)) == (data, 1)
@@ -251,7 +251,7 @@ def test_a_lost_stamp_costs_one_reading(
     result = project.doit("verify:m")
     assert result.status == 0
     assert done(result.err) == ["download:m", "verify:m"]
-    assert "m: the bytes are right, nothing is downloaded" in result.err
+    assert "m: the digest is correct, nothing is downloaded" in result.err
     assert project.doit("verify:m").err.splitlines() == ["-- download:m", "-- chmod:m", "-- verify:m"]
     assert server.requests == []
 
@@ -275,10 +275,10 @@ def test_a_change_without_a_digest_is_noticed_too(project: Project, server: File
     assert project.doit("download").status == 0
     found = next((project.cache / "models").rglob("m.llamafile"))
     os.utime(found, (1, 1))
-    assert "the bytes are right, nothing is downloaded" in project.doit("download").err
+    assert "the digest is correct, nothing is downloaded" in project.doit("download").err
     assert len(server.requests) == 1
     found.write_bytes(b"other" * 1000)
-    assert "m has changed on disk; it is fetched again" in project.doit("download").err
+    assert "m has changed on disk; downloading it again" in project.doit("download").err
     assert (found.read_bytes(), len(server.requests)) == (b"first" * 1000, 2)
 
 
@@ -355,12 +355,12 @@ def test_two_at_once_download_once(project: Project, server: FileServer, slow: P
     with project.start("download:m") as first:
         server.wait_sent(PATH, 1_000_000, 30)
         with project.start("download:m") as second:
-            second.wait_for("another process is fetching m; waiting for it")
+            second.wait_for("another process is downloading m; waiting for it")
             server.set_rate(PATH, None)
             results = [first.finish(), second.finish()]
     assert [result.status for result in results] == [0, 0]
     assert "sha256 verified" in results[0].err
-    assert "m came while this waited" in results[1].err
+    assert "m was downloaded by another process" in results[1].err
     assert slow.read_bytes() == BIG
     assert (len(server.asked(PATH)), server.bytes_sent(PATH)) == (1, len(BIG))
 
@@ -371,7 +371,7 @@ def test_whoever_waits_takes_over(project: Project, server: FileServer, slow: Pa
     with project.start("download:m") as first:
         wait_until(lambda: claim(slow, BIG) > 0, "a first claim")
         with project.start("download:m") as second:
-            second.wait_for("another process is fetching")
+            second.wait_for("another process is downloading")
             first.send(signal.SIGKILL)
             first.finish()
             server.set_rate(PATH, None)

@@ -426,7 +426,7 @@ def test_two_containers_with_one_volume(model: Project, server: FileServer, tmp_
         for process in begun:
             process.kill()
     assert server.bytes_sent(PATH) == len(DATA)
-    assert [len(re.findall("another process is fetching m", said)) for _, said in ends] == [0, 1]
+    assert [len(re.findall("another process is downloading m", said)) for _, said in ends] == [0, 1]
     path = shared / target(model).relative_to(model.cache)
     assert path.read_bytes() == DATA
 

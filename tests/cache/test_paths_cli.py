@@ -137,7 +137,7 @@ def test_a_name_that_the_file_system_does_not_take(project: Project, server: Fil
     name, digest = "m" * 245 + ".gguf", hashlib.sha256(DATA).hexdigest()
     options = ["--llamafile", name, "--llamafile-url", server.url("/m.gguf"), "--sha256", digest]
     error = failed(project.doit("download", *options))
-    assert "the name of its file, or its path, is too long\n  length: 250 bytes\n  limit: 242 bytes" in error
+    assert "the file name or the path is too long\n  length: 250 bytes\n  limit: 242 bytes" in error
     assert f"in: {project.path}" in error
 
 

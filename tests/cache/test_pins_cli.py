@@ -170,7 +170,7 @@ def test_a_file_with_the_size_and_the_time_of_the_right_one(
     good(project.doit("verify"))
     replaced(target, evil(ran, len(data)))
     with serving(project, "serve", *words, "--port", "0", env=env) as (running, _):
-        assert "m has changed on disk; it is fetched again" in running.err
+        assert "m has changed on disk; downloading it again" in running.err
     assert target.read_bytes() == data
     assert not ran.exists()
 
@@ -184,7 +184,7 @@ def test_a_copied_cache_is_read_once(project: Project) -> None:
     env = {"LLAMAFILE_CACHE": str(project.cache.with_name("copy"))}
     result = project.doit("verify", env=env)
     assert good(result) == [".  download:m", "-- chmod:m", "-- verify:m"]
-    assert "m: the bytes are right, nothing is downloaded" in result.err
+    assert "m: the digest is correct, nothing is downloaded" in result.err
     assert good(project.doit("verify", env=env)) == ["-- download:m", "-- chmod:m", "-- verify:m"]
     assert good(project.doit("verify")) == ["-- download:m", "-- chmod:m", "-- verify:m"]
     assert project.target(data, "m.llamafile").exists()
@@ -237,7 +237,7 @@ def test_a_cache_that_is_read_only(project: Project, mount: Callable[..., Path],
     (project.path / "m.llamafile").unlink()
     for _ in range(2):
         with serving(project, "serve", "--port", "0", env={"LLAMAFILE_CACHE": str(cache)}) as (running, url):
-            assert "m: the bytes are right, nothing is downloaded" in running.err
+            assert "m: the digest is correct, nothing is downloaded" in running.err
             assert ask(url, "Hello") == "Hello"
 
 

@@ -73,7 +73,7 @@ def test_two_jobs(project: Project, work: Path, server: FileServer) -> None:
     assert "it runs at http://127.0.0.1:" in after
     status, log = run(project, work)
     assert (status, asked_for(server)) == (0, []), log
-    assert "a: the bytes are right, nothing is downloaded" in log
+    assert "a: the digest is correct, nothing is downloaded" in log
     assert log.count("section_start") == log.count("section_end") == 2  # reading both once
 
 

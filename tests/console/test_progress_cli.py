@@ -216,7 +216,7 @@ def test_messages_stand_above_the_bar(model: Project, server: FileServer) -> Non
     result = on_terminal(model, "download")
     assert result.status == 0
     text = ANSI.sub("", result.err)
-    said = [line for line in re.split(r"[\r\n]", text) if "again in" in line]
+    said = [line for line in re.split(r"[\r\n]", text) if "retrying in" in line]
     assert said
     assert all(line.strip().startswith("m: the connection ended before the file did") for line in said)
 

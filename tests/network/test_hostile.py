@@ -16,7 +16,7 @@ from tasks.engine import client
 from tasks.engine.server_record import Mode, Run
 from tasks.errors import RecipeError, ServerError, TransferError
 from tasks.network import http, retry
-from tasks.transfer import connection, segmented
+from tasks.transfer import connection, connection_pool, retry_policy, segmented
 from tasks.transfer.download import fetch
 from tasks.upstream.client import Publishers
 from tasks.upstream.metadata import Stated
@@ -115,11 +115,12 @@ def test_questions(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled download is given up after fractions of a second, and tried twice."""
-    monkeypatch.setattr(segmented, "Patience", lambda: retry.Patience(2))
+    monkeypatch.setattr(retry_policy, "Patience", lambda: retry.Patience(2))
     monkeypatch.setattr(http, "SILENCE_S", 0.3)
     monkeypatch.setattr(connection, "SLOW_S", 0.2)
     monkeypatch.setattr(segmented, "SLOW_S", 0.2)
     monkeypatch.setattr(segmented, "STALL_S", 0.2)
+    monkeypatch.setattr(connection_pool, "STALL_S", 0.2)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name[:5] != "event"], ids=lambda row: row.name)

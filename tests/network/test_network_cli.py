@@ -69,7 +69,7 @@ def test_a_length_that_cannot_be(project: Project, server: FileServer, length: i
         mirrored(project, site.url(f"/{NAME}"), server)
         result = project.doit("download")
         assert result.status == 0, result.err
-        assert "the next source is tried" in result.err
+        assert "trying the next source" in result.err
         assert project.target(DATA, NAME).read_bytes() == DATA
         url = site.url("/alone.gguf")
         project.catalogue({"m": entry(url=url, sha256="a" * 64, engine="embedded")}, EMBEDDED)
@@ -130,7 +130,7 @@ def test_nothing_unpinned_comes_in_the_clear(project: Project) -> None:
     for words in (["download"], ["lock"], ["add", f"hf:o/r/{NAME}", "--name", "n"]):
         said = failed(project.doit(*words))
         assert f"HF_ENDPOINT: {CLEAR}: {PLAIN_HTTP}" in said
-        assert "fix: HF_ENDPOINT=https://HOST" in said
+        assert "fix: set HF_ENDPOINT=https://HOST" in said
     assert (project.path / "models.yaml").read_bytes() == text
     assert not (project.path / "models.lock").exists()
 
@@ -159,7 +159,7 @@ def test_a_digest_that_came_with_the_bytes_verifies_nothing(project: Project) ->
         of_the_hub(project)
         result = project.doit("download")
         assert result.status == 0, result.err
-        assert f"nothing pins it; its sha256 is {sha256(DATA)}" in result.err
+        assert f"not pinned; its sha256 is {sha256(DATA)}" in result.err
         assert "verified" not in result.err
         hub.cdn.files = dict.fromkeys(hub.cdn.files, DATA[:-1] + b"?")
         of_the_hub(project, revision=commit)

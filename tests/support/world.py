@@ -19,7 +19,7 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.transfer import connection, scaling, segmented
+from tasks.transfer import connection, connection_pool, scaling, scheduler, segmented
 from tasks.transfer.dependencies import Tools
 from tasks.transfer.download import fetch
 from tests.fakes.server import FileServer
@@ -147,7 +147,9 @@ PACE: dict[Any, dict[str, Any]] = {
         "SETTLE_S": 0.01, "WINDOW_S": 0.03, "DOUBT_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
         "PROBE_FIRST_S": 0.3, "PROBE_MOST_S": 2.0, "REFUSED_PAUSE_S": 0.3, "SLOW_LOOK_S": 0.5,
     },
-    segmented: {"TICK_S": 0.01, "STALL_S": 0.3, "SHARE_S": 0.05, "SHARE_LEAST": 20 * 1024},
+    connection_pool: {"STALL_S": 0.3},
+    scheduler: {"SHARE_S": 0.05, "SHARE_LEAST": 20 * 1024},
+    segmented: {"TICK_S": 0.01, "STALL_S": 0.3},
     connection: {"BLOCK": connection.READ_LEAST, "SHARE_LEAST": 20 * 1024},
 }  # fmt: skip
 

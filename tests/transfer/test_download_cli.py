@@ -146,7 +146,7 @@ def test_a_url_alone_names_the_file(catalogue: Project, server: FileServer) -> N
     folder = next((catalogue.cache / "models").iterdir())
     assert URL_DIR.fullmatch(folder.name)
     assert server.requests[0].query == "download=true"
-    assert f"nothing pins it; its sha256 is {sha256(DATA)}" in result.err
+    assert f"not pinned; its sha256 is {sha256(DATA)}" in result.err
     again = catalogue.doit("download", option)
     assert again.status == 0
     assert again.err.startswith("-- download:my-m")
@@ -202,7 +202,7 @@ def test_a_missing_file_without_a_url(catalogue: Project, elsewhere: Path) -> No
     result = catalogue.doit("download", "--llamafile", "none.llamafile", cwd=elsewhere)
     assert result.status == 1
     assert f"there is no file {elsewhere / 'none.llamafile'}" in result.err
-    assert "--llamafile-url URL says where to get it; that is needed once" in result.err
+    assert "pass --llamafile-url URL once" in result.err
     assert os.listdir(elsewhere) == []
 
 
@@ -230,8 +230,8 @@ def test_a_present_file_with_its_digest_is_read_once(
     args = ("download", "--llamafile", "mine.llamafile", "--sha256", sha256(DATA))
     first = catalogue.doit(*args, cwd=elsewhere)
     assert first.status == 0
-    assert "mine is here and has to be read once" in first.err
-    assert "mine: the bytes are right, nothing is downloaded" in first.err
+    assert "mine: verifying the existing file" in first.err
+    assert "mine: the digest is correct, nothing is downloaded" in first.err
     assert catalogue.doit(*args, cwd=elsewhere).err == "-- download:mine\n"
     mine.write_bytes(TWO)
     assert catalogue.doit(*args, cwd=elsewhere).status == 1
@@ -392,7 +392,7 @@ def test_on_a_terminal_the_answer_no(catalogue: Project, server: FileServer, ans
     with other_source(DATA) as (other, url):
         result = on_terminal(catalogue, "download", "--llamafile-url", url, typed=answer)
         assert result.status == 1
-        assert "you said no: nothing was downloaded" in result.err
+        assert "cancelled: nothing was downloaded" in result.err
         assert (fetched(server), fetched(other), models(catalogue)) == ([], [], {})
 
 

@@ -63,19 +63,17 @@ class Row:
 PASSING = {
     "503 with Retry-After": Row(
         faults=(Status(503, {"Retry-After": "1"}),),
-        says=(r"HTTP 503 from 127\.0\.0\.1; again in [12]\.\d s",),
+        says=(r"HTTP 503 from 127\.0\.0\.1; retrying in [12]\.\d s",),
         asked=(None, None),
     ),
     "dropped twice": Row(
         faults=(Drop(100_000), Drop(100_000)),
-        says=("the connection ended before the file did", "33 % is here", "66 % is here"),
+        says=("the connection ended before the file did", "33 % received", "66 % received"),
         asked=(None, (100_000, None), (200_000, None)),
         served=SIZE,
     ),
     "content changed in the middle": Row(
-        faults=(OldFile(),),
-        says=("wrong SHA-256; once more from the beginning",),
-        asked=(None, (HALF, None), None),
+        faults=(OldFile(),), says=("wrong SHA-256; downloading it again",), asked=(None, (HALF, None), None)
     ),
     "redirect": Row(always=Redirect("/elsewhere"), asked=(None,)),
 }
@@ -85,7 +83,7 @@ FINAL = {
         faults=(Drop(HALF),),
         always=Status(403),
         status=1,
-        says=("HTTP 403", "partial: 150.0 kB are kept", "run it again, it goes on where it stopped"),
+        says=("HTTP 403", "partial: 150.0 kB are kept", "run it again to resume the download"),
         asked=(None, (HALF, None)),
     ),
     "redirects in a circle": Row(always=Redirect("/circle"), status=1, says=("10 redirects",)),
@@ -158,7 +156,7 @@ def test_a_source_that_never_answers(project: Project) -> None:
         project.catalogue({"m": project.entry(f"http://127.0.0.1:{port}{PATH}", DATA)})
         result = project.doit("download")
     assert result.status == 1
-    assert result.err.count("refused from 127.0.0.1; again in ") == 5
+    assert result.err.count("refused from 127.0.0.1; retrying in ") == 5
     assert "refused (tried 6 times)" in result.err
     assert "fix: run it again" in result.err
     assert not target(project).exists()
@@ -176,7 +174,7 @@ def test_wrong_bytes_never_become_a_program(project: Project, server: FileServer
     assert "ERROR: m: no source sent the right bytes" in result.err
     assert f"expected: sha256:{SHA256}" in result.err
     assert f"got: sha256:{OTHER_SHA256}" in result.err
-    assert "fix: compare the digest with its publisher's" in result.err
+    assert "fix: compare the digest with the publisher's" in result.err
     assert not [line for line in result.err.splitlines() if "chmod:" in line or "verify:" in line]
     assert [path for path in (project.cache / "models").rglob("*") if path.is_file()] == []
     assert len(server.requests) == 1
@@ -255,8 +253,8 @@ def test_an_unpinned_file_is_held_to_the_publishers_digest(project: Project, ser
     with a_hub(project, server, pinned=False) as hub:
         result = project.doit("download")
         assert result.status == 0
-        assert f"m is not pinned; its publisher says --sha256 {hub.sha256}" in result.err
-        assert f"nothing pins it; its sha256 is {hub.sha256}" in result.err  # security 10
+        assert f"m is not pinned; its publisher states --sha256 {hub.sha256}" in result.err
+        assert f"not pinned; its sha256 is {hub.sha256}" in result.err  # security 10
         assert project.doit("download").err == "-- download:m\n"
 
 
@@ -297,7 +295,7 @@ def test_a_certificate_that_nobody_vouches_for(project: Project, tmp_path: Path)
         assert "the certificate is not trusted" in refused.err
         assert "self-signed certificate" in refused.err
         assert "REQUESTS_CA_BUNDLE=/path/of/its/ca.pem" in refused.err
-        assert "again in" not in refused.err
+        assert "retrying in" not in refused.err
         assert (server.requests, target(project).exists()) == ([], False)
         trusted = project.doit("download", env={"REQUESTS_CA_BUNDLE": str(certificate[0])})
         assert (trusted.status, target(project).read_bytes()) == (0, DATA)

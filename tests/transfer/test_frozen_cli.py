@@ -39,7 +39,7 @@ def world(project: Project) -> Iterator[World]:
 
 
 ENGINES_OF_PYTHON = {"embedded": ENGINES["embedded"]}
-NOT_PINNED = "is not pinned, and with --frozen or CI=true nothing unpinned is fetched"
+NOT_PINNED = "is not pinned; --frozen and CI=true allow pinned files only"
 
 # words, what is not pinned, the remedy
 ROWS = [
@@ -97,7 +97,7 @@ def test_not_in_ci(world: World, value: str) -> None:
     """Issue 5.2: CI=false means what it says."""
     result = world.project.doit("download", env={"CI": value})
     assert result.status == 0, result.err
-    assert "m is not pinned; its publisher says --sha256 " in result.err
+    assert "m is not pinned; its publisher states --sha256 " in result.err
 
 
 def test_what_is_here_is_served(world: World) -> None:

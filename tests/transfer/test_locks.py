@@ -100,7 +100,7 @@ def test_one_of_n_processes_fetches(server: FileServer, tmp_path: Path, count: i
     assert is_here(artifact)
     assert server.bytes_sent(FILE) == SIZE
     assert sum("sha256 verified" in said for _, said in ends) == 1
-    assert sum("another process is fetching m; waiting for it" in said for _, said in ends) == count - 1
+    assert sum("another process is downloading m; waiting for it" in said for _, said in ends) == count - 1
 
 
 def test_threads_of_one_process(server: FileServer, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_journal_keeps_two_apart(server: FileServer, tmp_path: Path) -> None
     assert [status for status, _ in ends] == [0, 0], ends
     assert Path(artifact.target).read_bytes() == DATA
     assert server.bytes_sent(FILE) == SIZE
-    assert "another process is fetching m" in ends[1][1]
+    assert "another process is downloading m" in ends[1][1]
 
 
 @pytest.mark.parametrize("turn", range(3))

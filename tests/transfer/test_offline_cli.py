@@ -115,13 +115,13 @@ def test_everything_that_is_missing(
     result = project.doit("verify", *(w for name in models for w in ("--model", name)), env=offline)
     said = failed(result)
     assert said.splitlines() == [
-        f"ERROR: {variable} forbids the network, and this is not here",
+        f"ERROR: {variable} forbids the network, and these files are missing",
         f"  a: 5.00 kB from {server.url('/a.gguf')}",
         f"  a mmproj: ? from {server.url('/eyes.gguf')}",
         f"  s: 1.00 MB from {parts[0]}",
         f"  s part 2 of 2: 2.00 MB from {parts[1]}",
         f"  llamafile 0.10.5: 350.0 MB from {server.url('/exe')}",
-        f"  fix: unset {variable}, or copy the cache of a machine that has it to {project.cache}",
+        f"  fix: unset {variable}, or copy the cache of another machine to {project.cache}",
     ]
     assert not tried.exists()
     assert server.requests == []
@@ -148,7 +148,7 @@ def test_every_verb(
     engine = {"title": "l", "license": "MIT", "version": "0.10.5", "url": server.url("/exe")}
     project.catalogue({"m": project.entry(server.url("/m.gguf"), MODEL)}, {"llamafile": engine})
     said = failed(run(project, {"LLAMAFILE_OFFLINE": "1"}))
-    assert "LLAMAFILE_OFFLINE forbids the network, and this is not here\n" in said
+    assert "LLAMAFILE_OFFLINE forbids the network, and these files are missing\n" in said
     assert f"  llamafile 0.10.5: ? from {server.url('/exe')}\n" in said or run is DOWNLOAD
     assert not list(project.cache.rglob("*.partial*"))
     assert not tried.exists()

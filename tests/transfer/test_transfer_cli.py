@@ -146,10 +146,10 @@ def test_a_server_that_is_busy(project: Project, serve: Callable[..., Nginx], da
         other.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         other.recv(1)  # the one connection is taken
         with project.start("download") as running:
-            err = running.wait_for("HTTP 429 from 127.0.0.1; again in")
+            err = running.wait_for("HTTP 429 from 127.0.0.1; retrying in")
             other.close()
             result = running.finish()
-    assert re.search(r"m: HTTP 429 from 127\.0\.0\.1; again in [12]\.\d s$", err, re.MULTILINE), err
+    assert re.search(r"m: HTTP 429 from 127\.0\.0\.1; retrying in [12]\.\d s$", err, re.MULTILINE), err
     assert result.status == 0
     assert_whole(target, data)
 
@@ -173,7 +173,7 @@ def test_a_companys_own_ca(
     assert "the certificate is not trusted (" in refused.err
     assert "unable to get local issuer certificate" in refused.err
     assert "behind a company's proxy: REQUESTS_CA_BUNDLE=/path/of/its/ca.pem" in refused.err
-    assert "again in" not in refused.err
+    assert "retrying in" not in refused.err
     assert nginx.served(PATH) == []
     trusted = project.doit("download", env={"REQUESTS_CA_BUNDLE": str(ca)})
     assert trusted.status == 0, trusted.err
@@ -284,7 +284,7 @@ def start_all(stack: ExitStack, project: Project, count: int) -> tuple[Running, 
     running = [stack.enter_context(project.start("download:m")) for _ in range(count)]
 
     def waiting() -> list[Running]:
-        return [one for one in running if "another process is fetching m; waiting for it" in one.err]
+        return [one for one in running if "another process is downloading m; waiting for it" in one.err]
 
     wait_until(lambda: len(waiting()) == count - 1, "all but one wait", 60)
     holder = next(one for one in running if one not in waiting())
@@ -303,7 +303,7 @@ def test_eight_at_once_download_once(project: Project, server: FileServer, data:
         results = [other.finish() for other in others]
     assert (first.status, {result.status for result in results}) == (0, {0})
     assert "83.9 MB in" in first.err
-    assert all("m came while this waited" in result.err for result in results)
+    assert all("m was downloaded by another process" in result.err for result in results)
     assert SIZE <= server.bytes_sent(PATH) <= 1.02 * SIZE
     assert_whole(project.target(data, NAME), data)
 
@@ -326,6 +326,6 @@ def test_the_next_goes_on_where_the_holder_died(project: Project, server: FileSe
     assert [result.status for result in results] == [0, 0, 0]
     heirs = [result for result in results if "was here already, sha256 verified" in result.err]
     assert len(heirs) == 1
-    assert sum("m came while this waited" in result.err for result in results) == 2
+    assert sum("m was downloaded by another process" in result.err for result in results) == 2
     assert server.bytes_sent(PATH) <= SIZE + LOST
     assert_whole(target, data)

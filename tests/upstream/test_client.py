@@ -307,4 +307,4 @@ def test_an_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str, pinned: boo
         return
     with pytest.raises(TransferError, match=f"HF_ENDPOINT: .*{says}") as caught:
         check_endpoint(pinned=pinned)
-    assert caught.value.fix == "HF_ENDPOINT=https://HOST, or unset it"
+    assert caught.value.fix == "set HF_ENDPOINT=https://HOST, or unset it"
