@@ -51,7 +51,7 @@ BUDGETS = {
         "HTTP with limits of time and bytes, every response's meaning, retries, the Hub's environment",
     ),
     "catalogue": (
-        2_350,
+        3_000,  # at 88 columns
         "types, limits of YAML, schema with line numbers, semantic checks, lock file, editing, resolving",
     ),
     "cache": (950, "stamps, inventory, audit, prune, bill of materials"),
@@ -61,7 +61,7 @@ BUDGETS = {
     "engine": (2_650, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (600, "the checks and their probes"),
     "verbs": (2_200, "twenty verbs"),
-    "": (1_100, "errors, URLs, the command line, the adapter to doit, the context, the graph"),
+    "": (1_200, "errors, URLs, the command line, the adapter to doit, the context, the graph"),
 }
 
 
