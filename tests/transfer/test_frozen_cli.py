@@ -158,7 +158,7 @@ def test_one_unpinned_part(world: World) -> None:
     model["parts"] = [{"sha256": sha256(MODEL)}, {"size": len(MODEL)}]
     world.project.catalogue({"s": model}, ENGINES_OF_PYTHON)
     said = failed(world.project.doit("serve", env=CI), status=3)
-    assert "models.s.parts.1.sha256: this key is needed, for the other parts have it" in said
+    assert "models.s.parts.1.sha256: this key is required, because other parts have it" in said
     assert world.server.requests == []
 
 
