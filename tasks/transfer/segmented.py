@@ -167,6 +167,7 @@ class Source:
         finally:
             self._scheduler.put_back(connection)
             self._pool.remove(connection)
+            connection.session.close()  # the server may count the connections it keeps
 
     def _fetch_pieces(self, connection: Lane) -> None:
         while (piece := self._scheduler.next_piece(connection)) is not None:
