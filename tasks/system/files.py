@@ -65,7 +65,7 @@ def write_atomic(path: str | Path, text: str, private: bool = False, mode: int |
             os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException as error:  # also a signal
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it may not exist, or the disk is read-only
             os.unlink(temporary)
         if isinstance(error, OSError):
             # show the name of the file, not that of its temporary file
