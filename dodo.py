@@ -1,13 +1,14 @@
-"""The recipe: every verb that a user types is a task here.
+"""Define the tasks: every verb that a user types is a task here.
 
 A model passes through a chain of tasks, each of which depends on the one before:
 
     download:M -> chmod:M -> verify:M -> serve:M   (or start:M, with:M, chat:M)
-                  exe ----------^                  the engine's program, where one is needed
+                  exe ----------^                  the engine's program, if needed
 
-A creator returns one doit task as a dictionary. `recipe.step` and `recipe.server` call it for
-each model that the command line reaches, `recipe.report` for each such task on the command line.
-`params` are the options behind the verb; VERB:MODEL takes the same ones without --model.
+A creator returns one doit task as a dictionary. `recipe.step` and `recipe.server` call
+it for each model that the command line reaches, `recipe.report` for each such task on
+the command line. `params` are the options after the verb; VERB:MODEL takes the same
+ones without --model.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def task_chat(context: Context, model: Job) -> TaskDict:
     """ask it: doit chat "What is a llamafile?\""""
     from tasks.verbs import chat
 
-    if context.server:  # it runs already: nothing to download or to start
+    if context.server:  # already running: nothing to download or to start
         return {"actions": [(chat.run_with, [context, context.server])]}
     return {
         "check": (chat.check, [context, model]),
@@ -211,7 +212,7 @@ def task_bom(context: Context, request: Ask) -> TaskDict:
 
 @recipe.report(params=[options.MODELS, options.JSON])
 def task_cache_key(context: Context, request: Ask) -> TaskDict:
-    """under which key a CI system keeps a model's files"""
+    """print the key under which a CI system caches a model's files"""
     from tasks.verbs import cache_key
 
     return {"actions": [(cache_key.run, cache_key.arguments(context, request))]}
@@ -219,7 +220,7 @@ def task_cache_key(context: Context, request: Ask) -> TaskDict:
 
 @recipe.plan(params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON])
 def task_plan(context: Context, request: Ask) -> TaskDict:
-    """show what would be fetched, from where, and whether disk and memory suffice"""
+    """show what would be fetched, and whether disk and memory suffice"""
     from tasks.verbs import plan
 
     return {"actions": [(plan.run, [context, request])]}

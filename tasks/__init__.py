@@ -1,5 +1,6 @@
-"""The recipe: `graph` builds the tasks, `verbs` has a module per verb; then one package per capability."""
+"""The recipe: tasks in `graph`, verbs in `verbs`, then a package per capability."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # of dodo.py, models.yaml and this package
+# the folder of dodo.py, models.yaml and this package
+ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""What this command line means on this machine: catalogue, directories, jobs. Read once per run."""
+"""Read catalogue, directories and jobs of a command line, once per run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from tasks.system import files
 if TYPE_CHECKING:
     from tasks.engine.server_record import Run as ServerRecord
 
-_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")  # verbs that believe nothing that lies in the cache
+# verbs that read the catalogue itself, never its compiled form in the cache
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")
 
 
 class Recipe(NamedTuple):
@@ -42,23 +43,30 @@ class Recipe(NamedTuple):
 
     @staticmethod
     def no_model(ask: Ask) -> None:
-        """Raise UsageError where a verb that is about everything is asked for one model."""
+        """Refuse a model behind a verb that reports on the whole cache.
+
+        Raises:
+            UsageError: there is one.
+        """
         if ask.model:
-            raise UsageError(f"`{ask.verb}` is about everything that is here", fix=f"doit {ask.verb}")
+            what = f"`{ask.verb}` is about everything that is here"
+            raise UsageError(what, fix=f"doit {ask.verb}")
 
 
 def read(verbs: Verbs) -> Recipe:
     """Read the command line and the catalogue.
 
-    Raises UsageError: for anything the user has to mend before a task can run.
+    Raises:
+        UsageError: one of them has an error; no task can run until it is fixed.
     """
     request = command_line.parse(sys.argv[1:], verbs)
     cwd = doit.get_initial_workdir() or os.getcwd()
-    path = Path(files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd) or ROOT / "models.yaml")
+    setting = files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd)
+    path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
     place = Place(sys.platform, cache, str(path.parent), cwd)
-    joined = not _mends_lock(request)
-    frozen = huggingface.is_on(os.environ.get("CI")) or any("frozen" in ask.options for ask in request.asks)
+    joined = not _writes_lock(request)
+    frozen = _is_frozen(request)
     from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)
     catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
     roots.remember(str(path), cache)
@@ -67,21 +75,31 @@ def read(verbs: Verbs) -> Recipe:
     return Recipe(catalogue, place, request, jobs, frozen, server)
 
 
-def _mends_lock(request: Request) -> bool:
-    """Whether it is about models.lock itself, which then counts for nothing.
+def _is_frozen(request: Request) -> bool:
+    """Whether only pinned files may be fetched: in CI, and with --frozen."""
+    if huggingface.is_on(os.environ.get("CI")):
+        return True
+    return any("frozen" in ask.options for ask in request.asks)
 
-    Raises UsageError: what else is asked for would do without it, too.
+
+def _writes_lock(request: Request) -> bool:
+    """Whether the verb updates models.lock, so that its pins are not used.
+
+    Raises:
+        UsageError: there are other tasks, which would run without the pins, too.
     """
     verb = next((ask.verb for ask in request.asks if ask.verb in ("lock", "add")), "")
     if verb and len(request.asks) > 1:
-        raise UsageError(f"`doit {verb}` goes alone", fix=f"doit {verb} && doit …")
+        what = f"`doit {verb}` cannot be combined with other tasks"
+        raise UsageError(what, fix=f"doit {verb} && doit …")
     return bool(verb)
 
 
 def names(found: Recipe, ask: Ask) -> list[str]:
-    """The models one task means, of those that run or did.
+    """Return the names of the models that a task on servers is asked for.
 
-    Raises UsageError: it is not in the catalogue, and no file of the user's was served by that name.
+    Raises:
+        UsageError: a name is neither in the catalogue nor that of a server on record.
     """
     cache = found.place.cache
     return [_name(found.catalogue, cache, word) for word in ask.models]
@@ -91,13 +109,16 @@ def _name(catalogue: Catalogue, cache: str, word: str) -> str:
     from tasks.engine import server_registry
 
     known = {run.name for run, _ in server_registry.found(cache)}
-    return word if word in known or server_registry.logs(cache, word) else catalogue.name(word)
+    if word in known or server_registry.logs(cache, word):
+        return word
+    return catalogue.name(word)
 
 
 def _running_server(request: Request, catalogue: Catalogue, cache: str) -> ServerRecord | None:
     """Return the server that `doit chat` talks to: the named one, or the only one.
 
-    Raises UsageError: no name was given, and several servers run.
+    Raises:
+        UsageError: no name was given, and several servers run.
     """
     if not request.asks or request.asks[-1].verb != "chat":
         return None
@@ -107,8 +128,9 @@ def _running_server(request: Request, catalogue: Catalogue, cache: str) -> Serve
     ask = request.asks[-1]
     ready = [run for run in server_registry.running(cache) if run.state is State.READY]
     named = [_name(catalogue, cache, word) for word in ask.models]
-    fits = [run for run in ready if run.name in named] if named else ready
-    if not named and len({run.name for run in fits}) > 1:
-        several = ", ".join(dict.fromkeys(run.name for run in fits))
+    if named:
+        ready = [run for run in ready if run.name in named]
+    elif len({run.name for run in ready}) > 1:
+        several = ", ".join(dict.fromkeys(run.name for run in ready))
         raise UsageError(f"several servers run: {several}", fix="doit chat --model NAME")
-    return fits[-1] if fits else None
+    return next(reversed(ready), None)

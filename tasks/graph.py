@@ -76,7 +76,6 @@ class Recipe:
             verb = creator.__name__.removeprefix("task_").replace("_", "-")
             about = (creator.__doc__ or "").strip()
             self.verbs[verb] = Verb(kind, about, params, pos_arg)
-
             self._creators.append((verb, expand, creator))
 
             @functools.wraps(creator)
@@ -130,7 +129,7 @@ class Recipe:
         yield from checks
 
     def _attached_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
-        """Make the task that uses a server which runs already."""
+        """Make the task that uses a server which is already running."""
         request = self._context.request.asks[-1]
         fields = {**creator(self._context, None), "meta": {"report": True}}
         if request.model:
@@ -167,12 +166,14 @@ class Recipe:
 
     def _requests(self, verb: str) -> Iterator[Ask]:
         """Yield what the command line asks of a verb; doit's commands name tasks."""
-        request, kind = self._context.request, self.verbs[verb].kind
-        yield from (one for one in request.asks if one.verb == verb)
+        request = self._context.request
+        kind = self.verbs[verb].kind
+        yield from (ask for ask in request.asks if ask.verb == verb)
         for word in request.words:
-            name, colon, model = word.partition(":")
-            if name == verb:
-                yield Ask(verb, model if colon else None, {}, kind=kind)
+            if word == verb:
+                yield Ask(verb, None, {}, kind=kind)
+            elif word.startswith(f"{verb}:"):
+                yield Ask(verb, word.removeprefix(f"{verb}:"), {}, kind=kind)
         if verb == self._default and not (request.asks or request.command):
             yield Ask(verb, None, {}, kind=kind)
 
@@ -181,7 +182,7 @@ class Recipe:
         request = self._context.request
         if request.command == "list":
             return self._is_listed(verb)
-        asked = {one.verb for one in request.asks}
+        asked = {ask.verb for ask in request.asks}
         return bool(request.command or asked & self._dependents(verb))
 
     def _is_listed(self, verb: str) -> bool:
@@ -194,7 +195,8 @@ class Recipe:
         """Return the verb and those whose tasks depend on its tasks."""
         if self.verbs[verb].kind is Kind.SERVER:
             return {verb}
-        chain = [v for v, one in self.verbs.items() if one.kind in (Kind.STEP, Kind.SERVER)]
+        kinds = (Kind.STEP, Kind.SERVER)
+        chain = [name for name, entry in self.verbs.items() if entry.kind in kinds]
         return set(chain[chain.index(verb) :])
 
     def _model_group(self, verb: str, reached: bool) -> Task:
@@ -202,7 +204,8 @@ class Recipe:
         jobs = self._context.jobs
         names: Sequence[str] = jobs.of(verb)
         if reached and self._context.request.command == "list":
-            names = list(jobs.by_name)  # `doit list --all VERB` lists what it depends on
+            # `doit list --all VERB` lists what it depends on
+            names = list(jobs.by_name)
         return self._group(verb, [f"{verb}:{name}" for name in names])
 
     def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
@@ -216,8 +219,9 @@ class Recipe:
         return task
 
     def _group(self, verb: str, names: Sequence[str]) -> Task:
-        one = self.verbs[verb]
-        return doit_adapter.group(verb, names, doc=one.about, params=one.params, pos_arg=self._pos_arg(verb))
+        entry = self.verbs[verb]
+        about = {"doc": entry.about, "params": entry.params}
+        return doit_adapter.group(verb, names, **about, pos_arg=self._pos_arg(verb))
 
     def _alias(self, verb: str, alias: str, name: str) -> Task:
         """Make the task `verb:ALIAS`, which stands for the one with the model's name."""
@@ -238,4 +242,6 @@ class Recipe:
 
     def _last_verb(self) -> str:
         requests = self._context.request.asks
-        return requests[-1].verb if requests else ""
+        if not requests:
+            return ""
+        return requests[-1].verb

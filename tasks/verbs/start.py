@@ -1,4 +1,4 @@
-"""`doit start`: the server in the background. Ready when the command returns; its URL is on stdout."""
+"""`doit start`: run a server in the background, print its URL when it is ready."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ _AGAIN = "doit stop --model {}, then this again"
 
 
 def check(recipe: Recipe, job: Job) -> None:
-    """Before anything is downloaded for nothing. Raises ServerError: it could not be started."""
+    """Check that the server can be started, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot.
+    """
     check_start(recipe, job)
     if not server_registry.can_record(recipe.place.cache):
         raise server_registry.cannot_record(recipe.place.cache)
     try:
         _port(recipe, job)
     except ServerError:
-        if not _started(recipe, job):  # looked at last: another doit may be starting it just now
+        # read after the port: another doit may just have started this server
+        if not _started(recipe, job):
             raise
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Start it, unless the same one runs already.
+    """Start the server, unless the same one is already running.
 
     Raises:
-        ServerError: it runs with other settings, could not be started or was not ready in time.
-        SystemExit: stopped before it was ready (128 + signal).
+        ServerError: it runs with other settings, could not be started, or was not
+            ready in time.
+        SystemExit: it was stopped before it was ready (128 + signal).
     """
     with server_registry.claim(recipe.place.cache, job.name):
         server_registry.clean(recipe.place.cache)
@@ -38,15 +44,24 @@ def run(recipe: Recipe, job: Job) -> None:
         if run is None:
             run = _start(recipe, job)
         else:
-            found = differences(run, spec(recipe, job, job.port or None), key_of(job))
-            if found:
-                what = f"{job.name} runs already at {run.url}, with other settings"
-                raise ServerError(what, found, fix=_AGAIN.format(job.name))
+            _check_same(recipe, job, run)
             _check_answers(job, run)
-            doit_adapter.say(
-                "server_runs", "%s runs already at %s", job.name, run.url, model=job.name, url=run.url
-            )
+            text = "%s is already running at %s"
+            name, url = job.name, run.url
+            doit_adapter.say("server_runs", text, name, url, model=name, url=url)
     doit_adapter.show(run.url)
+
+
+def _check_same(recipe: Recipe, job: Job, run: Run) -> None:
+    """Check that a running server has the settings that are asked for.
+
+    Raises:
+        ServerError: it has others.
+    """
+    facts = differences(run, spec(recipe, job, job.port or None), key_of(job))
+    if facts:
+        what = f"{job.name} is already running at {run.url}, with other settings"
+        raise ServerError(what, facts, fix=_AGAIN.format(job.name))
 
 
 def _start(recipe: Recipe, job: Job) -> Run:
@@ -58,33 +73,40 @@ def _start(recipe: Recipe, job: Job) -> Run:
             server_registry.forget(run.path)
         with server_registry.claim_port(recipe.place.cache):
             server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
-        lives = False
+        is_ready = False
         try:
-            lives = server.wait_ready() is not None
+            is_ready = server.wait_ready() is not None
         finally:
-            if lives:
+            if is_ready:
                 server.detach()
             else:
                 server.end()
-    if not lives:
+    if not is_ready:
         raise SystemExit(128 + stop[0])
-    doit_adapter.log().info("%s", session.usage(job.model, server.run, f"doit stop --model {job.name}"))
+    usage = session.usage(job.model, server.run, f"doit stop --model {job.name}")
+    doit_adapter.log().info("%s", usage)
     return server.run
 
 
 def _is_ready(run: Run) -> bool:
-    """Whether it is on record as ready, or answers so: the record may wait for space on the disk.
+    """Whether the server is ready, by its record or by its answer.
 
-    Whoever is at one that is not ready yet would have the claim.
+    The record may be late: it waits for space on the disk. No other process is starting
+    this server, for that process would hold the claim.
     """
     from tasks.engine import client
 
-    waits = run.state is State.STARTING
-    return run.state is State.READY or (waits and client.health(run.host, run.port) == 200)
+    if run.state is State.STARTING:
+        return client.health(run.host, run.port) == 200
+    return run.state is State.READY
 
 
 def _check_answers(job: Job, run: Run) -> None:
-    """Raise ServerError: it runs, and is not what the caller waits for."""
+    """Check that a running server answers, and with --probe that it generates a token.
+
+    Raises:
+        ServerError: it does not.
+    """
     from tasks.engine import client
 
     if client.health(run.host, run.port) != 200:
@@ -95,17 +117,22 @@ def _check_answers(job: Job, run: Run) -> None:
 
 
 def _started(recipe: Recipe, job: Job) -> list[Run]:
-    """The model's servers in the background."""
-    return [
-        r for r in server_registry.running(recipe.place.cache) if (r.name, r.mode) == (job.name, Mode.START)
-    ]
+    """Return the model's servers in the background."""
+    running = server_registry.running(recipe.place.cache)
+    return [run for run in running if (run.name, run.mode) == (job.name, Mode.START)]
 
 
 def _port(recipe: Recipe, job: Job) -> int:
-    """The usual port; any free one if another server of ours has that and none was asked for."""
+    """Return the usual port, or any free one if a server of this cache has that one.
+
+    Raises:
+        ServerError: the port is in use, and it was asked for or another program has it.
+    """
     try:
         return pick_port(recipe, job, any_free=False)
-    except ServerError:  # looked at last: another doit may be starting one just now
-        if not any(run.port == job.settings.port for run in server_registry.running(recipe.place.cache)):
+    except ServerError:
+        # read after the port: another doit may just have started a server
+        running = server_registry.running(recipe.place.cache)
+        if not any(run.port == job.settings.port for run in running):
             raise
         return pick_port(recipe, job, any_free=True)

@@ -68,7 +68,7 @@ def test_the_same_again(servers: Project) -> None:
     for words in (["start"], ["start:m"], ["start", "--model", "M", "--port", "0"]):
         again = servers.background(*words, "--ctx-size", "512")
         assert (again.status, again.out) == (0, f"{url}\n"), again.err
-        assert f"m runs already at {url}\n" in again.err
+        assert f"m is already running at {url}\n" in again.err
     again = servers.background("start", "--port", port_of(url), "--ctx-size", "512")
     assert (again.status, again.out) == (0, f"{url}\n"), again.err
     assert record(servers)["engine"]["pid"] == pid
@@ -92,7 +92,7 @@ def test_other_settings(servers: Project) -> None:
     ]
     said = failed(servers.background("start", *words, "--", "--fancy-test-flag", "two"))
     assert said.splitlines()[:-1] == [
-        f"ERROR: m runs already at {url}, with other settings",
+        f"ERROR: m is already running at {url}, with other settings",
         "  --host: running 127.0.0.1, requested localhost",
         "  --ctx-size: running 0, requested 512",
         "  --threads: running 2, requested -",
@@ -203,7 +203,7 @@ def test_two_at_the_same_moment(servers: Project) -> None:
     assert [status for *_, status in ended] == [0, 0], ended
     (url, *_), (other, *_) = ended
     assert url == other
-    assert sum("runs already at" in err for _, err, _ in ended) == 1
+    assert sum("is already running at" in err for _, err, _ in ended) == 1
     assert len(engines(servers)) == 1
     assert ask(url.strip(), "one") == "one"
 

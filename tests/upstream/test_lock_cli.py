@@ -476,11 +476,11 @@ def test_the_latest_engine(world: World) -> None:
     assert world.project.program(exe, "llamafile-0.10.5").read_bytes() == exe
 
 
-def test_it_goes_alone(world: World) -> None:
+def test_it_cannot_be_combined_with_other_tasks(world: World) -> None:
     """Issue 5.1: what follows would not see the new lock."""
     hub_model(world)
     said = failed(world.project.doit("lock", "download"), 3)
-    assert "`doit lock` goes alone" in said
+    assert "`doit lock` cannot be combined with other tasks" in said
     assert world.requests == 0
 
 
