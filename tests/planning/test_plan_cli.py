@@ -123,7 +123,7 @@ def test_an_unknown_size(project: Project) -> None:
             " of memory, and ", "a smaller --ctx-size, or a smaller model", id="memory",
         ),
         pytest.param(
-            {"sha256": None}, {"CI": "true"}, "m is not pinned, and with --frozen or CI=true nothing",
+            {"sha256": None}, {"CI": "true"}, "m is not pinned; --frozen and CI=true allow pinned files only",
             "doit lock --model m, and commit models.lock", id="frozen",
         ),
         pytest.param(
@@ -154,4 +154,4 @@ def test_a_file_of_your_own(project: Project, tmp_path: Path) -> None:
     missing = project.doit("plan", "--llamafile", str(tmp_path / "none.gguf"), "--engine", "embedded")
     assert missing.status == 1
     assert "there is no file" in missing.out
-    assert "--llamafile-url URL says where to get it" in missing.out
+    assert "pass --llamafile-url URL once" in missing.out
