@@ -1,8 +1,8 @@
-"""What may stand behind a verb on the command line, and reading it.
+"""Parse the command line: verbs, their options, and what follows them. Pure.
 
-The tables are doit's own option dictionaries (doit parses and documents them); they are read here a
-second time while tasks are loaded, because the command line shapes the graph (`--model`, `--engine`)
-also for sub-tasks, which doit's @task_params does not reach. Pure.
+The options are doit's own dictionaries, which doit parses and documents. They are
+parsed here, too, while tasks are loaded: the command line (`--model`, `--engine`)
+decides which tasks exist, also sub-tasks, which doit's @task_params does not reach.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from tasks.options import Option
 
 # doit's own commands: they look at tasks instead of running them
 DOIT_COMMANDS = frozenset(
-    ["clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "strace", "tabcompletion"]
+    [
+        *("clean", "dumpdb", "forget", "help", "ignore", "info", "list"),
+        *("reset-dep", "strace", "tabcompletion"),
+    ]
 )
+_LAST = ("serve", "with", "chat")  # verbs that no other verb may follow
+_WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
 
 
 class Kind(Enum):
@@ -42,7 +47,7 @@ class Verb(NamedTuple):
     @property
     def model_params(self) -> list[Option]:
         """Return the options of VERB:MODEL."""
-        return [option for option in self.params if option["long"] not in ("model", "all")]
+        return [one for one in self.params if one["long"] not in ("model", "all")]
 
 
 Verbs = Mapping[str, Verb]
@@ -54,70 +59,106 @@ class Ask(NamedTuple):
     verb: str
     model: str | None  # from `verb:model`
     options: Mapping[str, Any]
-    extra: tuple[str, ...] = ()  # what stood after `--`
+    extra: tuple[str, ...] = ()  # the words after `--`
     kind: Kind = Kind.STEP
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models named by this one task."""
+        """The models that this task names."""
+        if self.model:
+            return (self.model,)
         named = self.options.get("model") or ()
-        return (self.model,) if self.model else (named,) if isinstance(named, str) else tuple(named)
+        if isinstance(named, str):
+            return (named,)
+        return tuple(named)
 
 
 class Request(NamedTuple):
     """The whole command line."""
 
     asks: tuple[Ask, ...] = ()  # the tasks to run, in order
-    command: str = ""  # doit's command when it only looks at tasks (`list`, `info` …), else empty
+    command: str = ""  # doit's own command (`list`, `info` …), empty when tasks run
     words: tuple[str, ...] = ()  # that command's arguments
 
 
 def parse(argv: Sequence[str], verbs: Verbs) -> Request:
-    """Read a command line (without the program's name).
+    """Parse a command line (without the program's name).
 
-    Raises UsageError: an option that does not exist, or a word where none is expected.
+    Raises:
+        UsageError: an option that does not exist, or an unexpected word.
     """
     words = list(argv)
     extra: tuple[str, ...] = ()
     if "--" in words:
-        cut = words.index("--")
-        words, extra = words[:cut], tuple(words[cut + 1 :])
-    start = next((i for i, w in enumerate(words) if _verb(w, verbs) or w in DOIT_COMMANDS), len(words))
+        end = words.index("--")
+        extra = tuple(words[end + 1 :])
+        words = words[:end]
+    known = (i for i, word in enumerate(words) if _is_known(word, verbs))
+    start = next(known, len(words))
     _check_controls(words[:start])
-    if start < len(words) and words[start] in DOIT_COMMANDS:
-        _check_controls(words[start:])
-        if words[start] == "info":  # doit has only a traceback for a task that it does not know
-            _check_first([word for word in words[start + 1 :] if not _verb(word, verbs)], verbs)
-        return Request(command=words[start], words=tuple(words[start + 1 :]))
     if start == len(words):
         _check_first([word for word in words if word != "run"], verbs)
-    asks: list[Ask] = []
-    rest = words[start:]
-    while rest and _verb(rest[0], verbs):
-        if asks and asks[-1].verb in ("serve", "with", "chat"):
-            raise UsageError(f"nothing follows `{asks[-1].verb}`, which runs until it ends: {rest[0]}")
-        ask, rest = _one(rest[0], rest[1:], verbs)
-        asks.append(ask)
-    if rest and asks:
-        raise UsageError(f"{rest[0]!r} is not a task", fix=_word_fix(asks[-1].verb, rest[0], verbs))
+    elif words[start] in DOIT_COMMANDS:
+        return _doit_command(words[start], words[start + 1 :], verbs)
+    asks = _asks(words[start:], verbs)
     if extra:
-        last = asks[-1] if asks else None
-        if last is None or not verbs[last.verb].pos_arg:
-            fix = "doit serve … -- ARGUMENTS, doit with … -- COMMAND"
-            raise UsageError("`--` hands on arguments to the engine, or to a command", fix=fix)
-        asks[-1] = last._replace(extra=(*last.extra, *extra))
+        asks = _with_extra(asks, extra, verbs)
     if asks and asks[-1].verb == "with" and not asks[-1].extra:
         raise UsageError("`doit with` needs a command", fix="doit with … -- COMMAND")
     return Request(tuple(asks))
 
 
-def _verb(word: str, verbs: Verbs) -> str:
-    verb = word.partition(":")[0]
-    return verb if verb in verbs else ""
+def _is_known(word: str, verbs: Verbs) -> bool:
+    return _is_task(word, verbs) or word in DOIT_COMMANDS
+
+
+def _is_task(word: str, verbs: Verbs) -> bool:
+    return word.partition(":")[0] in verbs
+
+
+def _doit_command(command: str, words: Sequence[str], verbs: Verbs) -> Request:
+    """Return the request of one of doit's own commands."""
+    _check_controls(words)
+    if command == "info":  # doit prints a traceback for a task that does not exist
+        _check_first([word for word in words if not _is_task(word, verbs)], verbs)
+    return Request(command=command, words=tuple(words))
+
+
+def _asks(words: list[str], verbs: Verbs) -> list[Ask]:
+    """Parse the verbs with their options.
+
+    Raises:
+        UsageError: a word or an option is wrong.
+    """
+    asks: list[Ask] = []
+    while words and _is_task(words[0], verbs):
+        if asks and asks[-1].verb in _LAST:
+            verb = asks[-1].verb
+            what = f"nothing follows `{verb}`, which runs until it ends: {words[0]}"
+            raise UsageError(what)
+        ask, words = _parse_verb(words[0], words[1:], verbs)
+        asks.append(ask)
+    if words and asks:
+        fix = _word_fix(asks[-1].verb, words[0], verbs)
+        raise UsageError(f"{words[0]!r} is not a task", fix=fix)
+    return asks
+
+
+def _with_extra(asks: list[Ask], extra: tuple[str, ...], verbs: Verbs) -> list[Ask]:
+    """Add the words after `--` to the last verb.
+
+    Raises:
+        UsageError: it takes none.
+    """
+    if not asks or not verbs[asks[-1].verb].pos_arg:
+        what = "`--` passes arguments to the engine, or to a command"
+        raise UsageError(what, fix="doit serve … -- ARGUMENTS, doit with … -- COMMAND")
+    last = asks[-1]
+    return [*asks[:-1], last._replace(extra=(*last.extra, *extra))]
 
 
 def _check_first(words: Sequence[str], verbs: Verbs) -> None:
-    """A first word that is no option of doit's was meant as a verb; doit's own message names none."""
+    """Refuse a first word that is not an option: doit's own message names no verb."""
     if words and not words[0].startswith("-") and "=" not in words[0]:
         near = did_you_mean(words[0].partition(":")[0], (*verbs, *DOIT_COMMANDS))
         fix = near or "`doit list` shows the verbs, `doit` the models"
@@ -125,61 +166,111 @@ def _check_first(words: Sequence[str], verbs: Verbs) -> None:
 
 
 def _check_controls(words: Sequence[str]) -> None:
-    """Refuse control characters: doit shows a word that it does not know as it is."""
+    """Refuse control characters: doit prints an unknown word without escaping it."""
     for word in words:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
             raise UsageError(f"{word!r} is not a task", fix="`doit list` shows the verbs")
 
 
 def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
-    near = did_you_mean(word, tuple(verbs)) if len(word) > 2 else ""  # a letter or two begin many verbs
-    if near or verb == "with":
-        return near or f"doit with … -- {word}"
+    """Return the fix for a word that is not a task."""
+    # one or two letters are near to many verbs
+    if len(word) > 2 and (near := did_you_mean(word, tuple(verbs))):
+        return near
+    if verb == "with":
+        return f"doit with … -- {word}"
     if not any(option["long"] == "model" for option in verbs[verb].params):
         return f"`doit help {verb}` lists its options"
-    after = "    (and `--` before what is meant for the engine)" if verbs[verb].pos_arg else ""
-    return f"doit {verb} --model {word}{after}" if verb == "lock" else f"doit {verb}:{word}{after}"
+    fix = f"doit {verb}:{word}"
+    if verb == "lock":
+        fix = f"doit {verb} --model {word}"
+    if verbs[verb].pos_arg:
+        fix += "    (and `--` before arguments for the engine)"
+    return fix
 
 
-def _one(word: str, rest: list[str], verbs: Verbs) -> tuple[Ask, list[str]]:
+def _parse_verb(word: str, rest: list[str], verbs: Verbs) -> tuple[Ask, list[str]]:
+    """Parse one verb's options; return it and the remaining words."""
     verb, colon, model = word.partition(":")
-    table = verbs[verb].model_params if colon else verbs[verb].params
-    longs = [o["long"] + ("" if o["type"] is bool else "=") for o in table]
-    shorts = "".join(o["short"] + ("" if o["type"] is bool else ":") for o in table if o["short"])
-    given, words = rest, verbs[verb].pos_arg in ("prompt", "source")
+    table = verbs[verb].params
+    if colon:
+        table = verbs[verb].model_params
+    pairs, words = _parse_options(word, rest, table, verbs)
+    options = _values(pairs, table)
+    ask = Ask(verb, None, options, kind=verbs[verb].kind)
+    if colon:
+        ask = ask._replace(model=model)
+    if verbs[verb].pos_arg in _WORD_VERBS:
+        return ask._replace(extra=tuple(words)), []
+    return ask, words
+
+
+def _parse_options(
+    word: str, rest: list[str], table: Sequence[Option], verbs: Verbs
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (flag, value) pairs and the words that are not options.
+
+    Raises:
+        UsageError: an option does not exist, or doit would drop its value.
+    """
+    longs = [one["long"] + _mark(one, "=") for one in table]
+    shorts = "".join(one["short"] + _mark(one, ":") for one in table if one["short"])
     try:
-        pairs, rest = (getopt.gnu_getopt if words else getopt.getopt)(rest, shorts, longs)
+        if verbs[word.partition(":")[0]].pos_arg in _WORD_VERBS:
+            pairs, words = getopt.gnu_getopt(rest, shorts, longs)
+        else:
+            pairs, words = getopt.getopt(rest, shorts, longs)
     except getopt.GetoptError as error:
-        raise UsageError(
-            f"doit {word}: {error.msg}", fix=_option_fix(word, error.opt, table, verbs)
-        ) from None
+        fix = _option_fix(word, error.opt, table, verbs)
+        raise UsageError(f"doit {word}: {error.msg}", fix=fix) from None
     for flag, value in pairs:
-        if "=" in value and not value.startswith("-") and value in given:
-            import shlex  # only on the way to an error
+        if "=" in value and not value.startswith("-") and value in rest:
+            import shlex  # only for this error
 
             what = f"doit {word}: doit takes {value} for a variable, because of its ="
             raise UsageError(what, fix=f"{flag}={shlex.quote(value)}")
-    by_long = {"--" + o["long"]: o for o in table} | {"-" + o["short"]: o for o in table if o["short"]}
-    options: dict[str, Any] = {}
+    return pairs, words
+
+
+def _mark(option: Option, mark: str) -> str:
+    """Return getopt's mark for an option that has a value."""
+    if option["type"] is bool:
+        return ""
+    return mark
+
+
+def _values(pairs: Sequence[tuple[str, str]], table: Sequence[Option]) -> dict[str, Any]:
+    """Return the options' values by name."""
+    by_flag = {"--" + one["long"]: one for one in table}
+    by_flag |= {"-" + one["short"]: one for one in table if one["short"]}
+    values: dict[str, Any] = {}
     for flag, value in pairs:
-        option = by_long[flag]
-        name = "llamafile_url" if option["name"] == "llamafile_url_old" else option["name"]
+        option = by_flag[flag]
+        name = option["name"].removesuffix("_old")
         if option["type"] is list:
-            options.setdefault(name, []).append(value)
+            values.setdefault(name, []).append(value)
+        elif option["type"] is bool:
+            values[name] = True
         else:
-            options[name] = True if option["type"] is bool else value
-    extra = tuple(rest) if words else ()
-    asked = Ask(verb, model if colon else None, options, extra, verbs[verb].kind)
-    return asked, [] if words else rest
+            values[name] = value
+    return values
 
 
 def _option_fix(word: str, given: str, table: Sequence[Option], verbs: Verbs) -> str:
-    if given in ("help", "h"):
-        return f"doit help {word.partition(':')[0]}"
-    known = next((o for o in table if given and given in (o["long"], o["short"])), None)
-    if known is not None:  # it lacks its value, or has one too many
-        return f"{'--' if known['long'] == given else '-'}{given} {known.get('metavar', '')}".rstrip()
-    near = did_you_mean("--" + given, ["--" + o["long"] for o in table])
+    """Return the fix for a wrong option: help, its right form, or a similar one."""
     verb = word.partition(":")[0]
-    after = "; engine arguments go after `--`" if verbs[verb].pos_arg == "engine_arguments" else ""
-    return near or f"`doit help {verb}` lists the options{after}"
+    if given in ("help", "h"):
+        return f"doit help {verb}"
+    for option in table:
+        # its value is missing, or it takes none
+        if given and given == option["long"]:
+            return f"--{given} {option.get('metavar', '')}".rstrip()
+        if given and given == option["short"]:
+            return f"-{given} {option.get('metavar', '')}".rstrip()
+    near = did_you_mean("--" + given, ["--" + option["long"] for option in table])
+    if near:
+        return near
+    fix = f"`doit help {verb}` lists the options"
+    if verbs[verb].pos_arg == "engine_arguments":
+        fix += "; engine arguments go after `--`"
+    return fix

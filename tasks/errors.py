@@ -1,4 +1,4 @@
-"""The recipe's exceptions. Pure; imports no module of tasks, so any layer may use it.
+"""Define the exceptions. Pure, without imports from tasks: any layer may use it.
 
 RecipeError              its text is the whole message: what failed, facts, fix
   UsageError             wrong command line or catalogue: nothing was run, exit 3

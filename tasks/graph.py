@@ -22,7 +22,8 @@ from tasks.context import Recipe as Context
 from tasks.options import Option
 
 TaskDict = dict[str, Any]
-Creator = Callable[[Any, Any], TaskDict]  # (context, model, program or request) → task
+# (context, model, program or request) → task
+Creator = Callable[[Any, Any], TaskDict]
 DoitCreator = Callable[[], Iterator[Task]]
 Decorator = Callable[[Creator], DoitCreator]
 Expand = Callable[[str, Creator], Iterator[Task]]
@@ -101,7 +102,7 @@ class Recipe:
         return context.read(self.verbs)
 
     def _model_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
-        """Make `verb`, and `verb:MODEL` for each model that the command line reaches."""
+        """Make `verb`, and `verb:MODEL` for each model that is reached."""
         reached = self._is_reached(verb)
         yield self._model_group(verb, reached)
         if not reached:
@@ -178,7 +179,7 @@ class Recipe:
             yield Ask(verb, None, {}, kind=kind)
 
     def _is_reached(self, verb: str) -> bool:
-        """Tell whether the tasks `verb:MODEL` have to exist."""
+        """Whether the tasks `verb:MODEL` have to exist."""
         request = self._context.request
         if request.command == "list":
             return self._is_listed(verb)
@@ -186,7 +187,7 @@ class Recipe:
         return bool(request.command or asked & self._dependents(verb))
 
     def _is_listed(self, verb: str) -> bool:
-        """Tell whether `doit list` lists models below a verb: one line for each model."""
+        """Whether `doit list` lists models below a verb: one line per model."""
         words = self._context.request.words
         named = [word for word in words if word.partition(":")[0] in self.verbs]
         return verb in (named or ["serve"]) or any(":" in word for word in named)
@@ -224,7 +225,7 @@ class Recipe:
         return doit_adapter.group(verb, names, **about, pos_arg=self._pos_arg(verb))
 
     def _alias(self, verb: str, alias: str, name: str) -> Task:
-        """Make the task `verb:ALIAS`, which stands for the one with the model's name."""
+        """Make the task `verb:ALIAS`, which depends on the model's own task."""
         task = doit_adapter.group(
             f"{verb}:{alias}",
             [f"{verb}:{name}"],

@@ -17,7 +17,7 @@ _WORDS = [
     *("serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"),
     *("with", "chat", "logs", "-f", "-n", "stop", "--all"),
 ]
-HANDS_ON = "`--` hands on arguments to the engine, or to a command"
+PASSES = "`--` passes arguments to the engine, or to a command"
 
 
 def one(word: str, *extra: str, **options: Any) -> list[Ask]:
@@ -73,7 +73,7 @@ def one(word: str, *extra: str, **options: Any) -> list[Ask]:
         pytest.param("run serve", one("serve"), id="doit's run"),
         pytest.param("run -n 4 serve --port 9", one("serve", port="9"), id="doit's run with flags"),
         pytest.param("CI=1 serve", one("serve"), id="a variable of doit"),
-        # what stands behind -- belongs to the engine
+        # what follows -- belongs to the engine
         pytest.param("serve --", one("serve"), id="-- and nothing"),
         pytest.param("serve -- --mlock", one("serve", "--mlock"), id="-- and a flag"),
         pytest.param("serve:a -- -c 9", one("serve:a", "-c", "9"), id="-- behind verb:model"),
@@ -215,12 +215,12 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("serve 8080", "'8080' is not a task", "`--`", id="a word for the engine"),
         pytest.param("serve download", "nothing follows `serve`", "", id="a task behind serve"),
         pytest.param("serve:a serve:b", "nothing follows `serve`", "", id="two servers in the foreground"),
-        pytest.param("download -- x", HANDS_ON, "doit serve … -- ARG", id="-- without serve"),
-        pytest.param("-- serve", HANDS_ON, "doit with … -- COMMAND", id="-- and no verb before"),
-        pytest.param("stop -- x", HANDS_ON, "doit serve", id="-- behind stop"),
-        pytest.param("status -- x", HANDS_ON, "doit serve", id="-- behind status"),
-        pytest.param("logs -f -- x", HANDS_ON, "doit serve", id="-- behind logs"),
-        pytest.param("start status -- x", HANDS_ON, "doit serve", id="-- behind another than start"),
+        pytest.param("download -- x", PASSES, "doit serve … -- ARG", id="-- without serve"),
+        pytest.param("-- serve", PASSES, "doit with … -- COMMAND", id="-- and no verb before"),
+        pytest.param("stop -- x", PASSES, "doit serve", id="-- behind stop"),
+        pytest.param("status -- x", PASSES, "doit serve", id="-- behind status"),
+        pytest.param("logs -f -- x", PASSES, "doit serve", id="-- behind logs"),
+        pytest.param("start status -- x", PASSES, "doit serve", id="-- behind another than start"),
         pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
         pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
         pytest.param(

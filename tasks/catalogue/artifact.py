@@ -1,4 +1,4 @@
-"""Artifacts (files to download), their cache paths, and the stamps that verify them.
+"""Artifacts (files to download), their cache paths, and their stamps.
 
 Pure: paths are text, and what was read from disk is an argument.
 """

@@ -169,7 +169,7 @@ def _coverage_error(
 
 
 def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, ...], str]]:
-    """Set `url`, `mirrors`, `sha256`, `size` and `more` of each entry of the catalogue.
+    """Set `url`, `mirrors`, `sha256`, `size` and `more` of each catalogue entry.
 
     Returns:
         Conflicts of catalogue and lock: (path of the entry, text).

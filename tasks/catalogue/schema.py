@@ -1,4 +1,4 @@
-"""Parse and validate models.yaml and models.lock; the JSON Schema for editors. Pure.
+"""Parse and validate models.yaml and models.lock; write the JSON Schema. Pure.
 
 Imports yaml and pydantic, which takes hundreds of milliseconds, so it is imported only
 for a catalogue that is not compiled yet.

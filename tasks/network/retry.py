@@ -1,4 +1,4 @@
-"""Decide when to retry a source after a failure. Pure: the caller passes the jitter."""
+"""Decide when to retry a source. Pure: the caller passes the jitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doit add`: an entry for a file, with its digest, size and licence, is written into models.yaml."""
+"""`doit add`: write an entry for a file into models.yaml, with digest and licence."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def run(recipe: Recipe, ask: Ask) -> None:
     """Write the entry, and print it.
 
     Raises:
-        UsageError: it is no model, or its name is taken.
-        TransferError: its publisher does not say what it is.
+        UsageError: the file is not a model, or the name is taken.
+        TransferError: the publisher states neither digest nor size.
     """
     if len(ask.extra) != 1:
-        raise UsageError("`doit add` takes one file", fix="doit add URL, or hf:OWNER/REPO/FILE")
+        fix = "doit add URL, or hf:OWNER/REPO/FILE"
+        raise UsageError("`doit add` takes one file", fix=fix)
     where = recipe.catalogue.where
     place, filename = _place(recipe, ask.extra[0])
     facts = about(filename)
@@ -44,43 +45,74 @@ def run(recipe: Recipe, ask: Ask) -> None:
 
 
 def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
-    """(the keys that say where the file is, its name). Raises UsageError: it is no model."""
+    """Return the keys that say where the file is, and its name.
+
+    Raises:
+        UsageError: it is not a model.
+    """
+    keys: dict[str, Any]
     file = typed(text)
     if file:
-        keys: dict[str, Any] = {"hf": file.repo, "file": file.path, "revision": file.revision}
+        keys = {"hf": file.repo, "file": file.path, "revision": file.revision}
         name = filename_of(file.url)
     elif text.startswith("hf:"):
         raise UsageError(f"expected hf:OWNER/REPO/FILE, got {text}")
     elif is_local(text):
-        path, root = recipe.place.absolute(text, recipe.place.cwd), recipe.place.root
-        inside = path.startswith(root + os.sep)
-        if url_problem(path, pinned=True) or visible(path, WORD) != path:
-            raise UsageError(f"models.yaml cannot name the file {path}", fix="rename it, or its folder")
-        keys = {"url": os.path.relpath(path, root).replace(os.sep, "/") if inside else path}
+        path = recipe.place.absolute(text, recipe.place.cwd)
+        keys = {"url": _local_url(path, recipe.place.root)}
         name = filename_of(path)
+    elif problem := url_problem(text, pinned=True):
+        raise UsageError(problem)
     else:
-        if problem := url_problem(text, pinned=True):
-            raise UsageError(problem)
-        keys, name = {"url": text}, filename_of(text)
+        keys = {"url": text}
+        name = filename_of(text)
     if not name.endswith(MODEL_ENDINGS):
-        raise UsageError(f"expected a file that ends in {' or '.join(MODEL_ENDINGS)}, got {name!r}")
+        endings = " or ".join(MODEL_ENDINGS)
+        raise UsageError(f"expected a file that ends in {endings}, got {name!r}")
     return keys, name
 
 
+def _local_url(path: str, root: str) -> str:
+    """Return the `url:` of a local file: relative if it is beside models.yaml.
+
+    Raises:
+        UsageError: its path has characters that models.yaml cannot have.
+    """
+    if url_problem(path, pinned=True) or visible(path, WORD) != path:
+        what = f"models.yaml cannot name the file {path}"
+        raise UsageError(what, fix="rename it, or its folder")
+    if path.startswith(root + os.sep):
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    return path
+
+
 def _name(recipe: Recipe, given: str | None, facts: dict[str, str]) -> str:
-    """What the entry will be called. Raises UsageError: it is taken."""
+    """Return the name of the entry.
+
+    Raises:
+        UsageError: it is taken.
+    """
     taken = {word.lower() for word in recipe.catalogue.words}
-    names = [given] if given else [facts["name"], f"{facts['name']}-{facts.get('quant', '').lower()}"]
-    free = next((name for name in names if name.lower() not in taken and not name.endswith("-")), None)
-    if free is None:
-        raise UsageError(f"there is a model {names[0]!r} in {recipe.catalogue.where}", fix="--name ANOTHER")
-    return free
+    names = [facts["name"]]
+    if given:
+        names = [given]
+    elif facts.get("quant"):
+        names.append(f"{facts['name']}-{facts['quant'].lower()}")
+    for name in names:
+        if name.lower() not in taken and not name.endswith("-"):
+            return name
+    what = f"there is a model {names[0]!r} in {recipe.catalogue.where}"
+    raise UsageError(what, fix="--name ANOTHER")
 
 
 def _entry(
     recipe: Recipe, ask: Ask, name: str, place: dict[str, Any], facts: dict[str, str]
 ) -> dict[str, Any]:
-    """The keys of the entry, everything pinned. Raises RecipeError."""
+    """Return the keys of the entry, with everything pinned.
+
+    Raises:
+        TransferError: the publisher states neither digest nor size.
+    """
     sha256 = digest_in(ask.options.get("sha256"))
     draft = {**place, "license": ask.options.get("license") or UNKNOWN}
     count = split_count(filename_of(place.get("file") or place["url"]))
@@ -96,18 +128,22 @@ def _entry(
         raise TransferError(f"{name}: {error.what}", fix=fix) from None
     if stated[0].commit and "hf" in place:
         place = {**place, "revision": stated[0].commit}
-    pins: dict[str, Any] = {"parts": [_pin(one) for one in stated]} if count else _pin(stated[0])
+    pins = _pin(stated[0])
+    if count:
+        pins = {"parts": [_pin(part) for part in stated]}
     licence = ask.options.get("license") or locker.licence(stated[0].url)
     if not licence:
         licence = UNKNOWN
-        doit_adapter.log().warning("%s: its licence is not known; --license TEXT, or edit the entry", name)
+        text = "%s: its licence is not known; --license TEXT, or edit the entry"
+        doit_adapter.log().warning(text, name)
     more: dict[str, Any] = {key: facts[key] for key in ("params", "quant") if key in facts}
-    engine = {} if _is_served(recipe, filename_of(stated[0].url)) else {"engine": "embedded"}
-    return {"title": facts["title"], **place, **pins, "license": licence, **more, **engine}
+    if not _is_served(recipe, filename_of(stated[0].url)):
+        more["engine"] = "embedded"
+    return {"title": facts["title"], **place, **pins, "license": licence, **more}
 
 
 def _is_served(recipe: Recipe, filename: str) -> bool:
-    """Whether the catalogue has what serves such a file when nothing else is said."""
+    """Whether the file is served without an `engine:` in its entry."""
     if not filename.endswith(".gguf"):
         return True
     try:
@@ -117,29 +153,35 @@ def _is_served(recipe: Recipe, filename: str) -> bool:
 
 
 def _pin(stated: Stated) -> dict[str, Any]:
-    return {key: value for key, value in (("sha256", stated.sha256), ("size", stated.size)) if value}
+    pins = {"sha256": stated.sha256, "size": stated.size}
+    return {key: value for key, value in pins.items() if value}
 
 
 def _insert(where: str, name: str, entry: dict[str, Any]) -> None:
-    """Add the entry to the catalogue as it is now: finding the facts may have taken minutes.
+    """Add the entry to the catalogue, which is read again.
+
+    Reading a file to hash it may have taken minutes.
 
     Raises:
-        UsageError: the catalogue has errors, or its name was taken meanwhile.
-        RecipeError: its form leaves no place for an entry.
+        UsageError: the catalogue has errors, or the name was taken meanwhile.
+        RecipeError: an entry cannot be added to a catalogue of this form.
     """
     from tasks.catalogue import schema
 
     content = load.read(where)
     text = load.text_of(content, where)
     plain = schema.read_catalogue(text, where)
-    words = [*plain["models"]]
-    words += [alias for one in plain["models"].values() for alias in one.get("aliases", ())]
-    if name.lower() in map(str.lower, words):
+    models = plain["models"]
+    taken = [*models]
+    taken += [alias for model in models.values() for alias in model.get("aliases", ())]
+    if name.lower() in map(str.lower, taken):
         what = f"a model {name!r} was added to {where} meanwhile; nothing was written"
         raise UsageError(what, fix="--name ANOTHER")
     new = edit.insert(text, name, entry, where)
-    if schema.read_catalogue(new, where) != {**plain, "models": {**plain["models"], name: entry}}:
+    if schema.read_catalogue(new, where) != {**plain, "models": {**models, name: entry}}:
         block = "\n".join(edit.block(name, entry, 2, 2))
-        raise RecipeError(f"{where} has a form that this cannot add to", [("entry", block)], fix="paste it")
-    mark = "\ufeff" if content.startswith(b"\xef\xbb\xbf") else ""
-    edit_file.replace(where, mark + new)
+        what = f"{where} has a form that this cannot add to"
+        raise RecipeError(what, [("entry", block)], fix="paste it")
+    if content.startswith(b"\xef\xbb\xbf"):
+        new = f"\ufeff{new}"
+    edit_file.replace(where, new)

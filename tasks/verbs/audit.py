@@ -1,4 +1,4 @@
-"""`doit audit`: every file that is here is read again and held to the catalogue, whatever its stamp says."""
+"""`doit audit`: read every file in the cache and compare it with the catalogue."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class Look(NamedTuple):
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`. Raises UsageError: there is no such model."""
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: there is no such model.
+    """
     named = [recipe.catalogue.name(word) for word in ask.models]
     return [recipe, named, bool(ask.options.get("json"))]
 
@@ -47,8 +51,10 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
     from tasks.cache.digests import Stopped
     from tasks.system.signals import on_signals
 
-    cache, start = recipe.place.cache, time.monotonic()
-    looks = [_look(cache, item) for item in everything(recipe.catalogue, recipe.place, named)]
+    cache = recipe.place.cache
+    start = time.monotonic()
+    chosen = everything(recipe.catalogue, recipe.place, named)
+    looks = [_look(cache, item) for item in chosen]
     stop: list[int] = []
     try:
         with on_signals(stop.append):
@@ -70,71 +76,88 @@ def _look(cache: str, item: Item) -> Look:
 
 
 def _judged(cache: str, looks: Sequence[Look], stop: list[int]) -> list[Finding]:
-    """A finding for each; what has to be read is read at once, with one bar for all. Raises Stopped."""
+    """Return a finding for each file; several are read at a time, with one bar.
+
+    Raises:
+        Stopped: a signal came.
+    """
     from tasks.cache.digests import sha256_files
     from tasks.console.progress import progress
 
     findings = {look.item.artifact.target: _at_sight(look) for look in looks}
+    by_target = {look.item.artifact.target: look for look in looks}
     sizes = {
         look.item.artifact.target: look.stat.size
-        for look in sorted(looks, key=lambda look: look.stat or (), reverse=True)  # the longest first
+        # the longest first, so that no long file is read alone at the end
+        for look in sorted(looks, key=lambda look: look.stat or (), reverse=True)
         if look.stat and findings[look.item.artifact.target] is None
     }
-    by_target = {look.item.artifact.target: look for look in looks}
     total = sum(sizes.values())
     with progress("audit", 0) as bar:
-        seen = lambda done: bar.at(done, total, "reading")  # noqa: E731
-        for target, got in sha256_files(list(sizes), seen, lambda: stop):
+
+        def on_progress(done: int) -> None:
+            bar.at(done, total, "reading")
+
+        for target, got in sha256_files(list(sizes), on_progress, lambda: stop):
             findings[target] = _by_digest(cache, by_target[target], got)
-    return [findings[look.item.artifact.target] or Finding(Verdict.MISSING) for look in looks]
+    missing = Finding(Verdict.MISSING)
+    return [findings[look.item.artifact.target] or missing for look in looks]
 
 
 def _by_digest(cache: str, look: Look, got: Hashed | OSError | IntegrityError) -> Finding:
-    """The verdict on a file that was read. A right one is proven from now on, if it was not."""
+    """Judge a file that was read, and write the stamp of a right one if it has none."""
     if isinstance(got, OSError):
         return Finding(Verdict.UNREADABLE, got=got.strerror or str(got))
     if isinstance(got, IntegrityError):
-        return Finding(Verdict.UNREADABLE, got="it was changed or replaced while it was read")
+        reason = "it was changed or replaced while it was read"
+        return Finding(Verdict.UNREADABLE, got=reason)
     artifact, stamp = look.item.artifact, look.stamp
     finding = judge_digest(artifact, stamp, got.stat.size, got.sha256)
-    if finding.verdict is Verdict.OK and not (stamp and (got.stat, got.sha256) == (stamp.stat, stamp.sha256)):
+    proven = stamp and (stamp.stat, stamp.sha256) == (got.stat, got.sha256)
+    if finding.verdict is Verdict.OK and not proven:
         _prove(cache, artifact, stamp, got)
     return finding
 
 
 def _prove(cache: str, artifact: Artifact, stamp: Stamp | None, got: Hashed) -> None:
-    """Write the stamp of a pinned file that was read, so that no download reads it once more."""
+    """Write the stamp of a right file, so that the next download does not read it."""
     from tasks.errors import RecipeError
     from tasks.transfer.locks import lock_if_free
 
-    known = stamp if stamp and stamp.sha256 == got.sha256 else None
-    source = known.source if known else artifact.target
-    new = Stamp(got.stat, got.sha256, source, known.engines if known else {})
-    with suppress(OSError, RecipeError), lock_if_free(cache, artifact) as free:  # a read-only cache
+    new = Stamp(got.stat, got.sha256, artifact.target, {})
+    if stamp and stamp.sha256 == got.sha256:
+        new = new._replace(source=stamp.source, engines=stamp.engines)
+    # the cache may be read-only
+    with suppress(OSError, RecipeError), lock_if_free(cache, artifact) as free:
         if free:
             stamps.write_stamp(cache, artifact, new)
 
 
 def _at_sight(look: Look) -> Finding | None:
-    """The verdict where nothing has to be read for it."""
+    """Judge a file that does not have to be read for it; None for others."""
     if look.stat is None:
         return Finding(Verdict.MISSING)
     return judge_size(look.item.artifact, look.stamp, look.stat.size)
 
 
 def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
-    """See that the next download reads the file, also if size and time are as they were; whether it will.
+    """Void the stamp of a wrong file, so that the next download reads it.
 
-    Nothing is changed if the file is another one by now, or being changed.
+    Size and time alone would not show that it is wrong. Nothing is changed if the file
+    was replaced meanwhile, or if another process changes it.
+
+    Returns:
+        Whether the next download will read the file.
     """
     from tasks.errors import RecipeError
     from tasks.transfer.locks import lock_if_free
 
     artifact, stamp = look.item.artifact, look.stamp
-    if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):  # nothing tells right from wrong
-        return False
-    holds = stamp is not None and look.stat == stamp.stat
-    if stamp is None or not holds or finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
+    if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
+        return False  # without a digest a download takes any file as right
+    if stamp is None or look.stat != stamp.stat:
+        return True
+    if finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
         return True
     try:
         with lock_if_free(cache, artifact) as free:
@@ -145,12 +168,18 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
         return False
 
 
+def _size(look: Look) -> int | None:
+    if look.stat is None:
+        return None
+    return look.stat.size
+
+
 def _row(look: Look, finding: Finding) -> dict[str, Any]:
     return {
         "file": look.item.artifact.target,
         "models": list(look.item.models),
         "in_catalogue": look.item.is_named,
-        "size": look.stat.size if look.stat else None,
+        "size": _size(look),
         "verdict": finding.verdict.value,
         "expected": finding.expected or None,
         "got": finding.got or None,
@@ -163,55 +192,85 @@ def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> l
     from tasks.console.tables import table
 
     here = [(look, finding) for look, finding in rows if look.stat]
-    missing = f"{len(rows) - len(here)} of the catalogue's files not here" if len(here) < len(rows) else ""
+    missing = ""
+    if len(here) < len(rows):
+        missing = f"{len(rows) - len(here)} of the catalogue's files not here"
     where = f"Cache: {cache}"
     if not here:
         return [f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"]
     colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
     cells = [
         [
-            Text(look.item.label if look.item.is_named else "-"),
-            Text(formatting.size(look.stat.size if look.stat else None)),
+            Text(_label(look.item)),
+            Text(formatting.size(_size(look))),
             Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
             Text(look.item.artifact.target.removeprefix(f"{cache}/")),
         ]
         for look, finding in here
     ]
-    count, total = len(here), formatting.size(sum(look.stat.size for look, _ in here if look.stat))
-    said = f"{count} file{'s' if count > 1 else ''}, {total}, in {formatting.seconds(elapsed)}"
-    summary = ". ".join(filter(None, (said, missing, where)))
+    total = formatting.size(sum(_size(look) or 0 for look, _ in here))
+    read = f"{_files(len(here))}, {total}, in {formatting.seconds(elapsed)}"
+    summary = ". ".join(filter(None, (read, missing, where)))
     return [table(("model", ">size", "verdict", "file"), cells), summary]
+
+
+def _files(count: int) -> str:
+    if count == 1:
+        return "1 file"
+    return f"{count} files"
+
+
+def _label(item: Item) -> str:
+    if not item.is_named:
+        return "-"
+    return item.label
 
 
 def _verdict(item: Item, finding: Finding) -> str:
     if finding.verdict is Verdict.UNPINNED:
-        return "as its stamp says; " + ("not pinned" if item.is_named else "not in the catalogue")
+        if item.is_named:
+            return "as its stamp says; not pinned"
+        return "as its stamp says; not in the catalogue"
     if finding.verdict is Verdict.DIFFERS:
-        return "differs: wrong size" if finding.got.endswith("bytes") else "differs: wrong SHA-256"
+        if finding.got.endswith("bytes"):
+            return "differs: wrong size"
+        return "differs: wrong SHA-256"
     return str(finding.verdict.value)
 
 
-def _error(recipe: Recipe, failed: Sequence[tuple[Look, Finding]], mends: Sequence[bool]) -> IntegrityError:
-    """What is wrong with each file, and what mends it."""
+def _error(recipe: Recipe, failed: Sequence[tuple[Look, Finding]], rereads: Sequence[bool]) -> IntegrityError:
+    """Return the error: what is wrong with each file, and the command that fixes it.
+
+    Args:
+        rereads: whether the next download reads the file and replaces it.
+    """
     facts: list[tuple[str, object]] = []
     for look, finding in failed:
+        problem = f"expected {finding.expected}\ngot {finding.got}"
         if finding.verdict is Verdict.UNREADABLE:
-            facts.append((look.item.artifact.target, f"cannot be read: {finding.got}"))
-        else:
-            facts.append((look.item.artifact.target, f"expected {finding.expected}\ngot {finding.got}"))
-    count = len(failed)
-    what = f"{count} file{'s' if count > 1 else ''} {'are' if count > 1 else 'is'} not what must be here"
-    fixes = dict.fromkeys(_fix(recipe, *row, mend) for row, mend in zip(failed, mends, strict=True))
+            problem = f"cannot be read: {finding.got}"
+        facts.append((look.item.artifact.target, problem))
+    what = f"{len(failed)} files are not what must be here"
+    if len(failed) == 1:
+        what = "1 file is not what must be here"
+    rows = zip(failed, rereads, strict=True)
+    fixes = dict.fromkeys(_fix(recipe, *row, reread) for row, reread in rows)
     return IntegrityError(what, facts, "\n".join(fixes))
 
 
-def _fix(recipe: Recipe, look: Look, finding: Finding, mends: bool) -> str:
+def _fix(recipe: Recipe, look: Look, finding: Finding, reread: bool) -> str:
     item, target = look.item, look.item.artifact.target
     if finding.verdict is Verdict.UNREADABLE:
         return f"make {target} readable for you"
     if finding.bytes_are_right:
         return f"the digest is right: correct the size in {recipe.catalogue.where}"
+    if not item.is_named and item.is_program:
+        return f"doit prune, or delete {target}"
     if not item.is_named:
-        return f"doit prune, or delete {os.path.dirname(target) if not item.is_program else target}"
-    again = "doit exe" if item.is_program else f"doit download:{item.models[0]}"
-    return again if mends else f"delete {target}, then {again}"
+        return f"doit prune, or delete {os.path.dirname(target)}"
+    again = f"doit download:{next(iter(item.models), '')}"
+    if item.is_program:
+        again = "doit exe"
+    if reread:
+        return again
+    return f"delete {target}, then {again}"

@@ -1,4 +1,4 @@
-"""`doit bom`: what is here, where it came from, and under which licence; also as CycloneDX."""
+"""`doit bom`: list files with source and licence, as a table or as CycloneDX."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ from tasks.system import files
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`. Raises UsageError: it was asked for one model."""
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: a model is named.
+    """
     recipe.no_model(ask)
     return [recipe, bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, as_json: bool) -> None:
-    """Print the report to stdout. Raises RecipeError: SOURCE_DATE_EPOCH is no time."""
+    """Print the report to stdout.
+
+    Raises:
+        RecipeError: SOURCE_DATE_EPOCH is not a time.
+    """
     rows = [*_rows(recipe), *_embedded(recipe)]
     if as_json:
         at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
@@ -36,24 +44,26 @@ def run(recipe: Recipe, as_json: bool) -> None:
         doit_adapter.show(f"nothing is here. Cache: {recipe.place.cache}")
     for row in rows:
         if row.path and row.sha256 is None:
-            doit_adapter.log().warning(
-                "warning: %s: nothing is proven of these bytes; `doit download` reads them", row.path
-            )
+            text = "warning: %s: its digest is not verified; `doit download` verifies it"
+            doit_adapter.log().warning(text, row.path)
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:
-    """A row for each file that is here."""
+    """Yield a row for each file that is here."""
     cache = recipe.place.cache
     for item in everything(recipe.catalogue, recipe.place):
-        found, stamp = files.stat(item.artifact.target), stamps.read_stamp(cache, item.artifact)
-        if found is not None:
-            holds = stamp is not None and found == stamp.stat
-            path = item.artifact.target.removeprefix(f"{cache}/")
-            yield bom.row(item, path, found.size, stamp if holds else None, recipe.place.root)
+        stat = files.stat(item.artifact.target)
+        if stat is None:
+            continue
+        stamp = stamps.read_stamp(cache, item.artifact)
+        if stamp is not None and stamp.stat != stat:
+            stamp = None
+        path = item.artifact.target.removeprefix(f"{cache}/")
+        yield bom.row(item, path, stat.size, stamp, recipe.place.root)
 
 
 def _embedded(recipe: Recipe) -> Iterator[Row]:
-    """The engine that is a Python package, where it is installed."""
+    """Yield the row of the embedded engine, if its package is installed."""
     version = _version("xllamacpp")
     if version and recipe.catalogue.has_engine("embedded"):
         engine = recipe.catalogue.engine("embedded")
@@ -78,13 +88,31 @@ def _table(rows: Sequence[Row]) -> Styled:
     cells = [
         [
             Text(row.name),
-            Text(formatting.size(row.size) if row.size is not None else ""),
+            Text(_size(row)),
             Text(row.license or "?"),
-            Text(row.version or ", ".join(f"{name} {said}" for name, said in sorted(row.engines.items()))),
-            Text(row.sha256[:12] if row.sha256 else "not proven" if row.path else ""),
+            Text(row.version or _engines(row)),
+            Text(_digest(row)),
             Text(row.commit[:7]),
             Text(row.source),
         ]
         for row in rows
     ]
     return table(titles, cells)
+
+
+def _size(row: Row) -> str:
+    if row.size is None:
+        return ""
+    return formatting.size(row.size)
+
+
+def _engines(row: Row) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(row.engines.items()))
+
+
+def _digest(row: Row) -> str:
+    if row.sha256:
+        return row.sha256[:12]
+    if row.path:
+        return "not verified"
+    return ""  # a package has none

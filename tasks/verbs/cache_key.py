@@ -1,4 +1,7 @@
-"""`doit cache-key`: under which key a CI system keeps a model; in a workflow of GitHub's its paths, too."""
+"""`doit cache-key`: print the keys under which a CI system caches models.
+
+In a GitHub workflow it also sets keys and paths as outputs of the step.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,31 @@ class Entry(NamedTuple):
     model: str
     key: str
     path: tuple[str, ...]
-    size: int | None  # bytes; None where nobody says
+    size: int | None  # bytes; None if a size is not known
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`. Raises UsageError: there is no such model."""
-    words = ask.models or (recipe.catalogue.default,)
-    named = dict.fromkeys(recipe.catalogue.name(word) for word in words)
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    models = ask.models or (recipe.catalogue.default,)
+    named = dict.fromkeys(recipe.catalogue.name(model) for model in models)
     return [recipe, tuple(named), bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
-    """Print a key a line, hand keys and paths on to a workflow. Raises RecipeError: a model has no key."""
+    """Print a key a line, and set a workflow's outputs.
+
+    Raises:
+        RecipeError: a file of a model is not pinned, so that it has no key.
+    """
     files = {name: _files(recipe, name) for name in named}
-    entries = [_entry(recipe, name, found) for name, found in files.items()]
+    entries = [_entry(name, artifacts) for name, artifacts in files.items()]
     if "GITHUB_OUTPUT" in os.environ:
-        _hand_on(recipe, entries, cache_key("models", [f for found in files.values() for f in found]))
+        every = [artifact for artifacts in files.values() for artifact in artifacts]
+        _set_outputs(recipe, entries, cache_key("models", every))
     if as_json:
         doit_adapter.show_json([entry._asdict() for entry in entries])
     else:
@@ -45,35 +57,51 @@ def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
 
 
 def _files(recipe: Recipe, name: str) -> tuple[Artifact, ...]:
-    """All that serving a model needs of the cache."""
+    """Return the cached files that serving a model needs."""
     job = catalogued(name, recipe.catalogue, recipe.place)
-    program = (llamafile_exe(recipe.catalogue, recipe.place),) if job.engine == "llamafile" else ()
-    return (*job.files, *program)
+    if job.engine == "llamafile":
+        return (*job.files, llamafile_exe(recipe.catalogue, recipe.place))
+    return tuple(job.files)
 
 
-def _entry(recipe: Recipe, name: str, files: Sequence[Artifact]) -> Entry:
-    sizes = [file.size for file in files]
+def _entry(name: str, files: Sequence[Artifact]) -> Entry:
     paths = dict.fromkeys(os.path.dirname(file.target) for file in files)
-    total = None if None in sizes else sum(filter(None, sizes))
-    return Entry(name, cache_key(name, files), tuple(map(_from_home, paths)), total)
+    return Entry(name, cache_key(name, files), tuple(map(_from_home, paths)), _size(files))
+
+
+def _size(files: Sequence[Artifact]) -> int | None:
+    total = 0
+    for file in files:
+        if file.size is None:
+            return None
+        total += file.size
+    return total
 
 
 def _from_home(path: str) -> str:
-    """With `~`, which actions/cache knows: it keeps what has other paths under the same key apart."""
+    """Write the home directory as `~`, as actions/cache does.
+
+    The action includes the paths in the version of an entry, so that entries with
+    another home directory could not be restored.
+    """
     home = os.path.expanduser("~")
-    return "~" + path[len(home) :] if path.startswith((f"{home}/", f"{home}{os.sep}")) else path
+    if path.startswith((f"{home}/", f"{home}{os.sep}")):
+        return "~" + path[len(home) :]
+    return path
 
 
-def _hand_on(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
-    """GitHub's files: outputs for the steps that cache, and where the cache is for those that use it."""
+def _set_outputs(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
+    """Set a GitHub step's outputs, and LLAMAFILE_CACHE for the next steps."""
     from tasks.console.ci import append
 
     total = sum(entry.size or 0 for entry in entries)
     if total > CACHE_LIMIT:
-        text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches: the last used ones"
+        text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches"
         doit_adapter.log().warning(text, formatting.size(total))
     paths = dict.fromkeys(path for entry in entries for path in entry.path)
-    outputs = {"key": entries[0].key if len(entries) == 1 else key, "path": "\n".join(paths)}
+    if len(entries) == 1:
+        key = entries[0].key
+    outputs = {"key": key, "path": "\n".join(paths)}
     outputs["models"] = " ".join(entry.model for entry in entries)
     for number, entry in enumerate(entries, 1):
         outputs |= {f"key-{number}": entry.key, f"path-{number}": "\n".join(entry.path)}

@@ -1,4 +1,4 @@
-"""`doit` alone, or `doit catalogue`: what there is, what of it is here, and what to type next."""
+"""`doit catalogue`, the default verb: list the models and the next commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import State
+from tasks.catalogue.artifact import Artifact, State
 from tasks.catalogue.resolve import Job, catalogued
 from tasks.command_line import Ask
 from tasks.console import formatting
@@ -50,18 +50,27 @@ def _row(found: Recipe, name: str) -> dict[str, Any]:
 
 
 def _here(cache: str, job: Job) -> str:
-    """What of the model is on this machine, in a word."""
+    """Return in a word how much of the model is on this machine."""
+    states = {file: stamps.state(cache, file) for file in job.files}
+    if State.MISSING not in states.values():
+        if set(states.values()) == {State.FRESH}:
+            return "yes"
+        return "changed"
+    size = sum(_downloaded(file, state) for file, state in states.items())
+    if size:
+        return formatting.percent(size, job.size) or formatting.size(size)
+    if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]):
+        return "bundled"
+    return "no"
+
+
+def _downloaded(file: Artifact, state: State) -> int:
+    """Return how many bytes of a file are on this machine."""
     from tasks.transfer.journal import claimed
 
-    states = {file: stamps.state(cache, file) for file in job.files}
-    if State.MISSING in states.values():
-        have = sum(
-            claimed(file).done if state is State.MISSING else file.size or 0 for file, state in states.items()
-        )
-        if have:
-            return formatting.percent(have, job.size) or formatting.size(have)
-        return "bundled" if is_local(job.model.url) and os.path.exists(job.artifact.sources[0]) else "no"
-    return "yes" if set(states.values()) == {State.FRESH} else "changed"
+    if state is State.MISSING:
+        return claimed(file).done
+    return file.size or 0
 
 
 def _table(rows: list[dict[str, Any]], default: str) -> Styled:
@@ -72,9 +81,9 @@ def _table(rows: list[dict[str, Any]], default: str) -> Styled:
     colours = {"yes": "green", "bundled": "green", "no": "dim"}
     cells = [
         [
-            Text(f"{row['name']} *" if row["name"] == default else row["name"]),
-            Text(formatting.size(row["size"]) if row["size"] else "?"),
-            Text(f"{row['ram_gb']} GB" if row["ram_gb"] else "?"),
+            Text(row["name"] + " *" * (row["name"] == default)),
+            Text(formatting.size(row["size"] or None)),
+            Text(_ram(row["ram_gb"])),
             Text(row["license"]),
             Text(row["here"], colours.get(row["here"], "yellow")),
             Text(row["title"]),
@@ -84,19 +93,27 @@ def _table(rows: list[dict[str, Any]], default: str) -> Styled:
     return table(("model", ">size", ">RAM", "licence", "here", "what it is"), cells)
 
 
+def _ram(gigabytes: float | None) -> str:
+    if not gigabytes:
+        return "?"
+    return f"{gigabytes} GB"
+
+
 def _next(rows: list[dict[str, Any]], found: Recipe) -> str:
-    """What to type now."""
-    default = next(r for r in rows if r["name"] == found.catalogue.default)
-    bundled = next((r["name"] for r in rows if r["here"] == "bundled"), None)
-    size = f"downloads {formatting.size(default['size'])}, then serves"
+    """Return the commands that a user may want to type next."""
+    default = next(row for row in rows if row["name"] == found.catalogue.default)
+    serve = f"serves {default['name']}"
+    if default["here"] not in ("yes", "bundled"):
+        serve = f"downloads {formatting.size(default['size'])}, then {serve}"
     steps = [
-        ("doit serve", f"{'serves' if default['here'] in ('yes', 'bundled') else size} {default['name']}"),
+        ("doit serve", serve),
         ("doit status", "what runs"),
         ("doit list", "every verb (options: doit help serve)"),
     ]
+    bundled = next((row["name"] for row in rows if row["here"] == "bundled"), None)
     if bundled:
-        steps.insert(
-            0, (f'doit chat --model {bundled} "What are you?"', "answers at once, without a download")
-        )
+        command = f'doit chat --model {bundled} "What are you?"'
+        steps.insert(0, (command, "answers at once, without a download"))
     lines = [f"* the default. Cache: {found.place.cache}", "Next:"]
-    return "\n".join([*lines, *(f"  {command:<39} {about}" for command, about in steps)])
+    lines += [f"  {command:<39} {about}" for command, about in steps]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`doit chat`: ask a model, with a server that runs or with one that runs as long as the conversation."""
+"""`doit chat`: ask a model, through a running server or one for this conversation."""
 
 from __future__ import annotations
 
@@ -19,38 +19,51 @@ _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 
 def check(recipe: Recipe, job: Job) -> None:
-    """Before anything is downloaded for nothing. Raises ServerError: it could not be served, or asked."""
+    """Check that the model can be served and asked, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot, or there is no question.
+    """
     check_start(recipe, job)
     _prompt(recipe.request.asks[-1].extra)
     pick_port(recipe, job, any_free=True)
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Serve it, talk, and stop the server.
+    """Serve the model, answer or hold a conversation, and stop the server.
 
     Raises:
-        ServerError: it could not be served, or did not answer.
-        SystemExit: a signal came (128 + signal); Ctrl-C in a conversation only stops an answer.
+        ServerError: the model could not be served, or did not answer.
+        SystemExit: a signal came (128 + signal); Ctrl-C in a conversation only stops
+            an answer.
     """
     status = 0
     with serving(recipe, job, Mode.CHAT, any_free=True) as (server, stop):
-        status = 128 + stop[0] if server is None else talk(server.run, recipe.request.asks[-1].extra)
+        if server is not None:
+            status = talk(server.run, recipe.request.asks[-1].extra)
+    if server is None:
+        status = 128 + stop[0]
     if status:
         raise SystemExit(status)
 
 
 def run_with(recipe: Recipe, server: Run) -> None:
-    """Talk to a server that runs. Raises ServerError and SystemExit as `run`."""
+    """Talk to a running server.
+
+    Raises:
+        ServerError: it did not answer.
+        SystemExit: as `run`.
+    """
     if status := talk(server, recipe.request.asks[-1].extra):
         raise SystemExit(status)
 
 
 class _Ended(BaseException):
-    """A signal that asks to end."""
+    """A signal that asks the program to end."""
 
 
 def talk(run: Run, words: tuple[str, ...]) -> int:
-    """One answer to the words, or to what stands in stdin; on a terminal a conversation.
+    """Answer the words or stdin; without both, on a terminal, hold a conversation.
 
     Returns:
         0, or 128 + the signal that ended it.
@@ -75,18 +88,23 @@ def _raise(number: int) -> None:
 
 @functools.cache  # stdin can be read once
 def _prompt(words: tuple[str, ...]) -> str:
-    """The question: the words, or what stands in stdin; nothing where somebody is there to type."""
+    """Return the question, from the words or stdin; empty for a conversation.
+
+    Raises:
+        ServerError: there is none, and stdin is not a terminal.
+    """
     prompt = " ".join(words)
-    if not prompt and not sys.stdin.isatty():
-        prompt = sys.stdin.read().strip()
-        if not prompt:
-            raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
+    if prompt or sys.stdin.isatty():
+        return prompt
+    prompt = sys.stdin.read().strip()
+    if not prompt:
+        raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
     return prompt
 
 
 def _converse(run: Run) -> None:
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # arrow keys and history, where there is such a thing
+        import readline  # noqa: F401  # arrow keys and history; not on Windows
     doit_adapter.log().info("%s is listening. %s", run.name, _HINT)
     messages: list[dict[str, str]] = []
     while True:
@@ -102,21 +120,26 @@ def _converse(run: Run) -> None:
             continue
         if line:
             messages.append({"role": "user", "content": line})
-            messages.append({"role": "assistant", "content": _answer(run, messages, interruptible=True)})
+            answer = _answer(run, messages, interruptible=True)
+            messages.append({"role": "assistant", "content": answer})
 
 
 def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = False) -> str:
-    """Write the answer to stdout as it comes; what came of it."""
+    """Print the answer as it arrives, and return it.
+
+    Args:
+        interruptible: Ctrl-C ends the answer; what came until then is returned.
+    """
     from tasks.engine.client import stream
 
-    said = ""
+    answer = ""
     try:
         with contextlib.closing(stream(run, messages)) as pieces:
             for piece in doit_adapter.harmless(pieces, PROSE):
-                said += piece
+                answer += piece
                 print(piece, end="", flush=True)
     except _Ended as ended:
         if not interruptible or ended.args[0] != signal.SIGINT:
             raise
     print(flush=True)
-    return said
+    return answer

@@ -1,4 +1,4 @@
-"""`doit chmod`: a downloaded llamafile becomes a program, and nothing else does (R8, R31)."""
+"""`doit chmod`: make a downloaded llamafile executable, no other file (R8, R31)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ from tasks.system import files
 
 
 def is_done(recipe: Recipe, job: Job) -> bool:
-    """Tell whether the file may be executed, or need not."""
+    """Whether the file is executable, or need not be."""
     if why_skipped(recipe.place.platform, job.engine):
         return True
     return files.is_executable(job.artifact.target, job.artifact.owned)
 
 
 def title(recipe: Recipe, job: Job) -> Callable[[Task], str]:
-    """Return what doit prints for the task: why it is skipped, if it is."""
+    """Return the function for the task's line, which says why the task is skipped."""
     skipped = why_skipped(recipe.place.platform, job.engine)
 
     def text(task: Task) -> str:
-        return f"{task.name}  ({skipped})" if skipped else str(task.name)
+        if skipped:
+            return f"{task.name}  ({skipped})"
+        return str(task.name)
 
     return text
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Set mode 0755. Raises RecipeError: it is not a program, or not the verified file."""
+    """Set mode 0755.
+
+    Raises:
+        RecipeError: the file is not a program, or not the verified one.
+    """
     if not why_skipped(recipe.place.platform, job.engine):
         make_executable(recipe.place.cache, job.artifact)

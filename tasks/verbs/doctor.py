@@ -1,4 +1,4 @@
-"""`doit doctor`: what on this machine would make downloading or serving fail, each with its remedy."""
+"""`doit doctor`: find what would make downloading or serving fail, with the fix."""
 
 from __future__ import annotations
 
@@ -24,110 +24,134 @@ from tasks.network import huggingface
 from tasks.planning.estimate import memory_of, need_of
 from tasks.system import files, memory, ports
 
-LIMIT_S = 25.0  # of all checks together, which run side by side; the slowest one takes four looks
+# of all checks together, which run in parallel; the slowest one makes four attempts
+LIMIT_S = 25.0
 
 _Check = Callable[[], Finding | list[Finding]]
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`: it looks with the needs of one model."""
+    """Return the arguments of `run`, which checks for the needs of one model."""
     name = (ask.models or (recipe.catalogue.default,))[0]
     job = catalogued(name, recipe.catalogue, recipe.place)
     return [recipe, job, bool(ask.options.get("json"))]
 
 
 def run(recipe: Recipe, job: Job, as_json: bool) -> None:
-    """Print the report to stdout. Raises SystemExit: 1 where something fails."""
+    """Print the report to stdout.
+
+    Raises:
+        SystemExit: 1 if a check fails.
+    """
     cache = recipe.place.cache
-    found = _findings({"cache": lambda: health.cache(cache, probes.unwritable(cache))})
-    writable = found[0].state is health.State.OK
-    checks = {**_machine(job), **(_programs(cache) if writable else {})}
-    found += _findings({**checks, **_needs(recipe, job), **_network()})
+    findings = _findings({"cache": partial(_cache, cache)})
+    checks = _machine(job)
+    if findings[0].state is health.State.OK:
+        checks.update(_programs(cache))
+    findings += _findings({**checks, **_needs(recipe, job), **_network()})
     if as_json:
-        rows = [{**one._asdict(), "state": one.state.value} for one in found]
+        rows = [{**one._asdict(), "state": one.state.value} for one in findings]
         doit_adapter.show_json(rows)
     else:
-        doit_adapter.show(*_report(found))
-    if any(one.state is health.State.FAIL for one in found):
+        doit_adapter.show(*_report(findings))
+    if any(finding.state is health.State.FAIL for finding in findings):
         raise SystemExit(1)
 
 
 def _findings(checks: dict[str, _Check]) -> list[Finding]:
-    """What all checks find, in order; one that breaks or hangs is a finding."""
-    out: list[Finding] = []
-    for name, what in probes.side_by_side(checks, LIMIT_S).items():
-        bad = what is None or isinstance(what, BaseException)
-        one = health.broken(name, what) if bad else what
-        out += one if isinstance(one, list) else [one]
-    return out
+    """Return the findings of all checks, in order; a check that breaks is one, too."""
+    findings: list[Finding] = []
+    for name, result in probes.side_by_side(checks, LIMIT_S).items():
+        if result is None or isinstance(result, BaseException):
+            findings.append(health.broken(name, result))
+        elif isinstance(result, list):
+            findings += result
+        else:
+            findings.append(result)
+    return findings
+
+
+def _cache(cache: str) -> Finding:
+    return health.cache(cache, probes.unwritable(cache))
 
 
 def _machine(job: Job) -> dict[str, _Check]:
-    """Checks of the hardware, and of the package that the embedded engine needs."""
+    """Return the checks of the hardware, and of the embedded engine's package."""
     machine = platform.machine()
-    package: dict[str, _Check] = {"embedded": lambda: health.embedded(probes.version("xllamacpp"))}
+    checks: dict[str, _Check] = {}
+    if job.engine == "embedded":
+        checks["embedded"] = lambda: health.embedded(probes.version("xllamacpp"))
     return {
-        **(package if job.engine == "embedded" else {}),
+        **checks,
         "cpu": lambda: health.cpu(machine, probes.avx(), sys.platform, probes.translated()),
         "gpu": lambda: health.gpu(probes.gpus(machine)),
     }
 
 
 def _programs(cache: str) -> dict[str, _Check]:
-    """Whether programs run, and locks hold, in a cache that can be written."""
+    """Return the checks of programs and locks in a cache that is writable."""
     locks = os.path.join(cache, "locks")
-    checks: dict[str, _Check] = {"engine": partial(_engine, cache)}
-    return {**checks, "locks": lambda: health.locks(locks, probes.lock_problem(locks))}
-
-
-def _engine(cache: str) -> list[Finding]:
-    """One after the other, for each writes a program."""
-    if sys.platform == "win32":
-        ran = probes.run([sys.executable, "-c", f"print({health.WORD!r})"])
-        return [health.engine(ran, sys.platform)]
-    found = [
-        health.engine(probes.tiny(cache, health.TINY_APE, "/bin/sh"), sys.platform),
-        health.runnable("noexec", cache, probes.tiny(cache, health.TINY_SCRIPT)),
-    ]
-    loader = files.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
-    if not which("ape"):  # its own loader, which an APE takes where there is one
-        found.append(health.runnable("loader", loader, probes.tiny(loader, health.TINY_SCRIPT)))
-    return found
-
-
-def _needs(recipe: Recipe, job: Job) -> dict[str, _Check]:
-    """Disk, memory and port, against what one model needs."""
     return {
-        "disk": partial(_room, recipe, job),
-        "port": partial(_port, job.settings.host or "127.0.0.1", job.settings.port or 0),
+        "engine": partial(_engine, cache),
+        "locks": lambda: health.locks(locks, probes.lock_problem(locks)),
     }
 
 
-def _room(recipe: Recipe, job: Job) -> list[Finding]:
-    """Disk and memory, as `doit plan` sees them."""
-    wanted = list(job.files)
-    with suppress(UsageError):  # the catalogue does not say where it comes from
-        wanted += [llamafile_exe(recipe.catalogue, recipe.place)] if job.engine == "llamafile" else []
-    needs = [need_of(recipe.place.cache, artifact) for artifact in wanted]
+def _engine(cache: str) -> list[Finding]:
+    """Check that engines can run, one check after the other: each writes a program."""
+    if sys.platform == "win32":
+        ran = probes.run([sys.executable, "-c", f"print({health.WORD!r})"])
+        return [health.engine(ran, sys.platform)]
+    findings = [
+        health.engine(probes.tiny(cache, health.TINY_APE, "/bin/sh"), sys.platform),
+        health.runnable("noexec", cache, probes.tiny(cache, health.TINY_SCRIPT)),
+    ]
+    # a llamafile writes its loader there, unless the program `ape` is installed
+    folder = files.existing(os.environ.get("TMPDIR") or os.environ.get("HOME") or cache)
+    if not which("ape"):
+        script = probes.tiny(folder, health.TINY_SCRIPT)
+        findings.append(health.runnable("loader", folder, script))
+    return findings
+
+
+def _needs(recipe: Recipe, job: Job) -> dict[str, _Check]:
+    """Return the checks of disk, memory and port for one model."""
+    host = job.settings.host or "127.0.0.1"
+    return {
+        "disk": partial(_disk_and_memory, recipe, job),
+        "port": partial(_port, host, job.settings.port or 0),
+    }
+
+
+def _disk_and_memory(recipe: Recipe, job: Job) -> list[Finding]:
+    """Check disk and memory with the estimates of `doit plan`."""
+    artifacts = list(job.files)
+    if job.engine == "llamafile":
+        # the catalogue may lack the program's URL
+        with suppress(UsageError):
+            artifacts.append(llamafile_exe(recipe.catalogue, recipe.place))
+    needs = [need_of(recipe.place.cache, artifact) for artifact in artifacts]
+    to_write = [need.to_write for need in needs if need.state != "have"]
     free = disk_usage(files.existing(recipe.place.cache)).free
-    takes = memory_of(job, needs).needed
+    needed = memory_of(job, needs).needed
     return [
-        health.disk(free, [need.to_write for need in needs if need.state != "have"], job.name),
-        health.memory(memory.total(), memory.available(), takes, job.name),
+        health.disk(free, to_write, job.name),
+        health.memory(memory.total(), memory.available(), needed, job.name),
     ]
 
 
 def _port(host: str, number: int) -> Finding:
-    what = fix = ""
+    address = f"{host}:{number}"
+    if not number:
+        address = f"some port of {host}"
     try:
         ports.free_port(host, number)
     except ServerError as error:
-        what, fix = error.what, error.fix
-    return health.port(f"{host}:{number}" if number else f"some port of {host}", what, fix)
+        return health.port(address, error.what, error.fix)
+    return health.port(address, "", "")
 
 
 def _network() -> dict[str, _Check]:
-    """Checks of the network."""
     return {"hub": hub_findings}
 
 
@@ -147,15 +171,17 @@ def hub_findings(limit_s: float = probes.LOOK_S) -> list[Finding]:
 
 
 def _report(found: list[Finding]) -> list[str]:
-    """The table, then what is to be done, then how many of each."""
+    """Return the table, the fixes, and the number of findings of each state."""
     from rich.text import Text
 
     from tasks.console.tables import table
 
-    colours = {health.State.OK: "green", health.State.WARN: "yellow", health.State.FAIL: "bold red"}
-    rows = [[Text(one.check), Text(one.state.value, colours[one.state]), Text(one.found)] for one in found]
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    rows = [
+        [Text(one.check), Text(one.state.value, colours[one.state.value]), Text(one.found)] for one in found
+    ]
     lines: list[str] = [table(("check", "state", "found"), rows)]
-    bad = [one for one in found if one.remedy]
-    lines += [f"{one.check}: {one.found}\n  fix: {one.remedy}" for one in bad]
-    counts = [f"{sum(one.state is state for one in found)} {state.value}" for state in health.State]
+    lines += [f"{one.check}: {one.found}\n  fix: {one.remedy}" for one in found if one.remedy]
+    states = [one.state for one in found]
+    counts = [f"{states.count(state)} {state.value}" for state in health.State]
     return [*lines, ", ".join(counts)]

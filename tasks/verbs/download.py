@@ -1,4 +1,4 @@
-"""`doit download`: a model's files come here, and are the right ones."""
+"""`doit download`: download and verify a model's files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from tasks.transfer.ensure import bring
 
 
 def files_of(recipe: Recipe, job: Job) -> list[Artifact]:
-    """Return the files that the model needs, as the options say where from."""
+    """Return the model's files; with --no-adopt without other programs' copies."""
     if "no_adopt" in recipe.options_of(job):
         return [file._replace(adopt_from=None) for file in job.files]
     return list(job.files)
 
 
 def are_fresh(recipe: Recipe, files: Sequence[Artifact]) -> bool:
-    """Tell whether each file is here and is the one that was verified."""
+    """Whether each file is here and is the one that was verified."""
     return all(stamps.state(recipe.place.cache, file) is State.FRESH for file in files)
 
 
 def run(recipe: Recipe, job: Job, files: Sequence[Artifact]) -> None:
-    """Download what is missing. Raises RecipeError: a file cannot be had."""
+    """Download missing files.
+
+    Raises:
+        RecipeError: a file is not available.
+    """
     bring(recipe, files, job.question, yes="yes" in recipe.options_of(job))

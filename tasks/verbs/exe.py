@@ -1,4 +1,7 @@
-"""`doit exe`: llamafile without a model, for Windows (which starts nothing over 4 GiB) and for .gguf (R9)."""
+"""`doit exe`: install the program llamafile, which serves .gguf files (R9).
+
+On Windows it also serves llamafiles: Windows does not start programs over 4 GiB.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,16 @@ from tasks.transfer.ensure import check_allowed, converge
 
 
 def is_proven(found: Recipe, artifact: Artifact) -> bool:
-    """Whether the program is here, has the digest asked for, may be run, and ran."""
-    executable = found.place.platform == "win32" or files.is_executable(artifact.target)
-    return executable and proven_version(found.place.cache, artifact, "llamafile") is not None
+    """Whether the program is here, has the pinned digest, is executable, and ran."""
+    if found.place.platform != "win32" and not files.is_executable(artifact.target):
+        return False
+    return proven_version(found.place.cache, artifact, "llamafile") is not None
 
 
 def run(found: Recipe, artifact: Artifact) -> None:
-    """Download, chmod, `--version`: the same three steps as for a llamafile."""
+    """Download it, make it executable and ask for its version, as with a llamafile."""
     cache, platform = found.place.cache, found.place.platform
-    converge(cache, artifact, check=lambda one: check_allowed(found, one))
+    converge(cache, artifact, check=lambda file: check_allowed(found, file))
     skipped = why_skipped(platform, "self")
     if skipped:
         doit_adapter.log().info("chmod %s", skipped)

@@ -1,4 +1,4 @@
-"""`doit lock`: models.lock says exactly which bytes each entry of models.yaml means."""
+"""`doit lock`: pin the exact bytes of each entry of models.yaml in models.lock."""
 
 from __future__ import annotations
 
@@ -17,23 +17,33 @@ from tasks.urls import filename_of
 
 
 def action(recipe: Recipe, ask: Ask) -> tuple[Callable[..., None], list[Any]]:
-    """Return what the task does, and its arguments.
+    """Return the task's action: function and arguments.
 
-    Raises UsageError: models.lock is damaged, or both files contradict each other.
+    Raises:
+        UsageError: models.lock is damaged, or contradicts models.yaml.
     """
     from tasks.catalogue import schema
 
     where = recipe.catalogue.where
     text = load.text_of(load.read(where), where)
-    place, content = load.lock_path(where), load.read_lock(where)
-    old = None if content is None else schema.read_lock(load.text_of(content, place), place)
+    place = load.lock_path(where)
+    content = load.read_lock(where)
+    old = None
+    if content is not None:
+        old = schema.read_lock(load.text_of(content, place), place)
     plain = schema.read_catalogue(text, where)
-    chosen = {word if word in plain["engines"] else recipe.catalogue.name(word) for word in ask.models}
+    engines = {word for word in ask.models if word in plain["engines"]}
+    models = {recipe.catalogue.name(word) for word in ask.models if word not in engines}
+    chosen = engines | models
     if "check" in ask.options:
-        if more := [f"--{name}" for name in ("upgrade", "download") if name in ask.options]:
-            raise UsageError(f"--check only compares: {' and '.join(more)} would change the file")
+        changing = [f"--{name}" for name in ("upgrade", "download") if name in ask.options]
+        if changing:
+            what = f"--check only compares: {' and '.join(changing)} would change the file"
+            raise UsageError(what)
         return check, [plain, old, place]
-    moving = (chosen or {*plain["engines"], *plain["models"]}) if "upgrade" in ask.options else set()
+    moving: set[str] = set()
+    if "upgrade" in ask.options:
+        moving = chosen or {*plain["engines"], *plain["models"]}
     schema.compile_text(text, where, lockfile.without(old, moving))
     locker = Locker(recipe.place, ask, plain, old or LockFile(1), where)
     return run, [locker, chosen, place]
@@ -43,55 +53,67 @@ def run(locker: Locker, chosen: set[str], place: str) -> None:
     """Write models.lock.
 
     Raises:
-        TransferError: what is open could not be found out; nothing is written.
-        RecipeError: another process changed the same entries meanwhile; nothing is written.
+        TransferError: a publisher does not state a digest; nothing is written.
+        RecipeError: another process changed the same entries; nothing is written.
     """
-    found = locker.locked(chosen)
+    resolved = locker.locked(chosen)
+    summary = ""
     with edit_file.editing(place, locker.cache):
         now = load.read_lock(locker.where)
-        new = _joined(locker, found, place, now)
+        new = _joined(locker, resolved, place, now)
         text = lockfile.render(new)
-        same = now is not None and text == load.text_of(now, place)
-        if not same:
+        if now is not None and text == load.text_of(now, place):
+            summary = ", nothing changed"
+        else:
             edit_file.replace(place, text)
-    for line in changes(locker.old, found):
+    for line in changes(locker.old, resolved):
         doit_adapter.show(line)
-    doit_adapter.show(f"{place}: {_count(new)}{', nothing changed' if same else ''}")
+    doit_adapter.show(f"{place}: {_count(new)}{summary}")
 
 
-def _joined(locker: Locker, found: LockFile, place: str, now: bytes | None) -> LockFile:
-    """Join what was found to what models.lock says now, for models.yaml as it is now.
+def _joined(locker: Locker, resolved: LockFile, place: str, now: bytes | None) -> LockFile:
+    """Merge the resolved entries into models.lock, both files as they are now.
 
     Raises:
         UsageError: one of them has errors now.
-        TransferError: a publisher has stated what could not be read again.
+        TransferError: a publisher states values that models.lock cannot have.
         RecipeError: another process changed the same entries.
     """
     from tasks.catalogue import schema
 
-    said = LockFile(1)
+    current = LockFile(1)
     if now is not None:
-        said = schema.read_lock(load.text_of(now, place), place)
+        current = schema.read_lock(load.text_of(now, place), place)
     catalogue = load.text_of(load.read(locker.where), locker.where)
     plain = schema.read_catalogue(catalogue, locker.where)
-    new = lockfile.ordered(lockfile.merged(locker.old, found, said, place), plain)
+    merged = lockfile.merged(locker.old, resolved, current, place)
+    new = lockfile.ordered(merged, plain)
     _check_readable(lockfile.render(new), place, catalogue, locker.where)
     return new
 
 
 def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
-    """See that a new models.lock can be read again. Raises TransferError: a publisher has stated nonsense."""
+    """Check that a new models.lock is valid, before it is written.
+
+    Raises:
+        TransferError: it is not, because of the values that a publisher states.
+    """
     from tasks.catalogue import schema
 
     try:
         schema.compile_text(catalogue, where, schema.read_lock(text, place))
     except UsageError as error:
-        what = "nothing was written: with what the publishers state, models.lock could not be read again"
-        raise TransferError(what, [("why", error.what)], fix="pin it in models.yaml: sha256, size") from None
+        what = "nothing was written: the values that publishers state are not valid"
+        fix = "pin it in models.yaml: sha256, size"
+        raise TransferError(what, [("why", error.what)], fix) from None
 
 
 def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
-    """See that the lock covers the catalogue. Raises RecipeError: it does not."""
+    """Check that the lock covers the catalogue.
+
+    Raises:
+        RecipeError: it does not.
+    """
     if old is None:
         raise RecipeError(f"there is no {place}", fix="doit lock, and commit it")
     if lacking := lockfile.lacks(plain, old):
@@ -101,15 +123,20 @@ def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
     doit_adapter.show(f"{place} covers the catalogue: {_count(old)}")
 
 
-def _count(found: LockFile) -> str:
-    rows = [row for table in (found.engines, found.models) for rows in table.values() for row in rows]
-    counts = ((len(rows), "file"), (len(found.models), "model"), (len(found.engines), "engine"))
-    words = [f"{number} {word}{'s' * (number != 1)}" for number, word in counts]
-    return f"{words[0]} of {' and '.join(words[1:])}"
+def _count(lock: LockFile) -> str:
+    tables = (lock.engines, lock.models)
+    files = sum(len(rows) for table in tables for rows in table.values())
+    models = _number(len(lock.models), "model")
+    engines = _number(len(lock.engines), "engine")
+    return f"{_number(files, 'file')} of {models} and {engines}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def changes(old: LockFile, new: LockFile) -> list[str]:
-    """What differs, a line each: + new, - gone, ~ moved from one digest to another."""
+    """Return the differences, a line each: + added, - removed, ~ changed."""
     lines = []
     for table in ("engines", "models"):
         before, after = getattr(old, table), getattr(new, table)
@@ -117,17 +144,24 @@ def changes(old: LockFile, new: LockFile) -> list[str]:
         for name, rows in after.items():
             known = {row.source or row.url: row for row in before.get(name, ())}
             for row in rows:
-                was, file = known.get(row.source or row.url), filename_of(row.url)
-                if was is None:
-                    size = formatting.size(row.size)
-                    lines.append(f"+ {name}: {file} {size} sha256:{row.sha256} ({row.digest_from})")
-                elif (was.sha256, was.url) != (row.sha256, row.url):
-                    same = ", the same bytes" if was.sha256 == row.sha256 else ""
-                    lines.append(f"~ {name}: {file}{same}")
-                    lines += [f"    {word} {_version(one)}" for word, one in (("old", was), ("new", row))]
-                elif was.license != row.license:
-                    lines.append(f"~ {name}: licence {was.license} → {row.license}")
+                lines += _change(name, known.get(row.source or row.url), row)
     return lines
+
+
+def _change(name: str, old: Locked | None, new: Locked) -> list[str]:
+    """Return the lines for one file; none if it is unchanged."""
+    file = filename_of(new.url)
+    if old is None:
+        facts = f"{formatting.size(new.size)} sha256:{new.sha256} ({new.digest_from})"
+        return [f"+ {name}: {file} {facts}"]
+    if (old.sha256, old.url) != (new.sha256, new.url):
+        first = f"~ {name}: {file}"
+        if old.sha256 == new.sha256:
+            first += ", the same bytes"
+        return [first, f"    old {_version(old)}", f"    new {_version(new)}"]
+    if old.license != new.license:
+        return [f"~ {name}: licence {old.license} → {new.license}"]
+    return []
 
 
 def _version(row: Locked) -> str:

@@ -1,4 +1,4 @@
-"""`doit plan`: what would be fetched, from where, what disk and memory that takes, whether it can work."""
+"""`doit plan`: show downloads and their sources, and if disk and memory suffice."""
 
 from __future__ import annotations
 
@@ -22,15 +22,25 @@ from tasks.urls import host_of
 
 
 def run(recipe: Recipe, ask: Ask) -> None:
-    """Print the report to stdout. Raises SystemExit: 1 if it cannot work."""
-    names = next(names for one, names in recipe.jobs.asked if one is ask)
+    """Print the report to stdout.
+
+    Raises:
+        SystemExit: 1 if it cannot work.
+    """
+    cache = recipe.place.cache
+    names = next(names for asked, names in recipe.jobs.asked if asked is ask)
     jobs = [recipe.jobs.by_name[name] for name in names]
-    wanted = dict.fromkeys([*(f for job in jobs for f in job.files), *(job.exe for job in jobs if job.exe)])
-    needs = [need_of(recipe.place.cache, artifact, "no_adopt" not in ask.options) for artifact in wanted]
+    artifacts = [file for job in jobs for file in job.files]
+    artifacts += [job.exe for job in jobs if job.exe]
+    wanted = dict.fromkeys(artifacts)
+    adopts = "no_adopt" not in ask.options
+    needs = [need_of(cache, artifact, adopts) for artifact in wanted]
     takes = [memory_of(job, needs) for job in jobs]
-    here, free = memory.total(), shutil.disk_usage(files.existing(recipe.place.cache)).free
+    here = memory.total()
+    free = shutil.disk_usage(files.existing(cache)).free
     problems = estimate.problems(needs, free, takes, here)
-    problems += dict.fromkeys(filter(None, (_refused(recipe, artifact) for artifact in wanted)))
+    refused = (_refused(recipe, artifact) for artifact in wanted)
+    problems += dict.fromkeys(filter(None, refused))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
     if ask.options.get("json"):
         doit_adapter.show_json(_data(jobs, needs, takes, facts, problems))
@@ -41,7 +51,7 @@ def run(recipe: Recipe, ask: Ask) -> None:
 
 
 def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
-    """Why a file may not be fetched: nobody says where it is, --frozen, or no network."""
+    """Return why a file may not be fetched, and the fix; None if it may."""
     try:
         check_source(recipe, artifact)
     except RecipeError as error:
@@ -50,7 +60,7 @@ def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
 
 
 def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:
-    """What is decided differently here than elsewhere (R9)."""
+    """Return what is different on this system (R9)."""
     if recipe.place.platform != "win32":
         return []
     return [
@@ -76,15 +86,13 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
         ]
         for need in needs
     ]
-    fetch, all_known = estimate.total([need.to_fetch for need in needs])
     write, _ = estimate.total([need.to_write for need in needs])
-    least = "" if all_known else "at least "
+    free = facts["free"]
     lines: list[str] = [
         table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
-        f"network  {least}{formatting.size(fetch)}" if fetch or all_known else "network  not known",
-        f"disk     {formatting.size(facts['free'])} free, "
-        f"{formatting.size(facts['free'] - write)} afterwards",
+        f"network  {_fetched(needs)}",
+        f"disk     {formatting.size(free)} free, {formatting.size(free - write)} afterwards",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -95,30 +103,52 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
 
 
 def _short(source: str) -> str:
-    """Where a file comes from, for a line on a terminal; --json has the URL."""
+    """Return where a file comes from, in few words; --json has the URL."""
     if file := hub_file(source):
         return f"{host_of(source)} {file.repo}@{file.revision[:8]}"
-    found = release(source)
-    return f"{host_of(source)} {found.repo} {found.tag}" if found else source
+    if asset := release(source):
+        return f"{host_of(source)} {asset.repo} {asset.tag}"
+    return source
+
+
+def _fetched(needs: list[Need]) -> str:
+    fetch, all_known = estimate.total([need.to_fetch for need in needs])
+    if all_known:
+        return formatting.size(fetch)
+    if fetch:
+        return f"at least {formatting.size(fetch)}"
+    return "not known"
 
 
 def _known(count: int | None) -> str:
-    return estimate.UNKNOWN if count is None else formatting.size(count) if count else "-"
+    if count is None:
+        return estimate.UNKNOWN
+    if not count:
+        return "-"
+    return formatting.size(count)
 
 
-def _memory_line(one: Memory, here: int) -> str:
-    about = "" if one.exact else "about "
-    tokens = f"{one.context} tokens" if one.context else "as many tokens as it was trained for"
-    if one.needed is None:
-        return f"{one.model}: not known for {tokens}; {formatting.size(here)} are here"
-    if one.needed == one.said:
-        more = "" if one.context else f"; more for {tokens}"
-        need = f"{one.model} needs about {formatting.size(one.said)} (models.yaml{more})"
-        return f"{need}; {formatting.size(here)} are here"
-    parts = f"weights {formatting.size(one.weights)}, {about}{formatting.size(one.cache)} for {tokens}"
-    gpu = ", part of it on the GPU" if one.gpu else ""
-    needs = f"{one.model} needs {about}{formatting.size(one.needed)} ({parts}){gpu}; "
-    return f"{needs}{formatting.size(here)} are here"
+def _memory_line(need: Memory, total: int) -> str:
+    """Return what memory a model needs, and what this machine has."""
+    here = f"{formatting.size(total)} are here"
+    tokens = "as many tokens as it was trained for"
+    if need.context:
+        tokens = f"{need.context} tokens"
+    if need.needed is None:
+        return f"{need.model}: not known for {tokens}; {here}"
+    if need.needed == need.said:
+        source = "models.yaml"
+        if not need.context:
+            source += f"; more for {tokens}"
+        return f"{need.model} needs about {formatting.size(need.said)} ({source}); {here}"
+    about = "about "
+    if need.exact:
+        about = ""
+    weights, cache = formatting.size(need.weights), formatting.size(need.cache)
+    parts = f"(weights {weights}, {about}{cache} for {tokens})"
+    if need.gpu:
+        parts += ", part of it on the GPU"
+    return f"{need.model} needs {about}{formatting.size(need.needed)} {parts}; {here}"
 
 
 def _data(

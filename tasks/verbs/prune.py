@@ -1,4 +1,4 @@
-"""`doit prune`: free the space of what no catalogue names any more, and of what was abandoned."""
+"""`doit prune`: remove files that no catalogue names, and abandoned downloads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from tasks import doit_adapter
@@ -28,16 +30,16 @@ from tasks.system import files
 
 
 class Roots(NamedTuple):
-    """The catalogues whose files stay."""
+    """The catalogues whose files are kept."""
 
     asked: tuple[str, ...]  # paths of those that were read
-    elsewhere: tuple[str, ...]  # another machine's with the same cache, which cannot be read here
-    gone: tuple[str, ...]  # records of those that are no more, from the cache
+    elsewhere: tuple[str, ...]  # on other machines, so that they cannot be read here
+    gone: tuple[str, ...]  # records of those that do not exist any more, from the cache
     needed: Needed
 
 
 class Outcome(NamedTuple):
-    """What became of each file that might go."""
+    """What was done with each unneeded file."""
 
     removed: list[Victim]
     kept: list[tuple[Victim, str]]  # and why
@@ -45,105 +47,139 @@ class Outcome(NamedTuple):
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`. Raises UsageError: a model, or an age that is not one."""
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: a model is named, or --older-than is not an age.
+    """
     recipe.no_model(ask)
-    older = ask.options.get("older_than")
-    older_s = None if older is None else prune.age(older)
-    return [recipe, older_s, bool(ask.options.get("dry_run")), bool(ask.options.get("json"))]
+    older_s = None
+    if "older_than" in ask.options:
+        older_s = prune.age(ask.options["older_than"])
+    flags = [bool(ask.options.get(name)) for name in ("dry_run", "json")]
+    return [recipe, older_s, *flags]
 
 
 def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None:
-    """Remove what may go, and print the report to stdout.
+    """Remove unneeded files, and print the report to stdout.
 
-    Raises RecipeError: the directory is no cache of ours, a catalogue that uses it cannot be read, or a file
-    cannot be removed.
+    Raises:
+        RecipeError: the directory is not a cache of this recipe, a catalogue that uses
+            it cannot be read, or a file cannot be removed.
     """
     cache = recipe.place.cache
-    if store.is_foreign(cache):
-        what = f"{cache} is not marked as a cache of this recipe: nothing is removed there"
-        fix = "LLAMAFILE_CACHE=/path/of/the/cache; if this is it, the next download into it marks it"
-        raise RecipeError(what, [("missing", "our CACHEDIR.TAG and README.txt")], fix)
+    _check_own(cache)
     if not dry:
         server_registry.drop_keys(cache)
-    roots, found = _roots(recipe), store.files_of(cache)
-    gone = [*roots.gone, *store.stamps_of_nothing(cache, _paths(found, "stamps/"))]
-    unused = prune.choose(found, roots.needed, gone, time.time(), older_s)
-    again = {one.path: stamp for one in unused if (stamp := _stamp(cache, one))}
-    outcome = _remove(cache, unused, {one.path: one for one in found}, dry)
-    before = sum(one.size for one in found)
+    roots = _roots(recipe)
+    files_before = store.files_of(cache)
+    unused = _unused(cache, roots, files_before, older_s)
+    # read before their removal: the report says how to download a file again
+    stamps = {victim.path: _stamp(cache, victim) for victim in unused}
+    outcome = _remove(cache, unused, {file.path: file for file in files_before}, dry)
+    before = sum(file.size for file in files_before)
     facts = {
         "cache": cache,
         "dry_run": dry,
         "before": before,
-        "after": before - sum(one.size for one in outcome.removed),
+        "after": before - sum(victim.size for victim in outcome.removed),
         "catalogues": list(roots.asked),
         "not_asked": list(roots.elsewhere),
-        "removed": [_row(one, again.get(one.path)) for one in outcome.removed],
-        "kept": [{**_row(one), "kept": why} for one, why in outcome.kept],
-        "failed": [{**_row(one), "error": why} for one, why in outcome.failed],
+        "removed": [_row(victim, stamps[victim.path]) for victim in outcome.removed],
+        "kept": [{**_row(victim), "kept": why} for victim, why in outcome.kept],
+        "failed": [{**_row(victim), "error": why} for victim, why in outcome.failed],
     }
     if as_json:
         doit_adapter.show_json(facts)
     else:
         doit_adapter.show(*_text(outcome, facts))
     if outcome.failed:
-        what = "not everything could be removed"
         raise RecipeError(
-            what,
-            [(one.path, why) for one, why in outcome.failed],
-            "close what has it open, or run it as its owner",
+            "not everything could be removed",
+            [(victim.path, why) for victim, why in outcome.failed],
+            "close the programs that use it, or run it as its owner",
         )
 
 
-def _paths(found: Sequence[Found], folder: str) -> list[str]:
-    return [one.path for one in found if one.path.startswith(folder)]
+def _check_own(cache: str) -> None:
+    """Check that the directory is marked as a cache of this recipe.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if store.is_foreign(cache):
+        what = f"{cache} is not marked as a cache of this recipe: nothing is removed there"
+        facts = [("missing", "our CACHEDIR.TAG and README.txt")]
+        fix = "LLAMAFILE_CACHE=/path/of/the/cache; a download into a cache marks it"
+        raise RecipeError(what, facts, fix)
+
+
+def _unused(cache: str, roots: Roots, found: Sequence[Found], older_s: float | None) -> list[Victim]:
+    """Return the files that no catalogue needs, as far as the age allows."""
+    stamps = [file.path for file in found if file.path.startswith("stamps/")]
+    gone = [*roots.gone, *store.stamps_of_nothing(cache, stamps)]
+    return prune.choose(found, roots.needed, gone, time.time(), older_s)
 
 
 def _roots(recipe: Recipe) -> Roots:
-    """Ask every catalogue that has used the cache. Raises RecipeError: one cannot be read."""
-    cache, here = recipe.place.cache, platform.node()
-    mine = recipe.catalogue.where
-    asked, elsewhere, gone = {mine: recipe.catalogue}, [], []
+    """Read every catalogue that has used the cache.
+
+    Raises:
+        RecipeError: one cannot be read.
+    """
+    cache = recipe.place.cache
+    machine = platform.node()
+    asked = {recipe.catalogue.where: recipe.catalogue}
+    elsewhere = []
+    gone = []
     for root in gc_roots(cache):
         if not store.is_missing(root.path):
             asked.setdefault(root.path, _catalogue(cache, root))
-        elif root.machine == here:
+        elif root.machine == machine:
             gone.append(root.record)
         else:
             elsewhere.append(f"{root.path} of {root.machine} ({root.record})")
-    named = frozenset(target for path, one in asked.items() for target in _targets(recipe, path, one))
-    needed = Needed(named, frozenset(map(load.compiled_name, asked)), all_asked=not elsewhere)
+    named = frozenset(
+        target for path, catalogue in asked.items() for target in _targets(recipe, path, catalogue)
+    )
+    compiled = frozenset(map(load.compiled_name, asked))
+    needed = Needed(named, compiled, all_asked=not elsewhere)
     return Roots(tuple(asked), tuple(elsewhere), tuple(gone), needed)
 
 
 def _catalogue(cache: str, root: Root) -> Catalogue:
     try:
-        if not os.path.isfile(root.path):  # a pipe would be waited for
+        # opening a pipe would wait for its writer
+        if not os.path.isfile(root.path):
             raise UsageError(f"{root.path} is not a regular file")
         return load.load(root.path, cache, from_text=True)
     except UsageError as error:
-        what = "a catalogue that uses this cache cannot be read, so nobody knows which files it needs"
-        fix = f"mend it, or delete {os.path.join(cache, root.record)} if it is of no use any more"
+        what = "a catalogue cannot be read: which files it needs is not known"
+        record = os.path.join(cache, root.record)
+        fix = f"fix it, or delete {record} if it is not used any more"
         raise RecipeError(what, [("catalogue", error.what)], fix) from None
 
 
 def _targets(recipe: Recipe, path: str, catalogue: Catalogue) -> Iterator[str]:
-    """The targets of one catalogue, from the cache; its program for any system."""
+    """Yield the targets of one catalogue, relative to the cache."""
     place = recipe.place._replace(root=os.path.dirname(path))
     for item in items(catalogue, place):
         target = item.artifact.target.removeprefix(f"{place.cache}/")
         yield target
-        if item.is_program:
-            folder, version = os.path.dirname(target), catalogue.engine("llamafile").version or ""
-            for name in ("linux", "win32"):
-                program = f"{folder}/{engine_filename(version, name)}"
-                yield program
-                if not os.path.exists(f"{place.cache}/{program}"):
-                    yield f"engines/{engine_filename(version, name)}"  # to be adopted from there
+        if not item.is_program:
+            continue
+        folder = os.path.dirname(target)
+        version = catalogue.engine("llamafile").version or ""
+        for name in ("linux", "win32"):
+            filename = engine_filename(version, name)
+            yield f"{folder}/{filename}"
+            if not os.path.exists(f"{place.cache}/{folder}/{filename}"):
+                # an older version's path, from where a download takes the file
+                yield f"engines/{filename}"
 
 
 def _in_use(cache: str) -> frozenset[str]:
-    """What servers use: those that run or start here, and those on record that nobody here can judge."""
+    """Return what servers use, also those whose state is not known on this machine."""
     return prune.used_by(
         [*run.command, f"models/{run.spec.get('model', '')[:16]}/-"]
         for run in server_registry.not_known_gone(cache)
@@ -151,50 +187,63 @@ def _in_use(cache: str) -> frozenset[str]:
 
 
 def _remove(cache: str, may_go: Sequence[Victim], found: dict[str, Found], dry: bool) -> Outcome:
-    """Remove what may go, each target under its lock, unless somebody is at it or uses it."""
+    """Remove files, each target under its lock, unless a process changes or uses it."""
     from tasks.transfer.locks import lock_if_free
 
     outcome = Outcome([], [], [])
-    for target, group in groupby(sorted(may_go, key=lambda one: one.target), key=lambda one: one.target):
-        victims = sorted(group, key=lambda one: len(one.path))  # a target before what lies beside it
+    by_target = attrgetter("target")
+    for target, group in groupby(sorted(may_go, key=by_target), key=by_target):
+        # a target before its stamp and its parts, whose paths are longer
+        victims = sorted(group, key=lambda victim: len(victim.path))
         artifact = Artifact(target, (), f"{cache}/{target}")
+        lock: AbstractContextManager[bool] = nullcontext(True)
+        if target:
+            lock = lock_if_free(cache, artifact)
         try:
-            with lock_if_free(cache, artifact) if target else nullcontext(True) as free:
-                reason = "" if free else "another process is at it"
+            with lock as free:
+                reason = ""
                 if target and prune.is_used(target, _in_use(cache)):
                     reason = "a server uses it"
-                for one in victims:
-                    _remove_one(cache, one, found[one.path], reason, dry, outcome)
-        except RecipeError as error:  # the lock: a cache that cannot be written
-            outcome.failed.extend((one, error.what) for one in victims)
+                elif not free:
+                    reason = "another process uses it"
+                for victim in victims:
+                    file = found[victim.path]
+                    _remove_one(cache, victim, file, reason, dry, outcome)
+        except RecipeError as error:  # no lock in a cache that cannot be written
+            outcome.failed.extend((victim, error.what) for victim in victims)
     return outcome
 
 
-def _remove_one(cache: str, one: Victim, was: Found, reason: str, dry: bool, outcome: Outcome) -> None:
-    """Remove a file, if there is no reason to keep it."""
+def _remove_one(cache: str, victim: Victim, file: Found, reason: str, dry: bool, outcome: Outcome) -> None:
+    """Remove a file unless there is a reason to keep it, and add it to the outcome."""
     try:
-        if not (reason or dry or store.remove(cache, one.path, was.size, was.changed)):
+        if not (reason or dry or store.remove(cache, victim.path, file.size, file.changed)):
             reason = "it has just changed"
-        if reason:
-            outcome.kept.append((one, reason))
-        else:
-            outcome.removed.append(one)
     except OSError as error:
-        outcome.failed.append((one, error.strerror or str(error)))
+        outcome.failed.append((victim, error.strerror or str(error)))
+        return
+    if reason:
+        outcome.kept.append((victim, reason))
+    else:
+        outcome.removed.append(victim)
 
 
-def _stamp(cache: str, one: Victim) -> Stamp | None:
-    """What is known of a model or a program; it goes as well."""
-    return parse_stamp(files.read_json(f"{cache}/{one.target}{STAMP}")) if one.path == one.target else None
+def _stamp(cache: str, victim: Victim) -> Stamp | None:
+    """Return the stamp of a model or a program; other files have none."""
+    if victim.path != victim.target:
+        return None
+    return parse_stamp(files.read_json(f"{cache}/{victim.target}{STAMP}"))
 
 
-def _row(one: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": one.path, "why": one.why, "bytes": one.size}
-    if stamp is not None and stamp.source:
-        row["source"] = stamp.source
-    if "source" in row and one.path.startswith("models/"):
-        pin = f" --sha256 {stamp.sha256}" if stamp and stamp.sha256 else ""
-        row["again"] = f"doit download --llamafile-url {shlex.quote(row['source'])}{pin}"
+def _row(victim: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": victim.path, "why": victim.why, "bytes": victim.size}
+    if stamp is None or not stamp.source:
+        return row
+    row["source"] = stamp.source
+    if victim.path.startswith("models/"):
+        row["again"] = f"doit download --llamafile-url {shlex.quote(stamp.source)}"
+        if stamp.sha256:
+            row["again"] += f" --sha256 {stamp.sha256}"
     return row
 
 
@@ -203,22 +252,28 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
 
     from tasks.console.tables import table
 
-    sizes: dict[tuple[str, str], int] = {}  # a model and its stamp are one thing to people
-    kept = [(one, f"kept: {why}") for one, why in outcome.kept]
-    for one, why in (*((one, one.why) for one in outcome.removed), *kept):
-        key = (why, one.target or one.path)
-        sizes[key] = sizes.get(key, 0) + one.size
-    cells = [[Text(formatting.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
-    lines: list[str] = [table((">size", "why", "what"), cells)] if cells else []
+    # a model and its stamp are one line
+    sizes: Counter[tuple[str, str]] = Counter()
+    for victim in outcome.removed:
+        sizes[victim.why, victim.target or victim.path] += victim.size
+    for victim, why in outcome.kept:
+        sizes[f"kept: {why}", victim.target or victim.path] += victim.size
+    lines: list[str] = []
+    if sizes:
+        cells = [[Text(formatting.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
+        lines.append(table((">size", "why", "what"), cells))
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
-    by_age = "what nobody here names goes by --older-than alone"
+    by_age = "files that no catalogue here names are removed only with --older-than"
     lines += [f"not asked: {path}; {by_age}" for path in facts["not_asked"]]
-    before, after = facts["before"], facts["after"]
-    verb = "would be freed" if facts["dry_run"] else "freed"
-    freed = (
-        f" → {formatting.size(after)}, {formatting.size(before - after)} {verb}"
-        if before > after
-        else ", nothing to remove"
-    )
-    return [*lines, f"cache: {formatting.size(before)}{freed}"]
+    return [*lines, f"cache: {formatting.size(facts['before'])}{_freed(facts)}"]
+
+
+def _freed(facts: dict[str, Any]) -> str:
+    freed = facts["before"] - facts["after"]
+    if freed <= 0:
+        return ", nothing to remove"
+    verb = "freed"
+    if facts["dry_run"]:
+        verb = "would be freed"
+    return f" → {formatting.size(facts['after'])}, {formatting.size(freed)} {verb}"

@@ -1,4 +1,4 @@
-"""`doit serve`: an OpenAI-compatible server in the foreground, until Ctrl-C."""
+"""`doit serve`: run an OpenAI-compatible server in the foreground, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from tasks.engine import session
 from tasks.engine.server_record import Mode
 from tasks.engine.session import check_start, pick_port, serving
 
-_WATCH_S = 0.2  # between two looks at a running engine
+_WATCH_S = 0.2  # between two checks of a running engine
 
 
 def check(recipe: Recipe, job: Job) -> None:
-    """Before anything is downloaded for nothing. Raises ServerError: it could not be served."""
+    """Check that the model can be served, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot.
+    """
     check_start(recipe, job)
     pick_port(recipe, job, any_free=False)
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Start the engine, say when it is ready, and stop it when asked to.
+    """Start the engine, report when it is ready, and stop it when asked to.
 
     Raises:
         ServerError: it could not be started, was not ready in time, or ended by itself.
-        SystemExit: stopped before it was ready (128 + signal).
+        SystemExit: it was stopped before it was ready (128 + signal).
     """
     with serving(recipe, job, Mode.SERVE, any_free=False) as (server, stop):
         if server is not None:
-            doit_adapter.log().info("%s", session.usage(job.model, server.run, "Ctrl-C"))
+            usage = session.usage(job.model, server.run, "Ctrl-C")
+            doit_adapter.log().info("%s", usage)
             while not stop and not server.ended_by_stop():
                 server.check_alive()
                 time.sleep(_WATCH_S)

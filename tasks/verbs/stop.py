@@ -1,4 +1,4 @@
-"""`doit stop`: end servers, in the background or in another terminal, and see that they are gone."""
+"""`doit stop`: stop servers in the background or in another terminal."""
 
 from __future__ import annotations
 
@@ -14,42 +14,57 @@ from tasks.errors import ServerError
 
 
 def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
-    """Return the arguments of `run`. Raises UsageError: there is no such model."""
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: there is no such model.
+    """
     return [recipe, names(recipe, ask), bool(ask.options.get("all"))]
 
 
 def run(recipe: Recipe, named: Sequence[str], every: bool) -> None:
-    """End the named ones, all of them, or the only one. Nothing to end is no failure.
+    """Stop the servers of the named models, all of them, or the only one.
 
-    Raises ServerError: several run and none is named, or one does not end.
+    Raises:
+        ServerError: several run and none is named, or one does not end.
     """
     cache = recipe.place.cache
     server_registry.clean(cache)
-    found = [r for r in server_registry.running(cache) if not named or r.name in named]
-    mine = [r for r in found if r.mode in (Mode.START, Mode.SERVE)]
-    if len({r.name for r in mine}) > 1 and not (named or every):
-        several = ", ".join(dict.fromkeys(r.name for r in mine))
-        raise ServerError(f"several servers run: {several}", fix="--model NAME for one of them, or --all")
-    for one in found:
-        if one not in mine:
+    running = server_registry.running(cache)
+    if named:
+        running = [run for run in running if run.name in named]
+    # `doit with` and `doit chat` stop their servers themselves
+    own = [run for run in running if run.mode in (Mode.START, Mode.SERVE)]
+    several = dict.fromkeys(run.name for run in own)
+    if len(several) > 1 and not (named or every):
+        what = f"several servers run: {', '.join(several)}"
+        raise ServerError(what, fix="--model NAME for one of them, or --all")
+    for run in running:
+        if run not in own:
             text = "%s at %s belongs to `doit %s` (pid %s), and ends with it"
-            doit_adapter.log().info(text, one.name, one.url, one.mode.value, one.owner)
-    for name in named or (() if mine else ("nothing",)):
-        if name not in {r.name for r in mine}:
-            doit_adapter.log().info("%s runs" if name == "nothing" else "%s does not run", name)
-    for one in mine:
-        _stop(one)
+            doit_adapter.log().info(text, run.name, run.url, run.mode.value, run.owner)
+    for name in named:
+        if name not in several:
+            doit_adapter.log().info("%s does not run", name)
+    if not (named or own):
+        doit_adapter.log().info("nothing runs")
+    for run in own:
+        _stop(run)
 
 
-def _stop(one: Run) -> None:
+def _stop(server: Run) -> None:
     from tasks.system.ports import free_port
 
-    doit_adapter.say("server_stopping", "stopping %s at %s", one.name, one.url, model=one.name, url=one.url)
-    pid = one.engine.pid if one.engine else 0
-    if not server_registry.stop(one):
-        raise ServerError(f"{one.name} (pid {pid}) does not end", fix=f"kill -9 {pid}")
-    doit_adapter.say("server_stopped", "%s has stopped", one.name, model=one.name)
+    name, url = server.name, server.url
+    text = "stopping %s at %s"
+    doit_adapter.say("server_stopping", text, name, url, model=name, url=url)
+    if not server_registry.stop(server):
+        pid = 0
+        if server.engine:
+            pid = server.engine.pid
+        raise ServerError(f"{name} (pid {pid}) does not end", fix=f"kill -9 {pid}")
+    doit_adapter.say("server_stopped", "%s has stopped", name, model=name)
     try:
-        free_port(one.host, one.port)
+        free_port(server.host, server.port)
     except ServerError as error:
         doit_adapter.log().warning("%s", error.what)

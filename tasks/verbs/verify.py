@@ -1,4 +1,4 @@
-"""`doit verify`: the model's program, or the engine for it, runs here and says its version (R8)."""
+"""`doit verify`: check that a model's engine runs here, with `--version` (R8)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from tasks.engine.version import ask_version, keep_version, launch_of, proven_ve
 
 
 def is_proven(recipe: Recipe, job: Job) -> bool:
-    """Tell whether the engine has run with these very bytes."""
+    """Whether the engine has run with exactly these bytes."""
     return proven_version(recipe.place.cache, job.artifact, job.engine) is not None
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Ask the engine for its version and keep the answer in the target's stamp.
+    """Ask the engine for its version and write it into the model's stamp.
 
     Raises:
-        ServerError: it does not run here.
-        IntegrityError: the model is not a file such an engine opens.
+        ServerError: the engine does not run here.
+        IntegrityError: the model has a format that the engine does not read.
     """
+    cache = recipe.place.cache
     file_format.check_format(job.artifact, job.engine)
     for further in job.more:
-        file_format.check_format(further, "embedded")  # a GGUF for whatever engine
-    if job.engine == "llamafile":  # the task `exe` has asked it
+        # a GGUF, whatever the engine
+        file_format.check_format(further, "embedded")
+    if job.engine == "llamafile":
+        # the task `exe` has run the program
         version = recipe.catalogue.engine("llamafile").version or ""
     else:
-        version = ask_version(job.name, launch_of(recipe.place.platform, job), recipe.place.cache, job.files)
-    hint = job.model.engine_version
-    if job.engine == "self" and hint and version and not f"{version}.".startswith(f"{hint}."):
-        doit_adapter.log().warning(
-            "%s says llamafile %s; %s says %s", job.name, version, recipe.catalogue.where, hint
-        )
-    keep_version(recipe.place.cache, job.artifact, job.engine, version)
+        launch = launch_of(recipe.place.platform, job)
+        version = ask_version(job.name, launch, cache, job.files)
+    if job.engine == "self":
+        _warn_of_other(recipe, job, version)
+    keep_version(cache, job.artifact, job.engine, version)
+
+
+def _warn_of_other(recipe: Recipe, job: Job, version: str) -> None:
+    """Warn if a llamafile's version is not the one in models.yaml."""
+    expected = job.model.engine_version
+    if not expected or not version or f"{version}.".startswith(f"{expected}."):
+        return
+    text = "%s says llamafile %s; %s says %s"
+    where = recipe.catalogue.where
+    doit_adapter.log().warning(text, job.name, version, where, expected)

@@ -1,4 +1,4 @@
-"""`doit with … -- COMMAND`: a server for as long as a command runs, which finds it in its environment."""
+"""`doit with … -- COMMAND`: run a server for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
@@ -20,30 +21,36 @@ _POLL_S = 0.02
 
 
 def check(recipe: Recipe, job: Job) -> None:
-    """Before anything is downloaded for nothing.
+    """Check that server and command can run, before anything is downloaded.
 
     Raises:
-        ServerError: it could not be served.
-        SystemExit: 127, there is no such command, or 126, it is no program, as a shell says it.
+        ServerError: the model cannot be served.
+        SystemExit: as a shell's: 127, there is no such command, or 126, it is not a
+            program.
     """
     check_start(recipe, job)
     word = recipe.request.asks[-1].extra[0]
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:
-        there = os.path.exists(path) and bool(os.path.dirname(word))
-        what = f"this cannot be run: {word}" if there else f"there is no command {word}"
+        status = 127
+        what = f"there is no command {word}"
+        if os.path.dirname(word) and os.path.exists(path):
+            status = 126
+            what = f"this cannot be run: {word}"
         doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
-        raise SystemExit(126 if there else 127)
+        raise SystemExit(status)
     pick_port(recipe, job, any_free=True)
 
 
 def _path(word: str, cwd: str) -> str:
-    """A command as the user means it, in whose directory doit does not stay."""
-    return os.path.join(cwd, word) if os.path.dirname(word) else word
+    """Return a command's path from the user's directory: doit changes its own."""
+    if os.path.dirname(word):
+        return os.path.join(cwd, word)
+    return word
 
 
 def environment(run: Run) -> dict[str, str]:
-    """What the command finds: the names that OpenAI's clients read, and two of our own."""
+    """Return the variables for the command: those of OpenAI's clients, and two more."""
     return {
         "OPENAI_BASE_URL": f"{run.url}/v1",
         "OPENAI_API_KEY": run.key or "none",
@@ -53,50 +60,66 @@ def environment(run: Run) -> dict[str, str]:
 
 
 def run(recipe: Recipe, job: Job) -> None:
-    """Serve, run the command with the terminal as it is, stop the server whatever happens.
+    """Serve the model, run the command in this terminal, and stop the server.
 
     Raises:
-        ServerError: the server could not be started or was not ready in time; the command has not run.
-        SystemExit: the command's status, 128 + signal if one ended it.
+        ServerError: the server could not be started or was not ready in time; the
+            command has not run.
+        SystemExit: the command's status; 128 + signal if a signal ended it.
     """
     words = recipe.request.asks[-1].extra
     with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
-        status = 128 + stop[0] if server is None else _command(server, words, recipe.place.cwd, stop)
-        if doit_adapter.is_json(os.environ):  # people see it in their shell
-            doit_adapter.say(
-                "command_ended", "%s: status %s", words[0], status, model=job.name, status=status
-            )
+        status = _status(server, words, recipe.place.cwd, stop)
+        if doit_adapter.is_json(os.environ):  # in a terminal the shell has the status
+            text = "%s: status %s"
+            about: dict[str, Any] = {"model": job.name, "status": status}
+            doit_adapter.say("command_ended", text, words[0], status, **about)
     if status:
         raise SystemExit(status)
 
 
+def _status(server: Server | None, words: tuple[str, ...], cwd: str, stop: list[int]) -> int:
+    """Run the command, unless a signal came before the server was ready."""
+    if server is None:
+        return 128 + stop[0]
+    return _command(server, words, cwd, stop)
+
+
 def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) -> int:
-    """The command's status. A signal that asks us to end is handed on to it, and then it has some time."""
+    """Run the command and return its status.
+
+    Signals are forwarded to it. After one that asks to end it has TERMINATE_S seconds.
+    """
     env = {**os.environ, **environment(server.run)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
-        text = error.strerror or str(error)
-        doit_adapter.say("error", "ERROR: cannot run %s: %s", words[0], text, level=doit_adapter.ERROR)
+        what = f"cannot run {words[0]}: {error.strerror or error}"
+        doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         return 126
-    told, deadline = 0, float("inf")
+    forwarded = 0
+    deadline = float("inf")
     while child.poll() is None:
-        if len(stop) > told:
-            _hand_on(child, stop[told])
-            told += 1
-            deadline = time.monotonic() + TERMINATE_S if stop[told - 1] != signal.SIGINT else deadline
+        if len(stop) > forwarded:
+            _forward(child, stop[forwarded])
+            if stop[forwarded] != signal.SIGINT:
+                deadline = time.monotonic() + TERMINATE_S
+            forwarded += 1
         if time.monotonic() > deadline:
             child.kill()
         time.sleep(_POLL_S)
     try:
         server.check_lived()
     except ServerError as error:
-        doit_adapter.log().warning("warning: the command was left without its server: %s", error)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+        text = "warning: the server ended before the command: %s"
+        doit_adapter.log().warning(text, error)
+    if child.returncode < 0:
+        return 128 - child.returncode
+    return child.returncode
 
 
-def _hand_on(child: subprocess.Popen[bytes], number: int) -> None:
-    """Ctrl-C has reached the command already, from the terminal; one that another process sent has not."""
+def _forward(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to the command, unless the terminal has sent it Ctrl-C."""
     if number != signal.SIGINT or not _has_terminal():
         child.send_signal(number)
 

@@ -180,8 +180,8 @@ def test_bytes_of_which_nothing_is_proven(project: Project) -> None:
     os.utime(project.target(DATA, "m.llamafile"), (1, 1))
     result = project.doit("bom", "--json")
     assert "hashes" not in component(json.loads(result.out))
-    assert "m.llamafile: nothing is proven of these bytes" in result.err
-    assert " not proven " in project.doit("bom").out
+    assert "m.llamafile: its digest is not verified" in result.err
+    assert " not verified " in project.doit("bom").out
     assert project.doit("download").status == 0
     assert component(bom(project))["hashes"][0]["content"] == hashlib.sha256(DATA).hexdigest()
 

@@ -308,14 +308,14 @@ def test_two_checkouts_of_one_catalogue(project: Project, tmp_path: Path) -> Non
 
 
 def test_another_catalogue_that_is_broken(models: Project, tmp_path: Path) -> None:
-    """Issue 5.6: nobody knows what it needs, so nothing goes; the error says what to do."""
+    """Issue 5.6: its files are not known, so nothing is removed; the error says what to do."""
     other = second(models, tmp_path / "second")
     named(other, "b")
     assert other.doit("list").status == 0
     (other.path / "models.yaml").write_text("version: 1\nmodel: {}\n")
     result = models.doit("prune")
     assert (result.status, result.out) == (1, "")
-    assert "nobody knows which files it needs" in result.err
+    assert "a catalogue cannot be read: which files it needs is not known" in result.err
     assert str(other.path / "models.yaml") in result.err
     assert target(models, "b").exists()
     record = result.err.split("or delete ")[1].split(" if ")[0]
@@ -413,7 +413,7 @@ def test_a_download_that_is_going_on(project: Project, is_named: bool) -> None:
             wait_until(lambda: list(project.cache.glob("models/*/x.llamafile.partial.json")), "a partial")
             report = pruned(project, "--older-than", "0d")
             assert paths(report) == []
-            assert {row["kept"] for row in report["kept"]} == {"another process is at it"}
+            assert {row["kept"] for row in report["kept"]} == {"another process uses it"}
             server.set_rate("/x.llamafile", 1e9)
             assert running.finish(60).status == 0
         assert project.target(BIG, "x.llamafile").read_bytes() == BIG

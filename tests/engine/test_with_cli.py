@@ -321,7 +321,7 @@ def test_the_server_dies(project: Project) -> None:
         (project.path / "go").touch()
         result = running.finish()
     assert (result.status, result.out) == (3, "")
-    assert "warning: the command was left without its server: m ended by itself" in result.err
+    assert "warning: the server ended before the command: m ended by itself" in result.err
     assert "signal 9 (SIGKILL)" in result.err
     assert_clean(project)
 
