@@ -380,7 +380,8 @@ def test_what_did_not_come_is_given_back(project: Project, server: FileServer) -
     server.clear(PATH)
     assert project.doit("download").status == 0
     assert path.read_bytes() == data
-    assert sum(one.sent for one in server.asked(PATH)[-8:]) <= len(data) + MIB
+    # connections that share a piece leave up to a socket's buffer unread
+    assert sum(one.sent for one in server.asked(PATH)) <= len(data) + 8 * MIB
 
 
 # Containers
