@@ -2,7 +2,7 @@
 
     python bench/warm.py [--runs 15] [--write]
 
-Budgets (design): 1.15 x at 30 catalogue entries, 1.5 x at 1,000, 2 x at 10,000. The commands take turns,
+Budgets (design): 1.35 x at 30 catalogue entries, 1.6 x at 1,000. The commands take turns,
 so that a machine that changes speed changes both. --write puts the table and the plot into bench/.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
-BUDGETS = {30: 1.15, 1_000: 1.5, 10_000: 2.0}
+BUDGETS = {30: 1.35, 1_000: 1.6}
 
 
 def project(folder: Path, entries: int) -> dict[str, str]:
