@@ -19,6 +19,7 @@ from tasks.command_line import Ask, Request, Verbs
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
+from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
     from tasks.engine.server_record import Run as ServerRecord
@@ -40,6 +41,15 @@ class Recipe(NamedTuple):
     def options_of(self, job: Job) -> set[str]:
         """Return the options that any task on the command line gives for a model."""
         return {key for ask, names in self.jobs.asked if job.name in names for key in ask.options}
+
+    def download_policy(self) -> DownloadPolicy:
+        """Return which downloads this command line and the environment allow."""
+        return download_policy(
+            self.jobs.by_name.values(),
+            self.catalogue.names,
+            frozen=self.frozen,
+            offline=huggingface.offline(os.environ),
+        )
 
     @staticmethod
     def no_model(ask: Ask) -> None:

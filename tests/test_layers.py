@@ -22,10 +22,7 @@ RANKS = (
 )
 
 # (module, what it imports from above), until the values it needs are handed down
-UPWARD: set[tuple[str, str]] = {
-    ("tasks.engine.session", "tasks.context"),
-    ("tasks.transfer.ensure", "tasks.context"),
-}
+UPWARD: set[tuple[str, str]] = {("tasks.engine.session", "tasks.context")}
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does
 IMPURE = {
@@ -39,7 +36,8 @@ WARM = {
     *("graph", "context", "doit_adapter", "command_line", "errors", "urls"),
     *("catalogue.types", "catalogue.load", "catalogue.resolve", "catalogue.artifact", "catalogue.file_specs"),
     *("catalogue.environment", "catalogue.settings", "catalogue.model_files", "cache.stamps", "cache.roots"),
-    *("system.files", "console.formatting", "network.huggingface", "verbs.download", "transfer.ensure"),
+    *("system.files", "console.formatting", "network.huggingface", "verbs.download"),
+    *("transfer.ensure", "transfer.policy"),
 }
 COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging")
 

@@ -50,8 +50,9 @@ def check_start(recipe: Recipe, job: Job) -> None:
         ServerError: the user could not stop the server.
         TransferError: a file is missing, and must not be downloaded.
     """
+    policy = recipe.download_policy()
     for artifact in given_files(job):
-        check_source(recipe, artifact)
+        check_source(recipe.place.cache, artifact, policy)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach tasks of `doit -n`", fix="remove -n")
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, State
 from tasks.console import formatting
 from tasks.console.text import visible
-from tasks.context import Recipe
 from tasks.errors import IntegrityError, RecipeError, TransferError
-from tasks.network import huggingface
 from tasks.system import files
+from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import is_local
 
 
-def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: bool = False) -> None:
+def bring(
+    cache: str, wanted: Iterable[Artifact], policy: DownloadPolicy, question: str = "", yes: bool = False
+) -> None:
     """Ensure that each target is correct.
 
     Args:
@@ -28,8 +29,8 @@ def bring(recipe: Recipe, wanted: Iterable[Artifact], question: str = "", yes: b
         RecipeError: as `converge`.
     """
     for artifact in wanted:
-        if stamps.state(recipe.place.cache, artifact) is not State.FRESH:
-            converge(recipe.place.cache, artifact, question, yes, lambda one: check_allowed(recipe, one))
+        if stamps.state(cache, artifact) is not State.FRESH:
+            converge(cache, artifact, question, yes, policy)
             question = ""  # asked once for all files of a model
 
 
@@ -38,13 +39,13 @@ def converge(
     artifact: Artifact,
     question: str = "",
     yes: bool = False,
-    check: Callable[[Artifact], None] = lambda _: None,
+    policy: DownloadPolicy | None = None,
     again: bool = False,
 ) -> None:
     """Ensure that the target is correct: keep it, verify its bytes, or download it.
 
     Args:
-        check: raises RecipeError where a download is not allowed.
+        policy: which downloads are allowed; None: any.
         again: download although the target exists: its source may have changed.
 
     Raises:
@@ -70,7 +71,8 @@ def converge(
                 doit_adapter.log().info("%s was downloaded by another process", artifact.label)
                 return
             try:
-                check(artifact)
+                if policy is not None:
+                    check_allowed(cache, artifact, policy)
                 _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks do not work, and another process continues
@@ -108,17 +110,17 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     return False
 
 
-def check_source(recipe: Recipe, artifact: Artifact) -> None:
+def check_source(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None:
     """Check that a missing file may be downloaded, before any download starts.
 
     Raises:
         TransferError: as `check_allowed`.
     """
-    if stamps.state(recipe.place.cache, artifact) is State.MISSING:
-        check_allowed(recipe, artifact)
+    if stamps.state(cache, artifact) is State.MISSING:
+        check_allowed(cache, artifact, policy)
 
 
-def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
+def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None:
     """Check that a file may be downloaded, whether or not the target exists.
 
     Raises:
@@ -128,30 +130,14 @@ def check_allowed(recipe: Recipe, artifact: Artifact) -> None:
     if not artifact.sources:
         fix = "pass --llamafile-url URL once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
-    if recipe.frozen and artifact.sha256 is None:
+    if policy.frozen and artifact.sha256 is None:
         raise TransferError(
             f"{artifact.label} is not pinned; --frozen and CI=true allow pinned files only",
             [("url", artifact.sources[0])],
-            fix=_pinning(recipe, artifact),
+            fix=policy.pin_fix(artifact),
         )
-    if (variable := huggingface.offline(os.environ)) and not _is_near(artifact):
-        raise _offline(recipe, variable, artifact)
-
-
-def _pinning(recipe: Recipe, artifact: Artifact) -> str:
-    """Return the command or option that pins an artifact."""
-    jobs = recipe.jobs.by_name.values()
-    job = next((job for job in jobs if _has_target(job.files, artifact.target)), None)
-    if job is None:
-        return "doit lock --model llamafile, and commit models.lock"
-    known = job.name in recipe.catalogue.names and job.artifact.owned and not job.question
-    if known:
-        return f"doit lock --model {job.name}, and commit models.lock"
-    return "--sha256 HEX"
-
-
-def _has_target(artifacts: Iterable[Artifact], target: str) -> bool:
-    return any(artifact.target == target for artifact in artifacts)
+    if policy.offline and not _is_near(artifact):
+        raise _offline(cache, artifact, policy)
 
 
 def _is_near(artifact: Artifact) -> bool:
@@ -161,7 +147,7 @@ def _is_near(artifact: Artifact) -> bool:
     return any(map(is_local, artifact.sources)) or next(candidates(artifact), None) is not None
 
 
-def _offline(recipe: Recipe, variable: str, first: Artifact) -> TransferError:
+def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferError:
     """Return the error that lists all missing files of the command line.
 
     Args:
@@ -169,27 +155,23 @@ def _offline(recipe: Recipe, variable: str, first: Artifact) -> TransferError:
     """
     facts = [
         (artifact.label, f"{formatting.size(artifact.size)} from {artifact.sources[0]}")
-        for artifact in _missing(recipe, first)
+        for artifact in _missing(cache, first, policy.needed)
         if artifact.sources
     ]
     return TransferError(
-        f"{variable} forbids the network, and these files are missing",
+        f"{policy.offline} forbids the network, and these files are missing",
         facts,
-        fix=f"unset {variable}, or copy the cache of another machine to {recipe.place.cache}",
+        fix=f"unset {policy.offline}, or copy the cache of another machine to {cache}",
     )
 
 
-def _missing(recipe: Recipe, first: Artifact) -> list[Artifact]:
+def _missing(cache: str, first: Artifact, needed: Iterable[Artifact]) -> list[Artifact]:
     """Return `first` and the files that would have to be downloaded."""
-    jobs = recipe.jobs.by_name.values()
-    artifacts = [file for job in jobs for file in job.files]
-    artifacts += [job.exe for job in jobs if job.exe]
-    artifacts.append(first)
-    by_target = {artifact.target: artifact for artifact in artifacts}
+    by_target = {artifact.target: artifact for artifact in (*needed, first)}
     return [
         artifact
         for artifact in by_target.values()
-        if artifact.target == first.target or _must_download(recipe.place.cache, artifact)
+        if artifact.target == first.target or _must_download(cache, artifact)
     ]
 
 

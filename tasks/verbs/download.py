@@ -29,4 +29,6 @@ def run(recipe: Recipe, job: Job, files: Sequence[Artifact]) -> None:
     Raises:
         RecipeError: a file is not available.
     """
-    bring(recipe, files, job.question, yes="yes" in recipe.options_of(job))
+    policy = recipe.download_policy()
+    yes = "yes" in recipe.options_of(job)
+    bring(recipe.place.cache, files, policy, job.question, yes)

@@ -12,7 +12,7 @@ from tasks.engine.command import Launch
 from tasks.engine.file_format import make_executable, why_skipped
 from tasks.engine.version import ask_version, keep_version, proven_version
 from tasks.system import files
-from tasks.transfer.ensure import check_allowed, converge
+from tasks.transfer.ensure import converge
 
 
 def is_proven(found: Recipe, artifact: Artifact) -> bool:
@@ -25,7 +25,7 @@ def is_proven(found: Recipe, artifact: Artifact) -> bool:
 def run(found: Recipe, artifact: Artifact) -> None:
     """Download it, make it executable and ask for its version, as with a llamafile."""
     cache, platform = found.place.cache, found.place.platform
-    converge(cache, artifact, check=lambda file: check_allowed(found, file))
+    converge(cache, artifact, policy=found.download_policy())
     skipped = why_skipped(platform, "self")
     if skipped:
         doit_adapter.log().info("chmod %s", skipped)

@@ -18,6 +18,7 @@ from tasks.planning import estimate
 from tasks.planning.estimate import Memory, Need, memory_of, need_of
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
+from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import host_of
 
 
@@ -39,7 +40,8 @@ def run(recipe: Recipe, ask: Ask) -> None:
     here = memory.total()
     free = shutil.disk_usage(files.existing(cache)).free
     problems = estimate.problems(needs, free, takes, here)
-    refused = (_refused(recipe, artifact) for artifact in wanted)
+    policy = recipe.download_policy()
+    refused = (_refused(cache, artifact, policy) for artifact in wanted)
     problems += dict.fromkeys(filter(None, refused))
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
     if ask.options.get("json"):
@@ -50,10 +52,10 @@ def run(recipe: Recipe, ask: Ask) -> None:
         raise SystemExit(1)
 
 
-def _refused(recipe: Recipe, artifact: Artifact) -> tuple[str, str] | None:
+def _refused(cache: str, artifact: Artifact, policy: DownloadPolicy) -> tuple[str, str] | None:
     """Return why a file may not be fetched, and the fix; None if it may."""
     try:
-        check_source(recipe, artifact)
+        check_source(cache, artifact, policy)
     except RecipeError as error:
         return error.what, error.fix
     return None
