@@ -56,6 +56,18 @@ class Job(NamedTuple):
         """All files of the model, the served one first; not the executable."""
         return (self.artifact, *self.more)
 
+    def port_to_try(self, *, any_free: bool) -> int:
+        """Return the port to serve on; 0: any free one.
+
+        Args:
+            any_free: without a requested port, use any free one, not the default.
+        """
+        if self.port is not None:
+            return self.port
+        if any_free:
+            return 0
+        return self.settings.port or 0
+
     @property
     def size(self) -> int | None:
         """Bytes of all files; None if the size of any is unknown."""

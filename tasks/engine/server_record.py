@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks import urls
 from tasks.system.process_id import Process, is_mark
-
-if TYPE_CHECKING:
-    from tasks.catalogue.resolve import Job
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # also read by llama.cpp's server
 # on a supervisor's command line: of the version that wrote no marker, and of this
@@ -50,7 +46,7 @@ class Run:
     mode: Mode
     host: str
     port: int
-    spec: Mapping[str, str]  # see `spec_of`
+    spec: Mapping[str, str]  # see `LaunchSpec.record_spec`
     command: Sequence[str]
     log: str
     mark: str  # value of MARK_VARIABLE in the engine's environment
@@ -124,31 +120,6 @@ def judge_run(run: Run, boot: str, space: str, keeper_lives: bool, engine_lives:
     if keeper_lives:
         return Liveness.RUNNING
     return Liveness.LEFT_OVER if engine_lives else Liveness.GONE
-
-
-def spec_of(job: Job, version: str, key: str, port: int | None) -> dict[str, str]:
-    """Return what a server serves and how, by option; equal for equal servers.
-
-    Args:
-        port: the requested one; None where any will do.
-    """
-    settings = job.settings
-    models = [file for file in job.files if file.target != job.mmproj]
-    spec = {
-        "model": ",".join(file.sha256 or file.target for file in models),
-        "--engine": f"{job.engine} {version}".strip(),
-        "--mmproj": job.mmproj,
-        "--host": settings.host,
-        "--port": port,
-        "--ctx-size": settings.ctx_size,
-        "--n-predict": settings.n_predict,
-        "--ngl": settings.ngl,
-        "--gpu": settings.gpu,
-        "--threads": settings.threads,
-        "--": shlex.join((*settings.args, *job.extra)),
-        "--api-key": "given" if key else "",
-    }
-    return {name: str(value) for name, value in spec.items() if value not in (None, "")}
 
 
 def differences(run: Run, spec: Mapping[str, str], key: str) -> list[tuple[str, str]]:

@@ -6,26 +6,26 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import parent_process
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import Job
 from tasks.catalogue.settings import key_problem
-from tasks.catalogue.types import Model
+from tasks.catalogue.types import Catalogue, Model
 from tasks.console import formatting
-from tasks.context import Recipe
-from tasks.engine import command, server_registry
-from tasks.engine.server_record import KEY_VARIABLE, Mode, Run, record_name, spec_of
+from tasks.engine import server_registry
+from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
+from tasks.engine.server_record import KEY_VARIABLE, Mode, Run, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
-from tasks.system.process_id import MARK_VARIABLE
 from tasks.transfer.ensure import check_source
+from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -36,25 +36,28 @@ _EXIT_REPORT_S = 3.0
 _POLL_S = 0.05
 
 
-def given_files(job: Job) -> tuple[Artifact, ...]:
-    """Return every file that the engine consists of, or reads."""
-    if job.exe:
-        return (*job.files, job.exe)
-    return job.files
-
-
-def check_start(recipe: Recipe, job: Job) -> None:
+def check_start(cache: str, job: Job, policy: DownloadPolicy) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
         ServerError: the user could not stop the server.
         TransferError: a file is missing, and must not be downloaded.
     """
-    policy = recipe.download_policy()
     for artifact in given_files(job):
-        check_source(recipe.place.cache, artifact, policy)
+        check_source(cache, artifact, policy)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach tasks of `doit -n`", fix="remove -n")
+
+
+def specify(place: Place, catalogue: Catalogue, job: Job) -> LaunchSpec:
+    """Return the specification of a job's server, once its files are here.
+
+    Raises:
+        UsageError: LLAMA_API_KEY is not a valid key.
+    """
+    key = key_of(job)
+    version = engine_version(place.cache, catalogue, job)
+    return launch_spec(job, launch_of(place.platform, job), version=version, key=key)
 
 
 def key_of(job: Job) -> str:
@@ -69,33 +72,22 @@ def key_of(job: Job) -> str:
     return key
 
 
-def pick_port(recipe: Recipe, job: Job, *, any_free: bool) -> int:
+def pick_port(cache: str, host: str, port: int) -> int:
     """Return the port to serve on.
 
     Args:
-        any_free: without a requested port, use any free one instead of the default.
+        port: the requested or usual one; 0: any free one.
 
     Raises:
         ServerError: the port is in use, or the host is not an address of this machine.
     """
     from tasks.system.ports import free_port
 
-    port = 0
-    if job.port is not None:
-        port = job.port
-    elif not any_free:
-        port = job.settings.port or 0
     if port:
         # a server left over by a killed recipe may use it
-        server_registry.clean(recipe.place.cache)
-        server_registry.no_stranger(recipe.place.cache, port)
-    return free_port(job.settings.host or "", port)
-
-
-def spec(recipe: Recipe, job: Job, port: int | None) -> dict[str, str]:
-    """Return what is requested, comparable with the `spec` of a server record."""
-    version = engine_version(recipe.place.cache, recipe.catalogue, job)
-    return spec_of(job, version, key_of(job), port)
+        server_registry.clean(cache)
+        server_registry.no_stranger(cache, port)
+    return free_port(host, port)
 
 
 class Server:
@@ -110,51 +102,53 @@ class Server:
         IntegrityError: a file for the engine is not the one that was verified.
     """
 
-    def __init__(self, recipe: Recipe, job: Job, mode: Mode, port: int, stop: list[int]) -> None:
-        self._job = job
+    def __init__(self, cache: str, spec: LaunchSpec, mode: Mode, port: int, stop: list[int]) -> None:
+        self._spec = spec
         self._stop = stop
-        self._platform = recipe.place.platform
-        cache = recipe.place.cache
-        host = job.settings.host or ""
-        key = key_of(job)
-        if not key and not is_loopback(host):
-            doit_adapter.log().warning("%s", open_to_all(job.name, host))
+        host = spec.settings.host or ""
+        if not spec.key and not is_loopback(host):
+            doit_adapter.log().warning("%s", open_to_all(spec.name, host))
         self._folder = ExitStack()
         folder = self._make_folder(cache, mode)
-        path = os.path.join(folder, record_name(job.name, port))
+        path = os.path.join(folder, record_name(spec.name, port))
         try:
-            server_registry.drop_old_logs(cache, job.name)
-            version = engine_version(cache, recipe.catalogue, job)
-            mark = os.urandom(8).hex()
-            env = engine_env(job.engine, **{MARK_VARIABLE: mark})
-            key_file = self._pass_key(key, env, f"{path}.key")
-            argv = command.serve_command(
-                launch_of(self._platform, job),
-                replace(job.settings, host=host, port=port),
-                version=version,
-                extra=job.extra,
-                key_file=key_file,
-            )
-            self.run = Run(
-                name=job.name,
-                mode=mode,
-                host=host,
-                port=port,
-                spec=spec(recipe, job, port),
-                command=argv,
-                log=f"{path}.log",
-                mark=mark,
-                key=key,
-                owner=os.getpid(),
-                path=f"{path}.json",
-            )
-            stamps.check_unchanged(cache, given_files(job))
-            self._launch(env, folder)
+            server_registry.drop_old_logs(cache, spec.name)
+            self.run = self._prepare(path, mode, port)
+            stamps.check_unchanged(cache, spec.files)
+            self._launch(folder)
         except BaseException:
             server_registry.forget(f"{path}.json")
             self._folder.close()
             raise
-        self._log_start(version)
+        self._log_start()
+
+    def _prepare(self, path: str, mode: Mode, port: int) -> Run:
+        """Write the key file, if the engine reads one; return the server record.
+
+        Args:
+            path: of the server's files, without the suffix.
+
+        Raises:
+            ServerError: the engine does not support a setting.
+        """
+        spec = self._spec
+        key_file = ""
+        if spec.reads_key_file:
+            key_file = f"{path}.key"
+            files.write_atomic(key_file, f"{spec.key}\n", private=True)
+        return Run(
+            name=spec.name,
+            mode=mode,
+            host=spec.settings.host or "",
+            port=port,
+            spec=spec.record_spec(port),
+            command=spec.argv(port, key_file),
+            log=f"{path}.log",
+            mark=os.urandom(8).hex(),
+            key=spec.key,
+            owner=os.getpid(),
+            path=f"{path}.json",
+        )
 
     def _make_folder(self, cache: str, mode: Mode) -> str:
         """Return the folder for log and record: in the cache, else a temporary one."""
@@ -166,17 +160,7 @@ class Server:
             raise server_registry.cannot_record(cache)
         return self._folder.enter_context(server_registry.temporary_folder())
 
-    def _pass_key(self, key: str, env: dict[str, str], path: str) -> str:
-        """Put the key into `env` or a file; return the file's path, or nothing."""
-        if not key:
-            return ""
-        if self._job.engine == "embedded":
-            env[KEY_VARIABLE] = key
-            return ""
-        files.write_atomic(path, f"{key}\n", private=True)
-        return path
-
-    def _launch(self, env: dict[str, str], folder: str) -> None:
+    def _launch(self, folder: str) -> None:
         """Start the engine and its supervisor.
 
         Raises:
@@ -186,14 +170,15 @@ class Server:
         from tasks.engine.supervisor_client import Kept, NoRecord, no_record_error
 
         run = self.run
+        launch = self._spec.launch
         values = asdict(run)
         del values["path"]
         self._start = time.monotonic()
         try:
             self._kept: Kept = Kept(
                 run.command,
-                env=env,
-                cwd=engine_cwd(self._job.engine, folder),
+                env=engine_env(launch.engine, **self._spec.variables(run.mark)),
+                cwd=engine_cwd(launch.engine, folder),
                 log=run.log,
                 record=run.path,
                 values=values,
@@ -203,13 +188,12 @@ class Server:
         except NoRecord as error:
             raise no_record_error(run.name, error) from None
         except OSError as error:
-            raise failed_start(run.name, run.command, error, self._platform) from None
+            raise failed_start(run.name, run.command, error, launch.platform) from None
 
-    def _log_start(self, version: str) -> None:
-        name = self._job.name
+    def _log_start(self) -> None:
+        name = self._spec.name
         log = self.run.log
-        engine = "embedded" if self._job.engine == "embedded" else "llamafile"
-        values = (name, f"{engine} {version}".strip(), log)
+        values = (name, self._spec.engine_title, log)
         text = "starting %s (%s, log %s)"
         doit_adapter.say("server_starting", text, *values, model=name, pid=self.pid, log=log)
 
@@ -230,15 +214,15 @@ class Server:
         """
         from tasks.engine import readiness
 
-        job = self._job
+        spec = self._spec
         run = self.run
-        limit = job.settings.timeout or 0
-        seconds = readiness.wait_ready(job.name, self._kept, run.host, run.port, limit, lambda: self._stop)
+        limit = spec.settings.timeout or 0
+        seconds = readiness.wait_ready(spec.name, self._kept, run.host, run.port, limit, lambda: self._stop)
         if seconds is None:
             return None
-        if job.gpu:
+        if spec.require_gpu:
             self._check_gpu()
-        if job.probe and not self._probe(limit - seconds):
+        if spec.probe and not self._probe(limit - seconds):
             return None
         # includes the supervisor's start
         seconds = time.monotonic() - self._start
@@ -247,8 +231,8 @@ class Server:
         self._kept.ready(seconds)
         # another process may have answered for an engine that has ended
         self.check_alive()
-        values = (job.name, run.url, formatting.seconds(seconds))
-        fields: dict[str, Any] = {"model": job.name, "url": run.url, "pid": self.pid}
+        values = (spec.name, run.url, formatting.seconds(seconds))
+        fields: dict[str, Any] = {"model": spec.name, "url": run.url, "pid": self.pid}
         fields |= {"seconds": round(seconds, 3), "log": run.log}
         text = "%s is ready at %s after %s"
         doit_adapter.say("server_ready", text, *values, **fields)
@@ -261,7 +245,7 @@ class Server:
         try:
             return client.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
         except ServerError as error:
-            deadline = self._start + (self._job.settings.timeout or 0)
+            deadline = self._start + (self._spec.settings.timeout or 0)
             no_response = not error.facts
             if no_response and time.monotonic() < deadline:
                 self._wait_exit_report(_EXIT_REPORT_S)
@@ -274,7 +258,7 @@ class Server:
 
         line = readiness.wait_gpu(self.run.log)
         if line:
-            what = f"{self._job.name} was told to use the GPU, but runs on the CPU"
+            what = f"{self._spec.name} was told to use the GPU, but runs on the CPU"
             log = "" if self._temporary else self.run.log
             fix = "fix the GPU's driver, or remove --force-gpu and --gpu"
             raise ServerError(what, [("output", line), ("log", log)], fix=fix)
@@ -304,8 +288,8 @@ class Server:
         from tasks.engine import failures
 
         if self._kept.exited() is not None:
-            what = f"{self._job.name} ended by itself"
-            raise failures.failure(what, self._kept.ending(), self._platform)
+            what = f"{self._spec.name} ended by itself"
+            raise failures.failure(what, self._kept.ending(), self._spec.launch.platform)
 
     def ended_by_stop(self) -> bool:
         """Return whether `doit stop` ended the server."""
@@ -323,7 +307,7 @@ class Server:
         """
         was_running = self._kept.exited() is None or self._kept.told
         self._kept.stop(hurry=lambda: len(self._stop) > 1)
-        name = self._job.name
+        name = self._spec.name
         if not server_registry.end_marked(self.run.mark):
             what = f"cannot end {name} (pid {self.pid})"
             raise ServerError(what, fix=f"kill -9 -{self.pid}")
@@ -334,10 +318,11 @@ class Server:
 
 
 @contextmanager
-def serving(
-    recipe: Recipe, job: Job, mode: Mode, *, any_free: bool
-) -> Iterator[tuple[Server | None, list[int]]]:
+def serving(cache: str, spec: LaunchSpec, mode: Mode, port: int) -> Iterator[tuple[Server | None, list[int]]]:
     """Run a server for a `with` block, and end it with the block.
+
+    Args:
+        port: as of `pick_port`.
 
     Yields:
         The server, ready, and the signals received; no server if a signal came before
@@ -347,8 +332,8 @@ def serving(
 
     stop: list[int] = []
     with on_signals(stop.append):
-        port = pick_port(recipe, job, any_free=any_free)
-        server = Server(recipe, job, mode, port, stop)
+        free = pick_port(cache, spec.settings.host or "", port)
+        server = Server(cache, spec, mode, free, stop)
         try:
             ready = server.wait_ready() is not None
             yield (server if ready else None), stop

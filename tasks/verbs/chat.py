@@ -12,7 +12,7 @@ from tasks.catalogue.resolve import Job
 from tasks.console.text import PROSE
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
-from tasks.engine.session import check_start, pick_port, serving
+from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
 
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
@@ -24,9 +24,10 @@ def check(recipe: Recipe, job: Job) -> None:
     Raises:
         ServerError: it cannot, or there is no question.
     """
-    check_start(recipe, job)
+    cache = recipe.place.cache
+    check_start(cache, job, recipe.download_policy())
     _prompt(recipe.request.asks[-1].extra)
-    pick_port(recipe, job, any_free=True)
+    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=True))
 
 
 def run(recipe: Recipe, job: Job) -> None:
@@ -38,7 +39,9 @@ def run(recipe: Recipe, job: Job) -> None:
             an answer.
     """
     status = 0
-    with serving(recipe, job, Mode.CHAT, any_free=True) as (server, stop):
+    spec = specify(recipe.place, recipe.catalogue, job)
+    port = job.port_to_try(any_free=True)
+    with serving(recipe.place.cache, spec, Mode.CHAT, port) as (server, stop):
         if server is not None:
             status = talk(server.run, recipe.request.asks[-1].extra)
     if server is None:

@@ -9,7 +9,7 @@ from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
 from tasks.engine import session
 from tasks.engine.server_record import Mode
-from tasks.engine.session import check_start, pick_port, serving
+from tasks.engine.session import check_start, pick_port, serving, specify
 
 _WATCH_S = 0.2  # between two checks of a running engine
 
@@ -20,8 +20,9 @@ def check(recipe: Recipe, job: Job) -> None:
     Raises:
         ServerError: it cannot.
     """
-    check_start(recipe, job)
-    pick_port(recipe, job, any_free=False)
+    cache = recipe.place.cache
+    check_start(cache, job, recipe.download_policy())
+    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=False))
 
 
 def run(recipe: Recipe, job: Job) -> None:
@@ -31,7 +32,9 @@ def run(recipe: Recipe, job: Job) -> None:
         ServerError: it could not be started, was not ready in time, or ended by itself.
         SystemExit: it was stopped before it was ready (128 + signal).
     """
-    with serving(recipe, job, Mode.SERVE, any_free=False) as (server, stop):
+    spec = specify(recipe.place, recipe.catalogue, job)
+    port = job.port_to_try(any_free=False)
+    with serving(recipe.place.cache, spec, Mode.SERVE, port) as (server, stop):
         if server is not None:
             usage = session.usage(job.model, server.run, "Ctrl-C")
             doit_adapter.log().info("%s", usage)

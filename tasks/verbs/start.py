@@ -6,8 +6,9 @@ from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
 from tasks.engine import server_registry, session
+from tasks.engine.launch_spec import LaunchSpec
 from tasks.engine.server_record import Mode, Run, State, differences
-from tasks.engine.session import Server, check_start, key_of, pick_port, spec
+from tasks.engine.session import Server, check_start, pick_port, specify
 from tasks.errors import ServerError
 
 _AGAIN = "doit stop --model {}, then this again"
@@ -19,14 +20,15 @@ def check(recipe: Recipe, job: Job) -> None:
     Raises:
         ServerError: it cannot.
     """
-    check_start(recipe, job)
-    if not server_registry.can_record(recipe.place.cache):
-        raise server_registry.cannot_record(recipe.place.cache)
+    cache = recipe.place.cache
+    check_start(cache, job, recipe.download_policy())
+    if not server_registry.can_record(cache):
+        raise server_registry.cannot_record(cache)
     try:
-        _port(recipe, job)
+        _port(cache, job)
     except ServerError:
         # read after the port: another doit may just have started this server
-        if not _started(recipe, job):
+        if not _started(cache, job.name):
             raise
 
 
@@ -38,13 +40,15 @@ def run(recipe: Recipe, job: Job) -> None:
             ready in time.
         SystemExit: it was stopped before it was ready (128 + signal).
     """
-    with server_registry.claim(recipe.place.cache, job.name):
-        server_registry.clean(recipe.place.cache)
-        run = next((run for run in _started(recipe, job) if _is_ready(run)), None)
+    cache = recipe.place.cache
+    with server_registry.claim(cache, job.name):
+        server_registry.clean(cache)
+        run = next((run for run in _started(cache, job.name) if _is_ready(run)), None)
+        spec = specify(recipe.place, recipe.catalogue, job)
         if run is None:
-            run = _start(recipe, job)
+            run = _start(cache, job, spec)
         else:
-            _check_same(recipe, job, run)
+            _check_same(job, spec, run)
             _check_answers(job, run)
             text = "%s is already running at %s"
             name, url = job.name, run.url
@@ -52,27 +56,27 @@ def run(recipe: Recipe, job: Job) -> None:
     doit_adapter.show(run.url)
 
 
-def _check_same(recipe: Recipe, job: Job, run: Run) -> None:
+def _check_same(job: Job, spec: LaunchSpec, run: Run) -> None:
     """Check that a running server has the settings that are asked for.
 
     Raises:
         ServerError: it has others.
     """
-    facts = differences(run, spec(recipe, job, job.port or None), key_of(job))
+    facts = differences(run, spec.record_spec(job.port or None), spec.key)
     if facts:
         what = f"{job.name} is already running at {run.url}, with other settings"
         raise ServerError(what, facts, fix=_AGAIN.format(job.name))
 
 
-def _start(recipe: Recipe, job: Job) -> Run:
+def _start(cache: str, job: Job, spec: LaunchSpec) -> Run:
     from tasks.system.signals import on_signals
 
     stop: list[int] = []
     with on_signals(stop.append):
-        for run in server_registry.ended(recipe.place.cache, job.name):
+        for run in server_registry.ended(cache, job.name):
             server_registry.forget(run.path)
-        with server_registry.claim_port(recipe.place.cache):
-            server = Server(recipe, job, Mode.START, _port(recipe, job), stop)
+        with server_registry.claim_port(cache):
+            server = Server(cache, spec, Mode.START, _port(cache, job), stop)
         is_ready = False
         try:
             is_ready = server.wait_ready() is not None
@@ -116,23 +120,24 @@ def _check_answers(job: Job, run: Run) -> None:
         client.probe(job.name, run.host, run.port, run.key, job.settings.timeout or 0)
 
 
-def _started(recipe: Recipe, job: Job) -> list[Run]:
-    """Return the model's servers in the background."""
-    running = server_registry.running(recipe.place.cache)
-    return [run for run in running if (run.name, run.mode) == (job.name, Mode.START)]
+def _started(cache: str, name: str) -> list[Run]:
+    """Return a model's servers in the background."""
+    running = server_registry.running(cache)
+    return [run for run in running if (run.name, run.mode) == (name, Mode.START)]
 
 
-def _port(recipe: Recipe, job: Job) -> int:
+def _port(cache: str, job: Job) -> int:
     """Return the usual port, or any free one if a server of this cache has that one.
 
     Raises:
         ServerError: the port is in use, and it was asked for or another program has it.
     """
+    host = job.settings.host or ""
     try:
-        return pick_port(recipe, job, any_free=False)
+        return pick_port(cache, host, job.port_to_try(any_free=False))
     except ServerError:
         # read after the port: another doit may just have started a server
-        running = server_registry.running(recipe.place.cache)
+        running = server_registry.running(cache)
         if not any(run.port == job.settings.port for run in running):
             raise
-        return pick_port(recipe, job, any_free=True)
+        return pick_port(cache, host, job.port_to_try(any_free=True))

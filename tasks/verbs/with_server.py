@@ -13,7 +13,7 @@ from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
-from tasks.engine.session import Server, check_start, pick_port, serving
+from tasks.engine.session import Server, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
 from tasks.system.processes import TERMINATE_S
 
@@ -28,7 +28,8 @@ def check(recipe: Recipe, job: Job) -> None:
         SystemExit: as a shell's: 127, there is no such command, or 126, it is not a
             program.
     """
-    check_start(recipe, job)
+    cache = recipe.place.cache
+    check_start(cache, job, recipe.download_policy())
     word = recipe.request.asks[-1].extra[0]
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:
@@ -39,7 +40,7 @@ def check(recipe: Recipe, job: Job) -> None:
             what = f"this cannot be run: {word}"
         doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         raise SystemExit(status)
-    pick_port(recipe, job, any_free=True)
+    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=True))
 
 
 def _path(word: str, cwd: str) -> str:
@@ -68,7 +69,9 @@ def run(recipe: Recipe, job: Job) -> None:
         SystemExit: the command's status; 128 + signal if a signal ended it.
     """
     words = recipe.request.asks[-1].extra
-    with serving(recipe, job, Mode.WITH, any_free=True) as (server, stop):
+    spec = specify(recipe.place, recipe.catalogue, job)
+    port = job.port_to_try(any_free=True)
+    with serving(recipe.place.cache, spec, Mode.WITH, port) as (server, stop):
         status = _status(server, words, recipe.place.cwd, stop)
         if doit_adapter.is_json(os.environ):  # in a terminal the shell has the status
             text = "%s: status %s"

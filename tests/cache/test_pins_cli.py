@@ -17,11 +17,9 @@ import pytest
 from tasks.catalogue import load
 from tasks.catalogue.environment import Place
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import Jobs, catalogued
-from tasks.command_line import Request
-from tasks.context import Recipe
+from tasks.catalogue.resolve import catalogued
 from tasks.engine.server_record import Mode
-from tasks.engine.session import Server
+from tasks.engine.session import Server, specify
 from tasks.errors import IntegrityError
 from tests.cli.test_steps import good, steps
 from tests.engine.test_serve_cli import ask, serving, with_gguf, with_llamafile
@@ -378,11 +376,10 @@ def test_a_file_that_is_replaced_before_the_start(project: Project, ran: Path, w
     path = str(project.path / "models.yaml")
     catalogue = load.load(path, str(project.cache))
     place = Place(sys.platform, str(project.cache), str(project.path), str(project.path))
-    recipe = Recipe(catalogue, place, Request(), Jobs({}, (), {}))
     job = catalogued("g", catalogue, place)._replace(exe=llamafile_exe(catalogue, place))
     replaced(exe if which == "program" else model, evil(ran))
     with pytest.raises(IntegrityError, match="is not the file that was verified"):
-        Server(recipe, job, Mode.SERVE, 1, [])
+        Server(place.cache, specify(place, catalogue, job), Mode.SERVE, 1, [])
     assert not ran.exists()
     assert not list(project.run_folder.glob("*.json"))
     assert not list(project.run_folder.glob("*.key"))

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact, model_dir
 from tasks.catalogue.resolve import Job, catalogued, plan
-from tasks.engine.server_record import spec_of
+from tasks.engine.launch_spec import launch_spec
+from tasks.engine.version import launch_of
 from tasks.errors import UsageError
 from tests.catalogue.test_resolve import POSIX
 from tests.support.catalogues import A64, B64, VALID, catalogue
@@ -157,17 +158,22 @@ def test_refused(line: str, what: str, fix: str) -> None:
     assert (caught.value.what, caught.value.fix) == (what, fix)
 
 
+def spec_of(asked: Job, version: str) -> dict[str, str]:
+    launch = launch_of("linux", asked)
+    return launch_spec(asked, launch, version=version, key="").record_spec(None)
+
+
 def test_what_a_running_server_is_compared_by() -> None:
     """Issue 5.3: another projector, and another part, are another server; one file is named as before."""
-    found, spec = job("serve:split"), spec_of(job("serve:split"), "0.10.5", "", None)
+    found, spec = job("serve:split"), spec_of(job("serve:split"), "0.10.5")
     other = found._replace(mmproj="/q.gguf", more=(*found.more[:2], found.more[2]._replace(target="/q.gguf")))
     assert spec["--mmproj"] == found.mmproj
-    changed = spec_of(other, "0.10.5", "", None)
+    changed = spec_of(other, "0.10.5")
     assert {key for key in spec if spec[key] != changed[key]} == {"--mmproj"}
     part = found._replace(more=(found.more[0]._replace(sha256=A64), *found.more[1:]))
-    changed = spec_of(part, "0.10.5", "", None)
+    changed = spec_of(part, "0.10.5")
     assert {key for key in spec if spec[key] != changed[key]} == {"model"}
-    assert spec_of(job("serve"), "", "", None)["model"] == A64
+    assert spec_of(job("serve"), "")["model"] == A64
 
 
 def test_catalogued_has_them_all() -> None:

@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import Job, plan
 from tasks.catalogue.settings import key_problem
-from tasks.engine.server_record import (
-    Liveness,
-    Mode,
-    Run,
-    State,
-    differences,
-    judge_run,
-    log_of,
-    record_name,
-    spec_of,
-)
+from tasks.engine.launch_spec import launch_spec
+from tasks.engine.server_record import Liveness, Mode, Run, State, differences, judge_run, log_of, record_name
+from tasks.engine.version import launch_of
 from tasks.system.process_id import Process
 from tasks.urls import is_loopback
 from tests.support.catalogues import A64, catalogue
@@ -255,6 +247,11 @@ def job(line: str) -> Job:
 def spec(line: str, key: str = "", version: str = "0.9.3") -> dict[str, str]:
     asked = job(line)
     return spec_of(asked, version, key, asked.port or None)
+
+
+def spec_of(asked: Job, version: str, key: str, port: int | None) -> dict[str, str]:
+    launch = launch_of("linux", asked)
+    return launch_spec(asked, launch, version=version, key=key).record_spec(port)
 
 
 def test_the_words_of_a_spec() -> None:
