@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.catalogue.types import Engine, Model, Settings
+from tasks.catalogue.types import Engine, Model, ServeOptions
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type] = {
@@ -30,7 +30,7 @@ def is_catalogue(plain: Any) -> bool:
         return bool(
             all(_is_entry(entry, Model) for entry in models)
             and all(_is_entry(entry, Engine) for entry in engines)
-            and _is_entry(plain["defaults"], Settings)
+            and _is_entry(plain["defaults"], ServeOptions)
             and _are_texts(plain["adopt_from"])
             and _has_valid_names(plain)
         )
@@ -45,20 +45,20 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
     return all(target in models for target in targets) and all(name.lower() in names for name in models)
 
 
-def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | Settings]) -> bool:
+def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions]) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
     if kind is Model:
         allowed.add("more")
     required: tuple[str, ...] = ("title", "license")
-    if kind is Settings:
+    if kind is ServeOptions:
         required = ()
     return (
         plain.keys() <= allowed
         and all(isinstance(plain[key], str) for key in required)
         and all(v is None or isinstance(v, KINDS[key]) for key, v in plain.items())
         and all(_are_texts(plain[key]) for key in LISTS if key in plain)
-        and ("serve" not in plain or _is_entry(plain["serve"], Settings))
+        and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and all(map(_is_file, plain.get("more", ())))
     )
 

@@ -26,8 +26,8 @@ from tasks.catalogue.model_files import (
     llamafile_exe,
     own_file,
 )
-from tasks.catalogue.settings import BUILT_IN, key_problem, settings_of
-from tasks.catalogue.types import ENGINES, Catalogue, File, Model, Settings
+from tasks.catalogue.settings import ServeSettings, key_problem, serve_settings, settings_of
+from tasks.catalogue.types import ENGINES, Catalogue, File, Model
 from tasks.command_line import Ask, Kind, Request
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import url_problem
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     model: Model
     artifact: Artifact
     engine: str  # self, llamafile or embedded
-    settings: Settings  # merged from all levels
+    settings: ServeSettings
     exe: Artifact | None = None  # llamafile's executable, if the engine is `llamafile`
     extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
     question: str = ""  # to be confirmed before a download (R4), or empty
@@ -66,7 +66,7 @@ class Job(NamedTuple):
             return self.port
         if any_free:
             return 0
-        return self.settings.port or 0
+        return self.settings.port
 
     @property
     def size(self) -> int | None:
@@ -203,7 +203,7 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
         source.model,
         artifact,
         engine,
-        requested.over(catalogue.defaults).over(BUILT_IN),
+        serve_settings(requested.over(catalogue.defaults)),
         exe,
         checked_extra(ask.extra) if ask.verb in ("serve", "start") else (),
         source.question,

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.catalogue.lockfile import LockFile, join
 from tasks.catalogue.semantic_checks import sense_problems
-from tasks.catalogue.types import AdoptFrom, Engine, Model, Name, Rule, Settings, Strict
+from tasks.catalogue.types import AdoptFrom, Engine, Model, Name, Rule, ServeOptions, Strict
 from tasks.catalogue.yaml_limits import LimitError, check
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import filename_of
@@ -36,7 +36,7 @@ class CatalogueFile(Strict):
     default: Annotated[Name, Rule("the model that is used if no model is given")]
     models: dict[Name, Model]
     engines: dict[Name, Engine]
-    defaults: Annotated[Settings, Rule("settings for every model")] = Settings()
+    defaults: Annotated[ServeOptions, Rule("settings for every model")] = ServeOptions()
     adopt_from: AdoptFrom = ()
 
 

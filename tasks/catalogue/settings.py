@@ -1,19 +1,40 @@
-"""Settings from the options of the command line. Pure."""
+"""Settings from the options of the command line and their defaults. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-from tasks.catalogue.types import Rule, Settings
+from tasks.catalogue.types import Rule, ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has
 
-# defaults for what neither the command line nor models.yaml sets
-BUILT_IN = Settings(host="127.0.0.1", port=8080, timeout=600)
+
+@dataclass(eq=False, repr=False)
+class ServeSettings:
+    """How a model is served: `ServeOptions` of all levels, with the defaults.
+
+    None: the engine decides. Treat it as frozen, see `types.Strict`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080  # 0: any free one
+    timeout: int = 600  # seconds until the server must be ready
+    ctx_size: int | None = None
+    n_predict: int | None = None
+    ngl: int | None = None
+    gpu: str | None = None
+    threads: int | None = None
+    args: tuple[str, ...] = ()
+
+
+def serve_settings(options: ServeOptions) -> ServeSettings:
+    """Return the settings that apply where these options are set."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return ServeSettings(**given)
 
 
 def key_problem(key: str) -> str:
@@ -27,25 +48,25 @@ def key_problem(key: str) -> str:
     return "expected at least four visible ASCII characters, without blanks and commas"
 
 
-def settings_of(options: Mapping[str, Any]) -> Settings:
+def settings_of(options: Mapping[str, Any]) -> ServeOptions:
     """Return the settings of the command line (R10, R17, R23).
 
     Raises:
         UsageError: a value breaks the rule of its key in models.yaml.
     """
-    keys = [field.name for field in fields(Settings) if field.name in options]
+    keys = [field.name for field in fields(ServeOptions) if field.name in options]
     values: dict[str, Any] = {key: _value(key, options[key]) for key in keys}
     if options.get("force_gpu"):
         if "ngl" in values:
             what = "--force-gpu and --ngl both set the number of layers"
             raise UsageError(what, fix="remove one of them")
         values["ngl"] = ALL_LAYERS
-    return Settings(**values)
+    return ServeOptions(**values)
 
 
 def _value(key: str, text: str) -> int | str:
-    """Convert and check one setting, by its type and its rule in `Settings`."""
-    kind = get_type_hints(Settings, include_extras=True)[key]
+    """Convert and check one setting, by its type and its rule in `ServeOptions`."""
+    kind = get_type_hints(ServeOptions, include_extras=True)[key]
     rule = next(r for r in kind.__metadata__ if isinstance(r, Rule))
     value: int | str = text
     if key == "gpu":

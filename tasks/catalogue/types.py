@@ -190,7 +190,7 @@ class Strict:
 
 
 @dataclass(eq=False, repr=False)
-class Settings(Strict):
+class ServeOptions(Strict):
     """Settings for serving a model; null: not set here."""
 
     host: Annotated[str | None, _HOST] = None
@@ -203,7 +203,7 @@ class Settings(Strict):
     timeout: Annotated[int | None, _at_least(1, "seconds until the server must be ready")] = None
     args: Annotated[tuple[str, ...], Rule("more arguments for the engine, passed unchanged")] = ()
 
-    def over(self, below: Settings) -> Settings:
+    def over(self, below: ServeOptions) -> ServeOptions:
         """Merge: values set here win over `below`; `args` are concatenated."""
         merged: dict[str, Any] = {}
         for field in fields(self):
@@ -211,7 +211,7 @@ class Settings(Strict):
             if value is None:
                 value = getattr(below, field.name)
             merged[field.name] = value
-        return Settings(**{**merged, "args": (*below.args, *self.args)})
+        return ServeOptions(**{**merged, "args": (*below.args, *self.args)})
 
 
 @dataclass(eq=False, repr=False)
@@ -256,7 +256,7 @@ class Model(Strict):
     ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
     engine: EngineName = None
     engine_version: EngineVersion = None
-    serve: Annotated[Settings, Rule("settings for this model")] = Settings()
+    serve: Annotated[ServeOptions, Rule("settings for this model")] = ServeOptions()
 
 
 @dataclass(eq=False, repr=False)
@@ -282,8 +282,8 @@ class File(NamedTuple):
     mmproj: bool = False
 
 
-def _settings(plain: Mapping[str, Any]) -> Settings:
-    return Settings(**{**plain, "args": tuple(plain.get("args", ()))})
+def _settings(plain: Mapping[str, Any]) -> ServeOptions:
+    return ServeOptions(**{**plain, "args": tuple(plain.get("args", ()))})
 
 
 class Catalogue:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.catalogue.types import Settings
+from tasks.catalogue.settings import ServeSettings
 from tasks.errors import ServerError
 
 Version = tuple[int, ...]
@@ -63,7 +63,12 @@ def version_tuple(version: str | None) -> Version | None:
 
 
 def serve_command(
-    launch: Launch, settings: Settings, *, version: str | None, extra: Sequence[str] = (), key_file: str = ""
+    launch: Launch,
+    settings: ServeSettings,
+    *,
+    version: str | None,
+    extra: Sequence[str] = (),
+    key_file: str = "",
 ) -> list[str]:
     """Return the command line that serves a model (R10, R11).
 
@@ -95,7 +100,7 @@ def serve_command(
     return [*argv, *_setting_options(settings), *settings.args, *extra]
 
 
-def _setting_options(settings: Settings) -> list[str]:
+def _setting_options(settings: ServeSettings) -> list[str]:
     options = {
         "--host": settings.host,
         "--port": settings.port,
@@ -112,7 +117,7 @@ def _setting_options(settings: Settings) -> list[str]:
     return argv
 
 
-def _check_gpu(settings: Settings, version: str | None, known: Version | None) -> None:
+def _check_gpu(settings: ServeSettings, version: str | None, known: Version | None) -> None:
     if settings.gpu == "vulkan" and known is not None and known < VULKAN_SINCE:
         raise ServerError(
             f"llamafile {version} does not support --gpu vulkan, which needs 0.10",

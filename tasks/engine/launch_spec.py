@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.resolve import Job
-from tasks.catalogue.types import Settings
+from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
 from tasks.engine.server_record import KEY_VARIABLE
 from tasks.system.process_id import MARK_VARIABLE
@@ -20,7 +20,7 @@ class LaunchSpec(NamedTuple):
     name: str  # of the model
     launch: Launch
     files: tuple[Artifact, ...]  # all that the engine consists of, or reads
-    settings: Settings
+    settings: ServeSettings
     version: str  # of the engine, or empty
     key: str = ""  # API key
     extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged

@@ -105,7 +105,7 @@ class Server:
     def __init__(self, cache: str, spec: LaunchSpec, mode: Mode, port: int, stop: list[int]) -> None:
         self._spec = spec
         self._stop = stop
-        host = spec.settings.host or ""
+        host = spec.settings.host
         if not spec.key and not is_loopback(host):
             doit_adapter.log().warning("%s", open_to_all(spec.name, host))
         self._folder = ExitStack()
@@ -139,7 +139,7 @@ class Server:
         return Run(
             name=spec.name,
             mode=mode,
-            host=spec.settings.host or "",
+            host=spec.settings.host,
             port=port,
             spec=spec.record_spec(port),
             command=spec.argv(port, key_file),
@@ -216,7 +216,7 @@ class Server:
 
         spec = self._spec
         run = self.run
-        limit = spec.settings.timeout or 0
+        limit = spec.settings.timeout
         seconds = readiness.wait_ready(spec.name, self._kept, run.host, run.port, limit, lambda: self._stop)
         if seconds is None:
             return None
@@ -245,7 +245,7 @@ class Server:
         try:
             return client.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
         except ServerError as error:
-            deadline = self._start + (self._spec.settings.timeout or 0)
+            deadline = self._start + self._spec.settings.timeout
             no_response = not error.facts
             if no_response and time.monotonic() < deadline:
                 self._wait_exit_report(_EXIT_REPORT_S)
@@ -332,7 +332,7 @@ def serving(cache: str, spec: LaunchSpec, mode: Mode, port: int) -> Iterator[tup
 
     stop: list[int] = []
     with on_signals(stop.append):
-        free = pick_port(cache, spec.settings.host or "", port)
+        free = pick_port(cache, spec.settings.host, port)
         server = Server(cache, spec, mode, free, stop)
         try:
             ready = server.wait_ready() is not None

@@ -27,7 +27,7 @@ def check(recipe: Recipe, job: Job) -> None:
     cache = recipe.place.cache
     check_start(cache, job, recipe.download_policy())
     _prompt(recipe.request.asks[-1].extra)
-    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=True))
+    pick_port(cache, job.settings.host, job.port_to_try(any_free=True))
 
 
 def run(recipe: Recipe, job: Job) -> None:

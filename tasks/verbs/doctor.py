@@ -116,10 +116,9 @@ def _engine(cache: str) -> list[Finding]:
 
 def _needs(recipe: Recipe, job: Job) -> dict[str, _Check]:
     """Return the checks of disk, memory and port for one model."""
-    host = job.settings.host or "127.0.0.1"
     return {
         "disk": partial(_disk_and_memory, recipe, job),
-        "port": partial(_port, host, job.settings.port or 0),
+        "port": partial(_port, job.settings.host, job.settings.port),
     }
 
 

@@ -22,7 +22,7 @@ def check(recipe: Recipe, job: Job) -> None:
     """
     cache = recipe.place.cache
     check_start(cache, job, recipe.download_policy())
-    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=False))
+    pick_port(cache, job.settings.host, job.port_to_try(any_free=False))
 
 
 def run(recipe: Recipe, job: Job) -> None:

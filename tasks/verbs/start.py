@@ -117,7 +117,7 @@ def _check_answers(job: Job, run: Run) -> None:
         what = f"{job.name} runs at {run.url} and does not answer"
         raise ServerError(what, [("log", run.log)], fix=_AGAIN.format(job.name))
     if job.probe:
-        client.probe(job.name, run.host, run.port, run.key, job.settings.timeout or 0)
+        client.probe(job.name, run.host, run.port, run.key, job.settings.timeout)
 
 
 def _started(cache: str, name: str) -> list[Run]:
@@ -132,7 +132,7 @@ def _port(cache: str, job: Job) -> int:
     Raises:
         ServerError: the port is in use, and it was asked for or another program has it.
     """
-    host = job.settings.host or ""
+    host = job.settings.host
     try:
         return pick_port(cache, host, job.port_to_try(any_free=False))
     except ServerError:

@@ -40,7 +40,7 @@ def check(recipe: Recipe, job: Job) -> None:
             what = f"this cannot be run: {word}"
         doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         raise SystemExit(status)
-    pick_port(cache, job.settings.host or "", job.port_to_try(any_free=True))
+    pick_port(cache, job.settings.host, job.port_to_try(any_free=True))
 
 
 def _path(word: str, cwd: str) -> str:

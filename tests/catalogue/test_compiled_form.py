@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tasks.catalogue.compiled_form import KINDS, is_catalogue
 from tasks.catalogue.schema import compile_text
-from tasks.catalogue.types import Catalogue, Engine, File, Model, Settings
+from tasks.catalogue.types import Catalogue, Engine, File, Model, ServeOptions
 from tests.support.catalogues import VALID, WHERE
 
 SPLIT = "big-00001-of-00002.gguf"
 PLAIN = json.loads(json.dumps(compile_text(VALID.replace("big.gguf", SPLIT) + "adopt_from: [/srv]\n", WHERE)))
 
 
-@pytest.mark.parametrize("kind", [Model, Engine, Settings])
+@pytest.mark.parametrize("kind", [Model, Engine, ServeOptions])
 def test_every_field_has_a_type(kind: Any) -> None:
     """A new key of models.yaml needs one here; the rows of `more` have as many fields as they are checked."""
     assert set(kind.__dataclass_fields__) <= set(KINDS)

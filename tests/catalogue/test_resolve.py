@@ -15,7 +15,7 @@ from tasks.catalogue.artifact import model_dir
 from tasks.catalogue.environment import Place
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import Job, Jobs, catalogued, plan
-from tasks.catalogue.types import Settings
+from tasks.catalogue.settings import ServeSettings
 from tasks.errors import UsageError
 from tests.support.catalogues import A64, B64, BIG_URL, TINY_URL, VALID, catalogue, edited
 from tests.support.command_lines import parse
@@ -428,7 +428,7 @@ def test_question(line: str, asks: bool) -> None:
         ]
 
 
-_BUILT_IN = {**asdict(Settings()), "host": "127.0.0.1", "port": 8080, "timeout": 600}
+_BUILT_IN = {**asdict(ServeSettings()), "host": "127.0.0.1", "port": 8080, "timeout": 600}
 _EVERY = (
     "host: h{0}, port: {0}, ctx_size: {0}, n_predict: {0}, ngl: {0}, gpu: {1}, threads: {0}, timeout: {0}"
 )

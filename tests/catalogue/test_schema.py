@@ -583,7 +583,7 @@ def test_schema_takes_the_shipped_catalogue() -> None:
 
 def test_schema_explains_every_key() -> None:
     """An editor shows each key's meaning."""
-    tables = [EDITOR.schema["$defs"][name]["properties"] for name in ("Model", "Engine", "Settings")]
+    tables = [EDITOR.schema["$defs"][name]["properties"] for name in ("Model", "Engine", "ServeOptions")]
     described = {key: "description" in field for table in tables for key, field in table.items()}
     assert all(described.values()), described
     assert "description" in EDITOR.schema["properties"]["adopt_from"]

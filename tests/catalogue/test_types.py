@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.catalogue.schema import CatalogueFile, compile_text
-from tasks.catalogue.types import ENGINES, Catalogue, Engine, Model, Settings
+from tasks.catalogue.types import ENGINES, Catalogue, Engine, Model, ServeOptions
 from tasks.errors import UsageError
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
 from tests.support.catalogues import BIG_URL, WHERE, catalogue, edited
@@ -60,7 +60,7 @@ def test_entries() -> None:
     big = found.model("big")
     assert found.names == ("tiny", "big")
     assert (big.url, big.mirrors, big.aliases) == (BIG_URL, ("https://example.net/big.gguf",), ())
-    assert (big.sha256, big.size, big.engine, asdict(big.serve)) == (None, None, None, asdict(Settings()))
+    assert (big.sha256, big.size, big.engine, asdict(big.serve)) == (None, None, None, asdict(ServeOptions()))
     assert (found.model("tiny").serve.ctx_size, found.defaults.ctx_size) == (0, 4096)
     assert (found.engine("llamafile").version, found.engine("llamafile").mirrors) == ("0.10.5", ())
     assert found.by_filename("tiny.llamafile") == "tiny"
@@ -82,25 +82,27 @@ def test_the_first_of_two_models_with_one_file_name() -> None:
 @pytest.mark.parametrize(
     ("upper", "lower", "merged"),
     [
-        pytest.param(Settings(), Settings(port=1), {"port": 1}, id="what is not said comes from below"),
-        pytest.param(Settings(port=2), Settings(port=1), {"port": 2}, id="what is said holds"),
         pytest.param(
-            Settings(port=0, ctx_size=0),
-            Settings(port=1, ctx_size=1),
+            ServeOptions(), ServeOptions(port=1), {"port": 1}, id="what is not said comes from below"
+        ),
+        pytest.param(ServeOptions(port=2), ServeOptions(port=1), {"port": 2}, id="what is said holds"),
+        pytest.param(
+            ServeOptions(port=0, ctx_size=0),
+            ServeOptions(port=1, ctx_size=1),
             {"port": 0, "ctx_size": 0},
             id="0 is something said",
         ),
         pytest.param(
-            Settings(args=("b",)),
-            Settings(args=("a",)),
+            ServeOptions(args=("b",)),
+            ServeOptions(args=("a",)),
             {"args": ("a", "b")},
             id="args add up, the upper ones last",
         ),
     ],
 )
-def test_levels_of_settings(upper: Settings, lower: Settings, merged: dict[str, object]) -> None:
+def test_levels_of_settings(upper: ServeOptions, lower: ServeOptions, merged: dict[str, object]) -> None:
     """R17: every level says what it has to say."""
-    assert asdict(upper.over(lower)) == {**asdict(Settings()), **merged}
+    assert asdict(upper.over(lower)) == {**asdict(ServeOptions()), **merged}
 
 
 def test_default_is_the_reference_s_model() -> None:
@@ -152,7 +154,7 @@ def test_shipped_engines() -> None:
     assert SHIPPED.engine("embedded").license
 
 
-@pytest.mark.parametrize("table", [CatalogueFile, Model, Engine, Settings])
+@pytest.mark.parametrize("table", [CatalogueFile, Model, Engine, ServeOptions])
 def test_comments_of_the_catalogue_explain_every_key(table: type) -> None:
     """models.yaml's comments are the reference of its keys, so none may be missing there."""
     comment = TEXT[: TEXT.index("\nversion: 1")]

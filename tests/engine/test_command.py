@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from tasks.catalogue.environment import Place
 from tasks.catalogue.resolve import plan
 from tasks.catalogue.schema import compile_text
-from tasks.catalogue.types import GPUS, Catalogue, Settings
+from tasks.catalogue.settings import ServeSettings
+from tasks.catalogue.types import GPUS, Catalogue
 from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
 from tasks.errors import ServerError
 from tests.support.command_lines import parse
 
-REFERENCE = Settings(host="127.0.0.1", port=8080, ctx_size=0, n_predict=1024, timeout=600)
+USUAL = "--host 127.0.0.1 --port 8080"
+REFERENCE = ServeSettings(ctx_size=0, n_predict=1024)
 TAIL = "--host 127.0.0.1 --port 8080 --ctx-size 0 --n-predict 1024"
 
 
@@ -100,21 +103,23 @@ def test_the_key_is_in_a_file(engine: str, version: str | None) -> None:
 @pytest.mark.parametrize(
     ("settings", "flags"),
     [
-        pytest.param(Settings(), "", id="nothing said, nothing passed"),
-        pytest.param(Settings(host="::", port=1), "--host :: --port 1", id="R10: host and port"),
-        pytest.param(Settings(ngl=9999), "-ngl 9999", id="R10: --force-gpu"),
-        pytest.param(Settings(ngl=0, ctx_size=0), "--ctx-size 0 -ngl 0", id="0 is passed on"),
-        pytest.param(Settings(n_predict=-1), "--n-predict -1", id="-1 is passed on"),
-        pytest.param(Settings(gpu="nvidia"), "--gpu nvidia", id="R24: kind of GPU"),
-        pytest.param(Settings(threads=8), "--threads 8", id="R17: threads"),
-        pytest.param(Settings(timeout=9), "", id="the time limit is ours"),
-        pytest.param(Settings(args=("--mlock", "a b")), "--mlock|a b", id="args of the catalogue"),
+        pytest.param(ServeSettings(), USUAL, id="nothing said: host and port"),
+        pytest.param(ServeSettings(host="::", port=1), "--host :: --port 1", id="R10: host and port"),
+        pytest.param(ServeSettings(ngl=9999), f"{USUAL} -ngl 9999", id="R10: --force-gpu"),
+        pytest.param(ServeSettings(ngl=0, ctx_size=0), f"{USUAL} --ctx-size 0 -ngl 0", id="0 is passed on"),
+        pytest.param(ServeSettings(n_predict=-1), f"{USUAL} --n-predict -1", id="-1 is passed on"),
+        pytest.param(ServeSettings(gpu="nvidia"), f"{USUAL} --gpu nvidia", id="R24: kind of GPU"),
+        pytest.param(ServeSettings(threads=8), f"{USUAL} --threads 8", id="R17: threads"),
+        pytest.param(ServeSettings(timeout=9), USUAL, id="the time limit is ours"),
+        pytest.param(
+            ServeSettings(args=("--mlock", "a b")), f"{USUAL} --mlock 'a b'", id="args of the catalogue"
+        ),
     ],
 )
-def test_settings_as_flags(settings: Settings, flags: str) -> None:
+def test_settings_as_flags(settings: ServeSettings, flags: str) -> None:
     """R17: each setting as the flag that every engine knows."""
     words = serve_command(launch("self", "linux"), settings, version=None)
-    assert words == ["/bin/sh", "/m.llamafile", "--server", *flags.split("|" if "|" in flags else None)]
+    assert words == ["/bin/sh", "/m.llamafile", "--server", *shlex.split(flags)]
 
 
 _NUMBERS = st.none() | st.integers(-1, 10**6)
@@ -123,14 +128,14 @@ _ARGS = st.lists(st.text(), max_size=4).map(tuple)
 
 @given(
     st.builds(
-        Settings,
-        port=_NUMBERS,
+        ServeSettings,
+        port=st.integers(0, 65535),
         ctx_size=_NUMBERS,
         n_predict=_NUMBERS,
         ngl=_NUMBERS,
         threads=_NUMBERS,
         gpu=st.none() | st.sampled_from(GPUS[:-1]),
-        host=st.none() | st.text(),
+        host=st.text(),
         args=_ARGS,
     ),
     st.sampled_from(["self", "llamafile", "embedded"]),
@@ -138,7 +143,7 @@ _ARGS = st.lists(st.text(), max_size=4).map(tuple)
     _ARGS,
 )
 def test_arguments_of_the_user_come_last_and_untouched(
-    settings: Settings, engine: str, version: str | None, extra: tuple[str, ...]
+    settings: ServeSettings, engine: str, version: str | None, extra: tuple[str, ...]
 ) -> None:
     """Arguments after -- come last and override the catalogue's."""
     bare = serve_command(launch(engine, "linux"), settings, version=version)
@@ -225,10 +230,10 @@ def test_what_an_engine_cannot_do(
     """The error is raised before the start, with a fix."""
     here = launch(engine, "linux")._replace(model=model)
     if not what:
-        assert serve_command(here, Settings(gpu=gpu), version=version)
+        assert serve_command(here, ServeSettings(gpu=gpu), version=version)
         return
     with pytest.raises(ServerError) as caught:
-        serve_command(here, Settings(gpu=gpu), version=version)
+        serve_command(here, ServeSettings(gpu=gpu), version=version)
     assert what in caught.value.what
     assert caught.value.fix
 
