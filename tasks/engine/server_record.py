@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from tasks import urls
-from tasks.system.process_id import Process, is_mark
+from tasks.system.process_id import ProcessId, is_mark
 
 KEY_VARIABLE = "LLAMA_API_KEY"  # also read by llama.cpp's server
 # on a supervisor's command line: of the version that wrote no marker, and of this
@@ -55,8 +55,8 @@ class Run:
     ready_s: float | None = None  # from the start until it was ready
     ended: int | None = None  # status of an engine that ended by itself; -N: signal N
     ended_at: float | None = None  # seconds since 1970
-    engine: Process | None = None
-    keeper: Process | None = None  # the supervisor
+    engine: ProcessId | None = None
+    keeper: ProcessId | None = None  # the supervisor
     owner: int = 0  # pid of the doit that started it
     path: str = ""  # of this record
 
@@ -89,7 +89,7 @@ class Run:
         values["state"] = State(values["state"])
         for name in ("engine", "keeper"):
             process = values.get(name)
-            values[name] = Process(**process) if process else None
+            values[name] = ProcessId(**process) if process else None
         values["log"] = f"{path.removesuffix('.json')}.log"
         return Run(**values, path=path)
 

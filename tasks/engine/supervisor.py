@@ -107,7 +107,7 @@ class Keeper:
         engine = process(self._child.pid)
         keeper = process(os.getpid())
         try:
-            self._record.create(engine=vars(engine), keeper=vars(keeper))
+            self._record.create(engine=engine.as_record(), keeper=keeper.as_record())
         except OSError as error:
             self._child.stop(hurry=lambda: True)
             say_failure(error, record=self._record.path)

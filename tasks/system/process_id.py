@@ -1,42 +1,47 @@
-"""Records that identify a process beyond its pid. Pure."""
+"""The identity of a process, beyond its pid. Pure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 MARK_VARIABLE = "LLAMAFILE_RECIPE_RUN"  # in an engine's environment: its run's marker
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process of this machine: pids are reused, and each container has its own."""
+class ProcessId:
+    """One process: pids are reused, and each container has its own."""
 
     pid: int
     started: float  # seconds since 1970
-    boot: str  # this boot of the machine
-    space: str  # the pid namespace, on systems that have them
+    boot: str  # this boot of its machine
+    space: str = ""  # the pid namespace, on systems that have them
     # its start in clock ticks of the kernel, which setting the clock does not move;
     # 0 if unknown
     start_ticks: int = 0
+    host: str = ""  # set for a process that other machines look at
 
+    def as_record(self) -> dict[str, Any]:
+        """Return its fields in a server record, which is read on this machine."""
+        fields = asdict(self)
+        del fields["host"]
+        return fields
 
-class Owner(NamedTuple):
-    """A process of any machine that shares the cache."""
-
-    host: str
-    boot: str  # this boot of the host's kernel
-    pid: int
-    started: float  # seconds since 1970
-    space: str = ""  # the pid namespace; journals of earlier versions have none
+    def as_owner(self) -> tuple[str, str, int, float, str]:
+        """Return it as a journal names its owner, a process of any machine."""
+        return self.host, self.boot, self.pid, self.started, self.space
 
     @staticmethod
-    def parse(data: Any) -> Owner | None:
-        """Read an owner from parsed JSON; None if it is not one."""
+    def parse_owner(data: Any) -> ProcessId | None:
+        """Read the owner in a journal's JSON; None if it is not one.
+
+        Journals of earlier versions have no pid namespace.
+        """
         try:
-            host, boot, pid, started, *space = data
-            return Owner(str(host), str(boot), int(pid), float(started), *map(str, space))
+            host, boot, pid, started, *rest = data
+            [space] = rest or [""]
+            return ProcessId(int(pid), float(started), str(boot), str(space), host=str(host))
         except (TypeError, ValueError, OverflowError):
             return None
 

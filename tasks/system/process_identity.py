@@ -12,21 +12,21 @@ import sys
 import time
 from typing import Any
 
-from tasks.system.process_id import MARK_VARIABLE, Owner, Process, is_mark
+from tasks.system.process_id import MARK_VARIABLE, ProcessId, is_mark
 
 SAME_S = 2.0  # two readings of one start time differ less, even if the clock was set
 LEASE_S = 60.0  # age of its journal at which an owner on another machine counts as dead
 NEAR_LEASE_S = 20.0  # the same for another container of this machine, with its clock
 
 
-def myself() -> Owner:
-    """Return the identity of this process."""
+def myself() -> ProcessId:
+    """Identify this process for all machines, as the owner of a journal."""
     pid = os.getpid()
     started = _started(pid) or 0.0
-    return Owner(platform.node(), this_boot(), pid, started, this_space())
+    return ProcessId(pid, started, this_boot(), this_space(), host=platform.node())
 
 
-def is_alive(owner: Owner, journal: str) -> bool:
+def is_alive(owner: ProcessId, journal: str) -> bool:
     """Return whether an owner, other than this process, may still be writing.
 
     A process of this container is looked up by its pid. For another container or
@@ -74,10 +74,10 @@ def boot_id() -> str:
         return ""
 
 
-def process(pid: int) -> Process:
+def process(pid: int) -> ProcessId:
     """Identify a process of this machine, for `lives`."""
     started = _started(pid) or 0.0
-    return Process(pid, started, boot_id(), this_space(), _start_ticks(pid))
+    return ProcessId(pid, started, boot_id(), this_space(), _start_ticks(pid))
 
 
 def _start_ticks(pid: int) -> int:
@@ -98,14 +98,14 @@ def this_space() -> str:
         return ""
 
 
-def lives(known: Process | None) -> bool:
+def lives(known: ProcessId | None) -> bool:
     """Return whether this very process runs here, and not another with its pid."""
     if known is None or known.boot != boot_id():
         return False
     return _is_same_start(known) and is_running(known.pid)
 
 
-def _is_same_start(known: Process) -> bool:
+def _is_same_start(known: ProcessId) -> bool:
     """Return whether the process that has this pid now started at the known time."""
     if known.start_ticks:
         return _start_ticks(known.pid) == known.start_ticks

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tasks.catalogue.artifact import Artifact
 from tasks.system import own_files
 from tasks.system.files import read_json
-from tasks.system.process_id import Owner
+from tasks.system.process_id import ProcessId
 from tasks.system.process_identity import is_alive, this_boot
 from tasks.transfer.ranges import Span, count, parse_spans
 
@@ -112,7 +112,7 @@ class Claim(NamedTuple):
     spans: tuple[Span, ...] = ()
     validator: str = ""
     size: int | None = None
-    owner: Owner | None = None
+    owner: ProcessId | None = None
 
     @property
     def done(self) -> int:
@@ -143,7 +143,7 @@ def _saved(artifact: Artifact) -> Claim:
 def _claim(artifact: Artifact, data: Any) -> Claim:
     """Return what a journal says, an empty claim for another artifact or damage."""
     try:
-        owner = Owner.parse(data.get("owner"))
+        owner = ProcessId.parse_owner(data.get("owner"))
         spans = parse_spans(data["spans"], _length(artifact.partial))
         validator = str(data["validator"])
         size = data["size"]
@@ -164,10 +164,10 @@ def busy_elsewhere(artifact: Artifact) -> bool:
     return owner is not None and is_alive(owner, artifact.journal)
 
 
-def _owner_in(journal: str) -> Owner | None:
+def _owner_in(journal: str) -> ProcessId | None:
     data = read_json(journal)
     if isinstance(data, dict):
-        return Owner.parse(data.get("owner"))
+        return ProcessId.parse_owner(data.get("owner"))
     return None
 
 

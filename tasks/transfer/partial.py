@@ -25,7 +25,6 @@ from tasks.errors import NoRoom
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
-from tasks.system.process_id import Owner
 from tasks.system.process_identity import is_alive, myself
 from tasks.transfer.journal import Live, _owner_in, _saved, claimed, forget, halves, link, unlink
 from tasks.transfer.random_access import open_file
@@ -197,7 +196,7 @@ class Partial:
                 self.file.sync()
             self._check_owner()
             try:
-                self._write_journal(spans, None if last else self._owner)
+                self._write_journal(spans, is_last=last)
             except FileNotFoundError:  # another process took over and removed it
                 raise TakenOver(self._artifact.label) from None
             except OSError as error:
@@ -242,8 +241,10 @@ class Partial:
         if _owner_in(self._artifact.journal) != self._owner:
             raise TakenOver(self._artifact.label)
 
-    def _write_journal(self, spans: tuple[Span, ...], owner: Owner | None) -> None:
-        state = {**self._state(), "spans": spans, "owner": owner}
+    def _write_journal(self, spans: tuple[Span, ...], *, is_last: bool) -> None:
+        state = {**self._state(), "spans": spans}
+        if is_last:
+            state["owner"] = None
         write_atomic(self._artifact.journal, json.dumps(state))
         self._claimed = spans
         self._saved_at = self._clock()
@@ -259,7 +260,7 @@ class Partial:
             "sources": self._artifact.sources,
             "validator": self.validator,
             "spans": spans,
-            "owner": self._owner,
+            "owner": self._owner.as_owner(),
         }
 
     def _keep_saving(self) -> None:
@@ -322,7 +323,7 @@ class Partial:
         try:
             os.replace(self._artifact.partial, self._artifact.target)
         except OSError:
-            self._write_journal(((0, size),), None)
+            self._write_journal(((0, size),), is_last=True)
             raise
         fsync_dir(os.path.dirname(self._artifact.target))
         self._live.end()

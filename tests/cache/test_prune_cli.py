@@ -385,7 +385,7 @@ def test_a_record_of_a_server(models: Project, machine: str) -> None:
     """Issue 5.6: one of this machine that nothing stands behind keeps nothing; another machine's does."""
     folder = models.run_folder if machine == "here" else models.cache / "run" / "elsewhere"
     folder.mkdir(parents=True)
-    engine = {**vars(process_identity.process(os.getpid())), "pid": 2**22 + 1, "boot": "before"}
+    engine = {**process_identity.process(os.getpid()).as_record(), "pid": 2**22 + 1, "boot": "before"}
     record = folder / "b-1.json"
     record.write_text(json.dumps({
         "name": "b", "mode": "start", "host": "127.0.0.1", "port": 1, "spec": {}, "mark": "0" * 16,
@@ -424,7 +424,7 @@ def test_a_partial_whose_owner_lives(models: Project) -> None:
     leave_partial(target(models, "b"), DATA["b"], 20_000)
     journal = target(models, "b").with_name("b.llamafile.partial.json")
     data = json.loads(journal.read_text())
-    journal.write_text(json.dumps({**data, "owner": process_identity.myself()}))
+    journal.write_text(json.dumps({**data, "owner": process_identity.myself().as_owner()}))
     report = json.loads(good(models.process("prune", "--json")).out)  # for which this process is another one
     assert paths(report) == []
     assert len(paths(report, "kept")) == 4

@@ -31,7 +31,7 @@ from tasks.system import process_identity as owner
 order = json.loads(sys.argv[1])
 bystander = subprocess.Popen(["sleep", "600"])
 values = order["values"]
-process = {**vars(owner.process(bystander.pid)), **order["process"]}
+process = {**owner.process(bystander.pid).as_record(), **order["process"]}
 for name in order["drop"]:
     process.pop(name)
 process["started"] += order["later"]

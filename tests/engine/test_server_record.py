@@ -17,14 +17,14 @@ from tasks.catalogue.settings import key_problem
 from tasks.engine.launch_spec import launch_spec
 from tasks.engine.server_record import Liveness, Mode, Run, State, differences, judge_run, log_of, record_name
 from tasks.engine.version import launch_of
-from tasks.system.process_id import Process
+from tasks.system.process_id import ProcessId
 from tasks.urls import is_loopback
 from tests.support.catalogues import A64, catalogue
 from tests.support.command_lines import parse
 
 MARK = "0123456789abcdef"
-ENGINE = Process(42, 1700000000.25, "boot-1", "pid:[1]")
-KEEPER = Process(41, 1700000000.0, "boot-1", "pid:[1]", 4711)
+ENGINE = ProcessId(42, 1700000000.25, "boot-1", "pid:[1]")
+KEEPER = ProcessId(41, 1700000000.0, "boot-1", "pid:[1]", 4711)
 SPEC = {"model": A64, "--engine": "self 0.9.3", "--host": "127.0.0.1", "--ctx-size": "0"}
 RUN = Run(
     "tiny", Mode.START, "127.0.0.1", 8080, SPEC, ["/bin/sh", "/m", "--api-key", "***"],
@@ -35,7 +35,9 @@ RUN = Run(
 
 def written(run: Run) -> Any:
     """Return a record as a supervisor writes it: JSON without the record's own path."""
-    return json.loads(json.dumps({k: v for k, v in asdict(run).items() if k != "path"}))
+    processes = {"engine": run.engine, "keeper": run.keeper}
+    fields = {name: found and found.as_record() for name, found in processes.items()}
+    return json.loads(json.dumps({k: v for k, v in {**asdict(run), **fields}.items() if k != "path"}))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_a_record_is_read_as_it_was_written(run: Run) -> None:
 
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]))
-PROCESSES = st.builds(Process, st.integers(1, 2**22), st.floats(0, 1e10), TEXT, TEXT, st.integers(0, 2**40))
+PROCESSES = st.builds(ProcessId, st.integers(1, 2**22), st.floats(0, 1e10), TEXT, TEXT, st.integers(0, 2**40))
 
 
 @given(
@@ -228,7 +230,7 @@ ELSEWHERE, REBOOTED = replace(KEEPER, space="pid:[2]"), replace(KEEPER, boot="bo
     ],
 )
 def test_what_is_left_of_a_run(
-    keeper: Process | None, engine: Process | None, keeper_lives: bool, engine_lives: bool, what: Liveness
+    keeper: ProcessId | None, engine: ProcessId | None, keeper_lives: bool, engine_lives: bool, what: Liveness
 ) -> None:
     """The machine is compared first, then the processes."""
     run = replace(RUN, keeper=keeper, engine=engine)

@@ -94,7 +94,7 @@ def known(pid: int, **changes: Any) -> dict[str, Any]:
     """A process as records have it; with another `started` it is another process."""
     if "started" in changes:
         changes.setdefault("start_ticks", 1)
-    return {**vars(process_identity.process(pid)), **changes}
+    return {**process_identity.process(pid).as_record(), **changes}
 
 
 def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef", **changes: Any) -> Path:

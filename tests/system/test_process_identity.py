@@ -7,19 +7,21 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.system.process_id import Owner
+from tasks.system.process_id import ProcessId
 from tasks.system.process_identity import LEASE_S, NEAR_LEASE_S, is_alive, myself
 
 ROOT = Path(__file__).resolve().parents[2]
+ELSEWHERE = ProcessId(1, 1.0, "another boot", host="elsewhere")
 CHILD = """
 import json, sys
 from tasks.system.process_identity import myself
-print(json.dumps(myself()), flush=True)
+print(json.dumps(myself().as_owner()), flush=True)
 sys.stdin.read()
 """
 
@@ -33,7 +35,7 @@ def journal(tmp_path: Path) -> str:
 
 def test_it_goes_through_json() -> None:
     """R19: what the journal holds."""
-    assert Owner.parse(json.loads(json.dumps(myself()))) == myself()
+    assert ProcessId.parse_owner(json.loads(json.dumps(myself().as_owner()))) == myself()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_it_goes_through_json() -> None:
 )
 def test_what_is_none(data: Any) -> None:
     """R20: malformed data is not an owner."""
-    assert Owner.parse(data) is None
+    assert ProcessId.parse_owner(data) is None
 
 
 def test_this_process_does_not_wait_for_itself(journal: str) -> None:
@@ -57,11 +59,11 @@ def test_another_process_is_alive_until_it_ends(journal: str) -> None:
     ) as child:
         assert child.stdout
         assert child.stdin
-        owner = Owner.parse(json.loads(child.stdout.readline()))
+        owner = ProcessId.parse_owner(json.loads(child.stdout.readline()))
         assert owner
         assert owner.boot == myself().boot
         assert is_alive(owner, journal)
-        assert not is_alive(owner._replace(started=owner.started - 100), journal)  # its pid was used again
+        assert not is_alive(replace(owner, started=owner.started - 100), journal)  # its pid was used again
         child.stdin.close()
         child.wait(10)
         assert not is_alive(owner, journal)
@@ -70,7 +72,7 @@ def test_another_process_is_alive_until_it_ends(journal: str) -> None:
 @pytest.mark.parametrize("age_s", [0.0, LEASE_S / 2, LEASE_S + 1, 1e6])
 def test_another_machine_goes_by_the_age_of_its_journal(journal: str, age_s: float) -> None:
     """R19: processes of another machine are not visible here."""
-    other = Owner("elsewhere", "another boot", 1, 1.0)
+    other = ELSEWHERE
     then = time.time() - age_s
     os.utime(journal, (then, then))
     assert is_alive(other, journal) == (age_s < LEASE_S)
@@ -80,24 +82,24 @@ def test_a_journal_of_the_future_is_not_waited_for_for_ever(journal: str) -> Non
     """R27: a clock that was wrong; a copy that kept its times."""
     then = time.time() + 30 * 24 * 3600
     os.utime(journal, (then, then))
-    assert not is_alive(Owner("elsewhere", "another boot", 1, 1.0), journal)
+    assert not is_alive(ELSEWHERE, journal)
 
 
 def test_before_this_machine_started_anew(journal: str) -> None:
     """R19: a process of an earlier boot does not run any more."""
-    assert not is_alive(myself()._replace(boot="another boot"), journal)
+    assert not is_alive(replace(myself(), boot="another boot"), journal)
 
 
 def test_without_a_journal_nobody_writes(tmp_path: Path) -> None:
     """R19: it has been published meanwhile."""
-    assert not is_alive(Owner("elsewhere", "another boot", 1, 1.0), str(tmp_path / "none"))
+    assert not is_alive(ELSEWHERE, str(tmp_path / "none"))
 
 
 def test_an_owner_of_an_earlier_version() -> None:
     """Its journal has no namespace: its pid is looked for here, as before."""
-    host, boot, pid, started, _ = myself()
-    assert Owner.parse([host, boot, pid, started]) == Owner(host, boot, pid, started, "")
-    assert Owner.parse([host, boot, pid, started, "pid:[1]", "more"]) is None
+    host, boot, pid, started, _ = myself().as_owner()
+    assert ProcessId.parse_owner([host, boot, pid, started]) == ProcessId(pid, started, boot, "", host=host)
+    assert ProcessId.parse_owner([host, boot, pid, started, "pid:[1]", "more"]) is None
 
 
 @pytest.mark.parametrize(("age_s", "alive"), [(0.0, True), (NEAR_LEASE_S + 1, False), (1e6, False)])
@@ -106,11 +108,11 @@ def test_another_container_goes_by_the_age_of_its_journal(journal: str, age_s: f
     then = time.time() - age_s
     os.utime(journal, (then, then))
     for pid in (os.getpid(), os.getppid(), 1, 10**9):
-        other = myself()._replace(host="container", pid=pid, space="pid:[1]")
+        other = replace(myself(), host="container", pid=pid, space="pid:[1]")
         assert is_alive(other, journal) is alive
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 10**9, 10**30])
 def test_pids_that_cannot_be(journal: str, pid: int) -> None:
     """R20: a journal that somebody has written by hand."""
-    assert not is_alive(myself()._replace(pid=pid, started=1.0), journal)
+    assert not is_alive(replace(myself(), pid=pid, started=1.0), journal)

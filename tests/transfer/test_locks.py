@@ -20,7 +20,7 @@ import pytest
 
 from tasks.catalogue.artifact import Artifact
 from tasks.system import files
-from tasks.system.process_id import Owner
+from tasks.system.process_id import ProcessId
 from tasks.transfer.ensure import converge
 from tasks.transfer.journal import claimed
 from tasks.transfer.locks import artifact_lock, lock_if_free
@@ -221,7 +221,7 @@ def test_an_owner_that_died_is_not_waited_for(server: FileServer, tmp_path: Path
     server.wait_sent(FILE, HALF)
     first.send(signal.SIGKILL)
     first.end()
-    assert Owner.parse(files.read_json(artifact.journal)["owner"])
+    assert ProcessId.parse_owner(files.read_json(artifact.journal)["owner"])
     server.set_rate(FILE, None)
     start = time.monotonic()
     converge(str(tmp_path / "b"), artifact)
@@ -234,7 +234,7 @@ def test_another_machine_is_waited_for_as_long_as_it_writes(server: FileServer, 
     artifact = wanted(tmp_path, server.url(FILE))
     leave_partial(artifact, DATA[:HALF])
     journal = files.read_json(artifact.journal)
-    other = {**journal, "owner": Owner("elsewhere", "another boot", 1, 1.0)}
+    other = {**journal, "owner": ["elsewhere", "another boot", 1, 1.0, ""]}
     Path(artifact.journal).write_text(json.dumps(other))
     done: list[Any] = []
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.system import files
-from tasks.system.process_id import Owner
+from tasks.system.process_id import ProcessId
 from tasks.system.process_identity import myself
 from tasks.transfer import partial
 from tasks.transfer.journal import Claim, busy_elsewhere, claimed
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = 50_000
 DATA = hashlib.shake_128(b"partial").digest(SIZE)
 SHA256 = hashlib.sha256(DATA).hexdigest()
-ANOTHER = Owner("elsewhere", "another boot", 1, 1.0)
+ANOTHER = ProcessId(1, 1.0, "another boot", host="elsewhere")
 
 
 class Clock:
@@ -145,7 +146,7 @@ def test_the_digest_follows(artifact: Artifact) -> None:
 def test_leaving_saves(artifact: Artifact) -> None:
     """R18: also when an exception leaves; then nobody is writing it."""
     with suppress(KeyboardInterrupt), Partial(artifact, Clock()) as open_:
-        assert Owner.parse(journal(artifact)["owner"]) == myself()
+        assert ProcessId.parse_owner(journal(artifact)["owner"]) == myself()
         put(open_, 500, 1000)
         raise KeyboardInterrupt
     assert claimed(artifact) == Claim(((500, 1000),), "", None, None)
@@ -626,8 +627,8 @@ def test_a_target_that_cannot_be_replaced_says_so(artifact: Artifact) -> None:
 # Somebody else
 
 
-def give_to(artifact: Artifact, owner: Owner | None) -> None:
-    Path(artifact.journal).write_text(json.dumps({**journal(artifact), "owner": owner}))
+def give_to(artifact: Artifact, owner: ProcessId | None) -> None:
+    Path(artifact.journal).write_text(json.dumps({**journal(artifact), "owner": owner and owner.as_owner()}))
 
 
 @pytest.mark.parametrize("act", ["save", "leave", "publish", "restart", "discard", "the saver"])
@@ -679,11 +680,11 @@ def test_a_journal_that_has_gone_has_another_owner(artifact: Artifact) -> None:
         pytest.param(None, False, id="nobody"),
         pytest.param(myself(), False, id="this process"),
         pytest.param(ANOTHER, True, id="another machine, a moment ago"),
-        pytest.param(myself()._replace(started=1.0), False, id="this pid, another process"),
-        pytest.param(ANOTHER._replace(host=myself().host), False, id="before a restart"),
+        pytest.param(replace(myself(), started=1.0), False, id="this pid, another process"),
+        pytest.param(replace(ANOTHER, host=myself().host), False, id="before a restart"),
     ],
 )
-def test_whether_somebody_else_is_writing(artifact: Artifact, owner: Owner | None, busy: bool) -> None:
+def test_whether_somebody_else_is_writing(artifact: Artifact, owner: ProcessId | None, busy: bool) -> None:
     """R19: what the journal says decides."""
     with Partial(artifact) as open_:
         put(open_, 0, 1000)
@@ -698,6 +699,7 @@ import os, random, sys
 from tasks.transfer.ranges import Piece
 from tasks.transfer import journal as live, partial
 from tests.transfer import test_partial as t
+from dataclasses import replace
 from pathlib import Path
 
 partial.SAVE_BYTES, partial.LOOK_S, live.EVERY_BYTES = 2000, 0.001, 500
