@@ -64,7 +64,7 @@ def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions
 
 
 def _is_file(plain: Sequence[Any]) -> bool:
-    """Whether this is a row of `more`: the fields of `types.File`."""
+    """Whether this is a row of `more`: the fields of `types.FileSpec.as_row`."""
     url, mirrors, sha256, size, mmproj = plain
     return (
         isinstance(url, str)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from tasks.catalogue.types import LATEST
+from tasks.catalogue.types import LATEST, FileSpec
 from tasks.network.huggingface import HUB
 from tasks.system.paths import short_name
 
@@ -24,17 +24,6 @@ _REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 _QUANT = re.compile(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", re.IGNORECASE)
 _PARAMS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", re.IGNORECASE)
 MOST_PARTS = 999
-
-
-class Wanted(NamedTuple):
-    """One file of an entry."""
-
-    source: str  # as in the catalogue: a URL, a path, or hf:owner/repo@revision/file
-    url: str
-    mirrors: tuple[str, ...]
-    sha256: str | None  # from the catalogue itself, not from models.lock
-    size: int | None
-    mmproj: bool = False
 
 
 class HubFile(NamedTuple):
@@ -195,7 +184,7 @@ def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def wanted(entry: Mapping[str, Any]) -> list[Wanted]:
+def wanted(entry: Mapping[str, Any]) -> list[FileSpec]:
     """Return all files of a valid entry: the served one, other parts, projector."""
     file = _file_of(entry)
     count = split_count(file.url)
@@ -209,19 +198,24 @@ def wanted(entry: Mapping[str, Any]) -> list[Wanted]:
     return files
 
 
-def _file_of(entry: Mapping[str, Any]) -> Wanted:
+def _file_of(entry: Mapping[str, Any]) -> FileSpec:
     source, url = located(entry)
     mirrors = tuple(entry.get("mirrors") or ())
-    return Wanted(source, url, mirrors, entry.get("sha256"), entry.get("size"))
+    return FileSpec(url, mirrors, entry.get("sha256"), entry.get("size"), source=source)
 
 
-def _part_of(file: Wanted, number: int, pins: Mapping[str, Any]) -> Wanted:
+def _part_of(file: FileSpec, number: int, pins: Mapping[str, Any]) -> FileSpec:
     mirrors = tuple(part(mirror, number) for mirror in file.mirrors)
-    source, url = part(file.source, number), part(file.url, number)
-    return Wanted(source, url, mirrors, pins.get("sha256"), pins.get("size"))
+    return FileSpec(
+        part(file.url, number),
+        mirrors,
+        pins.get("sha256"),
+        pins.get("size"),
+        source=part(file.source, number),
+    )
 
 
-def wanted_engine(engine: Mapping[str, Any]) -> Wanted | None:
+def wanted_engine(engine: Mapping[str, Any]) -> FileSpec | None:
     """Return the executable of an entry of `engines:`; None if it has no URL.
 
     For version `latest`, {version} stays in the URLs: models.lock has the version.
@@ -233,7 +227,7 @@ def wanted_engine(engine: Mapping[str, Any]) -> Wanted | None:
     if version != LATEST:
         urls = [versioned(url, version) for url in urls]
     url, *mirrors = urls
-    return Wanted(url, url, tuple(mirrors), engine.get("sha256"), engine.get("size"))
+    return FileSpec(url, tuple(mirrors), engine.get("sha256"), engine.get("size"), source=url)
 
 
 def versioned(url: str, version: str) -> str:

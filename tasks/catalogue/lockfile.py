@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from tasks.catalogue.file_specs import Wanted, versioned, wanted, wanted_engine
-from tasks.catalogue.types import LATEST, Name, Rule, Size, Strict, hex64
+from tasks.catalogue.file_specs import versioned, wanted, wanted_engine
+from tasks.catalogue.types import LATEST, FileSpec, Name, Rule, Size, Strict, hex64
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_problem
@@ -60,7 +60,7 @@ class LockFile(Strict):
     models: _Table = field(default_factory=dict)
 
 
-def entries(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], list[Wanted]]]:
+def entries(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], list[FileSpec]]]:
     """Yield (table, name, entry, its files) for each entry that has files."""
     for name, engine in plain["engines"].items():
         exe = wanted_engine(engine)
@@ -70,7 +70,7 @@ def entries(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
         yield "models", name, model, wanted(model)
 
 
-def found(lock: LockFile, table: str, name: str, want: Wanted) -> Locked | None:
+def found(lock: LockFile, table: str, name: str, want: FileSpec) -> Locked | None:
     """Return the locked file for a source; None if the lock does not have it."""
     rows: tuple[Locked, ...] = getattr(lock, table).get(name, ())
     return next((row for row in rows if (row.source or row.url) == want.source), None)
@@ -122,7 +122,7 @@ def ordered(lock: LockFile, plain: Mapping[str, Any]) -> LockFile:
     return LockFile(lock.version, **tables)
 
 
-def contradiction(want: Wanted, row: Locked) -> str:
+def contradiction(want: FileSpec, row: Locked) -> str:
     """Return how catalogue and lock differ about a source, or an empty text."""
     if want.sha256 not in (None, row.sha256):
         return f"sha256 is {want.sha256} in models.yaml and {row.sha256} in models.lock"
@@ -147,7 +147,7 @@ def lacks(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
 
 
 def _coverage_error(
-    lock: LockFile, table: str, name: str, entry: Mapping[str, Any], files: list[Wanted]
+    lock: LockFile, table: str, name: str, entry: Mapping[str, Any], files: list[FileSpec]
 ) -> str:
     """Return why the lock does not cover an entry, or an empty text."""
     rows = getattr(lock, table).get(name, ())
@@ -180,7 +180,7 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
         pairs = list(zip(files, locked, strict=True))
         # the parts of a split file are pinned all or none
         all_parts = all(row for want, row in pairs if not want.mmproj)
-        pins: list[list[Any]] = []
+        pins: list[FileSpec] = []
         for want, row in pairs:
             if row and (text := contradiction(want, row)):
                 problems.append(((table, name), text))
@@ -192,22 +192,29 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
     return problems
 
 
-def _pinned(want: Wanted, row: Locked | None) -> list[Any]:
-    """Return [url, mirrors, sha256, size, mmproj] of a file."""
+def _pinned(want: FileSpec, row: Locked | None) -> FileSpec:
+    """Return a file with the URL, digest and size that the lock has for it."""
     if row is None:
-        return [want.url, list(want.mirrors), want.sha256, want.size, want.mmproj]
+        return want
     urls = [want.url, *want.mirrors]
     if row.version:
         urls = [versioned(url, row.version) for url in urls]
-    mirrors = [url for url in urls if url != row.url]
-    return [row.url, mirrors, row.sha256, want.size or row.size, want.mmproj]
+    mirrors = tuple(url for url in urls if url != row.url)
+    size = want.size or row.size
+    return want._replace(url=row.url, mirrors=mirrors, sha256=row.sha256, size=size)
 
 
-def _write(entry: Any, pins: list[list[Any]]) -> None:
-    entry["url"], mirrors, sha256, size, _ = pins[0]
+def _write(entry: Any, pins: list[FileSpec]) -> None:
+    first, *more = pins
     for key in ("mirrors", "sha256", "size", "parts", "mmproj"):
         entry.pop(key, None)
-    values = {"mirrors": mirrors, "sha256": sha256, "size": size, "more": pins[1:]}
+    entry["url"] = first.url
+    values = {
+        "mirrors": list(first.mirrors),
+        "sha256": first.sha256,
+        "size": first.size,
+        "more": [file.as_row() for file in more],
+    }
     entry.update({key: value for key, value in values.items() if value})
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.catalogue.environment import Place
 from tasks.catalogue.file_specs import part, split_count
-from tasks.catalogue.types import LATEST, Catalogue, Engine, File, Model
+from tasks.catalogue.types import LATEST, Catalogue, Engine, FileSpec, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
@@ -24,7 +24,7 @@ class ModelSource(NamedTuple):
     model: Model
     artifact: Artifact  # the file that is served
     question: str = ""  # to be confirmed before a download (R4), or empty
-    files: tuple[File, ...] = ()  # further files; those of a local model lie beside it
+    files: tuple[FileSpec, ...] = ()  # further files; those of a local model lie beside it
 
 
 def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
@@ -60,13 +60,13 @@ def entry_artifact(name: str, model: Model, place: Place) -> Artifact:
     return Artifact(name, sources, target, model.sha256, model.size)
 
 
-def _catalogue_sources(entry: Model | Engine | File, place: Place) -> tuple[str, ...]:
+def _catalogue_sources(entry: Model | Engine | FileSpec, place: Place) -> tuple[str, ...]:
     """Return all URLs of a file; paths are relative to models.yaml."""
     urls = (entry.url or "", *entry.mirrors)
     return tuple(absolute_source(url, place, place.root) for url in urls)
 
 
-def further_files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ...]:
+def further_files(artifact: Artifact, known: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
     """Return the further files of a model that comes from another URL.
 
     Its other parts are beside the first; pins and projector are those of `known`.
@@ -75,12 +75,12 @@ def further_files(artifact: Artifact, known: tuple[File, ...]) -> tuple[File, ..
     urls = [part(url, number) for number in range(2, split_count(url) + 1)]
     pins = [file for file in known if not file.mmproj]
     if len(pins) != len(urls):
-        pins = [File("")] * len(urls)
+        pins = [FileSpec("")] * len(urls)
     parts = [pin._replace(url=part_url, mirrors=()) for pin, part_url in zip(pins, urls, strict=True)]
     return (*parts, *(file for file in known if file.mmproj))
 
 
-def further_artifacts(first: Artifact, files: tuple[File, ...], place: Place) -> tuple[Artifact, ...]:
+def further_artifacts(first: Artifact, files: tuple[FileSpec, ...], place: Place) -> tuple[Artifact, ...]:
     """Return the artifacts of the further files.
 
     Parts lie beside the first, where engines expect them; a projector lies in the

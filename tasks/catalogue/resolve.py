@@ -27,7 +27,7 @@ from tasks.catalogue.model_files import (
     own_file,
 )
 from tasks.catalogue.settings import ServeSettings, key_problem, serve_settings, settings_of
-from tasks.catalogue.types import ENGINES, Catalogue, File, Model
+from tasks.catalogue.types import ENGINES, Catalogue, FileSpec, Model
 from tasks.command_line import Ask, Kind, Request
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import url_problem
@@ -231,7 +231,7 @@ def _source(options: Mapping[str, Any], word: str, catalogue: Catalogue, place: 
         return own_file(path, url, sha256, catalogue, place)
     if url is not None:
         source = file_from_url(word, url, sha256, catalogue, place)
-        known: tuple[File, ...] = ()
+        known: tuple[FileSpec, ...] = ()
         if source.name in catalogue.names:
             known = catalogue.more(source.name)
         files = further_files(source.artifact, known)
@@ -260,7 +260,7 @@ def _check_url(url: str, path: str | None) -> None:
         raise UsageError(what, fix="remove --llamafile")
 
 
-def _check_pins(url: str, first: Artifact, files: Iterable[File]) -> None:
+def _check_pins(url: str, first: Artifact, files: Iterable[FileSpec]) -> None:
     """Check that all parts of a file are pinned, or none.
 
     Raises:

@@ -8,7 +8,7 @@ also reaches models.schema.json.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -272,14 +272,26 @@ class Engine(Strict):
     size: Size = None
 
 
-class File(NamedTuple):
-    """A further file of a model: a part of a split GGUF, or the projector."""
+class FileSpec(NamedTuple):
+    """One file of an entry: where its bytes are, and what is known of them."""
 
     url: str
     mirrors: tuple[str, ...] = ()
     sha256: str | None = None
     size: int | None = None
-    mmproj: bool = False
+    mmproj: bool = False  # it is the model's vision projector
+    # as in models.yaml: a URL, a path, or hf:owner/repo@revision/file
+    source: str = ""
+
+    def as_row(self) -> list[Any]:
+        """Return it as a row of `more` in the compiled catalogue."""
+        return [self.url, list(self.mirrors), self.sha256, self.size, self.mmproj]
+
+    @staticmethod
+    def from_row(row: Sequence[Any]) -> FileSpec:
+        """Read a row of `more`."""
+        url, mirrors, sha256, size, mmproj = row
+        return FileSpec(url, tuple(mirrors), sha256, size, mmproj)
 
 
 def _settings(plain: Mapping[str, Any]) -> ServeOptions:
@@ -339,14 +351,14 @@ class Catalogue:
             plain[key] = tuple(plain.get(key, ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
-    def more(self, word: str) -> tuple[File, ...]:
+    def more(self, word: str) -> tuple[FileSpec, ...]:
         """Return the further files of a model: other parts first, then its projector.
 
         Raises:
             UsageError: there is no such model.
         """
         rows = self._models[self.name(word)].get("more", ())
-        return tuple(File(url, tuple(mirrors), *rest) for url, mirrors, *rest in rows)
+        return tuple(map(FileSpec.from_row, rows))
 
     def engine(self, name: str) -> Engine:
         """Return the entry of `engines:`.

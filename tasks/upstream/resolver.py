@@ -12,9 +12,9 @@ from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue import lockfile
 from tasks.catalogue.environment import Place
-from tasks.catalogue.file_specs import Wanted, hub_file
+from tasks.catalogue.file_specs import hub_file
 from tasks.catalogue.lockfile import FROM_CATALOGUE, Locked, LockFile
-from tasks.catalogue.types import LATEST
+from tasks.catalogue.types import LATEST, FileSpec
 from tasks.command_line import Ask
 from tasks.errors import RecipeError, TransferError
 from tasks.network import huggingface
@@ -62,12 +62,12 @@ class Locker:
         return new
 
     def _rows(
-        self, table: str, name: str, entry: Mapping[str, Any], wanted: Iterable[Wanted]
+        self, table: str, name: str, entry: Mapping[str, Any], wanted: Iterable[FileSpec]
     ) -> tuple[Locked, ...]:
         rows = (self._row(table, name, entry, want) for want in wanted)
         return tuple(row for row in rows if row is not None)
 
-    def _row(self, table: str, name: str, entry: Mapping[str, Any], want: Wanted) -> Locked | None:
+    def _row(self, table: str, name: str, entry: Mapping[str, Any], want: FileSpec) -> Locked | None:
         old = lockfile.found(self.old, table, name, want)
         if old and not self._upgrade:
             return replace(old, license=entry["license"], size=old.size or want.size)
@@ -94,7 +94,7 @@ class Locker:
             version=stated.version if entry.get("version") else None,
         )
 
-    def stated(self, name: str, entry: Mapping[str, Any], want: Wanted) -> Stated:
+    def stated(self, name: str, entry: Mapping[str, Any], want: FileSpec) -> Stated:
         """Return what is known of one file.
 
         From the catalogue, its publisher, or a download.
@@ -158,7 +158,7 @@ class Locker:
             self._client = Publishers()
         return self._client
 
-    def _hashed(self, want: Wanted, own: Stated) -> Stated:
+    def _hashed(self, want: FileSpec, own: Stated) -> Stated:
         from tasks.transfer.local_sources import path_of
 
         path = self._place.absolute(path_of(want.url), self._place.root)
@@ -185,7 +185,7 @@ class Locker:
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
 
 
-def _checked(name: str, want: Wanted, stated: Stated) -> Stated:
+def _checked(name: str, want: FileSpec, stated: Stated) -> Stated:
     """Complete a pinned file by what its publisher states.
 
     Raises:

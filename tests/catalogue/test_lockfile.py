@@ -22,7 +22,7 @@ from tasks.catalogue.lockfile import (
     without,
 )
 from tasks.catalogue.schema import compile_text, read_catalogue, read_lock
-from tasks.catalogue.types import Catalogue, File
+from tasks.catalogue.types import Catalogue, FileSpec
 from tasks.errors import RecipeError, UsageError
 from tasks.system.paths import is_version
 from tests.support.catalogues import A64, B64, WHERE, edited
@@ -228,9 +228,11 @@ def test_a_lock_changes_only_what_was_open() -> None:
         f"{HUB}/o/r/resolve/{COMMIT}/m.gguf",
         (f"{HUB}/o/r/resolve/main/m.gguf",),
     )
-    eyes = File(f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (f"{HUB}/o/r/resolve/main/p.gguf",), digest(5), 5, True)
+    eyes = FileSpec(
+        f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (f"{HUB}/o/r/resolve/main/p.gguf",), digest(5), 5, True
+    )
     assert found.more("hub") == (eyes,)
-    assert found.more("split") == (File("https://e.org/s-00002-of-00002.gguf", (), digest(7), 7),)
+    assert found.more("split") == (FileSpec("https://e.org/s-00002-of-00002.gguf", (), digest(7), 7),)
     assert (found.model("split").sha256, found.model("split").size) == (digest(6), 6)
 
 
