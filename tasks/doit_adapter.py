@@ -16,6 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from tasks.console import formatting
+from tasks.console.log_format import is_json
 from tasks.console.text import LINES, WORD, Styled, visible
 from tasks.errors import RecipeError, UsageError
 
@@ -324,8 +325,3 @@ def quiet_pipe() -> Iterator[None]:
     except BrokenPipeError:
         # Python flushes stdout once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def is_json(env: Mapping[str, str]) -> bool:
-    """Return whether the environment asks for a JSON log."""
-    return env.get("LLAMAFILE_LOG", "").strip().lower() == "json"

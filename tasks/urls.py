@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import SplitResult, unquote, urlsplit
 
 MODEL_ENDINGS = (".llamafile", ".gguf")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 
 
@@ -94,7 +94,7 @@ def _remote_problem(url: str, parts: SplitResult, pinned: bool) -> str:
         return f"{url}: {expected}, got {parts.scheme}:"
     if not parts.hostname:
         return f"{url} has no host"
-    if parts.scheme == "http" and not pinned and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and not pinned and parts.hostname not in LOOPBACK:
         return f"{url}: plain http is allowed only with a sha256, or from this machine"
     return ""
 

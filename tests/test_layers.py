@@ -33,7 +33,7 @@ WARM = {
     *("graph", "context", "doit_adapter", "command_line", "errors", "urls"),
     *("catalogue.types", "catalogue.load", "catalogue.resolve", "catalogue.artifact", "catalogue.file_specs"),
     *("catalogue.environment", "catalogue.settings", "catalogue.model_files", "cache.stamps", "cache.roots"),
-    *("system.files", "console.formatting", "network.huggingface", "verbs.download"),
+    *("system.files", "console.formatting", "console.log_format", "network.huggingface", "verbs.download"),
     *("transfer.ensure", "transfer.policy"),
 }
 COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging")

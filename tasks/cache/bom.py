@@ -14,21 +14,11 @@ from uuid import NAMESPACE_URL, uuid5
 
 from tasks.cache.inventory import Item
 from tasks.catalogue.artifact import Stamp
+from tasks.catalogue.spdx import spdx_id
 from tasks.errors import RecipeError
 from tasks.urls import is_local, url_problem
 
 _OURS = "llamafile-recipe"  # also the namespace of the properties
-
-# SPDX identifiers that models and engines use; any other license is given by its name
-_SPDX = (
-    *("0BSD", "AFL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause"),
-    *("BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-3.0", "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0"),
-    *("CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "CDLA-Permissive-2.0"),
-    *("ECL-2.0", "EPL-2.0", "EUPL-1.2", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only"),
-    *("GPL-3.0-or-later", "ISC", "LGPL-2.1-only", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MPL-2.0"),
-    *("MS-PL", "NCSA", "OFL-1.1", "OSL-3.0", "PostgreSQL", "Unlicense", "WTFPL", "Zlib"),
-)
-_SPDX_OF = {name.lower(): name for name in _SPDX}
 
 
 class Row(NamedTuple):
@@ -188,7 +178,7 @@ def _without_empty(parts: Mapping[str, Any]) -> dict[str, Any]:
 def _licenses(name: str) -> list[dict[str, Any]]:
     if not name:
         return []
-    known = _SPDX_OF.get(name.lower())
+    known = spdx_id(name)
     if known:
         return [{"license": {"id": known}}]
     return [{"license": {"name": name}}]

@@ -13,14 +13,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tasks.console.ci import neutral
+from tasks.console.log_format import is_json
 from tasks.console.text import visible
 
 _log = logging.getLogger("recipe")
-
-
-def is_json() -> bool:
-    """Return whether the environment asks for JSON."""
-    return os.environ.get("LLAMAFILE_LOG", "").strip().lower() == "json"
 
 
 def say(event: str, text: str, *args: object, level: int = logging.INFO, **facts: object) -> None:
@@ -38,7 +34,7 @@ def logger() -> logging.Logger:
     """Return the logger, set up for stderr; stdout is for reports."""
     if not _log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Json() if is_json() else _Line())
+        handler.setFormatter(_Json() if is_json(os.environ) else _Line())
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)
         _log.propagate = False

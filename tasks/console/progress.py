@@ -9,7 +9,8 @@ import time
 from typing import Any, Protocol
 
 from tasks.console import formatting
-from tasks.console.logs import is_json, say
+from tasks.console.log_format import is_json
+from tasks.console.logs import say
 from tasks.console.tables import size_environ
 from tasks.console.text import WORD, visible
 
@@ -41,7 +42,7 @@ def progress(label: str, have: int) -> Progress:
     Args:
         have: bytes that were here before.
     """
-    if is_json():
+    if is_json(os.environ):
         return Lines(label, have, EVENT_S)
     if sys.stderr.isatty():
         return Bar(label, have)

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from urllib.parse import urlsplit
 
+from tasks.urls import LOOPBACK
+
 HUB = "https://huggingface.co"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OFFLINE = ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE")
 _SYSTEM_OLLAMA = "/usr/share/ollama/.ollama/models"
 
@@ -55,7 +56,7 @@ def takes_token(url: str, env: Mapping[str, str]) -> bool:
         target = urlsplit(url)
     except ValueError:  # not a URL; the request itself reports that
         return False
-    is_private = target.scheme == "https" or target.hostname in _LOOPBACK
+    is_private = target.scheme == "https" or target.hostname in LOOPBACK
     return is_private and (hub.scheme, hub.netloc) == (target.scheme, target.netloc)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from tasks.catalogue.file_specs import HubFile, Release
+from tasks.catalogue.spdx import spdx_id
 from tasks.errors import TransferError
 from tasks.network.answers import file_size, whole_number
 from tasks.network.response import publisher_digest
@@ -23,11 +24,6 @@ _HUB_ERRORS = {
     "RevisionNotFound": "{repo} has no revision {revision}",
     "EntryNotFound": "{repo} has no file {path} at {revision}",
     "GatedRepo": "{repo} is gated: accept its licence on its page",
-}
-# the Hub writes SPDX identifiers in lower case
-_SPDX = {
-    name.lower(): name
-    for name in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0")
 }
 MOST_NAME = 200  # characters of a license's name
 _NO_TOKEN = "set HF_TOKEN to a token that may read it"
@@ -158,7 +154,8 @@ def licence_of(data: Any) -> str:
         return name if _is_name(name) and name != "NOASSERTION" else ""
     for name in _hub_licenses(data):
         if _is_name(name) and name != "other":
-            return _SPDX.get(name.lower(), name)
+            # the Hub writes SPDX identifiers in lower case
+            return spdx_id(name) or name
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
+from tasks.console.log_format import is_json
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
 from tasks.engine.session import Server, check_start, pick_port, serving, specify
@@ -73,7 +74,7 @@ def run(recipe: Recipe, job: Job) -> None:
     port = job.port_to_try(any_free=True)
     with serving(recipe.place.cache, spec, Mode.WITH, port) as (server, stop):
         status = _status(server, words, recipe.place.cwd, stop)
-        if doit_adapter.is_json(os.environ):  # in a terminal the shell has the status
+        if is_json(os.environ):  # in a terminal the shell has the status
             text = "%s: status %s"
             about: dict[str, Any] = {"model": job.name, "status": status}
             doit_adapter.say("command_ended", text, words[0], status, **about)

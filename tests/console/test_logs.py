@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tasks.console import logs
+from tasks.console.log_format import is_json
 from tests.fakes.server import Drop, FileServer, Status
 from tests.support.world import DATA, FILE, HALF, SIZE
 
@@ -60,7 +61,7 @@ def test_when_events_are_asked_for(monkeypatch: pytest.MonkeyPatch, text: str | 
     """R35: by a variable; anything else is for people."""
     if text is not None:
         monkeypatch.setenv("LLAMAFILE_LOG", text)
-    assert logs.is_json() == json_
+    assert is_json(os.environ) == json_
 
 
 def test_lines_for_people(fresh: pytest.CaptureFixture[str]) -> None:
