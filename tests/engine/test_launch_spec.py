@@ -1,0 +1,59 @@
+"""What a server is started with: the key's way into the engine, and its variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.catalogue.environment import Place
+from tasks.catalogue.resolve import plan
+from tasks.engine.launch_spec import LaunchSpec, launch_spec
+from tasks.engine.version import launch_of
+from tests.support.catalogues import catalogue
+from tests.support.command_lines import parse
+
+MARK = "0123456789abcdef"
+PLACE = Place("linux", "/cache", "/recipe", "/home/me")
+
+
+def specified(line: str, key: str = "", version: str = "") -> LaunchSpec:
+    [job] = plan(parse(line.split()), catalogue(), PLACE).by_name.values()
+    return launch_spec(job, launch_of("linux", job), version=version, key=key)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "in_file", "variables"),
+    [
+        ("serve:tiny", "", False, {}),
+        ("serve:tiny", "sk-1234", True, {}),
+        ("serve:big", "sk-1234", True, {}),
+        ("serve:big --engine embedded", "", False, {}),
+        ("serve:big --engine embedded", "sk-1234", False, {"LLAMA_API_KEY": "sk-1234"}),
+    ],
+)
+def test_how_the_engine_gets_its_key(line: str, key: str, in_file: bool, variables: dict[str, str]) -> None:
+    """R30: never on the command line."""
+    spec = specified(line, key)
+    assert spec.reads_key_file == in_file
+    assert spec.variables(MARK) == {"LLAMAFILE_RECIPE_RUN": MARK, **variables}
+    assert "sk-1234" not in spec.argv(8080, "/run/m.key")
+
+
+@pytest.mark.parametrize(
+    ("line", "version", "title"),
+    [
+        ("serve:tiny", "0.9.3", "llamafile 0.9.3"),
+        ("serve:big", "", "llamafile"),
+        ("serve:big --engine embedded", "0.1", "embedded 0.1"),
+    ],
+)
+def test_the_engines_title(line: str, version: str, title: str) -> None:
+    """R35: what the log of a start names."""
+    assert specified(line, version=version).engine_title == title
+
+
+@pytest.mark.parametrize(
+    ("line", "count"), [("serve:tiny", 1), ("serve:big", 2), ("serve:big --engine embedded", 1)]
+)
+def test_every_file_is_compared_before_the_start(line: str, count: int) -> None:
+    """Issue 11.2: the model's files, and the engine's program."""
+    assert len(specified(line).files) == count
