@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from tasks.network.access import Failure, tunnel_failure
 
+# of OpenSSL, for a server that does not speak TLS
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
 
 class Limits(NamedTuple):
     """Seconds that were allowed: for the connection, for silence, in total or 0."""
@@ -40,6 +43,8 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
         return tunnel_failure(reason, variable) or Failure(what, f"check {variable}")
     if kinds & {"BadStatusLine", "UnknownProtocol", "LineTooLong"}:
         return Failure("no HTTP answer", f"is {host or 'the host'} a web server?")
+    if any(words in text for words in _NO_TLS):
+        return Failure("no TLS answer", f"does {host or 'the host'} serve https?")
     if "InvalidHeader" in kinds:  # two values of Content-Length
         return Failure(text)
     if "IncompleteRead" in kinds:
