@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
 MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
+# Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
+# of a large file; /raw/ of GitHub and GitLab sends the file
+_HUB_PAGE = r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)"
+_REPO = r"/(?:datasets/|spaces/)?[^/]+/[^/]+"
+_PAGES = (
+    (rf"({_HUB_PAGE}{_REPO})/(?:blob|blame|raw)/(.+)", r"\1/resolve/\2"),
+    (r"(https?://(?:www\.)?github\.com/[^/]+/[^/]+)/(?:blob|blame)/(.+)", r"\1/raw/\2"),
+    (r"(https?://[^/]+/.+?/-)/(?:blob|blame)/(.+)", r"\1/raw/\2"),
+)
 
 
 def is_local(url: str) -> bool:
@@ -47,6 +57,18 @@ def filename_of(url: str) -> str:
 
 def _fits_names(character: str) -> bool:
     return character.isprintable() and character not in _NOT_IN_NAMES
+
+
+def file_of_page(url: str) -> str:
+    """Return the URL of the file that a web page shows; "" for any other URL."""
+    if "/blob/" not in url and "/blame/" not in url and "/raw/" not in url:
+        return ""
+    bare = re.split("[?#]", url, maxsplit=1)[0]
+    for pattern, replacement in _PAGES:
+        match = re.fullmatch(pattern, bare)
+        if match:
+            return match.expand(replacement)
+    return ""
 
 
 def is_proxy(text: str) -> bool:
@@ -96,6 +118,8 @@ def _remote_problem(url: str, parts: SplitResult, pinned: bool) -> str:
         return f"{url} has no host"
     if parts.scheme == "http" and not pinned and parts.hostname not in LOOPBACK:
         return f"{url}: plain http is allowed only with a sha256, or from this machine"
+    if file := file_of_page(url):
+        return f"{url} is not the file itself: use {file}"
     return ""
 
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.urls import filename_of, host_of, is_local, url_problem
+from tasks.urls import file_of_page, filename_of, host_of, is_local, url_problem
+
+HUB = "https://huggingface.co"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,37 @@ def test_checked_before_anything_is_downloaded(url: str, unpinned: str, pinned: 
         assert expected in problem
         assert bool(problem) == bool(expected)
         assert "secret" not in problem
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        (f"{HUB}/o/r/blob/main/x.gguf", f"{HUB}/o/r/resolve/main/x.gguf"),
+        (f"{HUB}/o/r/raw/main/x.gguf", f"{HUB}/o/r/resolve/main/x.gguf"),
+        (f"{HUB}/o/r/blame/v1/a/x.gguf", f"{HUB}/o/r/resolve/v1/a/x.gguf"),
+        (f"{HUB}/o/r/blob/main/x.gguf?download=true", f"{HUB}/o/r/resolve/main/x.gguf"),
+        (f"{HUB}/datasets/o/r/blob/main/x", f"{HUB}/datasets/o/r/resolve/main/x"),
+        ("https://hf.co/o/r/blob/main/x", "https://hf.co/o/r/resolve/main/x"),
+        ("https://hf-mirror.com/o/r/raw/main/x", "https://hf-mirror.com/o/r/resolve/main/x"),
+        ("https://github.com/o/r/blob/v1/x#L1", "https://github.com/o/r/raw/v1/x"),
+        ("https://gitlab.org/a/b/c/-/blob/v1/x", "https://gitlab.org/a/b/c/-/raw/v1/x"),
+        # the file itself, or a host of which nothing is known
+        (f"{HUB}/o/r/resolve/main/x.gguf", ""),
+        (f"{HUB}/o/r/resolve/main/raw/x.gguf", ""),
+        (f"{HUB}/blob/raw/resolve/main/x.gguf", ""),
+        ("https://github.com/o/r/raw/v1/x", ""),
+        ("https://github.com/o/r/releases/download/blob/x", ""),
+        ("https://raw.githubusercontent.com/o/r/v1/blob/x", ""),
+        ("https://gitlab.org/a/b/-/raw/v1/x", ""),
+        ("https://example.org/o/r/blob/main/x", ""),
+        ("https://notgithub.com/o/r/blob/main/x", ""),
+        ("models/blob/x.gguf", ""),
+    ],
+)
+def test_a_page_about_a_file(page: str, file: str) -> None:
+    """F24: a browser's address bar has the page; its error has the URL to paste."""
+    assert file_of_page(page) == file
+    assert (f"is not the file itself: use {file}" in url_problem(page, pinned=True)) == bool(file)
 
 
 @given(

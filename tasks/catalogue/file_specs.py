@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from tasks.catalogue.types import LATEST, FileSpec
 from tasks.network.huggingface import HUB
 from tasks.system.paths import short_name
+from tasks.urls import file_of_page
 
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _RESOLVE = re.compile(re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
@@ -91,7 +92,8 @@ def typed(text: str) -> HubFile | None:
     """
     page = _WEB_PAGE.match(text.partition("?")[0])
     if page:
-        return hub_file(f"{HUB}/{page[1].replace('/blob/', '/resolve/', 1)}")
+        url = f"{HUB}/{page[1]}"
+        return hub_file(file_of_page(url) or url)
     match = _REFERENCE.fullmatch(text)
     if not match:
         return None

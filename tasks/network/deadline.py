@@ -1,4 +1,4 @@
-"""One deadline for an HTTP response: status line, headers and body together.
+"""Skip interim HTTP responses, and keep one deadline for a whole response.
 
 A socket's timeout starts again with every byte: a server that sends one byte per second
 would never exceed it.
@@ -30,6 +30,18 @@ class Deadline:
         if left <= 0:
             raise TimeoutError("timed out")
         return left
+
+
+class FinalResponse(http.client.HTTPResponse):
+    """A response that is not an interim one, such as 103 (RFC 9110 §15.2)."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client skips 100 only, and takes 102 and 103 for the response itself
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        is_interim = 100 < status < 200 and status != http.client.SWITCHING_PROTOCOLS
+        if is_interim:
+            status = http.client.CONTINUE
+        return version, status, reason
 
 
 class _Reader(io.RawIOBase):
@@ -64,10 +76,10 @@ class _Socket:
         return io.BufferedReader(_Reader(self._sock, self._deadline))
 
 
-def timed_response(deadline: Deadline, sock: Any, *args: Any, **options: Any) -> http.client.HTTPResponse:
+def timed_response(deadline: Deadline, sock: Any, *args: Any, **options: Any) -> FinalResponse:
     """Return a response with a deadline; a `response_class` for http.client."""
     timed: Any = _Socket(sock, deadline)
-    return http.client.HTTPResponse(timed, *args, **options)
+    return FinalResponse(timed, *args, **options)
 
 
 def connection(host: str, port: int, deadline: Deadline) -> http.client.HTTPConnection:

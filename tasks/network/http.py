@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,8 +20,8 @@ from requests.exceptions import InvalidProxyURL
 from urllib3.exceptions import HTTPError
 
 from tasks.errors import TransferError
-from tasks.network import huggingface
-from tasks.network.deadline import Deadline, timed_response
+from tasks.network import access, failures, huggingface
+from tasks.network.deadline import Deadline, FinalResponse, timed_response
 from tasks.urls import is_proxy, url_problem
 
 ANSWER_S = 30.0  # for a whole short response, with connection and redirects
@@ -97,6 +97,30 @@ class Answer(NamedTuple):
     url: str  # the last one, after redirects
     redirected: bool  # whether that is not the requested one
     body: Body
+    sent: str = ""  # the credentials that the last request had: TOKEN or NETRC
+
+
+class _Session(requests.Session):
+    """A session with a deadline, which can do without the passwords of .netrc."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadline: Deadline | None = None  # of the short response that is being read
+        self.use_netrc = True
+
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        """Drop the token on a redirect to another host; .netrc may have a password.
+
+        The method of requests replaces the token on a redirect to the same host.
+        """
+        headers = prepared_request.headers
+        other_host: Any = self.should_strip_auth
+        if other_host(response.request.url, prepared_request.url):
+            headers.pop("Authorization", None)
+        if self.use_netrc and "Authorization" not in headers:
+            auth = requests.utils.get_netrc_auth(prepared_request.url)
+            if auth:
+                prepared_request.prepare_auth(auth)
 
 
 class _Adapter(HTTPAdapter):
@@ -118,13 +142,12 @@ class _Adapter(HTTPAdapter):
 
     def _connection(self, kind: Any, **options: Any) -> Any:
         connection = kind(**options)
-        untimed_response = connection.response_class
 
         def response(*args: Any, **more: Any) -> Any:
             deadline = self._session.deadline
             if deadline:
                 return timed_response(deadline, *args, **more)
-            return untimed_response(*args, **more)
+            return FinalResponse(*args, **more)
 
         connection.response_class = response
         return connection
@@ -132,8 +155,7 @@ class _Adapter(HTTPAdapter):
 
 def new_session() -> Any:
     """Return a session that never retries: the callers decide about retries."""
-    session: Any = requests.Session()
-    session.deadline = None  # of the short response that is being read
+    session: Any = _Session()
     adapter = _Adapter(session)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
@@ -150,24 +172,28 @@ def get(
     headers: Mapping[str, str],
     problem: Callable[[str], str] = lambda _: "",
     token: str = "",
+    use_netrc: bool = True,
 ) -> Iterator[Answer]:
     """Request a URL, following redirects; certificates are verified (R29).
 
     Args:
         problem: returns why a redirect to a URL must not be followed; "" if it may.
         token: is sent to the URL's own host; requests drops it on redirects to others.
+        use_netrc: send the passwords of .netrc to their hosts.
 
     Raises:
         TransferError: there was no response; a retry may help.
         FatalTransfer: there was none, and a retry would not help.
     """
     hook = partial(_check_redirect, session, problem)
+    session.use_netrc = use_netrc
     response = _sent(session, "GET", url, headers, token, hooks={"response": hook})
     try:
         body = Body(response.raw)
         redirected = bool(response.history)
         names = _header_names(response)
-        yield Answer(response.status_code, names, response.url, redirected, body)
+        sent = _credentials(response, token)
+        yield Answer(response.status_code, names, response.url, redirected, body, sent)
         body.release()
     finally:
         response.close()
@@ -180,6 +206,14 @@ def _header_names(response: requests.Response) -> dict[str, str]:
         first = response.history[0].headers
         headers.update({name: first[name] for name in _HUB_HEADERS if name in first})
     return headers
+
+
+def _credentials(response: requests.Response, token: str) -> str:
+    """Return which credentials the request of a response had."""
+    value = response.request.headers.get("Authorization", "")
+    if not value:
+        return ""
+    return access.TOKEN if value == f"Bearer {token}" else access.NETRC
 
 
 def _check_redirect(session: Any, problem: Callable[[str], str], response: Any, **_: Any) -> None:
@@ -294,6 +328,8 @@ def _sent(
     if token:
         # as `auth`, because requests replaces the header by an entry of .netrc
         options["auth"] = partial(_authorize, token)
+    elif not session.use_netrc:
+        options["auth"] = _stay_anonymous
     timeouts = (_connect_s(limit_s), limit_s or SILENCE_S)
     try:
         response: requests.Response = session.request(
@@ -302,7 +338,17 @@ def _sent(
         return response
     except (OSError, ValueError, HTTPException, HTTPError) as error:
         # the errors of requests are OSErrors; ValueError: a Location that is not a URL
-        raise _explained(error, limit_s) from None
+        raise _explained(error, limit_s, _url_of(error, url)) from None
+
+
+def _url_of(error: Exception, url: str) -> str:
+    """Return the URL of the failed request, which may be a redirect's."""
+    request = getattr(error, "request", None)
+    return str(getattr(request, "url", None) or url)
+
+
+def _stay_anonymous(request: Any) -> Any:
+    return request
 
 
 def _authorize(token: str, request: Any) -> Any:
@@ -314,54 +360,19 @@ def _connect_s(limit_s: float) -> float:
     return min(CONNECT_S, limit_s or CONNECT_S)
 
 
-def _explained(error: Exception, limit_s: float = 0) -> TransferError:
-    """Return an error in plain words, from the innermost cause that has a text."""
-    chain = _causes(error)
-    kinds = {type(cause).__name__ for cause in chain}
-    reason = _reason(chain)
-    text = str(error)
-    if "SSLCertVerificationError" in kinds:
-        what = f"the certificate is not trusted ({reason})"
-        fix = "behind a company's proxy: REQUESTS_CA_BUNDLE=/path/of/its/ca.pem"
-        return FatalTransfer(what, fix=fix)
-    if "CA certificate bundle" in text or "NO_CERTIFICATE" in text:
-        what = f"the certificates to trust cannot be read ({reason})"
-        fix = "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
-        return FatalTransfer(what, fix=fix)
-    if "InvalidProxyURL" in kinds:
-        return FatalTransfer(text, fix="check HTTPS_PROXY and HTTP_PROXY")
-    if isinstance(error, ValueError) or "TooManyRedirects" in kinds:
-        return FatalTransfer(text)  # ValueError: the URL or the Location is not a URL
-    if kinds & {"NameResolutionError", "gaierror"}:
-        return TransferError("the host's name cannot be resolved (is the network up?)")
-    if "ProxyError" in kinds:
-        what = f"the proxy does not answer ({reason})"
-        return TransferError(what, fix="check HTTPS_PROXY")
-    if "IncompleteRead" in kinds:
-        return TransferError("the connection ended before the file did")
-    if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:  # before their TimeoutError
-        return TransferError(f"no connection within {_connect_s(limit_s):.0f} s")
-    if kinds & {"ReadTimeout", "ReadTimeoutError", "TimeoutError"}:
-        if limit_s:
-            return TransferError(f"no complete answer within {limit_s:g} s")
-        return TransferError(f"no data for {SILENCE_S:.0f} s")
-    return TransferError(reason)
+def _explained(error: Exception, limit_s: float = 0, url: str = "") -> TransferError:
+    """Return an error in plain words.
 
-
-def _causes(error: Exception) -> list[Any]:
-    """Return an error and everything that it wraps, the innermost last."""
-    chain: list[Any] = [error]
-    for cause in chain:
-        wrapped = [getattr(cause, "reason", None), cause.__cause__, *cause.args]
-        errors = [item for item in wrapped if isinstance(item, BaseException)]
-        chain.extend(item for item in errors if item not in chain)
-    return chain
-
-
-def _reason(chain: list[Any]) -> str:
-    last = chain[-1]
-    for cause in reversed(chain):
-        if isinstance(cause, OSError) and cause.strerror:
-            last = cause
-            break
-    return getattr(last, "strerror", None) or str(last) or type(last).__name__
+    Args:
+        limit_s: for the whole response; 0 for the limits of a streamed one.
+        url: of the request, if there was no response.
+    """
+    parts = urlsplit(url)
+    found = failures.explained(
+        error,
+        failures.Limits(_connect_s(limit_s), SILENCE_S, limit_s),
+        parts.netloc.rpartition("@")[2],
+        access.proxy_variable(parts.scheme or "https", os.environ),
+    )
+    kind = FatalTransfer if found.final else TransferError
+    return kind(found.what, fix=found.fix)

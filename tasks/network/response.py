@@ -13,7 +13,9 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
-from tasks.network.answers import MOST_BYTES, length, whole_number
+from tasks.network import access, content, framing
+from tasks.network.access import Access
+from tasks.network.answers import MOST_BYTES, whole_number
 
 RETRIES = 6  # failures in a row without a new byte, for one source
 # the same for one of several connections, which then ends; the others take over
@@ -25,17 +27,16 @@ WAIT_TOTAL_S = 900.0  # all waits for one source; rate windows of the Hub last 3
 
 # RFC 9110 §15.5, §15.6 and the Hub: statuses that a later request may not get
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527})
+# Successes without the file. 202: it is being prepared; 204, 205: no content; 304: the
+# fault of a cache, as no request is conditional without a range (RFC 9110 §15.3, §15.4.5)
+_NO_CONTENT = frozenset({202, 204, 205, 304})
 _TOO_MANY = frozenset({429, 503})
 # An expired signed link: S3 and CloudFront 403, Azure 403 and 404, Google 400, GitHub's
 # assets 618
 _LINK_DEAD = frozenset({400, 401, 403, 404, 410, 618})
 _LINK_REFUSED = frozenset({403, 618})  # a signed link that is new
-_ACCEPT = "accept the licence on its page"
 _REMEDY = {
-    401: "the file needs an account: accept its licence on its page and set HF_TOKEN",
-    403: f"access is refused: {_ACCEPT} and set HF_TOKEN to a token that may read it",
     404: "the file is gone, or the URL is misspelt",
-    407: "the proxy wants a password: set HTTPS_PROXY",
     410: "the file is gone",
     451: "the file is not available here, for legal reasons",
 }
@@ -62,6 +63,9 @@ class Asked(NamedTuple):
     validator: str = ""  # ETag or Last-Modified of the bytes here, if no digest pins them
     last: int | None = None  # last byte of the range; None: to the end of the file
     link: bool = False  # it went to a link that the origin gave earlier
+    pinned: bool = False  # a known digest decides whether the bytes are right
+    fresh: bool = False  # no cache may answer, because a response had wrong bytes
+    access: Access = Access()
 
     @property
     def is_range(self) -> bool:
@@ -80,6 +84,8 @@ class Verdict(NamedTuple):
     remedy: str = ""  # what the user can do, if known
     silent: bool = False  # the host sent no response at all
     crowded: bool = False  # fewer connections may be accepted
+    page: bool = False  # Content-Type says web page: the first bytes of the body decide
+    wrong_length: int | None = None  # bytes of a body that is not the whole file
 
     @property
     def reason(self) -> str:
@@ -92,9 +98,11 @@ def request_headers(asked: Asked) -> dict[str, str]:
 
     `identity`, because offsets in a compressed body differ (huggingface_hub#3778).
     If-Range only if no digest pins the bytes, because the servers of one CDN disagree
-    about ETags.
+    about ETags. `no-cache` (RFC 9111 §5.2.1.4) makes a cache ask the origin again.
     """
     headers = {"Accept-Encoding": "identity"}
+    if asked.fresh:
+        headers["Cache-Control"] = "no-cache"
     if asked.is_range:
         last = "" if asked.last is None else asked.last
         headers["Range"] = f"bytes={asked.first}-{last}"
@@ -113,12 +121,18 @@ def judge(
         now: for a Retry-After that is a date.
         redirected: it comes from a link that the origin gave for this very request.
     """
+    if status == 203 and asked.pinned:
+        status = 200  # a proxy may have changed the bytes (§15.3.4): the digest decides
     if status in (200, 206):
-        return _content_problem(headers) or _content(status, headers, asked)
+        verdict = _content_problem(headers) or _content(status, headers, asked)
+        return verdict._replace(page=content.is_labelled_page(headers))
     if status == 416:
         return _no_such_range(headers, asked)
     why = f"HTTP {status}"
-    remedy = _REMEDY.get(status, "")
+    if status in _NO_CONTENT:
+        wait_s = retry_after(headers, now)
+        return Verdict(Word.RETRY, f"{why} without the file", wait_s=wait_s)
+    remedy = access.remedy(status, asked.access) or _REMEDY.get(status, "")
     is_new_link = redirected and not asked.link
     if _is_link_refused(status, asked, redirected):
         why = f"{why} for a signed link"
@@ -136,16 +150,10 @@ def _is_link_refused(status: int, asked: Asked, redirected: bool) -> bool:
 
 
 def _no_such_range(headers: Mapping[str, str], asked: Asked) -> Verdict:
-    total = _content_range(headers.get("content-range", ""))[2]
+    total = framing.content_range(headers.get("content-range", ""))[2]
     if asked.first and asked.first == (asked.size or total):
         return Verdict(Word.DONE, total=total)
     return Verdict(Word.RESTART, "416: it does not have the requested bytes")
-
-
-def is_web_page(head: bytes) -> bool:
-    """Return whether the first bytes of a body are HTML, whatever its Content-Type."""
-    start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n\f")[:14].lower()
-    return start.startswith((b"<!doctype html", b"<html"))
 
 
 def web_page() -> Verdict:
@@ -156,20 +164,18 @@ def web_page() -> Verdict:
 
 
 def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
-    encoding = headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
+    encoding = content.coding(headers)
+    if encoding:
         return Verdict(Word.RETRY, f"a body encoded with {encoding}, not requested")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml"):
-        return web_page()
-    return None
+    problem = framing.body_length(headers)[1]
+    return Verdict(Word.RETRY, problem) if problem else None
 
 
 def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
-    stated = length(headers.get("content-length"))
+    stated = framing.body_length(headers)[0]
     if status == 200:
         return _whole_file(stated, asked)
-    first, last, total = _content_range(headers.get("content-range", ""))
+    first, last, total = framing.content_range(headers.get("content-range", ""))
     if first != asked.first or last is None or last < first:
         why = f"206 with bytes from {first}, requested from {asked.first}"
         return Verdict(Word.RESTART, why)
@@ -194,7 +200,8 @@ def _whole_file(stated: int | None, asked: Asked) -> Verdict:
     if stated is None:
         return Verdict(word)
     if asked.size is not None and stated != asked.size:
-        return _wrong_length(stated, asked.size)
+        verdict = _wrong_length(stated, asked.size)
+        return verdict._replace(wrong_length=stated)
     if stated >= MOST_BYTES:
         return _impossible_length(stated)
     return Verdict(word, total=stated, last=stated - 1)
@@ -208,16 +215,6 @@ def _wrong_length(got: int | None, expected: int) -> Verdict:
 def _impossible_length(stated: int) -> Verdict:
     why = f"it states a length of {stated} bytes, which is impossible"
     return Verdict(Word.GIVE_UP, why, remedy="another source: mirrors in models.yaml")
-
-
-def _content_range(text: str) -> tuple[int | None, int | None, int | None]:
-    """Read first, last and total of `bytes 0-9/10`; None for what is missing."""
-    unit, _, rest = text.partition(" ")
-    span, _, total = rest.partition("/")
-    first, _, last = span.partition("-")
-    if unit.lower() != "bytes":
-        return None, None, None
-    return whole_number(first.strip()), whole_number(last.strip()), length(total.strip())
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -271,9 +268,21 @@ def publisher_digest(headers: Mapping[str, str]) -> str | None:
 def validator(headers: Mapping[str, str]) -> str:
     """Return what If-Range may carry (RFC 9110 §13.1.5).
 
-    A strong ETag, else Last-Modified.
+    A strong ETag (§8.8.3), else a Last-Modified that is strong (§8.8.2.2).
     """
-    etag = headers.get("etag", "")
-    if etag and not etag.startswith("W/"):
+    etag = headers.get("etag", "").strip()
+    if len(etag) > 1 and etag.startswith('"') and etag.endswith('"'):
         return etag
-    return headers.get("last-modified", "")
+    changed = headers.get("last-modified", "").strip()
+    return changed if _is_strong(changed, headers.get("date", "")) else ""
+
+
+def _is_strong(changed: str, date: str) -> bool:
+    """Return whether a file cannot have changed twice in the second of its date."""
+    if not changed or not date:
+        return bool(changed)
+    try:
+        age = parsedate_to_datetime(date) - parsedate_to_datetime(changed)
+    except (TypeError, ValueError, OverflowError):  # not dates, or one has no zone
+        return False
+    return age.total_seconds() >= 1

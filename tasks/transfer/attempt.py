@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import Artifact
-from tasks.errors import TransferError
-from tasks.network import http, response
+from tasks.errors import IntegrityError, TransferError
+from tasks.network import content, http, huggingface, response
+from tasks.network.access import NETRC, TOKEN, Access, is_refused, proxy_variable
 from tasks.network.response import Asked, Verdict, Word
 from tasks.transfer import scaling
 from tasks.transfer.connection import Lane
@@ -19,6 +23,9 @@ from tasks.transfer.link_cache import LinkCache
 from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import ENDLESS, Piece
 from tasks.transfer.scheduler import PieceScheduler
+from tasks.urls import host_of
+
+_log = logging.getLogger("recipe")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Request:
     Attributes:
         token: for the URL's own host.
         accept: called with each answer whose body is used.
+        fresh: no cache may answer.
+        refused: credentials that the source did not accept, and its status.
     """
 
     artifact: Artifact
@@ -35,6 +44,8 @@ class Request:
     token: str
     accept: Callable[[http.Answer], None]
     clock: Callable[[], float]
+    fresh: bool = False
+    refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_pinned(self) -> bool:
@@ -43,9 +54,21 @@ class Request:
 
     def token_for(self, link: str) -> str:
         """Return the token, "" where the origin has redirected to another host."""
+        if TOKEN in self.refused:
+            return ""
         if not link or urlsplit(link)[:2] == urlsplit(self.url)[:2]:
             return self.token
         return ""
+
+    def access(self, sent: str) -> Access:
+        """Return what the source was shown, for a message.
+
+        Args:
+            sent: credentials of the last request.
+        """
+        variable = proxy_variable(urlsplit(self.url).scheme, os.environ)
+        is_hub = huggingface.takes_token(self.url, os.environ)
+        return Access(sent, tuple(self.refused.items()), is_hub, variable)
 
 
 class Attempt:
@@ -99,13 +122,11 @@ class Attempt:
             self._drop(piece)
         asked = self._range_of(piece)
         answer = self._send(stack, connection, asked)
-        verdict = response.judge(
-            answer.status,
-            answer.headers,
-            asked._replace(link=bool(connection.link)),
-            datetime.now(timezone.utc),
-            answer.redirected,
-        )
+        asked = asked._replace(link=bool(connection.link), access=self._request.access(answer.sent))
+        now = datetime.now(timezone.utc)
+        verdict = response.judge(answer.status, answer.headers, asked, now, answer.redirected)
+        if verdict.wrong_length is not None:
+            return _with_content(verdict, answer.body)
         if verdict.word is Word.WHOLE and self._pool.count > 1:
             return Verdict(Word.RETRY, "the server ignores Range", crowded=True)
         if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE):
@@ -115,31 +136,57 @@ class Attempt:
     def _range_of(self, piece: Piece) -> Asked:
         # the catalogue's size: what a server said before is not held against another
         size = self._request.artifact.size
+        whole = Asked(0, size, pinned=self._request.is_pinned, fresh=self._request.fresh)
         if not self._use_ranges:
-            return Asked(0, size)
+            return whole
         is_rest = piece.end in (self._plan.size, ENDLESS)
         last = None if is_rest else piece.end - 1
-        return Asked(piece.pos, size, self._partial.validator, last)
+        validator = self._partial.validator
+        return whole._replace(first=piece.pos, validator=validator, last=last)
 
     def _send(self, stack: ExitStack, connection: Lane, asked: Asked) -> http.Answer:
         """Request the link that the origin gave, else the origin."""
         start = self._request.clock()
         with self._links.current() as link:
             connection.link = link
-            answer = stack.enter_context(
-                http.get(
-                    connection.session,
-                    link or self._request.url,
-                    response.request_headers(asked),
-                    lambda to: http.problem_of(to, pinned=self._request.is_pinned),
-                    self._request.token_for(link),
-                )
-            )
+            answer = stack.enter_context(self._get(connection, asked))
+            while self._is_refused(answer):
+                answer = stack.enter_context(self._get(connection, asked))
             if answer.redirected and answer.status in (200, 206) and not link:
                 self._links.store(answer.url)
         self._is_answered = True
         self._pool.record_answer(self._request.clock() - start)
         return answer
+
+    def _get(self, connection: Lane, asked: Asked) -> AbstractContextManager[http.Answer]:
+        return http.get(
+            connection.session,
+            connection.link or self._request.url,
+            response.request_headers(asked),
+            lambda to: http.problem_of(to, pinned=self._request.is_pinned),
+            self._request.token_for(connection.link),
+            use_netrc=NETRC not in self._request.refused,
+        )
+
+    def _is_refused(self, answer: http.Answer) -> bool:
+        """Return whether to ask without the credentials that an answer refuses.
+
+        Only for a pinned file, which is the same for every user.
+        """
+        if not self._request.is_pinned:
+            return False
+        if not is_refused(answer.status, self._request.access(answer.sent)):
+            return False
+        if answer.sent not in self._request.refused:
+            self._request.refused[answer.sent] = answer.status
+            _log.warning(
+                "%s: %s does not accept %s (HTTP %d); trying without it",
+                self._request.artifact.label,
+                host_of(answer.url),
+                answer.sent,
+                answer.status,
+            )
+        return True
 
     def _drop(self, piece: Piece) -> None:
         """Forget every byte; only for the one connection of an unpinned file."""
@@ -153,6 +200,7 @@ class Attempt:
         """Write a body to its place."""
         if connection.stopped:  # given up while it waited for this answer
             return Verdict(Word.RETRY)
+        self._check_total(verdict)
         if verdict.word is Word.WHOLE and not self._request.is_pinned:
             self._drop(piece)  # If-Range says that it has changed
         self._request.accept(answer)
@@ -171,13 +219,41 @@ class Attempt:
             lambda received: self._scheduler.extend(connection, received),
             skip,
             unlimited=verdict.last is None,
+            is_page=partial(content.is_web_page, labelled=verdict.page, pinned=self._request.is_pinned),
         )
+
+    def _check_total(self, verdict: Verdict) -> None:
+        """Check that a source states one length.
+
+        Raises:
+            IntegrityError: its answers contradict each other.
+        """
+        with self._partial.changed:
+            before = self._plan.size
+            is_news = self._is_news(verdict)
+        total = verdict.total
+        if is_news or total in (None, before):
+            return
+        if verdict.word is Word.WHOLE and not self._request.is_pinned:
+            return  # it has changed: every byte is dropped
+        label = self._request.artifact.label
+        what = f"{label}: a length of {total} bytes, after {before} bytes"
+        raise IntegrityError(what)
+
+    def _is_news(self, verdict: Verdict) -> bool:
+        """Return whether a verdict's length replaces what was stated before.
+
+        It does while no byte is here: the body with the other length was no file.
+        """
+        if self._plan.size is None or verdict.word is Word.DONE:
+            return True
+        is_first = not self._plan.done and self._pool.count == 1
+        return is_first and self._request.artifact.size is None
 
     def _bound(self, piece: Piece, verdict: Verdict) -> None:
         """Learn the size of the file, and how far the answer reaches."""
         with self._partial.changed:
-            is_news = self._plan.size is None or verdict.word is Word.DONE
-            if verdict.total is not None and is_news:
+            if verdict.total is not None and self._is_news(verdict):
                 self._partial.expect(verdict.total)
                 self._pool.limit(scaling.most_lanes(self._request.url, verdict.total))
             if self._plan.size is not None:
@@ -185,3 +261,14 @@ class Attempt:
             piece.limit = piece.end
             if verdict.last is not None:
                 piece.limit = verdict.last + 1
+
+
+def _with_content(verdict: Verdict, body: http.Body) -> Verdict:
+    """Add to a verdict how the body of a wrong length begins."""
+    size = verdict.wrong_length or 0
+    view = memoryview(bytearray(min(size, content.HEAD_BYTES)))
+    head = bytes(view[: body.read_into(view)])
+    if content.is_web_page(head, verdict.page, pinned=True):
+        return response.web_page()
+    opening = content.opening(head, size)
+    return verdict._replace(why=f"{verdict.why}: {opening}") if opening else verdict

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.network import response
+from tasks.network import content, response
 from tasks.network.http import Body
 from tasks.network.response import Verdict, Word
 from tasks.transfer.partial import Partial
@@ -72,7 +72,13 @@ class Lane:
             self.piece.end = self.piece.pos + self.piece.left // 2
 
     def read(
-        self, piece: Piece, body: Body, goes_further: Callable[[Piece], bool], skip: int, unlimited: bool
+        self,
+        piece: Piece,
+        body: Body,
+        goes_further: Callable[[Piece], bool],
+        skip: int,
+        unlimited: bool,
+        is_page: Callable[[bytes], bool] = content.is_web_page,
     ) -> Verdict:
         """Read a body to the end of the piece, and return how it ended.
 
@@ -80,6 +86,8 @@ class Lane:
             goes_further: extends a complete piece; false where that is impossible.
             skip: bytes of the body before the piece, which are in the file already.
             unlimited: whether the length of the body is unknown.
+            is_page: whether the first bytes of a body that is the whole file, or begins
+                as it does, belong to a web page.
 
         Raises:
             TransferError: the connection broke.
@@ -88,6 +96,7 @@ class Lane:
         checked_at = self.clock()
         received_before = self.received
         self.at_once = READ_LEAST
+        is_first = skip > 0 or piece.pos == 0
         while piece.left or goes_further(piece):
             # before the read: a restart replaces it, and the new one must not get
             # bytes from before the restart
@@ -97,10 +106,11 @@ class Lane:
             if not got:
                 return self._ended(piece, unlimited)
             self.skipping = skip > got
+            if is_first and is_page(bytes(buffer[: min(got, content.HEAD_BYTES)])):
+                return response.web_page()
+            is_first = False
             if skip:
                 skip -= got
-            elif piece.pos == 0 and response.is_web_page(bytes(buffer[: min(got, 512)])):
-                return response.web_page()
             elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
                 return Verdict(Word.RETRY, f"more than the expected {self.partial.plan.size} bytes")
             else:

@@ -18,7 +18,7 @@ from tasks.console import formatting
 from tasks.console.logs import say
 from tasks.console.progress import Progress
 from tasks.errors import IntegrityError, NoRoom, RecipeError, TransferError
-from tasks.network import huggingface, response
+from tasks.network import content, huggingface, response
 from tasks.network.retry import GaveUp
 from tasks.network.tokens import hub_token
 from tasks.system import files
@@ -199,9 +199,10 @@ class _Run:
                 level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
-        """Download and verify; retry wrong bytes once over one connection.
+        """Download and verify; retry wrong bytes once over a new connection.
 
-        Pieces of several responses may not belong together.
+        Pieces of several responses may not belong together. One response may be short
+        without a sign of it (RFC 9112 §8), or a cache may have kept such a response.
         """
         from tasks.transfer.segmented import Source  # requests costs more than doit itself
 
@@ -213,18 +214,46 @@ class _Run:
             with partial.changed:
                 partial.plan.size = self.artifact.size  # another source may have stated another size
             token = hub_token(url)
-            Source(
-                self.artifact, url, partial, bar, self.tools, single=again, token=token, accept=accept
-            ).receive()
+            source = Source(
+                self.artifact,
+                url,
+                partial,
+                bar,
+                self.tools,
+                single=again,
+                token=token,
+                accept=accept,
+                fresh=again,
+            )
             try:
+                source.receive()
                 self._check_digest(partial, bar)
                 return
             except IntegrityError as error:
-                joined = partial.answers > 1
                 partial.restart()
-                if again or not joined:
+                if again:
                     raise
-                _log.warning("%s; downloading it again over one connection", error.what)
+                self._log_again(error)
+            except GaveUp:
+                if not self._has_right_bytes(partial):
+                    raise
+                return
+
+    def _log_again(self, error: IntegrityError) -> None:
+        received = dict(error.facts).get("received", "")
+        note = f" ({received})" if received else ""
+        _log.warning("%s%s; downloading it again over one connection", error.what, note)
+
+    def _has_right_bytes(self, partial: Partial) -> bool:
+        """Return whether the file is complete, although the source states more bytes."""
+        with partial.changed:
+            done = partial.plan.done
+            is_one_span = partial.plan.edge(0) == done
+        if not (done and is_one_span and self.artifact.sha256 and not self.artifact.size):
+            return False
+        while not partial.frontier.wait(done, 0.1):
+            pass
+        return partial.frontier.hexdigest() == self.artifact.sha256
 
     def _check_digest(self, partial: Partial, bar: Progress) -> None:
         size = partial.plan.size or 0
@@ -236,7 +265,11 @@ class _Run:
             raise IntegrityError(f"{self.artifact.label}: wrong size", facts)
         got = partial.frontier.hexdigest()
         if self.expected not in (None, got):
-            facts = [("expected", f"sha256:{self.expected}"), ("got", f"sha256:{got}")]
+            facts = [
+                ("received", _received(partial, size)),
+                ("expected", f"sha256:{self.expected}"),
+                ("got", f"sha256:{got}"),
+            ]
             raise IntegrityError(f"{self.artifact.label}: wrong SHA-256", facts)
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
@@ -264,6 +297,13 @@ class _Run:
             if self.final:
                 fixes = ["fix the errors above, or use another URL"]
         raise TransferError(f"{label} could not be downloaded", facts, fixes[0])
+
+
+def _received(partial: Partial, size: int) -> str:
+    """Return how many bytes arrived and how they begin, for a message."""
+    head = bytearray(min(size, content.HEAD_BYTES))
+    count = partial.file.read_into(0, memoryview(head))
+    return content.received(bytes(head[:count]), size)
 
 
 def _done(

@@ -42,6 +42,7 @@ class Source:
         single: use one connection only.
         token: for the URL's own host.
         accept: called with each answer whose body is used.
+        fresh: no cache may answer.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Source:
         single: bool,
         token: str,
         accept: Callable[[http.Answer], None],
+        fresh: bool = False,
     ) -> None:
         limit = 1
         if artifact.sha256 is not None and not single:
@@ -63,7 +65,7 @@ class Source:
         self._bar = bar
         self._tools = tools
         self._lock = partial.changed
-        self._request = Request(artifact, url, token, accept, tools.clock)
+        self._request = Request(artifact, url, token, accept, tools.clock, fresh)
         self._links = LinkCache()
         self._pool = ConnectionPool(partial, limit, tools.clock())
         self._scheduler = PieceScheduler(partial, self._pool, tools.clock)
@@ -74,6 +76,7 @@ class Source:
 
         Raises:
             GaveUp: the source does not deliver.
+            IntegrityError: its answers contradict each other.
             OSError, TakenOver: the partial cannot be written.
         """
         try:

@@ -18,7 +18,7 @@ from tasks.catalogue.types import LATEST
 from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError
-from tasks.network import http, huggingface, response
+from tasks.network import access, http, huggingface, response
 from tasks.network.answers import file_size, parsed
 from tasks.network.response import Asked, Verdict, Word
 from tasks.network.retry import GaveUp, Patience
@@ -75,7 +75,7 @@ class Publishers:
         verdict = _judged(answer)
         if answer.status in _GONE:
             raise TransferError(f"{url}: {verdict.reason}")
-        if answer.status != 200 or verdict.word is not Word.BODY:
+        if answer.status != 200 or verdict.word is not Word.BODY or verdict.page:
             return Stated(url)  # an error, a web page, or a compressed response
         return Stated(url, None, file_size(verdict.total))
 
@@ -116,7 +116,8 @@ class Publishers:
             url = target  # the repository was renamed, or the file is small
         if answer.status >= 400:
             what, remedy = hub_problem(file, answer.status, answer.headers, bool(token))
-            verdict = _judged(answer)
+            presented = access.Access(access.TOKEN if token else "", is_hub=True)
+            verdict = _judged(answer, presented)
             raise TransferError(what or f"{url}: {verdict.why}", fix=remedy or verdict.remedy)
         return hub_states(file, answer.headers)
 
@@ -198,9 +199,10 @@ def _target(url: str, answer: http.Said) -> str:
     return target
 
 
-def _judged(answer: http.Said) -> Verdict:
+def _judged(answer: http.Said, presented: access.Access | None = None) -> Verdict:
     now = datetime.now(timezone.utc)
-    return response.judge(answer.status, answer.headers, Asked(), now)
+    asked = Asked(access=presented or access.Access())
+    return response.judge(answer.status, answer.headers, asked, now)
 
 
 def _release_json(url: str, answer: http.Said) -> object:

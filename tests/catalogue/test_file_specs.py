@@ -243,6 +243,10 @@ def test_a_package_has_no_program() -> None:
         pytest.param(f"hf:o/r@{COMMIT}/m.gguf", HubFile("o/r", COMMIT, "m.gguf"), id="short, of a commit"),
         pytest.param(f"{HUB}/o/r/resolve/main/m.gguf", HubFile("o/r", "main", "m.gguf"), id="the file"),
         pytest.param(f"{HUB}/o/r/blob/v1/a/m.gguf", HubFile("o/r", "v1", "a/m.gguf"), id="the page about it"),
+        pytest.param(f"{HUB}/o/r/raw/v1/a/m.gguf", HubFile("o/r", "v1", "a/m.gguf"), id="its pointer"),
+        pytest.param(
+            f"{HUB}/o/r/resolve/v1/raw/m", HubFile("o/r", "v1", "raw/m"), id="a folder of that name"
+        ),
         pytest.param(
             f"{HUB}/o/r/resolve/main/m.gguf?download=true", HubFile("o/r", "main", "m.gguf"), id="the button"
         ),

@@ -28,15 +28,19 @@ class Row(NamedTuple):
 
 
 class HostileServer:
-    """Give one row as the answer to every request, on 127.0.0.1 and a free port.
+    """Give rows as the answers to the requests, one each, the last one for ever.
+
+    On 127.0.0.1 and a free port. A connection ends with its first answer.
 
     Attributes:
         sent: bytes given to the kernel for each connection.
+        requests: what was asked, heads only.
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, *rows: Row) -> None:
         self.sent: list[int] = []
-        self._row = row
+        self.requests: list[bytes] = []
+        self._rows = rows
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -77,12 +81,15 @@ class HostileServer:
     def _serve(self, connection: socket.socket, number: int) -> None:
         with connection, contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ENDLESS_PIECE)
-            if not _read_request(connection):
+            request = _read_request(connection)
+            if not request:
                 return
-            self._send(connection, number, self._row.answer)
-            while self._row.then and not self._closing.wait(self._row.pause_s):
-                self._send(connection, number, self._row.then)
-            if self._row.hold:
+            row = self._rows[min(len(self.requests), len(self._rows) - 1)]
+            self.requests.append(request)
+            self._send(connection, number, row.answer)
+            while row.then and not self._closing.wait(row.pause_s):
+                self._send(connection, number, row.then)
+            if row.hold:
                 self._closing.wait(60)
 
     def _send(self, connection: socket.socket, number: int, data: bytes) -> None:
@@ -90,13 +97,13 @@ class HostileServer:
         self.sent[number] += len(data)
 
 
-def _read_request(connection: socket.socket) -> bool:
-    """Read a request to its end; a server that leaves bytes unread closes with a reset."""
+def _read_request(connection: socket.socket) -> bytes:
+    """Read a request and return its head; a server that leaves bytes unread closes with a reset."""
     text = b""
     while b"\r\n\r\n" not in text:
         piece = connection.recv(65536)
         if not piece:
-            return False
+            return b""
         text += piece
     head, _, body = text.partition(b"\r\n\r\n")
     found = _LENGTH.search(head)
@@ -104,9 +111,9 @@ def _read_request(connection: socket.socket) -> bool:
     while missing > 0:
         piece = connection.recv(65536)
         if not piece:
-            return False
+            return b""
         missing -= len(piece)
-    return True
+    return head
 
 
 def head(*lines: str | bytes, status: str | bytes = "HTTP/1.1 200 OK") -> bytes:

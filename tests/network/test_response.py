@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.cache import space
-from tasks.network import response
+from tasks.network import content, response
+from tasks.network.access import Access
 from tasks.network.response import Asked, Verdict, Word, judge
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -23,6 +24,10 @@ FIRST = Asked(0, 100, last=19)  # the first of them
 BEGUN = Asked(40, validator='"old"')  # 40 bytes that nothing pins but their ETag
 DATED = Asked(40, validator="Mon, 23 Nov 2026 11:00:00 GMT")
 LINKED = Asked(40, 100, link=True)
+PINNED = Asked(0, 100, pinned=True)
+SECOND, NEXT = "Mon, 23 Nov 2026 11:00:00 GMT", "Mon, 23 Nov 2026 11:00:01 GMT"
+CHUNKED = {"transfer-encoding": "chunked"}
+TO_HUB = Access(is_hub=True)
 
 
 BODY, TAKE_WHOLE, DONE, RESTART, RELINK, RETRY, GIVE_UP = Word
@@ -120,11 +125,8 @@ def coded(text: str) -> dict[str, str]:
         pytest.param(200, coded("Identity"), FRESH, BODY, None, "", id="identity said aloud"),
         pytest.param(200, coded(""), FRESH, BODY, None, "", id="an empty encoding"),
         # RFC 6585 §6: captive portals answer in the server's place, and so do companies' filters
-        pytest.param(
-            200, kind("text/html; charset=utf-8"), FRESH, RETRY, None, "a web page", id="a login page"
-        ),
-        pytest.param(200, kind("TEXT/HTML"), Asked(), RETRY, None, "a web page", id="in capitals"),
-        pytest.param(200, kind("application/xhtml+xml"), PART, RETRY, None, "a web page", id="as XHTML"),
+        # some servers say it of every file: the first bytes decide (test_content.py)
+        pytest.param(200, kind("text/html; charset=utf-8"), FRESH, BODY, None, "", id="labelled as a page"),
         pytest.param(200, kind("application/octet-stream"), FRESH, BODY, None, "", id="bytes"),
         # ---- 206: RFC 9110 §15.3.7, Content-Range §14.4
         pytest.param(206, rng("40-99/100"), PART, BODY, 100, "", id="206 with what was asked for"),
@@ -288,8 +290,42 @@ def coded(text: str) -> dict[str, str]:
         # redirects are followed below; what arrives here leads nowhere. §15.3.5: 204 has no body
         *(
             pytest.param(status, {}, PART, GIVE_UP, None, f"HTTP {status}", id=f"{status}: no body")
-            for status in (201, 203, 204, 300, 302, 304)
+            for status in (101, 201, 203, 300, 302)
         ),
+        # ---- no file, and a later request may get it: §15.3.3, §15.3.5, §15.3.6
+        *(
+            pytest.param(status, {}, asked, RETRY, None, f"HTTP {status} without the file", id=f"{status}")
+            for status in (202, 204, 205)
+            for asked in (FRESH, PART)
+        ),
+        # §15.4.5: only to a conditional request; a broken cache gives it to any
+        pytest.param(304, {}, FRESH, RETRY, None, "HTTP 304 without the file", id="304 of a cache"),
+        # §15.3.4: a proxy may have changed the bytes; a digest tells
+        pytest.param(203, length("100"), PINNED, BODY, 100, "", id="203, pinned"),
+        pytest.param(203, length("99"), PINNED, RETRY, None, "wrong length", id="203 of another length"),
+        pytest.param(203, length("100"), PINNED._replace(first=40), TAKE_WHOLE, 100, "", id="203 to a Range"),
+        pytest.param(203, length("100"), Asked(), GIVE_UP, None, "HTTP 203", id="203, unpinned"),
+        # ---- framing: RFC 9112 §6 (test_framing.py has the rest)
+        pytest.param(
+            200, CHUNKED | length("5"), FRESH, BODY, None, "", id="200 in chunks: no other length counts"
+        ),
+        pytest.param(200, length("100, 100"), FRESH, BODY, 100, "", id="200, the same length twice"),
+        pytest.param(200, length("100, 99"), FRESH, RETRY, None, "contradictory", id="200, two lengths"),
+        pytest.param(
+            200,
+            {"transfer-encoding": "gzip, chunked"},
+            FRESH,
+            RETRY,
+            None,
+            "a transfer coding that was not requested: gzip, chunked",
+            id="200 compressed on the way",
+        ),
+        pytest.param(
+            206, CHUNKED | rng("40-99/100") | length("7"), PART, BODY, 100, "", id="206 in chunks (§14.4)"
+        ),
+        # ---- codings: §8.4
+        pytest.param(200, coded("aws-chunked"), FRESH, BODY, None, "", id="a coding of S3's requests only"),
+        pytest.param(206, rng("40-99/100") | coded("utf-8"), PART, BODY, 100, "", id="a charset"),
     ],
 )
 def test_answer(
@@ -417,19 +453,34 @@ def test_too_many_connections(status: int, headers: dict[str, str], crowded: boo
 )
 def test_web_page_by_its_content(head: bytes, page: bool) -> None:
     """R22: HTML where a model should be, whatever its Content-Type says (aria2#1115, issue 3)."""
-    assert response.is_web_page(head) is page
+    assert content.is_web_page(head) is page
 
 
 @given(st.binary(max_size=600))
 def test_no_model_is_a_web_page(rest: bytes) -> None:
     """What begins as a GGUF, a llamafile or a script is none, whatever follows."""
-    assert not any(response.is_web_page(head + rest) for head in (b"GGUF", b"MZqFpD='", b"jartsr='", b"#!"))
+    assert not any(content.is_web_page(head + rest) for head in (b"GGUF", b"MZqFpD='", b"jartsr='", b"#!"))
 
 
 def test_verdict_on_a_web_page() -> None:
-    """By its content or by its type: the same."""
-    assert judge(200, kind("text/html"), PART, NOW) == response.web_page()
+    """Its label alone is no reason; that its bytes must be looked at is passed on."""
     assert response.web_page().word is RETRY
+    assert "in a browser" in response.web_page().remedy
+    labels = {
+        "text/html": True,
+        "TEXT/HTML; charset=x": True,
+        "application/xhtml+xml": True,
+        "text/plain": False,
+    }
+    assert {label: judge(200, kind(label), PART, NOW).page for label in labels} == labels
+
+
+def test_a_wrong_length_is_reported_with_the_bytes() -> None:
+    """Only a whole body is looked at."""
+    assert judge(200, length("15"), FRESH, NOW).wrong_length == 15
+    assert judge(200, length("0"), FRESH, NOW).wrong_length == 0
+    assert judge(200, length("100"), FRESH, NOW).wrong_length is None
+    assert judge(206, rng("40-59/60"), PART, NOW).wrong_length is None
 
 
 @pytest.mark.parametrize(
@@ -442,14 +493,13 @@ def test_verdict_on_a_web_page() -> None:
         pytest.param(407, {}, "HTTPS_PROXY", id="407: the proxy"),
         pytest.param(451, {}, "for legal reasons", id="451: the law (RFC 7725)"),
         pytest.param(400, {}, "", id="400: nothing is known"),
-        pytest.param(200, {"content-type": "text/html"}, "in a browser", id="a web page"),
         pytest.param(200, {"content-length": "9"}, "not the pinned one", id="another length"),
         pytest.param(206, rng("40-99/109"), "not the pinned one", id="another total"),
     ],
 )
 def test_remedy(status: int, headers: dict[str, str], remedy: str) -> None:
     """R19: the user can do something, where something is known."""
-    found = judge(status, headers, PART, NOW).remedy
+    found = judge(status, headers, PART._replace(access=TO_HUB), NOW).remedy
     assert remedy in found
     assert bool(found) == bool(remedy)
 
@@ -615,6 +665,8 @@ def test_all_waiting_has_an_end() -> None:
         pytest.param(
             Asked(40, None, '"x"'), {"Range": "bytes=40-", "If-Range": '"x"'}, id="the rest, if the same"
         ),
+        # RFC 9111 §5.2.1.4: a cache may have kept the wrong bytes
+        pytest.param(Asked(fresh=True), {"Cache-Control": "no-cache"}, id="after wrong bytes"),
     ],
 )
 def test_request(asked: Asked, headers: dict[str, str]) -> None:
@@ -649,6 +701,17 @@ def test_digest_of_the_publisher(text: str, digest: str | None) -> None:
         pytest.param({"etag": 'W/"x"'}, "", id="a weak one alone: nothing"),
         pytest.param({"last-modified": "D"}, "D", id="a date alone"),
         pytest.param({}, "", id="nothing"),
+        # §8.8.3: quoted, and the quotes belong to it
+        pytest.param({"etag": '""'}, '""', id="an empty tag is a tag"),
+        pytest.param({"etag": "x"}, "", id="no quotes: no tag"),
+        pytest.param({"etag": '"'}, "", id="one quote"),
+        pytest.param({"etag": 'w/"x"'}, "", id="W is case-sensitive: no tag"),
+        # §8.8.2.2: two versions of one second have the same date
+        pytest.param({"last-modified": SECOND, "date": SECOND}, "", id="changed in the second of the answer"),
+        pytest.param({"last-modified": SECOND, "date": NEXT}, SECOND, id="changed a second before"),
+        pytest.param({"last-modified": NEXT, "date": SECOND}, "", id="changed in the future"),
+        pytest.param({"last-modified": "D", "date": NEXT}, "", id="no date, and a clock"),
+        pytest.param({"last-modified": SECOND, "date": "x"}, "", id="a date, and no clock"),
     ],
 )
 def test_validator(headers: dict[str, str], validator: str) -> None:

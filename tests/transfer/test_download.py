@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -177,16 +177,17 @@ def test_content_changed_in_the_middle(server: FileServer, world: World, tmp_pat
     assert ranges(server) == [None, (HALF, None), None]
 
 
-def test_wrong_bytes_in_one_piece_are_not_fetched_twice(
-    server: FileServer, world: World, tmp_path: Path
-) -> None:
-    """R21: bytes that came whole and are wrong are no accident of the network."""
+def test_wrong_bytes_are_fetched_twice(server: FileServer, world: World, tmp_path: Path) -> None:
+    """R21: one answer may be an accident, two are not; the second one is no cache's."""
     server.files[FILE] = OTHER
     error = refusal(wanted(tmp_path, server.url(FILE)), world.tools())
     assert isinstance(error, IntegrityError)
     assert f"got: sha256:{hashlib.sha256(OTHER).hexdigest()}" in str(error)
     assert f"expected: sha256:{hashlib.sha256(DATA).hexdigest()}" in str(error)
-    assert ranges(server) == [None]
+    assert ranges(server) == [None, None]
+    asked = server.asked(FILE)
+    assert [request.headers["Cache-Control"] for request in asked] == [None, "no-cache"]
+    assert len({request.peer for request in asked}) == 2
     assert os.listdir(tmp_path / "models") == []
 
 
@@ -228,8 +229,8 @@ def test_complete_partial_of_unknown_size_is_proven_by_416(
     ("status", "says"),
     [
         pytest.param(400, "HTTP 400", id="400"),
-        pytest.param(401, "accept its licence on its page", id="401"),
-        pytest.param(403, "accept the licence on its page", id="403"),
+        pytest.param(401, "add a line for the host to .netrc", id="401"),
+        pytest.param(403, "access is refused", id="403"),
         pytest.param(404, "the file is gone", id="404"),
         pytest.param(410, "the file is gone", id="410"),
         pytest.param(451, "not available here", id="451"),
@@ -270,6 +271,26 @@ def test_a_source_that_never_delivers_is_given_up(
     assert f"tried {transfer.RETRIES} times" in str(error)
     assert "fix: run it again" in str(error)
     assert len(ranges(server)) == transfer.RETRIES
+
+
+@dataclass(frozen=True)
+class Overstated:
+    """Every answer is the whole file, and states more bytes than it has."""
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        reply = IgnoreRange().answer(request, data)
+        length = {"Content-Length": str(len(reply.body) + 5)}
+        return replace(reply, headers={**reply.headers, **length}, close=True)
+
+
+def test_a_length_that_is_always_too_large(server: FileServer, world: World, tmp_path: Path) -> None:
+    """The digest decides: what is here is the file. Unpinned, nothing tells."""
+    server.always(FILE, Overstated())
+    artifact = wanted(tmp_path, server.url(FILE), size=None)
+    fetch(artifact, world.tools())
+    assert is_whole(artifact)
+    unpinned = wanted(tmp_path / "b", server.url(FILE), size=None, pinned=False)
+    assert "the connection ended before the file did" in str(refusal(unpinned, world.tools()))
 
 
 @dataclass
