@@ -51,16 +51,35 @@ def converge(
         RecipeError: it cannot be downloaded, or the target has wrong bytes and is not in
             the cache.
     """
-    from tasks.transfer.locks import artifact_lock, wait_for_owner
-    from tasks.transfer.partial import TakenOver
+    from tasks.transfer.locks import NoLock
 
-    if not (again or os.access(cache, os.W_OK)) and _is_right_there(cache, artifact):
-        return
+    is_read = again
+    if not again and not os.access(cache, os.W_OK):
+        if _is_right_there(cache, artifact):
+            return
+        is_read = True
     try:
         stamps.make_cache(cache)
     except OSError as error:
         raise stamps.cannot_write(cache, error) from None
     check_place(cache, artifact)
+    try:
+        _converge_locked(cache, artifact, question, yes, check, again)
+    except NoLock:
+        # right bytes need no lock, for nothing will be written
+        if is_read or not _is_right_there(cache, artifact):
+            raise
+
+
+def _converge_locked(
+    cache: str, artifact: Artifact, question: str, yes: bool, check: Callable[[Artifact], None], again: bool
+) -> None:
+    """Do what `converge` does, while this process holds the artifact's lock."""
+    from tasks.transfer.locks import artifact_lock, wait_for_owner
+    from tasks.transfer.partial import TakenOver
+
+    if artifact.owned:
+        share_folder(cache, artifact)
     with artifact_lock(cache, artifact):
         while True:
             state = State.MISSING if again else stamps.state(cache, artifact)
@@ -223,6 +242,16 @@ def confirm(question: str) -> None:
 def _is_right_there(cache: str, artifact: Artifact) -> bool:
     """Return whether a read-only cache has the right bytes, so needs no lock."""
     return stamps.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
+
+
+def share_folder(cache: str, artifact: Artifact) -> None:
+    """Let every user of the cache write to `models` or `engines`, where this is new."""
+    import contextlib
+
+    from tasks.system import own_files
+
+    with contextlib.suppress(OSError):  # a download names what cannot be written
+        own_files.make_folder(cache, os.path.relpath(artifact.target, cache).split(os.sep)[0])
 
 
 def check_place(cache: str, artifact: Artifact) -> None:
