@@ -15,6 +15,7 @@ from tasks.context import Recipe
 from tasks.errors import IntegrityError, RecipeError, TransferError
 from tasks.network import huggingface
 from tasks.system import files
+from tasks.system.paths import ENDING_BYTES
 from tasks.urls import is_local
 
 
@@ -258,12 +259,33 @@ def check_place(cache: str, artifact: Artifact) -> None:
     """Check that a file may be created at the target.
 
     Raises:
-        RecipeError: the target is not a regular file, or leads out of the cache.
+        RecipeError: the target is not a regular file, leads out of the cache, or has a
+            name that is too long for the file system.
     """
     from tasks.system import own_files
 
+    _check_name(artifact)
     if artifact.owned:
         own_files.check_inside(cache, artifact.target)
     elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
         what = f"{artifact.target} is not a regular file, and is not replaced by a download"
         raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
+
+
+def _check_name(artifact: Artifact) -> None:
+    """Check that the file system takes the names of a new target and of its journal.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    import contextlib
+
+    if os.path.lexists(artifact.target):
+        return
+    folder, name = os.path.split(artifact.target)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows cannot be asked
+        most = os.pathconf(files.existing(folder), "PC_NAME_MAX") - ENDING_BYTES
+        if 0 < most < len(os.fsencode(name)):
+            from tasks.transfer.download import _name_too_long
+
+            raise _name_too_long(artifact, folder)
