@@ -49,6 +49,32 @@ def test_every_verb(odd: Project) -> None:
     assert '"demo"' in served.out
 
 
+EVERY = os.fsdecode(os.path.join(*(bytes(set(range(*ends)) - {ord("/")}) for ends in ((1, 128), (128, 256)))))
+
+
+@pytest.mark.parametrize("part", ["clone", "cache", "file"])
+def test_every_byte(project: Project, tmp_path: Path, part: str) -> None:
+    """F14: all 254 bytes that a name may have, in the path of the clone, of the cache, or of a llamafile."""
+    folder = tmp_path / part / EVERY
+    folder.parent.mkdir(parents=True)
+    with_llamafile(project)
+    words = ["with", "--", "true"]
+    if part == "clone":
+        project.path = project.path.rename(folder)
+        behave(project)
+    elif part == "cache":
+        project.cache = folder
+        project.env["LLAMAFILE_CACHE"] = str(folder)
+    else:
+        folder = Path(str(folder).replace("=", ""))  # doit reads A=B as a variable, and says so
+        folder.parent.mkdir(exist_ok=True)
+        (project.path / "m.llamafile").rename(folder)
+        words = ["with", "--llamafile", str(folder), "--", "true"]
+    for verb in ([], ["plan"], words, ["status", "--json"], ["audit"], ["bom"]):
+        result = project.doit(*verb)
+        assert result.status in (0, int(verb[:1] == ["status"])), (verb, result)
+
+
 def test_servers_in_the_background(odd: Project) -> None:
     """F14: records, logs and keys in such a cache; every verb of servers."""
     try:
