@@ -39,7 +39,7 @@ def blocks(kind: str, page: str = README) -> list[str]:
 
 def pattern(line: str) -> str:
     """A line of shown output, with what differs from run to run left open."""
-    line = line.replace("/home/you/.cache/llamafile-recipe/run/laptop", "PATH")
+    line = line.replace("/home/you/.cache/llamafile-recipe/run/laptop-1000", "PATH")
     parts = re.split(r"(PATH|\d+(?:\.\d+)?(?: (?:ms|s|kB|MB|GB))?)", line)
     number = r"[\d.]+(?: \w+)?"
     return "".join(

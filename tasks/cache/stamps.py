@@ -14,10 +14,16 @@ from typing import Any
 from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_data, stamp_path
 from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
-from tasks.system.files import MOST_JSON, _expanded, setting_path, stat, write_atomic
+from tasks.system.files import MOST_JSON, _expanded, existing, setting_path, sha256_file, stat, write_atomic
 
-# stamps of a read-only cache by path; valid in this process, which has read the files
+# stamps that could not be written, by path; valid in this process, which has read the files
 _UNWRITTEN: dict[str, Stamp] = {}
+
+# a cache of another user, a read-only one, a full disk
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC),
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+)
 
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -87,9 +93,9 @@ def read_stamp(cache: str, artifact: Artifact) -> Stamp | None:
 
 
 def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
-    """Save a stamp; return False if the cache is read-only.
+    """Save a stamp; return False if the cache cannot be written.
 
-    In a read-only cache the stamp is valid for this process only.
+    There the stamp is valid for this process only: the next one reads the file again.
     """
     path = stamp_path(cache, artifact)
     text = json.dumps(stamp_data(stamp), indent=1) + "\n"
@@ -97,7 +103,7 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
     try:
         write_atomic(path, text)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in _UNWRITABLE:
             raise
         _UNWRITTEN[path] = stamp
         return False
@@ -157,6 +163,8 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
         stamp = read_stamp(cache, artifact)
         if judge_target(artifact, found, stamp) is State.FRESH:
             continue
+        if found is not None and _is_right_unstamped(cache, artifact, stamp):
+            continue
         got = "a file that was changed or replaced since"
         if found is None:
             got = "no such file"
@@ -169,3 +177,20 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
             [("expected", expected), ("got", got)],
             fix="run it again: it verifies the file, and downloads it again if needed",
         )
+
+
+def _is_right_unstamped(cache: str, artifact: Artifact, stamp: Stamp | None) -> bool:
+    """Read a file whose stamp cannot be kept; return whether it has its digest.
+
+    With `doit -n`, the process that verified the file is another one.
+    """
+    if not artifact.sha256 or os.access(existing(os.path.dirname(stamp_path(cache, artifact))), os.W_OK):
+        return False
+    got = sha256_file(artifact.target)
+    if got.sha256 != artifact.sha256:
+        return False
+    source = artifact.target
+    if stamp is not None:
+        source = stamp.source
+    write_stamp(cache, artifact, Stamp(got.stat, got.sha256, source, {}))
+    return True

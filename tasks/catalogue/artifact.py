@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tasks.console.text import digest
 from tasks.system.file_stat import FileStat
@@ -173,6 +173,32 @@ def engine_filename(version: str, platform: str) -> str:
 
 # Source: cosmopolitan ape/specification.md; and `#!` of a script that starts one
 PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
+
+# what `--assimilate` makes of a llamafile; Source: elf.h, mach-o/loader.h (64 bits)
+_ELF = b"\x7fELF"
+_MACH_O = b"\xcf\xfa\xed\xfe"
+_ELF_CPUS = {62: "x86_64", 183: "aarch64"}
+_MACH_O_CPUS = {0x01000007: "x86_64", 0x0100000C: "arm64"}
+HEAD_BYTES = 20  # of a file, to tell its format and its CPU
+
+
+def is_native(head: bytes) -> bool:
+    """Whether the system itself starts a file that begins so, without a shell."""
+    return head.startswith((_ELF, _MACH_O))
+
+
+def native_format(head: bytes) -> str:
+    """Return the format and the CPU of a native program; "" for any other file."""
+    if head.startswith(_ELF):
+        order: Literal["little", "big"] = "little"
+        if head[5:6] == b"\2":
+            order = "big"
+        cpu = _ELF_CPUS.get(int.from_bytes(head[18:20], order), "another CPU")
+        return f"an ELF program for {cpu}"
+    if head.startswith(_MACH_O):
+        cpu = _MACH_O_CPUS.get(int.from_bytes(head[4:8], "little"), "another CPU")
+        return f"a Mach-O program for {cpu}, which macOS starts"
+    return ""
 
 
 def is_gguf(head: bytes) -> bool:

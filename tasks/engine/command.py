@@ -28,6 +28,7 @@ class Launch(NamedTuple):
     exe: str = ""  # llamafile's executable, for the engine `llamafile`
     python: str = ""  # the Python interpreter, for the engine `embedded`
     mmproj: str = ""  # the model's vision projector
+    native: bool = False  # the program is ELF or Mach-O, which a shell cannot read
 
     def program(self) -> list[str]:
         """Return the first part of the command line, up to the arguments.
@@ -40,7 +41,7 @@ class Launch(NamedTuple):
         if self.engine == "embedded":
             return [self.python, "-m", "tasks.engine.embedded"]
         file = self.model if self.engine == "self" else self.exe
-        if self.platform == "win32":
+        if self.native or self.platform == "win32":
             return [file]
         return ["/bin/sh", file]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import PROGRAMS, Artifact, is_gguf
+from tasks.catalogue.artifact import HEAD_BYTES, PROGRAMS, Artifact, is_gguf, is_native, native_format
 from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
 
@@ -20,15 +21,19 @@ def check_format(artifact: Artifact, engine: str) -> None:
     Raises:
         IntegrityError: the file is not a program, or not a model, as the engine needs.
     """
+    from zipfile import is_zipfile
+
     with open(artifact.target, "rb") as file:
         head = file.read(8)
     if engine == "self":
         valid = head.startswith(PROGRAMS)
         kind = "a llamafile"
         expected = repr(PROGRAMS[0])
+        if is_native(head):
+            # only one that was a llamafile: `--assimilate` keeps the zip
+            valid = is_zipfile(artifact.target)
+            expected = "a llamafile's zip at its end"
     elif engine == "llamafile" and artifact.target.endswith(".llamafile"):
-        from zipfile import is_zipfile
-
         # -m also reads a llamafile, for the model inside
         valid = is_gguf(head) or is_zipfile(artifact.target)
         kind = "a complete llamafile"
@@ -46,6 +51,18 @@ def check_format(artifact: Artifact, engine: str) -> None:
     raise IntegrityError(f"{artifact.target} is not {kind}", facts, fix)
 
 
+def native_program(path: str) -> str:
+    """Return the format of a file that the system starts itself; "" for any other.
+
+    A shell cannot read such a program, as it reads a llamafile.
+    """
+    try:
+        with open(path, "rb") as file:
+            return native_format(file.read(HEAD_BYTES))
+    except OSError:
+        return ""
+
+
 def why_skipped(platform: str, engine: str) -> str:
     """Return why there is nothing to make executable, or an empty string (R31)."""
     if platform == "win32":
@@ -58,8 +75,10 @@ def why_skipped(platform: str, engine: str) -> str:
 def make_executable(cache: str, artifact: Artifact) -> None:
     """Set mode 0755; for a user's file, add execute permission for its readers.
 
+    Where that is not permitted, /bin/sh can read and start a llamafile all the same.
+
     Raises:
-        RecipeError: the file system, or the file's owner, does not permit it.
+        RecipeError: it is not permitted, and the system itself has to start the file.
         IntegrityError: the file is not a program, or not the one that was verified.
     """
     check_format(artifact, "self")
@@ -73,7 +92,9 @@ def make_executable(cache: str, artifact: Artifact) -> None:
     except OSError as error:
         what = f"cannot make {path} executable: {error.strerror}"
         fix = "ask its owner to run chmod +x, or copy it to a directory that you own"
-        raise RecipeError(what, fix=fix) from None
+        if native_program(path) and not os.access(path, os.X_OK):
+            raise RecipeError(what, fix=fix) from None
+        doit_adapter.log().info("%s\n  /bin/sh starts it without; if it does not run: %s", what, fix)
 
 
 def _chmod(cache: str, artifact: Artifact) -> None:

@@ -1,7 +1,8 @@
 """Read the server records in a cache.
 
-They are `run/<machine>/<model>-<port>.json`, each beside its log. Each machine has its
-own folder, because a cache may be shared.
+They are `run/<machine>-<uid>/<model>-<port>.json`, each beside its log. A cache may be
+shared: each user of each machine has their own folder, which only they can read.
+Earlier versions wrote to `run/<machine>`, which is only read.
 """
 
 from __future__ import annotations
@@ -18,12 +19,26 @@ from typing import Any
 
 from tasks.engine.server_record import RECORD_BYTES, Run
 from tasks.system import own_files
+from tasks.system.paths import short_name
 
 
 def machine_folder(cache: str) -> str:
-    """Return the path of this machine's records, whether it exists or not."""
-    node = re.sub(r"[^\w.-]", "-", platform.node()) or "here"
-    return os.path.join(cache, "run", node)
+    """Return where this user's records of this machine are, or would be."""
+    name = short_name(_node())
+    if hasattr(os, "geteuid"):
+        name = f"{name}-{os.geteuid()}"
+    return os.path.join(cache, "run", name)
+
+
+def machine_folders(cache: str) -> tuple[str, ...]:
+    """Return the folders to read records of this machine from; they may not exist."""
+    own = machine_folder(cache)
+    earlier = os.path.join(cache, "run", _node())
+    return tuple(dict.fromkeys((own, earlier)))
+
+
+def _node() -> str:
+    return re.sub(r"[^\w.-]", "-", platform.node()) or "here"
 
 
 def is_behind_link(cache: str) -> bool:
@@ -63,6 +78,7 @@ def load_json(path: Path, *, of_all: bool = False) -> Any:
 
 def read_records(cache: str, *, of_all: bool = False) -> Iterator[Run]:
     """Yield every valid record in the cache, of all machines."""
+    # glob omits the folders of other users, which cannot be listed
     for path in Path(cache, "run").glob("*/*.json"):
         run = Run.parse(load_json(path, of_all=of_all), str(path))
         if run is not None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.cache import stamps
+from tasks.catalogue.artifact import DIGEST_CHARS
+from tasks.console.text import digest
 from tasks.engine import record_files
 from tasks.engine.logfile import BEFORE
 from tasks.engine.server_record import (
@@ -56,6 +58,7 @@ def folder(cache: str) -> str | None:
     if record_files.is_behind_link(cache):
         return None
     with contextlib.suppress(OSError):
+        own_files.make_folder(cache, "run")
         os.makedirs(path, mode=0o700, exist_ok=True)
         if record_files.is_mine(os.lstat(path)):
             os.chmod(path, 0o700)
@@ -117,7 +120,7 @@ def found(cache: str) -> list[tuple[Run, Liveness]]:
         )
         if liveness is Liveness.ELSEWHERE:
             continue
-        here = os.path.dirname(run.path) == record_files.machine_folder(cache)
+        here = os.path.dirname(run.path) in record_files.machine_folders(cache)
         if here or liveness is not Liveness.GONE:
             servers.append((run, liveness))
     return sorted(servers, key=lambda server: server[0].since)
@@ -190,13 +193,18 @@ def drop_keys(cache: str) -> None:
     for run, liveness in found(cache):
         if liveness is not Liveness.RUNNING:
             _drop_key(run)
-    for path in Path(record_files.machine_folder(cache)).glob("*.key"):
+    for path in _key_files(cache):
         with contextlib.suppress(OSError):
             if os.path.exists(path.with_suffix(".json")):
                 continue
             # a new key without a record: its server is starting
             if time.time() - os.lstat(path).st_mtime > _KEY_S:
                 os.unlink(path)
+
+
+def _key_files(cache: str) -> Iterator[Path]:
+    for folder in record_files.machine_folders(cache):
+        yield from Path(folder).glob("*.key")
 
 
 def _drop_key(run: Run) -> None:
@@ -271,14 +279,14 @@ def end_marked(mark: str) -> bool:
 
 def logs(cache: str, name: str) -> list[str]:
     """Return the paths of a model's logs on this machine, the newest last."""
-    path = record_files.machine_folder(cache)
     dated = []
-    # the folder may be missing, or belong to another user
-    with contextlib.suppress(OSError):
-        for file in log_of(name, os.listdir(path)):
-            log = os.path.join(path, file)
-            with contextlib.suppress(OSError):
-                dated.append((os.stat(log).st_mtime, log))
+    for path in record_files.machine_folders(cache):
+        # the folder may be missing, or belong to another user
+        with contextlib.suppress(OSError):
+            for file in log_of(name, os.listdir(path)):
+                log = os.path.join(path, file)
+                with contextlib.suppress(OSError):
+                    dated.append((os.stat(log).st_mtime, log))
     return [log for _, log in sorted(dated)]
 
 
@@ -301,11 +309,13 @@ def claim(cache: str, name: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    node = os.path.basename(record_files.machine_folder(cache))
-    lock = FileLock(own_files.lock_file(cache, f"start-{node}-{name}.lock"))
+    # of this user alone, and short, whatever the names of the machine and the model are
+    owner = os.path.basename(record_files.machine_folder(cache))
+    key = digest(f"{owner}/{name}")[:DIGEST_CHARS]
+    lock = FileLock(own_files.lock_file(cache, f"start-{key}.lock"))
     reported = False
     try:
-        os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)
+        own_files.make_folder(cache, "locks")
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=_WAIT_S)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import platform
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -14,18 +16,24 @@ from tasks.catalogue.resolve import Job
 from tasks.catalogue.types import Catalogue
 from tasks.engine import command, failures
 from tasks.engine.environment import engine_environment
-from tasks.system import files, processes
+from tasks.engine.file_format import native_program
+from tasks.errors import ServerError
+from tasks.system import files, own_files, processes
 
 
-def launch_of(platform: str, job: Job) -> command.Launch:
+def launch_of(system: str, job: Job) -> command.Launch:
     """Return how to start the job's engine on this machine."""
+    program = job.artifact.target
+    if job.exe:
+        program = job.exe.target
     return command.Launch(
         engine=job.engine,
-        platform=platform,
+        platform=system,
         model=job.artifact.target,
         exe=job.exe.target if job.exe else "",
         python=sys.executable,
         mmproj=job.mmproj,
+        native=bool(native_program(program)),
     )
 
 
@@ -58,7 +66,7 @@ def run_dir(cache: str) -> Iterator[str]:
     """
     folder = os.path.join(cache, "run")
     with contextlib.suppress(OSError):
-        os.makedirs(folder, exist_ok=True)
+        own_files.make_folder(cache, "run")
     writable = os.path.isdir(folder) and os.access(folder, os.W_OK)
     if writable and not os.path.islink(folder):
         yield folder
@@ -102,7 +110,8 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
             cwd = engine_cwd(launch.engine, folder)
             ending = processes.run(argv, env=engine_env(launch.engine), cwd=cwd)
     except OSError as error:
-        raise failures.failed_start(name, argv, error, launch.platform) from None
+        failed = failures.failed_start(name, argv, error, launch.platform)
+        raise _with_format(failed, argv[0], error) from None
     if ending.status is None:
         what = f"{name} did not print its version within {processes.VERSION_S:.0f} s"
         raise failures.failure(what, ending, launch.platform)
@@ -113,6 +122,17 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
         output = ending.output.splitlines()[0]
     doit_adapter.log().info("%s runs here: %s", name, output)
     return command.parse_version(ending.output)
+
+
+def _with_format(failed: ServerError, program: str, error: OSError) -> ServerError:
+    """Name the format of a native program that this system cannot start."""
+    found = native_program(program)
+    if error.errno != errno.ENOEXEC or not found:
+        return failed
+    here = f"{sys.platform} on {platform.machine()}"
+    facts = [*failed.facts, ("program", found), ("this machine", here)]
+    fix = "use the llamafile as it was published: before `--assimilate` it runs everywhere"
+    return ServerError(failed.what, facts, fix)
 
 
 def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:

@@ -13,7 +13,7 @@ import os
 import stat
 
 from tasks.errors import RecipeError
-from tasks.system.paths import temporary_key, temporary_name
+from tasks.system.paths import shared_mode, temporary_key, temporary_name
 
 _FLAGS = (
     getattr(os, "O_BINARY", 0)
@@ -140,6 +140,42 @@ def read_most(path: str, most: int) -> bytes | None:
     except (OSError, ValueError):
         return None
     return data if len(data) <= most else None
+
+
+def make_folder(cache: str, name: str) -> None:
+    """Create a folder of the cache that every user of the cache can write.
+
+    It gets the permissions of the cache: with another umask, the first user would lock
+    out all others.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path = os.path.join(cache, name)
+    os.makedirs(path, exist_ok=True)
+    with contextlib.suppress(OSError):  # another user's folder, or no such permissions
+        _share(path, os.stat(cache))
+
+
+def _share(path: str, cache: os.stat_result) -> None:
+    """Add the permissions of the cache to a folder of this user.
+
+    Raises:
+        OSError: the system does not permit it.
+    """
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or not cache.st_mode & 0o022:
+        return
+    if not hasattr(os, "geteuid") or status.st_uid != os.geteuid():
+        return
+    is_same_group = status.st_gid == cache.st_gid
+    if not is_same_group:
+        with contextlib.suppress(OSError):  # the user is not in that group
+            os.chown(path, -1, cache.st_gid)
+            is_same_group = True
+    mode = stat.S_IMODE(status.st_mode) | shared_mode(cache.st_mode, is_same_group)
+    if mode != stat.S_IMODE(status.st_mode):
+        os.chmod(path, mode)
 
 
 def check_inside(cache: str, path: str) -> None:

@@ -93,3 +93,17 @@ def temporary_name(name: str, pid: int, salt: str, ending: str) -> str:
         salt: eight random hexadecimal digits.
     """
     return f"{temporary_key(name)}{pid}-{salt}{ending}"
+
+
+def shared_mode(cache: int, is_same_group: bool) -> int:
+    """Return the permissions that a folder of the cache takes over from it.
+
+    Args:
+        cache: the mode of the cache.
+        is_same_group: whether both have the same group; if not, the permissions of the
+            cache's group are not for the group of the folder.
+    """
+    if is_same_group:
+        return cache & 0o7777
+    others = cache & 0o007
+    return cache & 0o1700 | others << 3 | others

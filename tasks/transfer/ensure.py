@@ -13,6 +13,7 @@ from tasks.console import formatting
 from tasks.console.text import visible
 from tasks.errors import IntegrityError, RecipeError, TransferError
 from tasks.system import files
+from tasks.system.paths import ENDING_BYTES
 from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import is_local
 
@@ -52,16 +53,35 @@ def converge(
         RecipeError: it cannot be downloaded, or the target has wrong bytes and is not in
             the cache.
     """
-    from tasks.transfer.locks import artifact_lock, wait_for_owner
-    from tasks.transfer.partial import TakenOver
+    from tasks.transfer.locks import NoLock
 
-    if not (again or os.access(cache, os.W_OK)) and _is_right_there(cache, artifact):
-        return
+    is_read = again
+    if not again and not os.access(cache, os.W_OK):
+        if _is_right_there(cache, artifact):
+            return
+        is_read = True
     try:
         stamps.make_cache(cache)
     except OSError as error:
         raise stamps.cannot_write(cache, error) from None
     check_place(cache, artifact)
+    try:
+        _converge_locked(cache, artifact, question, yes, check, again)
+    except NoLock:
+        # right bytes need no lock, for nothing will be written
+        if is_read or not _is_right_there(cache, artifact):
+            raise
+
+
+def _converge_locked(
+    cache: str, artifact: Artifact, question: str, yes: bool, check: Callable[[Artifact], None], again: bool
+) -> None:
+    """Do what `converge` does, while this process holds the artifact's lock."""
+    from tasks.transfer.locks import artifact_lock, wait_for_owner
+    from tasks.transfer.partial import TakenOver
+
+    if artifact.owned:
+        share_folder(cache, artifact)
     with artifact_lock(cache, artifact):
         while True:
             state = State.MISSING if again else stamps.state(cache, artifact)
@@ -207,16 +227,47 @@ def _is_right_there(cache: str, artifact: Artifact) -> bool:
     return stamps.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
 
 
+def share_folder(cache: str, artifact: Artifact) -> None:
+    """Let every user of the cache write to `models` or `engines`, where this is new."""
+    import contextlib
+
+    from tasks.system import own_files
+
+    with contextlib.suppress(OSError):  # a download names what cannot be written
+        own_files.make_folder(cache, os.path.relpath(artifact.target, cache).split(os.sep)[0])
+
+
 def check_place(cache: str, artifact: Artifact) -> None:
     """Check that a file may be created at the target.
 
     Raises:
-        RecipeError: the target is not a regular file, or leads out of the cache.
+        RecipeError: the target is not a regular file, leads out of the cache, or has a
+            name that is too long for the file system.
     """
     from tasks.system import own_files
 
+    _check_name(artifact)
     if artifact.owned:
         own_files.check_inside(cache, artifact.target)
     elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
         what = f"{artifact.target} is not a regular file, and is not replaced by a download"
         raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
+
+
+def _check_name(artifact: Artifact) -> None:
+    """Check that the file system takes the names of a new target and of its journal.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    import contextlib
+
+    if os.path.lexists(artifact.target):
+        return
+    folder, name = os.path.split(artifact.target)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows cannot be asked
+        most = os.pathconf(files.existing(folder), "PC_NAME_MAX") - ENDING_BYTES
+        if 0 < most < len(os.fsencode(name)):
+            from tasks.transfer.download import _name_too_long
+
+            raise _name_too_long(artifact, folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,26 +18,37 @@ from typing import Any
 from tasks.cache.stamps import cannot_write
 from tasks.catalogue.artifact import Artifact
 from tasks.console.text import digest
+from tasks.errors import RecipeError
 from tasks.system import own_files
+from tasks.system.files import existing
 from tasks.transfer.journal import busy_elsewhere, claimed
 
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
 POLL_S = 0.2  # between two reads of the other process's progress
 
 _log = logging.getLogger("recipe")
 
 
+class NoLock(RecipeError):
+    """The lock, or the folder of the target, cannot be written by this user."""
+
+
 @contextmanager
 def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     """Hold the lock of one target; wait for its holder and show that one's progress.
 
-    On a file system without locks (some NFS) the partial's journal names the writer.
-    Lock files are not removed: one process could hold a removed file while another one
-    locks a new file (filelock#27).
+    On a file system without locks (some NFS), and where the lock file belongs to
+    another user, the partial's journal names the writer. Lock files are not removed:
+    one process could hold a removed file while another one locks a new file
+    (filelock#27).
+
+    Raises:
+        NoLock: nothing can be written here.
     """
     lock = _lock(cache, artifact)
     try:
-        _wait_until(lambda: _is_ours(lock), artifact)
+        _wait_until(lambda: _is_ours(lock, artifact), artifact)
         wait_for_owner(artifact)
         yield
     finally:
@@ -48,7 +60,7 @@ def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
     """Try to hold the lock of one target; yield whether it succeeded. Do not wait."""
     lock = _lock(cache, artifact)
     try:
-        yield _is_ours(lock) and not busy_elsewhere(artifact)
+        yield _is_ours(lock, artifact) and not busy_elsewhere(artifact)
     finally:
         lock.release()
 
@@ -61,13 +73,17 @@ def _lock(cache: str, artifact: Artifact) -> Any:
     return FileLock(own_files.lock_file(cache, f"{digest(target)[:16]}.lock"))
 
 
-def _is_ours(lock: Any) -> bool:
-    """Return whether this process now holds the lock."""
+def _is_ours(lock: Any, artifact: Artifact) -> bool:
+    """Return whether this process now holds the lock, or has to do without one.
+
+    Raises:
+        NoLock: nothing can be written here.
+    """
     from filelock import Timeout
 
     folder = Path(lock.lock_file).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_files.make_folder(str(folder.parent), folder.name)
         # filelock warns that it falls back to another kind of lock
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -78,8 +94,16 @@ def _is_ours(lock: Any) -> bool:
         if error.errno in _NO_LOCKS:
             _log.warning("%s does not support file locks; using the journal of the download instead", folder)
             return True
-        raise cannot_write(str(folder), error) from None
+        if error.errno not in _NO_ACCESS:
+            raise cannot_write(str(folder), error) from None
+        if not os.access(existing(os.path.dirname(artifact.target)), os.W_OK):
+            raise _no_lock(str(folder), error) from None
     return True
+
+
+def _no_lock(folder: str, error: OSError) -> NoLock:
+    found = cannot_write(folder, error)
+    return NoLock(found.what, found.facts, found.fix)
 
 
 def wait_for_owner(artifact: Artifact) -> None:

@@ -9,7 +9,7 @@ from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
 from tasks.context import Recipe
 from tasks.engine.command import Launch
-from tasks.engine.file_format import make_executable, why_skipped
+from tasks.engine.file_format import make_executable, native_program, why_skipped
 from tasks.engine.version import ask_version, keep_version, proven_version
 from tasks.system import files
 from tasks.transfer.ensure import converge
@@ -31,6 +31,7 @@ def run(found: Recipe, artifact: Artifact) -> None:
         doit_adapter.log().info("chmod %s", skipped)
     else:
         make_executable(cache, artifact)
-    launch = Launch("llamafile", platform, "", artifact.target)
+    native = bool(native_program(artifact.target))
+    launch = Launch("llamafile", platform, "", artifact.target, native=native)
     version = ask_version(artifact.label, launch, cache, [artifact])
     keep_version(cache, artifact, "llamafile", version)

@@ -16,8 +16,10 @@ from tasks.catalogue.artifact import (
     engine_dir,
     engine_filename,
     is_gguf,
+    is_native,
     judge_target,
     model_dir,
+    native_format,
     parse_stamp,
     stamp_data,
     stamp_path,
@@ -218,3 +220,27 @@ def test_paths(got: str, path: str) -> None:
 def test_gguf(head: bytes, verdict: bool) -> None:
     """By its first eight bytes."""
     assert is_gguf(head) is verdict
+
+
+ELF = b"\x7fELF\2\1\1" + bytes(9) + b"\2\0"
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (ELF + b"\x3e\0", "an ELF program for x86_64"),
+        (ELF + b"\xb7\0", "an ELF program for aarch64"),
+        (ELF + b"\xf3\0", "an ELF program for another CPU"),
+        (b"\x7fELF\2\2\1" + bytes(11) + b"\0\xb7", "an ELF program for aarch64"),  # big-endian
+        (b"\x7fELF", "an ELF program for another CPU"),
+        (bytes.fromhex("cffaedfe 07000001"), "a Mach-O program for x86_64, which macOS starts"),
+        (bytes.fromhex("cffaedfe 0c000001"), "a Mach-O program for arm64, which macOS starts"),
+        (b"MZqFpD='", ""),
+        (b"#!/bin/sh", ""),
+        (b"GGUF", ""),
+        (b"", ""),
+    ],
+)
+def test_native_programs(head: bytes, found: str) -> None:
+    """F37: what a llamafile is after `--assimilate`, and what it was before."""
+    assert (native_format(head), is_native(head)) == (found, bool(found))

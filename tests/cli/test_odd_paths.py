@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from tasks.cache.stamps import cache_root
 from tasks.errors import UsageError
+from tests.engine.test_serve_cli import behave, with_gguf, with_llamafile
+from tests.fakes import llamafile
 from tests.support.project import Project
+from tests.support.users import AsUser
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names there are bytes, and ulimit -v works")
 
@@ -46,10 +49,65 @@ def test_every_verb(odd: Project) -> None:
     assert '"demo"' in served.out
 
 
+EVERY = os.fsdecode(os.path.join(*(bytes(set(range(*ends)) - {ord("/")}) for ends in ((1, 128), (128, 256)))))
+
+
+@pytest.mark.parametrize("part", ["clone", "cache", "file"])
+def test_every_byte(project: Project, tmp_path: Path, part: str) -> None:
+    """F14: all 254 bytes that a name may have, in the path of the clone, of the cache, or of a llamafile."""
+    folder = tmp_path / part / EVERY
+    folder.parent.mkdir(parents=True)
+    with_llamafile(project)
+    words = ["with", "--", "true"]
+    if part == "clone":
+        project.path = project.path.rename(folder)
+        behave(project)
+    elif part == "cache":
+        project.cache = folder
+        project.env["LLAMAFILE_CACHE"] = str(folder)
+    else:
+        folder = Path(str(folder).replace("=", ""))  # doit reads A=B as a variable, and says so
+        folder.parent.mkdir(exist_ok=True)
+        (project.path / "m.llamafile").rename(folder)
+        words = ["with", "--llamafile", str(folder), "--", "true"]
+    for verb in ([], ["plan"], words, ["status", "--json"], ["audit"], ["bom"]):
+        result = project.doit(*verb)
+        assert result.status in (0, int(verb[:1] == ["status"])), (verb, result)
+
+
+def test_servers_in_the_background(odd: Project) -> None:
+    """F14: records, logs and keys in such a cache; every verb of servers."""
+    try:
+        start = odd.background("start", "--model", "demo", "--port", "0")
+        assert start.status == 0, start.err
+        url = start.out.strip()
+        for words, said in (
+            ("status --json", url), ("chat --model demo Hello", "\n"), ("logs --model demo", "\n"),
+            ("doctor", "cache"), ("plan --model demo --json", "demo"), ("start --model demo --port 0", url),
+        ):  # fmt: skip
+            result = odd.doit(*words.split())
+            assert (result.status, said in result.out) == (0, True), (words, result)
+        assert odd.background("stop").status == 0
+    finally:
+        for process in odd.processes():
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", [with_llamafile, with_gguf])
+def test_a_llamafile(odd: Project, kind: Callable[[Project], object]) -> None:
+    """F14: a program with such a path is downloaded, made executable, verified and served."""
+    kind(odd)
+    for words in (["verify"], ["with", "--", "true"], ["chat", "Hello"], ["audit"], ["bom", "--json"]):
+        result = odd.doit(*words)
+        assert result.status == 0, (words, result)
+
+
 def test_the_catalogue_and_a_file_of_ones_own(project: Project, tmp_path: Path) -> None:
     """Finding 27, F14: their names, too; the embedded engine and models.yaml say what they cannot take."""
     catalogue = tmp_path / os.fsdecode(b"models" + ODD + b".yaml")
     shutil.copy(project.path / "models.yaml", catalogue)
+    llamafile.build(tmp_path / os.fsdecode(b"own" + ODD + b".llamafile"))
+    behave(project)
     own = tmp_path / os.fsdecode(b"own\xe9.gguf")
     shutil.copy(project.path / "demo" / "demo.gguf", own)
     project.env["LLAMAFILE_CATALOGUE"] = str(catalogue)
@@ -57,6 +115,10 @@ def test_the_catalogue_and_a_file_of_ones_own(project: Project, tmp_path: Path) 
     for words, said in (
         (["plan", *FLAGS.split(), str(own)], ""),
         (["with", *FLAGS.split(), str(own), "--", "true"], "is not UTF-8: rename the file"),
+        (
+            ["with", "--llamafile", str(tmp_path / os.fsdecode(b"own" + ODD + b".llamafile")), "--", "true"],
+            "",
+        ),
         (["add", str(own)], "models.yaml cannot name the file "),
     ):
         result = project.doit(*words)
@@ -118,6 +180,56 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="LLAMAFILE_CACHE=~/x: there is no such home directory"):
         cache_root({"LLAMAFILE_CACHE": "~/x"}, "/")
     assert cache_root({"LLAMAFILE_CACHE": "x"}, "/a") == "/a/x"
+
+
+VERBS = [
+    *(
+        "catalogue",
+        "exe",
+        "download",
+        "chmod",
+        "verify",
+        "serve",
+        "start",
+        "with -- true",
+        "chat hello",
+        "stop",
+    ),
+    *("status", "logs", "doctor", "lock", "add hf:o/r/x.gguf", "audit", "prune", "bom", "cache-key", "plan"),
+]
+
+
+def test_every_verb_without_a_home(project: Project) -> None:
+    """F4: a usage error that names the variable to set, whatever is asked for."""
+    for env in ({"HOME": ""}, {"HOME": "."}, {"LLAMAFILE_CACHE": "~/x", "HOME": ""}):
+        for words in VERBS:
+            result = project.doit(*words.split(), env={"LLAMAFILE_CACHE": "", **env})
+            assert (result.status, "LLAMAFILE_CACHE" in result.err) == (3, True), (words, result)
+    assert not (project.path / "~").exists()
+    assert not (project.path / ".cache").exists()
+
+
+def test_a_user_without_an_entry(shared: Project, user: AsUser) -> None:
+    """F4: neither HOME nor a line of passwd; with a cache everything works, `~` aside."""
+    homeless = user(0)
+    for name in ("HOME", "LLAMAFILE_CACHE"):
+        del homeless.env[name]
+    for words, env in ((["download", "--model", "demo"], {}), ([], {"LLAMAFILE_CACHE": "~/x"})):
+        result = homeless.doit(*words, env=env)
+        assert (result.status, "LLAMAFILE_CACHE" in result.err) == (3, True), (words, result)
+    catalogue = homeless.doit(env={"LLAMAFILE_CACHE": "/tmp/x", "LLAMAFILE_CATALOGUE": "~/m.yaml"})
+    assert (catalogue.status, "LLAMAFILE_CATALOGUE=~/m.yaml: " in catalogue.err) == (3, True), catalogue
+    cache = {"LLAMAFILE_CACHE": homeless.env["TMPDIR"]}
+    for words in (["download", "--model", "demo"], ["with", "--model", "demo", "--", "true"], ["doctor"], []):
+        result = homeless.doit(*words, env=cache)
+        assert result.status in (0, int(words == ["doctor"])), (words, result)
+
+
+def test_a_catalogue_in_the_home(project: Project) -> None:
+    """F26: the shell does not expand a ~ in quotes."""
+    home = Path(project.env["HOME"])
+    shutil.copy(project.path / "models.yaml", home / "m.yaml")
+    assert project.doit(env={"LLAMAFILE_CATALOGUE": "~/m.yaml"}).status == 0
 
 
 @pytest.mark.parametrize("megabytes", [55, 60, 100, 160])

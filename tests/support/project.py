@@ -7,8 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +25,7 @@ from uuid import uuid4
 
 import psutil
 
+from tasks.engine import record_files
 from tests.support import in_process
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -110,8 +109,8 @@ class Project:
 
     @property
     def run_folder(self) -> Path:
-        """Where this machine's engines run, log and are recorded."""
-        return self.cache / "run" / (re.sub(r"[^\w.-]", "-", platform.node()) or "here")
+        """Where this user's engines run, log and are recorded on this machine."""
+        return Path(record_files.machine_folder(str(self.cache)))
 
     @staticmethod
     def entry(url: str, data: bytes | None = None, **more: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tasks.system.paths import (
     is_path,
     is_version,
     name_problem,
+    shared_mode,
     temporary_key,
     temporary_name,
 )
@@ -170,3 +171,21 @@ def test_temporary_names(name: str, pid: int, ending: str) -> None:
     assert found.startswith(temporary_key(name))
     assert re.fullmatch(TEMPORARY + re.escape(ending), found)
     assert temporary_key(name + "x") != temporary_key(name)
+
+
+@pytest.mark.parametrize(
+    ("cache", "is_same_group", "mode"),
+    [
+        (0o755, True, 0o755),
+        (0o2775, True, 0o2775),
+        (0o1777, True, 0o1777),
+        (0o755, False, 0o755),
+        (0o2775, False, 0o755),  # its group's permission is not for another group
+        (0o1777, False, 0o1777),
+        (0o757, False, 0o777),
+        (0o700, False, 0o700),
+    ],
+)
+def test_permissions_of_a_folder(cache: int, is_same_group: bool, mode: int) -> None:
+    """F1: who may write the cache may write its folders, and nobody else."""
+    assert shared_mode(cache, is_same_group) == mode
