@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Any
 
-from tasks import doit_adapter
+from tasks import doit_adapter, urls
 from tasks.catalogue.resolve import Job
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
@@ -90,7 +90,9 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
 
     Signals are forwarded to it. After one that asks to end it has TERMINATE_S seconds.
     """
-    env = {**os.environ, **environment(server.run)}
+    run = server.run
+    proxy = urls.no_proxy(os.environ, run.host)
+    env = {**os.environ, **proxy, **environment(run)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
