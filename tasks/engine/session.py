@@ -368,7 +368,7 @@ def usage(model: Model, run: Run, stop: str) -> str:
         client_key = "$LLAMA_API_KEY"
     proxy = ""
     if hosts := needed_no_proxy(os.environ, run.host):
-        proxy = f"  proxy    NO_PROXY={hosts}  (or clients ask the proxy for this URL)\n"
+        proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
     return (
         f"  model    {model.title}, licence {model.license}\n"
         f"  try it   curl {run.url}/v1/chat/completions"
