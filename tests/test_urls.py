@@ -127,7 +127,7 @@ P = "http_proxy"
         ),
         ({P: "x", "NO_PROXY": "a", "no_proxy": ""}, HERE, "a,127.0.0.1,localhost", "127.0.0.1,localhost"),
         ({P: "x", "NO_PROXY": " .a.b, c d,,"}, HERE, ".a.b,c,d,127.0.0.1,localhost", None),
-        ({P: "x", "NO_PROXY": "a\nB=c"}, HERE, "a,B=c,127.0.0.1,localhost", None),  # one line for CI
+        ({P: "x", "NO_PROXY": "a\nB=c"}, HERE, "a,B=c,127.0.0.1,localhost", None),
         ({P: "x", "NO_PROXY": "localhost"}, HERE, "localhost,127.0.0.1", None),
         ({P: "x", "NO_PROXY": "localhost,127.0.0.1"}, HERE, "localhost,127.0.0.1", None),
         ({P: "x", "NO_PROXY": "*"}, HERE, "*", None),

@@ -242,7 +242,8 @@ def proxy(hosts: str) -> Finding:
     if not hosts:
         return _ok("proxy", "clients reach a server on this machine without it")
     found = "a proxy is set, and clients ask it for a server on this machine, too"
-    return _warn("proxy", found, f"NO_PROXY={hosts}; `doit with` sets it for its command")
+    remedy = f"NO_PROXY={hosts}; `doit with` sets it for its command"
+    return _warn("proxy", found, remedy)
 
 
 def locks(folder: str, problem: str) -> Finding:

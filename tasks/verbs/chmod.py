@@ -33,7 +33,7 @@ def title(recipe: Recipe, job: Job) -> Callable[[Task], str]:
 
 
 def actions(recipe: Recipe, job: Job) -> list[Any]:
-    """Return the task's action; none if it is skipped, so that `doit -a` skips it too."""
+    """Return the task's action; none if `doit -a` must skip it, too."""
     if why_skipped(recipe.place.platform, job.engine):
         return []
     return [(run, [recipe, job])]

@@ -33,7 +33,7 @@ def check(recipe: Recipe, job: Job) -> None:
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:
         status = 127
-        what = f"there is no command {word}"
+        what = f"there is no command {word or repr(word)}"
         if os.path.dirname(word) and os.path.exists(path):
             status = 126
             what = f"this cannot be run: {word}"

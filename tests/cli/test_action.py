@@ -129,10 +129,11 @@ def test_serve(runner: Runner, project: Project) -> None:
 
 
 def test_serve_behind_a_proxy(runner: Runner) -> None:
-    """F35: the steps that follow reach the server past the proxy; no value becomes a variable."""
+    """F35: later steps reach the server past the proxy; no value becomes a variable."""
     code = "import os, urllib.request as u; u.urlopen(os.environ['LLAMAFILE_URL'] + '/health'); print('well')"
     steps = [use(models="a", mode="serve"), {"run": f'"{sys.executable}" -c "{code}"'}]
-    hosts = "127.0.0.1,localhost\nLD_PRELOAD=/x.so"  # the models' server is on this machine, too
+    # the models' server is on this machine, too
+    hosts = "127.0.0.1,localhost\nLD_PRELOAD=/x.so"
     job = runner.job(steps, http_proxy="http://127.0.0.1:9", NO_PROXY=hosts)
     assert job.ok, job.log
     assert "well\n" in job.log

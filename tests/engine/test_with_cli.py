@@ -93,7 +93,7 @@ def test_the_command_finds_the_server(project: Project, key: str) -> None:
 
 @pytest.mark.parametrize(("proxy", "kept"), [("http://127.0.0.1:9", "a.example,"), ("", "")])
 def test_the_command_goes_past_a_proxy(project: Project, proxy: str, kept: str) -> None:
-    """F35: a proxy that is set is not asked for this machine; what NO_PROXY had is kept."""
+    """F35: a proxy is not asked for this machine; what NO_PROXY had is kept."""
     with_llamafile(project, version="0.10.5")
     env = {"HTTP_PROXY": proxy, "http_proxy": proxy}
     if proxy:
