@@ -51,8 +51,8 @@ class Reasoning:
             text = "".join(self._pieces)
             self._pieces = []
             logger()
-            facts = {"model": self._name}
-            say("reasoning", "%s is thinking:\n%s\n", self._name, text, **facts)
+            line = "%s is thinking:\n%s\n"
+            say("reasoning", line, self._name, text, model=self._name)
 
     def _write(self, text: str) -> None:
         safe = visible(text, PROSE)

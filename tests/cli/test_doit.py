@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import util
 from pathlib import Path
 
 import doit.doit_cmd
@@ -21,12 +20,12 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 PRINTS = "import sys; print(sys.argv[1:])"
 
 
-def test_what_pip_installed_is_this_one() -> None:
+def test_what_pip_installed_is_this_one(tmp_path: Path) -> None:
     """Where this fails, `pip install .` in the checkout is needed once more."""
-    found = util.find_spec("llamafile_recipe")
-    assert found is not None
-    assert found.origin
-    installed = Path(found.origin)
+    code = "import llamafile_recipe; print(llamafile_recipe.__file__)"
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    installed = Path(done.stdout.strip())
     assert installed.read_bytes() == (REPO / "llamafile_recipe.py").read_bytes()
 
 
