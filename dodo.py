@@ -67,7 +67,7 @@ def task_chmod(context: Context, model: Job) -> TaskDict:
     from tasks.verbs import chmod
 
     return {
-        "actions": [(chmod.run, [context, model])],
+        "actions": chmod.actions(context, model),
         "task_dep": [f"download:{model.name}"],
         "uptodate": [lambda: chmod.is_done(context, model)],
         "title": chmod.title(context, model),

@@ -32,7 +32,8 @@ def project(folder: Path, entries: int) -> dict[str, str]:
     folder.mkdir()
     for name in ("tasks", "demo"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "dodo.py", folder)
+    for name in ("dodo.py", "doit.cfg"):
+        shutil.copy2(ROOT / name, folder)
     demo = (ROOT / "demo" / "demo.gguf").read_bytes()
     entry = {"title": "A model", "license": "MIT", "quant": "Q4_K_M", "ram": 7, "engine": "embedded"}
     models = {

@@ -224,6 +224,9 @@ def _parse_options(
         fix = _option_fix(word, error.opt, table, verbs)
         raise UsageError(f"doit {word}: {error.msg}", fix=fix) from None
     for flag, value in pairs:
+        if flag == "--model" and not value.strip():
+            what = f"doit {word}: --model: expected a name, got {value!r}"
+            raise UsageError(what, fix="`doit` shows the models")
         if "=" in value and not value.startswith("-") and value in rest:
             import shlex  # only for this error
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
 MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 # Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
 # of a large file; /raw/ of GitHub and GitLab sends the file
@@ -144,3 +146,41 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return host.lower() in ("localhost", "localhost.", "ip6-localhost")
+
+
+def no_proxy(env: Mapping[str, str], host: str) -> dict[str, str]:
+    """Return NO_PROXY and no_proxy for the clients of a server on this machine.
+
+    What is in `env` is kept. Some clients read only one of the two variables, and one
+    that is not set takes the value of the other. Empty if no proxy is set: then either
+    variable would only disable the proxy of the system (macOS, Windows).
+
+    Args:
+        host: the address that the server is bound to.
+    """
+    if not any(value and name.lower() in _PROXIES for name, value in env.items()):
+        return {}
+    upper = env.get("NO_PROXY", env.get("no_proxy", ""))
+    lower = env.get("no_proxy", upper)
+    return {"NO_PROXY": _with_host(upper, host), "no_proxy": _with_host(lower, host)}
+
+
+def needed_no_proxy(env: Mapping[str, str], host: str) -> str:
+    """Return the NO_PROXY that a server's clients need; empty if they need no other."""
+    hosts = _hosts(env.get("NO_PROXY", "")) + _hosts(env.get("no_proxy", ""))
+    if "*" in hosts or reachable(host) in hosts:
+        return ""
+    return no_proxy(env, host).get("NO_PROXY", "")
+
+
+def _with_host(text: str, host: str) -> str:
+    """Add a host and the names of this machine to a list of hosts without proxy."""
+    hosts = _hosts(text)
+    if hosts == ["*"]:  # a client reads it as every host only where it is alone
+        return "*"
+    needed = (reachable(host), "127.0.0.1", "localhost")
+    return ",".join(dict.fromkeys((*hosts, *needed)))
+
+
+def _hosts(text: str) -> list[str]:
+    return text.replace(",", " ").split()

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.urls import file_of_page, filename_of, host_of, is_local, url_problem
+from tasks.urls import (
+    file_of_page, filename_of, host_of, is_local, needed_no_proxy, no_proxy, url_problem,
+)  # fmt: skip
 
 HUB = "https://huggingface.co"
 
@@ -140,3 +142,62 @@ def test_whatever_is_typed(url: str, pinned: bool) -> None:
         assert name not in (".", "..")
         assert not set(name) & set("/\\\0")
         assert host_of(url)
+
+
+HERE = "127.0.0.1"
+P = "http_proxy"
+
+
+@pytest.mark.parametrize(
+    ("env", "host", "upper", "lower"),
+    [
+        ({P: "x"}, HERE, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+        ({"HTTPS_PROXY": "x"}, HERE, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+        ({"All_Proxy": "x"}, HERE, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+        ({P: "x", "NO_PROXY": "a"}, HERE, "a,127.0.0.1,localhost", "a,127.0.0.1,localhost"),
+        ({P: "x", "no_proxy": "a"}, HERE, "a,127.0.0.1,localhost", "a,127.0.0.1,localhost"),
+        (
+            {P: "x", "NO_PROXY": "a", "no_proxy": "b"},
+            HERE, "a,127.0.0.1,localhost", "b,127.0.0.1,localhost",
+        ),
+        ({P: "x", "NO_PROXY": "a", "no_proxy": ""}, HERE, "a,127.0.0.1,localhost", "127.0.0.1,localhost"),
+        ({P: "x", "NO_PROXY": " .a.b, c d,,"}, HERE, ".a.b,c,d,127.0.0.1,localhost", None),
+        ({P: "x", "NO_PROXY": "a\nB=c"}, HERE, "a,B=c,127.0.0.1,localhost", None),
+        ({P: "x", "NO_PROXY": "localhost"}, HERE, "localhost,127.0.0.1", None),
+        ({P: "x", "NO_PROXY": "localhost,127.0.0.1"}, HERE, "localhost,127.0.0.1", None),
+        ({P: "x", "NO_PROXY": "*"}, HERE, "*", None),
+        ({P: "x", "NO_PROXY": "*,a"}, HERE, "*,a,127.0.0.1,localhost", None),
+        ({P: "x"}, "0.0.0.0", "127.0.0.1,localhost", None),
+        ({P: "x"}, "::", "::1,127.0.0.1,localhost", None),
+        ({P: "x"}, "192.168.0.2", "192.168.0.2,127.0.0.1,localhost", None),
+        ({P: "x"}, "localhost", "localhost,127.0.0.1", None),
+    ],
+)  # fmt: skip
+def test_no_proxy(env: dict[str, str], host: str, upper: str, lower: str | None) -> None:
+    """F35: hosts are added, none is removed; one variable does not hide the other."""
+    assert no_proxy(env, host) == {"NO_PROXY": upper, "no_proxy": upper if lower is None else lower}
+
+
+@pytest.mark.parametrize("env", [{}, {P: ""}, {"NO_PROXY": "a"}, {"FTP_PROXY": "x"}])
+def test_no_proxy_without_a_proxy(env: dict[str, str]) -> None:
+    """Nothing is set: NO_PROXY alone would disable the proxy of the system."""
+    assert no_proxy(env, HERE) == {}
+    assert needed_no_proxy(env, HERE) == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "host", "needed"),
+    [
+        ({}, HERE, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a"}, HERE, "a,127.0.0.1,localhost"),
+        ({"NO_PROXY": "127.0.0.1"}, HERE, ""),
+        ({"no_proxy": "a 127.0.0.1"}, HERE, ""),
+        ({"no_proxy": "*"}, HERE, ""),
+        ({"NO_PROXY": "127.0.0.1"}, "0.0.0.0", ""),
+        ({"NO_PROXY": "localhost"}, HERE, "localhost,127.0.0.1"),
+        ({"NO_PROXY": "127.0.0.1"}, "192.168.0.2", "127.0.0.1,192.168.0.2,localhost"),
+    ],
+)
+def test_what_clients_lack(more: dict[str, str], host: str, needed: str) -> None:
+    """F35: `doit start` and `doit doctor` name it only where something is missing."""
+    assert needed_no_proxy({P: "x", **more}, host) == needed

@@ -233,6 +233,19 @@ def hub(endpoint: str, status: int | None, problem: str = "", fix: str = "", fat
     return Finding("hub", State.FAIL if fatal else State.WARN, found, remedy)
 
 
+def proxy(hosts: str) -> Finding:
+    """Check that clients do not ask a proxy for the server on this machine.
+
+    Args:
+        hosts: the NO_PROXY that they need; empty if they need no other.
+    """
+    if not hosts:
+        return _ok("proxy", "clients reach a server on this machine without it")
+    found = "a proxy is set, and clients ask it for a server on this machine, too"
+    remedy = f"NO_PROXY={hosts}; `doit with` sets it for its command"
+    return _warn("proxy", found, remedy)
+
+
 def locks(folder: str, problem: str) -> Finding:
     """Check that the file system refuses a lock that another process holds."""
     if not problem:

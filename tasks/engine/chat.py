@@ -13,8 +13,10 @@ MAX_ERROR_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 
 
-def event_texts(response: http.client.HTTPResponse, deadline: Deadline, silence_s: float) -> Iterator[str]:
-    """Yield the text of each event until `data: [DONE]`.
+def event_texts(
+    response: http.client.HTTPResponse, deadline: Deadline, silence_s: float
+) -> Iterator[sse.Delta]:
+    """Yield what each event adds to the answer, until `data: [DONE]`.
 
     Llamafile before 0.10 does not send `[DONE]`. There, the stream may end after
     a choice with a finish_reason.
@@ -25,17 +27,18 @@ def event_texts(response: http.client.HTTPResponse, deadline: Deadline, silence_
         silence_s: seconds allowed between two events.
 
     Raises:
-        http.client.IncompleteRead: the stream ended too early.
+        OSError, http.client.HTTPException: the stream ended too early.
+        ServerError: an event is malformed, too long, or reports an error.
     """
     parser = sse.Parser()
     finished = False
     while data := response.read1(_READ_BYTES):
         for event in parser.feed(data):
             delta = sse.delta(event)
-            yield delta.text
+            yield delta
             if delta.is_last:
                 return
             finished = finished or delta.finished
             deadline.renew(silence_s)
     if not finished:
-        raise http.client.IncompleteRead(b"")
+        raise ConnectionError("the connection was closed")

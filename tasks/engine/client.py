@@ -14,6 +14,7 @@ from tasks.engine.server_record import Run
 from tasks.errors import ServerError
 from tasks.network.answers import busy_slots
 from tasks.network.deadline import Deadline, connection
+from tasks.network.sse import Delta
 
 # without an event: a long prompt on a slow machine takes minutes
 _SILENCE_S = 600.0
@@ -120,7 +121,7 @@ def probe(
 
 def stream(
     run: Run, messages: Sequence[Mapping[str, str]], silence_s: float = _SILENCE_S
-) -> Generator[str, None, None]:
+) -> Generator[Delta, None, None]:
     """Yield the pieces of an answer. Closing the generator stops the server's work.
 
     Args:

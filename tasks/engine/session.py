@@ -26,7 +26,7 @@ from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
 from tasks.transfer.ensure import check_source
 from tasks.transfer.policy import DownloadPolicy
-from tasks.urls import is_loopback
+from tasks.urls import is_loopback, needed_no_proxy
 
 if TYPE_CHECKING:
     from tasks.engine.supervisor_client import Kept
@@ -352,12 +352,16 @@ def usage(model: Model, run: Run, stop: str) -> str:
     if run.key:
         header = " -H 'Authorization: Bearer '$LLAMA_API_KEY"
         client_key = "$LLAMA_API_KEY"
+    proxy = ""
+    if hosts := needed_no_proxy(os.environ, run.host):
+        proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
     return (
         f"  model    {model.title}, licence {model.license}\n"
         f"  try it   curl {run.url}/v1/chat/completions"
         f" -H 'Content-Type: application/json'{header}"
         """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
         f"  clients  OPENAI_BASE_URL={run.url}/v1  OPENAI_API_KEY={client_key}\n"
+        f"{proxy}"
         f"  log      {run.log}\n"
         f"  stop     {stop}"
     )

@@ -17,6 +17,8 @@ DONE = "[DONE]"
 _SHOWN = 500  # characters of a response in an error message
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _REFUSES = "the server cannot answer"
+# llama.cpp and DeepSeek; vLLM and OpenRouter
+_REASONING = ("reasoning_content", "reasoning")
 
 
 class Event(NamedTuple):
@@ -82,30 +84,36 @@ class Parser:
     def _dispatch(self) -> list[Event]:
         data = b"\n".join(self._data).decode("utf-8", "replace")
         name = self._name.decode("utf-8", "replace")
+        has_data = bool(self._data)  # also one empty line of data
         self._data = []
         self._name = b""
         self._size = 0
-        return [Event(data, name)] if data else []
+        return [Event(data, name)] if has_data else []
 
 
 class Delta(NamedTuple):
-    """The text that one event adds to the response."""
+    """What one event adds to the response."""
 
     text: str = ""
     finished: bool = False  # the response is complete
     is_last: bool = False  # no event follows
+    reasoning: str = ""  # text of the model before its answer
+    is_cut: bool = False  # the response ended at a limit of tokens
 
 
 def delta(event: Event) -> Delta:
-    """Read an event.
+    """Read an event; one without data adds nothing.
 
     Raises:
         ServerError: it reports an error, or is malformed.
     """
-    if event.data.strip() == DONE:
+    content = event.data.strip()
+    if content == DONE:
         return Delta(finished=True, is_last=True)
     if event.name == "error":
         raise ServerError(_REFUSES, [("answer", _message(event.data))])
+    if not content:
+        return Delta()
     try:
         data = parsed(event.data)
     except ValueError as error:
@@ -116,12 +124,22 @@ def delta(event: Event) -> Delta:
     if refusal:
         raise ServerError(_REFUSES, [("answer", _text_of(refusal))])
     choice = _first(data.get("choices"))
-    return Delta(_content(choice.get("delta")), bool(choice.get("finish_reason")))
+    piece = choice.get("delta")
+    reason = choice.get("finish_reason")
+    return Delta(
+        text=_text(piece, "content"),
+        finished=bool(reason),
+        reasoning=_text(piece, *_REASONING),
+        is_cut=reason == "length",
+    )
 
 
-def _content(piece: object) -> str:
-    content = piece.get("content") if isinstance(piece, dict) else None
-    return content if isinstance(content, str) else ""
+def _text(piece: object, *names: str) -> str:
+    """Return the first of these fields that is text."""
+    if not isinstance(piece, dict):
+        return ""
+    texts = (piece.get(name) for name in names)
+    return next((text for text in texts if text and isinstance(text, str)), "")
 
 
 def _first(choices: object) -> dict[str, Any]:

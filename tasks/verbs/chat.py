@@ -6,14 +6,20 @@ import contextlib
 import functools
 import signal
 import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from tasks import doit_adapter
 from tasks.catalogue.resolve import Job
+from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
 from tasks.context import Recipe
 from tasks.engine.server_record import Mode, Run
 from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
+
+if TYPE_CHECKING:
+    from tasks.network.sse import Delta
 
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
@@ -97,10 +103,11 @@ def _prompt(words: tuple[str, ...]) -> str:
         ServerError: there is none, and stdin is not a terminal.
     """
     prompt = " ".join(words)
-    if prompt or sys.stdin.isatty():
+    if prompt.strip() or (not words and sys.stdin.isatty()):
         return prompt
-    prompt = sys.stdin.read().strip()
-    if not prompt:
+    if not words:
+        prompt = sys.stdin.read().strip()
+    if not prompt.strip():
         raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
     return prompt
 
@@ -132,17 +139,66 @@ def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = Fals
 
     Args:
         interruptible: Ctrl-C ends the answer; what came until then is returned.
+
+    Raises:
+        ServerError: the server did not answer; in a conversation, an answer without
+            text is a warning.
     """
     from tasks.engine.client import stream
 
-    answer = ""
+    answer = _Answer(run.name)
     try:
-        with contextlib.closing(stream(run, messages)) as pieces:
-            for piece in doit_adapter.harmless(pieces, PROSE):
-                answer += piece
+        with contextlib.closing(stream(run, messages)) as deltas:
+            for piece in doit_adapter.harmless(answer.texts(deltas), PROSE):
                 print(piece, end="", flush=True)
     except _Ended as ended:
         if not interruptible or ended.args[0] != signal.SIGINT:
             raise
-    print(flush=True)
-    return answer
+        answer.is_interrupted = True
+    finally:
+        answer.reasoning.end()
+    if answer.text or interruptible:
+        print(flush=True)
+    problem = answer.problem()
+    if problem and not answer.text and not interruptible:
+        raise problem
+    if problem:
+        doit_adapter.log().warning("warning: %s", problem)
+    return answer.text
+
+
+class _Answer:
+    """One answer: its text so far, and how it ended."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.text = ""
+        self.reasoning = Reasoning(name)
+        self.is_interrupted = False
+        self._is_cut = False
+
+    def texts(self, deltas: Iterable[Delta]) -> Iterator[str]:
+        """Yield the text of the answer; show the reasoning."""
+        for delta in deltas:
+            self._is_cut = self._is_cut or delta.is_cut
+            if delta.reasoning:
+                self.reasoning.add(delta.reasoning)
+            if delta.text:
+                self.reasoning.end()
+                self.text += delta.text
+                yield delta.text
+
+    def problem(self) -> ServerError | None:
+        """Return what is wrong with the answer, or None."""
+        if self.is_interrupted:
+            return None
+        what = "the answer is incomplete"
+        if not self.text.strip():
+            what = f"{self._name} did not answer"
+        if self._is_cut:
+            fix = f"doit start --model {self._name} --n-predict -1, then ask again"
+            limit = "it reached the limit of tokens (--n-predict, --ctx-size)"
+            return ServerError(f"{what}: {limit}", fix=fix)
+        if not self.text.strip():
+            return ServerError(f"{what}: its answer is empty", fix="ask in other words")
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from doit.task import Task
 
@@ -31,11 +32,17 @@ def title(recipe: Recipe, job: Job) -> Callable[[Task], str]:
     return text
 
 
+def actions(recipe: Recipe, job: Job) -> list[Any]:
+    """Return the task's action; none if `doit -a` must skip it, too."""
+    if why_skipped(recipe.place.platform, job.engine):
+        return []
+    return [(run, [recipe, job])]
+
+
 def run(recipe: Recipe, job: Job) -> None:
     """Set mode 0755.
 
     Raises:
         RecipeError: the file is not a program, or not the verified one.
     """
-    if not why_skipped(recipe.place.platform, job.engine):
-        make_executable(recipe.place.cache, job.artifact)
+    make_executable(recipe.place.cache, job.artifact)

@@ -11,7 +11,7 @@ from functools import partial
 from shutil import disk_usage, which
 from typing import Any
 
-from tasks import doit_adapter
+from tasks import doit_adapter, urls
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import Job, catalogued
 from tasks.command_line import Ask
@@ -48,7 +48,7 @@ def run(recipe: Recipe, job: Job, as_json: bool) -> None:
     checks = _machine(job)
     if findings[0].state is health.State.OK:
         checks.update(_programs(cache))
-    findings += _findings({**checks, **_needs(recipe, job), **_network()})
+    findings += _findings({**checks, **_needs(recipe, job), **_network(job)})
     if as_json:
         rows = [{**one._asdict(), "state": one.state.value} for one in findings]
         doit_adapter.show_json(rows)
@@ -150,8 +150,16 @@ def _port(host: str, number: int) -> Finding:
     return health.port(address, "", "")
 
 
-def _network() -> dict[str, _Check]:
-    return {"hub": hub_findings}
+def _network(job: Job) -> dict[str, _Check]:
+    host = job.settings.host or "127.0.0.1"
+    return {"hub": hub_findings, "proxy": partial(_proxy, host)}
+
+
+def _proxy(host: str) -> list[Finding]:
+    """Check NO_PROXY, if a proxy is set."""
+    if not urls.no_proxy(os.environ, host):
+        return []
+    return [health.proxy(urls.needed_no_proxy(os.environ, host))]
 
 
 def hub_findings(limit_s: float = probes.LOOK_S) -> list[Finding]:

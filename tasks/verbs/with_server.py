@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Any
 
-from tasks import doit_adapter
+from tasks import doit_adapter, urls
 from tasks.catalogue.resolve import Job
 from tasks.console.log_format import is_json
 from tasks.context import Recipe
@@ -35,7 +35,7 @@ def check(recipe: Recipe, job: Job) -> None:
     path = _path(word, recipe.place.cwd)
     if shutil.which(path) is None:
         status = 127
-        what = f"there is no command {word}"
+        what = f"there is no command {word or repr(word)}"
         if os.path.dirname(word) and os.path.exists(path):
             status = 126
             what = f"this cannot be run: {word}"
@@ -94,7 +94,9 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
 
     Signals are forwarded to it. After one that asks to end it has TERMINATE_S seconds.
     """
-    env = {**os.environ, **environment(server.run)}
+    run = server.run
+    proxy = urls.no_proxy(os.environ, run.host)
+    env = {**os.environ, **proxy, **environment(run)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:

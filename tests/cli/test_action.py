@@ -128,6 +128,22 @@ def test_serve(runner: Runner, project: Project) -> None:
     assert len([run for run in runs(project) if "--server" in run["argv"]]) == 4
 
 
+def test_serve_behind_a_proxy(runner: Runner) -> None:
+    """F35: later steps reach the server past the proxy; no value becomes a variable."""
+    code = "import os, urllib.request as u; u.urlopen(os.environ['LLAMAFILE_URL'] + '/health'); print('well')"
+    steps = [use(models="a", mode="serve"), {"run": f'"{sys.executable}" -c "{code}"'}]
+    # the models' server is on this machine, too
+    hosts = "127.0.0.1,localhost\nLD_PRELOAD=/x.so"
+    job = runner.job(steps, http_proxy="http://127.0.0.1:9", NO_PROXY=hosts)
+    assert job.ok, job.log
+    assert "well\n" in job.log
+    joined = "127.0.0.1,localhost,LD_PRELOAD=/x.so"
+    assert {name: job.env[name] for name in ("NO_PROXY", "no_proxy")} == {
+        "NO_PROXY": joined, "no_proxy": joined,
+    }  # fmt: skip
+    assert "LD_PRELOAD" not in job.env
+
+
 @pytest.mark.parametrize("mode", ["warm", "serve"])
 def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, mode: str) -> None:
     """Issue 11.2: another file with a stamp that fits, in the entry of the right key: it is never run."""

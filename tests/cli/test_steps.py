@@ -57,6 +57,15 @@ def test_chmod_of_data_is_skipped(project: Project) -> None:
     assert mode(target) & 0o111 == 0
 
 
+def test_a_skipped_task_is_skipped_with_every_flag(project: Project) -> None:
+    """F15: `doit -a` runs what is up to date again, and chmod has nothing to run."""
+    target, _ = with_gguf(project)
+    ran = [".  exe", ".  download:g", ".  verify:g"]
+    assert good(project.doit("-a", "verify:g")) == ran
+    assert good(project.doit("-a", "chmod:g")) == [".  download:g"]
+    assert mode(target) & 0o111 == 0
+
+
 def test_nothing_becomes_executable_before_it_is_proven(project: Project) -> None:
     """R14, R21: wrong bytes end the run before chmod; no file has the final name."""
     data = with_llamafile(project)

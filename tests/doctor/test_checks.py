@@ -122,6 +122,8 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
             "do X",
             id="fatal",
         ),
+        pytest.param(checks.proxy(""), "ok", "reach a server", "", id="proxy"),
+        pytest.param(checks.proxy("h"), "warn", "a proxy is set", "NO_PROXY=h;", id="no NO_PROXY"),
         pytest.param(
             checks.locks("/l", "two processes hold one lock"),
             "warn",

@@ -221,7 +221,9 @@ def test_a_proxy_that_is_closed(healthy: Project) -> None:
         result = healthy.doit("doctor", env={"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy})
         found = rows(healthy, HTTP_PROXY=proxy)
     assert "secret" not in result.out + result.err
+    assert "proxy" not in rows(healthy)
     verdict(found, "hub", "warn", "the proxy does not answer", "check HTTP_PROXY")
+    verdict(found, "proxy", "warn", "clients ask it", "NO_PROXY=127.0.0.1,localhost;")
 
 
 def test_an_endpoint_that_is_none(healthy: Project) -> None:

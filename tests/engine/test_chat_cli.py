@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.engine.test_serve_cli import ask, behave, with_llamafile
+from tests.fakes.engine_chat import ILL, WELL
 from tests.support.project import Project, wait_until
 from tests.support.servers import engines, failed, port_of, record, records, started, two_models
-from tests.support.terminal import Typing
+from tests.support.terminal import Typing, on_terminal
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -58,11 +61,13 @@ def test_another_model(project: Project) -> None:
     assert_clean(project)
 
 
-@pytest.mark.parametrize("stdin", ["", " \n"])
-def test_no_question(project: Project, stdin: str) -> None:
-    """Issue 4.6: without a question, the error gives an example."""
+@pytest.mark.parametrize(
+    ("words", "stdin"), [([], ""), ([], " \n"), ([" "], "from stdin"), (["--", " ", "\t"], "from stdin")]
+)
+def test_no_question(project: Project, words: list[str], stdin: str) -> None:
+    """Issue 4.6: without a question, or with a blank one, the error gives an example."""
     with_llamafile(project)
-    said = failed(project.process("chat", stdin=stdin))
+    said = failed(project.process("chat", *words, stdin=stdin))
     assert said.startswith('ERROR: there is no question\n  fix: doit chat "')
     assert not (project.cache / "models").exists()  # nothing was fetched for no question
     assert_clean(project)
@@ -116,6 +121,98 @@ def test_the_server_dies(project: Project, version: str) -> None:
     assert "did not complete its answer" in result.err
     assert "fix: doit logs --model m" in result.err
     assert_clean(project)
+
+
+@pytest.mark.parametrize("name", WELL)
+@pytest.mark.parametrize("version", ["0.8.6", "0.10.5"])
+def test_a_stream_that_the_standard_allows(project: Project, version: str, name: str) -> None:
+    """F11: empty events, comments, fields, several data lines, any line end, 200 kB."""
+    with_llamafile(project, version=version)
+    behave(project, stream=name)
+    result = project.doit("chat", "Hello to you")
+    assert (result.status, result.out) == (0, "Hello to you\n"), result.err
+
+
+CLOSED = "did not complete its answer (the connection was closed)\n  fix: doit logs"
+BROKEN = {
+    "cuthalf": CLOSED,
+    "noblank": CLOSED,
+    "notjson": "the server sent an event that is not JSON",
+    "list": "the server sent an event that is not a JSON object\n  event: '[1]'",
+    "null": "the server sent an event that is not a JSON object\n  event: 'null'",
+    "errstr": "the server cannot answer\n  answer: the test wants an error",
+    "errevent": "the server cannot answer\n  answer: the test wants an error",
+}
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_stream_that_is_broken(project: Project, name: str) -> None:
+    """F11: what is wrong is named, also where the connection ends with the stream."""
+    with_llamafile(project, version="0.10.5")
+    behave(project, stream=name)
+    assert BROKEN[name] in failed(project.doit("chat", "Hello"))
+    assert_clean(project)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_model_that_thinks(project: Project, field: str) -> None:
+    """F12: its reasoning goes to stderr, the answer alone to stdout."""
+    with_llamafile(project, version="0.10.5")
+    behave(project, reasoning="Let me see \x1b[2J", reasoning_field=field, answer="Blue.")
+    result = project.doit("chat", "What colour is the sky?")
+    assert (result.status, result.out) == (0, "Blue.\n"), result.err
+    assert "m is thinking:\nLet me see \\x1b[2J\n" in result.err
+    assert "warning" not in result.err
+    result = project.doit("chat", "What colour is the sky?", env={"LLAMAFILE_LOG": "json"})
+    [event] = [e for e in map(json.loads, result.err.splitlines()) if e["event"] == "reasoning"]
+    assert (result.out, event["model"]) == ("Blue.\n", "m")
+
+
+@pytest.mark.parametrize(
+    ("env", "shown"),
+    [
+        ({}, "\x1b[2mLet\x1b[0m\x1b[2m me\x1b[0m\x1b[2m see\x1b[0m"),
+        ({"NO_COLOR": ""}, "\x1b[2mLet\x1b[0m\x1b[2m me\x1b[0m\x1b[2m see\x1b[0m"),
+        ({"NO_COLOR": "1"}, "m is thinking:\nLet me see\n\n"),
+        ({"TERM": "dumb"}, "m is thinking:\nLet me see\n\n"),
+    ],
+)
+def test_reasoning_on_a_terminal(project: Project, env: dict[str, str], shown: str) -> None:
+    """F12: it is dimmed, unless the terminal or its user wants no styles."""
+    with_llamafile(project, version="0.10.5")
+    behave(project, reasoning="Let me see", answer="Blue.")
+    result = on_terminal(project, "chat", "What colour is the sky?", env=env, timeout=60)
+    assert (result.status, result.out) == (0, "Blue.\n"), result.err
+    assert shown in result.err
+
+
+LIMIT = "it reached the limit of tokens (--n-predict, --ctx-size)\n  fix: doit start --m"
+CUT = "warning: the answer is incomplete"
+NONE = "ERROR: m did not answer"
+
+
+@pytest.mark.parametrize(
+    ("n_predict", "mood", "out", "status", "said"),
+    [
+        (-1, {"answer": "one two three"}, "one two three\n", 0, ""),
+        (2, {"answer": "one two three"}, "one two\n", 0, f"{CUT}: {LIMIT}"),
+        (2, {"reasoning": "a b", "answer": "c"}, "", 1, f"{NONE}: {LIMIT}"),
+        (2, {"reasoning": "a", "answer": "b c"}, "b\n", 0, f"{CUT}: {LIMIT}"),
+        (-1, {"reasoning": "a", "answer": ""}, "", 1, f"{NONE}: its answer is empty\n  fix:"),
+        (-1, {"answer": ""}, "", 1, f"{NONE}: its answer is empty\n  fix:"),
+    ],
+)
+def test_how_an_answer_ended(
+    project: Project, n_predict: int, mood: dict[str, Any], out: str, status: int, said: str
+) -> None:
+    """F12: a limit that cut the answer, or no text, is named, with what helps."""
+    with_llamafile(project, version="0.10.5", serve={"n_predict": n_predict})
+    behave(project, **mood)
+    result = project.doit("chat", "Hello")
+    assert (result.status, result.out) == (status, out), result.err
+    assert said in result.err
+    assert ("did not answer" in result.err) == (not out)
+    assert ("limit of tokens" in result.err) == ("limit" in said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)

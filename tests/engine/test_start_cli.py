@@ -42,6 +42,18 @@ def test_from_nothing_to_a_server(servers: Project) -> None:
     assert (row["pid"], row["url"], row["state"]) == (run["pid"], url, "ready")
 
 
+@pytest.mark.parametrize(("hosts", "said"), [("a.example", True), ("127.0.0.1", False)])
+def test_what_clients_need_behind_a_proxy(servers: Project, hosts: str, said: bool) -> None:
+    """F35: NO_PROXY is among what to call the server with, if it lacks this machine."""
+    with_llamafile(servers)
+    env = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": hosts}
+    result = servers.background("start", "--port", "0", env=env)
+    assert result.status == 0, result.err
+    line = "  proxy    NO_PROXY=a.example,127.0.0.1,localhost  (else clients"
+    assert (line in result.err) == said, result.err
+    assert ("NO_PROXY" in result.err) == said
+
+
 def test_events(servers: Project) -> None:
     """Issue 4.11, R25: every line of stderr is an object; a server's steps have their facts."""
     with_llamafile(servers)

@@ -91,6 +91,21 @@ def test_the_command_finds_the_server(project: Project, key: str) -> None:
     assert_clean(project)
 
 
+@pytest.mark.parametrize(("proxy", "kept"), [("http://127.0.0.1:9", "a.example,"), ("", "")])
+def test_the_command_goes_past_a_proxy(project: Project, proxy: str, kept: str) -> None:
+    """F35: a proxy is not asked for this machine; what NO_PROXY had is kept."""
+    with_llamafile(project, version="0.10.5")
+    env = {"HTTP_PROXY": proxy, "http_proxy": proxy}
+    if proxy:
+        env["NO_PROXY"] = kept.rstrip(",")
+    shows = "print([os.environ.get(name) for name in ('NO_PROXY', 'no_proxy')])"
+    command = [sys.executable, "-c", ASKS + shows]
+    result = project.process("with", "--", *command, env=env)
+    assert result.status == 0, result.err
+    hosts = f"{kept}127.0.0.1,localhost" if proxy else None
+    assert result.out.splitlines()[1:] == [str([hosts, hosts])]
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [

@@ -29,6 +29,9 @@ class Behaviour(TypedDict, total=False):
     health_status: int  # of /health once loaded
     answer: str  # what it generates; the last user message or the prompt unless given
     token_seconds: float  # before each token of an answer; a token is a word
+    reasoning: str  # generated before the answer; the limit of tokens counts both
+    reasoning_field: str  # of its deltas; reasoning_content unless given
+    stream: str  # how a streamed answer is written: a name of ODD in engine_chat.py
     chat_status: int  # of both POST routes, with an error; /health stays well
     chat_hang: bool  # both POST routes take a slot and never answer
     say: list[str]  # lines on stderr while it loads

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,33 @@ KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_fo
 KINDS |= {501: "not_supported_error", 503: "unavailable_error"}
 # The old server's error handler replaces what its routes say.
 OLD_TEXTS = {400: "Invalid request", 401: "Unauthorized", 404: "File Not Found"}
+
+# How a stream may be written: the bytes of the first event with text, given its JSON.
+# WHATWG allows those in WELL; those in ILL end the stream.
+WELL: dict[str, Callable[[str], str]] = {
+    "emptydata": lambda text: f"data:\n\ndata: {text}\n\n",
+    "comments": lambda text: f": ping\n\n:\ndata: {text}\n: more\n\n",
+    "fields": lambda text: f"event: message\nid: 7\nretry: 10\nother\ndata:{text}\n\n",
+    "multidata": lambda text: "".join(f"data: {line}\n" for line in indented(text)) + "\n",
+    "cr": lambda text: f"data: {text}\r\r",
+    "bigline": lambda text: f'data: {text[:-1]}, "pad": "{"x" * 200_000}"}}\n\n',
+    "crlf": lambda text: f"data: {text}\r\n\r\n",
+}
+ILL: dict[str, Callable[[str], str]] = {
+    "cuthalf": lambda text: f"data: {text[: len(text) // 2]}",
+    "noblank": lambda text: f"data: {text}\n",
+    "notjson": lambda _: "data: nope\n\n",
+    "list": lambda _: "data: [1]\n\n",
+    "null": lambda _: "data: null\n\n",
+    "errstr": lambda _: 'data: {"error": "the test wants an error"}\n\n',
+    "errevent": lambda _: "event: error\ndata: the test wants an error\n\n",
+}
+ODD = {**WELL, **ILL}
+
+
+def indented(text: str) -> list[str]:
+    """Return the lines of JSON that is written for people."""
+    return json.dumps(json.loads(text), indent=1).splitlines()
 
 
 def failure(modern: bool, status: int, message: str) -> tuple[int, object]:
@@ -40,6 +68,8 @@ class Task:
     words: list[str]  # with their spaces: what they join to is the answer
     limited: bool  # the request's limit ends it, not the answer's end
     slot: int = 0
+    thoughts: int = 0  # how many of the words are reasoning
+    reasoning_field: str = "reasoning_content"
 
     @property
     def reason(self) -> str:
@@ -57,6 +87,8 @@ class Task:
     def partial(self, count: int) -> object:
         """Return the event that brings the word number `count`, from 1."""
         word = self.words[count - 1]
+        if self.chat and count <= self.thoughts:
+            return self.chunk({self.reasoning_field: word})
         if self.chat:
             return self.chunk({"content": word})
         if not self.modern:
@@ -101,7 +133,9 @@ class Task:
         return {**told, "slot_id": self.slot, **stops}
 
 
-def read(path: str, body: bytes, modern: bool, model: str, answer: str | None, most: int) -> Task:
+def read(
+    path: str, body: bytes, modern: bool, model: str, answer: str | None, most: int, reasoning: str = ""
+) -> Task:
     """Understand a request; ValueError, LookupError or TypeError if it is none.
 
     The answer is the last user message, or the prompt, unless the test gives another.
@@ -115,7 +149,8 @@ def read(path: str, body: bytes, modern: bool, model: str, answer: str | None, m
     limit = int(limits[0]) if limits else -1
     if limit < 0 or (not modern and 0 < most < limit):
         limit = most
-    words = tokens(prompt if answer is None else answer)
+    thoughts = tokens(reasoning)
+    words = thoughts + tokens(prompt if answer is None else answer)
     return Task(
         chat=chat,
         modern=modern,
@@ -125,6 +160,7 @@ def read(path: str, body: bytes, modern: bool, model: str, answer: str | None, m
         prompt=prompt,
         words=words[:limit] if limit >= 0 else words,
         limited=0 <= limit <= len(words),
+        thoughts=len(thoughts),
     )
 
 

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.engine_args import Refused, is_modern
-from tests.fakes.engine_chat import CHAT, COMPLETION, Task, failure, read
+from tests.fakes.engine_chat import CHAT, COMPLETION, ILL, ODD, Task, failure, read
 
 if TYPE_CHECKING:
     from tests.fakes.behaviour import Behaviour
@@ -83,7 +83,11 @@ class State:
 
     def task(self, path: str, body: bytes) -> Task:
         most = int(self.flags.get("--n-predict", "-1"))
-        return read(path, body, self.modern, self.model, self.behaviour.get("answer"), most)
+        mood = self.behaviour
+        reasoning = mood.get("reasoning", "")
+        task = read(path, body, self.modern, self.model, mood.get("answer"), most, reasoning)
+        task.reasoning_field = mood.get("reasoning_field", task.reasoning_field)
+        return task
 
 
 class Httpd(socketserver.ThreadingTCPServer):
@@ -179,7 +183,9 @@ class Api(BaseHTTPRequestHandler):
             self.rest(mood.get("token_seconds", 0), task)
             if count == 1:
                 self.begin(task)
-            if task.stream:
+            if task.stream and count == 1 and "stream" in mood:
+                self.send_odd(mood["stream"], task.partial(count))
+            elif task.stream:
                 self.send(task.partial(count))
         if not task.words:
             self.begin(task)
@@ -222,16 +228,33 @@ class Api(BaseHTTPRequestHandler):
     def open_stream(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
+        if self.is_ill():
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+
+    def send_odd(self, name: str, event: object) -> None:
+        """Send an event in another way; one that is ill ends the stream."""
+        self.write_chunk(ODD[name](json.dumps(event)).encode())
+        if name in ILL:
+            raise ConnectionAbortedError("the test wants the stream to end here")
+
+    def write_chunk(self, data: bytes) -> None:
+        if not self.is_ill():
+            data = b"%x\r\n%s\r\n" % (len(data), data)
+        self.wfile.write(data)
+
+    def is_ill(self) -> bool:
+        """Whether the stream is one that breaks off: its connection ends it."""
+        return self.server.state.behaviour.get("stream") in ILL
 
     def send(self, *events: object) -> None:
         """Send server-sent events, each a chunk of its own."""
         for event in events:
             self.check_client()
             text = event if isinstance(event, str) else json.dumps(event)
-            data = f"data: {text}\n\n".encode()
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.write_chunk(f"data: {text}\n\n".encode())
 
     def reply(self, status: int, content: object) -> None:
         text = content if isinstance(content, str) else json.dumps(content)

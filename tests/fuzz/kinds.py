@@ -140,9 +140,8 @@ def _live(rng: Random, data: bytes) -> bytes:
 
 # ---- command lines and variables
 
-# No empty word, and no `dumpdb`: doit fails before it reads dodo.py, see test_fuzz.py
 _WORDS = (
-    " ", "=", "a=b", "--", "-", ":", "serve:", ":tool", "tool:", "tool", "TOOL",
+    "", " ", "=", "a=b", "--", "-", ":", "serve:", ":tool", "tool:", "tool", "TOOL",
     "nobody", "t", "-1", "0", "\udcff", "\xfc", "\u202e", "a\nb", "\x1b[2J",
     "::error::x", "x" * 5000, "--help", "-h", "--version", "*", "~", "/dev/null",
     "/dev/zero", "..", "models.yaml", "files", "hf:a/b/c.gguf",
@@ -153,7 +152,7 @@ _WORDS = (
 _DOIT: tuple[Words, ...] = (
     ("list",), ("list", "--all"), ("list", "--deps"), ("list", "--status"), ("info",),
     ("help",), ("help", "task"), ("forget",), ("clean",), ("clean", "-n"), ("ignore",),
-    ("reset-dep",), ("tabcompletion",), ("run",), ("-v", "0"),
+    ("reset-dep",), ("dumpdb",), ("tabcompletion",), ("run",), ("-v", "0"),
     ("-v", "2", "-s"), ("-k",), ("-a",), ("tabcompletion", "--shell", "zsh"), ("-z",),
 )  # fmt: skip
 

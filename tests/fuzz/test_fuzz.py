@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import kinds
-from tests.fuzz.case import STATUSES
 from tests.fuzz.world import ROOT
-from tests.support.project import Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
@@ -48,10 +46,3 @@ def test_cases_end_well(args: str, tmp_path: Path) -> None:
     )  # fmt: skip
     last = done.stderr[-5000:]
     assert done.returncode == 0, f"{done.stdout}\nstatus {done.returncode}\n{last}"
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="doit 0.37 fails before it reads dodo.py")
-@pytest.mark.parametrize("args", [("download", "--model", ""), ("dumpdb",)], ids=" ".join)
-def test_what_doit_itself_cannot_take(args: tuple[str, ...], project: Project) -> None:
-    """Left out of the fuzzed command lines until it is fixed (issue 14)."""
-    assert project.doit(*args).status in STATUSES

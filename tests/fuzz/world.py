@@ -77,6 +77,7 @@ class World:
     def _build(self) -> None:
         for name in ("project/files", "home", "victim"):
             (self.path / name).mkdir(parents=True)
+        shutil.copy2(ROOT / "doit.cfg", self.project)
         (self.path / "victim" / "precious").write_text("precious\n")
         folder = self.project / "files"
         llamafile.build(folder / "tool.llamafile", pad=5000)

@@ -72,7 +72,8 @@ def licence(url: str) -> None:
 def say(run: Run) -> None:
     """`doit chat`."""
     try:
-        text = "".join(client.stream(run, [{"role": "user", "content": "Hello"}], LIMIT_S))
+        deltas = client.stream(run, [{"role": "user", "content": "Hello"}], LIMIT_S)
+        text = "".join(delta.text for delta in deltas)
     except ServerError:
         return
     assert text.startswith("word")  # only a stream that says so has ended properly

@@ -68,7 +68,9 @@ class Result:
 
 
 class Project:
-    """dodo.py, tasks/, demo/ and models.yaml as they are here, with a cache beside it.
+    """dodo.py, doit.cfg, tasks/, demo/ and models.yaml as they are here, and a cache.
+
+    doit.cfg names a module that pip installs: llamafile_recipe.py.
 
     Every run is checked for tracebacks and for processes it leaves behind.
     """
@@ -79,7 +81,7 @@ class Project:
         home = folder / "home"
         home.mkdir(exist_ok=True)
         self.path.mkdir()
-        for name in ("dodo.py", "models.yaml"):
+        for name in ("dodo.py", "doit.cfg", "models.yaml"):
             shutil.copy2(REPO / name, self.path / name)
         for name in ("tasks", "demo"):
             shutil.copytree(mould() / name, self.path / name, copy_function=link)

@@ -1,0 +1,105 @@
+"""What doit itself does wrong, and llamafile_recipe.py corrects (docs/adr/0014)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import doit.doit_cmd
+import pytest
+
+from tests.engine.test_serve_cli import with_llamafile
+from tests.fuzz.case import STATUSES
+from tests.support.project import REPO, Project
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
+
+PRINTS = "import sys; print(sys.argv[1:])"
+
+
+def test_what_pip_installed_is_this_one(tmp_path: Path) -> None:
+    """Where this fails, `pip install .` in the checkout is needed once more."""
+    code = "import llamafile_recipe; print(llamafile_recipe.__file__)"
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    installed = Path(done.stdout.strip())
+    assert installed.read_bytes() == (REPO / "llamafile_recipe.py").read_bytes()
+
+
+def test_doit_still_needs_it() -> None:
+    """Where this fails, doit is corrected: remove what ADR 14 describes."""
+    with pytest.raises(IndexError):
+        doit.doit_cmd.DoitMain().process_args([""])
+
+
+@pytest.mark.parametrize("words", [[""], ["", "a", ""], ["a b", "", "--", ""]])
+def test_empty_arguments_are_the_commands(project: Project, words: list[str]) -> None:
+    """F3: `doit with` passes them on."""
+    with_llamafile(project)
+    result = project.process("with", "--", sys.executable, "-c", PRINTS, *words)
+    assert (result.status, result.out) == (0, f"{words}\n"), result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        ([""], 3, "ERROR: '' is not a task\n  fix: `doit list` shows the verbs"),
+        (["run", ""], 3, "ERROR: '' is not a task\n  fix: `doit list` shows the verbs"),
+        (["download", ""], 3, "ERROR: '' is not a task\n"),
+        (["download", "", "--model", "m"], 3, "ERROR: '' is not a task\n"),
+        (["download", "--model", ""], 3, "ERROR: doit download: --model: expected a name, got ''\n"),
+        (["plan", "--model="], 3, "ERROR: doit plan: --model: expected a name, got ''\n"),
+        (["serve", "--port", ""], 3, "ERROR: --port: expected a whole number"),
+        (["logs", "-n", ""], 3, "ERROR: -n: expected a number of lines, got ''\n"),
+        (["chat", ""], 1, "ERROR: there is no question\n  fix: doit chat "),
+        (["chat", "--", "", " "], 1, "ERROR: there is no question\n  fix: doit chat "),
+        (["with", "--", ""], 127, "ERROR: there is no command ''\n"),
+        (["info", ""], 3, "ERROR: '' is not a task\n"),
+        (["list", ""], 3, "ERROR: '' is not a task"),
+        (["forget", ""], 3, "ERROR: '' is not a task"),
+        (["dumpdb"], 3, "ERROR: there is no database .doit.db: the recipe keeps none\n"),
+        (["dumpdb", "--db-file", ""], 3, "ERROR: there is no database : the recipe keeps none\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_a_usage_error(project: Project, args: list[str], status: int, said: str) -> None:
+    """F3: an empty argument is named like any other wrong one, without a traceback."""
+    with_llamafile(project)
+    result = project.doit(*args, stdin="")
+    assert (result.status, result.out) == (status, "")
+    assert said in result.err
+
+
+@pytest.mark.parametrize("args", [("download", "--model", ""), ("dumpdb",)], ids=" ".join)
+def test_what_doit_itself_cannot_take(args: tuple[str, ...], project: Project) -> None:
+    """Fuzzed command lines have empty words, too (issue 14)."""
+    assert project.doit(*args).status in STATUSES
+
+
+def test_variables_are_still_doits(project: Project) -> None:
+    """A word with `=` is a variable, as doit has it; one that begins with - is none."""
+    code = "import doit\nprint(doit.get_var('a'), doit.get_var('b'), doit.get_var('c'))\n"
+    path = project.path / "dodo.py"
+    path.write_text(f"{code}DOIT_CONFIG = {{'default_tasks': []}}\n", "utf-8")
+    assert project.doit("a=1=2", "b=", "", "x" * 0).out == "1=2  None\n"
+
+
+def test_a_folder_without_doit_cfg(project: Project, tmp_path: Path) -> None:
+    """There doit is as it is; with a copy of doit.cfg the empty argument is taken."""
+    with_llamafile(project)
+    command = ["with", "--", sys.executable, "-c", PRINTS, ""]
+    done = subprocess.run(
+        [project.doit_program, *command],
+        cwd=tmp_path,
+        env={**project.env, "DOIT_FILE": str(project.path / "dodo.py")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "IndexError" in done.stderr
+    shutil.copy2(REPO / "doit.cfg", tmp_path)
+    result = project.process(*command, cwd=tmp_path)
+    assert (result.status, result.out) == (0, "['']\n"), result.err
