@@ -100,7 +100,8 @@ def test_the_question_of_the_readme(client: Any, question: str) -> None:
 
 def test_a_second_turn_and_a_system_prompt(client: Any) -> None:
     """The chat template passes on the last question alone, so that nothing before it disturbs."""
-    alone, after = (ask(client, "How do I stop the server?", earlier=e) for e in ([], evaluate().EARLIER))
+    alone = ask(client, "How do I stop the server?", earlier=[])
+    after = ask(client, "How do I stop the server?", earlier=evaluate().EARLIER)
     assert alone == after
     assert "Ctrl-C" in after.text
 
