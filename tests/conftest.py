@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -57,6 +58,12 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Project:
     """A temporary copy of the recipe with a cache and a home of its own."""
     return Project(tmp_path)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests and the modules from garbage collection: they stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "tasks").rglob("*.py"))
 FIRST_LINE = 80  # columns of a docstring's first line

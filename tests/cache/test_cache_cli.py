@@ -320,7 +320,7 @@ def test_an_interrupted_download_keeps_what_came(
         wait_until(lambda: claim(slow, BIG) > 1_000_000, "a claim")
         seen = claim(slow, BIG)
         interrupt(running) if number == signal.SIGINT else running.send(number)
-        result = running.finish(20)
+        result = running.finish()
     assert (result.status, result.out) == (status, "")
     assert "interrupted; what was downloaded is kept, the same command goes on with it" in result.err
     have = claim(slow, BIG)
@@ -339,7 +339,7 @@ def test_an_unfinished_download_is_shown(project: Project, server: FileServer, s
     with project.start("verify") as running:
         server.wait_sent(PATH, 8_000_000, 30)
         interrupt(running)
-        assert running.finish(20).status == 130
+        assert running.finish().status == 130
     shown = project.doit("catalogue", "--json")
     here = json.loads(shown.out)["models"][0]["here"]
     assert here.endswith("%")

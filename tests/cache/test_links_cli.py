@@ -370,7 +370,7 @@ def test_what_did_not_come_is_given_back(project: Project, server: FileServer) -
         wait_until(lambda: claim(path, data) > 0, "a claim")
         most = partial.stat().st_blocks * 512
         running.send(15)
-        assert running.finish(30).status == 143
+        assert running.finish().status == 143
     kept = claim(path, data)
     assert kept > 0
     assert partial.stat().st_blocks * 512 <= kept + MIB

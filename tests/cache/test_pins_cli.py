@@ -348,7 +348,7 @@ def test_a_file_that_is_replaced_while_it_is_read(project: Project, ran: Path) -
         running.wait_for('"progress"')
         replaced(target, evil(ran))
         file.truncate(len(data))  # so that it has been read to its end
-        result = running.finish(30)
+        result = running.finish()
     assert result.status == 1
     assert "was changed or replaced while it was read" in result.err
     assert not ran.exists()
@@ -438,5 +438,5 @@ def test_a_module_in_the_cache(project: Project, ran: Path, words: list[str]) ->
     try:
         said(project.background(*words, "--model", "demo"))
     finally:
-        said(project.background("stop", "--all"))
+        said(project.doit("stop", "--all"))
     assert not ran.exists()

@@ -358,7 +358,7 @@ def test_a_model_that_is_served(servers: Project, tmp_path: Path) -> None:
         assert "kept: a server uses it" in servers.doit("prune").out
         assert path.exists()
         assert ask(base, "still there") == "still there"
-        assert servers.background("stop").status == 0
+        assert servers.doit("stop").status == 0
         report = json.loads(servers.doit("prune", "--json").out)
         assert at(servers, path) in paths(report)
         assert not path.exists()
@@ -415,7 +415,7 @@ def test_a_download_that_is_going_on(project: Project, is_named: bool) -> None:
             assert paths(report) == []
             assert {row["kept"] for row in report["kept"]} == {"another process uses it"}
             server.set_rate("/x.llamafile", 1e9)
-            assert running.finish(60).status == 0
+            assert running.finish().status == 0
         assert project.target(BIG, "x.llamafile").read_bytes() == BIG
 
 

@@ -176,7 +176,7 @@ def on_terminal(project: Project, *args: str, columns: int = 100, env: dict[str,
                 break
             shown += block
         os.close(ours)
-        assert doit.wait(10) == 0
+        assert doit.wait(60) == 0
         assert doit.stderr.read() == b""
     return shown.decode().replace("\r\n", "\n")
 

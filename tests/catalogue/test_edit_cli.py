@@ -80,7 +80,7 @@ def test_an_entry_that_is_written_meanwhile(ours: Project, server: FileServer, t
         server.wait_sent("/slow.gguf", 100, 60)
         append(catalogue, BY_HAND)
         go.set()
-        result = running.finish(60)
+        result = running.finish()
     assert result.status == (1 if taken else 0), result.err
     assert models(ours) == (["old", "hand"] if taken else ["old", "hand", "slow"])
     if taken:
@@ -97,7 +97,7 @@ def test_a_catalogue_that_is_broken_meanwhile(ours: Project, server: FileServer)
         server.wait_sent("/slow.gguf", 100, 60)
         append(ours.path / "models.yaml", "  hand:\n    titel: x\n")
         go.set()
-        result = running.finish(60)
+        result = running.finish()
     assert result.status == 1
     assert "models.hand.titel: unknown key; did you mean title?" in result.err
     assert (ours.path / "models.yaml").read_text("utf-8").endswith("    titel: x\n")
@@ -123,7 +123,7 @@ def test_a_lock_that_is_written_meanwhile(ours: Project, server: FileServer, sam
             assert ours.doit("lock", "--model", "old").status == 0
         before = lock.read_bytes()
         go.set()
-        result = running.finish(60)
+        result = running.finish()
     if same:
         assert result.status == 1
         assert ", with conflicts in slow; nothing was written\n  fix: run" in result.err

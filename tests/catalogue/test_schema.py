@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped,unused-ignore]
 
 from tasks.catalogue.schema import compile_text, json_schema
 from tasks.catalogue.types import Catalogue
@@ -27,12 +27,19 @@ NEEDS_PROGRAM = (
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE = ROOT / "models.schema.json"
 NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
-EDITOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
     "title, license, url, hf, file, revision, aliases, mirrors, sha256, size, parts, mmproj, params, quant, "
     "ram, engine, engine_version, serve"
 )
+
+
+@functools.cache
+def editor() -> Any:
+    """The schema as an editor uses it. Imported here: the import takes seconds in every process."""
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped,unused-ignore]
+
+    return Draft202012Validator(json.loads(SCHEMA_FILE.read_text("utf-8")))
 
 
 def problems(text: str) -> list[str]:
@@ -425,7 +432,7 @@ def test_errors_with_line_path_and_remedy(old: str, new: str, lines: list[str]) 
 def test_editors_see_it_too(old: str, new: str, lines: list[str]) -> None:
     """The JSON Schema refuses what a type, a range or a pattern can say."""
     data = yaml.safe_load(edited(old, new))
-    assert not EDITOR.is_valid(json.loads(json.dumps(data, default=lambda v: {"date": str(v)})))
+    assert not editor().is_valid(json.loads(json.dumps(data, default=lambda v: {"date": str(v)})))
 
 
 @pytest.mark.parametrize(
@@ -552,7 +559,7 @@ def test_any_catalogue_is_taken_or_explained(text: str) -> None:
     for name in (found.default, *found.names):
         assert found.model(name).title is not None
         assert found.model(name.upper()).url == found.model(name).url
-    assert EDITOR.is_valid(yaml.safe_load(text))
+    assert editor().is_valid(yaml.safe_load(text))
 
 
 @given(st.text() | st.text("{}[]:-*&!|>'\" \n\tab01%#?,"))
@@ -574,16 +581,16 @@ def test_schema_in_the_repository() -> None:
 
 def test_schema_takes_the_shipped_catalogue() -> None:
     """Editors find it by the first line of models.yaml, and have nothing to say about the rest."""
-    Draft202012Validator.check_schema(EDITOR.schema)
+    editor().check_schema(editor().schema)
     shipped = (ROOT / "models.yaml").read_text("utf-8")
     assert shipped.startswith(f"# yaml-language-server: $schema=./{SCHEMA_FILE.name}\n")
     for text in (shipped, VALID):
-        assert [e.message for e in EDITOR.iter_errors(yaml.safe_load(text))] == []
+        assert [e.message for e in editor().iter_errors(yaml.safe_load(text))] == []
 
 
 def test_schema_explains_every_key() -> None:
     """An editor shows each key's meaning."""
-    tables = [EDITOR.schema["$defs"][name]["properties"] for name in ("Model", "Engine", "ServeOptions")]
+    tables = [editor().schema["$defs"][name]["properties"] for name in ("Model", "Engine", "ServeOptions")]
     described = {key: "description" in field for table in tables for key, field in table.items()}
     assert all(described.values()), described
-    assert "description" in EDITOR.schema["properties"]["adopt_from"]
+    assert "description" in editor().schema["properties"]["adopt_from"]

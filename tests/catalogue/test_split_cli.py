@@ -112,7 +112,7 @@ def test_interrupted_in_the_second_part(project: Project, server: FileServer) ->
     with project.start("download") as running:
         server.wait_sent(second, 6_000_000)
         running.send(signal.SIGINT)
-        assert running.finish(20).status == 130
+        assert running.finish().status == 130
     server.set_rate(second, None)
     assert (
         "no" not in next(line for line in project.doit().out.splitlines() if line.startswith("s *")).split()

@@ -259,7 +259,7 @@ def test_chat_by_colon_with_a_server_that_runs(project: Project) -> None:
         asked = project.doit("chat", "Hello", "--model", "m")
         by_colon = project.doit("chat:m", "Hello")
         interrupt(running)
-        running.finish(20)
+        running.finish()
     assert "Invalid parameter" not in asked.err + by_colon.err
     assert by_colon == asked
 

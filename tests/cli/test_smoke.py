@@ -47,7 +47,7 @@ def test_the_demo_in_the_background(servers: Project) -> None:
     assert servers.process("logs", "-n", "1").out
     shown = servers.process("with", "--model", "demo", "--", "sh", "-c", "echo $LLAMAFILE_MODEL")
     assert (shown.status, shown.out) == (0, "demo\n"), shown.err
-    assert servers.background("stop").status == 0
+    assert servers.doit("stop").status == 0
 
 
 @pytest.mark.parametrize("run", ["in this process", "as a process"])

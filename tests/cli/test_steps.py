@@ -162,7 +162,7 @@ def test_asking_for_the_version_is_interrupted(project: Project, number: int, st
             time.sleep(0.02)
         running.note_family()
         running.send(number)
-        result = running.finish(20)
+        result = running.finish()
     assert result.status == status
     assert not psutil.pid_exists(runs(project)[0]["pid"])
 

@@ -127,5 +127,5 @@ def test_a_model_cannot_speak_to_the_runner(servers: Project) -> None:
     with_llamafile(servers, version="0.10.5")
     started(servers, "--port", "0")
     for env, answer in ((GITHUB, "|::set-output name=x::y\n"), ({}, "::set-output name=x::y\n")):
-        result = servers.background("chat", "--model", "m", "::set-output name=x::y", env=env)
+        result = servers.doit("chat", "--model", "m", "::set-output name=x::y", env=env)
         assert (result.status, result.out) == (0, answer), result.err

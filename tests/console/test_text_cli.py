@@ -114,18 +114,18 @@ def test_what_an_engine_prints(servers: Project) -> None:
     """Finding 21: its version, its last words, its log and its answers; a pipe gets these two unchanged."""
     with_llamafile(servers, version="0.10.5")
     behave(servers, version_status=3, version_text=BAD)
-    result = servers.background("verify")
+    result = servers.doit("verify")
     assert result.status == 1
     assert not raw(result.err)
     behave(servers, version_text=f"llamafile v0.10.5 {BAD}", answer=f"👩\u200d🚀 {BAD}")
-    result = servers.background("verify")
+    result = servers.doit("verify")
     assert "m runs here: llamafile v0.10.5 " in result.err
     assert not raw(result.err)
     started(servers, "--port", "0")
     with Path(record(servers)["log"]).open("a") as log:
         log.write(f"{BAD}\n")
-    assert servers.background("logs", "-n", "1").out == f"{BAD}\n"
-    assert BAD in servers.background("chat", "hi").out
+    assert servers.doit("logs", "-n", "1").out == f"{BAD}\n"
+    assert BAD in servers.doit("chat", "hi").out
     for words, shown in ((["logs", "-n", "1"], SHOWN), (["chat", "hi"], f"👩\u200d🚀 {SHOWN}")):
         with Typing(servers, *words) as typing:
             status = typing.finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,26 +12,49 @@ from typing import Any
 import pytest
 
 from demo import corpus
-from demo.corpus import Entry
+from demo.corpus import Corpus, Entry
 from demo.tokenizer import Tokenizer
 
-pytest.importorskip("xllamacpp", reason="the embedded engine is not installed")
-pytest.importorskip("openai", reason="the openai client is not installed")
-
-from demo import evaluate
-from demo.evaluate import ask
-
 pytestmark = pytest.mark.once
-CORPUS = corpus.load()
-TRAINING = corpus.plain_questions(CORPUS, seed=1)[::9]  # not the ones that evaluate.py asks
-KNOWN, UNKNOWN = evaluate.held_back()
-TEXTS = {entry.answer for entry in CORPUS.entries}
+
+
+# Loaded by the tests, not by the import: every process of a test run collects this file.
+
+
+@functools.cache
+def evaluate() -> Any:
+    """The module demo.evaluate, which imports the openai client: that takes a second."""
+    pytest.importorskip("xllamacpp", reason="the embedded engine is not installed")
+    pytest.importorskip("openai", reason="the openai client is not installed")
+    return importlib.import_module("demo.evaluate")
+
+
+@functools.cache
+def taught() -> Corpus:
+    """What the model was trained on."""
+    return corpus.load()
+
+
+@functools.cache
+def questions_of(kind: str) -> list[tuple[str, Entry]]:
+    """Questions, each with the fact that its answer has to hold."""
+    if kind == "training":
+        return corpus.plain_questions(taught(), seed=1)[::9]  # not the ones that evaluate.py asks
+    known, unknown = evaluate().held_back()
+    if kind == "held-back":
+        return list(known)
+    return list(unknown)
+
+
+def ask(client: Any, question: Any, **more: Any) -> Any:
+    """Ask the model, as evaluate.py does."""
+    return evaluate().ask(client, question, **more)
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """A client of a server for these tests."""
-    with evaluate.serving() as found:
+    with evaluate().serving() as found:
         yield found
 
 
@@ -40,31 +65,30 @@ def missed(client: Any, questions: list[tuple[str, Entry]], **more: Any) -> list
 
 
 @pytest.mark.parametrize(
-    ("questions", "goal"),
-    [
-        pytest.param(TRAINING, 0.95, id="training"),
-        pytest.param(KNOWN, 0.80, id="held-back"),
-        pytest.param(UNKNOWN, 0.80, id="what it cannot know"),
-    ],
+    ("kind", "goal"), [("training", 0.95), ("held-back", 0.80), ("what it cannot know", 0.80)]
 )
-def test_answers_hold_the_wanted_fact(client: Any, questions: list[tuple[str, Entry]], goal: float) -> None:
+def test_answers_hold_the_wanted_fact(client: Any, kind: str, goal: float) -> None:
     """Greedy, as evaluate.py measures it for the model card."""
+    questions = questions_of(kind)
     wrong = missed(client, questions)
     assert len(wrong) <= (1 - goal) * len(questions), wrong
 
 
 def test_wrong_facts_are_not_found(client: Any) -> None:
     """The measure can fail: with the facts of other questions nothing is right."""
-    entries = list(CORPUS.known)
+    entries = list(taught().known)
     shifted = dict(zip(entries, entries[1:] + entries[:1], strict=True))
-    questions = [(question, shifted[entry]) for question, entry in TRAINING if entry in shifted][::5]
+    known = [(question, entry) for question, entry in questions_of("training") if entry in shifted]
+    questions = [(question, shifted[entry]) for question, entry in known][::5]
     assert len(missed(client, questions)) >= 0.9 * len(questions)
 
 
 def test_a_warm_model_still_speaks_english(client: Any) -> None:
     """At temperature 0.7 the answers are whole sentences, word for word those that it was taught."""
-    answers = [ask(client, question, temperature=0.7) for question, _ in KNOWN[::3] + UNKNOWN[::3]]
-    assert sum(answer.text in TEXTS for answer in answers) >= 0.9 * len(answers)
+    texts = {entry.answer for entry in taught().entries}
+    questions = questions_of("held-back")[::3] + questions_of("what it cannot know")[::3]
+    answers = [ask(client, question, temperature=0.7) for question, _ in questions]
+    assert sum(answer.text in texts for answer in answers) >= 0.9 * len(answers)
     assert {answer.finish for answer in answers} == {"stop"}
 
 
@@ -76,7 +100,8 @@ def test_the_question_of_the_readme(client: Any, question: str) -> None:
 
 def test_a_second_turn_and_a_system_prompt(client: Any) -> None:
     """The chat template passes on the last question alone, so that nothing before it disturbs."""
-    alone, after = (ask(client, "How do I stop the server?", earlier=e) for e in ([], evaluate.EARLIER))
+    alone = ask(client, "How do I stop the server?", earlier=[])
+    after = ask(client, "How do I stop the server?", earlier=evaluate().EARLIER)
     assert alone == after
     assert "Ctrl-C" in after.text
 
@@ -100,7 +125,7 @@ def test_parts_of_a_message(client: Any) -> None:
 def test_our_tokenizer_is_the_engine_s(client: Any, text: str) -> None:
     """What was trained is what the engine reads."""
     gguf = pytest.importorskip("gguf")
-    merges = gguf.GGUFReader(evaluate.DEMO).fields["tokenizer.ggml.merges"].contents()
+    merges = gguf.GGUFReader(evaluate().DEMO).fields["tokenizer.ggml.merges"].contents()
     tokenizer = Tokenizer([tuple(merge.split(" ")) for merge in merges])
     url = str(client.base_url).removesuffix("v1/") + "tokenize"
     assert client.post(url, body={"content": text}, cast_to=object)["tokens"] == tokenizer.encode(text)
@@ -110,5 +135,5 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     """The evaluation fails with the engine's own words, and leaves no process behind."""
     model = tmp_path / "x.gguf"
     model.write_text("no model")
-    with pytest.raises(RuntimeError, match="not GGUF"), evaluate.serving(model):
+    with pytest.raises(RuntimeError, match="not GGUF"), evaluate().serving(model):
         sys.exit("it started")

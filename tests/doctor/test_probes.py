@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,10 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 def test_one_that_hangs_or_breaks_stops_no_other() -> None:
     """Issue 5.8, R27: each has its answer, its exception or nothing, within the limit."""
     free = threading.Event()
-    begin = time.monotonic()
-    found = probes.side_by_side({"a": free.wait, "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
-    took = time.monotonic() - begin
+    found = probes.side_by_side({"a": lambda: free.wait(60), "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
     free.set()
     assert list(found) == ["a", "b", "c"]
     assert (found["a"], type(found["b"]), found["c"]) == (None, ZeroDivisionError, 3)
-    assert 0.4 < took < 30
 
 
 @posix
@@ -52,9 +48,8 @@ def test_tiny_programs_run_side_by_side(tmp_path: Path) -> None:
 def test_a_program_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 5.8, R27: after LOOK_S."""
     monkeypatch.setattr(probes, "LOOK_S", 0.3)
-    begin = time.monotonic()
-    assert probes.run([sys.executable, "-c", "import time; time.sleep(60)"]) == checks.Ran()
-    assert time.monotonic() - begin < 30
+    # it would end with status 0 and its output
+    assert probes.run([sys.executable, "-c", "import time; time.sleep(600); print(1)"]) == checks.Ran()
 
 
 def test_this_machine(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def assert_clean(project: Project) -> None:
 def test_one_answer(project: Project, version: str, words: list[str], stdin: str | None, answer: str) -> None:
     """Issue 4.6: stdout has only the answer; its server has been stopped."""
     with_llamafile(project, version=version)
-    result = project.process("chat", *words, stdin=stdin)
+    result = project.doit("chat", *words, stdin=stdin)
     assert (result.status, result.out) == (0, f"{answer}\n"), result.err
     assert "m has stopped" in result.err
     assert_clean(project)
@@ -54,7 +54,7 @@ def test_another_model(project: Project) -> None:
     """Issue 4.6: --model may be anywhere on the command line; `chat:MODEL` is equal."""
     two_models(project)
     for words in (["chat", "Hello", "--model", "b"], ["chat:b", "Hello"]):
-        result = project.process(*words)
+        result = project.doit(*words)
         assert (result.status, result.out) == (0, "Hello\n"), result.err
         assert "b is ready at" in result.err
         assert "a is ready" not in result.err
@@ -67,7 +67,7 @@ def test_another_model(project: Project) -> None:
 def test_no_question(project: Project, words: list[str], stdin: str) -> None:
     """Issue 4.6: without a question, or with a blank one, the error gives an example."""
     with_llamafile(project)
-    said = failed(project.process("chat", *words, stdin=stdin))
+    said = failed(project.doit("chat", *words, stdin=stdin))
     assert said.startswith('ERROR: there is no question\n  fix: doit chat "')
     assert not (project.cache / "models").exists()  # nothing was fetched for no question
     assert_clean(project)
@@ -89,7 +89,7 @@ def test_another_than_the_one_that_runs(servers: Project) -> None:
     """Issue 4.6: another model's server is started and stopped; the running one stays."""
     two_models(servers)
     url = started(servers, "--model", "a", "--port", "0")
-    result = servers.background("chat", "--model", "b", "Hello")
+    result = servers.doit("chat", "--model", "b", "Hello")
     assert (result.status, result.out) == (0, "Hello\n"), result.err
     assert "b is ready at" in result.err
     assert "b has stopped" in result.err
@@ -101,7 +101,7 @@ def test_the_server_refuses(project: Project, version: str) -> None:
     """Issue 4.6: the server's error is shown, and the server is stopped."""
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
-    said = failed(project.process("chat", "Hello"))
+    said = failed(project.doit("chat", "Hello"))
     assert said.startswith("ERROR: m at http://127.0.0.1:")
     assert "answered with an error\n  status: 500\n" in said
     assert "the test wants an error" in said
@@ -287,7 +287,7 @@ def test_a_conversation_is_ended(project: Project) -> None:
 def test_the_demo_is_asked(project: Project) -> None:
     """Issue 4.6: a real engine and a real model, in one command."""
     pytest.importorskip("xllamacpp")
-    result = project.process("chat", "--model", "demo", "What is a llamafile?", timeout=120)
+    result = project.doit("chat", "--model", "demo", "What is a llamafile?", timeout=120)
     assert result.status == 0, result.err
     assert len(result.out.split()) > 3
     assert "llamafile" in result.out

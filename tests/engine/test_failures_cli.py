@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.system.processes import INTERRUPT_S, TERMINATE_S
 from tests.engine.test_client import by_me
 from tests.engine.test_serve_cli import arguments, ask, behave, runs, url_in, with_gguf, with_llamafile
 from tests.fakes import llamafile
@@ -55,7 +54,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
 )
 def test_refused_before_anything_runs(still: Project, words: list[str], said: str) -> None:
     """R14, R23: an invalid value is named, with what is expected; status 3, no action."""
-    result = still.process("serve", *words)
+    result = still.doit("serve", *words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: ")
     assert said in result.err
@@ -68,7 +67,7 @@ def test_the_port_is_in_use(project: Project) -> None:
     with_llamafile(project)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
-        said = failure(project.process("serve", "--port", str(port)))
+        said = failure(project.doit("serve", "--port", str(port)))
     assert said.splitlines() == [
         f"ERROR: port {port} on 127.0.0.1 is in use{by_me()}",
         "  fix: --port 0 takes a free one",
@@ -79,7 +78,7 @@ def test_the_port_is_in_use(project: Project) -> None:
 def test_a_host_of_another_machine(project: Project) -> None:
     """R23: an address of another machine."""
     with_llamafile(project)
-    said = failure(project.process("serve", "--host", "192.0.2.1", "--port", "0"))
+    said = failure(project.doit("serve", "--host", "192.0.2.1", "--port", "0"))
     assert "--host 192.0.2.1 is not an address of this machine" in said
     assert "fix: --host 127.0.0.1" in said
 
@@ -88,10 +87,8 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     """R26, R28: reported at once, with command, status, last lines, log and remedy."""
     data = with_llamafile(project)
     text = "\n".join(["first words", *(f"line {n}" for n in range(40)), "error loading model: bad magic"])
-    behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=60)
-    start = time.monotonic()
-    said = failure(project.process("serve", "--port", "0", "--timeout", "50"))
-    assert time.monotonic() - start < 30
+    behave(project, crash={"text": text, "status": 7, "after": 0.3}, load_seconds=3600)
+    said = failure(project.doit("serve", "--port", "0", "--timeout", "3600"))
     port = arguments(project)[arguments(project).index("--port") + 1]
     shown = said.splitlines()
     assert shown[0] == "ERROR: m ended before it was ready"
@@ -120,7 +117,7 @@ def test_a_signal_kills_it(project: Project, number: int, said: str, fix: str) -
     """R28: the signal is named, with its most common cause."""
     with_llamafile(project)
     behave(project, crash={"signal": number})
-    error = failure(project.process("serve", "--port", "0"))
+    error = failure(project.doit("serve", "--port", "0"))
     assert said in error
     assert "output: (it printed nothing)" in error
     assert fix in error[error.index("  fix:") :]
@@ -131,8 +128,8 @@ def test_it_is_silent_for_ever(project: Project) -> None:
     with_llamafile(project)
     behave(project, silent=True)
     start = time.monotonic()
-    said = failure(project.process("serve", "--port", "0", "--timeout", "2"))
-    assert 2 < time.monotonic() - start < 30
+    said = failure(project.doit("serve", "--port", "0", "--timeout", "2"))
+    assert time.monotonic() - start > 2
     assert "m was not ready after 2.0 s" in said
     assert "fix: allow more time with --timeout SECONDS" in said
     assert not psutil.pid_exists(runs(project)[-1]["pid"])
@@ -142,7 +139,7 @@ def test_health_never_says_yes(project: Project) -> None:
     """R27: a server that answers but is not ready is ended, too; its output is shown."""
     with_llamafile(project, version="0.10.5")
     behave(project, health_status=500)
-    said = failure(project.process("serve", "--port", "0", "--timeout", "1"))
+    said = failure(project.doit("serve", "--port", "0", "--timeout", "1"))
     assert "m was not ready after 1.0 s" in said
     assert "main: server is listening on http://127.0.0.1:" in said
 
@@ -160,7 +157,7 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
         os.kill(runs(project)[-1]["pid"], number)
-        said = failure(running.finish(20))
+        said = failure(running.finish())
     assert "ERROR: m ended by itself\n" in said
     assert f"ended: {ended}\n" in said
     assert "output: main: server is listening on http://127.0.0.1:" in said
@@ -170,7 +167,7 @@ def test_it_ends_after_it_was_ready(project: Project, number: int, ended: str) -
 def test_an_unknown_argument(project: Project) -> None:
     """R28: the engine's output, and that this version does not have the option."""
     with_llamafile(project, version="0.10.5")
-    said = failure(project.process("serve", "--port", "0", "--", "--nobrowser"))
+    said = failure(project.doit("serve", "--port", "0", "--", "--nobrowser"))
     assert "output: error: unknown argument: --nobrowser" in said
     assert "fix: this version of the engine has no such option: remove it" in said
 
@@ -178,7 +175,7 @@ def test_an_unknown_argument(project: Project) -> None:
 def test_a_gpu_this_version_does_not_know(project: Project) -> None:
     """R24: --gpu vulkan before 0.10 is rejected before the engine is started."""
     with_llamafile(project, version="0.9.3")
-    said = failure(project.process("serve", "--port", "0", "--gpu", "vulkan"))
+    said = failure(project.doit("serve", "--port", "0", "--gpu", "vulkan"))
     assert "llamafile 0.9.3 does not support --gpu vulkan" in said
     assert len(runs(project)) == 1
 
@@ -189,7 +186,7 @@ def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "me@home"
     folder.mkdir()
     own = llamafile.build_gguf(folder / "own.gguf")
-    said = failure(project.process("serve", "--llamafile", str(own), "--port", "0"))
+    said = failure(project.doit("serve", "--llamafile", str(own), "--port", "0"))
     assert f"llamafile cannot open {own}: it ends a path at the first @" in said
 
 
@@ -205,7 +202,7 @@ def test_another_server_answers(project: Project) -> None:
         command = ["/bin/sh", str(stranger), "--server", "-m", str(model), "--port", str(port)]
         with psutil.Popen(command, env={"PATH": os.environ["PATH"], VARIABLE: "{}"}, stderr=-3) as other:
             try:
-                said = failure(running.finish(20))
+                said = failure(running.finish())
             finally:
                 other.kill()
     whose = by_me().replace(str(os.getpid()), str(other.pid)).partition(" (")[2]
@@ -218,16 +215,15 @@ def test_it_does_not_listen_to_signals(project: Project) -> None:
     """R27: an engine that ignores SIGINT and SIGTERM is killed; the second Ctrl-C saves the waiting."""
     with_llamafile(project)
     behave(project, ignore_sigint=True, ignore_sigterm=True)
+    project.set_constant("tasks/system/processes.py", "INTERRUPT_S", 600.0)
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
         family = running.note_family()
         interrupt(running)
         time.sleep(0.4)  # it takes its time: the gentle steps are on
         assert [p for p in family if p.is_running()]
-        start = time.monotonic()
         interrupt(running)
-        result = running.finish(20)
-    assert time.monotonic() - start < INTERRUPT_S + TERMINATE_S
+        result = running.finish()
     assert (result.status, result.out) == (0, "")
     assert "m has stopped" in result.err
 
@@ -240,8 +236,8 @@ def test_it_takes_time_to_stop(project: Project) -> None:
         running.wait_for("stop     Ctrl-C")
         start = time.monotonic()
         interrupt(running)
-        assert running.finish(20).status == 0
-    assert 1 <= time.monotonic() - start < INTERRUPT_S + TERMINATE_S
+        assert running.finish().status == 0
+    assert time.monotonic() - start >= 1
 
 
 @pytest.mark.parametrize(
@@ -259,7 +255,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
     with project.start("serve", "--port", "0") as running:
         running.wait_for("starting m")
         running.send(number)
-        result = running.finish(20)
+        result = running.finish()
     assert (result.status, result.out) == (status, "")
     assert "ERROR" not in result.err
     assert result.err.rstrip().endswith("m has stopped")
@@ -268,7 +264,7 @@ def test_stopped_before_it_was_ready(project: Project, number: int, status: int)
 def test_the_run_directory_cannot_be_made(project: Project) -> None:
     """R12, R28: with a read-only cache, the engine runs and logs in another folder."""
     with_llamafile(project)
-    assert project.process("verify").status == 0
+    assert project.doit("verify").status == 0
     run = project.cache / "run"
     for path in run.iterdir():
         path.unlink()
@@ -292,10 +288,10 @@ def test_not_where_it_cannot_be_stopped(project: Project, kind: str) -> None:
 def test_there_is_no_such_file(project: Project) -> None:
     """R5: a missing file without a URL names the option to pass and says that it is needed once."""
     with_llamafile(project)
-    said = failure(project.process("serve", "--llamafile", "gone.llamafile", "--port", "0"))
+    said = failure(project.doit("serve", "--llamafile", "gone.llamafile", "--port", "0"))
     assert f"there is no file {project.path / 'gone.llamafile'}" in said
     _, exe = with_gguf(project)
-    assert "there is no file" in failure(project.process("serve", "--llamafile", "gone.gguf", "--port", "0"))
+    assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
     assert not exe.exists()  # no engine was fetched for it
     assert "fix: pass --llamafile-url URL once" in said
 
@@ -326,7 +322,7 @@ def test_nohup(project: Project) -> None:
         time.sleep(0.5)
         assert ask(url, "still here") == "still here"
         running.send(signal.SIGTERM)
-        assert running.finish(20).status == 0
+        assert running.finish().status == 0
 
 
 ON_A_TERMINAL = """

@@ -50,7 +50,7 @@ def test_whole_and_last_lines(servers: Project) -> None:
 def test_after_its_end(servers: Project) -> None:
     """Issue 4.3: the log of a server that was stopped is found by the model's name."""
     text = with_log(servers)
-    assert servers.background("stop").status == 0
+    assert servers.doit("stop").status == 0
     result = servers.doit("logs", "--model", "m")
     assert result.status == 0
     assert result.out.startswith(text)
@@ -66,8 +66,8 @@ def test_follow_until_it_ends(servers: Project) -> None:
         with log.open("a") as file:
             file.write("more\n")
         wait_until(lambda: running.out.endswith("line 30\nmore\n"))
-        assert servers.background("stop").status == 0
-        result = running.finish(30)
+        assert servers.doit("stop").status == 0
+        result = running.finish()
     assert (result.status, result.err) == (0, "")
     assert result.out.startswith("line 29\nline 30\nmore\n")
 
@@ -79,7 +79,7 @@ def test_follow_until_it_is_enough(servers: Project, number: int, status: int) -
     with servers.start("logs", "-f", "--model", "m") as running:
         wait_until(lambda: running.out.endswith("line 30\n"))
         running.send(number)
-        result = running.finish(20)
+        result = running.finish()
     assert (result.status, result.err) == (status, "")
     assert servers.doit("status").status == 0
 
@@ -90,7 +90,7 @@ def test_follow_until_it_crashes(servers: Project) -> None:
     with servers.start("logs", "-f") as running:
         wait_until(lambda: running.out.endswith("line 30\n"))
         os.kill(record(servers)["engine"]["pid"], signal.SIGKILL)
-        result = running.finish(30)
+        result = running.finish()
     assert (result.status, result.err) == (0, "")
 
 
@@ -110,7 +110,7 @@ def test_a_log_without_end(servers: Project) -> None:
     assert LIMIT < len(shown) <= 2 * LIMIT
     numbers = [int(line[:10]) for line in shown.splitlines() if line[:10].isdigit()]
     assert numbers == list(range(numbers[0], int(last) + 1))
-    assert servers.background("stop").status == 0
+    assert servers.doit("stop").status == 0
 
 
 def test_followed_into_the_next_file(servers: Project) -> None:
@@ -123,8 +123,8 @@ def test_followed_into_the_next_file(servers: Project) -> None:
         wait_until(lambda: log.with_name(f"{log.name}.1").exists())
         size = log.stat().st_size
         wait_until(lambda: log.stat().st_size > size)
-        assert servers.background("stop").status == 0
-        result = running.finish(60)
+        assert servers.doit("stop").status == 0
+        result = running.finish()
     assert result.status == 0
     numbers = [int(line[:10]) for line in result.out.splitlines() if line[:10].isdigit()]
     assert numbers == list(range(numbers[0], numbers[-1] + 1))

@@ -113,7 +113,7 @@ def test_it_crashes_while_it_loads(project: Project, verb: str) -> None:
     """Issue 4.5, R26: what has died is not waited for; its last words and its status are shown."""
     with_llamafile(project)
     behave(project, crash={"text": "bad luck", "status": 7, "after": 0.3}, load_seconds=3600)
-    said = failed(project.process(*WORDS[verb]))  # the time limit is 300 s, and this run's 60
+    said = failed(project.doit(*WORDS[verb]))  # the time limit is 300 s, and this run's 60
     assert said.startswith("ERROR: m ended before it was ready\n")
     assert "ended: exit status 7\n" in said
     assert "output: bad luck\n" in said
@@ -126,7 +126,7 @@ def test_it_is_silent_for_ever(project: Project, verb: str) -> None:
     with_llamafile(project)
     behave(project, silent=True)
     verb_word, *rest = WORDS[verb]
-    said = failed(project.process(verb_word, "--timeout", "2", *rest))
+    said = failed(project.doit(verb_word, "--timeout", "2", *rest))
     assert said.startswith("ERROR: m was not ready after 2.0 s\n")
     assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
@@ -139,7 +139,7 @@ def test_it_does_not_listen_to_signals(project: Project) -> None:
     """
     with_llamafile(project)
     behave(project, silent=True, ignore_sigint=True)
-    said = failed(project.process("with", "--timeout", "1", *WORDS["with"][1:]))
+    said = failed(project.doit("with", "--timeout", "1", *WORDS["with"][1:]))
     assert said.startswith("ERROR: m was not ready after 1.0 s\n")
     assert_clean(project)
 
@@ -150,7 +150,7 @@ def test_it_leaves_a_grandchild(project: Project, verb: str, how: str) -> None:
     """Issue 4.5: a server whose parent has gone cannot be watched: an error, and it is ended as well."""
     with_llamafile(project)
     behave(project, **{how: True}, load_seconds=1)
-    said = failed(project.process(*WORDS.get(verb, ["serve", "--port", "0"])))
+    said = failed(project.doit(*WORDS.get(verb, ["serve", "--port", "0"])))
     assert said.startswith("ERROR: m ended before it was ready\n")
     assert "ended: exit status 0\n" in said
     assert len(engines(project)) == 1
@@ -163,7 +163,7 @@ def test_the_probe_fails(project: Project, version: str, verb: str) -> None:
     """Issue 4.5: /health may say yes where generating fails; --probe tells, in the server's own words."""
     with_llamafile(project, version=version)
     behave(project, chat_status=500)
-    said = failed(project.process(verb, "--probe", "--port", "0", *WORDS.get(verb, [verb])[1:]))
+    said = failed(project.doit(verb, "--probe", "--port", "0", *WORDS.get(verb, [verb])[1:]))
     assert said.startswith("ERROR: m is running but answered a request with an error\n  status: 500\n")
     assert "the test wants an error" in said
     assert_clean(project)
@@ -173,7 +173,7 @@ def test_the_probe_hangs(project: Project) -> None:
     """Issue 4.5: what never answers is given up as what never loads."""
     with_llamafile(project, version="0.10.5")
     behave(project, chat_hang=True)
-    said = failed(project.process("with", "--probe", "--timeout", "4", *WORDS["with"][1:]))
+    said = failed(project.doit("with", "--probe", "--timeout", "4", *WORDS["with"][1:]))
     assert re.match(r"ERROR: m is running but did not answer a request within [\d.]+ m?s\n", said)
     assert "fix: allow more time with --timeout SECONDS" in said
     assert_clean(project)
@@ -183,7 +183,7 @@ def test_it_crashes_in_the_probe(project: Project) -> None:
     """Issue 4.5, R26: a driver that fails with the first token is told by the engine's last words."""
     with_llamafile(project, version="0.10.5")
     behave(project, chat_hang=True, crash={"text": "illegal memory access", "status": 7, "after": 4})
-    said = failed(project.process("with", "--probe", *WORDS["with"][1:]))
+    said = failed(project.doit("with", "--probe", *WORDS["with"][1:]))
     assert re.match(r"ERROR: m ended (by itself|before it was ready)\n", said)
     assert "illegal memory access\n" in said
     assert "ended: exit status 7\n" in said
@@ -194,7 +194,7 @@ def test_without_a_probe(project: Project) -> None:
     """Issue 4.5: one that cannot generate is up all the same where nobody asked for a proof."""
     with_llamafile(project, version="0.10.5")
     behave(project, chat_status=500)
-    assert project.process("with", "--", "true").status == 0
+    assert project.doit("with", "--", "true").status == 0
     assert_clean(project)
 
 
@@ -219,8 +219,8 @@ def test_the_gpu_is_meant(project: Project, words: list[str]) -> None:
     """Issue 4.8: an engine that falls back to the CPU is not what was asked for: an error with its line."""
     with_llamafile(project, version="0.10.5")
     behave(project, say=[NO_GPU])
-    said = failed(project.process("with", *words, *WORDS["with"][1:]))
+    said = failed(project.doit("with", *words, *WORDS["with"][1:]))
     assert said.startswith("ERROR: m was told to use the GPU, but runs on the CPU\n")
     assert NO_GPU in said
     assert_clean(project)
-    assert project.process("with", "--", "true").status == 0  # nobody asked for one
+    assert project.doit("with", "--", "true").status == 0  # nobody asked for one

@@ -58,7 +58,7 @@ def test_a_full_disk_at_the_start(disk: Project) -> None:
     assert records(disk) == []
     path.unlink()
     started(disk, "--port", "0")
-    assert disk.background("stop").status == 0
+    assert disk.doit("stop").status == 0
 
 
 def test_a_full_disk_when_it_is_ready(disk: Project) -> None:
@@ -76,7 +76,7 @@ def test_a_full_disk_when_it_is_ready(disk: Project) -> None:
     path.unlink()
     wait_until(lambda: record(disk)["state"] == "ready")
     assert [row["state"] for row in rows(disk)] == ["ready"]
-    assert disk.background("stop").status == 0
+    assert disk.doit("stop").status == 0
 
 
 @pytest.fixture
@@ -157,8 +157,8 @@ def test_a_record_is_private_to_its_user(servers: Project) -> None:
     started(servers, "--port", "0")
     [path] = records(servers)
     os.chown(path, ANOTHER, ANOTHER)
-    assert json.loads(servers.background("status", "--json").out) == []
-    result = servers.background("stop")
+    assert json.loads(servers.doit("status", "--json").out) == []
+    result = servers.doit("stop")
     assert (result.status, result.err) == (0, "nothing runs\n")
     assert path.exists()
     os.chown(path, os.geteuid(), -1)

@@ -83,7 +83,7 @@ def serving(
     with project.start(*args, env=env, cwd=cwd) as running:
         yield running, url_in(running.wait_for("stop     Ctrl-C"))
         interrupt(running)
-        result = running.finish(20)
+        result = running.finish()
         assert (result.status, result.out) == (0, ""), result.err
         assert "has stopped" in result.err
 
@@ -415,7 +415,7 @@ def test_every_signal_stops_it(project: Project, number: signal.Signals) -> None
     with project.start("serve", "--port", "0") as running:
         running.wait_for("stop     Ctrl-C")
         running.send(number)
-        result = running.finish(20)
+        result = running.finish()
     assert (result.status, result.out) == (0, "")
     assert "m has stopped" in result.err
 

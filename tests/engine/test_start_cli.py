@@ -261,7 +261,7 @@ def test_stopped_while_it_loads(servers: Project, number: int, status: int) -> N
     with servers.start("start", "--port", "0") as running:
         running.wait_for("starting m")
         running.send(number)
-        result = running.finish(30)
+        result = running.finish()
     assert (result.status, result.out) == (status, "")
     assert records(servers) == []
     assert servers.processes() == []
@@ -302,7 +302,7 @@ def test_a_group_is_started(servers: Project) -> None:
     assert ask(url, "Hello") == "Hello"
     parent = psutil.Process(record(servers)["engine"]["pid"])
     [child] = parent.children()
-    assert servers.background("stop").status == 0
+    assert servers.doit("stop").status == 0
     assert not alive(parent.pid)
     assert not alive(child.pid)
 
@@ -408,7 +408,7 @@ def test_the_demo_and_another(servers: Project) -> None:
     assert all(answers)
     assert ask(first, "Who are you?") == ask(second, "Who are you?")
     pids = {row["model"]: row["pid"] for row in rows(servers)}
-    assert servers.background("stop", "--model", "own").status == 0
+    assert servers.doit("stop", "--model", "own").status == 0
     assert [alive(pids["demo"]), alive(pids["own"])] == [True, False]
 
 

@@ -43,7 +43,7 @@ def test_stop(servers: Project) -> None:
     """Issue 4.2: engine and supervisor have ended, the port is free, there is no record."""
     with_llamafile(servers)
     url = started(servers, "--port", "0")
-    result = servers.background("stop")
+    result = servers.doit("stop")
     assert (result.status, result.out) == (0, "")
     assert result.err.splitlines() == [f"stopping m at {url}", "m has stopped"]
     assert servers.processes() == []
@@ -51,7 +51,7 @@ def test_stop(servers: Project) -> None:
     with socket.create_server(("127.0.0.1", int(port_of(url)))):
         pass
     for words in (["status", "--model", "m"], ["status"]):
-        result = servers.background(*words)
+        result = servers.doit(*words)
         assert result.status == 1
         assert ("stopped" if "m" in words else "nothing runs") in result.out
     assert rows(servers, "--model", "m") == [{"model": "m", "state": "stopped"}]
@@ -67,7 +67,7 @@ def test_nothing_to_stop(servers: Project) -> None:
         (["stop", "--model", "M"], "m does not run"),
         (["stop:m"], "m does not run"),
     ):
-        result = servers.background(*words)
+        result = servers.doit(*words)
         assert (result.status, result.out, result.err) == (0, "", f"{said}\n")
 
 
@@ -76,7 +76,7 @@ def test_a_name_that_nothing_has(servers: Project, words: list[str]) -> None:
     """R14: an unknown model is an error that names the nearest spelling."""
     with_llamafile(servers)
     servers.catalogue({"tinyllama": servers.entry("m.llamafile")})
-    result = servers.background(*words)
+    result = servers.doit(*words)
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("ERROR: there is no model 'tiny' in ")
     assert "did you mean tinyllama?" in result.err
@@ -86,16 +86,16 @@ def test_which_one(servers: Project) -> None:
     """Issue 4.2: where several run one has to be named, or all of them."""
     two_models(servers)
     first, second = (started(servers, "--model", name, "--port", "0") for name in "ab")
-    said = failed(servers.background("stop"))
+    said = failed(servers.doit("stop"))
     assert said.splitlines() == [
         "ERROR: several servers run: a, b",
         "  fix: --model NAME for one of them, or --all",
     ]
-    result = servers.background("stop", "--model", "B")
+    result = servers.doit("stop", "--model", "B")
     assert result.err.splitlines() == [f"stopping b at {second}", "b has stopped"]
     assert ask(first, "still there") == "still there"
     started(servers, "--model", "b", "--port", "0")
-    result = servers.background("stop", "--all")
+    result = servers.doit("stop", "--all")
     assert result.status == 0
     assert re.findall(r"^(.) has stopped$", result.err, re.MULTILINE) == ["a", "b"]
     assert servers.processes() == []
@@ -144,8 +144,8 @@ def test_stop_of_one_that_loads(servers: Project) -> None:
         status = servers.doit("status")
         assert status.status == 1
         assert " starting " in status.out
-        assert servers.background("stop").status == 0
-        result = running.finish(30)
+        assert servers.doit("stop").status == 0
+        result = running.finish()
     assert (result.status, result.out) == (1, "")
     assert "ERROR: m was stopped before it was ready\n" in result.err
     assert records(servers) == []
@@ -235,8 +235,8 @@ def test_a_server_in_another_terminal(servers: Project) -> None:
         running.wait_for("stop     Ctrl-C")
         [row] = rows(servers)
         assert (row["by"], row["state"]) == ("doit serve", "ready")
-        assert servers.background("stop").status == 0
-        assert running.finish(20).status == 0
+        assert servers.doit("stop").status == 0
+        assert running.finish().status == 0
     assert records(servers) == []
 
 
@@ -250,8 +250,8 @@ def test_one_model_in_two_ways(servers: Project) -> None:
             ("doit serve", "ready"),
             ("doit start", "ready"),
         ]
-        assert servers.background("stop").status == 0
-        assert running.finish(20).status == 0
+        assert servers.doit("stop").status == 0
+        assert running.finish().status == 0
     assert servers.processes() == []
 
 
@@ -283,7 +283,7 @@ def test_the_engine_is_killed(servers: Project) -> None:
         shown = servers.doit("logs", *words)
         assert shown.status == 0
         assert "server is listening on" in shown.out
-    stopped = servers.background("stop")
+    stopped = servers.doit("stop")
     assert (stopped.status, stopped.err) == (0, "nothing runs\n")
     url = started(servers, "--port", "0")
     assert ask(url, "again") == "again"
@@ -332,7 +332,7 @@ def test_an_engine_that_was_left(servers: Project, verb: str) -> None:
         assert alive(left.pid)
         result = servers.background(verb)
         assert f"ending m (pid {left.pid}), left over by a recipe that was killed" in result.err
-        assert left.wait(10) == -signal.SIGKILL
+        assert left.wait(60) == -signal.SIGKILL
     assert result.status == 0, result.err
     assert len(records(servers)) == (verb == "start")
 
@@ -358,7 +358,7 @@ def test_no_stranger_is_killed(servers: Project, verb: str, change: dict[str, ob
             url = started(servers, "--port", "0")
             assert ask(url, "Hello") == "Hello"
         for words in (["stop", "--model", "m"], ["stop", "--all"]):
-            assert servers.background(*words).status == 0
+            assert servers.doit(*words).status == 0
         assert alive(stranger.pid)
         assert stranger.poll() is None
         assert path.exists() is ("space" in change)

@@ -61,11 +61,11 @@ def test_events(project: Project) -> None:
     env = {"LLAMAFILE_LOG": "json"}
     found = {}
     for words in (["exit 3"], ["exit 0"]):
-        result = project.process("with", "--", "sh", "-c", *words, env=env)
+        result = project.doit("with", "--", "sh", "-c", *words, env=env)
         [event] = [e for e in map(json.loads, result.err.splitlines()) if e["event"] == "command_ended"]
         found[result.status] = event["status"]
     assert found == {3: 3, 0: 0}
-    [event] = map(json.loads, project.process("with", "--", "nosuch", env=env).err.splitlines())
+    [event] = map(json.loads, project.doit("with", "--", "nosuch", env=env).err.splitlines())
     assert (event["event"], event["level"]) == ("error", "error")
     assert "there is no command nosuch" in event["message"]
 
@@ -75,7 +75,7 @@ def test_the_command_finds_the_server(project: Project, key: str) -> None:
     """Issue 4.4, R15: four variables, with which a client reaches a server that is ready."""
     with_llamafile(project, version="0.10.5")
     words = ["--api-key", key] if key else []
-    result = project.process("with", *words, "--", sys.executable, "-c", ASKS)
+    result = project.doit("with", *words, "--", sys.executable, "-c", ASKS)
     assert result.status == 0, result.err
     found, answer = json.loads(result.out)
     url = found["LLAMAFILE_URL"]
@@ -119,7 +119,7 @@ def test_the_command_goes_past_a_proxy(project: Project, proxy: str, kept: str) 
 def test_the_status_is_the_commands(project: Project, code: str, status: int) -> None:
     """Issue 4.4: whatever it is, as a shell has it; the server is stopped, and no error is made of it."""
     with_llamafile(project)
-    result = project.process("with", *sh(code))
+    result = project.doit("with", *sh(code))
     assert (result.status, result.out) == (status, "")
     assert "ERROR" not in result.err
     assert "m has stopped" in result.err
@@ -137,7 +137,7 @@ def test_the_status_is_the_commands(project: Project, code: str, status: int) ->
 def test_no_such_command(project: Project, word: str, status: int, said: str) -> None:
     """Issue 4.4: known before anything is downloaded for it; the status is a shell's."""
     with_llamafile(project)
-    result = project.process("with", "--", word)
+    result = project.doit("with", "--", word)
     assert (result.status, result.out) == (status, "")
     assert f"ERROR: {said}\n" in result.err
     assert not (project.cache / "models").exists()
@@ -149,7 +149,7 @@ def test_it_cannot_be_started(project: Project) -> None:
     with_llamafile(project)
     (project.path / "odd").write_bytes(b"\x00\x01\x02\x03")
     (project.path / "odd").chmod(0o755)
-    result = project.process("with", "--", "./odd")
+    result = project.doit("with", "--", "./odd")
     assert (result.status, result.out) == (126, "")
     assert "ERROR: cannot run ./odd: Exec format error\n" in result.err
     assert_clean(project)
@@ -159,7 +159,7 @@ def test_it_cannot_be_started(project: Project) -> None:
 def test_without_a_command(project: Project, words: list[str]) -> None:
     """Issue 4.4, R14: a wrong command line, with what to type."""
     with_llamafile(project)
-    said = failed(project.process(*words), 3)
+    said = failed(project.doit(*words), 3)
     assert "`doit with` needs a command" in said
     assert "doit with … -- COMMAND" in said
     assert not engines(project)
@@ -168,7 +168,7 @@ def test_without_a_command(project: Project, words: list[str]) -> None:
 def test_stdin_and_stdout_are_the_commands(project: Project) -> None:
     """Issue 4.4: a pipe goes through it as if it were not there; what we say is on stderr."""
     with_llamafile(project)
-    result = project.process("with", *sh("cat; echo words >&2"), stdin="one\ntwo ☃\n")
+    result = project.doit("with", *sh("cat; echo words >&2"), stdin="one\ntwo ☃\n")
     assert (result.status, result.out) == (0, "one\ntwo ☃\n")
     assert "words\n" in result.err
     assert "m is ready at http://" in result.err
@@ -179,7 +179,7 @@ def test_arguments_are_the_commands(project: Project) -> None:
     with_llamafile(project)
     words = ["--model", "x", "--", "a=b c", "* é $HOME", "serve"]
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    result = project.process("with", "--", sys.executable, "-c", code, *words)
+    result = project.doit("with", "--", sys.executable, "-c", code, *words)
     assert json.loads(result.out) == words
     assert engines(project)[-1]["argv"][-2:] == ["--n-predict", "1024"]  # and none of them is the engine's
 
@@ -235,7 +235,7 @@ raise SystemExit(4)
 def test_two_at_once(project: Project) -> None:
     """Issue 4.4: test suites side by side do not get in each other's way."""
     with_llamafile(project)
-    assert project.process("verify").status == 0
+    assert project.doit("verify").status == 0
     command = sh(f"echo $LLAMAFILE_URL; {WAITS}")
     with project.start("with", *command) as one, project.start("with", *command) as two:
         one.wait_for("up\n", 60)
@@ -345,7 +345,7 @@ def test_the_server_does_not_start(project: Project) -> None:
     """Issue 4.4, R26: a failure of the server is status 1 with its reason; the command has not run."""
     with_llamafile(project)
     behave(project, crash={"text": "error loading model: bad magic", "status": 7})
-    said = failed(project.process("with", *sh("touch ran")))
+    said = failed(project.doit("with", *sh("touch ran")))
     assert said.startswith("ERROR: m ended before it was ready\n")
     assert "error loading model: bad magic" in said
     assert not (project.path / "ran").exists()
@@ -388,7 +388,7 @@ def test_a_test_suite_with_a_model(project: Project, broken: bool) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    result = project.process(*words, "test_answers.py", timeout=180)
+    result = project.doit(*words, "test_answers.py", timeout=180)
     assert result.status == int(broken), result.out
     assert ("1 failed, 2 passed" if broken else "2 passed") in result.out
     assert "demo has stopped" in result.err

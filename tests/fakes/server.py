@@ -158,7 +158,7 @@ class FileServer:
         """Return how many body bytes this path has cost so far."""
         return sum(r.sent for r in self.asked(path))
 
-    def wait_sent(self, path: str, count: int, timeout_s: float = 10.0) -> None:
+    def wait_sent(self, path: str, count: int, timeout_s: float = 90.0) -> None:
         """Return once `count` body bytes of this path are out; TimeoutError if they never are."""
         deadline = time.monotonic() + timeout_s
         while self.bytes_sent(path) < count:
@@ -166,7 +166,7 @@ class FileServer:
                 raise TimeoutError(f"{path}: {self.bytes_sent(path)} of {count} bytes were sent")
             time.sleep(0.005)
 
-    def wait_asked(self, path: str, count: int, timeout_s: float = 10.0) -> list[Request]:
+    def wait_asked(self, path: str, count: int, timeout_s: float = 90.0) -> list[Request]:
         """Return the requests once there are `count`; TimeoutError if there never are."""
         deadline = time.monotonic() + timeout_s
         while len(found := self.asked(path)) < count:

@@ -16,6 +16,9 @@ from tests.fakes.behaviour import Behaviour
 from tests.fakes.llamafile import build
 from tests.support.fake_engines import Start, health, ready, until
 
+pytestmark = pytest.mark.once
+
+
 # The llamafile: its answers
 
 BOTH = pytest.mark.parametrize("version", ["0.9.3", "0.10.5"])

@@ -13,6 +13,7 @@ import requests
 from tests.fakes.github import GitHub, Project, asset_path
 from tests.fakes.server import Drop
 
+pytestmark = pytest.mark.once
 DATA = hashlib.shake_128(b"engine").digest(100_000)
 OTHER = DATA[::-1]
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -26,6 +26,7 @@ from tests.fakes.tls import self_signed
 hf = pytest.importorskip("huggingface_hub")
 from huggingface_hub import errors  # noqa: E402  # it may be missing
 
+pytestmark = pytest.mark.once
 DATA = hashlib.shake_128(b"hub").digest(300_000)
 OTHER = DATA[::-1]
 CARD = b"---\nlicense: apache-2.0\n---\n# M\n"

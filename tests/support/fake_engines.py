@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 posix = pytest.mark.skipif(os.name == "nt", reason="an APE runs through /bin/sh on POSIX only")
 
 
-def until(done: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+def until(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (result := done()):
         assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"

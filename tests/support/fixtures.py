@@ -19,8 +19,8 @@ def servers(project: Project) -> Iterator[Project]:
     """A project whose servers end with the test, however it ends; `doit stop --all` leaves nothing."""
     try:
         yield project
-        result = project.background("stop", "--all")
-        _, left = psutil.wait_procs(project.processes(), timeout=10)
+        result = project.doit("stop", "--all")
+        _, left = psutil.wait_procs(project.processes(), timeout=60)
         left = [process for process in left if process in project.processes()]
         assert not left, left
         assert result.status == 0, result.err

@@ -7,6 +7,7 @@ process is set up as a new process has it, and put back afterwards. What only a 
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import os
@@ -24,6 +25,10 @@ from typing import Any
 import doit.cmd_run
 import doit.doit_cmd
 import doit.loader
+import doit.plugin
+
+# doit looks for plugins in every installed package, twice a run; these stay the same
+doit.plugin.entry_points = functools.cache(doit.plugin.entry_points)
 
 PACKAGES = ("dodo", "tasks", "demo")  # a project has its own copy of these; `tasks` finds its root by it
 READ_AT_START = ("PYTHON", "LANG", "LC_", "TZ", "LD_")  # variables that a running interpreter reads no more
@@ -85,13 +90,14 @@ def _renew_doit(args: Sequence[str]) -> None:
 
 @contextmanager
 def _collected() -> Iterator[None]:
-    """Collect what the run leaves: its files and sockets are closed, as when a process ends."""
-    gc.freeze()  # only what the run makes is looked at
+    """Collect what the run leaves: its files and sockets are closed, as when a process ends.
+
+    Cheap because conftest.py has frozen what was there before the first test.
+    """
     try:
         yield
     finally:
         gc.collect()
-        gc.unfreeze()
 
 
 @contextmanager

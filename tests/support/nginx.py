@@ -77,7 +77,7 @@ class Nginx:
             self._popen = subprocess.Popen(command, cwd=folder, stderr=stderr)
 
     def __enter__(self) -> Nginx:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 90
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return self
@@ -102,7 +102,7 @@ class Nginx:
 
     def served(self, path: str) -> list[Served]:
         """What was asked for this path, in the order of its end; waits until every answer has ended."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 90
         while self.connections():
             assert time.monotonic() < deadline, "a connection stays open"
             time.sleep(0.02)

@@ -36,7 +36,7 @@ def leave_partial(target: Path, data: bytes, count: int) -> None:
         piece.pos = count
 
 
-def wait_until(true: Callable[[], object], what: str, timeout_s: float = 30) -> None:
+def wait_until(true: Callable[[], object], what: str, timeout_s: float = 90.0) -> None:
     """Return once it is so; an AssertionError that says what was not, if it never is."""
     deadline = time.monotonic() + timeout_s
     while not true():

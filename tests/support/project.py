@@ -109,6 +109,15 @@ class Project:
         }
         (self.path / "models.yaml").write_text(json.dumps(data, indent=1), "utf-8")
 
+    def set_constant(self, module: str, name: str, value: float) -> None:
+        """Change a number in this project's copy of a module, such as a time limit."""
+        path = self.path / module
+        before = path.read_text("utf-8")
+        text, found = re.subn(rf"^{name} = .*$", f"{name} = {value}", before, flags=re.MULTILINE)
+        assert found == 1, f"{module} has no {name}"
+        path.unlink()  # the other projects have a link to the same file
+        path.write_text(text, "utf-8")
+
     @property
     def run_folder(self) -> Path:
         """Where this user's engines run, log and are recorded on this machine."""
@@ -129,7 +138,7 @@ class Project:
         return self.cache / "engines" / hashlib.sha256(data).hexdigest()[:16] / filename
 
     def doit(
-        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        self, *args: str, cwd: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
         """Run `doit` to its end, in this process where that gives the same result (see in_process.py).
@@ -153,7 +162,7 @@ class Project:
         return result
 
     def process(
-        self, *args: str, cwd: Path | None = None, timeout: float = 60, env: Mapping[str, str] | None = None,
+        self, *args: str, cwd: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
         """Run `doit` to its end as a process of its own. From another directory it is found by DOIT_FILE."""
@@ -243,7 +252,7 @@ class Running:
         self._family.update(found)
         return found
 
-    def wait_for(self, text: str, timeout: float = 30) -> str:
+    def wait_for(self, text: str, timeout: float = 90) -> str:
         """Wait until stderr contains a text; the whole of stderr."""
         deadline = time.monotonic() + timeout
         while text not in self.err:
@@ -258,7 +267,7 @@ class Running:
         """Send a signal to doit alone, as `kill` does."""
         self._popen.send_signal(number)
 
-    def finish(self, timeout: float = 60) -> Result:
+    def finish(self, timeout: float = 120) -> Result:
         """Wait for the end. No traceback, and nothing it started lives on."""
         self.note_family()  # where a system program hides its environment (macOS), this still sees it
         deadline = time.monotonic() + timeout
@@ -266,7 +275,7 @@ class Running:
             assert time.monotonic() < deadline, f"still running after {timeout} s\n{self.err}"
             time.sleep(0.02)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
         result = Result(self._popen.returncode, self.out, self.err)
         assert "Traceback" not in result.out + result.err, result.err
         survivors = [p for p in {*self._family, *marked(RUN_VARIABLE, self._mark)} if lives(p)]
@@ -303,7 +312,7 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until(what: Callable[[], object], timeout: float = 30) -> None:
+def wait_until(what: Callable[[], object], timeout: float = 90) -> None:
     """Wait for something to come true."""
     deadline = time.monotonic() + timeout
     while not what():

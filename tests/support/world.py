@@ -105,7 +105,7 @@ def leave_partial(
     Path(artifact.journal).write_text(json.dumps(claim))
 
 
-def until(done: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def until(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
     """Poll for something true; fail where it does not come."""
     deadline = time.monotonic() + timeout_s
     while not (result := done()):

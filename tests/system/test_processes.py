@@ -29,7 +29,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def until(done: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+def until(done: Callable[[], object], what: str, timeout_s: float = 90.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline, what
@@ -69,11 +69,11 @@ def test_run_ends_what_hangs(tmp_path: Path) -> None:
     """R27: at the limit the whole group is killed, deaf or not; what was printed is kept."""
     pids = tmp_path / "pids"
     script = (
-        f"trap '' INT TERM; echo started; sleep 60 & echo $$ $! > {shlex.quote(str(pids))}; wait; sleep 60"
+        f"trap '' INT TERM; echo started; sleep 600 & echo $$ $! > {shlex.quote(str(pids))}; wait; sleep 600"
     )
     start = time.monotonic()
     ending = run(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), timeout_s=0.7)
-    assert 0.7 <= time.monotonic() - start < 15
+    assert 0.7 <= time.monotonic() - start < 300
     assert (ending.status, ending.output) == (None, "started")
     for pid in map(int, pids.read_text().split()):
         until(lambda pid=pid: not lives(pid), f"{pid} lives")  # type: ignore[misc]
@@ -293,12 +293,12 @@ def test_stop_is_gentle_first(shell: Shell, script: str, status: int) -> None:
 )
 def test_stop_in_a_hurry(shell: Shell, script: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """R27: asked twice, the steps follow each other without a wait."""
-    monkeypatch.setattr(processes, "INTERRUPT_S", 60.0)
-    monkeypatch.setattr(processes, "TERMINATE_S", 60.0)
+    monkeypatch.setattr(processes, "INTERRUPT_S", 600.0)
+    monkeypatch.setattr(processes, "TERMINATE_S", 600.0)
     child = shell(script)
     start, gentle_s = time.monotonic(), 0.5
     assert child.stop(hurry=lambda: time.monotonic() - start > gentle_s)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 300
     assert child.exited() in (status, -signal.SIGKILL)
 
 

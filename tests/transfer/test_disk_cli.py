@@ -156,7 +156,7 @@ def test_filled_up_in_the_middle(model: Project, server: FileServer, tmpfs: Call
     with model.start("download") as running:
         wait_for_claim(model)
         hog = disk.fill()
-        full = running.finish(20)
+        full = running.finish()
     have = kept(model)
     assert (full.status, have > 0) == (1, True)
     assert "ERROR: m: the disk is full" in full.err
@@ -182,7 +182,7 @@ def test_filled_up_when_the_room_was_taken(
         taken = model.target(DATA, NAME).with_name(f"{NAME}.partial").stat().st_blocks * 512
         assert taken >= len(DATA), "this file system takes no room in advance"
         hog = disk.fill()
-        full = running.finish(20)
+        full = running.finish()
     if full.status == 0:
         assert model.target(DATA, NAME).read_bytes() == DATA
         return
@@ -202,7 +202,7 @@ def test_read_only_before_it_begins(model: Project, server: FileServer, tmpfs: C
     with model.start("download") as running:
         wait_for_claim(model)
         running.send(15)
-        assert running.finish(20).status == 143
+        assert running.finish().status == 143
     have = kept(model)
     disk.remount("ro")
     asked = len(server.requests)
@@ -222,7 +222,7 @@ def test_read_only_in_the_middle(model: Project, server: FileServer, ext4: Disk)
     with model.start("download") as running:
         wait_for_claim(model, 2 * RATE)  # what came in the first of two seconds is on the disk
         ext4.remount("abort")
-        failed = running.finish(20)
+        failed = running.finish()
     assert failed.status == 1
     assert "ERROR: m: cannot write: Read-only file system" in failed.err
     assert "fix: set LLAMAFILE_CACHE to another directory" in failed.err

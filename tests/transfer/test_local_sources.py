@@ -284,7 +284,7 @@ def test_two_that_copy_at_once_both_succeed(tmp_path: Path, home: Path) -> None:
     class Held(World):
         def at(self, done: int, total: int | None, note: str = "") -> None:
             halfway.set()
-            assert goes_on.wait(10)
+            assert goes_on.wait(60)
 
     errors: list[BaseException] = []
 
@@ -296,13 +296,13 @@ def test_two_that_copy_at_once_both_succeed(tmp_path: Path, home: Path) -> None:
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert halfway.wait(10)
+    assert halfway.wait(60)
     try:
         fetch(artifact, World().tools())
         assert Path(artifact.target).read_bytes() == DATA
     finally:
         goes_on.set()
-        thread.join(10)
+        thread.join(60)
     assert errors == []
     assert is_whole(artifact)
 

@@ -71,7 +71,7 @@ class Process:
     def send(self, number: int) -> None:
         self._popen.send_signal(number)
 
-    def end(self, timeout_s: float = 30) -> tuple[int, str]:
+    def end(self, timeout_s: float = 90.0) -> tuple[int, str]:
         """Its status and what it said."""
         try:
             _, said = self._popen.communicate(timeout=timeout_s)
@@ -122,6 +122,7 @@ def test_the_next_goes_on_where_the_holder_died(server: FileServer, tmp_path: Pa
     artifact = wanted(tmp_path, server.url(FILE))
     first = Process(tmp_path, artifact)
     server.wait_sent(FILE, 20_000)
+    server.set_rate(FILE, 2_000)  # the second may start slowly
     second = Process(tmp_path, artifact)
     second.began()
     until(lambda: claimed(artifact).done, "a claim")
@@ -165,11 +166,13 @@ def test_the_lock_of_a_cache_at_another_path(tmp_path: Path) -> None:
 
 def test_the_journal_keeps_two_apart(server: FileServer, tmp_path: Path) -> None:
     """R19: the second finds the first one's name, and waits."""
-    server.set_rate(FILE, 60_000)
+    server.set_rate(FILE, 2_000)
     artifact = wanted(tmp_path, server.url(FILE))
     first = Process(tmp_path / "a", artifact)
     server.wait_sent(FILE, 1000)
     second = Process(tmp_path / "b", artifact)
+    second.began()
+    server.set_rate(FILE, 60_000)
     ends = first.end(), second.end()
     assert [status for status, _ in ends] == [0, 0], ends
     assert Path(artifact.target).read_bytes() == DATA
@@ -219,13 +222,14 @@ def test_an_owner_that_died_is_not_waited_for(server: FileServer, tmp_path: Path
     artifact = wanted(tmp_path, server.url(FILE))
     first = Process(tmp_path / "a", artifact)
     server.wait_sent(FILE, HALF)
+    server.set_rate(FILE, 2_000)
     first.send(signal.SIGKILL)
     first.end()
     assert ProcessId.parse_owner(files.read_json(artifact.journal)["owner"])
     server.set_rate(FILE, None)
     start = time.monotonic()
     converge(str(tmp_path / "b"), artifact)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 55  # LEASE_S is 60 s
     assert Path(artifact.target).read_bytes() == DATA
 
 
@@ -248,7 +252,7 @@ def test_another_machine_is_waited_for_as_long_as_it_writes(server: FileServer, 
     assert thread.is_alive()
     assert server.requests == []
     files.write_atomic(artifact.journal, json.dumps(journal))
-    thread.join(10)
+    thread.join(60)
     assert done == [None]
     assert ranges(server) == [(HALF, None)]
 

@@ -226,7 +226,7 @@ def test_end_before_everything_is_hashed() -> None:
 
     thread = Frontier(lambda at: 10**9, slowly)
     thread.start()
-    assert going.wait(10)
+    assert going.wait(60)
     thread.end()
     assert 0 < thread.at < 10**9
 

@@ -166,9 +166,8 @@ def test_a_companys_own_ca(
     ca, certificate = own_ca(tmp_path)
     nginx = serve("limit_rate 20m;", certificate)
     target = prepare(project, nginx, data)
-    start = time.monotonic()
     refused = project.doit("download")
-    assert time.monotonic() - start < 10
+    assert "retrying" not in refused.err
     assert refused.status == 1
     assert "the certificate is not trusted (" in refused.err
     assert "unable to get local issuer certificate" in refused.err
