@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, State
+from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
 from tasks.console.text import visible
 from tasks.context import Recipe
@@ -71,11 +72,21 @@ def converge(
                 return
             try:
                 check(artifact)
+                _warn_of_no_model(artifact)
                 _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks do not work, and another process continues
                 again = False
                 wait_for_owner(artifact)
+
+
+def _warn_of_no_model(artifact: Artifact) -> None:
+    """Say why a file that is in the cache is downloaded again."""
+    head = files.first_bytes(artifact.target)
+    if artifact.sha256 is None and artifact.owned and files.stat(artifact.target):
+        text = "%s: the file in the cache is replaced: %s"
+        if problem := head_problem(head):
+            doit_adapter.log().warning(text, artifact.label, problem)
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:

@@ -18,13 +18,14 @@ import pytest
 from tasks.cache import roots
 from tasks.catalogue import load
 from tests.fakes import llamafile
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.partials import claim, wait_until
 from tests.support.project import Project, interrupt
 from tests.support.stamps import restamp
 
 PATH = "/m.llamafile"
-BIG = hashlib.shake_128(b"big").digest(40_000_000)
+BIG = noise(b"big", 40_000_000)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
