@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from tasks.cache import stamps
-from tasks.catalogue.artifact import PROGRAMS, Artifact, is_gguf
+from tasks.catalogue.artifact import PROGRAMS, Artifact
+from tasks.catalogue.model_format import HEAD, format_fix, holds_program, is_program
 from tasks.errors import IntegrityError, RecipeError
+from tasks.planning.gguf import model_problem
 from tasks.system import files
 
 MODE = 0o755
@@ -20,30 +22,56 @@ def check_format(artifact: Artifact, engine: str) -> None:
     Raises:
         IntegrityError: the file is not a program, or not a model, as the engine needs.
     """
-    with open(artifact.target, "rb") as file:
-        head = file.read(8)
-    if engine == "self":
-        valid = head.startswith(PROGRAMS)
-        kind = "a llamafile"
-        expected = repr(PROGRAMS[0])
-    elif engine == "llamafile" and artifact.target.endswith(".llamafile"):
+    if wrong := format_error(artifact.target, engine, owned=artifact.owned):
+        raise wrong
+
+
+def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | None:
+    """Return why an engine cannot read a file; None if it can.
+
+    Args:
+        owned: the file lies in the cache, so it can be downloaded again.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(HEAD)
+        file.seek(0)
+        problem = model_problem(head, file, size)
+    fix = "give the path of a model"
+    if owned:
+        fix = "delete it and download it again"
+    if engine == "llamafile" and holds_program(head, path):
         from zipfile import is_zipfile
 
         # -m also reads a llamafile, for the model inside
-        valid = is_gguf(head) or is_zipfile(artifact.target)
-        kind = "a complete llamafile"
-        expected = "a zip with a model at its end"
-    else:
-        valid = is_gguf(head)
-        kind = "a GGUF file"
-        expected = "b'GGUF' and version 2 or 3"
-    if valid:
-        return
-    fix = "give the path of a model"
-    if artifact.owned:
-        fix = "delete it and download it again"
-    facts = [("begins with", repr(head)), ("expected", expected)]
-    raise IntegrityError(f"{artifact.target} is not {kind}", facts, fix)
+        if is_zipfile(path):
+            return None
+        facts = [("got", problem), ("expected", "a zip with a model at its end")]
+        return IntegrityError(f"{path} is not a complete llamafile", facts, fix)
+    if not problem:
+        return _other_engine(path, engine, head)
+    kind = "a GGUF file"
+    expected = "b'GGUF' and version 2 or 3"
+    if engine == "self":
+        kind = "a llamafile"
+        expected = repr(PROGRAMS[0])
+    facts = [("got", problem), ("expected", expected)]
+    fix = format_fix(head) or fix
+    return IntegrityError(f"{path} is not {kind}", facts, fix)
+
+
+def _other_engine(path: str, engine: str, head: bytes) -> IntegrityError | None:
+    """Return the error for a model that another engine reads; None if this one does."""
+    if engine == "self" and not is_program(head):
+        what = f"{path} is a GGUF, which is not a program"
+        return IntegrityError(what, fix="--engine llamafile, or --engine embedded")
+    if engine != "self" and is_program(head):
+        what = f"{path} is a llamafile, and the engine {engine} reads a GGUF here"
+        return IntegrityError(what, fix="--engine self")
+    return None
 
 
 def why_skipped(platform: str, engine: str) -> str:

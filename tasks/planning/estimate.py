@@ -206,12 +206,12 @@ def _download(artifact: Artifact) -> Need:
 
     saved = claimed(artifact)
     action = "nowhere"
+    remote = [url for url in artifact.sources if not is_local(url)]
     if saved.done:
         action = "resume"
-    elif artifact.sources:
+    elif remote:
         action = "fetch"
-    remote = (url for url in artifact.sources if not is_local(url))
-    source = next(remote, next(iter(artifact.sources), ""))
+    source = next(iter([*remote, *artifact.sources]), "")
     size = artifact.size or saved.size
     return Need(artifact.label, artifact.target, action, source, size, saved.done)
 
