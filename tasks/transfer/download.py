@@ -64,7 +64,7 @@ def check_endpoint(*, pinned: bool) -> None:
     """
     address = huggingface.endpoint(os.environ)
     problem = url_problem(address, pinned=pinned)
-    if is_local(address) or lacks_scheme(address):
+    if lacks_scheme(address) or (not problem and is_local(address)):
         problem = f"expected https://HOST, got {address}"
     if address[:1] in ("'", '"'):
         problem += "; remove the quotes"

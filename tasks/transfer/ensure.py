@@ -71,8 +71,8 @@ def converge(
                 doit_adapter.log().info("%s was downloaded by another process", artifact.label)
                 return
             try:
-                check(artifact)
                 _warn_of_no_model(artifact)
+                check(artifact)
                 _fetch(cache, artifact, question, yes)
                 return
             except TakenOver:  # locks do not work, and another process continues
