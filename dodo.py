@@ -74,7 +74,7 @@ def task_chmod(context: Context, model: Job) -> TaskDict:
     }
 
 
-@recipe.step(params=[options.MODELS])
+@recipe.step(params=[options.MODELS, *options.SOURCE, options.ENGINE])
 def task_verify(context: Context, model: Job) -> TaskDict:
     """prove that a model's program runs here (--version)"""
     from tasks.verbs import verify

@@ -74,7 +74,7 @@ def read(verbs: Verbs) -> Recipe:
     setting = files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd)
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
-    place = Place(sys.platform, cache, str(path.parent), cwd)
+    place = Place(sys.platform, cache, str(path.parent), cwd, files.first_bytes)
     joined = not _writes_lock(request)
     frozen = _is_frozen(request)
     from_text = frozen or any(ask.verb in _TRUST_GIT for ask in request.asks)

@@ -55,6 +55,7 @@ SOURCE = [
     NO_ADOPT,
     FROZEN,
 ]
+ENGINE = option("engine", "NAME", "self, llamafile or embedded")
 SERVE = [
     option("host", "ADDR", "address to listen on"),
     option("port", "N", "TCP port; 0 picks a free one"),
@@ -64,7 +65,7 @@ SERVE = [
     option("ctx-size", "N", "context in tokens; 0: as the model was trained"),
     option("n-predict", "N", "most tokens of an answer; -1: no limit"),
     option("threads", "N", "CPU threads"),
-    option("engine", "NAME", "self, llamafile or embedded"),
+    ENGINE,
     option("api-key", "KEY", "key of clients; $LLAMA_API_KEY is not shown by `ps`"),
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,

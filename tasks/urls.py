@@ -9,6 +9,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+# a path that begins so lacks https://; a folder of that name is written ./NAME
+_HOST = re.compile(
+    r"(www\.[\w.-]+|localhost|\d+(\.\d+){3}|[\w-]+(\.[\w-]+)*\.(ai|cn|co|com|dev|io|net|org))"
+    r"(:\d+)?(?=/|$)",
+    re.IGNORECASE,
+)
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 # Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
 # of a large file; /raw/ of GitHub and GitLab sends the file
@@ -102,9 +109,19 @@ def url_problem(url: str, *, pinned: bool) -> str:
     if "@" in parts.netloc:
         place = f"{parts.scheme}://…@{parts.hostname}"
         return f"{place}: no user or password in a URL, it ends up in logs"
+    if lacks_scheme(url):
+        return f"{url}: https:// is missing (a local path begins with ./ or /)"
     if is_local(url):
         return "" if parts.path else f"{url} has no file name"
     return _remote_problem(url, parts, pinned)
+
+
+def lacks_scheme(url: str) -> bool:
+    """Whether it begins with a host, so that https:// is missing.
+
+    `localhost/x` and `data.org/x` may also be paths, but `./data.org/x` is only a path.
+    """
+    return bool(_HOST.match(url) or _HOST_AND_PORT.match(url))
 
 
 def _has_bad_blank(url: str) -> bool:

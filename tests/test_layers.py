@@ -51,12 +51,13 @@ BUDGETS = {
         "HTTP with limits of time and bytes, every response's meaning, retries, the Hub's environment",
     ),
     "catalogue": (
-        3_000,  # at 88 columns
-        "types, limits of YAML, schema with line numbers, semantic checks, lock file, editing, resolving",
+        3_150,  # at 88 columns
+        "types, first bytes of files, limits of YAML, schema with line numbers, semantic checks, "
+        "lock file, editing, resolving",
     ),
     "cache": (1_150, "stamps, also where none can be written, inventory, audit, prune, bill of materials"),
     "transfer": (3_400, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (520, "GGUF metadata and the estimates"),
+    "planning": (590, "GGUF metadata, whether a GGUF is whole, and the estimates"),
     "upstream": (620, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_450, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (500, "the checks and their probes"),

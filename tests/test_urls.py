@@ -7,10 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.urls import (
-    file_of_page, filename_of, host_of, is_local, needed_no_proxy, no_proxy, url_problem,
+    file_of_page,
+    filename_of,
+    host_of,
+    is_local,
+    needed_no_proxy,
+    no_proxy,
+    url_problem,
 )  # fmt: skip
 
 HUB = "https://huggingface.co"
+
+MISSING = "https:// is missing (a local path begins with ./ or /)"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +79,16 @@ def test_where_it_comes_from(url: str, where: str) -> None:
         pytest.param("http://[::1]/x", "", "", id="the same by IPv6 address"),
         pytest.param("http://localhost.evil.org/x", "allowed only", "", id="a host that only looks like it"),
         pytest.param("file:///x", "", "", id="a file"),
+        pytest.param("huggingface.co/o/r/x", MISSING, MISSING, id="F29: a host without a scheme"),
+        pytest.param("WWW.example.de/x", MISSING, MISSING, id="F29: www"),
+        pytest.param("localhost:8000/x", MISSING, MISSING, id="F29: a host and a port"),
+        pytest.param("gpu-box:8000/x", MISSING, MISSING, id="F29: no dot, but a port"),
+        pytest.param("10.0.0.7/x", MISSING, MISSING, id="F29: an address"),
+        pytest.param("./huggingface.co/x", "", "", id="F29: a folder of that name"),
+        pytest.param("/data/huggingface.co/x", "", "", id="F29: an absolute path"),
+        pytest.param("models.d/x.gguf", "", "", id="F29: a folder with a dot"),
+        pytest.param("data.com-old/x.gguf", "", "", id="F29: a name that goes on"),
+        pytest.param("v1.2/x.gguf", "", "", id="F29: a folder of a version"),
         pytest.param("file://", "has no file name", "has no file name", id="file:// and nothing"),
         pytest.param("demo/x", "", "", id="a path"),
         pytest.param(r"C:\x.gguf", "", "", id="a Windows path"),

@@ -12,9 +12,19 @@ from stat import S_ISREG
 from typing import Any
 
 from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_data, stamp_path
+from tasks.catalogue.model_format import is_model
 from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
-from tasks.system.files import MOST_JSON, _expanded, existing, setting_path, sha256_file, stat, write_atomic
+from tasks.system.files import (
+    MOST_JSON,
+    _expanded,
+    existing,
+    first_bytes,
+    setting_path,
+    sha256_file,
+    stat,
+    write_atomic,
+)  # fmt: skip
 
 # stamps that could not be written, by path; valid in this process, which has read the files
 _UNWRITTEN: dict[str, Stamp] = {}
@@ -112,8 +122,26 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
 
 
 def state(cache: str, artifact: Artifact) -> State:
-    """Return the state of an artifact, by one stat call and one small file."""
-    return judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+    """Return the state of an artifact, by one stat call and one small file.
+
+    An unpinned file of the cache that does not begin as a model counts as missing: an
+    older version of the recipe kept whatever a server sent.
+    """
+    found = judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+    if found is State.MISSING or not is_no_model(artifact):
+        return found
+    return State.MISSING
+
+
+def is_no_model(artifact: Artifact) -> bool:
+    """Return whether no digest covers a file of the cache, and it is not a model."""
+    if artifact.sha256 is not None or not artifact.owned:
+        return False
+    head = first_bytes(artifact.target)
+    status = stat(artifact.target)
+    if not head and (status is None or status.size):
+        return False  # it cannot be read, which other messages explain
+    return not is_model(head)
 
 
 def _first_line(data: bytes) -> bytes:

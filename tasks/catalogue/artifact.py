@@ -203,4 +203,5 @@ def native_format(head: bytes) -> str:
 
 def is_gguf(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a GGUF, version 2 or 3."""
-    return head[:4] == b"GGUF" and int.from_bytes(head[4:8], "little") in (2, 3)
+    version = int.from_bytes(head[4:8], "little")
+    return head[:4] == b"GGUF" and len(head) >= 8 and version in (2, 3)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ntpath
 import posixpath
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+
+def _no_bytes(_: str) -> bytes:
+    return b""
 
 
 class Place(NamedTuple):
@@ -14,6 +19,8 @@ class Place(NamedTuple):
     cache: str  # absolute path of the cache
     root: str  # absolute directory of models.yaml
     cwd: str  # absolute directory in which the user typed the command
+    # path → the first bytes of the file, empty if there is none
+    first_bytes: Callable[[str], bytes] = _no_bytes
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

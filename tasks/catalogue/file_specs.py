@@ -103,7 +103,7 @@ def typed(text: str) -> HubFile | None:
 def about(filename: str) -> dict[str, str]:
     """Guess name, title, params and quant from a model's file name."""
     stem = _SPLIT.sub("", filename)
-    if stem.endswith((".gguf", ".llamafile")):
+    if stem.lower().endswith((".gguf", ".llamafile")):
         stem = stem.rpartition(".")[0]
     quant = _QUANT.search(stem)
     if quant:

@@ -37,6 +37,7 @@ _VALIDATORS = (
     "catalogue/engine_args.py",
     "catalogue/yaml_limits.py",
     "catalogue/file_specs.py",
+    "catalogue/model_format.py",
     "catalogue/lockfile.py",
     "system/paths.py",
     "urls.py",

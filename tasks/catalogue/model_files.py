@@ -164,11 +164,11 @@ def file_from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue,
 
 
 def _uncatalogued(filename: str, url: str, sha256: str | None, place: Place) -> ModelSource:
-    if not filename.endswith(MODEL_ENDINGS):
+    if not filename.lower().endswith(MODEL_ENDINGS):
         endings = " or ".join(MODEL_ENDINGS)
         raise UsageError(
             f"the file name in {url} is {filename!r}: expected one ending in {endings}",
-            fix=f"doit serve --llamafile NAME.llamafile --llamafile-url {url}",
+            fix=f"doit serve --llamafile NAME.gguf (or NAME.llamafile) --llamafile-url {url}",
         )
     target = inside(model_dir(place.cache, sha256, url), filename)
     name = _task_name(filename)
@@ -199,7 +199,7 @@ def _checked(url: str, sha256: str | None) -> str:
 def _task_name(filename: str) -> str:
     """Derive a task's name from a file name; `=`, `:` and `*` are special to doit."""
     stem = filename
-    if filename.endswith(MODEL_ENDINGS):
+    if filename.lower().endswith(MODEL_ENDINGS):
         stem = filename.rpartition(".")[0]
     return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 

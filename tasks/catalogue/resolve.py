@@ -1,6 +1,7 @@
 """Resolve a command line to Jobs: one for each model that it names.
 
-Pure: platform, directories and catalogue are arguments, and no file is read.
+Pure: platform, directories, catalogue, and the function that returns a file's first
+bytes are arguments.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tasks.catalogue.model_files import (
     llamafile_exe,
     own_file,
 )
+from tasks.catalogue.model_format import holds_gguf, holds_program
 from tasks.catalogue.settings import ServeSettings, key_problem, serve_settings, settings_of
 from tasks.catalogue.types import ENGINES, Catalogue, FileSpec, Model
 from tasks.command_line import Ask, Kind, Request
@@ -293,15 +295,16 @@ def _engine(requested: str | None, model: Model, artifact: Artifact, place: Plac
         raise UsageError(
             f"--engine: there is no engine {requested!r}", fix=hint or f"the engines are {', '.join(ENGINES)}"
         )
-    is_gguf = artifact.target.endswith(".gguf")
+    head = place.first_bytes(artifact.target)
+    is_gguf = holds_gguf(head, artifact.target)
     on_windows = place.platform == "win32"
     default = "llamafile" if is_gguf or on_windows else "self"
     engine = requested or model.engine or default
     if engine == "self" and is_gguf:
-        what = f"{artifact.label} is a .gguf, which is not a program"
-        raise UsageError(what, fix="--engine llamafile")
-    if engine == "embedded" and artifact.target.endswith(".llamafile"):
-        reason = "a .llamafile, but the embedded engine reads .gguf files"
+        what = f"{artifact.label} is a GGUF, which is not a program"
+        raise UsageError(what, fix="--engine llamafile, or --engine embedded")
+    if engine == "embedded" and holds_program(head, artifact.target):
+        reason = "a llamafile, but the embedded engine reads GGUF files"
         raise UsageError(f"{artifact.label} is {reason}", fix="remove --engine")
     if engine == "self" and on_windows:
         if requested is not None:

@@ -105,6 +105,8 @@ def read_catalogue(text: str, where: str) -> dict[str, Any]:
 
 
 def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
+    fix = f"edit {where}: keep one side of each conflict, without git's markers"
+    _check_conflict(text, where, fix)
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, CatalogueFile)
     if isinstance(plain, dict):
@@ -120,6 +122,8 @@ def read_lock(text: str, where: str) -> LockFile:
     Raises:
         UsageError: it is damaged, or was edited.
     """
+    fix = f"git checkout --theirs {where} && doit lock"
+    _check_conflict(text, where, fix)
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, LockFile)
     if problems:
@@ -137,6 +141,17 @@ def json_schema() -> dict[str, Any]:
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
     schema["$defs"]["Model"]["oneOf"] = locations
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _check_conflict(text: str, where: str, fix: str) -> None:
+    """Check that git has not left the two sides of a merge in the file.
+
+    Raises:
+        UsageError: it has, in the line that the error names.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("<<<<<<< "):
+            raise UsageError(f"{where}:{number}: a merge conflict is not resolved", fix=fix)
 
 
 def _read_yaml(text: str, where: str) -> tuple[Any, dict[Path, int], list[Problem]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.catalogue.engine_args import instead_of
 from tasks.catalogue.file_specs import located, projector, split_count, split_problem
+from tasks.catalogue.model_format import has_gguf_name, has_llamafile_name
 from tasks.catalogue.types import ENGINES, LATEST, hex64
 from tasks.errors import did_you_mean
 from tasks.system.paths import name_problem
@@ -104,11 +105,14 @@ def _args_problems(settings: Any) -> Iterator[Problem]:
 def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     """Return why the model's engine cannot serve its file, or an empty text."""
     url = _url(entry)
-    is_gguf = url.endswith(".gguf")
+    if not url or url_problem(url, pinned=True):
+        return ""
+    filename = filename_of(url)
+    is_gguf = has_gguf_name(filename)
     engine = entry.get("engine") or ("llamafile" if is_gguf else "self")
     if engine == "self" and is_gguf:
         return "a .gguf is not a program: expected llamafile or embedded"
-    if engine == "embedded" and url.endswith(".llamafile"):
+    if engine == "embedded" and has_llamafile_name(filename):
         return "the embedded engine reads .gguf files: expected self or llamafile"
     if engine == "llamafile" and not has_exe:
         needed = "engines.llamafile needs url and version"

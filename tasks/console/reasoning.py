@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 
-from tasks.console.logs import is_json, logger, say
+from tasks.console.log_format import is_json
+from tasks.console.logs import logger, say
 from tasks.console.text import PROSE, visible
 
 _DIM = "\x1b[2m"
@@ -29,7 +30,7 @@ class Reasoning:
         """Take the model's name."""
         self._name = name
         self._pieces: list[str] = []
-        self._is_terminal = sys.stderr.isatty() and not is_json()
+        self._is_terminal = sys.stderr.isatty() and not is_json(os.environ)
         self._has_header = False
 
     def add(self, text: str) -> None:

@@ -28,6 +28,8 @@ def known(ending: Ending, platform: str) -> Known | None:
 def _matches(entry: Known, ending: Ending, platform: str) -> bool:
     if entry.platform not in ("", platform):
         return False
+    if entry.engine and entry.engine not in ending.command:
+        return False
     if entry.status:
         if ending.status is None:
             return False

@@ -6,7 +6,9 @@ import os
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import HEAD_BYTES, PROGRAMS, Artifact, is_gguf, is_native, native_format
+from tasks.catalogue.artifact import HEAD_BYTES, PROGRAMS, Artifact, is_native, native_format
+from tasks.catalogue.gguf import model_problem
+from tasks.catalogue.model_format import HEAD, format_fix, holds_program, is_program
 from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
 
@@ -21,34 +23,71 @@ def check_format(artifact: Artifact, engine: str) -> None:
     Raises:
         IntegrityError: the file is not a program, or not a model, as the engine needs.
     """
-    from zipfile import is_zipfile
+    if wrong := format_error(artifact.target, engine, owned=artifact.owned):
+        raise wrong
 
-    with open(artifact.target, "rb") as file:
-        head = file.read(8)
+
+def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | None:
+    """Return why an engine cannot read a file; None if it can.
+
+    Args:
+        owned: the file lies in the cache, so it can be downloaded again.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(HEAD)
+        file.seek(0)
+        problem = model_problem(head, file, size)
+    fix = "give the path of a model"
+    if owned:
+        fix = "delete it and download it again"
+    if engine == "llamafile" and holds_program(head, path):
+        from zipfile import is_zipfile
+
+        # -m also reads a llamafile, for the model inside
+        if is_zipfile(path):
+            return None
+        facts = [("got", problem), ("expected", "a zip with a model at its end")]
+        return IntegrityError(f"{path} is not a complete llamafile", facts, fix)
+    if engine == "self" and is_native(head):
+        return _native_error(path, head, fix)
+    if not problem:
+        return _other_engine(path, engine, head)
+    kind = "a GGUF file"
+    expected = "b'GGUF' and version 2 or 3"
     if engine == "self":
-        valid = head.startswith(PROGRAMS)
         kind = "a llamafile"
         expected = repr(PROGRAMS[0])
-        if is_native(head):
-            # only one that was a llamafile: `--assimilate` keeps the zip
-            valid = is_zipfile(artifact.target)
-            expected = "a llamafile's zip at its end"
-    elif engine == "llamafile" and artifact.target.endswith(".llamafile"):
-        # -m also reads a llamafile, for the model inside
-        valid = is_gguf(head) or is_zipfile(artifact.target)
-        kind = "a complete llamafile"
-        expected = "a zip with a model at its end"
-    else:
-        valid = is_gguf(head)
-        kind = "a GGUF file"
-        expected = "b'GGUF' and version 2 or 3"
-    if valid:
-        return
-    fix = "give the path of a model"
-    if artifact.owned:
-        fix = "delete it and download it again"
-    facts = [("begins with", repr(head)), ("expected", expected)]
-    raise IntegrityError(f"{artifact.target} is not {kind}", facts, fix)
+    facts = [("got", problem), ("expected", expected)]
+    fix = format_fix(head) or fix
+    return IntegrityError(f"{path} is not {kind}", facts, fix)
+
+
+def _native_error(path: str, head: bytes, fix: str) -> IntegrityError | None:
+    """Return the error for a native program that was not a llamafile.
+
+    `--assimilate` makes a native program of a llamafile, and keeps the zip at its end.
+    """
+    from zipfile import is_zipfile
+
+    if is_zipfile(path):
+        return None
+    facts = [("got", native_format(head)), ("expected", "a llamafile's zip at its end")]
+    return IntegrityError(f"{path} is not a llamafile", facts, fix)
+
+
+def _other_engine(path: str, engine: str, head: bytes) -> IntegrityError | None:
+    """Return the error for a model that another engine reads; None if this one does."""
+    if engine == "self" and not is_program(head):
+        what = f"{path} is a GGUF, which is not a program"
+        return IntegrityError(what, fix="--engine llamafile, or --engine embedded")
+    if engine != "self" and is_program(head):
+        what = f"{path} is a llamafile, and the engine {engine} reads a GGUF here"
+        return IntegrityError(what, fix="--engine self")
+    return None
 
 
 def native_program(path: str) -> str:

@@ -20,6 +20,7 @@ class Known(NamedTuple):
     pattern: str = ""  # searched in the output, ignoring case; ^ and $ match at lines
     status: tuple[int, ...] = ()  # one of these exit statuses; empty: any
     platform: str = ""  # a value of sys.platform; empty: any
+    engine: str = ""  # a word of the command that started it; empty: any
 
 
 def _signal(number: int) -> tuple[int, int]:
@@ -48,6 +49,7 @@ _SANDBOX = (
     "llamafile's own; to rule out the container's, try docker run --security-opt "
     "seccomp=unconfined"
 )
+_TOO_NEW = "unknown (model architecture|pre-tokenizer)"
 
 # the first match wins, so special entries come before general ones
 TABLE = (
@@ -217,10 +219,15 @@ TABLE = (
     ),
     # -- the model: llamafile.c:181
     Known("the file contains several models, and -m takes a file with one", r"multiple \.gguf files"),
+    Known(
+        "the model is newer than the engine: pip install -U '.[embedded]'",
+        _TOO_NEW,
+        engine="tasks.engine.embedded",
+    ),
     # llama.cpp:4447, #711, #730; llama.cpp:5447
     Known(
         "the model is newer than the engine: pin a newer engine in models.yaml, or try --engine embedded",
-        "unknown (model architecture|pre-tokenizer)",
+        _TOO_NEW,
     ),
     # ggml-org/llama.cpp#6774, moly-ai/moly-local#13; ggml.c:19761; llamafile.c:130 (the
     # end is missing)

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tasks.cache import stamps
 from tasks.cache.space import SPACE_MARGIN
+from tasks.catalogue import gguf
 from tasks.catalogue.artifact import Artifact, State
 from tasks.catalogue.resolve import Job
 from tasks.console import formatting
-from tasks.planning import gguf
 from tasks.system import files
 from tasks.urls import is_local
 
@@ -206,12 +206,12 @@ def _download(artifact: Artifact) -> Need:
 
     saved = claimed(artifact)
     action = "nowhere"
+    remote = [url for url in artifact.sources if not is_local(url)]
     if saved.done:
         action = "resume"
-    elif artifact.sources:
+    elif remote:
         action = "fetch"
-    remote = (url for url in artifact.sources if not is_local(url))
-    source = next(remote, next(iter(artifact.sources), ""))
+    source = next(iter([*remote, *artifact.sources]), "")
     size = artifact.size or saved.size
     return Need(artifact.label, artifact.target, action, source, size, saved.done)
 

@@ -100,6 +100,15 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
         return None
 
 
+def first_bytes(path: str, count: int = 512) -> bytes:
+    """Return the first bytes of a regular file; empty if it cannot be read."""
+    try:
+        with open(own_files.open_regular(path), "rb", buffering=0) as file:
+            return file.read(count)
+    except (OSError, ValueError):
+        return b""
+
+
 def fsync_dir(path: str | Path) -> None:
     """Make a rename in a directory durable; Windows needs no such call."""
     if os.name == "posix":

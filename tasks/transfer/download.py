@@ -24,11 +24,11 @@ from tasks.network.tokens import hub_token
 from tasks.system import files
 from tasks.system.file_stat import FileStat
 from tasks.system.paths import ENDING_BYTES
-from tasks.transfer import local_sources
+from tasks.transfer import contents, local_sources
 from tasks.transfer.dependencies import Tools
 from tasks.transfer.journal import claimed, forget
 from tasks.transfer.partial import Partial
-from tasks.urls import host_of, is_local, url_problem
+from tasks.urls import host_of, is_local, lacks_scheme, url_problem
 
 _log = logging.getLogger("recipe")
 
@@ -64,8 +64,10 @@ def check_endpoint(*, pinned: bool) -> None:
     """
     address = huggingface.endpoint(os.environ)
     problem = url_problem(address, pinned=pinned)
-    if not problem and is_local(address):
+    if lacks_scheme(address) or (not problem and is_local(address)):
         problem = f"expected https://HOST, got {address}"
+    if address[:1] in ("'", '"'):
+        problem += "; remove the quotes"
     if problem:
         raise TransferError(f"HF_ENDPOINT: {problem}", fix="set HF_ENDPOINT=https://HOST, or unset it")
 
@@ -271,6 +273,9 @@ class _Run:
                 ("got", f"sha256:{got}"),
             ]
             raise IntegrityError(f"{self.artifact.label}: wrong SHA-256", facts)
+        if problem := contents.problem(self.artifact, self.artifact.partial, size):
+            facts = [("got", problem), ("expected", contents.EXPECTED)]
+            raise IntegrityError(f"{self.artifact.label}: not a model", facts)
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
         """Read the digest and the validator that the publisher states."""
@@ -291,6 +296,8 @@ class _Run:
         if self.wrong:
             what = f"{label}: no source sent the right bytes"
             compare = "compare the digest with the publisher's, or add mirrors in models.yaml"
+            if self.expected is None:
+                compare = "open the URL in a browser to see what it sends, or use another URL"
             raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
         if not fixes:
             fixes = ["run it again"]

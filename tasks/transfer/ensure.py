@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, State
+from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
 from tasks.console.text import visible
 from tasks.errors import IntegrityError, RecipeError, TransferError
@@ -66,7 +67,7 @@ def converge(
         raise stamps.cannot_write(cache, error) from None
     check_place(cache, artifact)
     try:
-        _converge_locked(cache, artifact, question, yes, check, again)
+        _converge_locked(cache, artifact, question, yes, policy, again)
     except NoLock:
         # right bytes need no lock, for nothing will be written
         if is_read or not _is_right_there(cache, artifact):
@@ -74,7 +75,7 @@ def converge(
 
 
 def _converge_locked(
-    cache: str, artifact: Artifact, question: str, yes: bool, check: Callable[[Artifact], None], again: bool
+    cache: str, artifact: Artifact, question: str, yes: bool, policy: DownloadPolicy | None, again: bool
 ) -> None:
     """Do what `converge` does, while this process holds the artifact's lock."""
     from tasks.transfer.locks import artifact_lock, wait_for_owner
@@ -91,6 +92,7 @@ def _converge_locked(
                 doit_adapter.log().info("%s was downloaded by another process", artifact.label)
                 return
             try:
+                _warn_of_no_model(artifact)
                 if policy is not None:
                     check_allowed(cache, artifact, policy)
                 _fetch(cache, artifact, question, yes)
@@ -98,6 +100,15 @@ def _converge_locked(
             except TakenOver:  # locks do not work, and another process continues
                 again = False
                 wait_for_owner(artifact)
+
+
+def _warn_of_no_model(artifact: Artifact) -> None:
+    """Say why a file that is in the cache is downloaded again."""
+    head = files.first_bytes(artifact.target)
+    if artifact.sha256 is None and artifact.owned and files.stat(artifact.target):
+        text = "%s: the file in the cache is replaced: %s"
+        if problem := head_problem(head):
+            doit_adapter.log().warning(text, artifact.label, problem)
 
 
 def _same_bytes(cache: str, artifact: Artifact) -> bool:

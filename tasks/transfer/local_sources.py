@@ -27,6 +27,7 @@ from tasks.network import huggingface
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import BLOCK, fsync_dir, stat_of
+from tasks.transfer import contents
 
 # Linux ioctl: share the blocks of another file (btrfs, xfs, bcachefs)
 _FICLONE = 0x40049409
@@ -113,6 +114,8 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
             if artifact.sha256 not in (None, got):
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
                 raise NotIt(why, wrong=True)
+            if problem := contents.problem(artifact, copy, size):
+                raise NotIt(f"{problem}\nexpected: {contents.EXPECTED}", wrong=True)
             os.fsync(file.fileno())
             held = stat_of(os.fstat(file.fileno()))
         os.replace(copy, artifact.target)

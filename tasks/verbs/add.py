@@ -10,6 +10,7 @@ from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.file_specs import about, split_count, typed, wanted
 from tasks.catalogue.lockfile import LockFile
 from tasks.catalogue.model_files import digest_in
+from tasks.catalogue.model_format import has_gguf_name
 from tasks.command_line import Ask
 from tasks.console.text import WORD, visible
 from tasks.context import Recipe
@@ -66,7 +67,7 @@ def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
     else:
         keys = {"url": text}
         name = filename_of(text)
-    if not name.endswith(MODEL_ENDINGS):
+    if not name.lower().endswith(MODEL_ENDINGS):
         endings = " or ".join(MODEL_ENDINGS)
         raise UsageError(f"expected a file that ends in {endings}, got {name!r}")
     return keys, name
@@ -144,7 +145,7 @@ def _entry(
 
 def _is_served(recipe: Recipe, filename: str) -> bool:
     """Whether the file is served without an `engine:` in its entry."""
-    if not filename.endswith(".gguf"):
+    if not has_gguf_name(filename):
         return True
     try:
         return bool(recipe.catalogue.engine("llamafile").url)

@@ -13,11 +13,13 @@ from tasks.catalogue.resolve import Job
 from tasks.command_line import Ask
 from tasks.console import formatting
 from tasks.context import Recipe
+from tasks.engine.file_format import format_error
 from tasks.errors import RecipeError
 from tasks.planning import estimate
 from tasks.planning.estimate import Memory, Need, memory_of, need_of
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
+from tasks.transfer.local_sources import path_of
 from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import host_of
 
@@ -43,6 +45,8 @@ def run(recipe: Recipe, ask: Ask) -> None:
     policy = recipe.download_policy()
     refused = (_refused(cache, artifact, policy) for artifact in wanted)
     problems += dict.fromkeys(filter(None, refused))
+    problems += [_no_source(need) for need in needs if _is_nowhere(need)]
+    problems += [found for job in jobs if (found := _no_model(job, needs))]
     facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
     if ask.options.get("json"):
         doit_adapter.show_json(_data(jobs, needs, takes, facts, problems))
@@ -59,6 +63,40 @@ def _refused(cache: str, artifact: Artifact, policy: DownloadPolicy) -> tuple[st
     except RecipeError as error:
         return error.what, error.fix
     return None
+
+
+def _is_nowhere(need: Need) -> bool:
+    """Whether the only source of a file is a local path where there is no file."""
+    return need.state == "nowhere" and bool(need.source)
+
+
+def _no_source(need: Need) -> tuple[str, str]:
+    what = f"{need.label}: there is no file {path_of(need.source)}"
+    return what, "copy the file there, or correct `url:`"
+
+
+def _no_model(job: Job, needs: list[Need]) -> tuple[str, str] | None:
+    """Return why an engine cannot read a file that is on this machine, and the fix."""
+    by_path = {need.path: need for need in needs}
+    for artifact in job.files:
+        need = by_path[artifact.target]
+        engine = job.engine
+        if artifact is not job.artifact:
+            engine = "embedded"  # a GGUF, whatever the engine
+        if need.state not in ("have", "copy", "adopt"):
+            continue
+        error = _format_error(need.source, engine, owned=artifact.owned)
+        if error:
+            reasons = [str(value) for name, value in error.facts if name == "got"]
+            return ": ".join([error.what, *filter(None, reasons)]), error.fix
+    return None
+
+
+def _format_error(path: str, engine: str, *, owned: bool) -> RecipeError | None:
+    try:
+        return format_error(path, engine, owned=owned)
+    except OSError as error:
+        return RecipeError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:

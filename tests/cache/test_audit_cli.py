@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from tests.engine.test_serve_cli import with_gguf
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.partials import leave_partial
 from tests.support.project import Project, interrupt
 from tests.support.stamps import restamp
 
-DATA = {name: hashlib.shake_128(name.encode()).digest(50_000) for name in "abc"}
+DATA = {name: noise(name.encode(), 50_000) for name in "abc"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc and sparse files")
 
 

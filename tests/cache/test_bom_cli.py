@@ -14,13 +14,14 @@ import pytest
 
 from tests.engine.test_serve_cli import behave, with_gguf
 from tests.fakes import llamafile
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.project import ENGINES, Project
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PATH = f"/owner/repo/resolve/{COMMIT}/m.llamafile"
 LLAMAFILE = {"llamafile": ENGINES["llamafile"]}
-DATA = hashlib.shake_128(b"m").digest(50_000)
+DATA = noise(b"m", 50_000)
 posix = pytest.mark.skipif(os.name != "posix", reason="the fake llamafile is a shell script")
 
 

@@ -18,13 +18,14 @@ import pytest
 from tasks.cache import roots
 from tasks.catalogue import load
 from tests.fakes import llamafile
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.partials import claim, wait_until
 from tests.support.project import Project, interrupt
 from tests.support.stamps import restamp
 
 PATH = "/m.llamafile"
-BIG = hashlib.shake_128(b"big").digest(40_000_000)
+BIG = noise(b"big", 40_000_000)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -270,16 +271,17 @@ def test_another_digest_in_the_catalogue_is_another_file(
 
 def test_a_change_without_a_digest_is_noticed_too(project: Project, server: FileServer) -> None:
     """R20: what an unpinned download was is known from the stamp."""
-    server.files[PATH] = b"first" * 1000
+    first = noise(b"first", 5000)
+    server.files[PATH] = first
     project.catalogue({"m": project.entry(server.url(PATH))})
     assert project.doit("download").status == 0
     found = next((project.cache / "models").rglob("m.llamafile"))
     os.utime(found, (1, 1))
     assert "the digest is correct, nothing is downloaded" in project.doit("download").err
     assert len(server.requests) == 1
-    found.write_bytes(b"other" * 1000)
+    found.write_bytes(noise(b"other", 5000))
     assert "m has changed on disk; downloading it again" in project.doit("download").err
-    assert (found.read_bytes(), len(server.requests)) == (b"first" * 1000, 2)
+    assert (found.read_bytes(), len(server.requests)) == (first, 2)
 
 
 # Interrupted (R18)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.llamafile import gguf
 from tests.fakes.server import FileServer
 from tests.support.project import Project, Result
 from tests.support.servers import failed
 
-A, B, PROGRAM = b"GGUF\3\0\0\0a", b"GGUF\3\0\0\0b", b"#!/bin/sh\n"
+A, B, PROGRAM = gguf(25), gguf(26), b"#!/bin/sh\n"
 
 
 def pinned(data: bytes) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import pytest
 from tasks.system import process_identity
 from tests.engine.test_serve_cli import ask, behave, with_gguf
 from tests.fakes import llamafile
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.partials import leave_partial, wait_until
 from tests.support.project import Project, Result
 from tests.support.servers import started
 
-DATA = {name: hashlib.shake_128(name.encode()).digest(50_000) for name in "abc"}
-BIG = hashlib.shake_128(b"big").digest(20_000_000)
+DATA = {name: noise(name.encode(), 50_000) for name in "abc"}
+BIG = noise(b"big", 20_000_000)
 DAY = 86400.0
 posix = pytest.mark.skipif(os.name != "posix", reason="the fake llamafile is a shell script")
 

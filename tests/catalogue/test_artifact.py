@@ -212,6 +212,7 @@ def test_paths(got: str, path: str) -> None:
         pytest.param(b"GGUF\x01\0\0\0", False, id="version 1, which nobody reads any more"),
         pytest.param(b"GGUF\0\0\0\x03", False, id="big-endian"),
         pytest.param(b"GGUF", False, id="cut off"),
+        pytest.param(b"GGUF\x03\0\0", False, id="cut off within the version"),
         pytest.param(b"MZqFpD='", False, id="a llamafile"),
         pytest.param(b"<!doctype html>", False, id="a web page"),
         pytest.param(b"", False, id="an empty file"),

@@ -540,7 +540,7 @@ def test_arguments_for_the_engine() -> None:
             f"serve --llamafile-url={OTHER}/model.bin?x=y.gguf",
             "linux",
             "'model.bin': expected one ending in .llamafile or .gguf",
-            f"--llamafile NAME.llamafile --llamafile-url {OTHER}/model.bin?x=y.gguf",
+            f"--llamafile NAME.gguf (or NAME.llamafile) --llamafile-url {OTHER}/model.bin?x=y.gguf",
             id="R3: another ending",
         ),
         pytest.param(f"serve --llamafile-url {OTHER}/", "linux", "'': expected one", "NAME", id="no name"),
@@ -579,12 +579,12 @@ def test_arguments_for_the_engine() -> None:
         pytest.param(
             "serve:big --engine self",
             "linux",
-            ".gguf, which is not a program",
+            "is a GGUF, which is not a program",
             "--engine llamafile",
             id="a .gguf as program",
         ),
         pytest.param(
-            "serve --engine embedded", "linux", "reads .gguf files", "remove --engine", id="a .llamafile"
+            "serve --engine embedded", "linux", "reads GGUF files", "remove --engine", id="a .llamafile"
         ),
         pytest.param("serve --engine self", "win32", "not an .exe", "--engine llamafile", id="R9: no .exe"),
         pytest.param(
@@ -798,3 +798,45 @@ def test_whatever_is_typed(option: str, value: str, place: Place) -> None:
             assert folder.rpartition("/")[0] == f"{place.cache}/models"
             assert filename not in ("", ".", "..")
             assert "\\" not in filename
+
+
+GGUF_BYTES = b"GGUF\3\0\0\0"
+APE_BYTES = b"MZqFpD='"
+
+
+@pytest.mark.parametrize(
+    ("line", "head", "engine"),
+    [
+        ("serve --llamafile M.GGUF", b"", "llamafile"),
+        ("serve --llamafile M.GGUF --engine embedded", b"", "embedded"),
+        (f"serve --llamafile-url {OTHER}/M.GGUF", b"", "llamafile"),
+        (f"serve --llamafile-url {OTHER}/M.LLAMAFILE", b"", "self"),
+        ("serve --llamafile sha256-ab", GGUF_BYTES, "llamafile"),
+        ("serve --llamafile sha256-ab --engine embedded", GGUF_BYTES, "embedded"),
+        ("serve --llamafile x.bin", GGUF_BYTES, "llamafile"),
+        ("serve --llamafile x.llamafile --engine embedded", GGUF_BYTES, "embedded"),
+        ("serve --llamafile x.gguf", APE_BYTES, "self"),
+        ("serve --llamafile x.gguf --engine self", APE_BYTES, "self"),
+        ("serve --llamafile x.gguf --engine llamafile", APE_BYTES, "llamafile"),
+        ("serve --llamafile x.bin", b"", "self"),
+    ],
+)
+def test_the_bytes_choose_the_engine(line: str, head: bytes, engine: str) -> None:
+    """F10: what the first bytes say wins over what the name says."""
+    place = POSIX._replace(first_bytes=lambda _: head)
+    assert job(line, place).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("line", "head", "what"),
+    [
+        ("serve --llamafile x.bin --engine self", GGUF_BYTES, "x.bin is a GGUF, which is not a program"),
+        ("serve --llamafile X.GGUF --engine self", b"", "X is a GGUF, which is not a program"),
+        ("serve --llamafile x.gguf --engine embedded", APE_BYTES, "x is a llamafile, but the embedded"),
+    ],
+)
+def test_the_bytes_refuse_an_engine(line: str, head: bytes, what: str) -> None:
+    """F10: an engine that cannot read the bytes is refused before anything runs."""
+    with pytest.raises(UsageError) as caught:
+        job(line, POSIX._replace(first_bytes=lambda _: head))
+    assert caught.value.what.startswith(what)

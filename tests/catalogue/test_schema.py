@@ -367,6 +367,18 @@ UNSEEN = [
         ["18: models.tiny.engine: the embedded engine reads .gguf files: expected self or llamafile"],
         id="embedded for a .llamafile",
     ),
+    pytest.param(
+        BIG_URL,
+        "https://example.org/big.GGUF\n    engine: self",
+        ["23: models.big.engine: a .gguf is not a program: expected llamafile or embedded"],
+        id="F10: the ending in another case",
+    ),
+    pytest.param(
+        BIG_URL,
+        f"{BIG_URL}?download=true\n    engine: self",
+        ["23: models.big.engine: a .gguf is not a program: expected llamafile or embedded"],
+        id="F21: the query is not part of the name",
+    ),
     # ---- what YAML makes of a text
     pytest.param(
         "    license: MIT\n",
@@ -493,6 +505,12 @@ def test_not_yaml(text: str, message: str) -> None:
             "license: !!str 2024-05-14",
             lambda c: c.model("tiny").license == "2024-05-14",
             id="a date as text",
+        ),
+        pytest.param(
+            TINY_URL,
+            "https://h/tiny?FilePath=x.gguf\n    engine: self",
+            lambda c: c.model("tiny").engine == "self",
+            id="F21: an ending in the query is not that of the file",
         ),
         pytest.param(
             TINY_URL,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.llamafile import noise
 from tests.fakes.server import Drop, FileServer, Status
 from tests.support.nginx import Nginx, needs_nginx
 from tests.support.partials import claim
@@ -23,7 +24,7 @@ from tests.support.terminal import ANSI, bars, on_terminal
 MIB = 1024**2
 NAME = "m.llamafile"
 PATH = f"/{NAME}"
-DATA = hashlib.shake_128(b"shown").digest(3_000_000)
+DATA = noise(b"shown", 3_000_000)
 JSON = {"LLAMAFILE_LOG": "json"}
 LEVELS = {"debug", "info", "warning", "error"}
 
@@ -167,7 +168,7 @@ def test_events_on_a_terminal(model: Project) -> None:
 )
 def test_one_bar_with_everything(project: Project, tmp_path: Path, columns: int, name: str) -> None:
     """Issue 3.9: percent, done/total, rate, time left and connections, on one line; then what it was."""
-    data = hashlib.shake_128(b"large").digest(120 * MIB)
+    data = noise(b"large", 120 * MIB)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / NAME).write_bytes(data)
     with Nginx(tmp_path / "nginx", tmp_path / "files", "limit_rate 15m;") as nginx:

@@ -316,11 +316,25 @@ def test_remedy(output: str, words: str, status: int | None, platform: str) -> N
     assert bool(found) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        ("tasks.engine.embedded", "pip install -U '.[embedded]'"),
+        ("/c/engines/llamafile-0.10.5", "try --engine embedded"),
+    ],
+)
+def test_a_model_that_is_newer_than_its_engine(engine: str, text: str) -> None:
+    """F27: the embedded engine is a package, so pip updates it."""
+    ending = Ending(["/bin/x", "-m", engine], 1, f"{ARCHITECTURE}\n{UNLOADED}")
+    assert text in remedy(ending, "linux")
+
+
 @pytest.mark.parametrize("index", range(len(TABLE)))
 def test_every_row_of_the_table_is_hit(index: int) -> None:
     """An entry that no real output selects is dead, or hidden by an earlier one."""
     rows: list[Any] = [row.values for row in ENDINGS]
-    hit = [known(Ending(["x"], status, output), platform) for output, _, status, platform in rows]
+    command = [TABLE[index].engine or "x"]
+    hit = [known(Ending(command, status, output), platform) for output, _, status, platform in rows]
     assert any(found is TABLE[index] for found in hit), TABLE[index]
 
 
@@ -354,7 +368,7 @@ def fits(entry: Known, output: str, status: int | None, platform: str) -> bool:
     """Return whether an entry matches, by the comments on its fields."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())
-    return said and ended and entry.platform in ("", platform)
+    return said and ended and entry.platform in ("", platform) and not entry.engine
 
 
 FALLBACK_09 = "warning: --n-gpu-layers 9999 was passed but no GPUs were found; falling back to CPU inference"

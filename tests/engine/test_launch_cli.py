@@ -230,22 +230,30 @@ def test_a_truncated_file(
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "got"),
     [
-        pytest.param(b"<!doctype html>\n<html><head><title>Not found</title></head></html>\n", id="HTML"),
-        pytest.param(b"Entry not found", id="the Hub's 404"),
-        pytest.param(b'{"error":"Invalid username or password."}', id="the Hub's 401"),
-        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", id="Git LFS"),
-        pytest.param(b"", id="nothing"),
-        pytest.param(b"MZ", id="two bytes of it"),
+        pytest.param(b"<!doctype html>\n<html><head>\n", "it is a web page", id="HTML"),
+        pytest.param(b"Entry not found", "it is text: Entry not found", id="the Hub's 404"),
+        pytest.param(
+            b'{"error":"Invalid username."}', 'it is JSON: {"error":"Invalid username."}', id="the Hub's 401"
+        ),
+        pytest.param(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "it is a Git LFS pointer, not the file that it names",
+            id="Git LFS",
+        ),
+        pytest.param(b"", "it is empty (0 bytes)", id="nothing"),
+        pytest.param(b"MZ", "it is text: MZ", id="two bytes of it"),
     ],
 )
-def test_a_page_in_place_of_the_file(project: Project, ape: Path, tmp_path: Path, content: bytes) -> None:
-    """Issue 4.7: never given to a shell, which would read it as a script; its first bytes are shown."""
+def test_a_page_in_place_of_the_file(
+    project: Project, ape: Path, tmp_path: Path, content: bytes, got: str
+) -> None:
+    """Issue 4.7: never given to a shell, which would read it as a script; it is named."""
     own = tmp_path / "own.llamafile"
     own.write_bytes(content)
     said = serve(project, "--llamafile", str(own))
-    assert f"{own} is not a llamafile\n  begins with: {content[:8]!r}\n" in said
+    assert f"{own} is not a llamafile\n  got: {got}\n" in said
     assert "give the path of a model" in fix(said)
     assert not runs(project)
 

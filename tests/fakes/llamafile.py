@@ -82,6 +82,11 @@ def gguf(size: int = 24) -> bytes:
     return _header() + _noise(max(0, size - len(_header())))
 
 
+def noise(seed: bytes, size: int) -> bytes:
+    """Return bytes that begin as a llamafile does, and go on with noise."""
+    return MAGIC + hashlib.shake_128(seed).digest(size - len(MAGIC))
+
+
 def _header() -> bytes:
     return struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
 

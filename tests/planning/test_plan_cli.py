@@ -155,3 +155,40 @@ def test_a_file_of_your_own(project: Project, tmp_path: Path) -> None:
     assert missing.status == 1
     assert "there is no file" in missing.out
     assert "pass --llamafile-url URL once" in missing.out
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "is not a GGUF file: it is empty (0 bytes)"),
+        (DEMO[:100_000], "is not a GGUF file: it is a part of a GGUF: 100000 bytes"),
+        (b"GGUF\1\0\0\0", "is not a GGUF file: it is a GGUF of version 1"),
+        (b"GGUF\0\0\0\3", "is not a GGUF file: it is a big-endian GGUF"),
+        (b"Entry not found", "is not a GGUF file: it is text: Entry not found"),
+    ],
+    ids=["empty", "a part", "version 1", "big-endian", "a text"],
+)
+@pytest.mark.parametrize("where", ["--llamafile", "url:"])
+def test_a_file_that_cannot_work(project: Project, where: str, data: bytes, what: str) -> None:
+    """F17: a plan reads the header of what is on this machine."""
+    (project.path / "own.gguf").write_bytes(data)
+    words = ["--engine", "embedded", "--llamafile", "own.gguf"]
+    if where == "url:":
+        project.catalogue({"m": project.entry("own.gguf", engine="embedded")})
+        words = []
+    result = project.doit("plan", *words)
+    assert result.status == 1
+    assert f"cannot work: {project.path / 'own.gguf'} {what}" in result.out
+
+
+@pytest.mark.parametrize("env", [{}, {"LLAMAFILE_OFFLINE": "1"}], ids=["", "offline"])
+@pytest.mark.parametrize("url", ["nothere/x.gguf", "file:///nothere/x.gguf"])
+def test_a_path_where_nothing_is(project: Project, url: str, env: dict[str, str]) -> None:
+    """F17: the state is `nowhere`, with and without a network; a mirror may have the file."""
+    project.catalogue({"m": project.entry(url, engine="embedded")})
+    result = project.doit("plan", env=env)
+    assert result.status == 1
+    assert result.out.splitlines()[1].split()[:2] == ["m", "nowhere"]
+    assert "cannot work: m: there is no file /" in result.out
+    project.catalogue({"m": project.entry(url, engine="embedded", mirrors=[URL])})
+    assert files(project.doit("plan", "--json")) == [("fetch", URL, None)]

@@ -22,12 +22,13 @@ from tasks.errors import RecipeError
 from tasks.transfer import connection, connection_pool, scaling, scheduler, segmented
 from tasks.transfer.dependencies import Tools
 from tasks.transfer.download import fetch
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 
 FILE = "/m.llamafile"
 SIZE, HALF = 200_000, 100_000
-DATA = hashlib.shake_128(b"file").digest(SIZE)
-OTHER = DATA[::-1]
+DATA = noise(b"file", SIZE)
+OTHER = noise(b"other", SIZE)
 
 Span = tuple[int, int | None] | None
 

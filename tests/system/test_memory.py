@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.catalogue.gguf import Meta, kv_bytes
 from tasks.planning import estimate
-from tasks.planning.gguf import Meta, kv_bytes
 from tasks.system import memory
+from tests.catalogue.test_gguf import written
 from tests.fakes import llamafile
-from tests.planning.test_gguf import written
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Meta("llama", 4, 4096, 192, 6, 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer, NoLength
 from tests.support.partials import claim, wait_until
 from tests.support.project import Project
@@ -18,7 +18,7 @@ from tests.support.project import Project
 MIB = 1024**2
 NAME = "m.llamafile"
 PATH = f"/{NAME}"
-DATA = hashlib.shake_128(b"disk").digest(24 * MIB)
+DATA = noise(b"disk", 24 * MIB)
 RATE = 8_000_000  # bytes a second: time to do something in the middle
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts file systems as Linux does")

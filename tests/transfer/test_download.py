@@ -631,7 +631,7 @@ class ChangedAndDropped:
 
 def test_second_change_is_noticed_too(server: FileServer, world: World, tmp_path: Path) -> None:
     """R20: after a restart the new bytes have a validator of their own."""
-    third = OTHER[1:] + b"!"
+    third = OTHER[:-1] + b"!"
     server.files[FILE] = OTHER
     server.script(FILE, Drop(HALF), ChangedAndDropped(DATA), Changed(third))
     artifact = wanted(tmp_path, server.url(FILE), pinned=False, size=None)

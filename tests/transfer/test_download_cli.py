@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer, NoLength, Redirect
 from tests.support.project import Project
 from tests.support.terminal import ANSI, bars, on_terminal
 
-DATA = hashlib.shake_128(b"one").digest(300_000)
-TWO = hashlib.shake_128(b"two").digest(200_000)
-THREE = hashlib.shake_128(b"three").digest(100_000)
+DATA = noise(b"one", 300_000)
+TWO = noise(b"two", 200_000)
+THREE = noise(b"three", 100_000)
 NAME = "m.llamafile"
 URL_DIR = re.compile(r"url-[0-9a-f]{16}")
 
@@ -163,7 +164,7 @@ def test_the_old_spelling(catalogue: Project, server: FileServer) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        pytest.param("https://h.example/model.bin", "--llamafile NAME.llamafile", id="ending"),
+        pytest.param("https://h.example/model.bin", "--llamafile NAME.gguf (or NAME.llamafile)", id="ending"),
         pytest.param("https://h.example/", "expected one ending in .llamafile or .gguf", id="no name"),
         pytest.param("ftp://h.example/m.llamafile", "expected https://", id="ftp"),
         pytest.param("https:///m.llamafile", "has no host", id="no host"),
@@ -512,7 +513,7 @@ def test_a_path_as_llamafile_url(catalogue: Project, tmp_path: Path) -> None:
 @posix
 def test_a_terminal_gets_a_bar(project: Project, server: FileServer) -> None:
     """R7: percent, done/total, rate and time left; it grows, and ends at 100 %."""
-    data = hashlib.shake_128(b"bar").digest(2_000_000)
+    data = noise(b"bar", 2_000_000)
     server.files["/bar.llamafile"] = data
     server.set_rate("/bar.llamafile", 1_500_000)
     project.catalogue({"m": project.entry(server.url("/bar.llamafile"), data)})
@@ -531,7 +532,7 @@ def test_a_terminal_gets_a_bar(project: Project, server: FileServer) -> None:
 @posix
 def test_a_bar_of_unknown_size(project: Project, server: FileServer) -> None:
     """R7: bytes and rate; no percent is made up."""
-    data = hashlib.shake_128(b"bar").digest(1_500_000)
+    data = noise(b"bar", 1_500_000)
     server.files["/bar.llamafile"] = data
     server.always("/bar.llamafile", NoLength())
     server.set_rate("/bar.llamafile", 1_500_000)

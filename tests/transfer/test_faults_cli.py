@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub import Hub
+from tests.fakes.llamafile import noise
 from tests.fakes.server import Drop, Fault, FileServer, NoLength, Redirect, Reply, Request, Status
 from tests.fakes.tls import self_signed
 from tests.support.ports import closed_port
 from tests.support.project import Project, Result
 
 SIZE, HALF = 300_000, 150_000
-DATA = hashlib.shake_128(b"right").digest(SIZE)
-OTHER = DATA[::-1]
+DATA = noise(b"right", SIZE)
+OTHER = noise(b"other", SIZE)
 SHA256, OTHER_SHA256 = (hashlib.sha256(data).hexdigest() for data in (DATA, OTHER))
 NAME = "m.llamafile"
 PATH = f"/{NAME}"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine.test_serve_cli import ask, behave, serving
 from tests.fakes import llamafile
+from tests.fakes.llamafile import noise
 from tests.support.project import ENGINES, Project
 from tests.support.publishers import World, entry, failed, sha256, worlds
 
@@ -142,7 +143,7 @@ def test_a_file_that_rotted(world: World) -> None:
     """Issue 5.2: what has to be fetched again is fetched, too: wrong bytes in its place are no pin."""
     assert world.project.doit("download").status == 0
     [target] = world.project.cache.glob("models/*/m.llamafile")
-    target.write_bytes(b"rotten")
+    target.write_bytes(noise(b"rotten", 1000))
     asked = world.requests
     said = failed(world.project.doit("download", env=CI))
     assert "has changed on disk" in world.project.doit("download", env=CI).err

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub import COMMIT, Hub
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer, Status
 from tests.support.project import Project, Result
 
-DATA = hashlib.shake_128(b"hub").digest(3_000_000)
+DATA = noise(b"hub", 3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 WRONG = DATA[::-1]
 NAME = "m.llamafile"

@@ -10,10 +10,11 @@ import pytest
 from tests.fakes.hub import blob_path
 from tests.fakes.hub_repo import Repo
 from tests.fakes.hub_site import HubSite
+from tests.fakes.llamafile import noise
 from tests.fakes.server import Drop
 from tests.support.project import Project
 
-DATA = hashlib.shake_128(b"hub").digest(3_000_000)
+DATA = noise(b"hub", 3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 NAME = "m.llamafile"
 TOKEN = "hf_aVerySecretTokenOfOurs"

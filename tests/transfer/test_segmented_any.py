@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from tasks.network import http
 from tasks.transfer import journal, partial, scaling
 from tasks.transfer.download import fetch
 from tasks.transfer.journal import claimed
+from tests.fakes.llamafile import noise
 from tests.fakes.server import (
     Changed,
     Drop,
@@ -40,8 +40,8 @@ from tests.fakes.server import (
 from tests.support.world import World, hurry, is_whole, wanted, without_posix
 
 SIZE = 240_000
-DATA = hashlib.shake_128(b"any").digest(SIZE)
-OTHER = DATA[::-1]
+DATA = noise(b"any", SIZE)
+OTHER = noise(b"other", SIZE)
 
 at = st.integers(0, SIZE)
 shift = st.integers(-SIZE, SIZE)

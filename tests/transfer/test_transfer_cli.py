@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.nginx import LATER, Nginx, Served, needs_nginx, own_ca
 from tests.support.partials import claim, wait_until
@@ -34,7 +34,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 @pytest.fixture(scope="module")
 def data() -> bytes:
     """A file that is large enough for several lanes."""
-    return hashlib.shake_128(b"large").digest(SIZE)
+    return noise(b"large", SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ import yaml
 
 from tests.fakes.github import GitHub
 from tests.fakes.hub_site import HubSite
+from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 from tests.support.project import REPO, Project, Result
 
 DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
-DATA = hashlib.shake_128(b"add").digest(100_000)
+DATA = noise(b"add", 100_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 NAME = "Tiny-1B-Chat.Q4_K_M.gguf"
 TOKEN = "hf_aVerySecretTokenOfOurs"

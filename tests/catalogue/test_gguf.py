@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.planning import gguf
-from tasks.planning.gguf import BadGguf, Meta, kv_bytes, kv_estimate, parameters
+from tasks.catalogue import gguf
+from tasks.catalogue.gguf import BadGguf, Meta, kv_bytes, kv_estimate, parameters
 
 MIB, GIB = 1024**2, 1024**3
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
@@ -192,3 +192,54 @@ def test_no_estimate_without_parameters_or_context() -> None:
     assert kv_estimate(None, 8192) is None
     assert kv_estimate("unknown", 8192) is None
     assert kv_estimate("7B", 0) is None
+
+
+DEMO = (Path(__file__).parents[2] / "demo" / "demo.gguf").read_bytes()
+
+
+def problem(data: bytes) -> str:
+    return gguf.model_problem(data[:512], io.BytesIO(data), len(data))
+
+
+def part(size: int) -> str:
+    return f"it is a part of a GGUF: {size} bytes, expected at least 2246145"
+
+
+# a cut inside the last tensor is left to the engine
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (DEMO, ""),
+        (DEMO[:2246145], ""),
+        (DEMO[:2246144], part(2246144)),
+        (DEMO[: len(DEMO) // 2], part(1123456)),
+        (DEMO[:46592], part(46592)),
+        (DEMO[:9000], "it is a damaged GGUF: the GGUF ends within its metadata"),
+        (DEMO[:24], "it is a damaged GGUF: the GGUF ends within its metadata"),
+        (DEMO[:8], "it is a damaged GGUF: the GGUF ends within its metadata"),
+        (DEMO[:5], "it is a GGUF that ends after 5 bytes"),
+        (b"", "it is empty (0 bytes)"),
+        (b"MZqFpD=' and more", ""),
+        (b"Entry not found", "it is text: Entry not found"),
+        (HEADER[:16] + bytes(8), ""),
+        (
+            struct.pack("<4sIQQ", b"GGUF", 3, 1 << 40, 0),
+            "it is a damaged GGUF: the GGUF has 1099511627776 tensors",
+        ),
+        (
+            struct.pack("<4sIQQQ1sI", b"GGUF", 3, 1, 0, 1, b"t", 99),
+            "it is a damaged GGUF: the GGUF has a tensor of 99 dimensions",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_whole(data: bytes, said: str) -> None:
+    """F16: half a GGUF begins as a model does, but ends before its last tensor."""
+    assert problem(data) == said
+
+
+@given(st.integers(0, len(DEMO)), st.binary(max_size=9))
+def test_a_damaged_file(at: int, change: bytes) -> None:
+    """Any bytes give one line or none, never an exception."""
+    assert problem(DEMO[:at] + change).isprintable()
+    at %= 9000
+    assert problem(DEMO[:at] + change + DEMO[at + len(change) :]).isprintable()

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from tasks.catalogue.artifact import is_gguf
+from tasks.catalogue.model_format import head_problem
 from tasks.errors import IntegrityError
 
 _VERSIONS = (2, 3)
@@ -27,6 +29,9 @@ _LONGEST_KEY = (1 << 16) - 1  # limit of the format
 _LONGEST_TEXT = 1 << 24
 _MOST_BYTES = 1 << 27
 _CUT_OFF = "the GGUF ends within its metadata"
+_MOST_TENSORS = 1 << 16
+_MOST_DIMENSIONS = 64  # 4 in llama.cpp
+_ALIGNMENT = 32  # where general.alignment is missing
 _KEPT = 4096  # longest array that is kept; a useful one has an element for each layer
 
 F16 = 2  # bytes of one number in the KV cache
@@ -154,19 +159,75 @@ def read(stream: BinaryIO) -> Meta:
     Raises:
         BadGguf: not a GGUF, of an unknown version, truncated, or above the limits.
     """
-    reader = _Reader(stream)
+    values, _ = _read_values(_Reader(stream))
+    return _meta(values)
+
+
+def _read_values(reader: _Reader) -> tuple[dict[str, Any], int]:
+    """Read the header and the metadata; return them and the number of tensors."""
     if reader.take(4) != b"GGUF":
         raise BadGguf("not a GGUF: it does not begin with GGUF")
     version = reader.number("I")
     if version not in _VERSIONS:
         expected = [("expected", "version 2 or 3, little-endian")]
         raise BadGguf(f"a GGUF of version {version}", expected)
-    reader.number("Q")  # number of tensors
+    tensors: int = reader.number("Q")
     values = {}
     for _ in range(reader.length(_MOST_KEYS, "a number of keys")):
         key = reader.text(_LONGEST_KEY)
         values[key] = reader.value(reader.number("I"))
-    return _meta(values)
+    return values, tensors
+
+
+def least_size(stream: BinaryIO) -> int:
+    """Return a lower bound of a GGUF's size in bytes.
+
+    It is where the data of the last tensor begins: its length would need the size of
+    each quantization.
+
+    Raises:
+        BadGguf: as `read`.
+    """
+    reader = _Reader(stream)
+    values, tensors = _read_values(reader)
+    if tensors > _MOST_TENSORS:
+        raise BadGguf(f"the GGUF has {tensors} tensors")
+    last = -1
+    for _ in range(tensors):
+        reader.text(_LONGEST_KEY)
+        dimensions = reader.number("I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise BadGguf(f"the GGUF has a tensor of {dimensions} dimensions")
+        reader.take(8 * dimensions + 4)  # lengths and type
+        last = max(last, reader.number("Q"))
+    end = stream.tell()
+    if last < 0:
+        return end
+    alignment = _whole(values.get("general.alignment")) or _ALIGNMENT
+    return end + -end % alignment + last + 1
+
+
+def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
+    """Return why a file is not a model that an engine can read, or "".
+
+    Args:
+        head: its first bytes (`model_format.HEAD`).
+        stream: the file, at its start.
+        size: its bytes.
+    """
+    if problem := head_problem(head):
+        return problem
+    if not is_gguf(head):
+        return ""
+    try:
+        least = least_size(stream)
+    except BadGguf as error:
+        return f"it is a damaged GGUF: {error.what}"
+    except (ValueError, OverflowError) as error:  # an offset that no file has
+        return f"it is a damaged GGUF: {error}"
+    if least > size:
+        return f"it is a part of a GGUF: {size} bytes, expected at least {least}"
+    return ""
 
 
 def _meta(values: Mapping[str, Any]) -> Meta:

@@ -1,0 +1,31 @@
+"""Check that a file that gets its final name begins and goes on as a model.
+
+A digest decides about pinned files. Of an unpinned one, a server may have sent an error
+message, a Git LFS pointer or a part of the file with status 200.
+"""
+
+from __future__ import annotations
+
+from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.gguf import model_problem
+from tasks.catalogue.model_format import HEAD
+from tasks.system import own_files
+
+EXPECTED = "a GGUF or a llamafile"
+
+
+def problem(artifact: Artifact, path: str, size: int) -> str:
+    """Return why the bytes at `path` cannot be the artifact, or "".
+
+    Args:
+        size: bytes of the file; the file at `path` may be longer.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if artifact.sha256 is not None and size:
+        return ""
+    with open(own_files.open_regular(path), "rb") as file:
+        head = file.read(min(size, HEAD))
+        file.seek(0)
+        return model_problem(head, file, size)
