@@ -20,16 +20,16 @@ from tasks.graph import Recipe, TaskDict
 
 if TYPE_CHECKING:
     from tasks.catalogue.artifact import Artifact
-    from tasks.catalogue.resolve import Job
-    from tasks.command_line import Ask
-    from tasks.context import Recipe as Context
+    from tasks.catalogue.resolve import ResolvedModel
+    from tasks.command_line import TaskRequest
+    from tasks.context import Context as Context
 
 recipe = Recipe(default="catalogue")
 DOIT_CONFIG = recipe.doit_config()
 
 
 @recipe.report(params=[options.JSON])
-def task_catalogue(context: Context, request: Ask) -> TaskDict:
+def task_catalogue(context: Context, request: TaskRequest) -> TaskDict:
     """show the models: name, size, licence, memory, what is here"""
     from tasks.verbs import catalogue
 
@@ -49,7 +49,7 @@ def task_exe(context: Context, program: Artifact) -> TaskDict:
 
 
 @recipe.step(params=[options.MODELS, *options.SOURCE])
-def task_download(context: Context, model: Job) -> TaskDict:
+def task_download(context: Context, model: ResolvedModel) -> TaskDict:
     """download a model, verified: the default one, or --model NAME"""
     from tasks.verbs import download
 
@@ -62,7 +62,7 @@ def task_download(context: Context, model: Job) -> TaskDict:
 
 
 @recipe.step(params=[options.MODELS])
-def task_chmod(context: Context, model: Job) -> TaskDict:
+def task_chmod(context: Context, model: ResolvedModel) -> TaskDict:
     """make a downloaded llamafile executable"""
     from tasks.verbs import chmod
 
@@ -75,7 +75,7 @@ def task_chmod(context: Context, model: Job) -> TaskDict:
 
 
 @recipe.step(params=[options.MODELS, *options.SOURCE, options.ENGINE])
-def task_verify(context: Context, model: Job) -> TaskDict:
+def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
     """prove that a model's program runs here (--version)"""
     from tasks.verbs import verify
 
@@ -86,8 +86,10 @@ def task_verify(context: Context, model: Job) -> TaskDict:
     }
 
 
-@recipe.server(params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments")
-def task_serve(context: Context, model: Job) -> TaskDict:
+@recipe.server(
+    params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
+)
+def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
     """serve a model in the foreground: the default one, or --model NAME"""
     from tasks.verbs import serve
 
@@ -98,8 +100,10 @@ def task_serve(context: Context, model: Job) -> TaskDict:
     }
 
 
-@recipe.server(params=[options.MODELS, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments")
-def task_start(context: Context, model: Job) -> TaskDict:
+@recipe.server(
+    params=[options.MODELS, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
+)
+def task_start(context: Context, model: ResolvedModel) -> TaskDict:
     """serve it in the background; returns when it is ready"""
     from tasks.verbs import start
 
@@ -110,8 +114,10 @@ def task_start(context: Context, model: Job) -> TaskDict:
     }
 
 
-@recipe.server(params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="command")
-def task_with(context: Context, model: Job) -> TaskDict:
+@recipe.server(
+    params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="command"
+)
+def task_with(context: Context, model: ResolvedModel) -> TaskDict:
     """serve it while a command runs: doit with --model NAME -- COMMAND"""
     from tasks.verbs import with_server
 
@@ -123,9 +129,16 @@ def task_with(context: Context, model: Job) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODEL, options.TIMEOUT, options.YES, options.NO_ADOPT, options.FROZEN], pos_arg="prompt"
+    params=[
+        options.MODEL,
+        options.TIMEOUT,
+        options.YES,
+        options.NO_ADOPT,
+        options.FROZEN,
+    ],
+    pos_arg="prompt",
 )
-def task_chat(context: Context, model: Job) -> TaskDict:
+def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     """ask it: doit chat "What is a llamafile?\""""
     from tasks.verbs import chat
 
@@ -139,7 +152,7 @@ def task_chat(context: Context, model: Job) -> TaskDict:
 
 
 @recipe.report(params=[options.STOPPED_MODELS, options.ALL])
-def task_stop(context: Context, request: Ask) -> TaskDict:
+def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     """end a server that runs in the background, or in another terminal"""
     from tasks.verbs import stop
 
@@ -147,7 +160,7 @@ def task_stop(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.RUNNING_MODELS, options.JSON])
-def task_status(context: Context, request: Ask) -> TaskDict:
+def task_status(context: Context, request: TaskRequest) -> TaskDict:
     """show the servers: state, endpoint, memory, requests"""
     from tasks.verbs import status
 
@@ -155,7 +168,7 @@ def task_status(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.RUNNING_MODEL, options.FOLLOW, options.LINES])
-def task_logs(context: Context, request: Ask) -> TaskDict:
+def task_logs(context: Context, request: TaskRequest) -> TaskDict:
     """show what a server has printed"""
     from tasks.verbs import logs
 
@@ -163,23 +176,28 @@ def task_logs(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.MODEL, options.JSON])
-def task_doctor(context: Context, request: Ask) -> TaskDict:
+def task_doctor(context: Context, request: TaskRequest) -> TaskDict:
     """look for what would fail here, and say what fixes it"""
     from tasks.verbs import doctor
 
     return {"actions": [(doctor.run, doctor.arguments(context, request))]}
 
 
-@recipe.report(params=[options.LOCK_MODELS, options.CHECK, options.UPGRADE, options.HASH])
-def task_lock(context: Context, request: Ask) -> TaskDict:
+@recipe.report(
+    params=[options.LOCK_MODELS, options.CHECK, options.UPGRADE, options.HASH]
+)
+def task_lock(context: Context, request: TaskRequest) -> TaskDict:
     """write models.lock: exactly which bytes each entry of models.yaml means"""
     from tasks.verbs import lock
 
     return {"actions": [lock.action(context, request)]}
 
 
-@recipe.report(params=[options.NAME, options.SHA256, options.LICENSE, options.HASH], pos_arg="source")
-def task_add(context: Context, request: Ask) -> TaskDict:
+@recipe.report(
+    params=[options.NAME, options.SHA256, options.LICENSE, options.HASH],
+    pos_arg="source",
+)
+def task_add(context: Context, request: TaskRequest) -> TaskDict:
     """write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE"""
     from tasks.verbs import add
 
@@ -187,7 +205,7 @@ def task_add(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.MODELS, options.JSON])
-def task_audit(context: Context, request: Ask) -> TaskDict:
+def task_audit(context: Context, request: TaskRequest) -> TaskDict:
     """read every file that is here again: is it what the catalogue says?"""
     from tasks.verbs import audit
 
@@ -195,7 +213,7 @@ def task_audit(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.JSON])
-def task_prune(context: Context, request: Ask) -> TaskDict:
+def task_prune(context: Context, request: TaskRequest) -> TaskDict:
     """free space: remove what no catalogue names, and abandoned downloads"""
     from tasks.verbs import prune
 
@@ -203,7 +221,7 @@ def task_prune(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.JSON])
-def task_bom(context: Context, request: Ask) -> TaskDict:
+def task_bom(context: Context, request: TaskRequest) -> TaskDict:
     """list what is here: source, commit, digest, licence, engine"""
     from tasks.verbs import bom
 
@@ -211,7 +229,7 @@ def task_bom(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.report(params=[options.MODELS, options.JSON])
-def task_cache_key(context: Context, request: Ask) -> TaskDict:
+def task_cache_key(context: Context, request: TaskRequest) -> TaskDict:
     """print the key under which a CI system caches a model's files"""
     from tasks.verbs import cache_key
 
@@ -219,7 +237,7 @@ def task_cache_key(context: Context, request: Ask) -> TaskDict:
 
 
 @recipe.plan(params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON])
-def task_plan(context: Context, request: Ask) -> TaskDict:
+def task_plan(context: Context, request: TaskRequest) -> TaskDict:
     """show what would be fetched, and whether disk and memory suffice"""
     from tasks.verbs import plan
 

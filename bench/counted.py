@@ -33,12 +33,16 @@ def resume(job: Job, origin: Origin, runs: int, findings: Findings) -> None:
         killed.append(written / job.blob.size)
         shutil.rmtree(job.folder)
         os.sync()
-        say(f"resume {number + 1}: killed at {killed[-1]:.3f}, fetched {shares[-1]:.3f} again {problem}")
+        say(
+            f"resume {number + 1}: killed at {killed[-1]:.3f}, fetched {shares[-1]:.3f} again {problem}"
+        )
     share = statistics.median(shares)
     spread = f"{share:.3f} ({min(shares):.3f} to {max(shares):.3f})"
     got = f"{spread}, killed at {min(killed):.3f} to {max(killed):.3f}"
     title = "SIGKILL at 50 %, then again: share of the file that the server sends"
-    findings.facts.append(Fact(title, "≤ 0.51", problem or got, share <= 0.51 and not problem))
+    findings.facts.append(
+        Fact(title, "≤ 0.51", problem or got, share <= 0.51 and not problem)
+    )
 
 
 def _kill_half_way(job: Job) -> int:
@@ -70,10 +74,14 @@ def eight(job: Job, origin: Origin, findings: Findings) -> None:
         ours = PEERS["ours"]
         running = [stack.enter_context(peers.start(ours, job, log=log)) for log in logs]
         outcomes = [findings.ours(one.finish()) for one in running]
-    problem = next((o.problem for o in outcomes if o.problem), "") or peers.wrong_bytes(job)
+    problem = next((o.problem for o in outcomes if o.problem), "") or peers.wrong_bytes(
+        job
+    )
     share = (origin.served() - before) / job.blob.size
     shutil.rmtree(job.folder)
     say(f"eight: {share:.4f} of the file from the server {problem}")
     title = f"{PROCESSES} processes, one model: bytes from the server / size"
     reached = share == 1 and not problem
-    findings.facts.append(Fact(title, "1.00, all succeed", problem or f"{share:.4f}", reached))
+    findings.facts.append(
+        Fact(title, "1.00, all succeed", problem or f"{share:.4f}", reached)
+    )

@@ -24,12 +24,17 @@ import psutil
 
 HERE, PEER = "10.66.0.1", "10.66.0.2"
 RTT_S = 0.060
-LANES, PROBE = 8, 128 * 1024**2  # connections and bytes of each, to see what the path carries
+LANES, PROBE = (
+    8,
+    128 * 1024**2,
+)  # connections and bytes of each, to see what the path carries
 
 # Source: linux/if_tun.h, linux/virtio_net.h
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x1, 0x1000, 0x4000
-_OFFLOAD = 0x1 | 0x2  # checksums and segmentation are the device's: the kernel passes up to 64 KiB at once
+_OFFLOAD = (
+    0x1 | 0x2
+)  # checksums and segmentation are the device's: the kernel passes up to 64 KiB at once
 _VNET = 10  # bytes of virtio_net_hdr before the IP header, given back as they came
 _SOURCE = _VNET + 12  # of the IPv4 header; the destination follows
 _LARGEST = _VNET + 65535
@@ -48,18 +53,33 @@ class Far:
         command = ["unshare", "--net", sys.executable, __file__]
         # it ends when its stdin does, so also when the benchmark is killed
         self._popen = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert self._popen.stdout
         if self._popen.stdout.readline() != b"ready\n":
             self.__exit__()
-            raise RuntimeError("no network namespace with a TUN device can be made here")
+            raise RuntimeError(
+                "no network namespace with a TUN device can be made here"
+            )
         self.prefix = ("nsenter", f"--net=/proc/{self._popen.pid}/ns/net")
         return self
 
     def carries(self, url: str) -> str:
         """What the path lets through, with nothing else in the way, in a sentence."""
-        command = [*self.prefix, "curl", "-q", "-sS", "-r", f"0-{PROBE - 1}", "-o", os.devnull, url]
+        command = [
+            *self.prefix,
+            "curl",
+            "-q",
+            "-sS",
+            "-r",
+            f"0-{PROBE - 1}",
+            "-o",
+            os.devnull,
+            url,
+        ]
         start, busy = time.perf_counter(), self._busy_s()
         for one in [subprocess.Popen(command) for _ in range(LANES)]:
             one.wait()
@@ -109,8 +129,12 @@ def relay(tun: int, delay_s: float) -> None:
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
             packet = waiting.popleft()[1]
-            addresses = packet[_SOURCE + 4 : _SOURCE + 8] + packet[_SOURCE : _SOURCE + 4]
-            os.writev(tun, (packet[:_SOURCE], addresses, memoryview(packet)[_SOURCE + 8 :]))
+            addresses = (
+                packet[_SOURCE + 4 : _SOURCE + 8] + packet[_SOURCE : _SOURCE + 4]
+            )
+            os.writev(
+                tun, (packet[:_SOURCE], addresses, memoryview(packet)[_SOURCE + 8 :])
+            )
 
 
 def _take(tun: int, waiting: deque[tuple[float, bytes]], delay_s: float) -> None:

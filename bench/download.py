@@ -34,7 +34,9 @@ CASES = (*(case.key for case in TIMED), "resume", "eight")
 def everything(options: argparse.Namespace, work: Path) -> Findings:
     """The cases that are asked for, in their order."""
     findings, asked = Findings(), {options.only} if options.only else set(CASES)
-    findings.notes.append(f"Before it began, others used {psutil.cpu_percent(2):.0f} % of the cores.")
+    findings.notes.append(
+        f"Before it began, others used {psutil.cpu_percent(2):.0f} % of the cores."
+    )
     project = work / "project"
     make_project(options.ours, project)
     blob = make_blob(work / "blob", options.size)
@@ -48,11 +50,20 @@ def everything(options: argparse.Namespace, work: Path) -> Findings:
     if asked & {"resume", "eight"}:
         count(asked, blob, work, options.runs, findings)
     rss = f"{findings.rss / 1e6:.0f} MB"
-    findings.facts.append(Fact("peak RSS of ours, over all cases", "≤ 80 MB", rss, findings.rss <= RSS_BOUND))
+    findings.facts.append(
+        Fact(
+            "peak RSS of ours, over all cases",
+            "≤ 80 MB",
+            rss,
+            findings.rss <= RSS_BOUND,
+        )
+    )
     return findings
 
 
-def count(asked: set[str], blob: Blob, work: Path, runs: int, findings: Findings) -> None:
+def count(
+    asked: set[str], blob: Blob, work: Path, runs: int, findings: Findings
+) -> None:
     """The cases that count bytes."""
     with Origin(blob, work / "counted") as origin:
         job = Job(origin.base("http"), origin.ca, blob, work / "run", work / "project")
@@ -80,7 +91,9 @@ def parse_size(text: str) -> int:
     """Bytes, of `2GiB`."""
     found = re.fullmatch(r"(\d+) ?(|[KMG]iB)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text}: expected a size such as 256MiB or 2GiB")
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected a size such as 256MiB or 2GiB"
+        )
     return int(found.group(1)) * UNITS[found.group(2)]
 
 
@@ -88,12 +101,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=parse_size, default="2GiB")
-    parser.add_argument("--slow-size", type=parse_size, default="1GiB", help="of the case `far`")
+    parser.add_argument(
+        "--slow-size", type=parse_size, default="1GiB", help="of the case `far`"
+    )
     parser.add_argument("--runs", type=int, default=5, help="rounds of each case")
     parser.add_argument("--only", choices=CASES, default="", help="one case")
-    parser.add_argument("--ours", type=Path, default=ROOT, help="the checkout that is measured")
-    parser.add_argument("--work", type=Path, default=tempfile.gettempdir(), help="a folder on a disk")
-    parser.add_argument("--write", action="store_true", help="the table and the plot go into bench/")
+    parser.add_argument(
+        "--ours", type=Path, default=ROOT, help="the checkout that is measured"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=tempfile.gettempdir(), help="a folder on a disk"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="the table and the plot go into bench/"
+    )
     options = parser.parse_args(argv)
     if options.write and options.only:
         parser.error("--write is for all cases")
@@ -101,7 +122,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if missing:
         parser.error(f"it needs {', '.join(missing)}")
     if report.filesystem(options.work) in ("tmpfs", "ramfs"):
-        parser.error(f"{options.work} is memory, not a disk: --work names another folder")
+        parser.error(
+            f"{options.work} is memory, not a disk: --work names another folder"
+        )
     return options
 
 

@@ -109,7 +109,9 @@ def make_certificate(folder: Path) -> None:
         " -extfile cert.ext -out cert.pem",
     )
     for command in commands:
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            ["openssl", *command.split()], cwd=folder, check=True, capture_output=True
+        )
 
 
 def free_ports(count: int) -> list[int]:
@@ -155,18 +157,39 @@ class Origin:
     def __enter__(self) -> Origin:
         self.folder.mkdir()
         make_certificate(self.folder)
-        facts = {"address": self._listen, "root": self.blob.path.parent, "name": NAME, "commit": "c" * 40}
+        facts = {
+            "address": self._listen,
+            "root": self.blob.path.parent,
+            "name": NAME,
+            "commit": "c" * 40,
+        }
         facts |= {"sha256": self.blob.sha256, "size": self.blob.size}
         servers = "".join(
-            SERVER.format(port=port, ssl=" ssl" if kind == "tls" else "", limit=PORTS[kind], **facts)
+            SERVER.format(
+                port=port,
+                ssl=" ssl" if kind == "tls" else "",
+                limit=PORTS[kind],
+                **facts,
+            )
             for kind, port in self.ports.items()
         )
         conf = self.folder / "nginx.conf"
         conf.write_text(CONF.format(folder=self.folder, servers=servers), "utf-8")
         errors = self.folder / "error.log"
-        command = [*self._prefix, "nginx", "-c", str(conf), "-e", str(errors), "-p", str(self.folder)]
+        command = [
+            *self._prefix,
+            "nginx",
+            "-c",
+            str(conf),
+            "-e",
+            str(errors),
+            "-p",
+            str(self.folder),
+        ]
         with (self.folder / "stderr").open("wb") as stderr:
-            self._popen = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+            self._popen = subprocess.Popen(
+                command, stderr=stderr, start_new_session=True
+            )
         deadline = time.monotonic() + READY_S
         while not (self.folder / "nginx.pid").exists():  # written once it listens
             if self._popen.poll() is not None or time.monotonic() > deadline:
@@ -193,5 +216,7 @@ class Origin:
                 lines = (self.folder / "access.log").read_text("utf-8").splitlines()
                 return sum(int(line.split()[0]) for line in lines)
             if time.monotonic() > deadline:
-                raise RuntimeError("connections to nginx are still open though their clients have ended")
+                raise RuntimeError(
+                    "connections to nginx are still open though their clients have ended"
+                )
             time.sleep(0.01)

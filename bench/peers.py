@@ -73,18 +73,43 @@ class Peer:
 
 def _curl(job: Job) -> list[str]:
     # -q: no ~/.curlrc
-    return ["curl", "-q", "-sS", "--fail", "--cacert", str(job.ca), "-o", str(job.folder / NAME), job.url]
+    return [
+        "curl",
+        "-q",
+        "-sS",
+        "--fail",
+        "--cacert",
+        str(job.ca),
+        "-o",
+        str(job.folder / NAME),
+        job.url,
+    ]
 
 
 def _curl_sha256(job: Job) -> list[str]:
-    check = shlex.join([sys.executable, "-c", HASH, str(job.folder / NAME), job.blob.sha256])
+    check = shlex.join(
+        [sys.executable, "-c", HASH, str(job.folder / NAME), job.blob.sha256]
+    )
     return ["sh", "-c", f"{shlex.join(_curl(job))} && {check}"]
 
 
 def _aria2(job: Job) -> list[str]:
-    options = ["-x8", "-s8", "--no-conf", "--file-allocation=falloc", "--summary-interval=0", "--quiet"]
+    options = [
+        "-x8",
+        "-s8",
+        "--no-conf",
+        "--file-allocation=falloc",
+        "--summary-interval=0",
+        "--quiet",
+    ]
     where = [f"--ca-certificate={job.ca}", f"--dir={job.folder}", f"--out={NAME}"]
-    return ["aria2c", *options, *where, f"--checksum=sha-256={job.blob.sha256}", job.url]
+    return [
+        "aria2c",
+        *options,
+        *where,
+        f"--checksum=sha-256={job.blob.sha256}",
+        job.url,
+    ]
 
 
 def _hub(job: Job) -> list[str]:
@@ -92,7 +117,15 @@ def _hub(job: Job) -> list[str]:
 
 
 def _pooch(job: Job) -> list[str]:
-    return [sys.executable, "-c", POOCH, job.url, f"sha256:{job.blob.sha256}", NAME, str(job.folder)]
+    return [
+        sys.executable,
+        "-c",
+        POOCH,
+        job.url,
+        f"sha256:{job.blob.sha256}",
+        NAME,
+        str(job.folder),
+    ]
 
 
 def _ours(_: Job) -> list[str]:
@@ -130,22 +163,36 @@ def make_project(checkout: Path, folder: Path) -> None:
     folder.mkdir()
     shutil.copy2(checkout / "dodo.py", folder)
     for name in ("tasks", "demo"):
-        shutil.copytree(checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
 
 
 def write_catalogue(project: Path, url: str, blob: Blob) -> None:
     """models.yaml (JSON is YAML) with the one model `big`."""
     pin = {"url": url, "sha256": blob.sha256, "size": blob.size}
-    model = {"title": "The benchmark's file", "license": "MIT", "engine": "embedded", **pin}
+    model = {
+        "title": "The benchmark's file",
+        "license": "MIT",
+        "engine": "embedded",
+        **pin,
+    }
     engines = {"embedded": {"title": "llama.cpp", "license": "MIT"}}
-    catalogue = {"version": 1, "default": "big", "engines": engines, "models": {"big": model}}
+    catalogue = {
+        "version": 1,
+        "default": "big",
+        "engines": engines,
+        "models": {"big": model},
+    }
     (project / "models.yaml").write_text(json.dumps(catalogue), "utf-8")
 
 
 class Running:
     """A started process, in a group of its own, that leaves none of it behind. Use `with`."""
 
-    def __init__(self, command: list[str], cwd: Path, env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, command: list[str], cwd: Path, env: dict[str, str], log: Path
+    ) -> None:
         self._log = log
         self._start = time.perf_counter()
         with log.open("wb") as out:
@@ -170,7 +217,10 @@ class Running:
     @property
     def ended(self) -> bool:
         """Whether it has; it is not reaped here."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return (
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            is not None
+        )
 
     def finish(self, limit_s: float = LIMIT_S) -> Outcome:
         """Wait for the end."""
@@ -183,7 +233,9 @@ class Running:
         seconds = time.perf_counter() - self._start
         self._popen.returncode = os.waitstatus_to_exitcode(status)
         # what the kernel counts begins with the memory of the process that started it: keep that one small
-        return Outcome(seconds, usage.ru_maxrss * 1024, self._problem(self._popen.returncode))
+        return Outcome(
+            seconds, usage.ru_maxrss * 1024, self._problem(self._popen.returncode)
+        )
 
     def _problem(self, status: int) -> str:
         if not status:
@@ -192,11 +244,15 @@ class Running:
         return f"status {status}: {lines[-1].strip() if lines else 'it said nothing'}"
 
 
-def start(peer: Peer, job: Job, prefix: tuple[str, ...] = (), log: str = "log") -> Running:
+def start(
+    peer: Peer, job: Job, prefix: tuple[str, ...] = (), log: str = "log"
+) -> Running:
     """Start it; the job's folder is made if need be."""
     job.folder.mkdir(exist_ok=True)
     write_catalogue(job.project, job.url, job.blob)
-    return Running([*prefix, *peer.command(job)], job.project, environment(job), job.folder / log)
+    return Running(
+        [*prefix, *peer.command(job)], job.project, environment(job), job.folder / log
+    )
 
 
 def run(peer: Peer, job: Job, prefix: tuple[str, ...] = ()) -> Outcome:

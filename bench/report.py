@@ -33,7 +33,9 @@ class Times:
 
     def problem(self, name: str) -> str:
         """Why a program counts as failed."""
-        return next((f"{name} failed: {o.problem}" for o in self.rounds[name] if o.problem), "")
+        return next(
+            (f"{name} failed: {o.problem}" for o in self.rounds[name] if o.problem), ""
+        )
 
     def seconds(self, name: str) -> float:
         """The median of its times."""
@@ -73,17 +75,36 @@ def table(findings: Findings, how: list[str]) -> str:
     """What has to be reached and what was; then every program's times."""
     lines = ["| case | reach | measured | |", "|---|---|---|---|"]
     words = {True: "reached", False: "**not reached**"}
-    lines += [f"| {f.title} | {f.reach} | {f.got} | {words[f.reached]} |" for f in findings.facts]
+    lines += [
+        f"| {f.title} | {f.reach} | {f.got} | {words[f.reached]} |"
+        for f in findings.facts
+    ]
     times = list(findings.times.values())
     if times:
         names = [name for name in PEERS if any(name in t.rounds for t in times)]
-        lines += ["", "Seconds, and in brackets the ratio to curl; — was not compared.", ""]
+        lines += [
+            "",
+            "Seconds, and in brackets the ratio to curl; — was not compared.",
+            "",
+        ]
         lines.append(f"| | {' | '.join(PEERS[name].name for name in names)} |")
         lines.append("|---" * (len(names) + 1) + "|")
-        lines.append(f"| verifies | {' | '.join(PEERS[name].proof for name in names)} |")
-        lines += [f"| {t.title} | {' | '.join(_cell(t, name) for name in names)} |" for t in times]
-    failed = [f"{t.title}: {problem}" for t in times for name in t.rounds if (problem := t.problem(name))]
-    return "\n".join([*lines, "", *(f"- {line}" for line in (*failed, *how, *findings.notes))])
+        lines.append(
+            f"| verifies | {' | '.join(PEERS[name].proof for name in names)} |"
+        )
+        lines += [
+            f"| {t.title} | {' | '.join(_cell(t, name) for name in names)} |"
+            for t in times
+        ]
+    failed = [
+        f"{t.title}: {problem}"
+        for t in times
+        for name in t.rounds
+        if (problem := t.problem(name))
+    ]
+    return "\n".join(
+        [*lines, "", *(f"- {line}" for line in (*failed, *how, *findings.notes))]
+    )
 
 
 def _cell(times: Times, name: str) -> str:
@@ -99,11 +120,18 @@ def machine(work: Path) -> list[str]:
     """The machine's facts, and the versions compared."""
     cpu = Path("/proc/cpuinfo").read_text("utf-8")
     model = next(
-        (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("model name")), "?"
+        (
+            line.split(":")[1].strip()
+            for line in cpu.splitlines()
+            if line.startswith("model name")
+        ),
+        "?",
     )
     sha = "with" if "sha_ni" in cpu else "without"
     memory = psutil.virtual_memory().total / 1024**3
-    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
+    congestion = (
+        Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
+    )
     return [
         f"{os.cpu_count()} cores ({model}, {sha} SHA-NI), {memory:.0f} GiB RAM, {platform.system()} "
         f"{platform.release()}, {filesystem(work)}, TCP {congestion}; server and client share the cores.",
@@ -113,7 +141,11 @@ def machine(work: Path) -> list[str]:
 
 def filesystem(path: Path) -> str:
     """The type of the file system that a folder is on."""
-    mounts = [p for p in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(p.mountpoint)]
+    mounts = [
+        p
+        for p in psutil.disk_partitions(all=True)
+        if path.resolve().is_relative_to(p.mountpoint)
+    ]
     return max(mounts, key=lambda p: len(p.mountpoint)).fstype
 
 
@@ -124,8 +156,16 @@ def plot(times: dict[str, Times], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.sans-serif": ["sans-serif"]}
-    patch = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the number stays readable on the line
+    pyplot.rcParams |= {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "bench",
+        "font.sans-serif": ["sans-serif"],
+    }
+    patch = {
+        "facecolor": "white",
+        "edgecolor": "none",
+        "pad": 1,
+    }  # the number stays readable on the line
     shown = [t for t in times.values() if not t.problem("curl")]
     heights = [len(t.rounds) for t in shown]
     figure, panels = pyplot.subplots(
@@ -137,7 +177,9 @@ def plot(times: dict[str, Times], path: Path) -> None:
         ratios = [t.ratio(name) for name in names]
         colours = ["tab:red" if name == "ours" else "tab:gray" for name in names]
         bars = axes.barh([PEERS[name].name for name in names], ratios, color=colours)
-        axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3, bbox=patch)
+        axes.bar_label(
+            bars, [f"{ratio:.2f}" for ratio in ratios], padding=3, bbox=patch
+        )
         axes.axvline(t.bound, color="tab:blue", linestyle="--", linewidth=1)
         axes.set_title(t.title, loc="left")
         axes.set_xscale("log")
@@ -146,5 +188,7 @@ def plot(times: dict[str, Times], path: Path) -> None:
     ticks = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10]
     panels[-1, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[-1, 0].minorticks_off()
-    panels[-1, 0].set_xlabel("time / curl's time; dashed: what doit download has to reach")
+    panels[-1, 0].set_xlabel(
+        "time / curl's time; dashed: what doit download has to reach"
+    )
     figure.savefig(path, metadata={"Date": None})

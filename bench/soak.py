@@ -27,7 +27,11 @@ from peers import PEERS, Job, Running, make_project, start, wrong_bytes
 from report import say
 
 SHORTEST_S = 0.05  # a run is killed after this, before Python is up,
-LONGEST_S = (0.4, 0.8, 1.6)  # or at most after one of these, so that some kills hit its end
+LONGEST_S = (
+    0.4,
+    0.8,
+    1.6,
+)  # or at most after one of these, so that some kills hit its end
 MANY = 12  # kills of one series; then it is left alone, so that each comes to its end
 LIMIT_S = 300.0  # which that may take
 
@@ -45,7 +49,11 @@ def claims(journal: Path) -> list[tuple[int, int]]:
     except ValueError as error:
         raise Violation(f"{journal.name} is no JSON: {error}") from None
     if "spans" in told or "written" in told:
-        return [(first, end) for key in ("spans", "written") for first, end in told.get(key, [])]
+        return [
+            (first, end)
+            for key in ("spans", "written")
+            for first, end in told.get(key, [])
+        ]
     return [(0, told["have"])]
 
 
@@ -78,7 +86,9 @@ def check_spans(claim: Path, spans: list[tuple[int, int]], blob: Blob) -> None:
     partial = claim.with_suffix("")
     for first, end in spans:
         if not same_bytes(partial, blob.path, first, end):
-            raise Violation(f"{claim.name} claims {first} to {end}: {partial.name} has other bytes there")
+            raise Violation(
+                f"{claim.name} claims {first} to {end}: {partial.name} has other bytes there"
+            )
 
 
 def same_bytes(partial: Path, truth: Path, first: int, end: int) -> bool:
@@ -110,7 +120,9 @@ def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
                     raise Violation(f"a run that nobody killed failed: {problem}")
                 return kills, live
             if last:
-                raise Violation(f"a run that nobody disturbed did not end in {LIMIT_S:.0f} s")
+                raise Violation(
+                    f"a run that nobody disturbed did not end in {LIMIT_S:.0f} s"
+                )
             running.kill()
             running.finish()
         live += check(job.folder, job.blob)
@@ -136,12 +148,16 @@ def soak(options: argparse.Namespace, work: Path) -> str:
     with Origin(blob, work / "origin") as origin:
         while kills < options.kills:
             port = chance.choice(list(PORTS))
-            job = Job(origin.base(port), origin.ca, blob, work / "run", work / "project")
+            job = Job(
+                origin.base(port), origin.ca, blob, work / "run", work / "project"
+            )
             before = origin.served()
             killed, noted = series(job, chance, min(MANY, options.kills - kills))
             kills, count, live = kills + killed, count + 1, live + noted
             share = (origin.served() - before) / blob.size
-            say(f"series {count} ({port}): {killed} kills, {share:.2f} of the file from the server")
+            say(
+                f"series {count} ({port}): {killed} kills, {share:.2f} of the file from the server"
+            )
             shutil.rmtree(job.folder)
         served = origin.served() / blob.size
     more = (served - count) / max(kills, 1) * blob.size / 1e6
@@ -158,12 +174,21 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--size", type=parse_size, default="256MiB")
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(10**6), help="of the times; default: any"
+        "--seed",
+        type=int,
+        default=random.randrange(10**6),
+        help="of the times; default: any",
     )
-    parser.add_argument("--ours", type=Path, default=ROOT, help="the checkout that is tried")
-    parser.add_argument("--work", type=Path, default=tempfile.gettempdir(), help="a folder on a disk")
+    parser.add_argument(
+        "--ours", type=Path, default=ROOT, help="the checkout that is tried"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=tempfile.gettempdir(), help="a folder on a disk"
+    )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that the server is ended
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.work) as name:
         work = Path(name)
         work.chmod(0o755)  # nginx's workers are somebody else

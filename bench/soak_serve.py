@@ -30,10 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tasks.engine import server_registry  # noqa: E402
-from tasks.engine.server_record import Liveness, Mode, Run, State  # noqa: E402
+from tasks.engine.server_record import Liveness, Mode, ServerRecord, ServerState  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
-COMMAND = ("sleep", "30.0625")  # of `doit with`; outlives a doit that SIGKILL ended, and is not ours to end
+COMMAND = (
+    "sleep",
+    "30.0625",
+)  # of `doit with`; outlives a doit that SIGKILL ended, and is not ours to end
 VERBS = {"serve": ("--port", "0"), "with": ("--", *COMMAND), "start": ("--port", "0")}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 GONE_S = 30.0  # then everything has to be gone; a second does where the machine is idle
@@ -85,13 +88,17 @@ class Place:
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 ours = process.environ().get("LLAMAFILE_CACHE") == str(self._cache)
-                if ours and process.status() != psutil.STATUS_ZOMBIE and process.cmdline() != [*COMMAND]:
+                if (
+                    ours
+                    and process.status() != psutil.STATUS_ZOMBIE
+                    and process.cmdline() != [*COMMAND]
+                ):
                     found.append(process)
         return found
 
-    def records(self) -> list[tuple[Run, Liveness]]:
+    def records(self) -> list[tuple[ServerRecord, Liveness]]:
         """What `doit status` would show."""
-        return server_registry.found(str(self._cache))
+        return server_registry.list_servers(str(self._cache))
 
     def engines(self) -> int:
         """How many have been started, of late: each port has a log, and some are kept."""
@@ -106,7 +113,9 @@ class Place:
         """End the commands that a killed `doit with` has left."""
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.cmdline() == [*COMMAND] and process.environ().get("HOME") == str(self._home):
+                if process.cmdline() == [*COMMAND] and process.environ().get(
+                    "HOME"
+                ) == str(self._home):
                     process.kill()
 
     def clear(self) -> None:
@@ -121,7 +130,7 @@ def stays(place: Place) -> bool:
     """Whether a server runs that `doit start` has started, and nothing else is on record."""
     found = place.records()
     return [(run.mode, run.state, what) for run, what in found] == [
-        (Mode.START, State.READY, Liveness.RUNNING)
+        (Mode.START, ServerState.READY, Liveness.RUNNING)
     ]
 
 
@@ -146,7 +155,9 @@ def fire(place: Place, shot: Shot) -> str:
                 raise Violation(f"left after `doit stop`: {found}")
             return "started"
         if waited > GONE_S:
-            raise Violation(f"left after status {status}: {left}, on record {place.records()}")
+            raise Violation(
+                f"left after status {status}: {left}, on record {place.records()}"
+            )
         time.sleep(POLL_S)
     if early:
         raise Violation(f"doit ended by itself, status {status}")
@@ -156,11 +167,16 @@ def fire(place: Place, shot: Shot) -> str:
 
 def main() -> int:
     """Shoot, and say what came of it in one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument(
-        "--longest", type=float, default=1.5, help="seconds after which a signal comes at most"
+        "--longest",
+        type=float,
+        default=1.5,
+        help="seconds after which a signal comes at most",
     )
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
@@ -168,10 +184,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         try:
-            place.check_doit("verify", "--model", "demo")  # so that the shots hit servers, not a download
+            place.check_doit(
+                "verify", "--model", "demo"
+            )  # so that the shots hit servers, not a download
             for count in range(options.runs):
                 number = SIGNALS[count // len(VERBS) % len(SIGNALS)]
-                shot = Shot([*VERBS][count % len(VERBS)], number, chance.uniform(0, options.longest))
+                shot = Shot(
+                    [*VERBS][count % len(VERBS)],
+                    number,
+                    chance.uniform(0, options.longest),
+                )
                 try:
                     came[fire(place, shot)] += 1
                     came["engines"] += place.engines()

@@ -66,7 +66,9 @@ def engine_alone(env: dict[str, str]) -> float:
     ]
     quiet = subprocess.DEVNULL
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=quiet, stderr=quiet) as engine:
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=env, stdout=quiet, stderr=quiet
+    ) as engine:
         while not ready(port):
             time.sleep(0.001)
         took = time.perf_counter() - start
@@ -93,12 +95,20 @@ def run(runs: int) -> dict[str, list[float]]:
     work = tempfile.mkdtemp(prefix="bench-start-")
     empty = Path(work, "empty")
     empty.mkdir()
-    (empty / "dodo.py").write_text("def task_nothing():\n    return {'actions': None}\n", "utf-8")
-    env = {**os.environ, "LLAMAFILE_CACHE": str(Path(work, "cache")), "PYTHONPATH": str(ROOT)}
+    (empty / "dodo.py").write_text(
+        "def task_nothing():\n    return {'actions': None}\n", "utf-8"
+    )
+    env = {
+        **os.environ,
+        "LLAMAFILE_CACHE": str(Path(work, "cache")),
+        "PYTHONPATH": str(ROOT),
+    }
     doit(env, "verify", "--model", "demo")
     cases: dict[str, Callable[[], float]] = {
         "engine alone": lambda: engine_alone(env),
-        "an empty doit": lambda: doit({**env, "DOIT_FILE": str(empty / "dodo.py")}, "nothing"),
+        "an empty doit": lambda: doit(
+            {**env, "DOIT_FILE": str(empty / "dodo.py")}, "nothing"
+        ),
         "doit start": lambda: start(env),
         "doit with -- true": lambda: doit(env, "with", "--model", "demo", "--", "true"),
     }
@@ -109,7 +119,9 @@ def run(runs: int) -> dict[str, list[float]]:
                 found[name].append(case())
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return {name: times[1:] for name, times in found.items()}  # the first round warms up
+    return {
+        name: times[1:] for name, times in found.items()
+    }  # the first round warms up
 
 
 def table(found: dict[str, list[float]]) -> str:
@@ -117,9 +129,15 @@ def table(found: dict[str, list[float]]) -> str:
     alone = found["engine alone"]
     lines = ["| | median | over the engine alone, round by round |", "|---|---|---|"]
     for name, times in found.items():
-        over = statistics.median((b - a) * 1000 for a, b in zip(alone, times, strict=True))
-        lines.append(f"| {name} | {statistics.median(times) * 1000:.0f} ms | {over:+.0f} ms |")
-    over = statistics.median((b - a) * 1000 for a, b in zip(alone, found["doit start"], strict=True))
+        over = statistics.median(
+            (b - a) * 1000 for a, b in zip(alone, times, strict=True)
+        )
+        lines.append(
+            f"| {name} | {statistics.median(times) * 1000:.0f} ms | {over:+.0f} ms |"
+        )
+    over = statistics.median(
+        (b - a) * 1000 for a, b in zip(alone, found["doit start"], strict=True)
+    )
     lines += [
         "",
         f"`doit start` has a budget of {BUDGET_MS} ms: {'kept' if over <= BUDGET_MS else 'MISSED'}.",

@@ -24,7 +24,9 @@ class Timed:
     compared: tuple[str, ...] = tuple(PEERS)
     ahead: bool = False  # of every peer that verifies
     far: bool = False  # over the long path
-    prefix: tuple[str, ...] = ()  # what the command lines of server and clients begin with
+    prefix: tuple[
+        str, ...
+    ] = ()  # what the command lines of server and clients begin with
 
     @property
     def reach(self) -> str:
@@ -36,7 +38,14 @@ TIMED = (
     Timed("http", "uncapped http", 1.10, ahead=True),
     Timed("tls", "uncapped TLS", 1.15, "tls"),
     Timed("capped", "150 MB/s per connection", 0.25, "150"),
-    Timed("far", "60 ms round trip, 20 MB/s per connection", 0.15, "20", ("curl", "aria2", "ours"), far=True),
+    Timed(
+        "far",
+        "60 ms round trip, 20 MB/s per connection",
+        0.15,
+        "20",
+        ("curl", "aria2", "ours"),
+        far=True,
+    ),
     Timed(
         "core",
         "one core for server and client",
@@ -47,7 +56,9 @@ TIMED = (
 )
 
 
-def measure(case: Timed, blob: Blob, work: Path, project: Path, runs: int, findings: Findings) -> None:
+def measure(
+    case: Timed, blob: Blob, work: Path, project: Path, runs: int, findings: Findings
+) -> None:
     """All rounds of one case."""
     with ExitStack() as stack:
         prefix, folder = case.prefix, work / case.key
@@ -55,7 +66,9 @@ def measure(case: Timed, blob: Blob, work: Path, project: Path, runs: int, findi
             far = stack.enter_context(Far())
             prefix = far.prefix
             origin = stack.enter_context(Origin(blob, folder, prefix, HERE, PEER))
-            findings.notes.append(far.carries(f"{origin.base('http')}/{blob.path.name}"))
+            findings.notes.append(
+                far.carries(f"{origin.base('http')}/{blob.path.name}")
+            )
         else:
             origin = stack.enter_context(Origin(blob, folder, prefix))
         job = Job(origin.base(case.port), origin.ca, blob, work / "run", project)
@@ -78,7 +91,9 @@ def _rounds(case: Timed, job: Job, runs: int, prefix: tuple[str, ...]) -> Times:
                 continue
             outcome = peers.run(PEERS[name], job, prefix)
             before.append(outcome)
-            say(f"{case.key} {number + 1}: {name} {outcome.seconds:.2f} s {outcome.problem}")
+            say(
+                f"{case.key} {number + 1}: {name} {outcome.seconds:.2f} s {outcome.problem}"
+            )
     return Times(case.title, case.bound, rounds)
 
 
@@ -92,7 +107,13 @@ def judge(case: Timed, times: Times) -> Fact:
     got = f"{times.ratio('ours'):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     if case.ahead:
         rivals = [name for name in peers.VERIFYING if not times.problem(name)]
-        slower = [name for name in rivals if times.seconds("ours") >= times.seconds(name)]
-        got += f", behind {', '.join(PEERS[name].name for name in slower)}" if slower else ""
+        slower = [
+            name for name in rivals if times.seconds("ours") >= times.seconds(name)
+        ]
+        got += (
+            f", behind {', '.join(PEERS[name].name for name in slower)}"
+            if slower
+            else ""
+        )
         reached = reached and not slower
     return Fact(case.title, case.reach, got, reached)

@@ -31,11 +31,19 @@ def project(folder: Path, entries: int) -> dict[str, str]:
     """A copy of the recipe with that many models, one of them here; the environment to run it in."""
     folder.mkdir()
     for name in ("tasks", "demo"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("dodo.py", "doit.cfg"):
         shutil.copy2(ROOT / name, folder)
     demo = (ROOT / "demo" / "demo.gguf").read_bytes()
-    entry = {"title": "A model", "license": "MIT", "quant": "Q4_K_M", "ram": 7, "engine": "embedded"}
+    entry = {
+        "title": "A model",
+        "license": "MIT",
+        "quant": "Q4_K_M",
+        "ram": 7,
+        "engine": "embedded",
+    }
     models = {
         f"model-{i}": {
             **entry,
@@ -45,7 +53,11 @@ def project(folder: Path, entries: int) -> dict[str, str]:
         }
         for i in range(entries - 1)
     }
-    models["demo"] = {**entry, "url": "demo/demo.gguf", "sha256": hashlib.sha256(demo).hexdigest()}
+    models["demo"] = {
+        **entry,
+        "url": "demo/demo.gguf",
+        "sha256": hashlib.sha256(demo).hexdigest(),
+    }
     engines = {"embedded": {"title": "llama.cpp", "license": "MIT"}}
     catalogue = {"version": 1, "default": "demo", "engines": engines, "models": models}
     (folder / "models.yaml").write_text(json.dumps(catalogue, indent=1), "utf-8")
@@ -63,7 +75,9 @@ def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
     """Median seconds of the empty doit and of the warm run, and the median of the ratios pair by pair."""
     empty = work / f"empty-{entries}"
     empty.mkdir()
-    (empty / "dodo.py").write_text("def task_nothing():\n    return {'actions': None}\n", "utf-8")
+    (empty / "dodo.py").write_text(
+        "def task_nothing():\n    return {'actions': None}\n", "utf-8"
+    )
     folder = work / f"recipe-{entries}"
     env = project(folder, entries)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -75,7 +89,11 @@ def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
         pairs.append((seconds([DOIT], empty, env), seconds(warm, folder, env)))
     pairs = pairs[1:]
     ratio = statistics.median(b / a for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+    return (
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        ratio,
+    )
 
 
 def plot(rows: list[tuple[int, float, float, float]], path: Path) -> None:
@@ -87,8 +105,16 @@ def plot(rows: list[tuple[int, float, float, float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
     axes.plot([str(r[0]) for r in rows], [r[3] for r in rows], "o-", label="measured")
-    axes.plot([str(r[0]) for r in rows], [BUDGETS[r[0]] for r in rows], "--", color="grey", label="budget")
-    axes.set(xlabel="catalogue entries", ylabel="ratio to an empty doit", ylim=(0.9, None))
+    axes.plot(
+        [str(r[0]) for r in rows],
+        [BUDGETS[r[0]] for r in rows],
+        "--",
+        color="grey",
+        label="budget",
+    )
+    axes.set(
+        xlabel="catalogue entries", ylabel="ratio to an empty doit", ylim=(0.9, None)
+    )
     axes.legend()
     figure.savefig(path, metadata={"Date": None})
 
@@ -101,13 +127,18 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         rows = [(n, *compare(n, options.runs, Path(work))) for n in BUDGETS]
-    lines = ["| entries | empty doit | warm `doit download:demo` | ratio | budget |", "|---|---|---|---|---|"]
+    lines = [
+        "| entries | empty doit | warm `doit download:demo` | ratio | budget |",
+        "|---|---|---|---|---|",
+    ]
     for n, empty, warm, ratio in rows:
         times = f"{empty * 1000:.0f} ms | {warm * 1000:.0f} ms"
         lines.append(f"| {n:,} | {times} | {ratio:.2f} | {BUDGETS[n]:.2f} |")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     how = f"medians of {options.runs} pairs, the two commands in turn"
-    text = "\n".join((*lines, "", f"{machine}, Python {platform.python_version()}; {how}."))
+    text = "\n".join(
+        (*lines, "", f"{machine}, Python {platform.python_version()}; {how}.")
+    )
     print(text)
     if options.write:
         (ROOT / "bench" / "warm.md").write_text(text + "\n", "utf-8")

@@ -60,10 +60,16 @@ class Corpus:
 def load() -> Corpus:
     """Read the files."""
     raw, elsewhere = (
-        yaml.safe_load((FOLDER / name).read_text("utf-8")) for name in ("corpus.yaml", "elsewhere.yaml")
+        yaml.safe_load((FOLDER / name).read_text("utf-8"))
+        for name in ("corpus.yaml", "elsewhere.yaml")
     )
-    known = tuple(Entry(e["answer"], tuple(e["fact"]), tuple(e["ask"])) for e in raw.pop("answers"))
-    unknown = tuple(Entry(e["answer"], UNKNOWN_FACT, tuple(e["ask"])) for e in raw.pop("unknown"))
+    known = tuple(
+        Entry(e["answer"], tuple(e["fact"]), tuple(e["ask"]))
+        for e in raw.pop("answers")
+    )
+    unknown = tuple(
+        Entry(e["answer"], UNKNOWN_FACT, tuple(e["ask"])) for e in raw.pop("unknown")
+    )
     return Corpus(known, unknown, raw.pop("words") | elsewhere, **raw)
 
 
@@ -130,7 +136,11 @@ def reword(text: str, corpus: Corpus, random: Random, variation: float) -> str:
     Word order and small words change so often that the model has to listen to the others.
     """
     words: list[str] = []
-    drop, fill = random.choice([(0.1, 0.1), (0.4, 0.1)]) if random.random() < 0.4 * variation else (0.03, 0.0)
+    drop, fill = (
+        random.choice([(0.1, 0.1), (0.4, 0.1)])
+        if random.random() < 0.4 * variation
+        else (0.03, 0.0)
+    )
     for word in text.split():
         if random.random() < fill:
             words.append(random.choice(corpus.fillers))
@@ -144,7 +154,9 @@ def reword(text: str, corpus: Corpus, random: Random, variation: float) -> str:
     text = " ".join(words) or text
     for long, short in corpus.shorter.items():
         if random.random() < 0.3:
-            text = re.sub(rf"\b{long}\b", random.choice([short, short.replace("'", "")]), text)
+            text = re.sub(
+                rf"\b{long}\b", random.choice([short, short.replace("'", "")]), text
+            )
     return text
 
 
@@ -163,15 +175,27 @@ def vary(text: str, corpus: Corpus, random: Random, variation: float) -> str:
         after = random.choice(corpus.after)
         text += after if after.startswith(",") else f" {after}"
     text = (text + random.choice(corpus.ends))[:LONGEST]
-    chance = random.random()  # the chat template makes small letters, but not every engine runs it
-    return text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
+    chance = (
+        random.random()
+    )  # the chat template makes small letters, but not every engine runs it
+    return (
+        text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
+    )
 
 
 def sample(corpus: Corpus, random: Random, variation: float = 1.0) -> tuple[str, str]:
     """Return a question and its answer for the training; less `variation` is a plainer question."""
-    pool, power = (corpus.unknown, 0.8) if random.random() < UNKNOWN_SHARE else (corpus.known, 0.5)
-    entry = random.choices(pool, weights=[sum(map(ways, e.ask)) ** power for e in pool])[0]
-    line = random.choices(entry.ask, weights=[ways(line) ** 0.5 for line in entry.ask])[0]
+    pool, power = (
+        (corpus.unknown, 0.8)
+        if random.random() < UNKNOWN_SHARE
+        else (corpus.known, 0.5)
+    )
+    entry = random.choices(
+        pool, weights=[sum(map(ways, e.ask)) ** power for e in pool]
+    )[0]
+    line = random.choices(entry.ask, weights=[ways(line) ** 0.5 for line in entry.ask])[
+        0
+    ]
     return vary(expand(line, corpus, random), corpus, random, variation), entry.answer
 
 
@@ -184,7 +208,11 @@ def ways(line: str) -> int:
 def plain_questions(corpus: Corpus, seed: int = 0) -> list[tuple[str, Entry]]:
     """Return one question for every line of the corpus: what evaluate.py asks of the training."""
     random = Random(seed)
-    return [(expand(line, corpus, random) + "?", entry) for entry in corpus.entries for line in entry.ask]
+    return [
+        (expand(line, corpus, random) + "?", entry)
+        for entry in corpus.entries
+        for line in entry.ask
+    ]
 
 
 def pattern(text: str, corpus: Corpus) -> str:
@@ -196,7 +224,11 @@ def pattern(text: str, corpus: Corpus) -> str:
             out += "(?:" if piece == "(" else piece
         elif piece.startswith("{"):
             name = piece[1:-1]
-            words = [r"\w+"] if name in MADE else sorted({pattern(w, corpus) for w in corpus.words[name]})
+            words = (
+                [r"\w+"]
+                if name in MADE
+                else sorted({pattern(w, corpus) for w in corpus.words[name]})
+            )
             out += "(?:" + "|".join(words) + ")"
         else:
             out += re.escape(piece).replace(r"\ ", r"\s*")

@@ -28,10 +28,15 @@ from demo.corpus import Entry
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "demo.gguf"
 UP_WITHIN = 30.0  # seconds; it takes 0.3
-ANSWER_WITHIN = 300.0  # seconds; it takes 0.1, but a busy machine has let one wait for a minute
+ANSWER_WITHIN = (
+    300.0  # seconds; it takes 0.1, but a busy machine has let one wait for a minute
+)
 READY = "server is listening on "
 EARLIER = [
-    {"role": "system", "content": "You are a helpful assistant who answers in a friendly way."},
+    {
+        "role": "system",
+        "content": "You are a helpful assistant who answers in a friendly way.",
+    },
     {"role": "user", "content": "Hello there!"},
     {"role": "assistant", "content": "Hello! What can I do for you?"},
 ]
@@ -61,12 +66,20 @@ def serving(model: Path = DEMO) -> Iterator[OpenAI]:
             "--port",
             "0",
         ]
-        command += ["-t", "1"]  # so small that threads would wait for each other, above all on a busy machine
+        command += [
+            "-t",
+            "1",
+        ]  # so small that threads would wait for each other, above all on a busy machine
         with log.open("wb") as stderr:
-            server = subprocess.Popen([str(word) for word in command], cwd=ROOT, stderr=stderr)
+            server = subprocess.Popen(
+                [str(word) for word in command], cwd=ROOT, stderr=stderr
+            )
         try:
             yield OpenAI(
-                base_url=f"{listening(server, log)}/v1", api_key="none", max_retries=0, timeout=ANSWER_WITHIN
+                base_url=f"{listening(server, log)}/v1",
+                api_key="none",
+                max_retries=0,
+                timeout=ANSWER_WITHIN,
             )
         finally:
             server.terminate()
@@ -81,10 +94,17 @@ def listening(server: subprocess.Popen[bytes], log: Path) -> str:
             if line.startswith(READY):
                 return line.removeprefix(READY).strip()
         time.sleep(0.02)
-    raise RuntimeError(f"the server did not start:\n{log.read_text('utf-8', errors='replace')}")
+    raise RuntimeError(
+        f"the server did not start:\n{log.read_text('utf-8', errors='replace')}"
+    )
 
 
-def ask(client: OpenAI, question: str, temperature: float = 0, earlier: list[Any] | None = None) -> Answer:
+def ask(
+    client: OpenAI,
+    question: str,
+    temperature: float = 0,
+    earlier: list[Any] | None = None,
+) -> Answer:
     """Ask one question, after an earlier conversation if there is one."""
     choice = client.chat.completions.create(
         model="demo",
@@ -99,15 +119,27 @@ def ask(client: OpenAI, question: str, temperature: float = 0, earlier: list[Any
 def held_back() -> tuple[Questions, Questions]:
     """Return the questions that were never trained on: those it can answer, and those it cannot."""
     raw = yaml.safe_load((ROOT / "demo" / "heldback.yaml").read_text("utf-8"))
-    known = [(question, Entry("", tuple(e["fact"]), ())) for e in raw["answers"] for question in e["ask"]]
-    return known, [(question, Entry("", corpus.UNKNOWN_FACT, ())) for question in raw["unknown"]]
+    known = [
+        (question, Entry("", tuple(e["fact"]), ()))
+        for e in raw["answers"]
+        for question in e["ask"]
+    ]
+    return known, [
+        (question, Entry("", corpus.UNKNOWN_FACT, ())) for question in raw["unknown"]
+    ]
 
 
 def main() -> int:
     """Print a table of the share of good answers."""
-    parser = argparse.ArgumentParser(description="Evaluate the demo model through its server.")
-    parser.add_argument("--model", type=Path, default=DEMO, help="another file than demo.gguf")
-    parser.add_argument("--missed", action="store_true", help="show what was answered wrongly")
+    parser = argparse.ArgumentParser(
+        description="Evaluate the demo model through its server."
+    )
+    parser.add_argument(
+        "--model", type=Path, default=DEMO, help="another file than demo.gguf"
+    )
+    parser.add_argument(
+        "--missed", action="store_true", help="show what was answered wrongly"
+    )
     options = parser.parse_args()
     source = corpus.load()
     texts = {entry.answer for entry in source.entries}
@@ -117,15 +149,24 @@ def main() -> int:
         ("training questions", training, [], 0.95),
         ("held-back paraphrases", known, [], 0.80),
         ("held-back, unknown to it", unknown, [], 0.80),
-        ("training questions as a second turn, with a system prompt", training[::5], EARLIER, 0.95),
+        (
+            "training questions as a second turn, with a system prompt",
+            training[::5],
+            EARLIER,
+            0.95,
+        ),
     ]
     good = True
-    print("| questions | number | temperature | right | word for word | stopped by itself |")
+    print(
+        "| questions | number | temperature | right | word for word | stopped by itself |"
+    )
     print("|---|---|---|---|---|---|")
     with serving(options.model) as client:
         for name, questions, earlier, goal in sets:
             for temperature in (0.0, 0.7):
-                answers = [(q, e, ask(client, q, temperature, earlier)) for q, e in questions]
+                answers = [
+                    (q, e, ask(client, q, temperature, earlier)) for q, e in questions
+                ]
                 missed = [(q, a) for q, e, a in answers if not e.is_in(a.text)]
                 count = len(answers)
                 shares = [
@@ -137,7 +178,10 @@ def main() -> int:
                     )
                 ]
                 good = good and count - len(missed) >= goal * count
-                print(f"| {name} | {count} | {temperature:g} | {' | '.join(shares)} |", flush=True)
+                print(
+                    f"| {name} | {count} | {temperature:g} | {' | '.join(shares)} |",
+                    flush=True,
+                )
                 for question, answer in missed if options.missed else []:
                     print(f"    {question}\n        {answer.text}")
     return 0 if good else 1

@@ -85,7 +85,9 @@ class Terminal:
         deadline = time.monotonic() + WITHIN
         while text not in self._bytes.decode(errors="replace"):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{text!r} did not come:\n{self._bytes.decode(errors='replace')}")
+                sys.exit(
+                    f"{text!r} did not come:\n{self._bytes.decode(errors='replace')}"
+                )
             time.sleep(0.02)
 
     def finish(self) -> None:
@@ -120,7 +122,13 @@ def first_minute(home: Path) -> list[str]:
         server.process.send_signal(signal.SIGINT)
         server.finish()
     remark = "\x1b[2;3m# in a second terminal\x1b[0m"
-    lines = [f"{PROMPT} {SERVE}", *shown, "", f"{PROMPT} {ASK}   {remark}", *client.lines]
+    lines = [
+        f"{PROMPT} {SERVE}",
+        *shown,
+        "",
+        f"{PROMPT} {ASK}   {remark}",
+        *client.lines,
+    ]
     return [line.replace(str(home), "/home/you") for line in lines]
 
 
@@ -131,8 +139,12 @@ def main() -> None:
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
     for line in lines:
         console.print(Text.from_ansi(line), soft_wrap=False)
-    svg = console.export_svg(title="llamafile-recipe", code_format=FRAME, unique_id="first-minute")
-    PICTURE.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", "utf-8")
+    svg = console.export_svg(
+        title="llamafile-recipe", code_format=FRAME, unique_id="first-minute"
+    )
+    PICTURE.write_text(
+        "\n".join(line.rstrip() for line in svg.splitlines()) + "\n", "utf-8"
+    )
     print("\n".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in lines))
 
 

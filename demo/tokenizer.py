@@ -12,7 +12,9 @@ from functools import cache
 from itertools import pairwise
 
 START, END = "<|im_start|>", "<|im_end|>"  # of ChatML
-SPLIT = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")  # GPT-2's
+SPLIT = re.compile(
+    r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+"
+)  # GPT-2's
 Pair = tuple[str, str]
 
 
@@ -56,7 +58,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text without special ones."""
-        return [token for part in SPLIT.findall(text) for token in self._word(spelled(part))]
+        return [
+            token for part in SPLIT.findall(text) for token in self._word(spelled(part))
+        ]
 
     def chat(self, turns: Iterable[tuple[str, str]]) -> list[int]:
         """Return ChatML, up to where the assistant begins."""

@@ -41,9 +41,21 @@ CERTAINTY = 2.5  # the file's logits are so many times the training's: it stays 
 EARLIER_SHARE = 0.04  # of the samples begin with a system prompt or an earlier turn
 OPENING_SHARE = 0.9  # of the answers are cut where no other begins like that: to choose is the hard part
 OPENING_MORE = 2  # tokens after that place
-ROUND, ROUND_WANTED = 8, 64  # lengths, and numbers of answers' tokens, are multiples: fewer shapes
-CALM_FROM, CALM = 0.6, 0.4  # from this part of the training on, questions vary less, in the end so much
-SYSTEM = ["You are a helpful assistant.", "Be brief.", "You are a pirate.", "Answer in English.", "Be kind."]
+ROUND, ROUND_WANTED = (
+    8,
+    64,
+)  # lengths, and numbers of answers' tokens, are multiples: fewer shapes
+CALM_FROM, CALM = (
+    0.6,
+    0.4,
+)  # from this part of the training on, questions vary less, in the end so much
+SYSTEM = [
+    "You are a helpful assistant.",
+    "Be brief.",
+    "You are a pirate.",
+    "Answer in English.",
+    "Be kind.",
+]
 
 # The last question alone, in small letters, and another one for what is longer than any in the training.
 # Engines that do not run templates recognise ChatML and send the whole conversation; it has seen such too.
@@ -77,7 +89,9 @@ class Block(nn.Module):
             nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)
         )
         self.ffn_norm = nn.RMSNorm(WIDTH, eps=EPSILON)
-        self.ffn_gate, self.ffn_up = (nn.Linear(WIDTH, INNER, bias=False) for _ in range(2))
+        self.ffn_gate, self.ffn_up = (
+            nn.Linear(WIDTH, INNER, bias=False) for _ in range(2)
+        )
         self.ffn_down = nn.Linear(INNER, WIDTH, bias=False)
 
     def forward(self, x: Tensor, turn: Tensor, wanted: Places | None = None) -> Tensor:
@@ -86,7 +100,9 @@ class Block(nn.Module):
         qkv = together(self.attn_norm(x), self.attn_q, self.attn_k, self.attn_v)
         q, k, v = qkv.float().view(batch, length, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
         with torch.autocast("cpu", enabled=False):  # bfloat16 is much slower here
-            mixed = F.scaled_dot_product_attention(turned(q, turn), turned(k, turn), v, is_causal=True)
+            mixed = F.scaled_dot_product_attention(
+                turned(q, turn), turned(k, turn), v, is_causal=True
+            )
         mixed = mixed.transpose(1, 2).reshape(batch, length, WIDTH)
         if wanted is not None:
             x, mixed = x[wanted], mixed[wanted]
@@ -117,11 +133,15 @@ class Model(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 last = name.endswith(("attn_output.weight", "ffn_down.weight"))
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02)
+                nn.init.normal_(
+                    weight, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02
+                )
 
     def forward(self, tokens: Tensor, wanted: Places) -> Tensor:
         """Return the logits at the wanted positions only: the rest is never looked at."""
-        angle = torch.arange(tokens.shape[1])[:, None] * ROPE_BASE ** (-torch.arange(0, HEAD, 2) / HEAD)
+        angle = torch.arange(tokens.shape[1])[:, None] * ROPE_BASE ** (
+            -torch.arange(0, HEAD, 2) / HEAD
+        )
         turn = torch.polar(torch.ones_like(angle), angle)
         x = self.token_embd(tokens)
         for block in self.blk[:-1]:
@@ -136,14 +156,22 @@ Sample = tuple[list[int], list[int]]  # the prompt, and the answer with its end
 def openings(texts: list[list[int]]) -> list[int]:
     """Return for each text how many tokens tell it from all others, and a few more."""
     return [
-        next(n for n in range(1, len(text) + 1) if [other[:n] for other in texts].count(text[:n]) == 1)
+        next(
+            n
+            for n in range(1, len(text) + 1)
+            if [other[:n] for other in texts].count(text[:n]) == 1
+        )
         + OPENING_MORE
         for text in texts
     ]
 
 
 def samples(
-    source: corpus.Corpus, tokenizer: Tokenizer, random: Random, count: int, variation: float = 1.0
+    source: corpus.Corpus,
+    tokenizer: Tokenizer,
+    random: Random,
+    count: int,
+    variation: float = 1.0,
 ) -> list[Sample]:
     """Return questions and answers in tokens."""
     answers = [entry.answer for entry in source.entries]
@@ -155,7 +183,11 @@ def samples(
         turns = [("user", question)]
         if random.random() < EARLIER_SHARE:
             earlier = corpus.sample(source, random)
-            before = [("system", random.choice(SYSTEM)), ("user", earlier[0]), ("assistant", earlier[1])]
+            before = [
+                ("system", random.choice(SYSTEM)),
+                ("user", earlier[0]),
+                ("assistant", earlier[1]),
+            ]
             turns = random.choice([before, before[:1], before[1:]]) + turns
         spoken, opening = known[answer]
         whole = random.random() >= OPENING_SHARE
@@ -186,7 +218,9 @@ def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
     for row, (prompt, answer) in enumerate(batch):
         tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
         places += [(row, len(prompt) - 1 + i) for i in range(len(answer))]
-    rows, columns = torch.tensor(places + [(0, 0)] * (-len(places) % ROUND_WANTED)).unbind(1)
+    rows, columns = torch.tensor(
+        places + [(0, 0)] * (-len(places) % ROUND_WANTED)
+    ).unbind(1)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(tokens[:, :-1], (rows, columns))[: len(places)]
     right = tokens[rows, columns + 1][: len(places)]
@@ -195,7 +229,9 @@ def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
 
 def schedule(step: int, steps: int) -> float:
     """Return the part of the learning rate that is used: up quickly, then down in a line to nothing."""
-    return min((step + 1) / WARM_STEPS, (steps - step) / (steps - min(WARM_STEPS, steps - 1)))
+    return min(
+        (step + 1) / WARM_STEPS, (steps - step) / (steps - min(WARM_STEPS, steps - 1))
+    )
 
 
 def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
@@ -203,7 +239,9 @@ def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
     inner = [p for p in model.blk.parameters() if p.dim() == 2]
     rest = [model.token_embd.weight, *(p for p in model.parameters() if p.dim() == 1)]
     return [
-        torch.optim.Muon(inner, lr=MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            inner, lr=MUON_RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(rest, lr=ADAM_RATE, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
@@ -225,13 +263,18 @@ def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int) -
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             mean = sum(losses[-50:]) / 50
-            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {time.process_time():.0f} s CPU", flush=True)
+            print(
+                f"step {step + 1}/{steps}  loss {mean:.4f}  {time.process_time():.0f} s CPU",
+                flush=True,
+            )
 
 
 def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     """Write what an engine must know before it loads the weights."""
     writer.add_name("llamafile-recipe demo")
-    writer.add_description("Answers simple questions about llamafile-recipe; see demo/README.md.")
+    writer.add_description(
+        "Answers simple questions about llamafile-recipe; see demo/README.md."
+    )
     writer.add_license("Apache-2.0")
     writer.add_languages(["en"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
@@ -247,7 +290,10 @@ def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_rope_freq_base(ROPE_BASE)
     writer.add_layer_norm_rms_eps(EPSILON)
     control = (tokenizer.start, tokenizer.end)
-    kinds = [gguf.TokenType.CONTROL if i in control else gguf.TokenType.NORMAL for i in range(VOCABULARY)]
+    kinds = [
+        gguf.TokenType.CONTROL if i in control else gguf.TokenType.NORMAL
+        for i in range(VOCABULARY)
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokenizer.texts)
@@ -270,7 +316,9 @@ def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(name, values * (CERTAINTY if name == "output_norm.weight" else 1))
+            writer.add_tensor(
+                name, values * (CERTAINTY if name == "output_norm.weight" else 1)
+            )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -281,26 +329,49 @@ def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
     """Return a model that knows nothing, and how it spells."""
     random = Random(SEED)
     texts = [corpus.sample(source, random)[0] for _ in range(30_000)]
-    return Model(), learn(texts + [entry.answer for entry in source.entries] * 40, VOCABULARY)
+    return Model(), learn(
+        texts + [entry.answer for entry in source.entries] * 40, VOCABULARY
+    )
 
 
 def main() -> None:
     """Learn to spell, learn to answer, write the file."""
-    parser = argparse.ArgumentParser(description="Train the demo model and write its GGUF.")
-    parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a try (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=DEMO, help="where to write (default: demo.gguf, here)")
+    parser = argparse.ArgumentParser(
+        description="Train the demo model and write its GGUF."
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help="fewer for a try (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DEMO,
+        help="where to write (default: demo.gguf, here)",
+    )
     options = parser.parse_args()
     begun = time.monotonic()
     torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
     source = corpus.load()
     model, tokenizer = begin(source)
-    train(model, batches(source, tokenizer, Random(SEED), options.steps), tokenizer.end, options.steps)
+    train(
+        model,
+        batches(source, tokenizer, Random(SEED), options.steps),
+        tokenizer.end,
+        options.steps,
+    )
     count = sum(p.numel() for p in model.parameters())
     write(model, tokenizer, options.out)
     made = options.out.read_bytes()
-    print(f"{count} parameters, {time.monotonic() - begun:.0f} s, {time.process_time():.0f} s of CPU")
-    print(f"{options.out.name}  {len(made)} bytes  sha256:{hashlib.sha256(made).hexdigest()}")
+    print(
+        f"{count} parameters, {time.monotonic() - begun:.0f} s, {time.process_time():.0f} s of CPU"
+    )
+    print(
+        f"{options.out.name}  {len(made)} bytes  sha256:{hashlib.sha256(made).hexdigest()}"
+    )
 
 
 if __name__ == "__main__":

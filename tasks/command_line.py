@@ -40,7 +40,7 @@ class Verb(NamedTuple):
     """One verb: its line in `doit list`, its options, and what may follow them."""
 
     kind: Kind
-    about: str
+    help: str
     params: Sequence[Option]
     pos_arg: str = ""  # the name of further words, or of what follows `--`
 
@@ -53,7 +53,7 @@ class Verb(NamedTuple):
 Verbs = Mapping[str, Verb]
 
 
-class Ask(NamedTuple):
+class TaskRequest(NamedTuple):
     """One task as the command line asks for it."""
 
     verb: str
@@ -73,15 +73,15 @@ class Ask(NamedTuple):
         return tuple(named)
 
 
-class Request(NamedTuple):
+class CommandLine(NamedTuple):
     """The whole command line."""
 
-    asks: tuple[Ask, ...] = ()  # the tasks to run, in order
+    tasks: tuple[TaskRequest, ...] = ()  # the tasks to run, in order
     command: str = ""  # doit's own command (`list`, `info` …), empty when tasks run
     words: tuple[str, ...] = ()  # that command's arguments
 
 
-def parse(argv: Sequence[str], verbs: Verbs) -> Request:
+def parse(argv: Sequence[str], verbs: Verbs) -> CommandLine:
     """Parse a command line (without the program's name).
 
     Raises:
@@ -105,7 +105,7 @@ def parse(argv: Sequence[str], verbs: Verbs) -> Request:
         asks = _with_extra(asks, extra, verbs)
     if asks and asks[-1].verb == "with" and not asks[-1].extra:
         raise UsageError("`doit with` needs a command", fix="doit with … -- COMMAND")
-    return Request(tuple(asks))
+    return CommandLine(tuple(asks))
 
 
 def _is_known(word: str, verbs: Verbs) -> bool:
@@ -116,35 +116,37 @@ def _is_task(word: str, verbs: Verbs) -> bool:
     return word.partition(":")[0] in verbs
 
 
-def _doit_command(command: str, words: Sequence[str], verbs: Verbs) -> Request:
+def _doit_command(command: str, words: Sequence[str], verbs: Verbs) -> CommandLine:
     """Return the request of one of doit's own commands."""
     _check_controls(words)
     if command == "info":  # doit prints a traceback for a task that does not exist
         _check_first([word for word in words if not _is_task(word, verbs)], verbs)
-    return Request(command=command, words=tuple(words))
+    return CommandLine(command=command, words=tuple(words))
 
 
-def _asks(words: list[str], verbs: Verbs) -> list[Ask]:
+def _asks(words: list[str], verbs: Verbs) -> list[TaskRequest]:
     """Parse the verbs with their options.
 
     Raises:
         UsageError: a word or an option is wrong.
     """
-    asks: list[Ask] = []
+    asks: list[TaskRequest] = []
     while words and _is_task(words[0], verbs):
         if asks and asks[-1].verb in _LAST:
             verb = asks[-1].verb
             what = f"nothing follows `{verb}`, which runs until it ends: {words[0]}"
             raise UsageError(what)
-        ask, words = _parse_verb(words[0], words[1:], verbs)
-        asks.append(ask)
+        request, words = _parse_verb(words[0], words[1:], verbs)
+        asks.append(request)
     if words and asks:
         fix = _word_fix(asks[-1].verb, words[0], verbs)
         raise UsageError(f"{words[0]!r} is not a task", fix=fix)
     return asks
 
 
-def _with_extra(asks: list[Ask], extra: tuple[str, ...], verbs: Verbs) -> list[Ask]:
+def _with_extra(
+    asks: list[TaskRequest], extra: tuple[str, ...], verbs: Verbs
+) -> list[TaskRequest]:
     """Add the words after `--` to the last verb.
 
     Raises:
@@ -169,7 +171,9 @@ def _check_controls(words: Sequence[str]) -> None:
     """Refuse control characters: doit prints an unknown word without escaping it."""
     for word in words:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
-            raise UsageError(f"{word!r} is not a task", fix="`doit list` shows the verbs")
+            raise UsageError(
+                f"{word!r} is not a task", fix="`doit list` shows the verbs"
+            )
 
 
 def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
@@ -189,7 +193,9 @@ def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
     return fix
 
 
-def _parse_verb(word: str, rest: list[str], verbs: Verbs) -> tuple[Ask, list[str]]:
+def _parse_verb(
+    word: str, rest: list[str], verbs: Verbs
+) -> tuple[TaskRequest, list[str]]:
     """Parse one verb's options; return it and the remaining words."""
     verb, colon, model = word.partition(":")
     table = verbs[verb].params
@@ -197,12 +203,12 @@ def _parse_verb(word: str, rest: list[str], verbs: Verbs) -> tuple[Ask, list[str
         table = verbs[verb].model_params
     pairs, words = _parse_options(word, rest, table, verbs)
     options = _values(pairs, table)
-    ask = Ask(verb, None, options, kind=verbs[verb].kind)
+    request = TaskRequest(verb, None, options, kind=verbs[verb].kind)
     if colon:
-        ask = ask._replace(model=model)
+        request = request._replace(model=model)
     if verbs[verb].pos_arg in _WORD_VERBS:
-        return ask._replace(extra=tuple(words)), []
-    return ask, words
+        return request._replace(extra=tuple(words)), []
+    return request, words
 
 
 def _parse_options(
@@ -242,7 +248,9 @@ def _mark(option: Option, mark: str) -> str:
     return mark
 
 
-def _values(pairs: Sequence[tuple[str, str]], table: Sequence[Option]) -> dict[str, Any]:
+def _values(
+    pairs: Sequence[tuple[str, str]], table: Sequence[Option]
+) -> dict[str, Any]:
     """Return the options' values by name."""
     by_flag = {"--" + one["long"]: one for one in table}
     by_flag |= {"-" + one["short"]: one for one in table if one["short"]}

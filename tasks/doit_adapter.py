@@ -53,7 +53,7 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def at_load(function: Callable[[], Any]) -> Any:
+def as_load_error(function: Callable[[], Any]) -> Any:
     """Call a function while doit loads the tasks; report its errors as doit's.
 
     Raises:
@@ -66,7 +66,7 @@ def at_load(function: Callable[[], Any]) -> Any:
         return function()
     except UsageError as error:
         if is_json(os.environ):
-            say("error", "%s", error, level=ERROR)
+            log_event("error", "%s", error, level=ERROR)
             raise SystemExit(_USAGE_ERROR) from None
         sys.stderr.write(_annotation(str(error)))
         raise InvalidDodoFile(_safe(str(error))) from None
@@ -89,16 +89,16 @@ def _no_memory(error: MemoryError | ImportError) -> str:
 
 def _safe(text: str) -> str:
     """Make text safe for a terminal, and disable commands for GitHub."""
-    return str(ci().neutral(visible(text), os.environ))
+    return str(ci().escape_workflow_commands(visible(text), os.environ))
 
 
 def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
     """Run an action; return an error that the user can understand as TaskFailed."""
-    from tasks.system.signals import on_signals
+    from tasks.system.signals import handle_signals
 
     log()
     try:
-        with on_signals(_unwind):
+        with handle_signals(_unwind):
             function(*args)
     except RecipeError as error:
         return TaskFailed(str(error))
@@ -111,9 +111,11 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
         if "start new thread" not in str(error):  # Python's text for lack of memory
             raise
         return TaskFailed(_no_memory(MemoryError()))
-    except _Signalled as signalled:
+    except _SignalledError as signalled:
         _ignore_signals()
-        log().warning("interrupted; what was downloaded is kept, the same command goes on with it")
+        log().warning(
+            "interrupted; what was downloaded is kept, the same command goes on with it"
+        )
         raise SystemExit(128 + signalled.args[0]) from None  # as a shell reports it
     return None
 
@@ -126,7 +128,7 @@ def _ignore_signals() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-class _Signalled(BaseException):
+class _SignalledError(BaseException):
     """A signal asks the program to end; no handler of Exception must catch it."""
 
 
@@ -137,22 +139,26 @@ def _unwind(number: int) -> None:
     would interrupt the saving of a partial file.
     """
     _ignore_signals()
-    raise _Signalled(number)
+    raise _SignalledError(number)
 
 
-def task(name: str, fields: Mapping[str, Any]) -> Task:
+def action_task(name: str, fields: Mapping[str, Any]) -> Task:
     """Make a doit task from a dictionary; its actions see the real terminal.
 
     Errors for the user end an action as a failure, without a traceback.
     """
     fields = dict(fields)
-    actions = [(_guarded, [function, *args]) for function, args in fields.pop("actions")]
+    actions = [
+        (_guarded, [function, *args]) for function, args in fields.pop("actions")
+    ]
     if "doc" in fields:  # `doit list` prints it
-        fields["doc"] = ci().neutral(visible(fields["doc"], WORD), os.environ)
+        fields["doc"] = ci().escape_workflow_commands(
+            visible(fields["doc"], WORD), os.environ
+        )
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
 
 
-def group(name: str, deps: Iterable[str], **fields: Any) -> Task:
+def group_task(name: str, deps: Iterable[str], **fields: Any) -> Task:
     """Return a doit task that only depends on others; it may leave out sub-tasks."""
     return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
 
@@ -161,7 +167,7 @@ def _annotation(text: str, title: str = "") -> str:
     """Return an error for GitHub to show beside the log; "" elsewhere."""
     if not ci().is_github(os.environ):
         return ""
-    return str(ci().command("error", visible(text), visible(title)))
+    return str(ci().workflow_command("error", visible(text), visible(title)))
 
 
 def _is_internal(task: Task) -> bool:
@@ -191,9 +197,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         if _is_report(task) or not task.actions or _is_internal(task):
             return
         verb = task.name.partition(":")[0]
-        if ci().folds(os.environ) and verb not in _UNGROUPED:
+        if ci().supports_groups(os.environ) and verb not in _UNGROUPED:
             self._folded = task.name
-            self.write(ci().fold(task.name, time.time(), os.environ))
+            self.write(ci().group_marker(task.name, time.time(), os.environ))
         else:
             self.write(f".  {_safe(task.title())}\n")
         self.outstream.flush()
@@ -205,7 +211,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
 
     def _unfold(self) -> None:
         if self._folded:
-            self.write(ci().fold(self._folded, time.time(), os.environ, end=True))
+            self.write(
+                ci().group_marker(self._folded, time.time(), os.environ, end=True)
+            )
             self._folded = ""
 
     def add_success(self, task: Task) -> None:
@@ -214,11 +222,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         if _is_report(task) or not task.actions or _is_internal(task):
             return
         seconds = time.monotonic() - self._start
-        say(
+        log_event(
             "task_done",
             "   %s took %s",
             task.name,
-            formatting.seconds(seconds),
+            formatting.format_duration(seconds),
             task=task.name,
             seconds=round(seconds, 3),
         )
@@ -248,29 +256,31 @@ class EventReporter(Reporter):
         """Log that a task begins."""
         self._start = time.monotonic()
         if task.actions and not _is_internal(task):
-            say("task_started", "%s", task.name, task=task.name)
+            log_event("task_started", "%s", task.name, task=task.name)
 
     def skip_uptodate(self, task: Task) -> None:
         """Log that a task is up to date."""
-        say("task_up_to_date", "%s", task.name, task=task.name)
+        log_event("task_up_to_date", "%s", task.name, task=task.name)
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Log an error."""
         text = fail.message if isinstance(fail, TaskFailed) else fail.get_msg()
-        say("task_failed", "%s", text, level=ERROR, task=task.name)
+        log_event("task_failed", "%s", text, level=ERROR, task=task.name)
 
     def complete_run(self) -> None:
         """Log errors that belong to no task."""
         for text in self.runtime_errors:
-            say("error", "%s", text, level=ERROR)
+            log_event("error", "%s", text, level=ERROR)
 
 
-def say(event: str, text: str, *args: object, level: int = INFO, **facts: object) -> None:
+def log_event(
+    event: str, text: str, *args: object, level: int = INFO, **facts: object
+) -> None:
     """Log an event with its facts, as `logs.say`."""
     log()
     from tasks.console import logs
 
-    logs.say(event, text, *args, level=level, **facts)
+    logs.log_event(event, text, *args, level=level, **facts)
 
 
 def reporter(env: Mapping[str, str]) -> type[Reporter]:
@@ -278,22 +288,22 @@ def reporter(env: Mapping[str, str]) -> type[Reporter]:
     return EventReporter if is_json(env) else Reporter
 
 
-def show(*blocks: str) -> None:
+def print_report(*blocks: str) -> None:
     """Print the blocks of a report to stdout, a newline between them."""
     safe = [block if isinstance(block, Styled) else visible(block) for block in blocks]
-    text = ci().neutral("\n".join(safe), os.environ)
-    with quiet_pipe():
+    text = ci().escape_workflow_commands("\n".join(safe), os.environ)
+    with ignore_broken_pipe():
         print(text, flush=True)
 
 
-def show_json(data: object) -> None:
+def print_json(data: object) -> None:
     """Print data to stdout as ASCII JSON that has no command for GitHub."""
     text = json.dumps(data, indent=1).replace("##[", "#\\u0023[")
-    with quiet_pipe():
+    with ignore_broken_pipe():
         print(text, flush=True)
 
 
-def harmless(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:
+def escape_stream(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:
     """Make an engine's output safe if stdout is a terminal or a log of GitHub.
 
     A pipe or a file receives it unchanged. GitHub receives whole lines.
@@ -313,12 +323,12 @@ def _without_commands(blocks: Iterable[str], keep: str) -> Iterator[str]:
     rest = ""
     for block in blocks:
         lines, newline, rest = (rest + block).rpartition("\n")
-        yield ci().neutral(visible(lines + newline, keep), os.environ)
-    yield ci().neutral(visible(rest, keep), os.environ)
+        yield ci().escape_workflow_commands(visible(lines + newline, keep), os.environ)
+    yield ci().escape_workflow_commands(visible(rest, keep), os.environ)
 
 
 @contextmanager
-def quiet_pipe() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Ignore a reader of stdout that closes the pipe, such as `doit | head -1`."""
     try:
         yield

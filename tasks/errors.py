@@ -24,7 +24,9 @@ class RecipeError(Exception):
         fix: the command or the edit that fixes it.
     """
 
-    def __init__(self, what: str, facts: Sequence[tuple[str, object]] = (), fix: str = "") -> None:
+    def __init__(
+        self, what: str, facts: Sequence[tuple[str, object]] = (), fix: str = ""
+    ) -> None:
         self.what = what
         self.facts = tuple(facts)
         self.fix = fix

@@ -16,9 +16,9 @@ from doit.task import Task
 
 from tasks import context, doit_adapter
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.command_line import Ask, Kind, Verb
+from tasks.command_line import Kind, TaskRequest, Verb
 from tasks.console import formatting
-from tasks.context import Recipe as Context
+from tasks.context import Context
 from tasks.options import Option
 
 TaskDict = dict[str, Any]
@@ -72,7 +72,9 @@ class Recipe:
         """Register a report: the creator is called for each request."""
         return self._register(Kind.REPORT, params, pos_arg, self._report_tasks)
 
-    def _register(self, kind: Kind, params: Sequence[Option], pos_arg: str, expand: Expand) -> Decorator:
+    def _register(
+        self, kind: Kind, params: Sequence[Option], pos_arg: str, expand: Expand
+    ) -> Decorator:
         def decorate(creator: Creator) -> DoitCreator:
             verb = creator.__name__.removeprefix("task_").replace("_", "-")
             about = (creator.__doc__ or "").strip()
@@ -84,15 +86,15 @@ class Recipe:
                 def tasks() -> list[Task]:
                     return list(expand(verb, creator))
 
-                yield from doit_adapter.at_load(tasks)
+                yield from doit_adapter.as_load_error(tasks)
 
             return create
 
         return decorate
 
-    def tasks(self, found: Context) -> Iterator[Task]:
+    def tasks(self, context: Context) -> Iterator[Task]:
         """Make the tasks of one command line, in the order of dodo.py."""
-        self._context = found
+        self._context = context
         for verb, expand, creator in self._creators:
             yield from expand(verb, creator)
 
@@ -107,10 +109,14 @@ class Recipe:
         yield self._model_group(verb, reached)
         if not reached:
             return
-        for name, job in self._context.jobs.by_name.items():
-            fields = {"doc": formatting.task_line(job.model.title, job.model.size)}
-            yield self._sub_task(verb, name, {**fields, **creator(self._context, job)})
-        for alias, name in self._context.jobs.aliases.items():
+        for name, resolved in self._context.resolution.by_name.items():
+            fields = {
+                "doc": formatting.task_line(resolved.model.title, resolved.model.size)
+            }
+            yield self._sub_task(
+                verb, name, {**fields, **creator(self._context, resolved)}
+            )
+        for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
 
     def _server_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
@@ -120,10 +126,12 @@ class Recipe:
             return
         checks: list[Task] = []
 
-        def with_check(found: Context, job: Any) -> TaskDict:
-            fields = creator(found, job)
+        def with_check(context: Context, job: Any) -> TaskDict:
+            fields = creator(context, job)
             name = f"_check_{verb}:{job.name}"
-            checks.append(doit_adapter.task(name, {"actions": [fields.pop("check")]}))
+            checks.append(
+                doit_adapter.action_task(name, {"actions": [fields.pop("check")]})
+            )
             return {**fields, "task_dep": [name, *fields["task_dep"]]}
 
         yield from self._model_tasks(verb, with_check)
@@ -131,7 +139,7 @@ class Recipe:
 
     def _attached_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make the task that uses a server which is already running."""
-        request = self._context.request.asks[-1]
+        request = self._context.command_line.tasks[-1]
         fields = {**creator(self._context, None), "meta": {"report": True}}
         if request.model:
             yield self._group(verb, [])
@@ -144,11 +152,13 @@ class Recipe:
 
         A catalogue in which no model needs the program need not say where it is.
         """
-        found = self._context
+        context = self._context
         asked = next(self._requests(verb), None)
-        if asked or any(job.exe for job in found.jobs.by_name.values()):
-            program = llamafile_exe(found.catalogue, found.place)
-            yield self._task(verb, creator(found, program))
+        if asked or any(
+            resolved.exe for resolved in context.resolution.by_name.values()
+        ):
+            program = llamafile_exe(context.catalogue, context.environment)
+            yield self._task(verb, creator(context, program))
         else:
             yield self._group(verb, [])
 
@@ -165,30 +175,30 @@ class Recipe:
             fields = creator(self._context, request)
             yield self._sub_task(verb, str(model), {**fields, "meta": {"report": True}})
 
-    def _requests(self, verb: str) -> Iterator[Ask]:
+    def _requests(self, verb: str) -> Iterator[TaskRequest]:
         """Yield what the command line asks of a verb; doit's commands name tasks."""
-        request = self._context.request
+        args = self._context.command_line
         kind = self.verbs[verb].kind
-        yield from (ask for ask in request.asks if ask.verb == verb)
-        for word in request.words:
+        yield from (request for request in args.tasks if request.verb == verb)
+        for word in args.words:
             if word == verb:
-                yield Ask(verb, None, {}, kind=kind)
+                yield TaskRequest(verb, None, {}, kind=kind)
             elif word.startswith(f"{verb}:"):
-                yield Ask(verb, word.removeprefix(f"{verb}:"), {}, kind=kind)
-        if verb == self._default and not (request.asks or request.command):
-            yield Ask(verb, None, {}, kind=kind)
+                yield TaskRequest(verb, word.removeprefix(f"{verb}:"), {}, kind=kind)
+        if verb == self._default and not (args.tasks or args.command):
+            yield TaskRequest(verb, None, {}, kind=kind)
 
     def _is_reached(self, verb: str) -> bool:
         """Whether the tasks `verb:MODEL` have to exist."""
-        request = self._context.request
-        if request.command == "list":
+        args = self._context.command_line
+        if args.command == "list":
             return self._is_listed(verb)
-        asked = {ask.verb for ask in request.asks}
-        return bool(request.command or asked & self._dependents(verb))
+        asked = {request.verb for request in args.tasks}
+        return bool(args.command or asked & self._dependents(verb))
 
     def _is_listed(self, verb: str) -> bool:
         """Whether `doit list` lists models below a verb: one line per model."""
-        words = self._context.request.words
+        words = self._context.command_line.words
         named = [word for word in words if word.partition(":")[0] in self.verbs]
         return verb in (named or ["serve"]) or any(":" in word for word in named)
 
@@ -202,31 +212,38 @@ class Recipe:
 
     def _model_group(self, verb: str, reached: bool) -> Task:
         """Make the task `verb`, which depends on the models that it was asked for."""
-        jobs = self._context.jobs
-        names: Sequence[str] = jobs.of(verb)
-        if reached and self._context.request.command == "list":
+        resolution = self._context.resolution
+        names: Sequence[str] = resolution.of(verb)
+        if reached and self._context.command_line.command == "list":
             # `doit list --all VERB` lists what it depends on
-            names = list(jobs.by_name)
+            names = list(resolution.by_name)
         return self._group(verb, [f"{verb}:{name}" for name in names])
 
     def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
-        about = {"doc": self.verbs[verb].about, "params": self.verbs[verb].params}
-        return doit_adapter.task(verb, {**about, "pos_arg": self._pos_arg(verb), **fields})
+        about = {"doc": self.verbs[verb].help, "params": self.verbs[verb].params}
+        return doit_adapter.action_task(
+            verb, {**about, "pos_arg": self._pos_arg(verb), **fields}
+        )
 
     def _sub_task(self, verb: str, name: str, fields: Mapping[str, Any]) -> Task:
-        about = {"params": self.verbs[verb].model_params, "pos_arg": self._pos_arg(verb)}
-        task = doit_adapter.task(f"{verb}:{name}", {**about, **fields})
+        about = {
+            "params": self.verbs[verb].model_params,
+            "pos_arg": self._pos_arg(verb),
+        }
+        task = doit_adapter.action_task(f"{verb}:{name}", {**about, **fields})
         task.subtask_of = verb
         return task
 
     def _group(self, verb: str, names: Sequence[str]) -> Task:
         entry = self.verbs[verb]
-        about = {"doc": entry.about, "params": entry.params}
-        return doit_adapter.group(verb, names, **about, pos_arg=self._pos_arg(verb))
+        about = {"doc": entry.help, "params": entry.params}
+        return doit_adapter.group_task(
+            verb, names, **about, pos_arg=self._pos_arg(verb)
+        )
 
     def _alias(self, verb: str, alias: str, name: str) -> Task:
         """Make the task `verb:ALIAS`, which depends on the model's own task."""
-        task = doit_adapter.group(
+        task = doit_adapter.group_task(
             f"{verb}:{alias}",
             [f"{verb}:{name}"],
             params=self.verbs[verb].model_params,
@@ -242,7 +259,7 @@ class Recipe:
         return self.verbs[verb].pos_arg or None
 
     def _last_verb(self) -> str:
-        requests = self._context.request.asks
+        requests = self._context.command_line.tasks
         if not requests:
             return ""
         return requests[-1].verb

@@ -7,7 +7,9 @@ from typing import Any
 Option = dict[str, Any]
 
 
-def option(long: str, metavar: str, about: str, kind: type = str, short: str = "") -> Option:
+def option(
+    long: str, metavar: str, about: str, kind: type = str, short: str = ""
+) -> Option:
     """Return one option for doit's `params`; a flag has no metavar."""
     default: Any = {list: [], bool: False}.get(kind)
     made = {
@@ -23,22 +25,36 @@ def option(long: str, metavar: str, about: str, kind: type = str, short: str = "
     return made
 
 
-MODEL = option("model", "NAME", "the model, by name or alias [default: the catalogue's]")
+MODEL = option(
+    "model", "NAME", "the model, by name or alias [default: the catalogue's]"
+)
 MODELS = option("model", "NAME", "a model; may be repeated", list)
 RUNNING_MODEL = option("model", "NAME", "a model [default: the only running one]")
-RUNNING_MODELS = option("model", "NAME", "a model; may be repeated [default: all that run]", list)
-STOPPED_MODELS = option("model", "NAME", "a model; may be repeated [default: the only one]", list)
-LOCK_MODELS = option("model", "NAME", "only this model or engine; may be repeated", list)
+RUNNING_MODELS = option(
+    "model", "NAME", "a model; may be repeated [default: all that run]", list
+)
+STOPPED_MODELS = option(
+    "model", "NAME", "a model; may be repeated [default: the only one]", list
+)
+LOCK_MODELS = option(
+    "model", "NAME", "only this model or engine; may be repeated", list
+)
 JSON = option("json", "", "as JSON, for programs", bool)
 YES = option("yes", "", "answer yes instead of asking", bool)
-NO_ADOPT = option("no-adopt", "", "download it even if another program has a copy", bool)
-FROZEN = option("frozen", "", "fetch only files with a pinned digest (also if CI=true)", bool)
+NO_ADOPT = option(
+    "no-adopt", "", "download it even if another program has a copy", bool
+)
+FROZEN = option(
+    "frozen", "", "fetch only files with a pinned digest (also if CI=true)", bool
+)
 TIMEOUT = option("timeout", "SECONDS", "time until it must be ready")
 ALL = option("all", "", "every one", bool)
 FOLLOW = option("follow", "", "continue until the server ends", bool, "f")
 LINES = option("lines", "N", "only the last N lines", str, "n")
 DRY_RUN = option("dry-run", "", "only show what would be removed", bool)
-OLDER_THAN = option("older-than", "AGE", "keep what was used or changed since: 30d, 12h or 4w")
+OLDER_THAN = option(
+    "older-than", "AGE", "keep what was used or changed since: 30d, 12h or 4w"
+)
 CHECK = option("check", "", "only check that it covers models.yaml; offline", bool)
 UPGRADE = option("upgrade", "", "update what models.yaml does not pin", bool)
 HASH = option("download", "", "download and hash files without a stated digest", bool)
@@ -47,9 +63,14 @@ SHA256 = option("sha256", "HEX", "its digest, if the publisher states none")
 LICENSE = option("license", "TEXT", "its licence, if the publisher states none")
 
 SOURCE = [
-    option("llamafile", "PATH", "a .llamafile or .gguf of your own, not a catalogued model"),
+    option(
+        "llamafile", "PATH", "a .llamafile or .gguf of your own, not a catalogued model"
+    ),
     option("llamafile-url", "URL", "where to download it from"),
-    {**option("llamafile_url", "URL", "as --llamafile-url"), "name": "llamafile_url_old"},
+    {
+        **option("llamafile_url", "URL", "as --llamafile-url"),
+        "name": "llamafile_url_old",
+    },
     option("sha256", "HEX", "the digest that file must have"),
     YES,
     NO_ADOPT,

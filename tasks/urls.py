@@ -92,7 +92,7 @@ def is_proxy(text: str) -> bool:
         return False
 
 
-def url_problem(url: str, *, pinned: bool) -> str:
+def url_error(url: str, *, pinned: bool) -> str:
     """Return what is wrong with a URL, or an empty text (R22, R29).
 
     Args:

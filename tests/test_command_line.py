@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.command_line import Ask, Kind, Request
+from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
+
 from tests.support.command_lines import VERBS, parse
 
 _WORDS = [
@@ -20,9 +20,9 @@ _WORDS = [
 PASSES = "`--` passes arguments to the engine, or to a command"
 
 
-def one(word: str, *extra: str, **options: Any) -> list[Ask]:
+def one(word: str, *extra: str, **options: Any) -> list[TaskRequest]:
     verb, colon, model = word.partition(":")
-    return [Ask(verb, model if colon else None, options, extra, VERBS[verb].kind)]
+    return [TaskRequest(verb, model if colon else None, options, extra, VERBS[verb].kind)]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def one(word: str, *extra: str, **options: Any) -> list[Ask]:
         pytest.param("verify chat Hello", [*one("verify"), *one("chat", "Hello")], id="chat behind another"),
     ],
 )
-def test_asks(line: str, asks: list[Ask]) -> None:
+def test_asks(line: str, asks: list[TaskRequest]) -> None:
     """Which tasks, of which model, with which options."""
-    assert parse(shlex.split(line)) == Request(tuple(asks))
+    assert parse(shlex.split(line)) == CommandLine(tuple(asks))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_asks(line: str, asks: list[Ask]) -> None:
 )
 def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
     """Commands that look at tasks ask for none."""
-    assert parse(line.split()) == Request((), command, tuple(words))
+    assert parse(line.split()) == CommandLine((), command, tuple(words))
 
 
 @pytest.mark.parametrize(
@@ -250,17 +250,17 @@ def test_refused(line: str, what: str, fix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "models"),
+    ("task", "models"),
     [
-        pytest.param(Ask("serve", None, {}), (), id="none: the default"),
-        pytest.param(Ask("serve", "a", {}), ("a",), id="by the colon"),
-        pytest.param(Ask("serve", None, {"model": "a"}), ("a",), id="by option"),
-        pytest.param(Ask("download", None, {"model": ["a", "b"]}), ("a", "b"), id="by options"),
+        pytest.param(TaskRequest("serve", None, {}), (), id="none: the default"),
+        pytest.param(TaskRequest("serve", "a", {}), ("a",), id="by the colon"),
+        pytest.param(TaskRequest("serve", None, {"model": "a"}), ("a",), id="by option"),
+        pytest.param(TaskRequest("download", None, {"model": ["a", "b"]}), ("a", "b"), id="by options"),
     ],
 )
-def test_models_of_a_task(ask: Ask, models: tuple[str, ...]) -> None:
+def test_models_of_a_task(task: TaskRequest, models: tuple[str, ...]) -> None:
     """A task names none, one or several models."""
-    assert ask.models == models
+    assert task.models == models
 
 
 def test_every_option_is_explained() -> None:
@@ -288,10 +288,10 @@ def test_the_kinds_of_verbs() -> None:
 def test_whatever_is_typed(words: list[str], extra: list[str]) -> None:
     """A request or a UsageError; behind `--` nothing is touched."""
     try:
-        request = parse([*words, "--", *extra])
+        args = parse([*words, "--", *extra])
     except UsageError:
         return
-    if not request.command and "--" not in words:
-        handed = list(request.asks[-1].extra) if extra else []
+    if not args.command and "--" not in words:
+        handed = list(args.tasks[-1].extra) if extra else []
         assert handed[len(handed) - len(extra) :] == extra
-        assert handed == extra or request.asks[-1].verb == "chat"
+        assert handed == extra or args.tasks[-1].verb == "chat"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from tasks.system.ports import free_port
+
 from tests.fakes import gitlab
 from tests.fakes.github_runner import Runner
 from tests.support.project import REPO, Project, Running, interrupt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.urls import (
     file_of_page,
     filename_of,
@@ -13,7 +12,7 @@ from tasks.urls import (
     is_local,
     needed_no_proxy,
     no_proxy,
-    url_problem,
+    url_error,
 )  # fmt: skip
 
 HUB = "https://huggingface.co"
@@ -111,7 +110,7 @@ def test_where_it_comes_from(url: str, where: str) -> None:
 def test_checked_before_anything_is_downloaded(url: str, unpinned: str, pinned: str) -> None:
     """R22, R29: scheme, host and syntax; the message repeats no password."""
     for expected, has_digest in ((unpinned, False), (pinned, True)):
-        problem = url_problem(url, pinned=has_digest)
+        problem = url_error(url, pinned=has_digest)
         assert expected in problem
         assert bool(problem) == bool(expected)
         assert "secret" not in problem
@@ -145,7 +144,7 @@ def test_checked_before_anything_is_downloaded(url: str, unpinned: str, pinned: 
 def test_a_page_about_a_file(page: str, file: str) -> None:
     """F24: a browser's address bar has the page; its error has the URL to paste."""
     assert file_of_page(page) == file
-    assert (f"is not the file itself: use {file}" in url_problem(page, pinned=True)) == bool(file)
+    assert (f"is not the file itself: use {file}" in url_error(page, pinned=True)) == bool(file)
 
 
 @given(
@@ -155,7 +154,7 @@ def test_a_page_about_a_file(page: str, file: str) -> None:
 )
 def test_whatever_is_typed(url: str, pinned: bool) -> None:
     """A problem or none, never an exception; a URL without one names a file in one directory, or none."""
-    if not url_problem(url, pinned=pinned):
+    if not url_error(url, pinned=pinned):
         name = filename_of(url)
         assert name not in (".", "..")
         assert not set(name) & set("/\\\0")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tasks.catalogue.artifact import Artifact, Stamp
 
 
-class Verdict(str, Enum):
+class AuditStatus(str, Enum):
     """The result of auditing one file."""
 
     OK = "ok"
@@ -18,10 +18,10 @@ class Verdict(str, Enum):
     MISSING = "missing"
 
 
-class Finding(NamedTuple):
+class AuditResult(NamedTuple):
     """The verdict on one file, with the values that were compared."""
 
-    verdict: Verdict
+    status: AuditStatus
     expected: str = ""
     got: str = ""
     bytes_are_right: bool = False  # the digest matches: the catalogue's size is wrong
@@ -29,10 +29,12 @@ class Finding(NamedTuple):
     @property
     def is_failure(self) -> bool:
         """Whether the audit fails because of this file."""
-        return self.verdict in (Verdict.DIFFERS, Verdict.UNREADABLE)
+        return self.status in (AuditStatus.DIFFERS, AuditStatus.UNREADABLE)
 
 
-def judge_size(artifact: Artifact, stamp: Stamp | None, size: int) -> Finding | None:
+def check_size(
+    artifact: Artifact, stamp: Stamp | None, size: int
+) -> AuditResult | None:
     """Return a verdict if the size alone decides it; the file need not be read then.
 
     A size that was verified together with the expected digest takes precedence over the
@@ -49,7 +51,9 @@ def judge_size(artifact: Artifact, stamp: Stamp | None, size: int) -> Finding | 
     return _differs(f"{expected} bytes", f"{size} bytes")
 
 
-def judge_digest(artifact: Artifact, stamp: Stamp | None, size: int, got: str) -> Finding:
+def check_digest(
+    artifact: Artifact, stamp: Stamp | None, size: int, got: str
+) -> AuditResult:
     """Return the verdict on a file that was read.
 
     Args:
@@ -60,17 +64,17 @@ def judge_digest(artifact: Artifact, stamp: Stamp | None, size: int, got: str) -
     if expected not in (None, got):
         return _differs(f"sha256:{expected}", f"sha256:{got}")
     if artifact.size not in (None, size):
-        finding = _differs(f"{artifact.size} bytes", f"{size} bytes")
-        return finding._replace(bytes_are_right=True)
-    verdict = Verdict.OK if artifact.sha256 else Verdict.UNPINNED
-    return Finding(verdict, f"sha256:{got}", f"sha256:{got}")
+        result = _differs(f"{artifact.size} bytes", f"{size} bytes")
+        return result._replace(bytes_are_right=True)
+    verdict = AuditStatus.OK if artifact.sha256 else AuditStatus.UNPINNED
+    return AuditResult(verdict, f"sha256:{got}", f"sha256:{got}")
 
 
-def _differs(expected: str, got: str) -> Finding:
-    return Finding(Verdict.DIFFERS, expected, got)
+def _differs(expected: str, got: str) -> AuditResult:
+    return AuditResult(AuditStatus.DIFFERS, expected, got)
 
 
-def void(stamp: Stamp) -> Stamp:
+def invalidated(stamp: Stamp) -> Stamp:
     """Return the stamp with a time that matches no file, so that it proves nothing.
 
     The next download reads the file. The digest stays: if nothing else pins the file,

@@ -12,16 +12,16 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from tasks.cache.inventory import Item
+from tasks.cache.inventory import CachedFile
 from tasks.catalogue.artifact import Stamp
 from tasks.catalogue.spdx import spdx_id
 from tasks.errors import RecipeError
-from tasks.urls import is_local, url_problem
+from tasks.urls import is_local, url_error
 
 _OURS = "llamafile-recipe"  # also the namespace of the properties
 
 
-class Row(NamedTuple):
+class BomEntry(NamedTuple):
     """One component."""
 
     name: str
@@ -37,7 +37,9 @@ class Row(NamedTuple):
     version: str = ""  # of a program
 
 
-def row(item: Item, path: str, size: int, stamp: Stamp | None, root: str) -> Row:
+def file_entry(
+    file: CachedFile, path: str, size: int, stamp: Stamp | None, root: str
+) -> BomEntry:
     """Return the component of a file.
 
     Args:
@@ -45,30 +47,30 @@ def row(item: Item, path: str, size: int, stamp: Stamp | None, root: str) -> Row
         stamp: None if the bytes that are here were not verified.
         root: the catalogue's directory; sources in it are shown relative to it.
     """
-    sources = item.artifact.sources
+    sources = file.artifact.sources
     urls = [source for source in sources if not is_local(source)]
     if stamp and stamp.source and not is_local(stamp.source):
         urls.insert(0, stamp.source)
     local = [source.removeprefix(f"{root}/") for source in sources]
     engines = stamp.engines if stamp else {}
-    return Row(
-        name=item.label,
-        title=item.title,
+    return BomEntry(
+        name=file.label,
+        title=file.title,
         path=path,
         size=size,
-        license=item.license,
+        license=file.license,
         sha256=stamp.sha256 if stamp else None,
         source=next(iter([*urls, *local]), ""),
         commit=_commit(urls),
         engines=engines,
-        is_program=item.is_program,
-        version=engines.get("llamafile", "") if item.is_program else "",
+        is_program=file.is_program,
+        version=engines.get("llamafile", "") if file.is_program else "",
     )
 
 
-def package(name: str, version: str, title: str, license: str) -> Row:
+def package_entry(name: str, version: str, title: str, license: str) -> BomEntry:
     """Return the component of a Python package that serves models."""
-    return Row(name, title, "", None, license, None, "", "", {}, True, version)
+    return BomEntry(name, title, "", None, license, None, "", "", {}, True, version)
 
 
 def _commit(urls: Iterable[str]) -> str:
@@ -99,7 +101,7 @@ def timestamp(epoch: str | None, now: float) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def cyclonedx(rows: Iterable[Row], at: str, version: str) -> dict[str, Any]:
+def cyclonedx(rows: Iterable[BomEntry], at: str, version: str) -> dict[str, Any]:
     """Return the document. Equal components have equal serial numbers.
 
     Args:
@@ -123,20 +125,20 @@ def cyclonedx(rows: Iterable[Row], at: str, version: str) -> dict[str, Any]:
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{serial}",
         "version": 1,
-        "metadata": {"timestamp": at, "component": _without_empty(recipe)},
+        "metadata": {"timestamp": at, "component": _drop_empty(recipe)},
         "components": components,
         "dependencies": [{"ref": _OURS, "dependsOn": references}],
     }
 
 
-def _component(row: Row) -> dict[str, Any]:
+def _component(row: BomEntry) -> dict[str, Any]:
     hashes = [{"alg": "SHA-256", "content": row.sha256}] if row.sha256 else []
     purl = "" if row.path else f"pkg:pypi/{row.name}@{row.version}"
     is_url = _is_url(row.source)
     references = []
     if is_url:
         distribution = {"type": "distribution", "url": row.source, "hashes": hashes}
-        references.append(_without_empty(distribution))
+        references.append(_drop_empty(distribution))
     parts = {
         "type": "application" if row.is_program else "machine-learning-model",
         "bom-ref": row.path or purl,
@@ -149,17 +151,17 @@ def _component(row: Row) -> dict[str, Any]:
         "externalReferences": references,
         "properties": _properties(row, "" if is_url else row.source),
     }
-    return _without_empty(parts)
+    return _drop_empty(parts)
 
 
 def _is_url(source: str) -> bool:
     """Return whether a source can be an external reference."""
     if not source or is_local(source):
         return False
-    return not url_problem(source, pinned=True)
+    return not url_error(source, pinned=True)
 
 
-def _properties(row: Row, source: str) -> list[dict[str, str]]:
+def _properties(row: BomEntry, source: str) -> list[dict[str, str]]:
     values = {
         "commit": row.commit,
         "source": source,
@@ -168,10 +170,14 @@ def _properties(row: Row, source: str) -> list[dict[str, str]]:
     }
     for name, version in sorted(row.engines.items()):
         values[f"engine:{name}"] = version or "unknown"
-    return [{"name": f"{_OURS}:{key}", "value": value} for key, value in values.items() if value]
+    return [
+        {"name": f"{_OURS}:{key}", "value": value}
+        for key, value in values.items()
+        if value
+    ]
 
 
-def _without_empty(parts: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_empty(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parts.items() if value}
 
 

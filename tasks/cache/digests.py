@@ -13,7 +13,7 @@ THREADS = 4  # more do not read a disk faster
 LOOK_S = 0.1  # interval of progress reports
 
 
-class Stopped(Exception):
+class CancelledError(Exception):
     """Hashing was cancelled."""
 
 
@@ -36,7 +36,7 @@ def sha256_files(
         def report(count: int) -> None:
             done[path] = count
             if cancelled.is_set():
-                raise Stopped
+                raise CancelledError
 
         return sha256_file(path, report)
 
@@ -47,7 +47,7 @@ def sha256_files(
             while left:
                 ready, left = wait(left, LOOK_S, FIRST_COMPLETED)
                 if stop():
-                    raise Stopped
+                    raise CancelledError
                 seen(sum(done.values()))
                 for task in ready:
                     error = task.exception()

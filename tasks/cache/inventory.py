@@ -8,9 +8,9 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.environment import Place
+from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import catalogued
+from tasks.catalogue.resolve import resolve_entry
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
 
@@ -24,7 +24,7 @@ _BESIDE = re.compile(
 )
 
 
-class Item(NamedTuple):
+class CachedFile(NamedTuple):
     """One file that a catalogue names, or that was downloaded by another one."""
 
     artifact: Artifact
@@ -42,14 +42,16 @@ class Item(NamedTuple):
         return self.artifact.label
 
 
-class Part(NamedTuple):
+class FileRole(NamedTuple):
     """The role of a file in the cache: a target, or a file beside one."""
 
     target: str
     kind: str  # whole, stamp, partial, copy or temporary
 
 
-def items(catalogue: Catalogue, place: Place, names: Iterable[str] | None = None) -> list[Item]:
+def cached_files(
+    catalogue: Catalogue, environment: Environment, names: Iterable[str] | None = None
+) -> list[CachedFile]:
     """Return each file of the catalogue once.
 
     Args:
@@ -58,31 +60,33 @@ def items(catalogue: Catalogue, place: Place, names: Iterable[str] | None = None
     Raises:
         UsageError: an entry is not a valid combination.
     """
-    programs: Iterable[Item] = ()
+    programs: Iterable[CachedFile] = ()
     if names is None:
         names = catalogue.names
-        programs = _program(catalogue, place)
-    found: dict[str, Item] = {}
+        programs = _program(catalogue, environment)
+    found: dict[str, CachedFile] = {}
     for name in names:
-        job = catalogued(name, catalogue, place)
-        for artifact in job.files:
+        resolved = resolve_entry(name, catalogue, environment)
+        for artifact in resolved.files:
             known = found.get(artifact.target)
             models = (*known.models, name) if known else (name,)
-            model = job.model
-            found[artifact.target] = Item(artifact, models, model.title, model.license)
+            model = resolved.model
+            found[artifact.target] = CachedFile(
+                artifact, models, model.title, model.license
+            )
     return [*found.values(), *programs]
 
 
-def _program(catalogue: Catalogue, place: Place) -> Iterable[Item]:
+def _program(catalogue: Catalogue, environment: Environment) -> Iterable[CachedFile]:
     try:
-        artifact = llamafile_exe(catalogue, place)
+        artifact = llamafile_exe(catalogue, environment)
     except UsageError:  # the catalogue has no engine, and llamafiles need none
         return ()
     engine = catalogue.engine("llamafile")
-    return (Item(artifact, (), engine.title, engine.license, is_program=True),)
+    return (CachedFile(artifact, (), engine.title, engine.license, is_program=True),)
 
 
-def unnamed(path: str, source: str, cache: str) -> Item:
+def uncatalogued_file(path: str, source: str, cache: str) -> CachedFile:
     """Return the item of a file in the cache that the catalogue does not name.
 
     Args:
@@ -92,19 +96,23 @@ def unnamed(path: str, source: str, cache: str) -> Item:
     name = path.rpartition("/")[2]
     sources = (source,) if source else ()
     artifact = Artifact(name, sources, f"{cache}/{path}")
-    return Item(artifact, (), name, "", path.startswith("engines/"), is_named=False)
+    return CachedFile(
+        artifact, (), name, "", path.startswith("engines/"), is_named=False
+    )
 
 
-def part(path: str) -> Part:
+def classify_path(path: str) -> FileRole:
     """Return a path's target in `models/` or `engines/`, and its role."""
     found = _BESIDE.fullmatch(path)
     if found is None:
-        return Part(path, "whole")
+        return FileRole(path, "whole")
     kinds = ("temporary", "copy", "partial", "stamp")
-    return Part(found["target"], next((kind for kind in kinds if found[kind]), "whole"))
+    return FileRole(
+        found["target"], next((kind for kind in kinds if found[kind]), "whole")
+    )
 
 
-def strangers(paths: Sequence[str], targets: Iterable[str]) -> list[str]:
+def uncatalogued_paths(paths: Sequence[str], targets: Iterable[str]) -> list[str]:
     """Return the files that have a stamp and that the catalogue does not name.
 
     Args:
@@ -112,11 +120,11 @@ def strangers(paths: Sequence[str], targets: Iterable[str]) -> list[str]:
         targets: of the catalogue, relative to the cache.
     """
     existing = set(paths)
-    named = {same_name(target) for target in targets}
+    named = {fold_path(target) for target in targets}
     stamped = (path for path in paths if path + STAMP in existing)
-    return [path for path in stamped if same_name(path) not in named]
+    return [path for path in stamped if fold_path(path) not in named]
 
 
-def same_name(path: str) -> str:
+def fold_path(path: str) -> str:
     """Fold case and accents: some file systems take such spellings for one path."""
     return normalize("NFC", path).casefold()

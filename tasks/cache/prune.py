@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tasks.cache.inventory import part, same_name
+from tasks.cache.inventory import classify_path, fold_path
 from tasks.errors import UsageError
 from tasks.system.paths import TEMPORARY
 
@@ -25,7 +25,9 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _KEY = "(?:url-)?[0-9a-f]{16}/"
 # programs of earlier versions have no key
 _TARGET = re.compile(rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/]+")
-_RECORD = re.compile(r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json")
+_RECORD = re.compile(
+    r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json"
+)
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(
@@ -35,7 +37,7 @@ _TEMPORARY = re.compile(
 )
 
 
-class Found(NamedTuple):
+class CacheFile(NamedTuple):
     """One file of the cache."""
 
     path: str  # relative to the cache, with `/`
@@ -44,7 +46,7 @@ class Found(NamedTuple):
     read: float  # access time; file systems update it once a day, or never
 
 
-class Needed(NamedTuple):
+class LiveSet(NamedTuple):
     """What must stay; paths are relative to the cache, with `/`."""
 
     named: frozenset[str] = frozenset()  # targets of all catalogues that used the cache
@@ -52,7 +54,7 @@ class Needed(NamedTuple):
     all_asked: bool = True  # False: a catalogue of another machine cannot be read here
 
 
-class Victim(NamedTuple):
+class Candidate(NamedTuple):
     """A file that may be removed."""
 
     path: str  # relative to the cache, with `/`
@@ -72,7 +74,7 @@ class _Rule(NamedTuple):
 _TEMPORARY_RULE = _Rule("left by a writer that was killed", WRITER_S, WRITER_S)
 
 
-def age(text: str) -> float:
+def parse_age(text: str) -> float:
     """Parse `30d`, `12h` or `4w` into seconds.
 
     Raises:
@@ -85,9 +87,13 @@ def age(text: str) -> float:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def choose(
-    found: Sequence[Found], needed: Needed, gone: Iterable[str], now: float, older_s: float | None
-) -> list[Victim]:
+def select_removable(
+    found: Sequence[CacheFile],
+    needed: LiveSet,
+    gone: Iterable[str],
+    now: float,
+    older_s: float | None,
+) -> list[Candidate]:
     """Return the files that may be removed, in the order of `found`.
 
     Args:
@@ -97,7 +103,7 @@ def choose(
     """
     existing = {file.path for file in found}
     orphans = frozenset(gone)
-    needed = needed._replace(named=frozenset(map(same_name, needed.named)))
+    needed = needed._replace(named=frozenset(map(fold_path, needed.named)))
     last_use = _last_use(found)
     victims = []
     for file in found:
@@ -110,14 +116,14 @@ def choose(
             continue
         limit_s = rule.usual_s if older_s is None else older_s
         if now - last_use[_group(file.path)] >= max(limit_s, rule.least_s):
-            target = part(file.path).target if is_target else ""
-            victims.append(Victim(file.path, rule.why, file.size, target))
+            target = classify_path(file.path).target if is_target else ""
+            victims.append(Candidate(file.path, rule.why, file.size, target))
     return victims
 
 
-def _target_rule(path: str, needed: Needed, existing: set[str]) -> _Rule | None:
-    target, kind = part(path)
-    named = same_name(target) in needed.named
+def _target_rule(path: str, needed: LiveSet, existing: set[str]) -> _Rule | None:
+    target, kind = classify_path(path)
+    named = fold_path(target) in needed.named
     usual_s = _usual_age(named, needed.all_asked)
     if kind == "temporary":
         return _TEMPORARY_RULE._replace(usual_s=min(usual_s, WRITER_S))
@@ -144,7 +150,9 @@ def _usual_age(named: bool, all_asked: bool) -> float:
     return 0.0
 
 
-def _record_rule(path: str, needed: Needed, existing: set[str], orphans: frozenset[str]) -> _Rule | None:
+def _record_rule(
+    path: str, needed: LiveSet, existing: set[str], orphans: frozenset[str]
+) -> _Rule | None:
     if _TEMPORARY.fullmatch(path):
         return _TEMPORARY_RULE
     if log := _LOG.fullmatch(path):
@@ -172,11 +180,11 @@ def _group(path: str) -> tuple[str, bool]:
     """
     if not _TARGET.fullmatch(path):
         return path, False
-    target, kind = part(path)
+    target, kind = classify_path(path)
     return target, kind not in ("whole", "stamp")
 
 
-def _last_use(found: Iterable[Found]) -> Mapping[tuple[str, bool], float]:
+def _last_use(found: Iterable[CacheFile]) -> Mapping[tuple[str, bool], float]:
     """Return when each group was last used or changed.
 
     The access time counts for models and programs only: `doit` itself reads the files
@@ -185,7 +193,7 @@ def _last_use(found: Iterable[Found]) -> Mapping[tuple[str, bool], float]:
     last: dict[tuple[str, bool], float] = {}
     for file in found:
         used = file.changed
-        if _TARGET.fullmatch(file.path) and part(file.path).kind == "whole":
+        if _TARGET.fullmatch(file.path) and classify_path(file.path).kind == "whole":
             used = max(file.changed, file.read)
         group = _group(file.path)
         last[group] = max(used, last.get(group, used))
@@ -197,7 +205,7 @@ def is_used(path: str, in_use: frozenset[str]) -> bool:
 
     A model's folder counts as a whole: all parts of a split model are in it.
     """
-    target = part(path).target
+    target = classify_path(path).target
     return target in in_use or _folder(target) in in_use
 
 
@@ -207,7 +215,7 @@ def _folder(target: str) -> str:
     return target
 
 
-def used_by(commands: Iterable[Sequence[str]]) -> frozenset[str]:
+def paths_in_use(commands: Iterable[Sequence[str]]) -> frozenset[str]:
     """Return the models' folders and the programs that servers' command lines name.
 
     Paths are relative to the cache. Only the end of an argument counts, since a server

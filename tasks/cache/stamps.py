@@ -11,15 +11,23 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target, parse_stamp, stamp_data, stamp_path
+from tasks.catalogue.artifact import (
+    Artifact,
+    Stamp,
+    TargetState,
+    compare_target,
+    parse_stamp,
+    stamp_data,
+    stamp_path,
+)
 from tasks.catalogue.model_format import is_model
 from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
 from tasks.system.files import (
-    MOST_JSON,
+    MAX_JSON,
     _expanded,
-    existing,
     first_bytes,
+    nearest_existing_dir,
     setting_path,
     sha256_file,
     stat,
@@ -90,7 +98,7 @@ def is_cache(root: str) -> bool:
     return True
 
 
-def cannot_write(cache: str, error: OSError) -> RecipeError:
+def cache_write_error(cache: str, error: OSError) -> RecipeError:
     """Return the error for a cache that cannot be written."""
     what = f"cannot write to the cache {cache}: {error.strerror or error}"
     return RecipeError(what, fix="set LLAMAFILE_CACHE to a directory you can write to")
@@ -121,21 +129,21 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
     return True
 
 
-def state(cache: str, artifact: Artifact) -> State:
+def target_state(cache: str, artifact: Artifact) -> TargetState:
     """Return the state of an artifact, by one stat call and one small file.
 
     An unpinned file of the cache that does not begin as a model counts as missing: an
     older version of the recipe kept whatever a server sent.
     """
-    found = judge_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
-    if found is State.MISSING or not is_no_model(artifact):
+    found = compare_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+    if found is TargetState.MISSING or not is_no_model(artifact):
         return found
-    return State.MISSING
+    return TargetState.MISSING
 
 
 def is_no_model(artifact: Artifact) -> bool:
     """Return whether no digest covers a file of the cache, and it is not a model."""
-    if artifact.sha256 is not None or not artifact.owned:
+    if artifact.sha256 is not None or not artifact.in_cache:
         return False
     head = first_bytes(artifact.target)
     status = stat(artifact.target)
@@ -155,7 +163,9 @@ def _read_own_json(path: str) -> Any:
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)) as file:
+        with open(
+            path, encoding="utf-8", opener=lambda name, _: os.open(name, flags)
+        ) as file:
             if not _is_own_file(os.fstat(file.fileno())):
                 return None
             return json.load(file)
@@ -166,7 +176,7 @@ def _read_own_json(path: str) -> Any:
 def _is_own_file(status: os.stat_result) -> bool:
     if hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
         return False
-    return S_ISREG(status.st_mode) and status.st_size <= MOST_JSON
+    return S_ISREG(status.st_mode) and status.st_size <= MAX_JSON
 
 
 def proof(cache: str, artifact: Artifact) -> Stamp | None:
@@ -175,7 +185,7 @@ def proof(cache: str, artifact: Artifact) -> Stamp | None:
     stamp = read_stamp(cache, artifact)
     if stamp is None or stamp.stat != found:
         return None
-    if judge_target(artifact, found, stamp) is not State.FRESH:
+    if compare_target(artifact, found, stamp) is not TargetState.FRESH:
         return None
     return stamp
 
@@ -189,7 +199,7 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
     for artifact in artifacts:
         found = stat(artifact.target)
         stamp = read_stamp(cache, artifact)
-        if judge_target(artifact, found, stamp) is State.FRESH:
+        if compare_target(artifact, found, stamp) is TargetState.FRESH:
             continue
         if found is not None and _is_right_unstamped(cache, artifact, stamp):
             continue
@@ -212,7 +222,9 @@ def _is_right_unstamped(cache: str, artifact: Artifact, stamp: Stamp | None) -> 
 
     With `doit -n`, the process that verified the file is another one.
     """
-    if not artifact.sha256 or os.access(existing(os.path.dirname(stamp_path(cache, artifact))), os.W_OK):
+    if not artifact.sha256 or os.access(
+        nearest_existing_dir(os.path.dirname(stamp_path(cache, artifact))), os.W_OK
+    ):
         return False
     got = sha256_file(artifact.target)
     if got.sha256 != artifact.sha256:

@@ -6,11 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from tasks.cache.inventory import STAMP, Item, items, strangers, unnamed
-from tasks.cache.prune import OURS, Found
+from tasks.cache.inventory import (
+    STAMP,
+    CachedFile,
+    cached_files,
+    uncatalogued_file,
+    uncatalogued_paths,
+)
+from tasks.cache.prune import OURS, CacheFile
 from tasks.cache.stamps import is_cache
 from tasks.catalogue.artifact import DIGEST_CHARS, parse_stamp
-from tasks.catalogue.environment import Place
+from tasks.catalogue.environment import Environment
 from tasks.catalogue.types import Catalogue
 from tasks.console.text import digest
 from tasks.system import own_files
@@ -21,7 +27,7 @@ from tasks.system.paths import is_path
 _CREATED_BY_LOADING = {"catalogue", "locks", "roots", "run"}
 
 
-def files_of(cache: str, folders: Iterable[str] = OURS) -> list[Found]:
+def files_of(cache: str, folders: Iterable[str] = OURS) -> list[CacheFile]:
     """Return every file in these folders of the cache, sorted by path.
 
     A link counts as a small file. Files and folders that cannot be read are omitted.
@@ -29,7 +35,7 @@ def files_of(cache: str, folders: Iterable[str] = OURS) -> list[Found]:
     return sorted(file for folder in folders for file in _walk(cache, folder))
 
 
-def _walk(cache: str, folder: str) -> Iterator[Found]:
+def _walk(cache: str, folder: str) -> Iterator[CacheFile]:
     path = os.path.join(cache, folder)
     if os.path.islink(path):
         return
@@ -44,21 +50,21 @@ def _walk(cache: str, folder: str) -> Iterator[Found]:
                 yield from _walk(cache, name)
             else:
                 stat = os.lstat(entry.path)
-                yield Found(name, stat.st_size, stat.st_mtime, stat.st_atime)
+                yield CacheFile(name, stat.st_size, stat.st_mtime, stat.st_atime)
 
 
-def others(cache: str, items: Iterable[Item]) -> list[Item]:
+def uncatalogued_files(cache: str, items: Iterable[CachedFile]) -> list[CachedFile]:
     """Return the files that have a stamp in the cache and are not among the items."""
     paths = [file.path for file in files_of(cache, ("models", "engines"))]
     targets = (item.artifact.target.removeprefix(f"{cache}/") for item in items)
     found = []
-    for path in strangers(paths, targets):
+    for path in uncatalogued_paths(paths, targets):
         stamp = parse_stamp(read_json(f"{cache}/{path}{STAMP}"))
-        found.append(unnamed(path, stamp.source if stamp else "", cache))
+        found.append(uncatalogued_file(path, stamp.source if stamp else "", cache))
     return found
 
 
-def is_foreign(cache: str) -> bool:
+def is_unmarked(cache: str) -> bool:
     """Return whether a directory has files of others and no tag of this recipe."""
     try:
         has_other_files = bool(set(os.listdir(cache)) - _CREATED_BY_LOADING)
@@ -67,7 +73,7 @@ def is_foreign(cache: str) -> bool:
     return has_other_files and not is_cache(cache)
 
 
-def stamps_of_nothing(cache: str, paths: Iterable[str]) -> list[str]:
+def orphaned_stamps(cache: str, paths: Iterable[str]) -> list[str]:
     """Return those of the stamps whose file, outside the cache, does not exist.
 
     Such a stamp is named by the digest of its file's path, and has the path as source.
@@ -130,12 +136,14 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
     return True
 
 
-def everything(catalogue: Catalogue, place: Place, named: Sequence[str] = ()) -> list[Item]:
+def known_files(
+    catalogue: Catalogue, environment: Environment, named: Sequence[str] = ()
+) -> list[CachedFile]:
     """Return the files of the named models.
 
     Without names: every file of the catalogue, and the others that have a stamp here.
     """
     if named:
-        return items(catalogue, place, named)
-    found = items(catalogue, place)
-    return [*found, *others(place.cache, found)]
+        return cached_files(catalogue, environment, named)
+    found = cached_files(catalogue, environment)
+    return [*found, *uncatalogued_files(environment.cache, found)]

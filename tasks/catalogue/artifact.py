@@ -27,7 +27,7 @@ class Artifact(NamedTuple):
     target: str  # the final path
     sha256: str | None = None  # hexadecimal digest; None: not pinned
     size: int | None = None  # bytes; None: unknown
-    owned: bool = True  # it lies in the cache, so wrong bytes may be replaced
+    in_cache: bool = True  # it lies in the cache, so wrong bytes may be replaced
     # folders that may already have the file; None: adopt no file
     adopt_from: tuple[str, ...] | None = ()
 
@@ -42,7 +42,7 @@ class Artifact(NamedTuple):
         return self.target + ".partial.json"
 
     @property
-    def live(self) -> str:
+    def volatile_journal(self) -> str:
         """Path of the journal of bytes not yet on disk, valid until a reboot."""
         return self.target + ".partial.live"
 
@@ -60,33 +60,42 @@ class Stamp(NamedTuple):
         return self._replace(engines={**self.engines, engine: version})
 
 
-class State(Enum):
+class TargetState(Enum):
     """State of the file at a target path."""
 
     MISSING = "missing"
     FRESH = "fresh"  # it matches its stamp
-    MOVED = "moved"  # it exists, and has to be read again
+    UNVERIFIED = "moved"  # it exists, and has to be read again
 
 
-def judge_target(artifact: Artifact, stat: FileStat | None, stamp: Stamp | None) -> State:
+def compare_target(
+    artifact: Artifact, stat: FileStat | None, stamp: Stamp | None
+) -> TargetState:
     """Return the state of the target.
 
     Args:
         stat: of the file; None if there is none.
     """
     if stat is None:
-        return State.MISSING
+        return TargetState.MISSING
     if stamp is not None and stat == stamp.stat:
         fresh = artifact.sha256 in (None, stamp.sha256)
     else:  # an unpinned file of the user's needs no verification
-        fresh = not artifact.sha256 and not artifact.owned
-    return State.FRESH if fresh else State.MOVED
+        fresh = not artifact.sha256 and not artifact.in_cache
+    return TargetState.FRESH if fresh else TargetState.UNVERIFIED
 
 
 # For fields that a stamp of an older version lacks; no file has this value, so the
 # file is read once. The stamp's other data is kept if the digest is still the same.
 _UNKNOWN = -1
-_CORRUPT = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+_CORRUPT = (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def parse_stamp(data: Any) -> Stamp | None:
@@ -159,7 +168,7 @@ def _key(sha256: str | None, url: str) -> str:
 
 def stamp_path(cache: str, artifact: Artifact) -> str:
     """Return the stamp's path: beside a cached target, else in the cache."""
-    if artifact.owned:
+    if artifact.in_cache:
         return artifact.target + ".stamp.json"
     key = digest(artifact.target)[:DIGEST_CHARS]
     return f"{cache}/stamps/{key}.json"
@@ -172,7 +181,7 @@ def engine_filename(version: str, platform: str) -> str:
 
 
 # Source: cosmopolitan ape/specification.md; and `#!` of a script that starts one
-PROGRAMS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
+EXECUTABLE_MAGICS = (b"MZqFpD='", b"jartsr='", b"APEDBG='", b"#!")
 
 # what `--assimilate` makes of a llamafile; Source: elf.h, mach-o/loader.h (64 bits)
 _ELF = b"\x7fELF"

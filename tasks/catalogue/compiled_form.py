@@ -42,10 +42,14 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
     """Whether each index refers to models, and each model is in the index of names."""
     models, names = plain["models"], plain["names"]
     targets = (plain["default"], *names.values(), *plain["files"].values())
-    return all(target in models for target in targets) and all(name.lower() in names for name in models)
+    return all(target in models for target in targets) and all(
+        name.lower() in names for name in models
+    )
 
 
-def _is_entry(plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions]) -> bool:
+def _is_entry(
+    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions]
+) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
     if kind is Model:

@@ -13,11 +13,15 @@ from tasks.errors import UsageError
 
 _INDENT = 2  # columns, if the catalogue's own cannot be determined
 # words with single blanks between them, or a URL: YAML reads these as text
-_PLAIN = re.compile(r"[A-Za-z][\w./@%+-]*(?::(?=//)[\w./@%+:-]+)?(?: [\w.][\w./@%+-]*)*", re.ASCII)
+_PLAIN = re.compile(
+    r"[A-Za-z][\w./@%+-]*(?::(?=//)[\w./@%+:-]+)?(?: [\w.][\w./@%+-]*)*", re.ASCII
+)
 _KEYWORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 
 
-def block(name: str, entry: Mapping[str, Any], indent: int, step: int) -> list[str]:
+def render_entry(
+    name: str, entry: Mapping[str, Any], indent: int, step: int
+) -> list[str]:
     """Return the lines of an entry.
 
     Args:
@@ -44,7 +48,9 @@ def _scalar(value: Any) -> str:
         return text
     import yaml  # costly, and rarely needed
 
-    quoted = yaml.safe_dump(text, default_style='"', width=len(text) * 10 + 10, allow_unicode=True)
+    quoted = yaml.safe_dump(
+        text, default_style='"', width=len(text) * 10 + 10, allow_unicode=True
+    )
     return str(quoted).strip()
 
 
@@ -56,7 +62,7 @@ def _is_unambiguous(text: str) -> bool:
     return bool(_PLAIN.fullmatch(text)) and text.lower() not in _KEYWORDS
 
 
-def insert(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
+def insert_entry(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
     """Return the text with one more entry, after the last one of `models:`.
 
     Args:
@@ -79,7 +85,9 @@ def insert(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
     if not lines[end - 1].endswith(("\n", "\r")):
         lines[end - 1] += newline
     indent = key.start_mark.column
-    new = [line + newline for line in block(name, entry, indent, _step(key, last))]
+    new = [
+        line + newline for line in render_entry(name, entry, indent, _step(key, last))
+    ]
     line_before = key.start_mark.line - 1
     if not lines[line_before].strip():  # the entries are separated by a blank line
         new.insert(0, newline)
@@ -89,7 +97,7 @@ def insert(text: str, name: str, entry: Mapping[str, Any], where: str) -> str:
 def _no_place(name: str, entry: Mapping[str, Any], where: str) -> UsageError:
     return UsageError(
         f"{where} is written with braces, so no line can be inserted",
-        [("entry", "\n".join(block(name, entry, _INDENT, _INDENT)))],
+        [("entry", "\n".join(render_entry(name, entry, _INDENT, _INDENT)))],
         fix=f"put this entry under `models:` in {where}",
     )
 

@@ -16,8 +16,12 @@ class Instead(NamedTuple):
 
 
 _HOST_AND_PORT = Instead("--host and --port", "`host:` and `port:`")
-_MODEL = Instead("--llamafile PATH or --llamafile-url URL", "`url:`, or `hf:` and `file:`")
-_API_KEY = Instead("--api-key KEY, or LLAMA_API_KEY", "LLAMA_API_KEY or --api-key: no key belongs here")
+_MODEL = Instead(
+    "--llamafile PATH or --llamafile-url URL", "`url:`, or `hf:` and `file:`"
+)
+_API_KEY = Instead(
+    "--api-key KEY, or LLAMA_API_KEY", "LLAMA_API_KEY or --api-key: no key belongs here"
+)
 _HF_TOKEN = Instead("HF_TOKEN", "HF_TOKEN: no token belongs here")
 _PROJECTOR = Instead("`mmproj:` of models.yaml", "`mmproj:` of the model")
 
@@ -60,7 +64,7 @@ def _long_flag(flag: str) -> str:
     return next((known for known in _FLAGS if known.startswith(flag)), "")
 
 
-def checked_extra(words: tuple[str, ...]) -> tuple[str, ...]:
+def check_engine_args(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return the arguments after `--` on the command line, if all are allowed.
 
     Raises:

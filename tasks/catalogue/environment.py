@@ -12,7 +12,7 @@ def _no_bytes(_: str) -> bytes:
     return b""
 
 
-class Place(NamedTuple):
+class Environment(NamedTuple):
     """Platform and directories."""
 
     platform: str  # as in sys.platform

@@ -19,12 +19,16 @@ from tasks.urls import file_of_page
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _RESOLVE = re.compile(re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_RELEASE = re.compile(r"(https?)://([^/]+)/([^/]+)/([^/]+)/releases/download/([^/]+)/([^/?#]+)$")
+_RELEASE = re.compile(
+    r"(https?)://([^/]+)/([^/]+)/([^/]+)/releases/download/([^/]+)/([^/?#]+)$"
+)
 _WEB_PAGE = re.compile(r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$")
 _REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-_QUANT = re.compile(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", re.IGNORECASE)
+_QUANT = re.compile(
+    r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", re.IGNORECASE
+)
 _PARAMS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", re.IGNORECASE)
-MOST_PARTS = 999
+MAX_PARTS = 999
 
 
 class HubFile(NamedTuple):
@@ -71,7 +75,7 @@ class Release(NamedTuple):
         return f"{base}/repos/{self.repo}"
 
 
-def hub_file(url: str) -> HubFile | None:
+def parse_hub_url(url: str) -> HubFile | None:
     """Parse a URL of a file on the Hub; None for any other URL."""
     match = _RESOLVE.match(_bare(url))
     if not match:
@@ -84,7 +88,7 @@ def _bare(url: str) -> str:
     return re.split("[?#]", url, maxsplit=1)[0]
 
 
-def typed(text: str) -> HubFile | None:
+def parse_hub_reference(text: str) -> HubFile | None:
     """Parse a file of the Hub as users type it; None for anything else.
 
     `hf:OWNER/REPO/FILE`, `hf:OWNER/REPO@REVISION/FILE`, or the URL of a web page, with
@@ -93,14 +97,14 @@ def typed(text: str) -> HubFile | None:
     page = _WEB_PAGE.match(text.partition("?")[0])
     if page:
         url = f"{HUB}/{page[1]}"
-        return hub_file(file_of_page(url) or url)
+        return parse_hub_url(file_of_page(url) or url)
     match = _REFERENCE.fullmatch(text)
     if not match:
         return None
     return HubFile(match[1], match[2] or "main", match[3])
 
 
-def about(filename: str) -> dict[str, str]:
+def guess_model_info(filename: str) -> dict[str, str]:
     """Guess name, title, params and quant from a model's file name."""
     stem = _SPLIT.sub("", filename)
     if stem.lower().endswith((".gguf", ".llamafile")):
@@ -110,7 +114,10 @@ def about(filename: str) -> dict[str, str]:
         stem = stem[: quant.start()]
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")
     title = re.sub(r"[-_]+", " ", stem).strip()
-    facts = {"name": short_name(name).rstrip("-._") or "model", "title": title or filename}
+    facts = {
+        "name": short_name(name).rstrip("-._") or "model",
+        "title": title or filename,
+    }
     params = _PARAMS.search(stem)
     if params:
         facts["params"] = params[1].upper()
@@ -119,7 +126,7 @@ def about(filename: str) -> dict[str, str]:
     return facts
 
 
-def release(url: str) -> Release | None:
+def parse_release_url(url: str) -> Release | None:
     """Parse a URL of a release's file; None for any other URL."""
     match = _RELEASE.match(url)
     if not match:
@@ -131,17 +138,17 @@ def release(url: str) -> Release | None:
 def split_count(url: str) -> int:
     """Return the number of parts if this is the first part of a split GGUF, else 0."""
     number, count = _numbers(url)
-    return count if number == 1 < count <= MOST_PARTS else 0
+    return count if number == 1 < count <= MAX_PARTS else 0
 
 
-def split_problem(url: str) -> str:
+def split_error(url: str) -> str:
     """Return why the URL cannot be used for a split GGUF, or an empty text."""
     number, count = _numbers(url)
-    if count > MOST_PARTS:
-        return f"{url} is one of {count} parts: expected {MOST_PARTS} at most"
+    if count > MAX_PARTS:
+        return f"{url} is one of {count} parts: expected {MAX_PARTS} at most"
     if number in (0, 1):
         return ""
-    return f"{url} is part {number} of {count}: expected the first, {part(url, 1)}"
+    return f"{url} is part {number} of {count}: expected the first, {part_url(url, 1)}"
 
 
 def _numbers(url: str) -> tuple[int, int]:
@@ -150,7 +157,7 @@ def _numbers(url: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def pins_problem(url: str, digests: Sequence[str | None]) -> str:
+def pins_error(url: str, digests: Sequence[str | None]) -> str:
     """Return an error if some but not all parts of a file have a digest."""
     count = len(digests)
     pinned = sum(digest is not None for digest in digests)
@@ -160,14 +167,14 @@ def pins_problem(url: str, digests: Sequence[str | None]) -> str:
     return f"{url} is the first of {count} files, and {only}"
 
 
-def part(url: str, number: int) -> str:
+def part_url(url: str, number: int) -> str:
     """Return the URL of another part; parts are counted from 1."""
     base = _bare(url)
     query = url[len(base) :]
     return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + query
 
 
-def located(entry: Mapping[str, Any]) -> tuple[str, str]:
+def file_location(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return (source, URL) of an entry; empty if it has neither `url` nor `hf`."""
     if entry.get("hf") and entry.get("file"):
         revision = entry.get("revision") or "main"
@@ -186,7 +193,7 @@ def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def wanted(entry: Mapping[str, Any]) -> list[FileSpec]:
+def file_specs(entry: Mapping[str, Any]) -> list[FileSpec]:
     """Return all files of a valid entry: the served one, other parts, projector."""
     file = _file_of(entry)
     count = split_count(file.url)
@@ -201,23 +208,23 @@ def wanted(entry: Mapping[str, Any]) -> list[FileSpec]:
 
 
 def _file_of(entry: Mapping[str, Any]) -> FileSpec:
-    source, url = located(entry)
+    source, url = file_location(entry)
     mirrors = tuple(entry.get("mirrors") or ())
     return FileSpec(url, mirrors, entry.get("sha256"), entry.get("size"), source=source)
 
 
 def _part_of(file: FileSpec, number: int, pins: Mapping[str, Any]) -> FileSpec:
-    mirrors = tuple(part(mirror, number) for mirror in file.mirrors)
+    mirrors = tuple(part_url(mirror, number) for mirror in file.mirrors)
     return FileSpec(
-        part(file.url, number),
+        part_url(file.url, number),
         mirrors,
         pins.get("sha256"),
         pins.get("size"),
-        source=part(file.source, number),
+        source=part_url(file.source, number),
     )
 
 
-def wanted_engine(engine: Mapping[str, Any]) -> FileSpec | None:
+def engine_file_spec(engine: Mapping[str, Any]) -> FileSpec | None:
     """Return the executable of an entry of `engines:`; None if it has no URL.
 
     For version `latest`, {version} stays in the URLs: models.lock has the version.
@@ -227,11 +234,13 @@ def wanted_engine(engine: Mapping[str, Any]) -> FileSpec | None:
     version = engine.get("version") or ""
     urls = [engine["url"], *(engine.get("mirrors") or ())]
     if version != LATEST:
-        urls = [versioned(url, version) for url in urls]
+        urls = [with_version(url, version) for url in urls]
     url, *mirrors = urls
-    return FileSpec(url, tuple(mirrors), engine.get("sha256"), engine.get("size"), source=url)
+    return FileSpec(
+        url, tuple(mirrors), engine.get("sha256"), engine.get("size"), source=url
+    )
 
 
-def versioned(url: str, version: str) -> str:
+def with_version(url: str, version: str) -> str:
     """Return an engine's URL with its version filled in."""
     return url.replace("{version}", version)

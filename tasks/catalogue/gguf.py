@@ -19,15 +19,19 @@ from tasks.catalogue.model_format import head_problem
 from tasks.errors import IntegrityError
 
 _VERSIONS = (2, 3)
-_SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
+_SCALARS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING = 8
 _ARRAY = 9
 
 # Limits far above what files have: 262,144 tokens with their merges take about 15 MB.
-_MOST_KEYS = 1 << 16
-_LONGEST_KEY = (1 << 16) - 1  # limit of the format
-_LONGEST_TEXT = 1 << 24
-_MOST_BYTES = 1 << 27
+_MAX_KEYS = 1 << 16
+_MAX_KEY = (1 << 16) - 1  # limit of the format
+_MAX_TEXT = 1 << 24
+_MAX_BYTES = 1 << 27
 _CUT_OFF = "the GGUF ends within its metadata"
 _MOST_TENSORS = 1 << 16
 _MOST_DIMENSIONS = 64  # 4 in llama.cpp
@@ -37,11 +41,11 @@ _KEPT = 4096  # longest array that is kept; a useful one has an element for each
 F16 = 2  # bytes of one number in the KV cache
 
 
-class BadGguf(IntegrityError):
+class GgufError(IntegrityError):
     """The bytes are not a GGUF that this module can read."""
 
 
-class Meta(NamedTuple):
+class ModelMetadata(NamedTuple):
     """The metadata that memory depends on; None where the file has no value."""
 
     architecture: str | None = None
@@ -77,18 +81,18 @@ class _Reader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._left = _MOST_BYTES
+        self._left = _MAX_BYTES
 
     def _consume(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise BadGguf(f"the GGUF's metadata is longer than {_MOST_BYTES} bytes")
+            raise GgufError(f"the GGUF's metadata is longer than {_MAX_BYTES} bytes")
 
     def take(self, count: int) -> bytes:
         self._consume(count)
         data = self._stream.read(count)
         if len(data) < count:
-            raise BadGguf(_CUT_OFF)
+            raise GgufError(_CUT_OFF)
         return data
 
     def skip(self, count: int) -> None:
@@ -107,11 +111,13 @@ class _Reader:
         count = int(self.number("Q"))
         if count > most:
             expected = [("expected", f"{most} at most")]
-            raise BadGguf(f"the GGUF has {what} {count}", expected)
+            raise GgufError(f"the GGUF has {what} {count}", expected)
         return count
 
-    def text(self, most: int = _LONGEST_TEXT) -> str:
-        return self.take(self.length(most, "a text of length")).decode("utf-8", "replace")
+    def text(self, most: int = _MAX_TEXT) -> str:
+        return self.take(self.length(most, "a text of length")).decode(
+            "utf-8", "replace"
+        )
 
     def value(self, kind: int) -> Any:
         """Read one value; None for an array that is not kept."""
@@ -124,11 +130,11 @@ class _Reader:
     def _code(self, kind: int) -> str:
         if kind not in _SCALARS:
             expected = [("expected", "0 to 12, not nested")]
-            raise BadGguf(f"the GGUF has a value of type {kind}", expected)
+            raise GgufError(f"the GGUF has a value of type {kind}", expected)
         return _SCALARS[kind]
 
     def _array(self, kind: int) -> Any:
-        count = self.length(_MOST_BYTES, "an array of length")
+        count = self.length(_MAX_BYTES, "an array of length")
         if kind == _STRING:
             self._skip_texts(count)
             return None
@@ -144,7 +150,7 @@ class _Reader:
         for _ in range(count):
             head = read(8)
             if len(head) < 8:
-                raise BadGguf(_CUT_OFF)
+                raise GgufError(_CUT_OFF)
             length = int.from_bytes(head, "little")
             self._left -= 8 + length
             if self._left < 0:
@@ -153,7 +159,7 @@ class _Reader:
         self._consume(0)
 
 
-def read(stream: BinaryIO) -> Meta:
+def read(stream: BinaryIO) -> ModelMetadata:
     """Read the metadata of a GGUF from the current position of a seekable stream.
 
     Raises:
@@ -166,15 +172,15 @@ def read(stream: BinaryIO) -> Meta:
 def _read_values(reader: _Reader) -> tuple[dict[str, Any], int]:
     """Read the header and the metadata; return them and the number of tensors."""
     if reader.take(4) != b"GGUF":
-        raise BadGguf("not a GGUF: it does not begin with GGUF")
+        raise GgufError("not a GGUF: it does not begin with GGUF")
     version = reader.number("I")
     if version not in _VERSIONS:
         expected = [("expected", "version 2 or 3, little-endian")]
-        raise BadGguf(f"a GGUF of version {version}", expected)
+        raise GgufError(f"a GGUF of version {version}", expected)
     tensors: int = reader.number("Q")
     values = {}
-    for _ in range(reader.length(_MOST_KEYS, "a number of keys")):
-        key = reader.text(_LONGEST_KEY)
+    for _ in range(reader.length(_MAX_KEYS, "a number of keys")):
+        key = reader.text(_MAX_KEY)
         values[key] = reader.value(reader.number("I"))
     return values, tensors
 
@@ -191,13 +197,13 @@ def least_size(stream: BinaryIO) -> int:
     reader = _Reader(stream)
     values, tensors = _read_values(reader)
     if tensors > _MOST_TENSORS:
-        raise BadGguf(f"the GGUF has {tensors} tensors")
+        raise GgufError(f"the GGUF has {tensors} tensors")
     last = -1
     for _ in range(tensors):
-        reader.text(_LONGEST_KEY)
+        reader.text(_MAX_KEY)
         dimensions = reader.number("I")
         if dimensions > _MOST_DIMENSIONS:
-            raise BadGguf(f"the GGUF has a tensor of {dimensions} dimensions")
+            raise GgufError(f"the GGUF has a tensor of {dimensions} dimensions")
         reader.take(8 * dimensions + 4)  # lengths and type
         last = max(last, reader.number("Q"))
     end = stream.tell()
@@ -221,7 +227,7 @@ def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
         return ""
     try:
         least = least_size(stream)
-    except BadGguf as error:
+    except GgufError as error:
         return f"it is a damaged GGUF: {error.what}"
     except (ValueError, OverflowError) as error:  # an offset that no file has
         return f"it is a damaged GGUF: {error}"
@@ -230,14 +236,14 @@ def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
     return ""
 
 
-def _meta(values: Mapping[str, Any]) -> Meta:
+def _meta(values: Mapping[str, Any]) -> ModelMetadata:
     name = values.get("general.architecture")
     fields: dict[str, Any] = {"split_count": _whole(values.get("split.count"))}
     for key, field in _KEYS.items():
         value = values.get(f"{name}.{key}")
         is_array = field in _PER_LAYER and _is_count_array(value)
         fields[field] = value if is_array else _whole(value)
-    return Meta(name if isinstance(name, str) else None, **fields)
+    return ModelMetadata(name if isinstance(name, str) else None, **fields)
 
 
 def _is_count_array(value: object) -> bool:
@@ -255,7 +261,7 @@ def _whole(value: object) -> int | None:
     return value
 
 
-def kv_bytes(meta: Meta, ctx: int) -> int | None:
+def kv_cache_bytes(metadata: ModelMetadata, ctx: int) -> int | None:
     """Return the bytes of the KV cache in f16; None if the metadata is incomplete.
 
     This is an upper bound: an engine may keep only the window of a layer with sliding
@@ -264,42 +270,42 @@ def kv_bytes(meta: Meta, ctx: int) -> int | None:
     Args:
         ctx: tokens; 0: as trained.
     """
-    tokens = ctx or meta.context_length
-    heads = _kv_heads(meta)
-    key = meta.key_length
+    tokens = ctx or metadata.context_length
+    heads = _kv_heads(metadata)
+    key = metadata.key_length
     if key is None:
-        key = _head_length(meta)
-    value = meta.value_length
+        key = _head_length(metadata)
+    value = metadata.value_length
     if value is None:
-        value = _head_length(meta)
+        value = _head_length(metadata)
     if tokens is None or heads is None or key is None or value is None:
         return None
     return tokens * heads * (key + value) * F16
 
 
-def _kv_heads(meta: Meta) -> int | None:
+def _kv_heads(metadata: ModelMetadata) -> int | None:
     """Return the number of K and V heads of all layers together."""
-    heads = meta.head_count_kv
+    heads = metadata.head_count_kv
     if heads is None:
-        heads = meta.head_count
-    if heads is None or meta.block_count is None:
+        heads = metadata.head_count
+    if heads is None or metadata.block_count is None:
         return None
     if isinstance(heads, tuple):
-        return sum(heads[: meta.block_count])
-    return heads * (meta.block_count // (meta.full_attention_interval or 1))
+        return sum(heads[: metadata.block_count])
+    return heads * (metadata.block_count // (metadata.full_attention_interval or 1))
 
 
-def _head_length(meta: Meta) -> int | None:
+def _head_length(metadata: ModelMetadata) -> int | None:
     """Return the usual length of a head, where the file does not state it."""
-    heads = meta.head_count
+    heads = metadata.head_count
     if isinstance(heads, tuple):
         heads = heads[0]
-    if not heads or not meta.embedding_length:
+    if not heads or not metadata.embedding_length:
         return None
-    return meta.embedding_length // heads
+    return metadata.embedding_length // heads
 
 
-def parameters(text: str | None) -> float | None:
+def parse_parameter_count(text: str | None) -> float | None:
     """Parse a number of parameters into billions.
 
     Forms: `7.24B`, `350M`, `E2B`, `7B+mmproj`. `8x7B` is 7: experts share the cache.
@@ -326,7 +332,7 @@ def kv_estimate(params: str | None, ctx: int) -> int | None:
         params: as in the catalogue.
         ctx: tokens; 0 gives None, since the context as trained is not known here.
     """
-    billions = parameters(params)
+    billions = parse_parameter_count(params)
     if not billions or ctx <= 0:
         return None
     per_token: float = 56 * 1024 * billions**0.42

@@ -44,7 +44,9 @@ _VALIDATORS = (
 )
 
 
-def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False) -> Catalogue:
+def load(
+    path: str, cache: str, *, joined: bool = True, from_text: bool = False
+) -> Catalogue:
     """Load the catalogue at `path`.
 
     Args:
@@ -67,7 +69,7 @@ def load(path: str, cache: str, *, joined: bool = True, from_text: bool = False)
     return Catalogue(plain, path)
 
 
-def compiled_name(path: str) -> str:
+def compiled_path(path: str) -> str:
     """Return the path of a catalogue's compiled file, relative to the cache.
 
     Raises:
@@ -137,7 +139,7 @@ def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def text_of(content: bytes, path: str) -> str:
+def decode_yaml(content: bytes, path: str) -> str:
     """Decode a YAML file.
 
     Raises:
@@ -156,8 +158,8 @@ def _compile(content: bytes, path: str, locked: bytes | None) -> dict[str, objec
     lock = None
     if locked is not None:
         lock_file = lock_path(path)
-        lock = schema.read_lock(text_of(locked, lock_file), lock_file)
-    return schema.compile_text(text_of(content, path), path, lock)
+        lock = schema.read_lock(decode_yaml(locked, lock_file), lock_file)
+    return schema.compile_catalogue(decode_yaml(content, path), path, lock)
 
 
 def _read_compiled(folder: Path, key: str) -> dict[str, Any] | None:

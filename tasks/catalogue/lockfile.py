@@ -11,72 +11,91 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from tasks.catalogue.file_specs import versioned, wanted, wanted_engine
-from tasks.catalogue.types import LATEST, FileSpec, Name, Rule, Size, Strict, hex64
+from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
+from tasks.catalogue.types import (
+    LATEST,
+    Constraint,
+    FileSpec,
+    Name,
+    Size,
+    Strict,
+    is_sha256,
+)
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
-from tasks.urls import filename_of, url_problem
+from tasks.urls import filename_of, url_error
 
-HEAD = (
-    "# Exactly these bytes. `doit lock` writes this file from models.yaml; " + "commit it, do not edit it.\n"
+HEADER = (
+    "# Exactly these bytes. `doit lock` writes this file from models.yaml; "
+    + "commit it, do not edit it.\n"
 )
 FROM_CATALOGUE = "models.yaml"
 _TABLES = ("engines", "models")
 
 
 def _is_file(url: str) -> bool:
-    return not url_problem(url, pinned=True) and not name_problem(filename_of(url))
+    return not url_error(url, pinned=True) and not name_problem(filename_of(url))
 
 
-_URL = Rule("URL of the bytes", "the URL of a file, or its path", _is_file)
-_SHA256 = Rule("their SHA-256", "64 lower-case hexadecimal digits", hex64)
-_VERSION = Rule("version of an engine", "a version of letters, digits, '.', '_', '+' and '-'", is_version)
+_URL = Constraint("URL of the bytes", "the URL of a file, or its path", _is_file)
+_SHA256 = Constraint("their SHA-256", "64 lower-case hexadecimal digits", is_sha256)
+_VERSION = Constraint(
+    "version of an engine",
+    "a version of letters, digits, '.', '_', '+' and '-'",
+    is_version,
+)
 
 
 @dataclass(eq=True, repr=False)
-class Locked(Strict):
+class LockedFile(Strict):
     """One file."""
 
     url: Annotated[str, _URL]
     sha256: Annotated[str, _SHA256]
-    license: Annotated[str, Rule("license, as in models.yaml")]
-    digest_from: Annotated[str, Rule("who published the digest")]
-    since: Annotated[str, Rule("day on which it was locked, such as 2026-11-25")]
-    source: Annotated[str | None, Rule("the source in models.yaml, if not url")] = None
+    license: Annotated[str, Constraint("license, as in models.yaml")]
+    digest_from: Annotated[str, Constraint("who published the digest")]
+    since: Annotated[str, Constraint("day on which it was locked, such as 2026-11-25")]
+    source: Annotated[
+        str | None, Constraint("the source in models.yaml, if not url")
+    ] = None
     size: Size = None
-    commit: Annotated[str | None, Rule("commit of the Hub's repository")] = None
+    commit: Annotated[str | None, Constraint("commit of the Hub's repository")] = None
     version: Annotated[str | None, _VERSION] = None
 
 
-_Table = dict[Name, tuple[Locked, ...]]
+_Table = dict[Name, tuple[LockedFile, ...]]
 
 
 @dataclass(eq=False, repr=False)
 class LockFile(Strict):
     """models.lock as a whole."""
 
-    version: Annotated[int, Rule("format of this file", "1", lambda v: v == 1)]
+    version: Annotated[int, Constraint("format of this file", "1", lambda v: v == 1)]
     engines: _Table = field(default_factory=dict)
     models: _Table = field(default_factory=dict)
 
 
-def entries(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], list[FileSpec]]]:
+def entries(
+    plain: Mapping[str, Any],
+) -> Iterator[tuple[str, str, Mapping[str, Any], list[FileSpec]]]:
     """Yield (table, name, entry, its files) for each entry that has files."""
     for name, engine in plain["engines"].items():
-        exe = wanted_engine(engine)
+        exe = engine_file_spec(engine)
         if exe:
             yield "engines", name, engine, [exe]
     for name, model in plain["models"].items():
-        yield "models", name, model, wanted(model)
+        yield "models", name, model, file_specs(model)
 
 
-def found(lock: LockFile, table: str, name: str, want: FileSpec) -> Locked | None:
+def locked_file(
+    lock: LockFile, table: str, name: str, want: FileSpec
+) -> LockedFile | None:
     """Return the locked file for a source; None if the lock does not have it."""
-    rows: tuple[Locked, ...] = getattr(lock, table).get(name, ())
+    rows: tuple[LockedFile, ...] = getattr(lock, table).get(name, ())
     return next((row for row in rows if (row.source or row.url) == want.source), None)
 
 
-def without(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
+def drop_entries(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
     """Return the lock without some entries."""
     if lock is None:
         return None
@@ -93,7 +112,7 @@ def merged(old: LockFile, new: LockFile, now: LockFile, place: str) -> LockFile:
     Raises:
         RecipeError: the file was changed concurrently, in the same entries.
     """
-    tables: dict[str, dict[str, tuple[Locked, ...]]] = {}
+    tables: dict[str, dict[str, tuple[LockedFile, ...]]] = {}
     conflicts: list[str] = []
     for table in _TABLES:
         base, ours, theirs = (getattr(lock, table) for lock in (old, new, now))
@@ -122,7 +141,7 @@ def ordered(lock: LockFile, plain: Mapping[str, Any]) -> LockFile:
     return LockFile(lock.version, **tables)
 
 
-def contradiction(want: FileSpec, row: Locked) -> str:
+def find_conflict(want: FileSpec, row: LockedFile) -> str:
     """Return how catalogue and lock differ about a source, or an empty text."""
     if want.sha256 not in (None, row.sha256):
         return f"sha256 is {want.sha256} in models.yaml and {row.sha256} in models.lock"
@@ -131,7 +150,7 @@ def contradiction(want: FileSpec, row: Locked) -> str:
     return ""
 
 
-def lacks(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
+def coverage_errors(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
     """Return the entries that only models.yaml or only models.lock covers, and why."""
     errors: list[str] = []
     known: dict[str, set[str]] = {table: set() for table in _TABLES}
@@ -147,20 +166,24 @@ def lacks(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
 
 
 def _coverage_error(
-    lock: LockFile, table: str, name: str, entry: Mapping[str, Any], files: list[FileSpec]
+    lock: LockFile,
+    table: str,
+    name: str,
+    entry: Mapping[str, Any],
+    files: list[FileSpec],
 ) -> str:
     """Return why the lock does not cover an entry, or an empty text."""
     rows = getattr(lock, table).get(name, ())
     if not rows:
         return "is not in models.lock"
-    pairs = [(want, found(lock, table, name, want)) for want in files]
+    pairs = [(want, locked_file(lock, table, name, want)) for want in files]
     locked = [(want, row) for want, row in pairs if row]
     if len(locked) != len(files) or len(rows) != len(files):
         return "names other files than models.yaml"
     if entry.get("version") == LATEST and locked[0][1].version in (None, LATEST):
         return "does not say which version is the latest"
     for want, row in locked:
-        conflict = contradiction(want, row)
+        conflict = find_conflict(want, row)
         if conflict:
             return conflict
     if any(row.license != entry["license"] for _, row in locked):
@@ -168,7 +191,9 @@ def _coverage_error(
     return ""
 
 
-def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, ...], str]]:
+def apply_lock(
+    plain: dict[str, Any], lock: LockFile | None
+) -> list[tuple[tuple[str, ...], str]]:
     """Set `url`, `mirrors`, `sha256`, `size` and `more` of each catalogue entry.
 
     Returns:
@@ -176,13 +201,15 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
     """
     problems: list[tuple[tuple[str, ...], str]] = []
     for table, name, entry, files in list(entries(plain)):
-        locked = [found(lock, table, name, want) if lock else None for want in files]
+        locked = [
+            locked_file(lock, table, name, want) if lock else None for want in files
+        ]
         pairs = list(zip(files, locked, strict=True))
         # the parts of a split file are pinned all or none
         all_parts = all(row for want, row in pairs if not want.mmproj)
         pins: list[FileSpec] = []
         for want, row in pairs:
-            if row and (text := contradiction(want, row)):
+            if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
             usable = row if want.mmproj or all_parts else None
             pins.append(_pinned(want, usable))
@@ -192,13 +219,13 @@ def join(plain: dict[str, Any], lock: LockFile | None) -> list[tuple[tuple[str, 
     return problems
 
 
-def _pinned(want: FileSpec, row: Locked | None) -> FileSpec:
+def _pinned(want: FileSpec, row: LockedFile | None) -> FileSpec:
     """Return a file with the URL, digest and size that the lock has for it."""
     if row is None:
         return want
     urls = [want.url, *want.mirrors]
     if row.version:
-        urls = [versioned(url, row.version) for url in urls]
+        urls = [with_version(url, row.version) for url in urls]
     mirrors = tuple(url for url in urls if url != row.url)
     size = want.size or row.size
     return want._replace(url=row.url, mirrors=mirrors, sha256=row.sha256, size=size)
@@ -220,7 +247,7 @@ def _write(entry: Any, pins: list[FileSpec]) -> None:
 
 def render(lock: LockFile) -> str:
     """Return the text of models.lock: one key a line, so that a diff is readable."""
-    lines = [HEAD, "version: 1\n"]
+    lines = [HEADER, "version: 1\n"]
     for table in _TABLES:
         entries_of_table = getattr(lock, table)
         lines.append(f"{table}:\n" if entries_of_table else f"{table}: {{}}\n")
@@ -231,7 +258,7 @@ def render(lock: LockFile) -> str:
     return "".join(lines)
 
 
-def _row_lines(row: Locked) -> Iterator[str]:
+def _row_lines(row: LockedFile) -> Iterator[str]:
     prefix = "  - "
     for key, value in asdict(row).items():
         if value is not None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
-from tasks.catalogue.environment import Place
-from tasks.catalogue.file_specs import part, split_count
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.file_specs import part_url, split_count
 from tasks.catalogue.types import LATEST, Catalogue, Engine, FileSpec, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
-from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
+from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no larger executable (R9)
 
@@ -23,11 +23,13 @@ class ModelSource(NamedTuple):
     name: str  # of its tasks
     model: Model
     artifact: Artifact  # the file that is served
-    question: str = ""  # to be confirmed before a download (R4), or empty
-    files: tuple[FileSpec, ...] = ()  # further files; those of a local model lie beside it
+    confirmation: str = ""  # to be confirmed before a download (R4), or empty
+    files: tuple[
+        FileSpec, ...
+    ] = ()  # further files; those of a local model lie beside it
 
 
-def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
+def llamafile_exe(catalogue: Catalogue, environment: Environment) -> Artifact:
     """Return the artifact of the catalogue's llamafile executable, without a model.
 
     Raises:
@@ -40,47 +42,56 @@ def llamafile_exe(catalogue: Catalogue, place: Place) -> Artifact:
     if engine.version == LATEST:
         what = "models.lock has no version of llamafile for `latest`"
         raise UsageError(what, fix="doit lock")
-    sources = _catalogue_sources(engine, place)
-    folder = engine_dir(place.cache, engine.sha256, sources[0])
+    sources = _catalogue_sources(engine, environment)
+    folder = engine_dir(environment.cache, engine.sha256, sources[0])
     return Artifact(
         f"llamafile {engine.version}",
         sources,
-        inside(folder, engine_filename(engine.version, place.platform)),
+        inside(folder, engine_filename(engine.version, environment.platform)),
         engine.sha256,
         engine.size,
-        adopt_from=adoption_folders(catalogue, place),
+        adopt_from=adoption_folders(catalogue, environment),
     )
 
 
-def entry_artifact(name: str, model: Model, place: Place) -> Artifact:
+def entry_artifact(name: str, model: Model, environment: Environment) -> Artifact:
     """Return the artifact of an entry's first file."""
-    sources = _catalogue_sources(model, place)
-    folder = model_dir(place.cache, model.sha256, sources[0])
+    sources = _catalogue_sources(model, environment)
+    folder = model_dir(environment.cache, model.sha256, sources[0])
     target = inside(folder, filename_of(model.url))
     return Artifact(name, sources, target, model.sha256, model.size)
 
 
-def _catalogue_sources(entry: Model | Engine | FileSpec, place: Place) -> tuple[str, ...]:
+def _catalogue_sources(
+    entry: Model | Engine | FileSpec, environment: Environment
+) -> tuple[str, ...]:
     """Return all URLs of a file; paths are relative to models.yaml."""
     urls = (entry.url or "", *entry.mirrors)
-    return tuple(absolute_source(url, place, place.root) for url in urls)
+    return tuple(absolute_source(url, environment, environment.root) for url in urls)
 
 
-def further_files(artifact: Artifact, known: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
+def extra_files(
+    artifact: Artifact, known: tuple[FileSpec, ...]
+) -> tuple[FileSpec, ...]:
     """Return the further files of a model that comes from another URL.
 
     Its other parts are beside the first; pins and projector are those of `known`.
     """
     url = artifact.sources[0]
-    urls = [part(url, number) for number in range(2, split_count(url) + 1)]
+    urls = [part_url(url, number) for number in range(2, split_count(url) + 1)]
     pins = [file for file in known if not file.mmproj]
     if len(pins) != len(urls):
         pins = [FileSpec("")] * len(urls)
-    parts = [pin._replace(url=part_url, mirrors=()) for pin, part_url in zip(pins, urls, strict=True)]
+    parts = [
+        pin._replace(url=part_url, mirrors=())
+        for pin, part_url in zip(pins, urls, strict=True)
+    ]
     return (*parts, *(file for file in known if file.mmproj))
 
 
-def further_artifacts(first: Artifact, files: tuple[FileSpec, ...], place: Place) -> tuple[Artifact, ...]:
+def extra_artifacts(
+    first: Artifact, files: tuple[FileSpec, ...], environment: Environment
+) -> tuple[Artifact, ...]:
     """Return the artifacts of the further files.
 
     Parts lie beside the first, where engines expect them; a projector lies in the
@@ -90,11 +101,11 @@ def further_artifacts(first: Artifact, files: tuple[FileSpec, ...], place: Place
     count = sum(not file.mmproj for file in files) + 1
     artifacts = []
     for number, file in enumerate(files, 2):
-        sources = _catalogue_sources(file, place)
+        sources = _catalogue_sources(file, environment)
         folder = first_dir
         label = f"{first.label} part {number} of {count}"
         if file.mmproj:
-            folder = model_dir(place.cache, file.sha256, sources[0])
+            folder = model_dir(environment.cache, file.sha256, sources[0])
             label = f"{first.label} mmproj"
         target = inside(folder, filename_of(file.url))
         artifact = Artifact(label, sources, target, file.sha256, file.size)
@@ -102,30 +113,36 @@ def further_artifacts(first: Artifact, files: tuple[FileSpec, ...], place: Place
     return tuple(artifacts)
 
 
-def adoption_folders(catalogue: Catalogue, place: Place) -> tuple[str, ...]:
+def adoption_folders(catalogue: Catalogue, environment: Environment) -> tuple[str, ...]:
     """Return the absolute paths of `adopt_from`; `~` is expanded later."""
     return tuple(
-        folder if folder.startswith("~") else place.absolute(folder, place.root)
+        folder
+        if folder.startswith("~")
+        else environment.absolute(folder, environment.root)
         for folder in catalogue.adopt_from
     )
 
 
-def absolute_source(url: str, place: Place, base: str) -> str:
+def absolute_source(url: str, environment: Environment, base: str) -> str:
     """Return a URL unchanged, and a path as an absolute path."""
     if is_local(url) and not url.lower().startswith("file:"):
-        return place.absolute(url, base)
+        return environment.absolute(url, base)
     return url
 
 
-def own_file(
-    path: str, url: str | None, sha256: str | None, catalogue: Catalogue, place: Place
+def local_file(
+    path: str,
+    url: str | None,
+    sha256: str | None,
+    catalogue: Catalogue,
+    environment: Environment,
 ) -> ModelSource:
     """Return the file of `--llamafile PATH`: downloaded there if missing (R2, R6).
 
     Raises:
         UsageError: the URL is not allowed.
     """
-    target = place.absolute(path, place.cwd)
+    target = environment.absolute(path, environment.cwd)
     filename = re.split(r"[\\/]", target)[-1]
     known = catalogue.by_filename(filename)
     question = ""
@@ -135,11 +152,17 @@ def own_file(
             sha256 = sha256 or catalogue.model(known).sha256
     sources = () if url is None else (_checked(url, sha256),)
     name = _task_name(filename)
-    artifact = Artifact(name, sources, target, sha256, None, owned=False)
+    artifact = Artifact(name, sources, target, sha256, None, in_cache=False)
     return ModelSource(name, Model(filename, "unknown", url or ""), artifact, question)
 
 
-def file_from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue, place: Place) -> ModelSource:
+def file_from_url(
+    word: str,
+    url: str,
+    sha256: str | None,
+    catalogue: Catalogue,
+    environment: Environment,
+) -> ModelSource:
     """Return the file of `--llamafile-url URL`: of a catalogued model or not (R3, R4).
 
     Raises:
@@ -148,29 +171,31 @@ def file_from_url(word: str, url: str, sha256: str | None, catalogue: Catalogue,
     filename = filename_of(url)
     name = catalogue.name(word) if word else catalogue.by_filename(filename)
     if name is None:
-        return _uncatalogued(filename, url, sha256, place)
+        return _uncatalogued(filename, url, sha256, environment)
     question = _question(name, url, catalogue)
     model = catalogue.model(name)
     if sha256 not in (None, model.sha256):
         model = replace(model, sha256=sha256, size=None)
-    artifact = entry_artifact(name, model, place)
+    artifact = entry_artifact(name, model, environment)
     if question:
         # without a digest, the URL determines the directory
-        folder = model_dir(place.cache, model.sha256, url)
+        folder = model_dir(environment.cache, model.sha256, url)
         target = inside(folder, filename_of(model.url))
         sources = (_checked(url, model.sha256),)
         artifact = artifact._replace(sources=sources, target=target)
     return ModelSource(name, model, artifact, question)
 
 
-def _uncatalogued(filename: str, url: str, sha256: str | None, place: Place) -> ModelSource:
+def _uncatalogued(
+    filename: str, url: str, sha256: str | None, environment: Environment
+) -> ModelSource:
     if not filename.lower().endswith(MODEL_ENDINGS):
         endings = " or ".join(MODEL_ENDINGS)
         raise UsageError(
             f"the file name in {url} is {filename!r}: expected one ending in {endings}",
             fix=f"doit serve --llamafile NAME.gguf (or NAME.llamafile) --llamafile-url {url}",
         )
-    target = inside(model_dir(place.cache, sha256, url), filename)
+    target = inside(model_dir(environment.cache, sha256, url), filename)
     name = _task_name(filename)
     artifact = Artifact(name, (_checked(url, sha256),), target, sha256)
     return ModelSource(name, Model(filename, "unknown", url), artifact)
@@ -189,7 +214,7 @@ def _question(name: str, url: str, catalogue: Catalogue) -> str:
 
 
 def _checked(url: str, sha256: str | None) -> str:
-    problem = url_problem(url, pinned=sha256 is not None)
+    problem = url_error(url, pinned=sha256 is not None)
     if problem:
         fix = "add --sha256 HEX" if "sha256" in problem else ""
         raise UsageError(f"--llamafile-url: {problem}", fix=fix)
@@ -204,7 +229,7 @@ def _task_name(filename: str) -> str:
     return short_name(re.sub(r"[^\w.-]+", "-", stem)).strip("-.") or "file"
 
 
-def digest_in(text: str | None) -> str | None:
+def parse_sha256(text: str | None) -> str | None:
     """Parse the value of `--sha256`.
 
     Raises:

@@ -5,7 +5,7 @@ Source: ggml docs/gguf.md (magic, version, byte order); git-lfs docs/spec.md.
 
 from __future__ import annotations
 
-from tasks.catalogue.artifact import PROGRAMS, is_gguf, is_native
+from tasks.catalogue.artifact import EXECUTABLE_MAGICS, is_gguf, is_native
 from tasks.network.content import is_web_page
 
 HEAD = 512  # bytes that the functions look at
@@ -13,14 +13,12 @@ _MAGIC = b"GGUF"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SHOWN = 60  # characters of a text in a message
 
-NEWER_GGUF = (
-    "convert the model again, or use the file of another publisher: GGUF version 2 or 3, little-endian"
-)
+NEWER_GGUF = "convert the model again, or use the file of another publisher: GGUF version 2 or 3, little-endian"
 
 
 def is_program(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a llamafile, or a script."""
-    return head.startswith(PROGRAMS) or is_native(head)
+    return head.startswith(EXECUTABLE_MAGICS) or is_native(head)
 
 
 def is_model(head: bytes) -> bool:

@@ -11,31 +11,36 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.engine_args import checked_extra
-from tasks.catalogue.environment import Place
-from tasks.catalogue.file_specs import pins_problem, split_count, split_problem
+from tasks.catalogue.engine_args import check_engine_args
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.file_specs import pins_error, split_count, split_error
 from tasks.catalogue.model_files import (
     WINDOWS_EXE_LIMIT,
     ModelSource,
     absolute_source,
     adoption_folders,
-    digest_in,
     entry_artifact,
+    extra_artifacts,
+    extra_files,
     file_from_url,
-    further_artifacts,
-    further_files,
     llamafile_exe,
-    own_file,
+    local_file,
+    parse_sha256,
 )
 from tasks.catalogue.model_format import holds_gguf, holds_program
-from tasks.catalogue.settings import ServeSettings, key_problem, serve_settings, settings_of
+from tasks.catalogue.settings import (
+    ServeSettings,
+    api_key_error,
+    serve_settings,
+    settings_of,
+)
 from tasks.catalogue.types import ENGINES, Catalogue, FileSpec, Model
-from tasks.command_line import Ask, Kind, Request
+from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError, did_you_mean
-from tasks.urls import url_problem
+from tasks.urls import url_error
 
 
-class Job(NamedTuple):
+class ResolvedModel(NamedTuple):
     """One model with everything that the command line and the catalogue decide."""
 
     name: str  # its name in tasks
@@ -44,19 +49,23 @@ class Job(NamedTuple):
     engine: str  # self, llamafile or embedded
     settings: ServeSettings
     exe: Artifact | None = None  # llamafile's executable, if the engine is `llamafile`
-    extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
-    question: str = ""  # to be confirmed before a download (R4), or empty
-    port: int | None = None  # requested explicitly; `settings` has the default, too
+    engine_args: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
+    confirmation: str = ""  # to be confirmed before a download (R4), or empty
+    requested_port: int | None = (
+        None  # requested explicitly; `settings` has the default, too
+    )
     key: str = ""  # API key from the command line
     probe: bool = False  # ready only after it has generated a token
-    gpu: bool = False  # a GPU was requested: do not fall back to the CPU
-    more: tuple[Artifact, ...] = ()  # further files: other parts, vision projector
+    require_gpu: bool = False  # a GPU was requested: do not fall back to the CPU
+    extra_files: tuple[
+        Artifact, ...
+    ] = ()  # further files: other parts, vision projector
     mmproj: str = ""  # path of the projector
 
     @property
     def files(self) -> tuple[Artifact, ...]:
         """All files of the model, the served one first; not the executable."""
-        return (self.artifact, *self.more)
+        return (self.artifact, *self.extra_files)
 
     def port_to_try(self, *, any_free: bool) -> int:
         """Return the port to serve on; 0: any free one.
@@ -64,8 +73,8 @@ class Job(NamedTuple):
         Args:
             any_free: without a requested port, use any free one, not the default.
         """
-        if self.port is not None:
-            return self.port
+        if self.requested_port is not None:
+            return self.requested_port
         if any_free:
             return 0
         return self.settings.port
@@ -81,21 +90,31 @@ class Job(NamedTuple):
         return total
 
 
-class Jobs(NamedTuple):
+class Resolution(NamedTuple):
     """All jobs of a command line."""
 
-    by_name: Mapping[str, Job]  # task name → job
+    by_name: Mapping[str, ResolvedModel]  # task name → job
     # (ask, names of its jobs), in the command line's order
-    asked: tuple[tuple[Ask, tuple[str, ...]], ...]
+    requested: tuple[tuple[TaskRequest, tuple[str, ...]], ...]
     aliases: Mapping[str, str]  # name as typed → name of the job, if they differ
 
     def of(self, verb: str) -> tuple[str, ...]:
         """Return the jobs of a verb that is given without `:MODEL`."""
-        asks = (names for ask, names in self.asked if ask.verb == verb and not ask.model)
+        asks = (
+            names
+            for request, names in self.requested
+            if request.verb == verb and not request.model
+        )
         return tuple(name for names in asks for name in names)
 
 
-def plan(request: Request, catalogue: Catalogue, place: Place, *, attached: bool = False) -> Jobs:
+def resolve(
+    args: CommandLine,
+    catalogue: Catalogue,
+    environment: Environment,
+    *,
+    attached: bool = False,
+) -> Resolution:
     """Resolve a command line.
 
     Args:
@@ -104,64 +123,66 @@ def plan(request: Request, catalogue: Catalogue, place: Place, *, attached: bool
     Raises:
         UsageError: an unknown name, or an invalid value or combination.
     """
-    by_name: dict[str, Job] = {}
-    asked: list[tuple[Ask, tuple[str, ...]]] = []
+    by_name: dict[str, ResolvedModel] = {}
+    asked: list[tuple[TaskRequest, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
     started: set[str] = set()  # jobs whose settings come from a verb that starts them
-    for ask in request.asks or _inspected(request, catalogue):
+    for request in args.tasks or _inspected(args, catalogue):
         names: list[str] = []
-        resolves = not (attached and ask is request.asks[-1])
-        for word in _models_of(ask, catalogue) if resolves else ():
-            job = _job(ask, word, catalogue, place)
-            _check_conflict(by_name.get(job.name), job)
-            starts = ask.kind is Kind.SERVER
-            overrides = ask.verb == "verify" and job.name not in started
-            if job.name not in by_name or starts or overrides:
-                by_name[job.name] = job
+        resolves = not (attached and request is args.tasks[-1])
+        for word in _models_of(request, catalogue) if resolves else ():
+            resolved = _job(request, word, catalogue, environment)
+            _check_conflict(by_name.get(resolved.name), resolved)
+            starts = request.kind is Kind.SERVER
+            overrides = request.verb == "verify" and resolved.name not in started
+            if resolved.name not in by_name or starts or overrides:
+                by_name[resolved.name] = resolved
             if starts:
-                started.add(job.name)
-            names.append(job.name)
-            if word and word != job.name and ask.model:
-                aliases[word] = job.name
-        asked.append((ask, tuple(names)))
-    return Jobs(by_name, tuple(asked), aliases)
+                started.add(resolved.name)
+            names.append(resolved.name)
+            if word and word != resolved.name and request.model:
+                aliases[word] = resolved.name
+        asked.append((request, tuple(names)))
+    return Resolution(by_name, tuple(asked), aliases)
 
 
-def catalogued(name: str, catalogue: Catalogue, place: Place) -> Job:
+def resolve_entry(
+    name: str, catalogue: Catalogue, environment: Environment
+) -> ResolvedModel:
     """Return the job of an entry, without any options."""
-    return _job(Ask("catalogue", name, {}), name, catalogue, place)
+    return _job(TaskRequest("catalogue", name, {}), name, catalogue, environment)
 
 
-def _inspected(request: Request, catalogue: Catalogue) -> Iterable[Ask]:
+def _inspected(args: CommandLine, catalogue: Catalogue) -> Iterable[TaskRequest]:
     """Return the tasks that doit's own commands need: the named, or all for --all."""
-    words = [w.partition(":")[2] for w in request.words if ":" in w]
-    if "--all" in request.words and not words:
+    words = [w.partition(":")[2] for w in args.words if ":" in w]
+    if "--all" in args.words and not words:
         words = list(catalogue.names)
-    return [Ask("", word, {}) for word in words]
+    return [TaskRequest("", word, {}) for word in words]
 
 
-def _models_of(ask: Ask, catalogue: Catalogue) -> tuple[str, ...]:
+def _models_of(request: TaskRequest, catalogue: Catalogue) -> tuple[str, ...]:
     """Return the models of a task; empty text: the default, or a file of the user's."""
-    if ask.kind in (Kind.PROGRAM, Kind.REPORT):
+    if request.kind in (Kind.PROGRAM, Kind.REPORT):
         return ()
-    words = ask.models or ("",)
+    words = request.models or ("",)
     names = tuple(name for word in words for name in _matching(word, catalogue))
     if len(names) > 1:
-        _check_several(ask, names)
+        _check_several(request, names)
     return names
 
 
-def _check_several(ask: Ask, names: tuple[str, ...]) -> None:
+def _check_several(request: TaskRequest, names: tuple[str, ...]) -> None:
     """Check that the task may have several models.
 
     Raises:
         UsageError: it may not.
     """
     got = f"got {len(names)}: {', '.join(names)}"
-    if ask.verb in ("serve", "with", "chat"):
-        raise UsageError(f"`{ask.verb}` runs one model, {got}")
-    port = ask.options.get("port", "0")
-    if ask.verb == "start" and port != "0":
+    if request.verb in ("serve", "with", "chat"):
+        raise UsageError(f"`{request.verb}` runs one model, {got}")
+    port = request.options.get("port", "0")
+    if request.verb == "start" and port != "0":
         raise UsageError(f"--port {port} is for one model, {got}", fix="--port 0")
 
 
@@ -174,41 +195,43 @@ def _matching(word: str, catalogue: Catalogue) -> tuple[str, ...]:
     return names
 
 
-def _check_conflict(known: Job | None, job: Job) -> None:
+def _check_conflict(known: ResolvedModel | None, resolved: ResolvedModel) -> None:
     if known is None:
         return
-    if (known.artifact, known.engine) != (job.artifact, job.engine):
-        what = f"{job.name} is requested twice, with different files or engines"
+    if (known.artifact, known.engine) != (resolved.artifact, resolved.engine):
+        what = f"{resolved.name} is requested twice, with different files or engines"
         raise UsageError(what)
 
 
-def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
-    options = ask.options
-    source = _source(options, word, catalogue, place)
-    adopt_from = adoption_folders(catalogue, place)
+def _job(
+    request: TaskRequest, word: str, catalogue: Catalogue, environment: Environment
+) -> ResolvedModel:
+    options = request.options
+    source = _source(options, word, catalogue, environment)
+    adopt_from = adoption_folders(catalogue, environment)
     artifact = source.artifact._replace(adopt_from=adopt_from)
-    more = further_artifacts(artifact, source.files, place)
+    more = extra_artifacts(artifact, source.files, environment)
     mmproj = ""
     if source.files and source.files[-1].mmproj:
         mmproj = more[-1].target
-    engine = _engine(options.get("engine"), source.model, artifact, place)
+    engine = _engine(options.get("engine"), source.model, artifact, environment)
     exe = None
     # "" is any verb, as doit's own commands see it
-    starts = ask.kind in (Kind.SERVER, Kind.PLAN) or ask.verb in ("", "verify")
+    starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
     if engine == "llamafile" and starts:
-        exe = llamafile_exe(catalogue, place)
+        exe = llamafile_exe(catalogue, environment)
     requested = settings_of(options).over(source.model.serve)
     key = _api_key(options)
     gpu = options.get("gpu", "auto").lower()
-    return Job(
+    return ResolvedModel(
         source.name,
         source.model,
         artifact,
         engine,
         serve_settings(requested.over(catalogue.defaults)),
         exe,
-        checked_extra(ask.extra) if ask.verb in ("serve", "start") else (),
-        source.question,
+        check_engine_args(request.extra) if request.verb in ("serve", "start") else (),
+        source.confirmation,
         requested.port,
         key,
         bool(options.get("probe")),
@@ -218,33 +241,38 @@ def _job(ask: Ask, word: str, catalogue: Catalogue, place: Place) -> Job:
     )
 
 
-def _source(options: Mapping[str, Any], word: str, catalogue: Catalogue, place: Place) -> ModelSource:
+def _source(
+    options: Mapping[str, Any],
+    word: str,
+    catalogue: Catalogue,
+    environment: Environment,
+) -> ModelSource:
     """Return the model that the options name: a path, a URL or an entry."""
     path = options.get("llamafile")
     url = options.get("llamafile_url")
-    sha256 = digest_in(options.get("sha256"))
+    sha256 = parse_sha256(options.get("sha256"))
     if path is not None and word:
         what = "--model and --llamafile cannot be combined"
         raise UsageError(what, fix="remove one of them")
     if url is not None:
         _check_url(url, path)
-        url = absolute_source(url, place, place.cwd)
+        url = absolute_source(url, environment, environment.cwd)
     if path is not None:
-        return own_file(path, url, sha256, catalogue, place)
+        return local_file(path, url, sha256, catalogue, environment)
     if url is not None:
-        source = file_from_url(word, url, sha256, catalogue, place)
+        source = file_from_url(word, url, sha256, catalogue, environment)
         known: tuple[FileSpec, ...] = ()
         if source.name in catalogue.names:
-            known = catalogue.more(source.name)
-        files = further_files(source.artifact, known)
+            known = catalogue.extra_files(source.name)
+        files = extra_files(source.artifact, known)
         _check_pins(url, source.artifact, files)
         return source._replace(files=files)
     if sha256 is not None:
         raise UsageError("--sha256 requires --llamafile or --llamafile-url")
     name = catalogue.name(word or catalogue.default)
     model = catalogue.model(name)
-    artifact = entry_artifact(name, model, place)
-    return ModelSource(name, model, artifact, files=catalogue.more(name))
+    artifact = entry_artifact(name, model, environment)
+    return ModelSource(name, model, artifact, files=catalogue.extra_files(name))
 
 
 def _check_url(url: str, path: str | None) -> None:
@@ -253,7 +281,7 @@ def _check_url(url: str, path: str | None) -> None:
     Raises:
         UsageError: it is not allowed.
     """
-    problem = url_problem(url, pinned=True) or split_problem(url)
+    problem = url_error(url, pinned=True) or split_error(url)
     if problem:
         raise UsageError(f"--llamafile-url: {problem}")
     count = split_count(url)
@@ -269,7 +297,7 @@ def _check_pins(url: str, first: Artifact, files: Iterable[FileSpec]) -> None:
         UsageError: only some are.
     """
     parts = [file.sha256 for file in files if not file.mmproj]
-    problem = pins_problem(url, [first.sha256, *parts])
+    problem = pins_error(url, [first.sha256, *parts])
     if problem:
         raise UsageError(problem, fix=f"doit add {url}")
 
@@ -278,13 +306,15 @@ def _api_key(options: Mapping[str, Any]) -> str:
     if "api_key" not in options:
         return ""
     key: str = options["api_key"]
-    problem = key_problem(key)
+    problem = api_key_error(key)
     if problem:
         raise UsageError(f"--api-key: {problem}")
     return key
 
 
-def _engine(requested: str | None, model: Model, artifact: Artifact, place: Place) -> str:
+def _engine(
+    requested: str | None, model: Model, artifact: Artifact, environment: Environment
+) -> str:
     """Return the engine: as requested, as in the entry, or the default for the file.
 
     Raises:
@@ -293,11 +323,12 @@ def _engine(requested: str | None, model: Model, artifact: Artifact, place: Plac
     if requested is not None and requested not in ENGINES:
         hint = did_you_mean(requested, ENGINES)
         raise UsageError(
-            f"--engine: there is no engine {requested!r}", fix=hint or f"the engines are {', '.join(ENGINES)}"
+            f"--engine: there is no engine {requested!r}",
+            fix=hint or f"the engines are {', '.join(ENGINES)}",
         )
-    head = place.first_bytes(artifact.target)
+    head = environment.first_bytes(artifact.target)
     is_gguf = holds_gguf(head, artifact.target)
-    on_windows = place.platform == "win32"
+    on_windows = environment.platform == "win32"
     default = "llamafile" if is_gguf or on_windows else "self"
     engine = requested or model.engine or default
     if engine == "self" and is_gguf:

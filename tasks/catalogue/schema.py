@@ -15,9 +15,17 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.catalogue.lockfile import LockFile, join
-from tasks.catalogue.semantic_checks import sense_problems
-from tasks.catalogue.types import AdoptFrom, Engine, Model, Name, Rule, ServeOptions, Strict
+from tasks.catalogue.lockfile import LockFile, apply_lock
+from tasks.catalogue.semantic_checks import semantic_errors
+from tasks.catalogue.types import (
+    AdoptFrom,
+    Constraint,
+    Engine,
+    Model,
+    Name,
+    ServeOptions,
+    Strict,
+)
 from tasks.catalogue.yaml_limits import LimitError, check
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import filename_of
@@ -32,11 +40,15 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class CatalogueFile(Strict):
     """models.yaml as a whole."""
 
-    version: Annotated[int, Rule("format of this file", "1", lambda v: v == 1, {"const": 1})]
-    default: Annotated[Name, Rule("the model that is used if no model is given")]
+    version: Annotated[
+        int, Constraint("format of this file", "1", lambda v: v == 1, {"const": 1})
+    ]
+    default: Annotated[Name, Constraint("the model that is used if no model is given")]
     models: dict[Name, Model]
     engines: dict[Name, Engine]
-    defaults: Annotated[ServeOptions, Rule("settings for every model")] = ServeOptions()
+    defaults: Annotated[ServeOptions, Constraint("settings for every model")] = (
+        ServeOptions()
+    )
     adopt_from: AdoptFrom = ()
 
 
@@ -57,11 +69,20 @@ _EXPECTED = {
 # of keys: text, and `<<`, which merges another mapping
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 # what PyYAML raises for a value that does not fit its tag, such as `!!int ""`
-_SCALAR_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_SCALAR_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[str, Any]:
+def compile_catalogue(
+    text: str, where: str, lock: LockFile | None = None
+) -> dict[str, Any]:
     """Validate the text of models.yaml, apply models.lock, and index the names.
 
     Args:
@@ -74,13 +95,17 @@ def compile_text(text: str, where: str, lock: LockFile | None = None) -> dict[st
         UsageError: with all errors, each with its line and path.
     """
     plain, lines = _read(text, where)
-    problems = join(plain, lock)
+    problems = apply_lock(plain, lock)
     if problems:
         names = dict.fromkeys(f"--model {path[1]}" for path, _ in problems)
         fix = f"edit {where}, or if it is right: doit lock --upgrade {' '.join(names)}"
         raise UsageError(_report(where, problems, lines), fix=fix)
     models = plain["models"]
-    names = {alias.lower(): name for name, model in models.items() for alias in model.get("aliases", ())}
+    names = {
+        alias.lower(): name
+        for name, model in models.items()
+        for alias in model.get("aliases", ())
+    }
     names |= {name.lower(): name for name in models}
     # of two models with the same file name, the first one counts
     files = {filename_of(m["url"]): name for name, m in reversed(models.items())}
@@ -110,7 +135,7 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, CatalogueFile)
     if isinstance(plain, dict):
-        problems += sense_problems(plain)
+        problems += semantic_errors(plain)
     if problems:
         raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
     return plain, lines
@@ -151,7 +176,9 @@ def _check_conflict(text: str, where: str, fix: str) -> None:
     """
     for number, line in enumerate(text.split("\n"), 1):
         if line.startswith("<<<<<<< "):
-            raise UsageError(f"{where}:{number}: a merge conflict is not resolved", fix=fix)
+            raise UsageError(
+                f"{where}:{number}: a merge conflict is not resolved", fix=fix
+            )
 
 
 def _read_yaml(text: str, where: str) -> tuple[Any, dict[Path, int], list[Problem]]:
@@ -166,7 +193,9 @@ def _read_yaml(text: str, where: str) -> tuple[Any, dict[Path, int], list[Proble
         problems = list(_key_problems(root, (), lines, set()))
         return loader.construct_document(root), lines, problems
     except LimitError as error:
-        raise UsageError(f"{where}:{error.line}: {error}", fix=f"edit {where}") from None
+        raise UsageError(
+            f"{where}:{error.line}: {error}", fix=f"edit {where}"
+        ) from None
     except (yaml.YAMLError, *_SCALAR_ERRORS) as error:
         what = f"{where} is not YAML: {_yaml_text(error)}"
         raise UsageError(what, fix=f"edit {where}") from None
@@ -185,7 +214,9 @@ def _yaml_text(error: Exception) -> str:
     return "a value does not fit its tag (!!…)"
 
 
-def _key_problems(node: Any, path: Path, lines: dict[Path, int], seen: set[int]) -> Iterator[Problem]:
+def _key_problems(
+    node: Any, path: Path, lines: dict[Path, int], seen: set[int]
+) -> Iterator[Problem]:
     """Yield invalid and duplicate keys below `node`; fills `lines` for all paths."""
     if id(node) in seen:  # an alias that contains itself
         return

@@ -9,19 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.engine_args import instead_of
-from tasks.catalogue.file_specs import located, projector, split_count, split_problem
+from tasks.catalogue.file_specs import (
+    file_location,
+    projector,
+    split_count,
+    split_error,
+)
 from tasks.catalogue.model_format import has_gguf_name, has_llamafile_name
-from tasks.catalogue.types import ENGINES, LATEST, hex64
+from tasks.catalogue.types import ENGINES, LATEST, is_sha256
 from tasks.errors import did_you_mean
 from tasks.system.paths import name_problem
-from tasks.urls import filename_of, url_problem
+from tasks.urls import filename_of, url_error
 
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
 _Entry = Mapping[str, Any]
 
 
-def sense_problems(plain: Mapping[str, Any]) -> list[Problem]:
+def semantic_errors(plain: Mapping[str, Any]) -> list[Problem]:
     """Return all errors, each with the path of its key."""
     models = _entries(plain, "models")
     engines = _entries(plain, "engines")
@@ -49,7 +54,9 @@ def _entries(plain: Mapping[str, Any], table: str) -> dict[str, _Entry]:
     entries = plain.get(table)
     if not isinstance(entries, dict):
         return {}
-    return {str(key): value for key, value in entries.items() if isinstance(value, dict)}
+    return {
+        str(key): value for key, value in entries.items() if isinstance(value, dict)
+    }
 
 
 def _list(entry: _Entry, key: str) -> list[Any]:
@@ -63,7 +70,9 @@ def _below(path: Path, problems: Iterable[Problem]) -> list[Problem]:
     return [((*path, *rest), text) for rest, text in problems]
 
 
-def _name_problems(name: str, entry: _Entry, names: dict[str, str]) -> Iterator[Problem]:
+def _name_problems(
+    name: str, entry: _Entry, names: dict[str, str]
+) -> Iterator[Problem]:
     """Yield names that are in `names` already; adds this model's names."""
     paths: list[Path] = [("models", name)]
     aliases = _list(entry, "aliases")
@@ -105,7 +114,7 @@ def _args_problems(settings: Any) -> Iterator[Problem]:
 def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     """Return why the model's engine cannot serve its file, or an empty text."""
     url = _url(entry)
-    if not url or url_problem(url, pinned=True):
+    if not url or url_error(url, pinned=True):
         return ""
     filename = filename_of(url)
     is_gguf = has_gguf_name(filename)
@@ -135,11 +144,11 @@ def _url_problems(entry: _Entry) -> Iterator[Problem]:
     urls: list[tuple[Path, Any]] = [(("url",), entry.get("url"))]
     urls += [(("mirrors", str(i)), m) for i, m in enumerate(_list(entry, "mirrors"))]
     for path, url in urls:
-        problem = url_problem(url, pinned=pinned) if isinstance(url, str) else ""
+        problem = url_error(url, pinned=pinned) if isinstance(url, str) else ""
         if problem:
             yield path, problem
     url = _url(entry)
-    if not url or url_problem(url, pinned=True):
+    if not url or url_error(url, pinned=True):
         return
     filename = filename_of(url)
     if not filename:
@@ -158,7 +167,7 @@ def _url(entry: _Entry) -> str:
     values = [entry.get(key) for key in ("url", "hf", "file", "revision")]
     if not all(isinstance(value, (str, type(None))) for value in values):
         return ""
-    return located(entry)[1]
+    return file_location(entry)[1]
 
 
 def _url_key(entry: _Entry) -> Path:
@@ -174,7 +183,7 @@ def _file_problems(entry: _Entry) -> Iterator[Problem]:
         yield from _below(("mmproj",), _location_problems(own))
         yield from _below(("mmproj",), _url_problems(own))
     url = _url(entry)
-    problem = split_problem(url)
+    problem = split_error(url)
     if problem:
         yield _url_key(entry), problem
     yield from _part_problems(_list(entry, "parts"), split_count(url))
@@ -187,9 +196,12 @@ def _part_problems(parts: list[Any], count: int) -> Iterator[Problem]:
         example = "NAME-00001-of-00002.gguf"
         yield ("parts",), f"only for a split GGUF, whose first file is named {example}"
     elif parts and len(parts) != count:
-        yield ("parts",), f"expected one for each of the {count} parts, got {len(parts)}"
+        yield (
+            ("parts",),
+            f"expected one for each of the {count} parts, got {len(parts)}",
+        )
     digests = [part.get("sha256") for part in parts if isinstance(part, dict)]
-    if not any(isinstance(digest, str) and hex64(digest) for digest in digests):
+    if not any(isinstance(digest, str) and is_sha256(digest) for digest in digests):
         return
     for index, digest in enumerate(digests):
         if not digest:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-from tasks.catalogue.types import Rule, ServeOptions
+from tasks.catalogue.types import Constraint, ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has
@@ -37,7 +37,7 @@ def serve_settings(options: ServeOptions) -> ServeSettings:
     return ServeSettings(**given)
 
 
-def key_problem(key: str) -> str:
+def api_key_error(key: str) -> str:
     """Return why an API key is invalid, or an empty text.
 
     llama.cpp splits keys at commas, an HTTP header is ASCII, and llamafile up to 0.9
@@ -67,7 +67,7 @@ def settings_of(options: Mapping[str, Any]) -> ServeOptions:
 def _value(key: str, text: str) -> int | str:
     """Convert and check one setting, by its type and its rule in `ServeOptions`."""
     kind = get_type_hints(ServeOptions, include_extras=True)[key]
-    rule = next(r for r in kind.__metadata__ if isinstance(r, Rule))
+    rule = next(r for r in kind.__metadata__ if isinstance(r, Constraint))
     value: int | str = text
     if key == "gpu":
         value = text.lower()
@@ -80,7 +80,7 @@ def _value(key: str, text: str) -> int | str:
     return value
 
 
-def _value_error(key: str, text: str, rule: Rule) -> UsageError:
+def _value_error(key: str, text: str, rule: Constraint) -> UsageError:
     fix = did_you_mean(text, rule.schema.get("enum", ()))
     if key == "host" and "/" in text:
         fix = "remove http:// and any path; set the port with --port"

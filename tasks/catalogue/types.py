@@ -13,14 +13,14 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tasks.errors import UsageError, did_you_mean
-from tasks.system.paths import MOST_NAME
+from tasks.system.paths import MAX_NAME
 
 ENGINES = ("self", "llamafile", "embedded")
 LATEST = "latest"  # as an engine's version
 GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
 
 
-class Rule(NamedTuple):
+class Constraint(NamedTuple):
     """A constraint and its meaning, beside a type: `Annotated[str, Rule(...)]`."""
 
     about: str  # the key's meaning, shown by editors
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
         return {**out, "description": self.about}
 
 
-def hex64(value: str) -> bool:
+def is_sha256(value: str) -> bool:
     """Whether it is a SHA-256 in lower-case hexadecimal."""
     return len(value) == 64 and set(value) <= set("0123456789abcdef")
 
@@ -63,7 +63,7 @@ def _is_word(value: str) -> bool:
 
 
 def _is_name(value: str) -> bool:
-    return _is_word(value) and len(value) <= MOST_NAME
+    return _is_word(value) and len(value) <= MAX_NAME
 
 
 def _is_host(value: str) -> bool:
@@ -90,81 +90,91 @@ def _is_revision(value: str) -> bool:
     return bool(value) and _has_only(value, "._-/")
 
 
-def _at_least(low: int, about: str) -> Rule:
+def _at_least(low: int, about: str) -> Constraint:
     expected = f"a whole number, {low} or more"
-    return Rule(about, expected, lambda v: v >= low, {"minimum": low})
+    return Constraint(about, expected, lambda v: v >= low, {"minimum": low})
 
 
-def _one_of(choices: tuple[str, ...], about: str) -> Rule:
+def _one_of(choices: tuple[str, ...], about: str) -> Constraint:
     expected = "one of " + ", ".join(choices)
-    return Rule(about, expected, choices.__contains__, {"enum": list(choices)})
+    return Constraint(about, expected, choices.__contains__, {"enum": list(choices)})
 
 
-_NAME = Rule(
+_NAME = Constraint(
     "short name",
-    f"a name of letters, digits, '.', '_' and '-', {MOST_NAME} at most",
+    f"a name of letters, digits, '.', '_' and '-', {MAX_NAME} at most",
     _is_name,
-    {"pattern": rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}$"},
+    {"pattern": rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}$"},
 )
-_REPO = Rule(
+_REPO = Constraint(
     "repository on the Hugging Face Hub, instead of url",
     "owner/repository",
     _is_repo,
     {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"},
 )
-_REPO_FILE = Rule(
+_REPO_FILE = Constraint(
     "path of the file in that repository",
     "a path inside the repository",
     _is_path_in_repo,
     {"pattern": r"^[^/]"},
 )
-_REVISION = Rule(
+_REVISION = Constraint(
     "commit, tag or branch of that repository [main]",
     "a commit, tag or branch",
     _is_revision,
     {"pattern": r"^[A-Za-z0-9._/-]+$"},
 )
-_SHA256 = Rule(
+_SHA256 = Constraint(
     "SHA-256 of the whole file, hexadecimal",
     "64 lower-case hexadecimal digits",
-    hex64,
+    is_sha256,
     {"pattern": "^[0-9a-f]{64}$"},
 )
-_SIZE = Rule("exact size in bytes", "a whole number of bytes above 0", lambda v: v > 0, {"minimum": 1})
-_ENGINE_VERSION = Rule(
+_SIZE = Constraint(
+    "exact size in bytes",
+    "a whole number of bytes above 0",
+    lambda v: v > 0,
+    {"minimum": 1},
+)
+_ENGINE_VERSION = Constraint(
     "version of llamafile, in quotes: flags depend on it",
     'a version in quotes, such as "0.9.3"',
     _is_version,
     {"pattern": r"^\d+\.\d+(\.\d+)?$"},
 )
-_VERSION_OR_LATEST = Rule(
+_VERSION_OR_LATEST = Constraint(
     "version of llamafile, in quotes; latest: the version in models.lock",
     'a version in quotes, such as "0.9.3", or latest',
     lambda v: v == LATEST or _is_version(v),
     {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
 )
-_HOST = Rule(
+_HOST = Constraint(
     "address to listen on",
     "a host name or an address such as 127.0.0.1",
     _is_host,
     {"pattern": "^[A-Za-z0-9.:_%-]{1,253}$"},
 )
-_PORT = Rule(
+_PORT = Constraint(
     "TCP port; 0 selects a free port",
     "a whole number from 0 to 65535",
     lambda v: 0 <= v <= 65535,
     {"minimum": 0, "maximum": 65535},
 )
-_URL = Rule("https://…, file:///…, or a path relative to this file; http:// needs sha256")
-_MIRRORS = Rule("more URLs of the same bytes, tried in order after url")
-_ADOPT_FROM = Rule(
+_URL = Constraint(
+    "https://…, file:///…, or a path relative to this file; http:// needs sha256"
+)
+_MIRRORS = Constraint("more URLs of the same bytes, tried in order after url")
+_ADOPT_FROM = Constraint(
     "folders that may already have the files:"
     " another cache of this recipe, the Hub's cache, Ollama's, or plain files"
 )
-_ENGINE = _one_of(ENGINES, "program that serves the model; default: self for .llamafile, llamafile for .gguf")
+_ENGINE = _one_of(
+    ENGINES,
+    "program that serves the model; default: self for .llamafile, llamafile for .gguf",
+)
 
 Name = Annotated[str, _NAME]
-Title = Annotated[str, Rule("full name, for people")]
+Title = Annotated[str, Constraint("full name, for people")]
 Url = Annotated[str, _URL]
 Repo = Annotated[str | None, _REPO]
 RepoFile = Annotated[str | None, _REPO_FILE]
@@ -173,7 +183,9 @@ Mirrors = Annotated[tuple[str, ...], _MIRRORS]
 AdoptFrom = Annotated[tuple[str, ...], _ADOPT_FROM]
 Sha256 = Annotated[str | None, _SHA256]
 Size = Annotated[int | None, _SIZE]
-Licence = Annotated[str, Rule("license of the file, an SPDX identifier if there is one")]
+Licence = Annotated[
+    str, Constraint("license of the file, an SPDX identifier if there is one")
+]
 EngineName = Annotated[str | None, _ENGINE]
 EngineVersion = Annotated[str | None, _ENGINE_VERSION]
 
@@ -195,13 +207,21 @@ class ServeOptions(Strict):
 
     host: Annotated[str | None, _HOST] = None
     port: Annotated[int | None, _PORT] = None
-    ctx_size: Annotated[int | None, _at_least(0, "context size in tokens, 0: as trained")] = None
-    n_predict: Annotated[int | None, _at_least(-1, "maximum tokens of an answer, -1: no limit")] = None
+    ctx_size: Annotated[
+        int | None, _at_least(0, "context size in tokens, 0: as trained")
+    ] = None
+    n_predict: Annotated[
+        int | None, _at_least(-1, "maximum tokens of an answer, -1: no limit")
+    ] = None
     ngl: Annotated[int | None, _at_least(-1, "layers on the GPU, 9999: all")] = None
     gpu: Annotated[str | None, _one_of(GPUS, "kind of GPU")] = None
     threads: Annotated[int | None, _at_least(1, "CPU threads")] = None
-    timeout: Annotated[int | None, _at_least(1, "seconds until the server must be ready")] = None
-    args: Annotated[tuple[str, ...], Rule("more arguments for the engine, passed unchanged")] = ()
+    timeout: Annotated[
+        int | None, _at_least(1, "seconds until the server must be ready")
+    ] = None
+    args: Annotated[
+        tuple[str, ...], Constraint("more arguments for the engine, passed unchanged")
+    ] = ()
 
     def over(self, below: ServeOptions) -> ServeOptions:
         """Merge: values set here win over `below`; `args` are concatenated."""
@@ -245,18 +265,28 @@ class Model(Strict):
     hf: Repo = None
     file: RepoFile = None
     revision: Revision = None
-    aliases: Annotated[tuple[Name, ...], Rule("other names of the model")] = ()
+    aliases: Annotated[tuple[Name, ...], Constraint("other names of the model")] = ()
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
-    parts: Annotated[tuple[Part, ...], Rule("digest and size of each part of a split GGUF, in order")] = ()
-    mmproj: Annotated[Projector | None, Rule("vision projector, passed to the engine with --mmproj")] = None
-    params: Annotated[str | None, Rule("number of parameters, such as 7.24B")] = None
-    quant: Annotated[str | None, Rule("quantization, such as Q5_K_M")] = None
+    parts: Annotated[
+        tuple[Part, ...],
+        Constraint("digest and size of each part of a split GGUF, in order"),
+    ] = ()
+    mmproj: Annotated[
+        Projector | None,
+        Constraint("vision projector, passed to the engine with --mmproj"),
+    ] = None
+    params: Annotated[str | None, Constraint("number of parameters, such as 7.24B")] = (
+        None
+    )
+    quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
     ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
     engine: EngineName = None
     engine_version: EngineVersion = None
-    serve: Annotated[ServeOptions, Rule("settings for this model")] = ServeOptions()
+    serve: Annotated[ServeOptions, Constraint("settings for this model")] = (
+        ServeOptions()
+    )
 
 
 @dataclass(eq=False, repr=False)
@@ -266,7 +296,10 @@ class Engine(Strict):
     title: Title
     license: Licence
     version: Annotated[str | None, _VERSION_OR_LATEST] = None
-    url: Annotated[str | None, Rule("URL of its executable; {version} is replaced by the version")] = None
+    url: Annotated[
+        str | None,
+        Constraint("URL of its executable; {version} is replaced by the version"),
+    ] = None
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
@@ -322,7 +355,7 @@ class Catalogue:
         return tuple(self._models)
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def names_and_aliases(self) -> tuple[str, ...]:
         """All names and aliases, in lower case."""
         return tuple(self._names)
 
@@ -335,8 +368,11 @@ class Catalogue:
         name = self._names.get(word.lower())
         if name is not None:
             return name
-        hint = did_you_mean(word, self.words)
-        raise UsageError(f"there is no model {word!r} in {self.where}", fix=hint or "`doit` shows the models")
+        hint = did_you_mean(word, self.names_and_aliases)
+        raise UsageError(
+            f"there is no model {word!r} in {self.where}",
+            fix=hint or "`doit` shows the models",
+        )
 
     def model(self, word: str) -> Model:
         """Return the entry for a name or alias.
@@ -351,7 +387,7 @@ class Catalogue:
             plain[key] = tuple(plain.get(key, ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
-    def more(self, word: str) -> tuple[FileSpec, ...]:
+    def extra_files(self, word: str) -> tuple[FileSpec, ...]:
         """Return the further files of a model: other parts first, then its projector.
 
         Raises:

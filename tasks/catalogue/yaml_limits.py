@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import yaml
 
 # keys and values; 10,000 entries have 50 each; an alias counts as its expansion
-VALUES = 500_000
-TEXT = 32 * 1024 * 1024  # characters of all keys and values
-DEPTH = 32  # of nested lists and mappings; the catalogue needs 6
-DIGITS = 100  # of a number; a digest that has digits only has 64
+MAX_VALUES = 500_000
+MAX_TEXT = 32 * 1024 * 1024  # characters of all keys and values
+MAX_DEPTH = 32  # of nested lists and mappings; the catalogue needs 6
+MAX_DIGITS = 100  # of a number; a digest that has digits only has 64
 
 _NUMBER = re.compile(r"[-+]?[.\d][\w.:+-]*", re.ASCII)
 
@@ -91,20 +91,20 @@ def check(text: str, loader: Any) -> None:
 
 def _check_counts(line: int, values: int, size: int, depth: int) -> None:
     counting = "counting what each alias expands to"
-    if values > VALUES:
-        raise LimitError(line, f"more than {VALUES:,} values, {counting}")
-    if size > TEXT:
-        raise LimitError(line, f"more than {TEXT:,} characters, {counting}")
-    if depth > DEPTH:
-        raise LimitError(line, f"lists and mappings nested more than {DEPTH} deep")
+    if values > MAX_VALUES:
+        raise LimitError(line, f"more than {MAX_VALUES:,} values, {counting}")
+    if size > MAX_TEXT:
+        raise LimitError(line, f"more than {MAX_TEXT:,} characters, {counting}")
+    if depth > MAX_DEPTH:
+        raise LimitError(line, f"lists and mappings nested more than {MAX_DEPTH} deep")
 
 
 def _check_number(event: Any) -> None:
     """Reject a number that is too long; text may be that long."""
-    if len(event.value) <= DIGITS:
+    if len(event.value) <= MAX_DIGITS:
         return
     has_number_tag = (event.tag or "").endswith((":int", ":float"))
     is_plain = event.implicit[0] and not event.style
     if has_number_tag or (is_plain and _NUMBER.fullmatch(event.value)):
-        what = f"a number of more than {DIGITS} digits; if it is text, put it in quotes"
+        what = f"a number of more than {MAX_DIGITS} digits; if it is text, put it in quotes"
         raise LimitError(event.start_mark.line + 1, what)

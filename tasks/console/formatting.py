@@ -5,7 +5,7 @@ from __future__ import annotations
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
-def size(count: float | None) -> str:
+def format_size(count: float | None) -> str:
     """Format a number of bytes in powers of ten, as `ls --si` does: `5.16 GB`."""
     if count is None:
         return "?"
@@ -17,7 +17,7 @@ def size(count: float | None) -> str:
     return f"{int(count)} B"
 
 
-def seconds(value: float) -> str:
+def format_duration(value: float) -> str:
     """Format a duration: `40 ms`, `2.5 s`, `63 s`, `12 min 5 s`."""
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
@@ -32,34 +32,38 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def rate(count: float, elapsed: float) -> str:
+def format_rate(count: float, elapsed: float) -> str:
     """Format bytes per second: `82.0 MB/s`; `-` if no time has passed."""
     if elapsed <= 0:
         return "-"
-    return f"{size(count / elapsed)}/s"
+    return f"{format_size(count / elapsed)}/s"
 
 
-def percent(done: int, total: int | None) -> str:
+def format_percent(done: int, total: int | None) -> str:
     """Format a share, rounded down: `43 %`; "" if the total is unknown."""
     return f"{done * 100 // total} %" if total else ""
 
 
-def progress(done: int, total: int | None, elapsed: float, gained: int, note: str = "") -> str:
+def format_progress(
+    done: int, total: int | None, elapsed: float, gained: int, note: str = ""
+) -> str:
     """Format a download in one line (R7): percent, done/total, rate, time left.
 
     Args:
         elapsed: seconds since its start.
         gained: bytes that arrived in these seconds.
     """
-    amount = f"{size(done)} of {size(total)}" if total else size(done)
-    parts = [percent(done, total), amount, rate(gained, elapsed)]
+    amount = (
+        f"{format_size(done)} of {format_size(total)}" if total else format_size(done)
+    )
+    parts = [format_percent(done, total), amount, format_rate(gained, elapsed)]
     if total and gained and elapsed > 0:
         left_s = (total - done) * elapsed / gained
-        parts.append(f"{seconds(left_s)} left")
+        parts.append(f"{format_duration(left_s)} left")
     parts.append(note)
     return ", ".join(part for part in parts if part)
 
 
 def task_line(title: str, count: int | None) -> str:
     """Format one line of `doit list --all`."""
-    return f"{title}, {size(count)}" if count else title
+    return f"{title}, {format_size(count)}" if count else title

@@ -12,14 +12,16 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
-from tasks.console.ci import neutral
+from tasks.console.ci import escape_workflow_commands
 from tasks.console.log_format import is_json
 from tasks.console.text import visible
 
 _log = logging.getLogger("recipe")
 
 
-def say(event: str, text: str, *args: object, level: int = logging.INFO, **facts: object) -> None:
+def log_event(
+    event: str, text: str, *args: object, level: int = logging.INFO, **facts: object
+) -> None:
     """Log an event.
 
     Args:
@@ -34,27 +36,29 @@ def logger() -> logging.Logger:
     """Return the logger, set up for stderr; stdout is for reports."""
     if not _log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Json() if is_json(os.environ) else _Line())
+        handler.setFormatter(
+            _JsonFormatter() if is_json(os.environ) else _LineFormatter()
+        )
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)
         _log.propagate = False
     return _log
 
 
-class _Line(logging.Formatter):
+class _LineFormatter(logging.Formatter):
     """Format a message, which may contain text from an engine or a server."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a line that is safe for a terminal and has no command for GitHub."""
-        return neutral(visible(super().format(record)), os.environ)
+        return escape_workflow_commands(visible(super().format(record)), os.environ)
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """Format a record as an object: time (RFC 3339), level, event, message, facts."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a line that has no command for GitHub."""
-        return neutral(super().format(record), os.environ)
+        return escape_workflow_commands(super().format(record), os.environ)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tasks.console import formatting
 from tasks.console.log_format import is_json
-from tasks.console.logs import say
+from tasks.console.logs import log_event
 from tasks.console.tables import size_environ
 from tasks.console.text import WORD, visible
 
@@ -27,7 +27,7 @@ class Progress(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def at(self, done: int, total: int | None, note: str = "") -> None:
+    def update(self, done: int, total: int | None, note: str = "") -> None:
         """Report that `done` bytes are here.
 
         Args:
@@ -43,13 +43,13 @@ def progress(label: str, have: int) -> Progress:
         have: bytes that were here before.
     """
     if is_json(os.environ):
-        return Lines(label, have, EVENT_S)
+        return LogProgress(label, have, EVENT_S)
     if sys.stderr.isatty():
-        return Bar(label, have)
-    return Lines(label, have, LINE_S)
+        return TerminalProgress(label, have)
+    return LogProgress(label, have, LINE_S)
 
 
-class Lines:
+class LogProgress:
     """Log a line, which is also an event, at most every few seconds."""
 
     def __init__(self, label: str, have: int, every_s: float) -> None:
@@ -59,13 +59,13 @@ class Lines:
         self._start = time.monotonic()
         self._last = self._start
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> LogProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
-    def at(self, done: int, total: int | None, note: str = "") -> None:
+    def update(self, done: int, total: int | None, note: str = "") -> None:
         """Log the state if it is time."""
         now = time.monotonic()
         if now - self._last < self._every_s:
@@ -73,11 +73,11 @@ class Lines:
         self._last = now
         elapsed = now - self._start
         gained = max(0, done - self._have)
-        say(
+        log_event(
             "progress",
             "%s: %s",
             self._label,
-            formatting.progress(done, total, elapsed, gained, note),
+            formatting.format_progress(done, total, elapsed, gained, note),
             artifact=self._label,
             bytes=done,
             total=total,
@@ -86,7 +86,7 @@ class Lines:
         )
 
 
-class Bar:
+class TerminalProgress:
     """Show rich's bar: percent, done/total, rate, time left, and a note."""
 
     def __init__(self, label: str, have: int) -> None:
@@ -102,7 +102,7 @@ class Bar:
         name = visible(label, WORD)
         self._task = self._bar.add_task(name, total=None, completed=have, note="")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> TerminalProgress:
         self._bar.start()
         _redirect_logs()
         return self
@@ -111,7 +111,7 @@ class Bar:
         self._bar.stop()
         _redirect_logs()
 
-    def at(self, done: int, total: int | None, note: str = "") -> None:
+    def update(self, done: int, total: int | None, note: str = "") -> None:
         """Move the bar."""
         note = visible(note, WORD)
         self._bar.update(self._task, completed=done, total=total, note=note)
@@ -131,7 +131,9 @@ def _columns() -> list[Any]:
         rich.DownloadColumn(table_column=Column(no_wrap=True)),
         rich.TransferSpeedColumn(table_column=Column(no_wrap=True)),
         rich.TimeRemainingColumn(compact=True),
-        rich.TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
+        rich.TextColumn(
+            "{task.fields[note]}", style="dim", markup=False, table_column=note
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from tasks.console.log_format import is_json
-from tasks.console.logs import logger, say
+from tasks.console.logs import log_event, logger
 from tasks.console.text import PROSE, visible
 
 _DIM = "\x1b[2m"
@@ -53,7 +53,7 @@ class Reasoning:
             self._pieces = []
             logger()
             line = "%s is thinking:\n%s\n"
-            say("reasoning", line, self._name, text, model=self._name)
+            log_event("reasoning", line, self._name, text, model=self._name)
 
     def _write(self, text: str) -> None:
         safe = visible(text, PROSE)

@@ -21,7 +21,7 @@ def size_environ(env: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in env.items() if k not in sizes or v.isascii()}
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
+def render_table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
     """Format a table; only its last column is shortened to fit.
 
     Args:

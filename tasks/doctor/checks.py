@@ -12,23 +12,23 @@ from enum import Enum
 from typing import NamedTuple
 
 from tasks.cache.space import space_missing
-from tasks.catalogue.artifact import PROGRAMS
+from tasks.catalogue.artifact import EXECUTABLE_MAGICS
 from tasks.console import formatting
 from tasks.engine import failures
-from tasks.system.exit_status import Ending, status_text
+from tasks.system.exit_status import ProcessExit, status_text
 
-WORD = "llamafile-recipe runs"  # the output of the test programs
+EXPECTED_OUTPUT = "llamafile-recipe runs"  # the output of the test programs
 # A shell script with the first bytes of a llamafile (see catalogue.artifact.PROGRAMS):
 # the kernel does not recognize it as a program.
-TINY_APE = PROGRAMS[0] + b"\n'\necho " + WORD.encode() + b"\n"
-TINY_SCRIPT = b"#!/bin/sh\necho " + WORD.encode() + b"\n"
+TINY_APE = EXECUTABLE_MAGICS[0] + b"\n'\necho " + EXPECTED_OUTPUT.encode() + b"\n"
+TINY_SCRIPT = b"#!/bin/sh\necho " + EXPECTED_OUTPUT.encode() + b"\n"
 
 _OTHER_TMPDIR = "export TMPDIR=FOLDER, a writable folder on a disk that allows programs"
 # HTTP errors with which a server still shows that it is reachable; mirrors have no front page
 _REACHABLE_STATUS = (401, 404, 405)
 
 
-class State(Enum):
+class CheckState(Enum):
     """The severity of a finding."""
 
     OK = "ok"
@@ -36,16 +36,16 @@ class State(Enum):
     FAIL = "fail"
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """One line of the report."""
 
     check: str
-    state: State
+    state: CheckState
     found: str
     remedy: str = ""  # a command or an edit; empty if the state is ok
 
 
-class Ran(NamedTuple):
+class ProgramResult(NamedTuple):
     """The result of a test program."""
 
     status: int | None = None  # None: not started, or stopped at the time limit
@@ -53,9 +53,9 @@ class Ran(NamedTuple):
     error: int = 0  # errno of that reason
 
     @property
-    def spoke(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether the program ran and printed the expected text."""
-        return self.status == 0 and WORD in self.output
+        return self.status == 0 and EXPECTED_OUTPUT in self.output
 
     def __str__(self) -> str:
         if self.error:
@@ -65,19 +65,19 @@ class Ran(NamedTuple):
         return f"{text}, {lines[-1]}" if lines else text
 
 
-def _ok(check: str, found: str) -> Finding:
-    return Finding(check, State.OK, found)
+def _ok(check: str, found: str) -> CheckResult:
+    return CheckResult(check, CheckState.OK, found)
 
 
-def _warn(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check, State.WARN, found, remedy)
+def _warn(check: str, found: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckState.WARN, found, remedy)
 
 
-def _fail(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check, State.FAIL, found, remedy)
+def _fail(check: str, found: str, remedy: str) -> CheckResult:
+    return CheckResult(check, CheckState.FAIL, found, remedy)
 
 
-def broken(check: str, error: BaseException | None) -> Finding:
+def check_failed(check: str, error: BaseException | None) -> CheckResult:
     """Report a check that raised an exception, or that did not end (None)."""
     if error is None:
         remedy = "try again; usually a disk or a network does not respond"
@@ -88,7 +88,7 @@ def broken(check: str, error: BaseException | None) -> Finding:
     return _warn(check, text, "check by hand; please open an issue with this line")
 
 
-def embedded(version: str) -> Finding:
+def check_embedded(version: str) -> CheckResult:
     """Check the optional package of the embedded engine; empty: not installed."""
     if version:
         return _ok("embedded", version)
@@ -96,7 +96,7 @@ def embedded(version: str) -> Finding:
     return _fail("embedded", found, "pip install '.[embedded]'")
 
 
-def cache(folder: str, problem: str) -> Finding:
+def check_cache(folder: str, problem: str) -> CheckResult:
     """Check that the cache can be written."""
     if not problem:
         return _ok("cache", folder)
@@ -104,25 +104,25 @@ def cache(folder: str, problem: str) -> Finding:
     return _fail("cache", f"{folder}: {problem}", remedy)
 
 
-def engine(ran: Ran, platform: str) -> Finding:
+def check_engine(ran: ProgramResult, platform: str) -> CheckResult:
     """Check that a program that is started as an engine runs."""
     action = "/bin/sh runs a program such as a llamafile"
     if platform == "win32":
         action = "an .exe starts"
-    if ran.spoke:
+    if ran.succeeded:
         return _ok("engine", action)
-    known = failures.remedy(Ending((), ran.status, str(ran)), platform)
+    known = failures.remedy(ProcessExit((), ran.status, str(ran)), platform)
     remedy = known or "/bin/sh must be a POSIX shell that may run files"
     return _fail("engine", f"{action}: no ({ran})", remedy)
 
 
-def runnable(check: str, folder: str, ran: Ran) -> Finding:
+def check_runnable(check: str, folder: str, ran: ProgramResult) -> CheckResult:
     """Check that programs may run in a folder, by a script that the kernel starts.
 
     Args:
         check: `noexec` for the cache, `loader` for the folder of APE's loader.
     """
-    if ran.spoke:
+    if ran.succeeded:
         return _ok(check, f"{folder} may hold programs")
     remedy = failures.NOEXEC.partition(": ")[2]
     if check == "loader":
@@ -135,7 +135,9 @@ def runnable(check: str, folder: str, ran: Ran) -> Finding:
     return _warn(check, f"{folder}: a script ended with {ran}", "is /bin/sh a shell?")
 
 
-def cpu(machine: str, avx: bool | None, platform: str, translated: bool = False) -> Finding:
+def check_cpu(
+    machine: str, avx: bool | None, platform: str, translated: bool = False
+) -> CheckResult:
     """Check that llamafile supports the processor; on x86-64 it needs AVX.
 
     Args:
@@ -158,33 +160,35 @@ def cpu(machine: str, avx: bool | None, platform: str, translated: bool = False)
     return _ok("cpu", f"{machine} with AVX")
 
 
-def gpu(seen: Iterable[str]) -> Finding:
+def check_gpu(seen: Iterable[str]) -> CheckResult:
     """List the GPUs. Whether an engine can use them shows only when one starts."""
     return _ok("gpu", ", ".join(seen) or "none seen: the CPU is used")
 
 
-def disk(free: int, missing: Sequence[int | None], model: str) -> Finding:
+def check_disk(free: int, missing: Sequence[int | None], model: str) -> CheckResult:
     """Check the free disk space against what is missing of a model.
 
     Args:
         free: bytes.
         missing: bytes of each file to write; None if the size is unknown.
     """
-    found = f"{formatting.size(free)} free"
+    found = f"{formatting.format_size(free)} free"
     need = sum(size or 0 for size in missing)
     remedy = "free some space, or set LLAMAFILE_CACHE to another disk"
     if space_missing(0, 0, free):
         return _fail("disk", found, remedy)
     if not missing:
         return _ok("disk", f"{found}; {model} is here")
-    size = formatting.size(need) if need else "an unknown size"
+    size = formatting.format_size(need) if need else "an unknown size"
     found += f"; {model} takes {size}"
     if space_missing(need, 0, free):
         return _warn("disk", found, remedy)
     return _ok("disk", found)
 
 
-def memory(total: int, available: int, need: int | None, model: str) -> Finding:
+def check_memory(
+    total: int, available: int, need: int | None, model: str
+) -> CheckResult:
     """Check the memory against what a model needs.
 
     Args:
@@ -192,32 +196,40 @@ def memory(total: int, available: int, need: int | None, model: str) -> Finding:
         available: bytes of it that are free now.
         need: bytes; None if unknown.
     """
-    found = f"{formatting.size(total)}, {formatting.size(available)} of it available"
+    found = f"{formatting.format_size(total)}, {formatting.format_size(available)} of it available"
     if need is None:
         return _ok("memory", f"{found}; what {model} needs is not known")
-    found += f"; {model} needs about {formatting.size(need)}"
+    found += f"; {model} needs about {formatting.format_size(need)}"
     if total < need:
-        remedy = "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
+        remedy = (
+            "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
+        )
         return _warn("memory", found, remedy)
     if available < need:
         return _warn("memory", found, "end other programs first")
     return _ok("memory", found)
 
 
-def port(address: str, problem: str, fix: str) -> Finding:
+def check_port(address: str, problem: str, fix: str) -> CheckResult:
     """Check that a server could listen at an address."""
     if problem:
         return _warn("port", problem, fix)
     return _ok("port", f"{address} is free")
 
 
-def bare(url: str) -> str:
+def redact_credentials(url: str) -> str:
     """Remove user and password from a URL."""
     scheme, colon, rest = url.rpartition("://")
     return f"{scheme}{colon}{rest.rpartition('@')[2]}"
 
 
-def hub(endpoint: str, status: int | None, problem: str = "", fix: str = "", fatal: bool = False) -> Finding:
+def check_hub(
+    endpoint: str,
+    status: int | None,
+    problem: str = "",
+    fix: str = "",
+    fatal: bool = False,
+) -> CheckResult:
     """Check that the Hub can be reached.
 
     Args:
@@ -225,15 +237,17 @@ def hub(endpoint: str, status: int | None, problem: str = "", fix: str = "", fat
         fatal: retrying cannot help until something on this machine is changed.
     """
     if status is not None and (status < 400 or status in _REACHABLE_STATUS):
-        return _ok("hub", f"{bare(endpoint)} answers")
+        return _ok("hub", f"{redact_credentials(endpoint)} answers")
     remedy = fix or "check the network, HTTPS_PROXY and HF_ENDPOINT"
     remedy += "; what is in the cache is served without it"
-    problem = " ".join(problem.replace(endpoint, bare(endpoint)).split())
-    found = f"{bare(endpoint)}: {problem or f'answers {status}'}"
-    return Finding("hub", State.FAIL if fatal else State.WARN, found, remedy)
+    problem = " ".join(problem.replace(endpoint, redact_credentials(endpoint)).split())
+    found = f"{redact_credentials(endpoint)}: {problem or f'answers {status}'}"
+    return CheckResult(
+        "hub", CheckState.FAIL if fatal else CheckState.WARN, found, remedy
+    )
 
 
-def proxy(hosts: str) -> Finding:
+def proxy(hosts: str) -> CheckResult:
     """Check that clients do not ask a proxy for the server on this machine.
 
     Args:
@@ -246,7 +260,7 @@ def proxy(hosts: str) -> Finding:
     return _warn("proxy", found, remedy)
 
 
-def locks(folder: str, problem: str) -> Finding:
+def check_locks(folder: str, problem: str) -> CheckResult:
     """Check that the file system refuses a lock that another process holds."""
     if not problem:
         return _ok("locks", "one process at a time")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.cache import stamps
-from tasks.doctor.checks import Ran
+from tasks.doctor.checks import ProgramResult
 
 LOOK_S = 5.0
 _AVX_FEATURE = 39  # winnt.h: PF_AVX_INSTRUCTIONS_AVAILABLE
@@ -39,7 +39,9 @@ except Timeout:
 """
 
 
-def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict[str, Any]:
+def run_concurrently(
+    looks: Mapping[str, Callable[[], Any]], limit_s: float
+) -> dict[str, Any]:
     """Run probes in threads.
 
     Returns:
@@ -53,7 +55,9 @@ def side_by_side(looks: Mapping[str, Callable[[], Any]], limit_s: float) -> dict
         except BaseException as error:  # becomes a line of the report
             results[name] = error
 
-    threads = [threading.Thread(target=run_one, args=(name,), daemon=True) for name in looks]
+    threads = [
+        threading.Thread(target=run_one, args=(name,), daemon=True) for name in looks
+    ]
     deadline = time.monotonic() + limit_s
     try:
         for thread in threads:
@@ -78,7 +82,7 @@ def _stop(threads: list[threading.Thread]) -> None:
             thread.join(0.1)
 
 
-def unwritable(folder: str) -> str:
+def write_error(folder: str) -> str:
     """Return why the cache cannot be written, or nothing; create it if needed."""
     try:
         stamps.make_cache(folder)
@@ -89,12 +93,15 @@ def unwritable(folder: str) -> str:
     return ""
 
 
-def run(command: list[str]) -> Ran:
+def run(command: list[str]) -> ProgramResult:
     """Run a small program without input; stop it after LOOK_S."""
     try:
         with _starting:
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
             _running.add(child)
         with child:
@@ -102,19 +109,19 @@ def run(command: list[str]) -> Ran:
                 output, _ = child.communicate(timeout=LOOK_S)
             except subprocess.TimeoutExpired:
                 child.kill()
-                return Ran()
+                return ProgramResult()
             finally:
                 _running.discard(child)
     except OSError as error:
         return _not_started(error)
-    return Ran(child.returncode, output.decode("utf-8", "replace"))
+    return ProgramResult(child.returncode, output.decode("utf-8", "replace"))
 
 
-def _not_started(error: OSError) -> Ran:
-    return Ran(None, error.strerror or str(error), error.errno or errno.EIO)
+def _not_started(error: OSError) -> ProgramResult:
+    return ProgramResult(None, error.strerror or str(error), error.errno or errno.EIO)
 
 
-def tiny(folder: str, content: bytes, *before: str) -> Ran:
+def run_test_program(folder: str, content: bytes, *before: str) -> ProgramResult:
     """Write a program into a folder, run it, and delete it.
 
     Args:
@@ -146,7 +153,7 @@ def version(package: str) -> str:
         return ""
 
 
-def avx() -> bool | None:
+def has_avx() -> bool | None:
     """Return whether an x86-64 processor has AVX; None if that is unknown."""
     if sys.platform == "win32":
         import ctypes
@@ -162,7 +169,7 @@ def avx() -> bool | None:
     return None
 
 
-def translated() -> bool:
+def under_rosetta() -> bool:
     """Return whether this Python runs under Rosetta."""
     return sys.platform == "darwin" and _sysctl("sysctl.proc_translated") == "1"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from tasks import urls
 from tasks.console import formatting
 from tasks.engine.chat import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, event_texts
-from tasks.engine.server_record import Run
+from tasks.engine.server_record import ServerRecord
 from tasks.errors import ServerError
 from tasks.network.answers import busy_slots
 from tasks.network.deadline import Deadline, connection
@@ -28,8 +28,14 @@ _MAX_RESPONSE_BYTES = 1024 * 1024
 _JSON = {"Content-Type": "application/json"}
 
 
-def call(
-    host: str, port: int, path: str, *, body: object = None, key: str = "", timeout_s: float = _HEALTH_S
+def send_request(
+    host: str,
+    port: int,
+    path: str,
+    *,
+    body: object = None,
+    key: str = "",
+    timeout_s: float = _HEALTH_S,
 ) -> tuple[int, bytes] | None:
     """Send one request; return status and body, or None without a valid response.
 
@@ -59,17 +65,19 @@ def call(
 
 def health(host: str, port: int, timeout_s: float = _HEALTH_S) -> int | None:
     """Return the status of GET /health; None without a valid response."""
-    response = call(host, port, "/health", timeout_s=timeout_s)
+    response = send_request(host, port, "/health", timeout_s=timeout_s)
     return response[0] if response else None
 
 
-def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> int | None:
+def in_flight(
+    host: str, port: int, key: str, timeout_s: float = _HEALTH_S
+) -> int | None:
     """Count the requests that a server is processing; None where it does not tell.
 
     Llamafile up to 0.9 reports them in /health, later versions in /slots.
     """
     for path in ("/health", "/slots"):
-        response = call(host, port, path, key=key, timeout_s=timeout_s)
+        response = send_request(host, port, path, key=key, timeout_s=timeout_s)
         if response is None or response[0] != 200:
             continue
         count = busy_slots(response[1])
@@ -78,8 +86,13 @@ def in_flight(host: str, port: int, key: str, timeout_s: float = _HEALTH_S) -> i
     return None
 
 
-def probe(
-    name: str, host: str, port: int, key: str, timeout_s: float, stopped: Callable[[], object] = lambda: False
+def probe_inference(
+    name: str,
+    host: str,
+    port: int,
+    key: str,
+    timeout_s: float,
+    stopped: Callable[[], object] = lambda: False,
 ) -> bool:
     """Generate one token, to prove that the server can answer requests.
 
@@ -100,7 +113,9 @@ def probe(
     def request() -> None:
         limit = max(1.0, timeout_s)
         path = "/v1/chat/completions"
-        responses.append(call(host, port, path, body=body, key=key, timeout_s=limit))
+        responses.append(
+            send_request(host, port, path, body=body, key=key, timeout_s=limit)
+        )
 
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
@@ -110,7 +125,7 @@ def probe(
         thread.join(QUICK_POLL_S)
     response = responses[0]
     if response is None:
-        limit = formatting.seconds(timeout_s)
+        limit = formatting.format_duration(timeout_s)
         what = f"{name} is running but did not answer a request within {limit}"
         raise ServerError(what, fix="allow more time with --timeout SECONDS")
     if response[0] != 200:
@@ -119,8 +134,10 @@ def probe(
     return True
 
 
-def stream(
-    run: Run, messages: Sequence[Mapping[str, str]], silence_s: float = _SILENCE_S
+def stream_chat(
+    record: ServerRecord,
+    messages: Sequence[Mapping[str, str]],
+    silence_s: float = _SILENCE_S,
 ) -> Generator[Delta, None, None]:
     """Yield the pieces of an answer. Closing the generator stops the server's work.
 
@@ -131,23 +148,23 @@ def stream(
         ServerError: the server sent an error, ended the answer too early, or sent
             something else than events.
     """
-    request = {"model": run.name, "messages": list(messages), "stream": True}
-    headers = {**_JSON, "Authorization": f"Bearer {run.key or 'none'}"}
+    request = {"model": record.name, "messages": list(messages), "stream": True}
+    headers = {**_JSON, "Authorization": f"Bearer {record.key or 'none'}"}
     deadline = Deadline(silence_s)
-    link = connection(urls.reachable(run.host), run.port, deadline)
+    link = connection(urls.reachable(record.host), record.port, deadline)
     try:
         link.request("POST", "/v1/chat/completions", json.dumps(request), headers)
         response = link.getresponse()
         if response.status != 200:
             deadline.renew(min(ERROR_TIMEOUT_S, silence_s))
             facts = _error_facts(response.status, response.read(MAX_ERROR_BYTES))
-            what = f"{run.name} at {run.url} answered with an error"
+            what = f"{record.name} at {record.url} answered with an error"
             raise ServerError(what, facts, fix=_fix(response.status))
         yield from event_texts(response, deadline, silence_s)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error or type(error).__name__
-        what = f"{run.name} at {run.url} did not complete its answer ({reason})"
-        raise ServerError(what, fix=f"doit logs --model {run.name}") from None
+        what = f"{record.name} at {record.url} did not complete its answer ({reason})"
+        raise ServerError(what, fix=f"doit logs --model {record.name}") from None
     finally:
         link.close()
 

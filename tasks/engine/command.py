@@ -118,7 +118,9 @@ def _setting_options(settings: ServeSettings) -> list[str]:
     return argv
 
 
-def _check_gpu(settings: ServeSettings, version: str | None, known: Version | None) -> None:
+def _check_gpu(
+    settings: ServeSettings, version: str | None, known: Version | None
+) -> None:
     if settings.gpu == "vulkan" and known is not None and known < VULKAN_SINCE:
         raise ServerError(
             f"llamafile {version} does not support --gpu vulkan, which needs 0.10",

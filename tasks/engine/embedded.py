@@ -34,7 +34,10 @@ OPTIONS = {
 }
 IGNORED = ["--server", "--nobrowser"]
 NO_GPU = ["disable", "disabled"]
-GPUS = [*("amd", "rocblas", "rocm", "hip", "apple", "metal", "nvidia", "cublas"), *("vulkan", "vk")]
+GPUS = [
+    *("amd", "rocblas", "rocm", "hip", "apple", "metal", "nvidia", "cublas"),
+    *("vulkan", "vk"),
+]
 LAYERS = {"auto": "-1", "all": "-2"}  # llama.cpp's numbers for them
 GGUF_MAGIC = b"GGUF"
 REMEDY = "pip install '.[embedded]'"
@@ -44,7 +47,7 @@ if hasattr(signal, "SIGBREAK"):  # Windows
     STOPS.append(signal.SIGBREAK)
 
 
-class Refused(Exception):
+class UsageError(Exception):
     """The command line, the model or the address is invalid; the text is one line."""
 
 
@@ -77,10 +80,10 @@ def parse(arguments: list[str]) -> dict[str, str]:
         if option in IGNORED:
             continue
         if option not in OPTIONS:
-            raise Refused(f"unknown argument: {option}")
+            raise UsageError(f"unknown argument: {option}")
         value = next(rest, "")
         if not value:
-            raise Refused(f"{option} needs a value")
+            raise UsageError(f"{option} needs a value")
         values[OPTIONS[option]] = value
     return values
 
@@ -94,28 +97,30 @@ def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise Refused(f"{name} must be a number, not {text!r}") from None
+        raise UsageError(f"{name} must be a number, not {text!r}") from None
     if not low <= value <= high:
-        raise Refused(f"{name} must be from {low} to {high}, not {value}")
+        raise UsageError(f"{name} must be from {low} to {high}, not {value}")
     return value
 
 
-def understand(values: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+def parse_settings(
+    values: Mapping[str, str], environment: Mapping[str, str]
+) -> Settings:
     """Return the settings of the options' texts and $LLAMA_API_KEY.
 
     Raises:
         Refused: a value is invalid.
     """
     if "model" not in values:
-        raise Refused("missing required -m MODEL.gguf")
+        raise UsageError("missing required -m MODEL.gguf")
     gpu = values.get("gpu", "auto").lower()
     if gpu not in ["auto", *NO_GPU, *GPUS]:
         kinds = ", ".join(GPUS)
-        raise Refused(f"--gpu must be one of auto, disable, {kinds}, not {gpu!r}")
+        raise UsageError(f"--gpu must be one of auto, disable, {kinds}, not {gpu!r}")
     layers = values.get("gpu_layers", "auto")
     keys = values.get("api_key", environment.get("LLAMA_API_KEY", ""))
     if keys and not keys.strip(","):
-        raise Refused("the API key is empty")
+        raise UsageError("the API key is empty")
     return Settings(
         model=Path(values["model"]),
         host=values.get("host", "127.0.0.1"),
@@ -141,13 +146,13 @@ def check_model(model: Path) -> None:
         with model.open("rb") as file:
             magic = file.read(len(GGUF_MAGIC))
     except OSError as error:
-        raise Refused(f"cannot read the model {model}: {error.strerror}") from error
+        raise UsageError(f"cannot read the model {model}: {error.strerror}") from error
     if magic == GGUF_MAGIC:
         return
     hint = ""
     if model.suffix == ".llamafile":
         hint = ", a llamafile is its own engine"
-    raise Refused(f"not GGUF: {model} (the embedded engine reads .gguf files{hint})")
+    raise UsageError(f"not GGUF: {model} (the embedded engine reads .gguf files{hint})")
 
 
 def is_utf8(path: str) -> bool:
@@ -176,7 +181,7 @@ def reachable(settings: Settings) -> Settings:
     os.chdir(os.path.commonpath([os.path.dirname(path) for path in paths]))
     model, *projector = (os.path.relpath(path) for path in paths)
     if not is_utf8(model + "".join(projector)):
-        raise Refused(f"the name of {model!a} is not UTF-8: rename the file")
+        raise UsageError(f"the name of {model!a} is not UTF-8: rename the file")
     return replace(settings, model=Path(model), mmproj="".join(projector))
 
 
@@ -193,7 +198,9 @@ def check_endpoint(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror
-            raise Refused(f"couldn't bind to {host} port {port}: {reason}") from error
+            raise UsageError(
+                f"couldn't bind to {host} port {port}: {reason}"
+            ) from error
 
 
 def load_package() -> Any:
@@ -206,9 +213,11 @@ def load_package() -> Any:
         import xllamacpp
     except ModuleNotFoundError:
         need = "the embedded engine needs the optional package xllamacpp"
-        raise Refused(f"{need}: {REMEDY}") from None
+        raise UsageError(f"{need}: {REMEDY}") from None
     except ImportError as error:
-        raise Refused(f"the package xllamacpp does not load here: {error}") from error
+        raise UsageError(
+            f"the package xllamacpp does not load here: {error}"
+        ) from error
     return xllamacpp
 
 
@@ -230,7 +239,7 @@ def check_gpu(engine: Any, settings: Settings) -> None:
     if any(kind.endswith("GPU") for kind in kinds):
         return
     if named:
-        raise Refused(
+        raise UsageError(
             f"support for --gpu {settings.gpu} was explicitly requested, but it wasn't "
             "available in this build of xllamacpp"
         )
@@ -268,7 +277,7 @@ def on_stop(action: Any) -> None:
         signal.signal(stop, action)
 
 
-def leave(*_: object) -> None:
+def exit_now(*_: object) -> None:
     """Exit at once, without the engine's destructor: it may block forever."""
     os._exit(0)
 
@@ -294,11 +303,11 @@ def serve(settings: Settings) -> None:
         # the package's names change between releases
         version = f"xllamacpp {engine.__version__}"
         text = f"{version} is not the one that is needed ({error}): {REMEDY}"
-        raise Refused(text) from error
+        raise UsageError(text) from error
     except (RuntimeError, MemoryError, UnicodeError) as error:
         text = f"cannot serve {settings.model}, see the lines above ({error})"
-        raise Refused(text) from error
-    on_stop(leave)
+        raise UsageError(text) from error
+    on_stop(exit_now)
     address = server.listening_address
     print(f"server is listening on {address}", file=sys.stderr, flush=True)
     while True:
@@ -308,13 +317,13 @@ def serve(settings: Settings) -> None:
 
 def main(arguments: list[str]) -> int:
     """Print the version, or serve a model; return the exit status."""
-    on_stop(leave)
+    on_stop(exit_now)
     try:
         if "--version" in arguments:
             print(f"embedded v{load_package().__version__}")
         else:
-            serve(understand(parse(arguments), os.environ))
-    except Refused as refusal:
+            serve(parse_settings(parse(arguments), os.environ))
+    except UsageError as refusal:
         # one write, because a thread of the engine writes there, too
         sys.stderr.write(f"error: {refusal}\n")
         sys.stderr.flush()

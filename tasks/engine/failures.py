@@ -6,26 +6,27 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from tasks.engine.known_failures import KNOWN_FAILURES, KnownFailure
+
 # `X as X` exports a name again: tasks/doctor uses these
 from tasks.engine.known_failures import NO_AVX as NO_AVX
 from tasks.engine.known_failures import NOEXEC as NOEXEC
 from tasks.engine.known_failures import ROSETTA as ROSETTA
-from tasks.engine.known_failures import TABLE, Known
 from tasks.engine.known_failures import WSL as WSL
 from tasks.errors import ServerError
 from tasks.system import exit_status
-from tasks.system.exit_status import Ending, status_text
+from tasks.system.exit_status import ProcessExit, status_text
 
 
-def known(ending: Ending, platform: str) -> Known | None:
+def match_failure(ending: ProcessExit, platform: str) -> KnownFailure | None:
     """Return the first entry of the table that matches; None without one."""
-    for entry in TABLE:
+    for entry in KNOWN_FAILURES:
         if _matches(entry, ending, platform):
             return entry
     return None
 
 
-def _matches(entry: Known, ending: Ending, platform: str) -> bool:
+def _matches(entry: KnownFailure, ending: ProcessExit, platform: str) -> bool:
     if entry.platform not in ("", platform):
         return False
     if entry.engine and entry.engine not in ending.command:
@@ -40,13 +41,15 @@ def _matches(entry: Known, ending: Ending, platform: str) -> bool:
     return re.search(entry.pattern, ending.output, flags) is not None
 
 
-def remedy(ending: Ending, platform: str) -> str:
+def remedy(ending: ProcessExit, platform: str) -> str:
     """Return the most likely cause and its fix, or an empty string."""
-    entry = known(ending, platform)
+    entry = match_failure(ending, platform)
     return entry.text if entry else ""
 
 
-def failed_start(name: str, command: Sequence[str], error: OSError, platform: str) -> ServerError:
+def launch_error(
+    name: str, command: Sequence[str], error: OSError, platform: str
+) -> ServerError:
     """Return the error for a program that the system refused to start.
 
     The output begins with the number, because the text is in the user's language:
@@ -58,11 +61,11 @@ def failed_start(name: str, command: Sequence[str], error: OSError, platform: st
     elif error.errno:
         code = f"[Errno {error.errno}]"
     output = f"{code} {error.strerror or error}".strip()
-    ending = exit_status.Ending(command, None, output)
-    return failure(f"cannot start {name}", ending, platform)
+    ending = exit_status.ProcessExit(command, None, output)
+    return engine_error(f"cannot start {name}", ending, platform)
 
 
-def failure(what: str, ending: Ending, platform: str) -> ServerError:
+def engine_error(what: str, ending: ProcessExit, platform: str) -> ServerError:
     """Return the error for a program that failed, with a likely fix (R26, R28)."""
     status = ""
     if ending.status is not None:

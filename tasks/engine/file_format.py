@@ -6,7 +6,13 @@ import os
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import HEAD_BYTES, PROGRAMS, Artifact, is_native, native_format
+from tasks.catalogue.artifact import (
+    EXECUTABLE_MAGICS,
+    HEAD_BYTES,
+    Artifact,
+    is_native,
+    native_format,
+)
 from tasks.catalogue.gguf import model_problem
 from tasks.catalogue.model_format import HEAD, format_fix, holds_program, is_program
 from tasks.errors import IntegrityError, RecipeError
@@ -23,7 +29,7 @@ def check_format(artifact: Artifact, engine: str) -> None:
     Raises:
         IntegrityError: the file is not a program, or not a model, as the engine needs.
     """
-    if wrong := format_error(artifact.target, engine, owned=artifact.owned):
+    if wrong := format_error(artifact.target, engine, owned=artifact.in_cache):
         raise wrong
 
 
@@ -60,7 +66,7 @@ def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | Non
     expected = "b'GGUF' and version 2 or 3"
     if engine == "self":
         kind = "a llamafile"
-        expected = repr(PROGRAMS[0])
+        expected = repr(EXECUTABLE_MAGICS[0])
     facts = [("got", problem), ("expected", expected)]
     fix = format_fix(head) or fix
     return IntegrityError(f"{path} is not {kind}", facts, fix)
@@ -122,7 +128,7 @@ def make_executable(cache: str, artifact: Artifact) -> None:
     """
     check_format(artifact, "self")
     path = artifact.target
-    if artifact.owned and os.path.islink(path):
+    if artifact.in_cache and os.path.islink(path):
         what = f"{path} is a link; the mode of its target was not changed"
         fix = f"delete {path} and run the command again, or chmod +x the link's target"
         raise RecipeError(what, fix=fix)
@@ -133,13 +139,15 @@ def make_executable(cache: str, artifact: Artifact) -> None:
         fix = "ask its owner to run chmod +x, or copy it to a directory that you own"
         if native_program(path) and not os.access(path, os.X_OK):
             raise RecipeError(what, fix=fix) from None
-        doit_adapter.log().info("%s\n  /bin/sh starts it without; if it does not run: %s", what, fix)
+        doit_adapter.log().info(
+            "%s\n  /bin/sh starts it without; if it does not run: %s", what, fix
+        )
 
 
 def _chmod(cache: str, artifact: Artifact) -> None:
     """Change the mode of the verified file; record its new state in the stamp."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    if artifact.owned:
+    if artifact.in_cache:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(artifact.target, flags)
     try:
@@ -158,6 +166,6 @@ def _chmod(cache: str, artifact: Artifact) -> None:
 
 
 def _executable_mode(artifact: Artifact, mode: int) -> int:
-    if artifact.owned:
+    if artifact.in_cache:
         return MODE
     return mode | (mode & 0o444) >> 2

@@ -59,7 +59,7 @@ def _offloaded_layers(output: str) -> list[int]:
     return [int(count) for count in re.findall(_OFFLOADED, output, re.IGNORECASE)]
 
 
-def on_gpu(output: str) -> bool:
+def reports_gpu(output: str) -> bool:
     """Return whether an engine reports that it uses a GPU."""
     if any(_offloaded_layers(output)):
         return True

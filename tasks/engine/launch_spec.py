@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
 from tasks.engine.server_record import KEY_VARIABLE
@@ -89,26 +89,30 @@ class LaunchSpec(NamedTuple):
             "--": shlex.join((*settings.args, *self.extra)),
             "--api-key": "given" if self.key else "",
         }
-        return {name: str(value) for name, value in spec.items() if value not in (None, "")}
+        return {
+            name: str(value) for name, value in spec.items() if value not in (None, "")
+        }
 
 
-def given_files(job: Job) -> tuple[Artifact, ...]:
+def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
     """Return every file that the engine consists of, or reads."""
-    if job.exe:
-        return (*job.files, job.exe)
-    return job.files
+    if resolved.exe:
+        return (*resolved.files, resolved.exe)
+    return resolved.files
 
 
-def launch_spec(job: Job, launch: Launch, *, version: str, key: str) -> LaunchSpec:
+def launch_spec(
+    resolved: ResolvedModel, launch: Launch, *, version: str, key: str
+) -> LaunchSpec:
     """Return the specification of a job's server."""
     return LaunchSpec(
-        name=job.name,
+        name=resolved.name,
         launch=launch,
-        files=given_files(job),
-        settings=job.settings,
+        files=given_files(resolved),
+        settings=resolved.settings,
         version=version,
         key=key,
-        extra=job.extra,
-        probe=job.probe,
-        require_gpu=job.gpu,
+        extra=resolved.engine_args,
+        probe=resolved.probe,
+        require_gpu=resolved.require_gpu,
     )

@@ -76,14 +76,14 @@ def tail(path: str, size: int) -> bytes:
     return data[-size:]
 
 
-class Mark(NamedTuple):
+class LogPosition(NamedTuple):
     """A position in a log, which may be rotated later."""
 
     file: int  # its inode
     offset: int
 
 
-def last_lines(path: str, count: int | None) -> tuple[bytes, Mark]:
+def last_lines(path: str, count: int | None) -> tuple[bytes, LogPosition]:
     """Return the last lines of a log, and its end as the start for `follow`.
 
     Args:
@@ -94,7 +94,7 @@ def last_lines(path: str, count: int | None) -> tuple[bytes, Mark]:
     """
     with open(path, "rb") as file:
         content = file.read()
-        end = Mark(os.fstat(file.fileno()).st_ino, file.tell())
+        end = LogPosition(os.fstat(file.fileno()).st_ino, file.tell())
     lines = content.splitlines(keepends=True)
     if count is None or len(lines) < count:
         lines = tail(f"{path}.1", 2 * LIMIT).splitlines(keepends=True) + lines
@@ -103,7 +103,7 @@ def last_lines(path: str, count: int | None) -> tuple[bytes, Mark]:
     return b"".join(lines), end
 
 
-def follow(path: str, mark: Mark, alive: Callable[[], bool]) -> Iterator[bytes]:
+def follow(path: str, mark: LogPosition, alive: Callable[[], bool]) -> Iterator[bytes]:
     """Yield what is appended after a position, until the writer has ended.
 
     Args:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from tasks.console import formatting
 from tasks.engine import failures, logfile
 from tasks.engine.client import POLL_S, QUICK_POLL_S, health
-from tasks.engine.gpu import cpu_fallback, on_gpu
-from tasks.engine.supervisor_client import Kept
+from tasks.engine.gpu import cpu_fallback, reports_gpu
+from tasks.engine.supervisor_client import SupervisorClient
 from tasks.errors import ServerError
-from tasks.system.ports import by_whom, ports_of
+from tasks.system.ports import listening_ports, port_owner_text
 from tasks.system.process_identity import is_running
 
 # a small model is ready within this time, so the server is polled more often
@@ -33,12 +33,12 @@ class Readiness(Enum):
     WAIT = "wait"
     READY = "ready"
     DIED = "died"
-    LATE = "late"
-    STRANGER = "stranger"  # another program answers on the port
-    HOPPED = "hopped"  # it listens on another port than it was told to
+    TIMED_OUT = "late"
+    PORT_TAKEN = "stranger"  # another program answers on the port
+    WRONG_PORT = "hopped"  # it listens on another port than it was told to
 
 
-class Look(NamedTuple):
+class StartupSample(NamedTuple):
     """A sample of a starting server."""
 
     exited: int | None  # exit status, negative for a signal; None while it runs
@@ -49,7 +49,7 @@ class Look(NamedTuple):
     elapsed_s: float  # since the start
 
 
-def judge_start(look: Look, timeout_s: float) -> Readiness:
+def startup_state(look: StartupSample, timeout_s: float) -> Readiness:
     """Decide a server's state: it answers, its process ended, or time is up.
 
     A dead process is not waited for (llama-swap#100). A 200 from another process
@@ -60,16 +60,21 @@ def judge_start(look: Look, timeout_s: float) -> Readiness:
     if look.exited is not None:
         return Readiness.DIED
     if look.health == 200:
-        return Readiness.STRANGER if elsewhere else Readiness.READY
+        return Readiness.PORT_TAKEN if elsewhere else Readiness.READY
     if look.ports and elsewhere:
-        return Readiness.HOPPED
+        return Readiness.WRONG_PORT
     if look.elapsed_s >= timeout_s:
-        return Readiness.LATE
+        return Readiness.TIMED_OUT
     return Readiness.WAIT
 
 
 def wait_ready(
-    name: str, child: Kept, host: str, port: int, timeout_s: float, stopped: Callable[[], object]
+    name: str,
+    child: SupervisorClient,
+    host: str,
+    port: int,
+    timeout_s: float,
+    stopped: Callable[[], object],
 ) -> float | None:
     """Wait until a server accepts requests.
 
@@ -94,39 +99,43 @@ def wait_ready(
         now = time.monotonic()
         ports = None
         if status == 200 or (exited is None and now - checked >= _PORT_CHECK_S):
-            ports = ports_of(child.pid, port)
+            ports = listening_ports(child.pid, port)
             checked = now
         if ports == frozenset() and not is_running(child.pid):
             # it has ended; its supervisor will report that in a moment
             status = None
-        state = judge_start(Look(exited, status, port, ports, now - start), timeout_s)
+        state = startup_state(
+            StartupSample(exited, status, port, ports, now - start), timeout_s
+        )
         if state is Readiness.READY:
             return now - start
         if state is not Readiness.WAIT:
             raise _start_error(name, state, child, port, timeout_s)
         if now - reported >= _PROGRESS_S:
             reported = now
-            elapsed = formatting.seconds(now - start)
+            elapsed = formatting.format_duration(now - start)
             _log.info("%s is loading, %s so far", name, elapsed)
         time.sleep(QUICK_POLL_S if now - start < _QUICK_S else POLL_S)
     return None
 
 
-def _start_error(name: str, state: Readiness, child: Kept, port: int, timeout_s: float) -> ServerError:
+def _start_error(
+    name: str, state: Readiness, child: SupervisorClient, port: int, timeout_s: float
+) -> ServerError:
     ending = child.ending()
     if state is Readiness.DIED:
         if child.told:
             return ServerError(f"{name} was stopped before it was ready")
         what = f"{name} ended before it was ready"
-        return failures.failure(what, ending, sys.platform)
-    if state is Readiness.STRANGER:
-        what = f"another program answers on port {port}{by_whom(port)}"
+        return failures.engine_error(what, ending, sys.platform)
+    if state is Readiness.PORT_TAKEN:
+        what = f"another program answers on port {port}{port_owner_text(port)}"
         return ServerError(what, fix="use --port 0 for a free one")
-    if state is Readiness.HOPPED:
-        what = f"{name} listens on another port than {port}, which another program uses{by_whom(port)}"
+    if state is Readiness.WRONG_PORT:
+        what = f"{name} listens on another port than {port}, which another program uses{port_owner_text(port)}"
         return ServerError(what, fix="use --port 0 for a free one")
-    what = f"{name} was not ready after {formatting.seconds(timeout_s)}"
-    error = failures.failure(what, ending, sys.platform)
+    what = f"{name} was not ready after {formatting.format_duration(timeout_s)}"
+    error = failures.engine_error(what, ending, sys.platform)
     fix = error.fix or "allow more time with --timeout SECONDS"
     return ServerError(error.what, error.facts, fix)
 
@@ -141,6 +150,6 @@ def wait_gpu(log: str) -> str:
     while True:
         output = logfile.tail(log, logfile.LIMIT).decode("utf-8", "replace")
         line = cpu_fallback(output)
-        if line or on_gpu(output) or time.monotonic() > deadline:
+        if line or reports_gpu(output) or time.monotonic() > deadline:
             return line
         time.sleep(POLL_S)

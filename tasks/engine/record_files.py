@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.server_record import RECORD_BYTES, Run
+from tasks.engine.server_record import RECORD_BYTES, ServerRecord
 from tasks.system import own_files
 from tasks.system.paths import short_name
 
@@ -76,10 +76,10 @@ def load_json(path: Path, *, of_all: bool = False) -> Any:
         return None
 
 
-def read_records(cache: str, *, of_all: bool = False) -> Iterator[Run]:
+def read_records(cache: str, *, of_all: bool = False) -> Iterator[ServerRecord]:
     """Yield every valid record in the cache, of all machines."""
     # glob omits the folders of other users, which cannot be listed
     for path in Path(cache, "run").glob("*/*.json"):
-        run = Run.parse(load_json(path, of_all=of_all), str(path))
-        if run is not None:
-            yield run
+        record = ServerRecord.parse(load_json(path, of_all=of_all), str(path))
+        if record is not None:
+            yield record

@@ -14,8 +14,8 @@ from tasks.system.process_id import ProcessId, is_mark
 KEY_VARIABLE = "LLAMA_API_KEY"  # also read by llama.cpp's server
 # on a supervisor's command line: of the version that wrote no marker, and of this
 # one, which appends the marker
-EARLIER_KEEPER_WORDS = ("-m", "tasks.keeper")
-KEEPER_WORDS = ("-m", "tasks.engine.supervisor")
+EARLIER_SUPERVISOR_COMMAND = ("-m", "tasks.keeper")
+SUPERVISOR_COMMAND = ("-m", "tasks.engine.supervisor")
 RECORD_BYTES = 1024 * 1024  # the maximum that is read of a record
 
 
@@ -28,7 +28,7 @@ class Mode(str, Enum):
     CHAT = "chat"
 
 
-class State(str, Enum):
+class ServerState(str, Enum):
     """A server's state, as `doit status` shows it."""
 
     STARTING = "starting"
@@ -39,7 +39,7 @@ class State(str, Enum):
 
 
 @dataclass(frozen=True)
-class Run:
+class ServerRecord:
     """One server. Its file is private to its owner, because it contains the key."""
 
     name: str  # of the model
@@ -51,7 +51,7 @@ class Run:
     log: str
     mark: str  # value of MARK_VARIABLE in the engine's environment
     key: str = field(default="", repr=False)
-    state: State = State.STARTING
+    state: ServerState = ServerState.STARTING
     ready_s: float | None = None  # from the start until it was ready
     ended: int | None = None  # status of an engine that ended by itself; -N: signal N
     ended_at: float | None = None  # seconds since 1970
@@ -71,7 +71,7 @@ class Run:
         return urls.base_url(self.host, self.port)
 
     @staticmethod
-    def parse(data: Any, path: str) -> Run | None:
+    def parse(data: Any, path: str) -> ServerRecord | None:
         """Read a record from its JSON; None where a field is missing or invalid.
 
         Processes are ended because of a record, so every field is validated. `log`
@@ -86,24 +86,26 @@ class Run:
             return None
         values = {name: data[name] for name in _FIELDS if name in data}
         values["mode"] = Mode(values["mode"])
-        values["state"] = State(values["state"])
+        values["state"] = ServerState(values["state"])
         for name in ("engine", "keeper"):
             process = values.get(name)
             values[name] = ProcessId(**process) if process else None
         values["log"] = f"{path.removesuffix('.json')}.log"
-        return Run(**values, path=path)
+        return ServerRecord(**values, path=path)
 
 
 class Liveness(Enum):
     """What still runs of a recorded server."""
 
     RUNNING = "running"  # supervisor and engine, or a supervisor that just started
-    LEFT_OVER = "left over"  # an engine whose supervisor was killed
+    ORPHANED = "left over"  # an engine whose supervisor was killed
     GONE = "gone"
-    ELSEWHERE = "elsewhere"  # of another machine or container with the same cache
+    OTHER_HOST = "elsewhere"  # of another machine or container with the same cache
 
 
-def judge_run(run: Run, boot: str, space: str, keeper_lives: bool, engine_lives: bool) -> Liveness:
+def liveness_of(
+    record: ServerRecord, boot: str, space: str, keeper_lives: bool, engine_lives: bool
+) -> Liveness:
     """Decide whether a recorded server runs, and whether on this machine.
 
     Args:
@@ -112,31 +114,33 @@ def judge_run(run: Run, boot: str, space: str, keeper_lives: bool, engine_lives:
         keeper_lives: a process with the supervisor's pid and start time exists.
         engine_lives: the same for the engine.
     """
-    process = run.keeper or run.engine
+    process = record.keeper or record.engine
     if process is None or process.boot != boot:
         return Liveness.GONE
     if process.space != space:
-        return Liveness.ELSEWHERE
+        return Liveness.OTHER_HOST
     if keeper_lives:
         return Liveness.RUNNING
-    return Liveness.LEFT_OVER if engine_lives else Liveness.GONE
+    return Liveness.ORPHANED if engine_lives else Liveness.GONE
 
 
-def differences(run: Run, spec: Mapping[str, str], key: str) -> list[tuple[str, str]]:
+def differences(
+    record: ServerRecord, spec: Mapping[str, str], key: str
+) -> list[tuple[str, str]]:
     """Compare a running server with a requested one.
 
     Returns:
         (setting, `running X, requested Y`) for each setting that differs.
     """
     found = []
-    for name in {**run.spec, **spec}:
+    for name in {**record.spec, **spec}:
         if name == "--port" and name not in spec:
             continue
-        running = run.spec.get(name, "-")
+        running = record.spec.get(name, "-")
         requested = spec.get(name, "-")
-        if run.spec.get(name) != spec.get(name):
+        if record.spec.get(name) != spec.get(name):
             found.append((name, f"running {running}, requested {requested}"))
-    if run.key != key and run.spec.get("--api-key") == spec.get("--api-key"):
+    if record.key != key and record.spec.get("--api-key") == spec.get("--api-key"):
         found.append(("--api-key", "running one key, requested another"))
     return found
 
@@ -146,7 +150,7 @@ def record_name(name: str, port: int) -> str:
     return f"{name}-{port}"
 
 
-def log_of(name: str, files: Sequence[str]) -> list[str]:
+def filter_logs(name: str, files: Sequence[str]) -> list[str]:
     """Return the file names that are logs of a model."""
     pattern = re.compile(re.escape(name) + r"-\d+\.log")
     return [file for file in files if pattern.fullmatch(file)]
@@ -187,7 +191,9 @@ def _is_text(value: object) -> bool:
 
 
 def _matches(pattern: str) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+    return lambda value: (
+        isinstance(value, str) and re.fullmatch(pattern, value) is not None
+    )
 
 
 def _is_one_of(enum: type[Enum]) -> Callable[[object], bool]:
@@ -245,7 +251,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "log": _is_text,
     "mark": is_mark,
     "key": _matches("[!-~]*"),
-    "state": _is_one_of(State),
+    "state": _is_one_of(ServerState),
     "ready_s": _optional(_is_seconds),
     "ended": _optional(_whole(-(2**31), 2**32)),
     "ended_at": _optional(_is_seconds),

@@ -23,18 +23,18 @@ from tasks.console.text import digest
 from tasks.engine import record_files
 from tasks.engine.logfile import BEFORE
 from tasks.engine.server_record import (
-    EARLIER_KEEPER_WORDS,
-    KEEPER_WORDS,
+    EARLIER_SUPERVISOR_COMMAND,
+    SUPERVISOR_COMMAND,
     Liveness,
-    Run,
-    State,
-    judge_run,
-    log_of,
+    ServerRecord,
+    ServerState,
+    filter_logs,
+    liveness_of,
     without_key,
 )
 from tasks.errors import ServerError
 from tasks.system import files, own_files, process_identity
-from tasks.system.process_identity import _never, lives
+from tasks.system.process_identity import _never, is_alive
 from tasks.system.processes import INTERRUPT_S, KILL_S
 
 KEPT_LOGS = 10
@@ -66,7 +66,11 @@ def folder(cache: str) -> str | None:
         status = os.lstat(path)
     except OSError:
         return None
-    if stat.S_ISDIR(status.st_mode) and record_files.is_mine(status) and os.access(path, os.W_OK):
+    if (
+        stat.S_ISDIR(status.st_mode)
+        and record_files.is_mine(status)
+        and os.access(path, os.W_OK)
+    ):
         return path
     return None
 
@@ -74,7 +78,7 @@ def folder(cache: str) -> str | None:
 def can_record(cache: str) -> bool:
     """Predict whether `folder` will return a path, without creating it."""
     path = record_files.machine_folder(cache)
-    existing = files.existing(path)
+    existing = files.nearest_existing_dir(path)
     if existing == path and not record_files.is_mine(os.stat(path)):
         return False
     return os.access(existing, os.W_OK) and not record_files.is_behind_link(cache)
@@ -90,12 +94,12 @@ def temporary_folder() -> Iterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def cannot_record(cache: str) -> ServerError:
+def record_error(cache: str) -> ServerError:
     """Return the error for a server that no command could find again."""
     path = record_files.machine_folder(cache)
     facts = [("folder", path)]
     with contextlib.suppress(OSError):
-        if not record_files.is_mine(os.stat(files.existing(path))):
+        if not record_files.is_mine(os.stat(files.nearest_existing_dir(path))):
             facts.append(("belongs to", "another user"))
     return ServerError(
         "`doit start` cannot record its server in the cache, so no command could find and stop it",
@@ -104,95 +108,111 @@ def cannot_record(cache: str) -> ServerError:
     )
 
 
-def found(cache: str) -> list[tuple[Run, Liveness]]:
+def list_servers(cache: str) -> list[tuple[ServerRecord, Liveness]]:
     """List this user's records of this machine, oldest first.
 
     A record whose processes have ended is listed, too.
     """
     servers = []
-    for run in record_files.read_records(cache):
-        liveness = judge_run(
-            run,
+    for record in record_files.read_records(cache):
+        liveness = liveness_of(
+            record,
             process_identity.boot_id(),
-            process_identity.this_space(),
-            process_identity.lives(run.keeper),
-            process_identity.lives(run.engine),
+            process_identity.pid_namespace(),
+            process_identity.is_alive(record.keeper),
+            process_identity.is_alive(record.engine),
         )
-        if liveness is Liveness.ELSEWHERE:
+        if liveness is Liveness.OTHER_HOST:
             continue
-        here = os.path.dirname(run.path) in record_files.machine_folders(cache)
+        here = os.path.dirname(record.path) in record_files.machine_folders(cache)
         if here or liveness is not Liveness.GONE:
-            servers.append((run, liveness))
+            servers.append((record, liveness))
     return sorted(servers, key=lambda server: server[0].since)
 
 
-def not_known_gone(cache: str) -> list[Run]:
+def possibly_running(cache: str) -> list[ServerRecord]:
     """List the servers that may run, so that their files must stay.
 
     A server of another machine, container or user may run: this cannot be checked.
     """
-    gone = {run.path for run, liveness in found(cache) if liveness is Liveness.GONE}
-    return [run for run in record_files.read_records(cache, of_all=True) if run.path not in gone]
+    gone = {
+        record.path
+        for record, liveness in list_servers(cache)
+        if liveness is Liveness.GONE
+    }
+    return [
+        record
+        for record in record_files.read_records(cache, of_all=True)
+        if record.path not in gone
+    ]
 
 
-def running(cache: str) -> list[Run]:
+def running(cache: str) -> list[ServerRecord]:
     """List the servers that run."""
-    return [run for run, liveness in found(cache) if liveness is Liveness.RUNNING]
+    return [
+        record
+        for record, liveness in list_servers(cache)
+        if liveness is Liveness.RUNNING
+    ]
 
 
-def ended(cache: str, name: str) -> list[Run]:
+def ended(cache: str, name: str) -> list[ServerRecord]:
     """List a model's servers that ended by themselves."""
-    gone = [run for run, liveness in found(cache) if liveness is Liveness.GONE]
-    return [run for run in gone if run.name == name]
+    gone = [
+        record for record, liveness in list_servers(cache) if liveness is Liveness.GONE
+    ]
+    return [record for record in gone if record.name == name]
 
 
-def clean(cache: str) -> None:
+def reap_orphans(cache: str) -> None:
     """End engines whose supervisor was killed; delete records of lost servers.
 
     The record of a server that ended by itself stays until the model is started
     again, for `doit status` and `doit logs`.
     """
-    for run, liveness in found(cache):
-        if liveness is Liveness.LEFT_OVER:
-            _end_left_over(run)
-        elif liveness is Liveness.GONE and run.state is not State.STOPPED:
-            if _of_this_boot(run):
+    for record, liveness in list_servers(cache):
+        if liveness is Liveness.ORPHANED:
+            _end_orphan(record)
+        elif liveness is Liveness.GONE and record.state is not ServerState.STOPPED:
+            if _of_this_boot(record):
                 # processes that the engine started may still run
-                end_marked(run.mark)
-            forget(run.path)
+                kill_marked(record.mark)
+            delete_record(record.path)
     drop_keys(cache)
 
 
-def _end_left_over(run: Run) -> None:
+def _end_orphan(record: ServerRecord) -> None:
     """End an engine whose supervisor was killed, if the marker proves its identity."""
-    pid = _pid(run)
-    if pid not in {process.pid for process in process_identity.marked(run.mark)}:
-        _log.warning("warning: %s", not_proven(run, pid or 0))
+    pid = _pid(record)
+    if pid not in {
+        process.pid for process in process_identity.find_marked(record.mark)
+    }:
+        _log.warning("warning: %s", not_proven(record, pid or 0))
         return
     text = "ending %s (pid %s), left over by a recipe that was killed"
-    _log.warning(text, run.name, pid)
-    if end_marked(run.mark):
-        forget(run.path)
+    _log.warning(text, record.name, pid)
+    if kill_marked(record.mark):
+        delete_record(record.path)
 
 
-def _of_this_boot(run: Run) -> bool:
-    process = run.keeper or run.engine
+def _of_this_boot(record: ServerRecord) -> bool:
+    process = record.keeper or record.engine
     return process is not None and process.boot == process_identity.boot_id()
 
 
-def not_proven(run: Run, pid: int) -> ServerError:
+def not_proven(record: ServerRecord, pid: int) -> ServerError:
     """Return the error for a recorded process that may be another program."""
     return ServerError(
-        f"process {pid} is recorded as {run.name}, but this cannot be verified; it was not ended",
-        fix=f"check it with ps -fp {pid}; if it is {run.name}, run kill {pid}; if not, delete {run.path}",
+        f"process {pid} is recorded as {record.name}, but this cannot be verified; it was not ended",
+        fix=f"check it with ps -fp {pid}; if it is {record.name}, run kill {pid}; if not, delete {record.path}",
     )
 
 
 def drop_keys(cache: str) -> None:
     """Remove the API keys of servers that do not run, from records and key files."""
-    for run, liveness in found(cache):
+    for record, liveness in list_servers(cache):
         if liveness is not Liveness.RUNNING:
-            _drop_key(run)
+            _drop_key(record)
     for path in _key_files(cache):
         with contextlib.suppress(OSError):
             if os.path.exists(path.with_suffix(".json")):
@@ -207,36 +227,36 @@ def _key_files(cache: str) -> Iterator[Path]:
         yield from Path(folder).glob("*.key")
 
 
-def _drop_key(run: Run) -> None:
+def _drop_key(record: ServerRecord) -> None:
     """Remove the key from a record; delete the record where it cannot be written."""
-    data = record_files.load_json(Path(run.path))
-    if not isinstance(data, dict) or data.get("mark") != run.mark:
+    data = record_files.load_json(Path(record.path))
+    if not isinstance(data, dict) or data.get("mark") != record.mark:
         # it is a new server's record by now
         return
-    forget_key(run.path)
+    delete_key(record.path)
     keyless = without_key(data)
     if keyless is None:
         return
     try:
-        files.write_atomic(run.path, json.dumps(keyless, indent=1), private=True)
+        files.write_atomic(record.path, json.dumps(keyless, indent=1), private=True)
     except OSError:
-        forget(run.path)
+        delete_record(record.path)
 
 
-def forget(path: str) -> None:
+def delete_record(path: str) -> None:
     """Delete a record, and the key file of its engine."""
-    forget_key(path)
+    delete_key(path)
     with contextlib.suppress(OSError):
         os.unlink(path)
 
 
-def forget_key(path: str) -> None:
+def delete_key(path: str) -> None:
     """Delete the key file beside a record."""
     with contextlib.suppress(OSError):
         os.unlink(f"{path.removesuffix('.json')}.key")
 
 
-def stop(run: Run) -> bool:
+def stop(record: ServerRecord) -> bool:
     """End a server through its supervisor, else directly.
 
     Returns:
@@ -247,28 +267,28 @@ def stop(run: Run) -> bool:
     """
     import psutil
 
-    if run.keeper and process_identity.lives(run.keeper):
-        if not is_keeper(run):
-            raise not_proven(run, run.keeper.pid)
+    if record.keeper and process_identity.is_alive(record.keeper):
+        if not is_supervisor(record):
+            raise not_proven(record, record.keeper.pid)
         with contextlib.suppress(psutil.Error):
-            psutil.Process(run.keeper.pid).terminate()
+            psutil.Process(record.keeper.pid).terminate()
     deadline = time.monotonic() + 2 * INTERRUPT_S + KILL_S + 2.0
-    while process_identity.lives(run.keeper) and time.monotonic() < deadline:
+    while process_identity.is_alive(record.keeper) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    if run.keeper and is_keeper(run):
+    if record.keeper and is_supervisor(record):
         with contextlib.suppress(psutil.Error):
-            psutil.Process(run.keeper.pid).kill()
-    all_ended = end_marked(run.mark)
+            psutil.Process(record.keeper.pid).kill()
+    all_ended = kill_marked(record.mark)
     if all_ended:
-        forget(run.path)
+        delete_record(record.path)
     return all_ended
 
 
-def end_marked(mark: str) -> bool:
+def kill_marked(mark: str) -> bool:
     """Kill all processes with a server's marker; return whether none is left."""
     import psutil
 
-    processes = process_identity.marked(mark)
+    processes = process_identity.find_marked(mark)
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -283,7 +303,7 @@ def logs(cache: str, name: str) -> list[str]:
     for path in record_files.machine_folders(cache):
         # the folder may be missing, or belong to another user
         with contextlib.suppress(OSError):
-            for file in log_of(name, os.listdir(path)):
+            for file in filter_logs(name, os.listdir(path)):
                 log = os.path.join(path, file)
                 with contextlib.suppress(OSError):
                     dated.append((os.stat(log).st_mtime, log))
@@ -301,7 +321,7 @@ def drop_old_logs(cache: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def claim(cache: str, name: str) -> Iterator[None]:
+def start_lock(cache: str, name: str) -> Iterator[None]:
     """Hold the lock to start a model in the background; wait for another process.
 
     Raises:
@@ -325,50 +345,50 @@ def claim(cache: str, name: str) -> Iterator[None]:
                     _log.info("another doit is starting %s; waiting for it", what)
                 reported = True
     except OSError as error:
-        raise stamps.cannot_write(cache, error) from None
+        raise stamps.cache_write_error(cache, error) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def claim_port(cache: str) -> contextlib.AbstractContextManager[None]:
+def port_lock(cache: str) -> contextlib.AbstractContextManager[None]:
     """Hold the lock to pick a port, until its server is recorded."""
-    return claim(cache, _ANY)
+    return start_lock(cache, _ANY)
 
 
-def _pid(run: Run) -> int | None:
-    return run.engine.pid if run.engine else None
+def _pid(record: ServerRecord) -> int | None:
+    return record.engine.pid if record.engine else None
 
 
-def no_stranger(cache: str, port: int) -> None:
+def check_port_not_ours(cache: str, port: int) -> None:
     """Check that none of this user's servers uses the port.
 
     Raises:
         ServerError: one does; the error names it.
     """
-    for run in running(cache):
-        if run.port == port:
+    for record in running(cache):
+        if record.port == port:
             raise ServerError(
-                f"port {port} is in use by {run.name}, started by `doit {run.mode.value}` (pid {_pid(run)})",
-                fix=f"run doit stop --model {run.name}, or use --port 0 for a free one",
+                f"port {port} is in use by {record.name}, started by `doit {record.mode.value}` (pid {_pid(record)})",
+                fix=f"run doit stop --model {record.name}, or use --port 0 for a free one",
             )
 
 
-def is_keeper(run: Run) -> bool:
+def is_supervisor(record: ServerRecord) -> bool:
     """Check the recorded supervisor's identity: its start time and its marker.
 
     The marker is on its command line. An earlier version's supervisor has none there.
     """
     import psutil
 
-    keeper = run.keeper
-    if keeper is None or keeper.pid in _never() or not lives(keeper):
+    keeper = record.keeper
+    if keeper is None or keeper.pid in _never() or not is_alive(keeper):
         return False
     try:
         argv = tuple(psutil.Process(keeper.pid).cmdline())
     except (psutil.Error, OSError, ValueError):
         return False
-    if not keeper.start_ticks and argv[-2:] == EARLIER_KEEPER_WORDS:
+    if not keeper.start_ticks and argv[-2:] == EARLIER_SUPERVISOR_COMMAND:
         return True
-    return argv[-3:] == (*KEEPER_WORDS, run.mark)
+    return argv[-3:] == (*SUPERVISOR_COMMAND, record.mark)

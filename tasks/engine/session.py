@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import Job
-from tasks.catalogue.settings import key_problem
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue, Model
 from tasks.console import formatting
 from tasks.engine import server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
-from tasks.engine.server_record import KEY_VARIABLE, Mode, Run, record_name
+from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
@@ -29,45 +29,49 @@ from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import is_loopback, needed_no_proxy
 
 if TYPE_CHECKING:
-    from tasks.engine.supervisor_client import Kept
+    from tasks.engine.supervisor_client import SupervisorClient
 
 # from an engine's crash until its supervisor reports it
 _EXIT_REPORT_S = 3.0
 _POLL_S = 0.05
 
 
-def check_start(cache: str, job: Job, policy: DownloadPolicy) -> None:
+def check_start(cache: str, resolved: ResolvedModel, policy: DownloadPolicy) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
         ServerError: the user could not stop the server.
         TransferError: a file is missing, and must not be downloaded.
     """
-    for artifact in given_files(job):
+    for artifact in given_files(resolved):
         check_source(cache, artifact, policy)
     if parent_process() or current_thread() is not main_thread():
         raise ServerError("Ctrl-C does not reach tasks of `doit -n`", fix="remove -n")
 
 
-def specify(place: Place, catalogue: Catalogue, job: Job) -> LaunchSpec:
+def specify(
+    environment: Environment, catalogue: Catalogue, resolved: ResolvedModel
+) -> LaunchSpec:
     """Return the specification of a job's server, once its files are here.
 
     Raises:
         UsageError: LLAMA_API_KEY is not a valid key.
     """
-    key = key_of(job)
-    version = engine_version(place.cache, catalogue, job)
-    return launch_spec(job, launch_of(place.platform, job), version=version, key=key)
+    key = key_of(resolved)
+    version = engine_version(environment.cache, catalogue, resolved)
+    return launch_spec(
+        resolved, launch_of(environment.platform, resolved), version=version, key=key
+    )
 
 
-def key_of(job: Job) -> str:
+def key_of(resolved: ResolvedModel) -> str:
     """Return the API key of the command line, else of LLAMA_API_KEY.
 
     Raises:
         UsageError: the value is not a valid key.
     """
-    key = job.key or os.environ.get(KEY_VARIABLE, "")
-    if key and (problem := key_problem(key)):
+    key = resolved.key or os.environ.get(KEY_VARIABLE, "")
+    if key and (problem := api_key_error(key)):
         raise UsageError(f"{KEY_VARIABLE}: {problem}")
     return key
 
@@ -85,12 +89,12 @@ def pick_port(cache: str, host: str, port: int) -> int:
 
     if port:
         # a server left over by a killed recipe may use it
-        server_registry.clean(cache)
-        server_registry.no_stranger(cache, port)
+        server_registry.reap_orphans(cache)
+        server_registry.check_port_not_ours(cache, port)
     return free_port(host, port)
 
 
-class Server:
+class ManagedServer:
     """A model's server, from its start to its end.
 
     Args:
@@ -102,27 +106,29 @@ class Server:
         IntegrityError: a file for the engine is not the one that was verified.
     """
 
-    def __init__(self, cache: str, spec: LaunchSpec, mode: Mode, port: int, stop: list[int]) -> None:
+    def __init__(
+        self, cache: str, spec: LaunchSpec, mode: Mode, port: int, stop: list[int]
+    ) -> None:
         self._spec = spec
         self._stop = stop
         host = spec.settings.host
         if not spec.key and not is_loopback(host):
-            doit_adapter.log().warning("%s", open_to_all(spec.name, host))
+            doit_adapter.log().warning("%s", open_access_warning(spec.name, host))
         self._folder = ExitStack()
         folder = self._make_folder(cache, mode)
         path = os.path.join(folder, record_name(spec.name, port))
         try:
             server_registry.drop_old_logs(cache, spec.name)
-            self.run = self._prepare(path, mode, port)
+            self.record = self._prepare(path, mode, port)
             stamps.check_unchanged(cache, spec.files)
             self._launch(folder)
         except BaseException:
-            server_registry.forget(f"{path}.json")
+            server_registry.delete_record(f"{path}.json")
             self._folder.close()
             raise
         self._log_start()
 
-    def _prepare(self, path: str, mode: Mode, port: int) -> Run:
+    def _prepare(self, path: str, mode: Mode, port: int) -> ServerRecord:
         """Write the key file, if the engine reads one; return the server record.
 
         Args:
@@ -136,7 +142,7 @@ class Server:
         if spec.reads_key_file:
             key_file = f"{path}.key"
             files.write_atomic(key_file, f"{spec.key}\n", private=True)
-        return Run(
+        return ServerRecord(
             name=spec.name,
             mode=mode,
             host=spec.settings.host,
@@ -157,7 +163,7 @@ class Server:
         if folder is not None:
             return folder
         if mode is Mode.START:
-            raise server_registry.cannot_record(cache)
+            raise server_registry.record_error(cache)
         return self._folder.enter_context(server_registry.temporary_folder())
 
     def _launch(self, folder: str) -> None:
@@ -166,41 +172,49 @@ class Server:
         Raises:
             ServerError: the system refuses, or the disk is full.
         """
-        from tasks.engine.failures import failed_start
-        from tasks.engine.supervisor_client import Kept, NoRecord, no_record_error
+        from tasks.engine.failures import launch_error
+        from tasks.engine.supervisor_client import (
+            RecordError,
+            SupervisorClient,
+            no_record_error,
+        )
 
-        run = self.run
+        record = self.record
         launch = self._spec.launch
-        values = asdict(run)
+        values = asdict(record)
         del values["path"]
         self._start = time.monotonic()
         try:
-            self._kept: Kept = Kept(
-                run.command,
-                env=engine_env(launch.engine, **self._spec.variables(run.mark)),
+            self._supervisor: SupervisorClient = SupervisorClient(
+                record.command,
+                env=engine_env(launch.engine, **self._spec.variables(record.mark)),
                 cwd=engine_cwd(launch.engine, folder),
-                log=run.log,
-                record=run.path,
+                log=record.log,
+                record=record.path,
                 values=values,
                 root=str(ROOT),
                 keeps_log=not self._temporary,
             )
-        except NoRecord as error:
-            raise no_record_error(run.name, error) from None
+        except RecordError as error:
+            raise no_record_error(record.name, error) from None
         except OSError as error:
-            raise failed_start(run.name, run.command, error, launch.platform) from None
+            raise launch_error(
+                record.name, record.command, error, launch.platform
+            ) from None
 
     def _log_start(self) -> None:
         name = self._spec.name
-        log = self.run.log
+        log = self.record.log
         values = (name, self._spec.engine_title, log)
         text = "starting %s (%s, log %s)"
-        doit_adapter.say("server_starting", text, *values, model=name, pid=self.pid, log=log)
+        doit_adapter.log_event(
+            "server_starting", text, *values, model=name, pid=self.pid, log=log
+        )
 
     @property
     def pid(self) -> int:
         """Return the engine's pid."""
-        return self._kept.pid
+        return self._supervisor.pid
 
     def wait_ready(self) -> float | None:
         """Wait until the server is ready, and record that.
@@ -215,9 +229,16 @@ class Server:
         from tasks.engine import readiness
 
         spec = self._spec
-        run = self.run
+        record = self.record
         limit = spec.settings.timeout
-        seconds = readiness.wait_ready(spec.name, self._kept, run.host, run.port, limit, lambda: self._stop)
+        seconds = readiness.wait_ready(
+            spec.name,
+            self._supervisor,
+            record.host,
+            record.port,
+            limit,
+            lambda: self._stop,
+        )
         if seconds is None:
             return None
         if spec.require_gpu:
@@ -227,23 +248,34 @@ class Server:
         # includes the supervisor's start
         seconds = time.monotonic() - self._start
         # the engine has read the key
-        server_registry.forget_key(run.path)
-        self._kept.ready(seconds)
+        server_registry.delete_key(record.path)
+        self._supervisor.ready(seconds)
         # another process may have answered for an engine that has ended
         self.check_alive()
-        values = (spec.name, run.url, formatting.seconds(seconds))
-        fields: dict[str, Any] = {"model": spec.name, "url": run.url, "pid": self.pid}
-        fields |= {"seconds": round(seconds, 3), "log": run.log}
+        values = (spec.name, record.url, formatting.format_duration(seconds))
+        fields: dict[str, Any] = {
+            "model": spec.name,
+            "url": record.url,
+            "pid": self.pid,
+        }
+        fields |= {"seconds": round(seconds, 3), "log": record.log}
         text = "%s is ready at %s after %s"
-        doit_adapter.say("server_ready", text, *values, **fields)
+        doit_adapter.log_event("server_ready", text, *values, **fields)
         return seconds
 
     def _probe(self, limit: float) -> bool:
         from tasks.engine import client
 
-        run = self.run
+        record = self.record
         try:
-            return client.probe(run.name, run.host, run.port, run.key, limit, lambda: self._stop)
+            return client.probe_inference(
+                record.name,
+                record.host,
+                record.port,
+                record.key,
+                limit,
+                lambda: self._stop,
+            )
         except ServerError as error:
             deadline = self._start + self._spec.settings.timeout
             no_response = not error.facts
@@ -256,14 +288,14 @@ class Server:
     def _check_gpu(self) -> None:
         from tasks.engine import readiness
 
-        line = readiness.wait_gpu(self.run.log)
+        line = readiness.wait_gpu(self.record.log)
         if line:
             what = f"{self._spec.name} was told to use the GPU, but runs on the CPU"
-            log = "" if self._temporary else self.run.log
+            log = "" if self._temporary else self.record.log
             fix = "fix the GPU's driver, or remove --force-gpu and --gpu"
             raise ServerError(what, [("output", line), ("log", log)], fix=fix)
 
-    def check_lived(self) -> None:
+    def check_not_crashed(self) -> None:
         """Check that the engine has not ended, not even a moment ago.
 
         Raises:
@@ -276,7 +308,7 @@ class Server:
     def _wait_exit_report(self, limit: float) -> None:
         """Wait until the supervisor reports the engine's end, if it does."""
         deadline = time.monotonic() + limit
-        while self._kept.exited() is None and time.monotonic() < deadline:
+        while self._supervisor.exited() is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def check_alive(self) -> None:
@@ -287,17 +319,19 @@ class Server:
         """
         from tasks.engine import failures
 
-        if self._kept.exited() is not None:
+        if self._supervisor.exited() is not None:
             what = f"{self._spec.name} ended by itself"
-            raise failures.failure(what, self._kept.ending(), self._spec.launch.platform)
+            raise failures.engine_error(
+                what, self._supervisor.ending(), self._spec.launch.platform
+            )
 
     def ended_by_stop(self) -> bool:
         """Return whether `doit stop` ended the server."""
-        return self._kept.exited() is not None and self._kept.told
+        return self._supervisor.exited() is not None and self._supervisor.told
 
     def detach(self) -> None:
         """Let the server run on after doit has ended."""
-        self._kept.detach()
+        self._supervisor.detach()
 
     def end(self) -> None:
         """End the server and all that it started.
@@ -305,20 +339,22 @@ class Server:
         Raises:
             ServerError: a process of it still runs.
         """
-        was_running = self._kept.exited() is None or self._kept.told
-        self._kept.stop(hurry=lambda: len(self._stop) > 1)
+        was_running = self._supervisor.exited() is None or self._supervisor.told
+        self._supervisor.stop(hurry=lambda: len(self._stop) > 1)
         name = self._spec.name
-        if not server_registry.end_marked(self.run.mark):
+        if not server_registry.kill_marked(self.record.mark):
             what = f"cannot end {name} (pid {self.pid})"
             raise ServerError(what, fix=f"kill -9 -{self.pid}")
-        server_registry.forget(self.run.path)
+        server_registry.delete_record(self.record.path)
         self._folder.close()
         if was_running:
-            doit_adapter.say("server_stopped", "%s has stopped", name, model=name)
+            doit_adapter.log_event("server_stopped", "%s has stopped", name, model=name)
 
 
 @contextmanager
-def serving(cache: str, spec: LaunchSpec, mode: Mode, port: int) -> Iterator[tuple[Server | None, list[int]]]:
+def serving(
+    cache: str, spec: LaunchSpec, mode: Mode, port: int
+) -> Iterator[tuple[ManagedServer | None, list[int]]]:
     """Run a server for a `with` block, and end it with the block.
 
     Args:
@@ -328,12 +364,12 @@ def serving(cache: str, spec: LaunchSpec, mode: Mode, port: int) -> Iterator[tup
         The server, ready, and the signals received; no server if a signal came before
         it was ready.
     """
-    from tasks.system.signals import on_signals
+    from tasks.system.signals import handle_signals
 
     stop: list[int] = []
-    with on_signals(stop.append):
+    with handle_signals(stop.append):
         free = pick_port(cache, spec.settings.host, port)
-        server = Server(cache, spec, mode, free, stop)
+        server = ManagedServer(cache, spec, mode, free, stop)
         try:
             ready = server.wait_ready() is not None
             yield (server if ready else None), stop
@@ -341,7 +377,7 @@ def serving(cache: str, spec: LaunchSpec, mode: Mode, port: int) -> Iterator[tup
             server.end()
 
 
-def usage(model: Model, run: Run, stop: str) -> str:
+def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
     """Return the text for a ready server: what it is, how to call and stop it.
 
     Args:
@@ -349,25 +385,25 @@ def usage(model: Model, run: Run, stop: str) -> str:
     """
     header = ""
     client_key = "none"
-    if run.key:
+    if record.key:
         header = " -H 'Authorization: Bearer '$LLAMA_API_KEY"
         client_key = "$LLAMA_API_KEY"
     proxy = ""
-    if hosts := needed_no_proxy(os.environ, run.host):
+    if hosts := needed_no_proxy(os.environ, record.host):
         proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
     return (
         f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {run.url}/v1/chat/completions"
+        f"  try it   curl {record.url}/v1/chat/completions"
         f" -H 'Content-Type: application/json'{header}"
         """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
-        f"  clients  OPENAI_BASE_URL={run.url}/v1  OPENAI_API_KEY={client_key}\n"
+        f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
         f"{proxy}"
-        f"  log      {run.log}\n"
+        f"  log      {record.log}\n"
         f"  stop     {stop}"
     )
 
 
-def open_to_all(name: str, host: str) -> str:
+def open_access_warning(name: str, host: str) -> str:
     """Return the warning about a server without a key on a public address (R30)."""
     return (
         f"warning: {name} listens on {host} without an API key: "

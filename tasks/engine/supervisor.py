@@ -23,8 +23,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tasks.engine.logfile import RotatingLog
-from tasks.system.processes import Child
-from tasks.system.signals import on_signals
+from tasks.system.processes import EngineProcess
+from tasks.system.signals import handle_signals
 
 _BLOCK = 64 * 1024
 _AGAIN_S = 1.0  # between two attempts to write the record
@@ -67,7 +67,7 @@ class Record:
         write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
 
 
-class Keeper:
+class Supervisor:
     """The supervisor of one engine.
 
     Args:
@@ -87,7 +87,9 @@ class Keeper:
         read_end, write_end = os.pipe()
         try:
             self._log = RotatingLog(order["log"])
-            self._child = Child(order["command"], env=order["env"], cwd=order["cwd"], output=write_end)
+            self._child = EngineProcess(
+                order["command"], env=order["env"], cwd=order["cwd"], output=write_end
+            )
         finally:
             os.close(write_end)
         self._copier = _thread(self._copy, read_end)
@@ -100,7 +102,7 @@ class Keeper:
         self._urgency += 2 if kill else 1
         self._commands.put("stop")
 
-    def keep(self) -> None:
+    def run(self) -> None:
         """Supervise the engine until it has ended, by itself or on request."""
         from tasks.system.process_identity import process
 
@@ -145,19 +147,19 @@ class Keeper:
 
         group_ended = self._child.stop(hurry=lambda: self._urgency > 1)
         # processes that have left the engine's group
-        all_ended = server_registry.end_marked(self._record.mark) and group_ended
+        all_ended = server_registry.kill_marked(self._record.mark) and group_ended
         self._copier.join(_LAST_OUTPUT_S)
         path = self._record.path
         status = self._status
         if status is not None and self._detached:
-            server_registry.forget_key(path)
+            server_registry.delete_key(path)
             now = time.time()
             self._record.write(state="stopped", ended=status, ended_at=now, key="")
             if self._record.is_late:
                 # the key must not stay on disk, and there is no time to try again
-                server_registry.forget(path)
+                server_registry.delete_record(path)
         elif all_ended:
-            server_registry.forget(path)
+            server_registry.delete_record(path)
         if status is None:
             status = self._child.exited()
         say(ended=status, told=self._stopped)
@@ -210,15 +212,15 @@ def say_failure(error: OSError, **more: object) -> None:
 def main() -> int:
     """Supervise the engine that the configuration on stdin describes."""
     order = json.loads(sys.stdin.readline())
-    keepers: list[Keeper] = []
+    keepers: list[Supervisor] = []
 
     def stop(_: int) -> None:
         for keeper in keepers:
             keeper.stop()
 
-    with on_signals(stop):
+    with handle_signals(stop):
         try:
-            keeper = Keeper(order)
+            keeper = Supervisor(order)
         except OSError as error:
             log = order["log"]
             if log in (error.filename, error.filename2):
@@ -227,7 +229,7 @@ def main() -> int:
                 say_failure(error)
             return 1
         keepers.append(keeper)
-        keeper.keep()
+        keeper.run()
     return 0
 
 

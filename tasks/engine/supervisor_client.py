@@ -16,10 +16,10 @@ from typing import Any
 
 from tasks.engine import logfile
 from tasks.engine.environment import engine_environment
-from tasks.engine.server_record import KEEPER_WORDS
+from tasks.engine.server_record import SUPERVISOR_COMMAND
 from tasks.errors import ServerError
 from tasks.system import processes
-from tasks.system.exit_status import Ending
+from tasks.system.exit_status import ProcessExit
 
 _ANSWER_S = 30.0  # a Python starts slowly on a very busy machine
 # the supervisor's steps, and what it writes after them
@@ -28,14 +28,14 @@ _LAST_ANSWER_S = 2.0  # to read the answers of a supervisor that has ended
 _POLL_S = 0.01
 
 
-class NoRecord(OSError):
+class RecordError(OSError):
     """The server record cannot be written; the server was ended.
 
     No command could have found the server.
     """
 
 
-def no_record_error(name: str, error: NoRecord) -> ServerError:
+def no_record_error(name: str, error: RecordError) -> ServerError:
     """Return the error for a server whose record cannot be written."""
     fix = "set LLAMAFILE_CACHE to a directory you can write to"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -44,7 +44,7 @@ def no_record_error(name: str, error: NoRecord) -> ServerError:
     return ServerError(f"{name} was not started: {reason}", fix=fix)
 
 
-class Kept:
+class SupervisorClient:
     """An engine and its supervisor, recorded from the start.
 
     Args:
@@ -76,7 +76,7 @@ class Kept:
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._ended: int | None = None
         self._keeper = subprocess.Popen(
-            [sys.executable, *KEEPER_WORDS, values["mark"]],
+            [sys.executable, *SUPERVISOR_COMMAND, values["mark"]],
             cwd=root,
             env=engine_environment(os.environ, PYTHONPATH=root),
             stdin=subprocess.PIPE,
@@ -114,11 +114,11 @@ class Kept:
             except Empty:
                 return self._ended
 
-    def ending(self) -> Ending:
+    def ending(self) -> ProcessExit:
         """Return how the engine ended, with the last lines of its log."""
         output = processes.last_lines(logfile.tail(self.log, processes.TAIL_BYTES))
         log = self.log if self._keeps_log else ""
-        return Ending(self.command, self.exited(), output, log)
+        return ProcessExit(self.command, self.exited(), output, log)
 
     def ready(self, seconds: float) -> None:
         """Record that the server is ready; return when that is written."""
@@ -214,7 +214,7 @@ def _start_error(answer: Mapping[str, Any]) -> OSError:
     code = answer.get("errno") or 0
     text = answer.get("text") or "its supervisor has ended"
     if "record" in answer:
-        return NoRecord(code, text, answer["record"])
+        return RecordError(code, text, answer["record"])
     return OSError(code, text, None, answer.get("winerror"))
 
 

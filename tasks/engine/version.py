@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
 from tasks.engine import command, failures
 from tasks.engine.environment import engine_environment
@@ -21,18 +21,18 @@ from tasks.errors import ServerError
 from tasks.system import files, own_files, processes
 
 
-def launch_of(system: str, job: Job) -> command.Launch:
+def launch_of(system: str, resolved: ResolvedModel) -> command.Launch:
     """Return how to start the job's engine on this machine."""
-    program = job.artifact.target
-    if job.exe:
-        program = job.exe.target
+    program = resolved.artifact.target
+    if resolved.exe:
+        program = resolved.exe.target
     return command.Launch(
-        engine=job.engine,
+        engine=resolved.engine,
         platform=system,
-        model=job.artifact.target,
-        exe=job.exe.target if job.exe else "",
+        model=resolved.artifact.target,
+        exe=resolved.exe.target if resolved.exe else "",
         python=sys.executable,
-        mmproj=job.mmproj,
+        mmproj=resolved.mmproj,
         native=bool(native_program(program)),
     )
 
@@ -77,23 +77,27 @@ def run_dir(cache: str) -> Iterator[str]:
             yield temporary
 
 
-def proven_version(cache: str, artifact: Artifact, engine: str) -> str | None:
+def recorded_version(cache: str, artifact: Artifact, engine: str) -> str | None:
     """Return the version that is recorded for these bytes; None without one."""
     stamp = stamps.proof(cache, artifact)
     return stamp.engines.get(engine) if stamp else None
 
 
-def engine_version(cache: str, catalogue: Catalogue, job: Job) -> str:
+def engine_version(cache: str, catalogue: Catalogue, resolved: ResolvedModel) -> str:
     """Return the version of the job's engine: the recorded one, else models.yaml's."""
-    recorded = proven_version(cache, job.exe or job.artifact, job.engine)
+    recorded = recorded_version(
+        cache, resolved.exe or resolved.artifact, resolved.engine
+    )
     if recorded:
         return recorded
-    if job.exe:
+    if resolved.exe:
         return catalogue.engine("llamafile").version or ""
-    return job.model.engine_version or ""
+    return resolved.model.engine_version or ""
 
 
-def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[Artifact]) -> str:
+def ask_version(
+    name: str, launch: command.Launch, cache: str, given: Iterable[Artifact]
+) -> str:
     """Run `--version`; return the version, or an empty string if none is printed.
 
     Args:
@@ -110,13 +114,15 @@ def ask_version(name: str, launch: command.Launch, cache: str, given: Iterable[A
             cwd = engine_cwd(launch.engine, folder)
             ending = processes.run(argv, env=engine_env(launch.engine), cwd=cwd)
     except OSError as error:
-        failed = failures.failed_start(name, argv, error, launch.platform)
+        failed = failures.launch_error(name, argv, error, launch.platform)
         raise _with_format(failed, argv[0], error) from None
     if ending.status is None:
         what = f"{name} did not print its version within {processes.VERSION_S:.0f} s"
-        raise failures.failure(what, ending, launch.platform)
+        raise failures.engine_error(what, ending, launch.platform)
     if ending.status != 0:
-        raise failures.failure(f"{name} does not run here", ending, launch.platform)
+        raise failures.engine_error(
+            f"{name} does not run here", ending, launch.platform
+        )
     output = "no version printed"
     if ending.output:
         output = ending.output.splitlines()[0]
@@ -135,7 +141,7 @@ def _with_format(failed: ServerError, program: str, error: OSError) -> ServerErr
     return ServerError(failed.what, facts, fix)
 
 
-def keep_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:
+def record_version(cache: str, artifact: Artifact, engine: str, version: str) -> None:
     """Record in the stamp that the engine works with these bytes.
 
     Raises:

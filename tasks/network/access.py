@@ -47,7 +47,9 @@ def remedy(status: int, access: Access) -> str:
     if refused.get(TOKEN) == 403:
         return f"{TOKEN} does not give access: {_ACCEPT}, or {_LOGIN}"
     if TOKEN in refused and access.sent != TOKEN:  # the answer without it was no better
-        return f"{TOKEN} is not accepted, and the file needs one: {_ACCEPT}, then {_LOGIN}"
+        return (
+            f"{TOKEN} is not accepted, and the file needs one: {_ACCEPT}, then {_LOGIN}"
+        )
     if TOKEN in refused:
         return f"{TOKEN} is not accepted: {_LOGIN}, or unset it"
     if NETRC in refused:
@@ -57,7 +59,9 @@ def remedy(status: int, access: Access) -> str:
     if not access.is_hub:
         return "the server wants a password: add a line for the host to .netrc"
     if status == 401:
-        return "the file needs an account: accept its licence on its page and set HF_TOKEN"
+        return (
+            "the file needs an account: accept its licence on its page and set HF_TOKEN"
+        )
     return f"access is refused: {_ACCEPT} and set HF_TOKEN to a token that may read it"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-MOST_BYTES = 1 << 44  # of a file; Source: the limit of ext4
-MOST_SLOTS = 1_000_000  # requests that a server works on at once
+MAX_BYTES = 1 << 44  # of a file; Source: the limit of ext4
+MAX_SLOTS = 1_000_000  # requests that a server works on at once
 
 
-def parsed(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Parse JSON. Raises ValueError: it is not JSON, or is nested too deeply."""
     try:
         return json.loads(text)
@@ -19,7 +19,7 @@ def parsed(text: str | bytes) -> Any:
 
 def file_size(value: object) -> int | None:
     """Return a value that is a plausible file size in bytes; None for any other."""
-    if type(value) is int and 0 < value < MOST_BYTES:  # a bool is not a size
+    if type(value) is int and 0 < value < MAX_BYTES:  # a bool is not a size
         return value
     return None
 
@@ -49,7 +49,7 @@ def busy_slots(text: bytes) -> int | None:
         None if the JSON does not say.
     """
     try:
-        data = parsed(text)
+        data = parse_json(text)
     except ValueError:
         return None
     if isinstance(data, dict):
@@ -62,6 +62,6 @@ def busy_slots(text: bytes) -> int | None:
 
 
 def _slot_count(value: object) -> int | None:
-    if type(value) is int and 0 <= value <= MOST_SLOTS:
+    if type(value) is int and 0 <= value <= MAX_SLOTS:
         return value
     return None

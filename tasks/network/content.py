@@ -64,7 +64,7 @@ def received(head: bytes, size: int) -> str:
     """
     count = f"{size} bytes"
     if size >= FEW_BYTES:
-        count = formatting.size(size)
+        count = formatting.format_size(size)
     kind = opening(head, size)
     return f"{count}, {kind}" if kind else count
 

@@ -76,7 +76,9 @@ class _Socket:
         return io.BufferedReader(_Reader(self._sock, self._deadline))
 
 
-def timed_response(deadline: Deadline, sock: Any, *args: Any, **options: Any) -> FinalResponse:
+def timed_response(
+    deadline: Deadline, sock: Any, *args: Any, **options: Any
+) -> FinalResponse:
     """Return a response with a deadline; a `response_class` for http.client."""
     timed: Any = _Socket(sock, deadline)
     return FinalResponse(timed, *args, **options)

@@ -58,7 +58,9 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
     return Failure(reason)
 
 
-def _setup_failure(error: Exception, kinds: set[str], reason: str, text: str) -> Failure | None:
+def _setup_failure(
+    error: Exception, kinds: set[str], reason: str, text: str
+) -> Failure | None:
     """Return a failure that only a change on this machine, or of the URL, can remove."""
     if "SSLCertVerificationError" in kinds:
         what = f"the certificate is not trusted ({reason})"
@@ -66,7 +68,9 @@ def _setup_failure(error: Exception, kinds: set[str], reason: str, text: str) ->
         return Failure(what, fix, final=True)
     if "CA certificate bundle" in text or "NO_CERTIFICATE" in text:
         what = f"the certificates to trust cannot be read ({reason})"
-        fix = "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
+        fix = (
+            "REQUESTS_CA_BUNDLE=/path/of/a/file.pem that has certificates, or unset it"
+        )
         return Failure(what, fix, final=True)
     if "InvalidProxyURL" in kinds:
         return Failure(text, "check HTTPS_PROXY and HTTP_PROXY", final=True)

@@ -20,7 +20,9 @@ def body_length(headers: Mapping[str, str]) -> tuple[int | None, str]:
         None for the length if the response does not state one, and "" if its end can be
         found.
     """
-    codings = [word for word in _words(headers, "transfer-encoding") if word != "identity"]
+    codings = [
+        word for word in _words(headers, "transfer-encoding") if word != "identity"
+    ]
     if codings == ["chunked"]:
         return None, ""  # RFC 9112 §6.3: it overrides Content-Length
     if codings:
@@ -38,7 +40,11 @@ def content_range(text: str) -> tuple[int | None, int | None, int | None]:
     first, _, last = span.partition("-")
     if unit.lower() != "bytes":
         return None, None, None
-    return whole_number(first.strip()), whole_number(last.strip()), length(total.strip())
+    return (
+        whole_number(first.strip()),
+        whole_number(last.strip()),
+        length(total.strip()),
+    )
 
 
 def _words(headers: Mapping[str, str], name: str) -> list[str]:

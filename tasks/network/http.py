@@ -22,18 +22,18 @@ from urllib3.exceptions import HTTPError
 from tasks.errors import TransferError
 from tasks.network import access, failures, huggingface
 from tasks.network.deadline import Deadline, FinalResponse, timed_response
-from tasks.urls import is_proxy, url_problem
+from tasks.urls import is_proxy, url_error
 
 ANSWER_S = 30.0  # for a whole short response, with connection and redirects
 CONNECT_S = 10.0
-MOST_REDIRECTS = 10
-MOST_TEXT = 4 * 1024**2  # bytes of a short response; a release with notes has 100 kB
-SILENCE_S = 30.0  # longest pause between two bytes of a body
+MAX_REDIRECTS = 10
+MAX_TEXT = 4 * 1024**2  # bytes of a short response; a release with notes has 100 kB
+READ_TIMEOUT_S = 30.0  # longest pause between two bytes of a body
 
 _HUB_HEADERS = ("x-linked-etag", "x-linked-size", "x-repo-commit")
 
 
-class FatalTransfer(TransferError):
+class PermanentTransferError(TransferError):
     """This source will not deliver; a retry would not help."""
 
 
@@ -50,7 +50,7 @@ def problem_of(url: str, *, pinned: bool) -> str:
     Plain http from this machine needs no digest, because no other host sees the bytes.
     Through a proxy that is not true.
     """
-    problem = url_problem(url, pinned=pinned)
+    problem = url_error(url, pinned=pinned)
     if problem or pinned or not url.startswith("http:") or proxy_of(url) is None:
         return problem
     why = "plain http through a proxy is only taken with a sha256"
@@ -89,7 +89,7 @@ class Body:
             self._raw.release_conn()
 
 
-class Answer(NamedTuple):
+class StreamedResponse(NamedTuple):
     """An HTTP response whose body has not been read."""
 
     status: int
@@ -105,7 +105,9 @@ class _Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        self.deadline: Deadline | None = None  # of the short response that is being read
+        self.deadline: Deadline | None = (
+            None  # of the short response that is being read
+        )
         self.use_netrc = True
 
     def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
@@ -159,21 +161,21 @@ def new_session() -> Any:
     adapter = _Adapter(session)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
-    session.max_redirects = MOST_REDIRECTS
+    session.max_redirects = MAX_REDIRECTS
     agent = f"llamafile-recipe ({requests.utils.default_user_agent()})"
     session.headers["User-Agent"] = agent
     return session
 
 
 @contextmanager
-def get(
+def stream_get(
     session: Any,
     url: str,
     headers: Mapping[str, str],
     problem: Callable[[str], str] = lambda _: "",
     token: str = "",
     use_netrc: bool = True,
-) -> Iterator[Answer]:
+) -> Iterator[StreamedResponse]:
     """Request a URL, following redirects; certificates are verified (R29).
 
     Args:
@@ -193,7 +195,9 @@ def get(
         redirected = bool(response.history)
         names = _header_names(response)
         sent = _credentials(response, token)
-        yield Answer(response.status_code, names, response.url, redirected, body, sent)
+        yield StreamedResponse(
+            response.status_code, names, response.url, redirected, body, sent
+        )
         body.release()
     finally:
         response.close()
@@ -216,7 +220,9 @@ def _credentials(response: requests.Response, token: str) -> str:
     return access.TOKEN if value == f"Bearer {token}" else access.NETRC
 
 
-def _check_redirect(session: Any, problem: Callable[[str], str], response: Any, **_: Any) -> None:
+def _check_redirect(
+    session: Any, problem: Callable[[str], str], response: Any, **_: Any
+) -> None:
     """Check each response, as a hook, before requests follows its redirect."""
     why = ""
     target = session.get_redirect_target(response)
@@ -224,7 +230,7 @@ def _check_redirect(session: Any, problem: Callable[[str], str], response: Any, 
         why = problem(requests.utils.requote_uri(urljoin(response.url, target)))
     _drop_redirect_body(response)
     if why:
-        raise FatalTransfer(f"a redirect to {why}")
+        raise PermanentTransferError(f"a redirect to {why}")
     if session.deadline:
         session.deadline.left()
 
@@ -243,7 +249,7 @@ def _drop_redirect_body(response: Any, **_: Any) -> None:
     response._content_consumed = True
 
 
-class Said(NamedTuple):
+class Response(NamedTuple):
     """A short response, read to its end."""
 
     status: int
@@ -251,7 +257,7 @@ class Said(NamedTuple):
     text: str
 
 
-def ask(
+def request(
     session: Any,
     method: str,
     url: str,
@@ -260,7 +266,7 @@ def ask(
     hops: int = 0,
     limit_s: float = ANSWER_S,
     problem: Callable[[str], str] = lambda _: "",
-) -> Said:
+) -> Response:
     """Request a URL whose response is short.
 
     Args:
@@ -287,17 +293,17 @@ def ask(
             text = _text(body)
             body.release()
             names = {name.lower(): value for name, value in response.headers.items()}
-            return Said(response.status_code, names, text)
+            return Response(response.status_code, names, text)
     finally:
         session.deadline = None
 
 
 def _text(body: Body) -> str:
     """Read a body that must be short. Raises TransferError."""
-    view = memoryview(bytearray(MOST_TEXT + 1))
+    view = memoryview(bytearray(MAX_TEXT + 1))
     count = body.read_into(view)
-    if count > MOST_TEXT:
-        raise FatalTransfer(f"the answer is longer than {MOST_TEXT} bytes")
+    if count > MAX_TEXT:
+        raise PermanentTransferError(f"the answer is longer than {MAX_TEXT} bytes")
     return bytes(view[:count]).decode("utf-8", "replace")
 
 
@@ -320,17 +326,17 @@ def _sent(
     """
     variable = huggingface.offline(os.environ)
     if variable:
-        raise FatalTransfer(f"{variable} forbids the network")
+        raise PermanentTransferError(f"{variable} forbids the network")
     proxy = proxy_of(url)
     if proxy and not is_proxy(proxy):  # not shown: it may have a password
         what = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not the URL of a proxy"
-        raise FatalTransfer(what, fix="HTTPS_PROXY=http://HOST:PORT")
+        raise PermanentTransferError(what, fix="HTTPS_PROXY=http://HOST:PORT")
     if token:
         # as `auth`, because requests replaces the header by an entry of .netrc
         options["auth"] = partial(_authorize, token)
     elif not session.use_netrc:
         options["auth"] = _stay_anonymous
-    timeouts = (_connect_s(limit_s), limit_s or SILENCE_S)
+    timeouts = (_connect_s(limit_s), limit_s or READ_TIMEOUT_S)
     try:
         response: requests.Response = session.request(
             method, url, headers=dict(headers), stream=True, timeout=timeouts, **options
@@ -370,9 +376,9 @@ def _explained(error: Exception, limit_s: float = 0, url: str = "") -> TransferE
     parts = urlsplit(url)
     found = failures.explained(
         error,
-        failures.Limits(_connect_s(limit_s), SILENCE_S, limit_s),
+        failures.Limits(_connect_s(limit_s), READ_TIMEOUT_S, limit_s),
         parts.netloc.rpartition("@")[2],
         access.proxy_variable(parts.scheme or "https", os.environ),
     )
-    kind = FatalTransfer if found.final else TransferError
+    kind = PermanentTransferError if found.final else TransferError
     return kind(found.what, fix=found.fix)

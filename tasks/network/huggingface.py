@@ -19,14 +19,14 @@ _OFFLINE = ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE")
 _SYSTEM_OLLAMA = "/usr/share/ollama/.ollama/models"
 
 
-def is_on(value: str | None) -> bool:
+def env_flag(value: str | None) -> bool:
     """Return whether a variable is true, as huggingface_hub reads it."""
     return (value or "").strip().upper() in ("1", "ON", "YES", "TRUE")
 
 
 def offline(env: Mapping[str, str]) -> str:
     """Return the name of the variable that forbids network access; "" if none does."""
-    return next((name for name in _OFFLINE if is_on(env.get(name))), "")
+    return next((name for name in _OFFLINE if env_flag(env.get(name))), "")
 
 
 def endpoint(env: Mapping[str, str]) -> str:
@@ -39,14 +39,14 @@ def is_hub(url: str) -> bool:
     return url.startswith(HUB + "/")
 
 
-def at_endpoint(url: str, env: Mapping[str, str]) -> str:
+def rewrite_to_endpoint(url: str, env: Mapping[str, str]) -> str:
     """Rewrite a URL of the public Hub to HF_ENDPOINT; return any other unchanged."""
     if not is_hub(url):
         return url
     return endpoint(env) + url[len(HUB) :]
 
 
-def takes_token(url: str, env: Mapping[str, str]) -> bool:
+def may_send_token(url: str, env: Mapping[str, str]) -> bool:
     """Return whether the Hub's token may be sent to a URL.
 
     Only to the endpoint's own host and port, and over https or to this machine.
@@ -74,7 +74,7 @@ def token(env: Mapping[str, str], saved: str) -> str:
     Returns:
         "" if there is none, or HF_HUB_DISABLE_IMPLICIT_TOKEN is set.
     """
-    if is_on(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
+    if env_flag(env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return ""
     given = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
     return sendable(given or saved.strip())
@@ -101,8 +101,12 @@ def _expanded(path: str, env: Mapping[str, str], home: str) -> str:
     return path
 
 
-def places(
-    sha256: str, filename: str, folders: Sequence[str], env: Mapping[str, str], home: str
+def cache_globs(
+    sha256: str,
+    filename: str,
+    folders: Sequence[str],
+    env: Mapping[str, str],
+    home: str,
 ) -> list[str]:
     """Return glob patterns of local files that may have a digest, the likeliest first.
 
@@ -135,7 +139,7 @@ def _hub_cache(env: Mapping[str, str], home: str) -> str:
     return _expanded(path or f"{_hf_home(env, home)}/hub", env, home)
 
 
-def earlier_places(folder: str, filename: str) -> list[str]:
+def unpinned_globs(folder: str, filename: str) -> list[str]:
     """Return the same for files that the cache had before the catalogue pinned them.
 
     Args:

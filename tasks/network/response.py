@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from tasks.network import access, content, framing
 from tasks.network.access import Access
-from tasks.network.answers import MOST_BYTES, whole_number
+from tasks.network.answers import MAX_BYTES, whole_number
 
 RETRIES = 6  # failures in a row without a new byte, for one source
 # the same for one of several connections, which then ends; the others take over
-LANE_RETRIES = 2
-LINKS = 3  # new links in a row that are refused
+CONNECTION_RETRIES = 2
+MAX_LINK_REFRESHES = 3  # new links in a row that are refused
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 WAIT_TOTAL_S = 900.0  # all waits for one source; rate windows of the Hub last 300 s
@@ -43,24 +43,28 @@ _REMEDY = {
 _HEX = frozenset("0123456789abcdef")
 
 
-class Word(Enum):
+class Action(Enum):
     """What to do with a response."""
 
     BODY = "body"  # read the body, which begins at the requested offset
-    WHOLE = "whole"  # read the body, which begins at 0 and not at the requested offset
+    FULL_BODY = (
+        "whole"  # read the body, which begins at 0 and not at the requested offset
+    )
     DONE = "done"  # every byte is here already
     RESTART = "restart"  # request the file again, from 0
-    RELINK = "relink"  # request a new link from the origin, keep the bytes
+    REFRESH_LINK = "relink"  # request a new link from the origin, keep the bytes
     RETRY = "retry"  # wait, then request again
     GIVE_UP = "give up"  # this source will not deliver
 
 
-class Asked(NamedTuple):
+class RangeRequest(NamedTuple):
     """The request that a response answers."""
 
     first: int = 0  # first byte of the range
     size: int | None = None  # bytes of the whole file, None if unknown
-    validator: str = ""  # ETag or Last-Modified of the bytes here, if no digest pins them
+    validator: str = (
+        ""  # ETag or Last-Modified of the bytes here, if no digest pins them
+    )
     last: int | None = None  # last byte of the range; None: to the end of the file
     link: bool = False  # it went to a link that the origin gave earlier
     pinned: bool = False  # a known digest decides whether the bytes are right
@@ -73,17 +77,17 @@ class Asked(NamedTuple):
         return self.first > 0 or self.last is not None
 
 
-class Verdict(NamedTuple):
+class Decision(NamedTuple):
     """What to do, why, and what the response says about the whole file."""
 
-    word: Word
+    action: Action
     why: str = ""
     total: int | None = None  # bytes of the whole file, according to the server
     last: int | None = None  # last byte of this body; None if the server does not say
     wait_s: float | None = None  # seconds the server asks to wait; None if it does not
     remedy: str = ""  # what the user can do, if known
-    silent: bool = False  # the host sent no response at all
-    crowded: bool = False  # fewer connections may be accepted
+    no_response: bool = False  # the host sent no response at all
+    rate_limited: bool = False  # fewer connections may be accepted
     page: bool = False  # Content-Type says web page: the first bytes of the body decide
     wrong_length: int | None = None  # bytes of a body that is not the whole file
 
@@ -93,7 +97,7 @@ class Verdict(NamedTuple):
         return f"{self.why}; {self.remedy}" if self.remedy else self.why
 
 
-def request_headers(asked: Asked) -> dict[str, str]:
+def request_headers(asked: RangeRequest) -> dict[str, str]:
     """Return the headers of a request (RFC 9110 §14.2, §13.1.5).
 
     `identity`, because offsets in a compressed body differ (huggingface_hub#3778).
@@ -111,9 +115,13 @@ def request_headers(asked: Asked) -> dict[str, str]:
     return headers
 
 
-def judge(
-    status: int, headers: Mapping[str, str], asked: Asked, now: datetime, redirected: bool = False
-) -> Verdict:
+def classify_response(
+    status: int,
+    headers: Mapping[str, str],
+    asked: RangeRequest,
+    now: datetime,
+    redirected: bool = False,
+) -> Decision:
     """Decide what a response means (R19, R22).
 
     Args:
@@ -124,97 +132,105 @@ def judge(
     if status == 203 and asked.pinned:
         status = 200  # a proxy may have changed the bytes (§15.3.4): the digest decides
     if status in (200, 206):
-        verdict = _content_problem(headers) or _content(status, headers, asked)
-        return verdict._replace(page=content.is_labelled_page(headers))
+        decision = _content_problem(headers) or _content(status, headers, asked)
+        return decision._replace(page=content.is_labelled_page(headers))
     if status == 416:
         return _no_such_range(headers, asked)
     why = f"HTTP {status}"
     if status in _NO_CONTENT:
         wait_s = retry_after(headers, now)
-        return Verdict(Word.RETRY, f"{why} without the file", wait_s=wait_s)
+        return Decision(Action.RETRY, f"{why} without the file", wait_s=wait_s)
     remedy = access.remedy(status, asked.access) or _REMEDY.get(status, "")
     is_new_link = redirected and not asked.link
     if _is_link_refused(status, asked, redirected):
         why = f"{why} for a signed link"
-        return Verdict(Word.RELINK, why, remedy=remedy, crowded=is_new_link)
+        return Decision(
+            Action.REFRESH_LINK, why, remedy=remedy, rate_limited=is_new_link
+        )
     if status in _PASSING or status > 599:
         wait_s = retry_after(headers, now)
-        return Verdict(Word.RETRY, why, wait_s=wait_s, crowded=status in _TOO_MANY)
-    return Verdict(Word.GIVE_UP, why, remedy=remedy)
+        return Decision(
+            Action.RETRY, why, wait_s=wait_s, rate_limited=status in _TOO_MANY
+        )
+    return Decision(Action.GIVE_UP, why, remedy=remedy)
 
 
-def _is_link_refused(status: int, asked: Asked, redirected: bool) -> bool:
+def _is_link_refused(status: int, asked: RangeRequest, redirected: bool) -> bool:
     if asked.link and status in _LINK_DEAD:
         return True
     return redirected and status in _LINK_REFUSED
 
 
-def _no_such_range(headers: Mapping[str, str], asked: Asked) -> Verdict:
+def _no_such_range(headers: Mapping[str, str], asked: RangeRequest) -> Decision:
     total = framing.content_range(headers.get("content-range", ""))[2]
     if asked.first and asked.first == (asked.size or total):
-        return Verdict(Word.DONE, total=total)
-    return Verdict(Word.RESTART, "416: it does not have the requested bytes")
+        return Decision(Action.DONE, total=total)
+    return Decision(Action.RESTART, "416: it does not have the requested bytes")
 
 
-def web_page() -> Verdict:
+def web_page() -> Decision:
     """Return the verdict on a page of a captive portal, a login or an error."""
     why = "a web page instead of the file (a login page or a filter of the network?)"
     remedy = "open the URL in a browser to see what it says"
-    return Verdict(Word.RETRY, why, remedy=remedy)
+    return Decision(Action.RETRY, why, remedy=remedy)
 
 
-def _content_problem(headers: Mapping[str, str]) -> Verdict | None:
+def _content_problem(headers: Mapping[str, str]) -> Decision | None:
     encoding = content.coding(headers)
     if encoding:
-        return Verdict(Word.RETRY, f"a body encoded with {encoding}, not requested")
+        return Decision(Action.RETRY, f"a body encoded with {encoding}, not requested")
     problem = framing.body_length(headers)[1]
-    return Verdict(Word.RETRY, problem) if problem else None
+    return Decision(Action.RETRY, problem) if problem else None
 
 
-def _content(status: int, headers: Mapping[str, str], asked: Asked) -> Verdict:
+def _content(status: int, headers: Mapping[str, str], asked: RangeRequest) -> Decision:
     stated = framing.body_length(headers)[0]
     if status == 200:
         return _whole_file(stated, asked)
     first, last, total = framing.content_range(headers.get("content-range", ""))
     if first != asked.first or last is None or last < first:
         why = f"206 with bytes from {first}, requested from {asked.first}"
-        return Verdict(Word.RESTART, why)
+        return Decision(Action.RESTART, why)
     if any(size is not None and last >= size for size in (asked.size, total)):
         why = f"206 with bytes up to {last} of {total or asked.size}"
-        return Verdict(Word.RESTART, why)
+        return Decision(Action.RESTART, why)
     if asked.validator and validator(headers) not in ("", asked.validator):
         # the server ignored If-Range
-        return Verdict(Word.RESTART, "206 of another version of the file")
+        return Decision(Action.RESTART, "206 of another version of the file")
     if asked.size is not None and total not in (None, asked.size):
         return _wrong_length(total, asked.size)
     if stated not in (None, last - first + 1):
         return _wrong_length(stated, last - first + 1)
     largest = max(last, total or 0)
-    if largest >= MOST_BYTES:
+    if largest >= MAX_BYTES:
         return _impossible_length(largest)
-    return Verdict(Word.BODY, total=total, last=last)
+    return Decision(Action.BODY, total=total, last=last)
 
 
-def _whole_file(stated: int | None, asked: Asked) -> Verdict:
-    word = Word.WHOLE if asked.is_range else Word.BODY
+def _whole_file(stated: int | None, asked: RangeRequest) -> Decision:
+    word = Action.FULL_BODY if asked.is_range else Action.BODY
     if stated is None:
-        return Verdict(word)
+        return Decision(word)
     if asked.size is not None and stated != asked.size:
-        verdict = _wrong_length(stated, asked.size)
-        return verdict._replace(wrong_length=stated)
-    if stated >= MOST_BYTES:
+        decision = _wrong_length(stated, asked.size)
+        return decision._replace(wrong_length=stated)
+    if stated >= MAX_BYTES:
         return _impossible_length(stated)
-    return Verdict(word, total=stated, last=stated - 1)
+    return Decision(word, total=stated, last=stated - 1)
 
 
-def _wrong_length(got: int | None, expected: int) -> Verdict:
+def _wrong_length(got: int | None, expected: int) -> Decision:
     why = f"wrong length: {got} bytes, expected {expected}"
-    return Verdict(Word.RETRY, why, remedy="the file at the URL is not the pinned one")
+    return Decision(
+        Action.RETRY, why, remedy="the file at the URL is not the pinned one"
+    )
 
 
-def _impossible_length(stated: int) -> Verdict:
+def _impossible_length(stated: int) -> Decision:
     why = f"it states a length of {stated} bytes, which is impossible"
-    return Verdict(Word.GIVE_UP, why, remedy="another source: mirrors in models.yaml")
+    return Decision(
+        Action.GIVE_UP, why, remedy="another source: mirrors in models.yaml"
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from tasks.console import formatting
-from tasks.network.response import LINKS, RETRIES, WAIT_TOTAL_S, Verdict, Word, backoff_s
+from tasks.network.response import (
+    MAX_LINK_REFRESHES,
+    RETRIES,
+    WAIT_TOTAL_S,
+    Action,
+    Decision,
+    backoff_s,
+)
 
 
-class GaveUp(Exception):
+class SourceFailedError(Exception):
     """One source will not deliver; the text is the reason.
 
     Args:
@@ -20,7 +27,7 @@ class GaveUp(Exception):
         self.final = final
 
 
-class Patience:
+class RetryBudget:
     """Count the failures and waits of one source, and limit both.
 
     Received bytes reset the failures, but not the time waited.
@@ -35,12 +42,14 @@ class Patience:
         self._links = 0  # links in a row that were refused
         self._waited_s = 0.0
 
-    def restore(self) -> None:
+    def reset(self) -> None:
         """Reset the failures: bytes were received."""
         self.failures = 0
         self._links = 0
 
-    def pause_s(self, verdict: Verdict, moved: bool, restarts: int, jitter: float) -> float:
+    def next_delay_s(
+        self, decision: Decision, moved: bool, restarts: int, jitter: float
+    ) -> float:
         """Return the seconds to wait before a retry; 0 if only a link has expired.
 
         Args:
@@ -53,20 +62,24 @@ class Patience:
             GaveUp: there is no retry.
         """
         if moved:
-            self.restore()
+            self.reset()
         self.failures += 1
-        if verdict.word is Word.RELINK:
+        if decision.action is Action.REFRESH_LINK:
             self._links += 1
-        if verdict.word is Word.GIVE_UP or self._links > LINKS:
-            raise GaveUp(verdict.reason, final=True)
-        if verdict.word is Word.RELINK and not verdict.crowded:
+        if decision.action is Action.GIVE_UP or self._links > MAX_LINK_REFRESHES:
+            raise SourceFailedError(decision.reason, final=True)
+        if decision.action is Action.REFRESH_LINK and not decision.rate_limited:
             return 0.0
-        wait_s = backoff_s(self.failures, verdict.wait_s, jitter)
+        wait_s = backoff_s(self.failures, decision.wait_s, jitter)
         if self._waited_s + wait_s > WAIT_TOTAL_S:
-            wait = formatting.seconds(wait_s)
-            raise GaveUp(f"{verdict.reason} (a retry would have to wait {wait})")
+            wait = formatting.format_duration(wait_s)
+            raise SourceFailedError(
+                f"{decision.reason} (a retry would have to wait {wait})"
+            )
         tries = max(self.failures, restarts)
         if tries >= self._most:
-            raise GaveUp(f"{verdict.reason} (tried {tries} times)", verdict.silent)
+            raise SourceFailedError(
+                f"{decision.reason} (tried {tries} times)", decision.no_response
+            )
         self._waited_s += wait_s
         return wait_s

@@ -10,9 +10,9 @@ import re
 from typing import Any, NamedTuple
 
 from tasks.errors import ServerError
-from tasks.network.answers import parsed
+from tasks.network.answers import parse_json
 
-MOST_BYTES = 16 * 1024**2  # of one event
+MAX_BYTES = 16 * 1024**2  # of one event
 DONE = "[DONE]"
 _SHOWN = 500  # characters of a response in an error message
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -34,7 +34,7 @@ class Parser:
     An event that is incomplete when the stream ends is dropped, as the standard says.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_BYTES) -> None:
         self._most = most
         self._line = bytearray()  # the line that is incomplete so far
         self._data: list[bytes] = []
@@ -115,7 +115,7 @@ def delta(event: Event) -> Delta:
     if not content:
         return Delta()
     try:
-        data = parsed(event.data)
+        data = parse_json(event.data)
     except ValueError as error:
         raise _malformed(event, f"is not JSON ({error})") from None
     if not isinstance(data, dict):
@@ -151,7 +151,7 @@ def _first(choices: object) -> dict[str, Any]:
 def _message(data: str) -> str:
     """Return the text of an error event: JSON of several forms, or plain text."""
     try:
-        value = parsed(data)
+        value = parse_json(data)
     except ValueError:
         return data.strip()[:_SHOWN]
     if isinstance(value, dict) and value.get("error"):

@@ -20,7 +20,7 @@ def hub_token(url: str) -> str:
 
     Over plain http it is not sent through a proxy, which could read it.
     """
-    if not huggingface.takes_token(url, os.environ):
+    if not huggingface.may_send_token(url, os.environ):
         return ""
     path = huggingface.token_path(os.environ, os.path.expanduser("~"))
     saved = own_files.read_most(path, _MOST_TOKEN) or b""
@@ -36,7 +36,9 @@ def hub_token(url: str) -> str:
 
 @cache  # one warning per host
 def _warn_of_proxy(host: str) -> None:
-    text = "the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s bypasses it"
+    text = (
+        "the Hub's token is not sent: HTTP_PROXY would see it; NO_PROXY=%s bypasses it"
+    )
     _log.warning(text, host)
 
 

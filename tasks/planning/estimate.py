@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 from tasks.cache import stamps
 from tasks.cache.space import SPACE_MARGIN
 from tasks.catalogue import gguf
-from tasks.catalogue.artifact import Artifact, State
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.artifact import Artifact, TargetState
+from tasks.catalogue.resolve import ResolvedModel
 from tasks.console import formatting
 from tasks.system import files
 from tasks.urls import is_local
@@ -26,7 +26,7 @@ OVERHEAD = 300 * 10**6
 UNKNOWN = "?"
 
 
-class Need(NamedTuple):
+class FilePlan(NamedTuple):
     """What has to be done for one file."""
 
     label: str
@@ -52,15 +52,17 @@ class Need(NamedTuple):
             return self.size or 0
         return self.to_fetch
 
-    def where(self) -> str:
+    def describe(self) -> str:
         """Return the state as text."""
         if self.state != "resume":
             return self.state
-        done = formatting.percent(self.taken, self.size) or formatting.size(self.taken)
+        done = formatting.format_percent(
+            self.taken, self.size
+        ) or formatting.format_size(self.taken)
         return f"resume from {done}"
 
 
-class Memory(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """The memory that serving one model needs, in bytes."""
 
     model: str
@@ -69,13 +71,13 @@ class Memory(NamedTuple):
     context: int  # tokens; 0: as trained
     exact: bool  # from the file's metadata, not a rule of thumb
     gpu: bool  # layers are offloaded to a GPU, whose memory is not known here
-    said: int | None = None  # the total that the catalogue declares
+    declared: int | None = None  # the total that the catalogue declares
 
     @property
     def needed(self) -> int | None:
         """The total; None if unknown."""
         if self.weights is None or self.cache is None:
-            return self.said
+            return self.declared
         return self.weights + self.cache + OVERHEAD
 
 
@@ -84,7 +86,9 @@ def total(values: Sequence[int | None]) -> tuple[int, bool]:
     return sum(value or 0 for value in values), None not in values
 
 
-def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: int) -> list[tuple[str, str]]:
+def blockers(
+    needs: Sequence[FilePlan], free: int, memory: Sequence[MemoryEstimate], here: int
+) -> list[tuple[str, str]]:
     """Return (what, remedy) for each reason why the command line cannot succeed.
 
     Args:
@@ -92,10 +96,12 @@ def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: i
         here: bytes of memory that this process may use.
     """
     found = []
-    write = total([need.to_write for need in needs])[0]
+    write = total([file_plan.to_write for file_plan in needs])[0]
     if write and write + SPACE_MARGIN > free:
-        size = formatting.size(write)
-        what = f"the disk has {formatting.size(free)} free, and {size} are needed"
+        size = formatting.format_size(write)
+        what = (
+            f"the disk has {formatting.format_size(free)} free, and {size} are needed"
+        )
         found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:
@@ -103,9 +109,11 @@ def problems(needs: Sequence[Need], free: int, memory: Sequence[Memory], here: i
     return found
 
 
-def _memory_problem(estimate: Memory, needed: int, here: int) -> tuple[str, str]:
-    size = formatting.size(needed)
-    available = formatting.size(here)
+def _memory_problem(
+    estimate: MemoryEstimate, needed: int, here: int
+) -> tuple[str, str]:
+    size = formatting.format_size(needed)
+    available = formatting.format_size(here)
     what = f"{estimate.model} needs {size} of memory, and {available} are here"
     remedy = "a smaller model (`doit` shows them)"
     if (estimate.cache or 0) > OVERHEAD:
@@ -113,20 +121,20 @@ def _memory_problem(estimate: Memory, needed: int, here: int) -> tuple[str, str]
     return what, remedy
 
 
-def as_json(need: Need) -> dict[str, Any]:
+def as_json(file_plan: FilePlan) -> dict[str, Any]:
     """Return a file's row of the JSON report; sizes in bytes, null if unknown."""
     return {
-        "file": need.label,
-        "path": need.path,
-        "state": need.state,
-        "source": need.source,
-        "size": need.size,
-        "here": need.size if need.state == "have" else need.taken,
-        "to_fetch": need.to_fetch,
+        "file": file_plan.label,
+        "path": file_plan.path,
+        "state": file_plan.state,
+        "source": file_plan.source,
+        "size": file_plan.size,
+        "here": file_plan.size if file_plan.state == "have" else file_plan.taken,
+        "to_fetch": file_plan.to_fetch,
     }
 
 
-def metadata(path: str) -> gguf.Meta | None:
+def metadata(path: str) -> gguf.ModelMetadata | None:
     """Return the metadata of a .gguf file, or of the model in a llamafile.
 
     None if it cannot be read.
@@ -138,7 +146,7 @@ def metadata(path: str) -> gguf.Meta | None:
                 offset = _model_offset(stream)
             stream.seek(offset)
             return gguf.read(stream)
-    except (OSError, ValueError, OverflowError, gguf.BadGguf):
+    except (OSError, ValueError, OverflowError, gguf.GgufError):
         return None
     except (zipfile.BadZipFile, NotImplementedError, struct.error):
         return None  # not a zip file, or of a version that zipfile does not support
@@ -157,7 +165,8 @@ def _model_offset(stream: BinaryIO) -> int:
         members = [
             member
             for member in archive.infolist()
-            if member.compress_type == zipfile.ZIP_STORED and member.filename.endswith(".gguf")
+            if member.compress_type == zipfile.ZIP_STORED
+            and member.filename.endswith(".gguf")
         ]
     # The largest one: a vision projector is a .gguf as well.
     # max() raises ValueError if there is none.
@@ -167,7 +176,7 @@ def _model_offset(stream: BinaryIO) -> int:
     return model.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
-def need_of(cache: str, artifact: Artifact, adopt: bool = True) -> Need:
+def plan_file(cache: str, artifact: Artifact, adopt: bool = True) -> FilePlan:
     """Return what has to be done for one file.
 
     Args:
@@ -175,14 +184,14 @@ def need_of(cache: str, artifact: Artifact, adopt: bool = True) -> Need:
     """
     label = artifact.label
     path = artifact.target
-    state = stamps.state(cache, artifact)
-    if state is not State.MISSING:
-        action = "have" if state is State.FRESH else "changed"
-        return Need(label, path, action, path, artifact.size or _size(path))
+    state = stamps.target_state(cache, artifact)
+    if state is not TargetState.MISSING:
+        action = "have" if state is TargetState.FRESH else "changed"
+        return FilePlan(label, path, action, path, artifact.size or _size(path))
     if adopt and (source := _adoptable(artifact)):
-        return Need(label, path, "adopt", source, artifact.size or _size(source))
+        return FilePlan(label, path, "adopt", source, artifact.size or _size(source))
     if source := _local_source(artifact):
-        return Need(label, path, "copy", source, artifact.size or _size(source))
+        return FilePlan(label, path, "copy", source, artifact.size or _size(source))
     return _download(artifact)
 
 
@@ -195,16 +204,16 @@ def _adoptable(artifact: Artifact) -> str:
 
 def _local_source(artifact: Artifact) -> str:
     """Return a file of the user that the catalogue names as source, or nothing."""
-    from tasks.transfer.local_sources import path_of
+    from tasks.transfer.local_sources import local_path
 
-    paths = (path_of(url) for url in artifact.sources if is_local(url))
+    paths = (local_path(url) for url in artifact.sources if is_local(url))
     return next(filter(os.path.exists, paths), "")
 
 
-def _download(artifact: Artifact) -> Need:
-    from tasks.transfer.journal import claimed
+def _download(artifact: Artifact) -> FilePlan:
+    from tasks.transfer.journal import load_progress
 
-    saved = claimed(artifact)
+    saved = load_progress(artifact)
     action = "nowhere"
     remote = [url for url in artifact.sources if not is_local(url)]
     if saved.done:
@@ -213,7 +222,7 @@ def _download(artifact: Artifact) -> Need:
         action = "fetch"
     source = next(iter([*remote, *artifact.sources]), "")
     size = artifact.size or saved.size
-    return Need(artifact.label, artifact.target, action, source, size, saved.done)
+    return FilePlan(artifact.label, artifact.target, action, source, size, saved.done)
 
 
 def _size(path: str) -> int | None:
@@ -221,27 +230,27 @@ def _size(path: str) -> int | None:
     return found.size if found else None
 
 
-def memory_of(job: Job, needs: list[Need]) -> Memory:
+def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEstimate:
     """Estimate the memory that serving a model needs.
 
     From the file's metadata if it is on this machine, else by a rule of thumb.
     """
-    settings = job.settings
+    settings = resolved.settings
     context = settings.ctx_size or 0
-    targets = {artifact.target for artifact in job.files}
-    own = [need for need in needs if need.path in targets]
+    targets = {artifact.target for artifact in resolved.files}
+    own = [file_plan for file_plan in needs if file_plan.path in targets]
     meta = metadata(own[0].source)
-    cache = gguf.kv_bytes(meta, context) if meta else None
+    cache = gguf.kv_cache_bytes(meta, context) if meta else None
     is_exact = cache is not None
     if cache is None:
-        cache = gguf.kv_estimate(job.model.params, context)
-    weights, all_known = total([need.size for need in own])
-    return Memory(
-        model=job.name,
+        cache = gguf.kv_estimate(resolved.model.params, context)
+    weights, all_known = total([file_plan.size for file_plan in own])
+    return MemoryEstimate(
+        model=resolved.name,
         weights=weights if all_known else None,
         cache=cache,
         context=context,
         exact=is_exact,
         gpu=bool(settings.ngl) and settings.gpu != "disable",
-        said=job.model.ram * 10**9 if job.model.ram else None,
+        declared=resolved.model.ram * 10**9 if resolved.model.ram else None,
     )

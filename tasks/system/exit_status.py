@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Ending(NamedTuple):
+class ProcessExit(NamedTuple):
     """The end of a program, as far as an error message needs it."""
 
     command: Sequence[str]

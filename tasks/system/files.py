@@ -16,7 +16,7 @@ from tasks.errors import IntegrityError, UsageError
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 
-MOST_JSON = 1024**2  # bytes of a small file of the recipe
+MAX_JSON = 1024**2  # bytes of a small file of the recipe
 BLOCK = 1024 * 1024  # bytes per read; smaller blocks cost time, larger ones memory
 
 
@@ -48,7 +48,9 @@ def _expanded(path: str, env: Mapping[str, str]) -> str | None:
     return expanded if os.path.isabs(expanded) else None
 
 
-def write_atomic(path: str | Path, text: str, private: bool = False, mode: int | None = None) -> None:
+def write_atomic(
+    path: str | Path, text: str, private: bool = False, mode: int | None = None
+) -> None:
     """Replace a small file: a reader sees the old or the new text, never a part.
 
     Args:
@@ -85,7 +87,7 @@ def write_new(path: str, text: str, private: bool = False) -> None:
             os.fsync(file.fileno())
 
 
-def read_json(path: str | Path, most: int = MOST_JSON) -> Any:
+def read_json(path: str | Path, most: int = MAX_JSON) -> Any:
     """Parse the JSON in a regular file.
 
     Returns:
@@ -126,7 +128,9 @@ class Hashed(NamedTuple):
     stat: FileStat
 
 
-def sha256_file(path: str | Path, seen: Callable[[int], None] = lambda _: None) -> Hashed:
+def sha256_file(
+    path: str | Path, seen: Callable[[int], None] = lambda _: None
+) -> Hashed:
     """Return the SHA-256 of a file. Its access time is not updated.
 
     Args:
@@ -167,7 +171,7 @@ def _open_noatime(path: str, flags: int) -> int:
         return os.open(path, flags)
 
 
-def existing(folder: str) -> str:
+def nearest_existing_dir(folder: str) -> str:
     """Return the folder, or its nearest parent that exists."""
     candidates = (Path(folder), *Path(folder).parents)
     return next((str(path) for path in candidates if path.is_dir()), folder)
@@ -175,7 +179,13 @@ def existing(folder: str) -> str:
 
 def stat_of(status: os.stat_result) -> FileStat:
     """Take from a stat result what identifies the version of a file."""
-    return FileStat(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino, status.st_ctime_ns)
+    return FileStat(
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_dev,
+        status.st_ino,
+        status.st_ctime_ns,
+    )
 
 
 def stat(path: str | Path) -> FileStat | None:

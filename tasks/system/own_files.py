@@ -88,7 +88,9 @@ def remove_foreign(path: str) -> None:
     mode = os.lstat(path).st_mode
     kinds = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISFIFO, stat.S_ISSOCK)
     if not any(is_kind(mode) for is_kind in kinds):
-        raise OSError(errno.EINVAL, "it is a device or a folder, and is not replaced", path)
+        raise OSError(
+            errno.EINVAL, "it is a device or a folder, and is not replaced", path
+        )
     os.unlink(path)
 
 
@@ -187,7 +189,9 @@ def check_inside(cache: str, path: str) -> None:
     link = link_inside(cache, path)
     if link:
         what = f"{link} is a symbolic link: nothing is written through it"
-        fix = "replace it by a folder, or set LLAMAFILE_CACHE to a directory on that disk"
+        fix = (
+            "replace it by a folder, or set LLAMAFILE_CACHE to a directory on that disk"
+        )
         raise RecipeError(what, fix=fix)
 
 

@@ -17,8 +17,8 @@ from tasks.errors import UsageError
 
 NAME_BYTES = 255  # of a file name: ext4, xfs, btrfs, APFS, NTFS
 ENDING_BYTES = 13  # of `.partial.json`, the longest suffix of a file beside a target
-MOST_BYTES = NAME_BYTES - ENDING_BYTES
-MOST_NAME = 100  # bytes of a model's name, which is a part of file names
+MAX_BYTES = NAME_BYTES - ENDING_BYTES
+MAX_NAME = 100  # bytes of a model's name, which is a part of file names
 _KEY_CHARS = 8  # of a digest, in temporary names
 
 _DEVICES = r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]"
@@ -47,8 +47,8 @@ def name_problem(name: str) -> str:
     if _RESERVED.fullmatch(name):
         return "Windows reserves this name for a device"
     length = len(name.encode())
-    if length > MOST_BYTES:
-        return f"the name has {length} bytes, expected {MOST_BYTES} at most"
+    if length > MAX_BYTES:
+        return f"the name has {length} bytes, expected {MAX_BYTES} at most"
     return ""
 
 
@@ -66,7 +66,7 @@ def inside(folder: str, name: str) -> str:
 
 def short_name(name: str) -> str:
     """Truncate a model's name for the names of its records, logs and locks."""
-    return name.encode()[:MOST_NAME].decode(errors="ignore")
+    return name.encode()[:MAX_NAME].decode(errors="ignore")
 
 
 def is_path(value: object) -> bool:

@@ -53,7 +53,7 @@ def _bound(family: int, address: Any, port: int) -> int:
 
 def _bind_error(error: OSError, host: str, port: int) -> ServerError:
     if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
-        what = f"port {port} on {host} is in use{by_whom(port)}"
+        what = f"port {port} on {host} is in use{port_owner_text(port)}"
         return ServerError(what, fix="--port 0 takes a free one")
     if error.errno == errno.EADDRNOTAVAIL:
         what = f"--host {host} is not an address of this machine"
@@ -64,7 +64,7 @@ def _bind_error(error: OSError, host: str, port: int) -> ServerError:
     return ServerError(f"cannot listen on {host}, port {port}: {error.strerror}")
 
 
-def by_whom(port: int) -> str:
+def port_owner_text(port: int) -> str:
     """Return ` by python3 (pid 42)`; "" if the system does not show who listens."""
     import psutil
 
@@ -84,7 +84,7 @@ def _listens(connection: Any, port: int) -> bool:
     return bool(connection.laddr.port == port)
 
 
-def ports_of(pid: int, port: int = 0) -> frozenset[int] | None:
+def listening_ports(pid: int, port: int = 0) -> frozenset[int] | None:
     """Return the ports on which `pid` and its descendants listen.
 
     Only reads processes of this user: macOS shows no others, and Linux does not say

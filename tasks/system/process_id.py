@@ -41,7 +41,9 @@ class ProcessId:
         try:
             host, boot, pid, started, *rest = data
             [space] = rest or [""]
-            return ProcessId(int(pid), float(started), str(boot), str(space), host=str(host))
+            return ProcessId(
+                int(pid), float(started), str(boot), str(space), host=str(host)
+            )
         except (TypeError, ValueError, OverflowError):
             return None
 

@@ -19,20 +19,20 @@ LEASE_S = 60.0  # age of its journal at which an owner on another machine counts
 NEAR_LEASE_S = 20.0  # the same for another container of this machine, with its clock
 
 
-def myself() -> ProcessId:
+def current() -> ProcessId:
     """Identify this process for all machines, as the owner of a journal."""
     pid = os.getpid()
     started = _started(pid) or 0.0
-    return ProcessId(pid, started, this_boot(), this_space(), host=platform.node())
+    return ProcessId(pid, started, this_boot(), pid_namespace(), host=platform.node())
 
 
-def is_alive(owner: ProcessId, journal: str) -> bool:
+def may_be_writing(owner: ProcessId, journal: str) -> bool:
     """Return whether an owner, other than this process, may still be writing.
 
     A process of this container is looked up by its pid. For another container or
     machine, the age of the journal decides: an owner writes it every few seconds.
     """
-    me = myself()
+    me = current()
     if owner.boot != me.boot:
         # the same host with another boot: this machine has restarted since
         return owner.host != me.host and _is_recent(journal, LEASE_S)
@@ -77,7 +77,7 @@ def boot_id() -> str:
 def process(pid: int) -> ProcessId:
     """Identify a process of this machine, for `lives`."""
     started = _started(pid) or 0.0
-    return ProcessId(pid, started, boot_id(), this_space(), _start_ticks(pid))
+    return ProcessId(pid, started, boot_id(), pid_namespace(), _start_ticks(pid))
 
 
 def _start_ticks(pid: int) -> int:
@@ -90,7 +90,7 @@ def _start_ticks(pid: int) -> int:
         return 0
 
 
-def this_space() -> str:
+def pid_namespace() -> str:
     """Return the pid namespace of this process; a container has its own."""
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -98,7 +98,7 @@ def this_space() -> str:
         return ""
 
 
-def lives(known: ProcessId | None) -> bool:
+def is_alive(known: ProcessId | None) -> bool:
     """Return whether this very process runs here, and not another with its pid."""
     if known is None or known.boot != boot_id():
         return False
@@ -133,7 +133,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def marked(mark: str) -> list[Any]:
+def find_marked(mark: str) -> list[Any]:
     """Return psutil's object of each process whose environment has a run's marker.
 
     The marker is random, so these are an engine and its descendants, wherever they have

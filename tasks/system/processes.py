@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tasks.system.exit_status import Ending
-from tasks.system.signals import on_signals
+from tasks.system.exit_status import ProcessExit
+from tasks.system.signals import handle_signals
 
 # Time limits of the three steps of a stop; llamafile 0.10 sleeps 1 s in its handler.
 INTERRUPT_S = 5.0
@@ -34,7 +34,13 @@ _LAST_WORDS_S = 2.0  # to read what is left in the pipe of a program that has en
 _INTERRUPT: Any = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = VERSION_S) -> Ending:
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str,
+    timeout_s: float = VERSION_S,
+) -> ProcessExit:
     """Run a program to its end; keep the last lines of its output.
 
     After the time limit its whole process group is killed, also if it still prints.
@@ -45,7 +51,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: 
     deadline = time.monotonic() + timeout_s
     held: list[int] = []
     # a handler that raises between fork and assignment would lose the child
-    with on_signals(held.append):
+    with handle_signals(held.append):
         child = _start(command, env, cwd, output=subprocess.PIPE)
     tail = _Tail(child.stdout)
     status = None
@@ -61,11 +67,15 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: 
         if tail.ident:
             # a program that has left the group may keep the pipe open for ever
             tail.join(_LAST_WORDS_S)
-    return Ending(list(command), status, last_lines(tail.data))
+    return ProcessExit(list(command), status, last_lines(tail.data))
 
 
 def _start(
-    command: Sequence[str], env: Mapping[str, str], cwd: str, output: int, **options: Any
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    output: int,
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own.
 
@@ -86,7 +96,9 @@ def _start(
     )
 
 
-def _wait(child: subprocess.Popen[bytes], tail: threading.Thread, deadline: float) -> int | None:
+def _wait(
+    child: subprocess.Popen[bytes], tail: threading.Thread, deadline: float
+) -> int | None:
     """Return the exit status; None if program or output outlast the deadline."""
     try:
         status = child.wait(_left(deadline))
@@ -124,7 +136,7 @@ def last_lines(output: bytes) -> str:
     return "\n".join(lines[-TAIL_LINES:])
 
 
-class Child:
+class EngineProcess:
     """A running engine in a process group of its own.
 
     It ends with this process where the system offers that (Linux, Windows).
@@ -136,14 +148,16 @@ class Child:
         OSError: the program cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int) -> None:
-        hook = dies_with_parent()
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int
+    ) -> None:
+        hook = parent_death_hook()
         self._popen = _start(command, env, cwd, output, preexec_fn=hook)
         self.pid = self._popen.pid
         self._job = 0
         handle = getattr(self._popen, "_handle", None)  # Windows only
         if handle is not None:
-            self._job = job_of(int(handle))
+            self._job = assign_kill_on_close_job(int(handle))
 
     def wait(self) -> int:
         """Wait until it ends; return the exit status."""
@@ -238,7 +252,7 @@ def _is_in(process: Any, group: int) -> bool:
         return False
 
 
-def dies_with_parent(platform: str = sys.platform) -> Callable[[], None] | None:
+def parent_death_hook(platform: str = sys.platform) -> Callable[[], None] | None:
     """Return a hook between fork and exec: SIGKILL when the parent's thread ends."""
     if not platform.startswith("linux"):
         return None
@@ -268,7 +282,7 @@ class _Limits(ctypes.Structure):
     ]
 
 
-def job_of(process_handle: int, kernel: Any = None) -> int:
+def assign_kill_on_close_job(process_handle: int, kernel: Any = None) -> int:
     """Put a process into a Windows job, which ends when its handle is closed.
 
     Processes that it starts are in the job as well.

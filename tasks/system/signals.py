@@ -11,7 +11,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 @contextmanager
-def on_signals(act: Callable[[int], object]) -> Iterator[None]:
+def handle_signals(act: Callable[[int], object]) -> Iterator[None]:
     """Call `act` with the number of each such signal; restore the handlers afterwards.
 
     Outside the main thread (doit -n with threads), which alone may set handlers, this

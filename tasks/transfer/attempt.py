@@ -15,13 +15,13 @@ from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import content, http, huggingface, response
 from tasks.network.access import NETRC, TOKEN, Access, is_refused, proxy_variable
-from tasks.network.response import Asked, Verdict, Word
+from tasks.network.response import Action, Decision, RangeRequest
 from tasks.transfer import scaling
-from tasks.transfer.connection import Lane
+from tasks.transfer.connection import Connection
 from tasks.transfer.connection_pool import ConnectionPool
 from tasks.transfer.link_cache import LinkCache
 from tasks.transfer.partial import Partial
-from tasks.transfer.ranges import ENDLESS, Piece
+from tasks.transfer.ranges import UNKNOWN_END, Piece
 from tasks.transfer.scheduler import PieceScheduler
 from tasks.urls import host_of
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("recipe")
 
 
 @dataclass(frozen=True)
-class Request:
+class SourceRequest:
     """What all requests of one source have in common.
 
     Attributes:
@@ -42,7 +42,7 @@ class Request:
     artifact: Artifact
     url: str
     token: str
-    accept: Callable[[http.Answer], None]
+    accept: Callable[[http.StreamedResponse], None]
     clock: Callable[[], float]
     fresh: bool = False
     refused: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Request:
             sent: credentials of the last request.
         """
         variable = proxy_variable(urlsplit(self.url).scheme, os.environ)
-        is_hub = huggingface.takes_token(self.url, os.environ)
+        is_hub = huggingface.may_send_token(self.url, os.environ)
         return Access(sent, tuple(self.refused.items()), is_hub, variable)
 
 
@@ -80,7 +80,7 @@ class Attempt:
 
     def __init__(
         self,
-        request: Request,
+        request: SourceRequest,
         partial: Partial,
         pool: ConnectionPool,
         scheduler: PieceScheduler,
@@ -90,14 +90,14 @@ class Attempt:
     ) -> None:
         self._request = request
         self._partial = partial
-        self._plan = partial.plan
+        self._tracker = partial.tracker
         self._pool = pool
         self._scheduler = scheduler
         self._links = links
         self._use_ranges = use_ranges
         self._is_answered = False
 
-    def run(self, connection: Lane, piece: Piece) -> Verdict:
+    def run(self, connection: Connection, piece: Piece) -> Decision:
         """Fetch a piece; DONE when it is here.
 
         Raises:
@@ -107,44 +107,56 @@ class Attempt:
         try:
             with ExitStack() as stack:
                 return self._fetch(stack, connection, piece)
-        except http.FatalTransfer as error:
-            return self._broken(Word.GIVE_UP, error)
+        except http.PermanentTransferError as error:
+            return self._broken(Action.GIVE_UP, error)
         except TransferError as error:
-            return self._broken(Word.RETRY, error)
+            return self._broken(Action.RETRY, error)
 
-    def _broken(self, word: Word, error: TransferError) -> Verdict:
+    def _broken(self, word: Action, error: TransferError) -> Decision:
         silent = not self._is_answered
-        return Verdict(word, error.what, remedy=error.fix, silent=silent, crowded=silent)
+        return Decision(
+            word, error.what, remedy=error.fix, no_response=silent, rate_limited=silent
+        )
 
-    def _fetch(self, stack: ExitStack, connection: Lane, piece: Piece) -> Verdict:
+    def _fetch(
+        self, stack: ExitStack, connection: Connection, piece: Piece
+    ) -> Decision:
         if not self._request.is_pinned and piece.pos and not self._partial.validator:
             # nothing would tell whether the rest belongs to the bytes that are here
             self._drop(piece)
         asked = self._range_of(piece)
         answer = self._send(stack, connection, asked)
-        asked = asked._replace(link=bool(connection.link), access=self._request.access(answer.sent))
+        asked = asked._replace(
+            link=bool(connection.link), access=self._request.access(answer.sent)
+        )
         now = datetime.now(timezone.utc)
-        verdict = response.judge(answer.status, answer.headers, asked, now, answer.redirected)
-        if verdict.wrong_length is not None:
-            return _with_content(verdict, answer.body)
-        if verdict.word is Word.WHOLE and self._pool.count > 1:
-            return Verdict(Word.RETRY, "the server ignores Range", crowded=True)
-        if verdict.word in (Word.BODY, Word.WHOLE, Word.DONE):
-            return self._take(connection, piece, answer, verdict)
-        return verdict
+        decision = response.classify_response(
+            answer.status, answer.headers, asked, now, answer.redirected
+        )
+        if decision.wrong_length is not None:
+            return _with_content(decision, answer.body)
+        if decision.action is Action.FULL_BODY and self._pool.count > 1:
+            return Decision(Action.RETRY, "the server ignores Range", rate_limited=True)
+        if decision.action in (Action.BODY, Action.FULL_BODY, Action.DONE):
+            return self._take(connection, piece, answer, decision)
+        return decision
 
-    def _range_of(self, piece: Piece) -> Asked:
+    def _range_of(self, piece: Piece) -> RangeRequest:
         # the catalogue's size: what a server said before is not held against another
         size = self._request.artifact.size
-        whole = Asked(0, size, pinned=self._request.is_pinned, fresh=self._request.fresh)
+        whole = RangeRequest(
+            0, size, pinned=self._request.is_pinned, fresh=self._request.fresh
+        )
         if not self._use_ranges:
             return whole
-        is_rest = piece.end in (self._plan.size, ENDLESS)
+        is_rest = piece.end in (self._tracker.size, UNKNOWN_END)
         last = None if is_rest else piece.end - 1
         validator = self._partial.validator
         return whole._replace(first=piece.pos, validator=validator, last=last)
 
-    def _send(self, stack: ExitStack, connection: Lane, asked: Asked) -> http.Answer:
+    def _send(
+        self, stack: ExitStack, connection: Connection, asked: RangeRequest
+    ) -> http.StreamedResponse:
         """Request the link that the origin gave, else the origin."""
         start = self._request.clock()
         with self._links.current() as link:
@@ -158,8 +170,10 @@ class Attempt:
         self._pool.record_answer(self._request.clock() - start)
         return answer
 
-    def _get(self, connection: Lane, asked: Asked) -> AbstractContextManager[http.Answer]:
-        return http.get(
+    def _get(
+        self, connection: Connection, asked: RangeRequest
+    ) -> AbstractContextManager[http.StreamedResponse]:
+        return http.stream_get(
             connection.session,
             connection.link or self._request.url,
             response.request_headers(asked),
@@ -168,7 +182,7 @@ class Attempt:
             use_netrc=NETRC not in self._request.refused,
         )
 
-    def _is_refused(self, answer: http.Answer) -> bool:
+    def _is_refused(self, answer: http.StreamedResponse) -> bool:
         """Return whether to ask without the credentials that an answer refuses.
 
         Only for a pinned file, which is the same for every user.
@@ -193,22 +207,28 @@ class Attempt:
         size = self._request.artifact.size
         with self._partial.changed:
             piece.start = piece.pos = 0
-            piece.end = piece.limit = ENDLESS if size is None else size
+            piece.end = piece.limit = UNKNOWN_END if size is None else size
         self._partial.restart()
 
-    def _take(self, connection: Lane, piece: Piece, answer: http.Answer, verdict: Verdict) -> Verdict:
+    def _take(
+        self,
+        connection: Connection,
+        piece: Piece,
+        answer: http.StreamedResponse,
+        decision: Decision,
+    ) -> Decision:
         """Write a body to its place."""
         if connection.stopped:  # given up while it waited for this answer
-            return Verdict(Word.RETRY)
-        self._check_total(verdict)
-        if verdict.word is Word.WHOLE and not self._request.is_pinned:
+            return Decision(Action.RETRY)
+        self._check_total(decision)
+        if decision.action is Action.FULL_BODY and not self._request.is_pinned:
             self._drop(piece)  # If-Range says that it has changed
         self._request.accept(answer)
-        self._bound(piece, verdict)
-        if verdict.word is Word.DONE:
-            return verdict
+        self._bound(piece, decision)
+        if decision.action is Action.DONE:
+            return decision
         skip = 0
-        if verdict.word is Word.WHOLE or not self._use_ranges:
+        if decision.action is Action.FULL_BODY or not self._use_ranges:
             skip = piece.pos
             self._pool.limit(1)
         with self._partial.changed:
@@ -218,57 +238,63 @@ class Attempt:
             answer.body,
             lambda received: self._scheduler.extend(connection, received),
             skip,
-            unlimited=verdict.last is None,
-            is_page=partial(content.is_web_page, labelled=verdict.page, pinned=self._request.is_pinned),
+            unlimited=decision.last is None,
+            is_page=partial(
+                content.is_web_page,
+                labelled=decision.page,
+                pinned=self._request.is_pinned,
+            ),
         )
 
-    def _check_total(self, verdict: Verdict) -> None:
+    def _check_total(self, decision: Decision) -> None:
         """Check that a source states one length.
 
         Raises:
             IntegrityError: its answers contradict each other.
         """
         with self._partial.changed:
-            before = self._plan.size
-            is_news = self._is_news(verdict)
-        total = verdict.total
+            before = self._tracker.size
+            is_news = self._is_news(decision)
+        total = decision.total
         if is_news or total in (None, before):
             return
-        if verdict.word is Word.WHOLE and not self._request.is_pinned:
+        if decision.action is Action.FULL_BODY and not self._request.is_pinned:
             return  # it has changed: every byte is dropped
         label = self._request.artifact.label
         what = f"{label}: a length of {total} bytes, after {before} bytes"
         raise IntegrityError(what)
 
-    def _is_news(self, verdict: Verdict) -> bool:
+    def _is_news(self, decision: Decision) -> bool:
         """Return whether a verdict's length replaces what was stated before.
 
         It does while no byte is here: the body with the other length was no file.
         """
-        if self._plan.size is None or verdict.word is Word.DONE:
+        if self._tracker.size is None or decision.action is Action.DONE:
             return True
-        is_first = not self._plan.done and self._pool.count == 1
+        is_first = not self._tracker.done and self._pool.count == 1
         return is_first and self._request.artifact.size is None
 
-    def _bound(self, piece: Piece, verdict: Verdict) -> None:
+    def _bound(self, piece: Piece, decision: Decision) -> None:
         """Learn the size of the file, and how far the answer reaches."""
         with self._partial.changed:
-            if verdict.total is not None and self._is_news(verdict):
-                self._partial.expect(verdict.total)
-                self._pool.limit(scaling.most_lanes(self._request.url, verdict.total))
-            if self._plan.size is not None:
-                piece.end = min(piece.end, self._plan.size)
+            if decision.total is not None and self._is_news(decision):
+                self._partial.set_size(decision.total)
+                self._pool.limit(
+                    scaling.max_connections(self._request.url, decision.total)
+                )
+            if self._tracker.size is not None:
+                piece.end = min(piece.end, self._tracker.size)
             piece.limit = piece.end
-            if verdict.last is not None:
-                piece.limit = verdict.last + 1
+            if decision.last is not None:
+                piece.limit = decision.last + 1
 
 
-def _with_content(verdict: Verdict, body: http.Body) -> Verdict:
+def _with_content(decision: Decision, body: http.Body) -> Decision:
     """Add to a verdict how the body of a wrong length begins."""
-    size = verdict.wrong_length or 0
+    size = decision.wrong_length or 0
     view = memoryview(bytearray(min(size, content.HEAD_BYTES)))
     head = bytes(view[: body.read_into(view)])
-    if content.is_web_page(head, verdict.page, pinned=True):
+    if content.is_web_page(head, decision.page, pinned=True):
         return response.web_page()
     opening = content.opening(head, size)
-    return verdict._replace(why=f"{verdict.why}: {opening}") if opening else verdict
+    return decision._replace(why=f"{decision.why}: {opening}") if opening else decision

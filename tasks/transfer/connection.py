@@ -12,10 +12,10 @@ from typing import Any
 
 from tasks.network import content, response
 from tasks.network.http import Body
-from tasks.network.response import Verdict, Word
+from tasks.network.response import Action, Decision
 from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import Piece
-from tasks.transfer.streaming_hash import BLOCK, Frontier
+from tasks.transfer.streaming_hash import BLOCK, StreamingHasher
 
 # a connection that receives less than SLOW_BYTES in SLOW_S seconds is replaced (R27)
 SLOW_S = 30.0
@@ -29,7 +29,7 @@ READ_S = 0.05
 
 
 @dataclass(eq=False)
-class Lane:
+class Connection:
     """One connection, used by one thread.
 
     Attributes:
@@ -51,8 +51,8 @@ class Lane:
     partial: Partial
     session: Any
     clock: Callable[[], float]
-    heard: float
-    gate: threading.Lock = field(default_factory=threading.Lock)
+    last_received_at: float
+    write_lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: bool = False
     piece: Piece | None = None
     since: float = 0.0
@@ -66,7 +66,7 @@ class Lane:
     at_once: int = READ_LEAST
     skipping: bool = False
 
-    def cut(self) -> None:
+    def split(self) -> None:
         """Release the second half of the rest of the piece. The caller holds the gate."""
         if self.piece is not None and self.piece.left >= 2 * SHARE_LEAST:
             self.piece.end = self.piece.pos + self.piece.left // 2
@@ -79,7 +79,7 @@ class Lane:
         skip: int,
         unlimited: bool,
         is_page: Callable[[bytes], bool] = content.is_web_page,
-    ) -> Verdict:
+    ) -> Decision:
         """Read a body to the end of the piece, and return how it ended.
 
         Args:
@@ -100,8 +100,8 @@ class Lane:
         while piece.left or goes_further(piece):
             # before the read: a restart replaces it, and the new one must not get
             # bytes from before the restart
-            frontier = self.partial.frontier
-            buffer = frontier.buffer()
+            hasher = self.partial.hasher
+            buffer = hasher.buffer()
             got = self._fill(body, buffer[: min(self.at_once, skip or piece.left)])
             if not got:
                 return self._ended(piece, unlimited)
@@ -111,45 +111,59 @@ class Lane:
             is_first = False
             if skip:
                 skip -= got
-            elif unlimited and piece.pos + got == self.partial.plan.size and body.has_more():
-                return Verdict(Word.RETRY, f"more than the expected {self.partial.plan.size} bytes")
+            elif (
+                unlimited
+                and piece.pos + got == self.partial.tracker.size
+                and body.has_more()
+            ):
+                return Decision(
+                    Action.RETRY,
+                    f"more than the expected {self.partial.tracker.size} bytes",
+                )
             else:
-                self._write(piece, buffer, got, frontier)
+                self._write(piece, buffer, got, hasher)
             if self.replace or self.stopped:
-                return Verdict(Word.RETRY, "a connection much slower than the others")
-            if self.heard - checked_at >= SLOW_S:
+                return Decision(
+                    Action.RETRY, "a connection much slower than the others"
+                )
+            if self.last_received_at - checked_at >= SLOW_S:
                 if self.received - received_before < SLOW_BYTES:
-                    return Verdict(Word.RETRY, f"almost no data for {SLOW_S:.0f} s")
-                checked_at = self.heard
+                    return Decision(Action.RETRY, f"almost no data for {SLOW_S:.0f} s")
+                checked_at = self.last_received_at
                 received_before = self.received
-        return Verdict(Word.DONE)
+        return Decision(Action.DONE)
 
     def _fill(self, body: Body, view: memoryview) -> int:
         start = self.clock()
         got = body.read_into(view)
-        self.heard = self.clock()
+        self.last_received_at = self.clock()
         self.received += got
-        if got == self.at_once and self.heard - start < READ_S:
+        if got == self.at_once and self.last_received_at - start < READ_S:
             self.at_once = min(BLOCK, 2 * self.at_once)
-        elif self.heard - start > 4 * READ_S:
+        elif self.last_received_at - start > 4 * READ_S:
             self.at_once = max(READ_LEAST, self.at_once // 2)
         return got
 
-    def _write(self, piece: Piece, buffer: memoryview, got: int, frontier: Frontier) -> None:
-        with self.gate:
+    def _write(
+        self, piece: Piece, buffer: memoryview, got: int, hasher: StreamingHasher
+    ) -> None:
+        with self.write_lock:
             offset = piece.pos
             got = min(got, piece.left)  # another connection may have taken the rest
             if self.stopped or not got:
                 return
             self.partial.write(offset, buffer[:got])
             piece.pos += got
-        frontier.offer(offset, buffer, got)
+        hasher.submit(offset, buffer, got)
 
-    def _ended(self, piece: Piece, unlimited: bool) -> Verdict:
+    def _ended(self, piece: Piece, unlimited: bool) -> Decision:
         """Return how a body ended: as announced, with the file, or too early."""
         with self.partial.changed:
-            if unlimited and self.partial.plan.size is None:
-                self.partial.expect(piece.pos)
-            if piece.pos >= min(piece.end, piece.limit) or self.partial.plan.is_complete:
-                return Verdict(Word.DONE)
-        return Verdict(Word.RETRY, "the connection ended before the file did")
+            if unlimited and self.partial.tracker.size is None:
+                self.partial.set_size(piece.pos)
+            if (
+                piece.pos >= min(piece.end, piece.limit)
+                or self.partial.tracker.is_complete
+            ):
+                return Decision(Action.DONE)
+        return Decision(Action.RETRY, "the connection ended before the file did")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.transfer import scaling
-from tasks.transfer.connection import Lane
+from tasks.transfer.connection import Connection
 from tasks.transfer.partial import Partial
 
 STALL_S = 4.0  # a connection without data for so long, beside others, is given up
@@ -25,8 +25,8 @@ class ConnectionPool:
 
     def __init__(self, partial: Partial, limit: int, now: float) -> None:
         self.lock = partial.changed
-        self.members: list[Lane] = []
-        self._scaler = scaling.Ramp(limit)
+        self.members: list[Connection] = []
+        self._scaler = scaling.ConnectionScaler(limit)
         self._is_rate_limited = False
         self._received_before = 0  # bytes of connections that have left
         self._longest_answer_s = 0.0
@@ -55,12 +55,12 @@ class ConnectionPool:
         with self.lock:
             self._scaler.most = min(self._scaler.most, most)
 
-    def add(self, connection: Lane) -> None:
+    def add(self, connection: Connection) -> None:
         """Count a connection that begins."""
         with self.lock:
             self.members.append(connection)
 
-    def remove(self, connection: Lane) -> None:
+    def remove(self, connection: Connection) -> None:
         """Stop counting a connection, and wake the waiting thread."""
         with self.lock:
             if connection in self.members:
@@ -74,7 +74,7 @@ class ConnectionPool:
             received = [connection.received for connection in self.members]
             flowing = sum(count > 0 for count in received)
             total = self._received_before + sum(received)
-            return self._scaler.step(now, total, flowing, self._longest_answer_s)
+            return self._scaler.update(now, total, flowing, self._longest_answer_s)
 
     def is_surplus(self, now: float) -> bool:
         """Return whether more connections deliver data than are wanted.
@@ -84,7 +84,8 @@ class ConnectionPool:
         """
         with self.lock:
             delivering = sum(
-                connection.received > 0 and now - connection.heard < STALL_S for connection in self.members
+                connection.received > 0 and now - connection.last_received_at < STALL_S
+                for connection in self.members
             )
             return delivering > max(1, self._scaler.lanes)
 
@@ -101,15 +102,15 @@ class ConnectionPool:
     def on_refused(self, now: float, wait_s: float = 0.0) -> None:
         """Aim at fewer connections, after one of them was refused and has left."""
         with self.lock:
-            self._scaler.refused(now, len(self.members), wait_s)
+            self._scaler.on_refused(now, len(self.members), wait_s)
 
-    def silent(self, now: float) -> list[Lane]:
+    def silent(self, now: float) -> list[Connection]:
         """Return the connections that wait for data for longer than STALL_S."""
         with self.lock:
             return [
                 connection
                 for connection in self.members
-                if connection.piece and now - connection.heard > STALL_S
+                if connection.piece and now - connection.last_received_at > STALL_S
             ]
 
     def replace_slow(self, now: float) -> None:
@@ -124,7 +125,7 @@ class ConnectionPool:
                 for index, connection in enumerate(self.members)
                 if connection.mark
             }
-            for index in scaling.slow_lanes(rates):
+            for index in scaling.slow_connections(rates):
                 self.members[index].replace = True
             for connection in self.members:
                 connection.mark = connection.received

@@ -12,7 +12,7 @@ from tasks.console.progress import Progress, progress
 
 
 @dataclass
-class Tools:
+class Dependencies:
     """Clock, sleep, randomness, HTTP session and progress bar of a transfer."""
 
     clock: Callable[[], float] = time.monotonic

@@ -15,25 +15,25 @@ from urllib.parse import urlsplit
 from tasks.cache import space
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.console import formatting
-from tasks.console.logs import say
+from tasks.console.logs import log_event
 from tasks.console.progress import Progress
 from tasks.errors import IntegrityError, NoRoom, RecipeError, TransferError
 from tasks.network import content, huggingface, response
-from tasks.network.retry import GaveUp
+from tasks.network.retry import SourceFailedError
 from tasks.network.tokens import hub_token
 from tasks.system import files
 from tasks.system.file_stat import FileStat
 from tasks.system.paths import ENDING_BYTES
 from tasks.transfer import contents, local_sources
-from tasks.transfer.dependencies import Tools
-from tasks.transfer.journal import claimed, forget
+from tasks.transfer.dependencies import Dependencies
+from tasks.transfer.journal import forget, load_progress
 from tasks.transfer.partial import Partial
-from tasks.urls import host_of, is_local, lacks_scheme, url_problem
+from tasks.urls import host_of, is_local, lacks_scheme, url_error
 
 _log = logging.getLogger("recipe")
 
 
-def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
+def fetch(artifact: Artifact, dependencies: Dependencies | None = None) -> Stamp:
     """Create the target from a local copy, or from the first working source.
 
     Raises:
@@ -42,13 +42,18 @@ def fetch(artifact: Artifact, tools: Tools | None = None) -> Stamp:
         RecipeError: the disk is full or cannot be written.
         TakenOver: another process continues with the partial.
     """
-    tools = tools or Tools()
+    dependencies = dependencies or Dependencies()
     if any(map(huggingface.is_hub, artifact.sources)):
         check_endpoint(pinned=artifact.sha256 is not None)
-    sources = tuple(huggingface.at_endpoint(url, os.environ) for url in artifact.sources)
+    sources = tuple(
+        huggingface.rewrite_to_endpoint(url, os.environ) for url in artifact.sources
+    )
     artifact = artifact._replace(sources=sources)
     try:
-        return _adopted(artifact, tools) or _Run(artifact, tools).first_that_delivers()
+        return (
+            _adopted(artifact, dependencies)
+            or _Transfer(artifact, dependencies).first_that_delivers()
+        )
     except OSError as error:
         raise _disk_error(artifact, error) from None
 
@@ -63,27 +68,38 @@ def check_endpoint(*, pinned: bool) -> None:
         TransferError: it is malformed, or its responses could be forged.
     """
     address = huggingface.endpoint(os.environ)
-    problem = url_problem(address, pinned=pinned)
+    problem = url_error(address, pinned=pinned)
     if lacks_scheme(address) or (not problem and is_local(address)):
         problem = f"expected https://HOST, got {address}"
     if address[:1] in ("'", '"'):
         problem += "; remove the quotes"
     if problem:
-        raise TransferError(f"HF_ENDPOINT: {problem}", fix="set HF_ENDPOINT=https://HOST, or unset it")
+        raise TransferError(
+            f"HF_ENDPOINT: {problem}", fix="set HF_ENDPOINT=https://HOST, or unset it"
+        )
 
 
-def _adopted(artifact: Artifact, tools: Tools) -> Stamp | None:
+def _adopted(artifact: Artifact, dependencies: Dependencies) -> Stamp | None:
     """Copy the artifact from another program's cache, where it exists."""
     for path in local_sources.candidates(artifact):
         try:
-            return _taken(artifact, path, tools)
-        except local_sources.NotIt as reason:
-            _log.warning("%s: %s is not used: %s", artifact.label, path, str(reason).replace("\n", ", "))
+            return _taken(artifact, path, dependencies)
+        except local_sources.LocalFileRejectedError as reason:
+            _log.warning(
+                "%s: %s is not used: %s",
+                artifact.label,
+                path,
+                str(reason).replace("\n", ", "),
+            )
     return None
 
 
 def _taken(
-    artifact: Artifact, path: str, tools: Tools, where: str = "", partial: Partial | None = None
+    artifact: Artifact,
+    path: str,
+    dependencies: Dependencies,
+    where: str = "",
+    partial: Partial | None = None,
 ) -> Stamp:
     """Create the target from a local file, and drop a partial.
 
@@ -91,27 +107,27 @@ def _taken(
         NotIt: the file is not the artifact.
         OSError: the target cannot be written.
     """
-    start = tools.clock()
-    with tools.show(artifact.label, 0) as bar:
-        held, digest, shared = local_sources.take(path, artifact, bar)
+    start = dependencies.clock()
+    with dependencies.show(artifact.label, 0) as bar:
+        held, digest, shared = local_sources.copy_or_clone(path, artifact, bar)
     if partial is None:
         forget(artifact)
     else:
         partial.discard()
     if not where:
         where = f"shared with {path}" if shared else f"copied from {path}"
-    return _done(artifact, path, held, digest, tools.clock() - start, where, 0)
+    return _done(artifact, path, held, digest, dependencies.clock() - start, where, 0)
 
 
-class _Run:
+class _Transfer:
     """One transfer: a partial, filled from one source after the other."""
 
-    def __init__(self, artifact: Artifact, tools: Tools) -> None:
+    def __init__(self, artifact: Artifact, dependencies: Dependencies) -> None:
         self.artifact = artifact
-        self.tools = tools
+        self.dependencies = dependencies
         # without a pin, the digest that the publisher states: a check, but no proof
         self.expected = artifact.sha256
-        self.start = tools.clock()
+        self.start = dependencies.clock()
         self.reasons: list[tuple[str, object]] = []
         # whether a source sent wrong bytes, and whether a retry is useless
         self.wrong = False
@@ -134,19 +150,23 @@ class _Run:
     def _local(self, url: str, partial: Partial | None = None) -> Stamp | None:
         try:
             return _taken(
-                self.artifact, local_sources.path_of(url), self.tools, f"from {host_of(url)}", partial
+                self.artifact,
+                local_sources.local_path(url),
+                self.dependencies,
+                f"from {host_of(url)}",
+                partial,
             )
-        except local_sources.NotIt as reason:
+        except local_sources.LocalFileRejectedError as reason:
             self.reasons.append((url, reason))
             self.wrong = self.wrong or reason.wrong
             return None
 
     def _download(self, sources: list[str]) -> Stamp:
-        with Partial(self.artifact, self.tools.clock) as partial:
+        with Partial(self.artifact, self.dependencies.clock) as partial:
             had = partial.done
             if self.artifact.size is not None:
-                partial.expect(self.artifact.size)
-            with self.tools.show(self.artifact.label, had) as bar:
+                partial.set_size(self.artifact.size)
+            with self.dependencies.show(self.artifact.label, had) as bar:
                 for url in sources:
                     if is_local(url):
                         if stamp := self._local(url, partial):
@@ -157,17 +177,21 @@ class _Run:
             return self._fail(partial.done)
 
     def _publish(self, url: str, partial: Partial, had: int) -> Stamp:
-        digest = partial.frontier.hexdigest()
-        held = partial.publish(partial.frontier.at)
-        elapsed = self.tools.clock() - self.start
-        return _done(self.artifact, url, held, digest, elapsed, f"from {host_of(url)}", had)
+        digest = partial.hasher.hexdigest()
+        held = partial.publish(partial.hasher.at)
+        elapsed = self.dependencies.clock() - self.start
+        return _done(
+            self.artifact, url, held, digest, elapsed, f"from {host_of(url)}", had
+        )
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
         """Return whether a source delivers the missing bytes; else record the reason."""
         if variable := huggingface.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
-        from tasks.network.http import problem_of  # requests costs more than doit itself
+        from tasks.network.http import (
+            problem_of,  # requests costs more than doit itself
+        )
 
         if problem := problem_of(url, pinned=self.artifact.sha256 is not None):
             self.reasons.append((url, problem))
@@ -182,7 +206,7 @@ class _Run:
             if self.artifact.size is not None or len(self.artifact.sources) == 1:
                 raise  # the size is pinned, or no other source states one
             self._passed_over(url, error)
-        except GaveUp as reason:
+        except SourceFailedError as reason:
             self._passed_over(url, reason)
             self.final = self.final and reason.final
             if reason.silent:
@@ -197,7 +221,7 @@ class _Run:
         self.reasons.append((url, reason))
         if url != self.artifact.sources[-1]:
             label = self.artifact.label
-            say("source_failed", "%s: %s: %s; trying the next source", label, url, reason,
+            log_event("source_failed", "%s: %s: %s; trying the next source", label, url, reason,
                 level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
@@ -206,7 +230,9 @@ class _Run:
         Pieces of several responses may not belong together. One response may be short
         without a sign of it (RFC 9112 §8), or a cache may have kept such a response.
         """
-        from tasks.transfer.segmented import Source  # requests costs more than doit itself
+        from tasks.transfer.segmented import (
+            SegmentedDownload,  # requests costs more than doit itself
+        )
 
         def accept(answer: Any) -> None:
             if self.artifact.sha256 is None:
@@ -214,14 +240,16 @@ class _Run:
 
         for again in (False, True):
             with partial.changed:
-                partial.plan.size = self.artifact.size  # another source may have stated another size
+                partial.tracker.size = (
+                    self.artifact.size
+                )  # another source may have stated another size
             token = hub_token(url)
-            source = Source(
+            source = SegmentedDownload(
                 self.artifact,
                 url,
                 partial,
                 bar,
-                self.tools,
+                self.dependencies,
                 single=again,
                 token=token,
                 accept=accept,
@@ -236,7 +264,7 @@ class _Run:
                 if again:
                     raise
                 self._log_again(error)
-            except GaveUp:
+            except SourceFailedError:
                 if not self._has_right_bytes(partial):
                     raise
                 return
@@ -249,23 +277,28 @@ class _Run:
     def _has_right_bytes(self, partial: Partial) -> bool:
         """Return whether the file is complete, although the source states more bytes."""
         with partial.changed:
-            done = partial.plan.done
-            is_one_span = partial.plan.edge(0) == done
-        if not (done and is_one_span and self.artifact.sha256 and not self.artifact.size):
+            done = partial.tracker.done
+            is_one_span = partial.tracker.contiguous_end(0) == done
+        if not (
+            done and is_one_span and self.artifact.sha256 and not self.artifact.size
+        ):
             return False
-        while not partial.frontier.wait(done, 0.1):
+        while not partial.hasher.wait(done, 0.1):
             pass
-        return partial.frontier.hexdigest() == self.artifact.sha256
+        return partial.hasher.hexdigest() == self.artifact.sha256
 
     def _check_digest(self, partial: Partial, bar: Progress) -> None:
-        size = partial.plan.size or 0
-        while not partial.frontier.wait(size, 0.1):
-            bar.at(size, size, "verifying")
-        bar.at(size, size)
+        size = partial.tracker.size or 0
+        while not partial.hasher.wait(size, 0.1):
+            bar.update(size, size, "verifying")
+        bar.update(size, size)
         if self.artifact.size not in (None, size):
-            facts = [("expected", f"{self.artifact.size} bytes"), ("got", f"{size} bytes")]
+            facts = [
+                ("expected", f"{self.artifact.size} bytes"),
+                ("got", f"{size} bytes"),
+            ]
             raise IntegrityError(f"{self.artifact.label}: wrong size", facts)
-        got = partial.frontier.hexdigest()
+        got = partial.hasher.hexdigest()
         if self.expected not in (None, got):
             facts = [
                 ("received", _received(partial, size)),
@@ -282,7 +315,11 @@ class _Run:
         stated = response.publisher_digest(headers)
         if stated and stated != self.expected:
             self.expected = stated
-            _log.warning("%s is not pinned; its publisher states --sha256 %s", self.artifact.label, stated)
+            _log.warning(
+                "%s is not pinned; its publisher states --sha256 %s",
+                self.artifact.label,
+                stated,
+            )
         partial.validator = response.validator(headers)
 
     def _fail(self, done: int) -> Stamp:
@@ -291,13 +328,17 @@ class _Run:
         facts = list(self.reasons)
         fixes: list[str] = []
         if done:
-            facts.append(("partial", f"{formatting.size(done)} are kept"))
+            facts.append(("partial", f"{formatting.format_size(done)} are kept"))
             fixes = ["run it again to resume the download"]
         if self.wrong:
             what = f"{label}: no source sent the right bytes"
-            compare = "compare the digest with the publisher's, or add mirrors in models.yaml"
+            compare = (
+                "compare the digest with the publisher's, or add mirrors in models.yaml"
+            )
             if self.expected is None:
-                compare = "open the URL in a browser to see what it sends, or use another URL"
+                compare = (
+                    "open the URL in a browser to see what it sends, or use another URL"
+                )
             raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
         if not fixes:
             fixes = ["run it again"]
@@ -326,12 +367,12 @@ def _done(
     """
     status = _settled(artifact, held, digest)
     size = held.size
-    kept = f", {formatting.size(had)} was here already" if had else ""
+    kept = f", {formatting.format_size(had)} was here already" if had else ""
     pinned = artifact.sha256 is not None
     proof = "sha256 verified" if pinned else f"not pinned; its sha256 is {digest}"
-    rate = formatting.rate(size - had, elapsed)
-    say("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, formatting.size(size),
-        formatting.seconds(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
+    rate = formatting.format_rate(size - had, elapsed)
+    log_event("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, formatting.format_size(size),
+        formatting.format_duration(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
         fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
     return Stamp(status, digest, source, {})
@@ -353,7 +394,11 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
     if hashed.sha256 != digest:
         facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
         what = f"{artifact.target} was replaced during the download"
-        raise IntegrityError(what, facts, fix="find the program that writes to the cache, and run it again")
+        raise IntegrityError(
+            what,
+            facts,
+            fix="find the program that writes to the cache, and run it again",
+        )
     return hashed.stat
 
 
@@ -364,16 +409,20 @@ def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
         return _name_too_long(artifact, place)
     if not files.is_full(error):
         what = f"{artifact.label}: cannot write: {error.strerror or error}"
-        return RecipeError(what, [("in", place)], "set LLAMAFILE_CACHE to another directory")
-    claim = claimed(artifact)
-    size = artifact.size or claim.size
-    taken = max(claim.done, _taken_on_disk(artifact.partial))
+        return RecipeError(
+            what, [("in", place)], "set LLAMAFILE_CACHE to another directory"
+        )
+    saved = load_progress(artifact)
+    size = artifact.size or saved.size
+    taken = max(saved.done, _taken_on_disk(artifact.partial))
     missing = ""
     if size:
-        missing = formatting.size(max(0, size - taken) + space.SPACE_MARGIN)
+        missing = formatting.format_size(max(0, size - taken) + space.SPACE_MARGIN)
     kept = ""
-    if claim.done:
-        kept = f"{formatting.size(claim.done)}, the next run resumes the download"
+    if saved.done:
+        kept = (
+            f"{formatting.format_size(saved.done)}, the next run resumes the download"
+        )
     facts = [("missing", missing), ("kept", kept), ("in", place)]
     quota = "" if error.errno == errno.ENOSPC else " (quota exceeded)"
     fix = "free some space and run it again"
@@ -384,10 +433,12 @@ def _name_too_long(artifact: Artifact, folder: str) -> RecipeError:
     length = len(os.fsencode(os.path.basename(artifact.target)))
     most: object = ""
     with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
-        most = f"{os.pathconf(files.existing(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
+        most = f"{os.pathconf(files.nearest_existing_dir(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
     facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
     fix = "pass --llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
-    return RecipeError(f"{artifact.label}: the file name or the path is too long", facts, fix)
+    return RecipeError(
+        f"{artifact.label}: the file name or the path is too long", facts, fix
+    )
 
 
 def _taken_on_disk(path: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import Artifact, Stamp, State
+from tasks.catalogue.artifact import Artifact, Stamp, TargetState
 from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
 from tasks.console.text import visible
@@ -19,8 +19,12 @@ from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import is_local
 
 
-def bring(
-    cache: str, wanted: Iterable[Artifact], policy: DownloadPolicy, question: str = "", yes: bool = False
+def ensure_files(
+    cache: str,
+    wanted: Iterable[Artifact],
+    policy: DownloadPolicy,
+    question: str = "",
+    yes: bool = False,
 ) -> None:
     """Ensure that each target is correct.
 
@@ -31,12 +35,12 @@ def bring(
         RecipeError: as `converge`.
     """
     for artifact in wanted:
-        if stamps.state(cache, artifact) is not State.FRESH:
-            converge(cache, artifact, question, yes, policy)
+        if stamps.target_state(cache, artifact) is not TargetState.FRESH:
+            ensure_file(cache, artifact, question, yes, policy)
             question = ""  # asked once for all files of a model
 
 
-def converge(
+def ensure_file(
     cache: str,
     artifact: Artifact,
     question: str = "",
@@ -64,7 +68,7 @@ def converge(
     try:
         stamps.make_cache(cache)
     except OSError as error:
-        raise stamps.cannot_write(cache, error) from None
+        raise stamps.cache_write_error(cache, error) from None
     check_place(cache, artifact)
     try:
         _converge_locked(cache, artifact, question, yes, policy, again)
@@ -75,21 +79,30 @@ def converge(
 
 
 def _converge_locked(
-    cache: str, artifact: Artifact, question: str, yes: bool, policy: DownloadPolicy | None, again: bool
+    cache: str,
+    artifact: Artifact,
+    question: str,
+    yes: bool,
+    policy: DownloadPolicy | None,
+    again: bool,
 ) -> None:
     """Do what `converge` does, while this process holds the artifact's lock."""
     from tasks.transfer.locks import artifact_lock, wait_for_owner
-    from tasks.transfer.partial import TakenOver
+    from tasks.transfer.partial import OwnershipLostError
 
-    if artifact.owned:
+    if artifact.in_cache:
         share_folder(cache, artifact)
     with artifact_lock(cache, artifact):
         while True:
-            state = State.MISSING if again else stamps.state(cache, artifact)
-            if state is State.MOVED and _same_bytes(cache, artifact):
+            state = (
+                TargetState.MISSING if again else stamps.target_state(cache, artifact)
+            )
+            if state is TargetState.UNVERIFIED and _same_bytes(cache, artifact):
                 return
-            if state is State.FRESH:
-                doit_adapter.log().info("%s was downloaded by another process", artifact.label)
+            if state is TargetState.FRESH:
+                doit_adapter.log().info(
+                    "%s was downloaded by another process", artifact.label
+                )
                 return
             try:
                 _warn_of_no_model(artifact)
@@ -97,7 +110,9 @@ def _converge_locked(
                     check_allowed(cache, artifact, policy)
                 _fetch(cache, artifact, question, yes)
                 return
-            except TakenOver:  # locks do not work, and another process continues
+            except (
+                OwnershipLostError
+            ):  # locks do not work, and another process continues
                 again = False
                 wait_for_owner(artifact)
 
@@ -105,7 +120,7 @@ def _converge_locked(
 def _warn_of_no_model(artifact: Artifact) -> None:
     """Say why a file that is in the cache is downloaded again."""
     head = files.first_bytes(artifact.target)
-    if artifact.sha256 is None and artifact.owned and files.stat(artifact.target):
+    if artifact.sha256 is None and artifact.in_cache and files.stat(artifact.target):
         text = "%s: the file in the cache is replaced: %s"
         if problem := head_problem(head):
             doit_adapter.log().warning(text, artifact.label, problem)
@@ -120,23 +135,38 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     expected = artifact.sha256
     if expected is None and before is not None:
         expected = before.sha256
-    doit_adapter.log().info("%s: verifying the existing file, which is new or has changed", artifact.label)
+    doit_adapter.log().info(
+        "%s: verifying the existing file, which is new or has changed", artifact.label
+    )
     size = status.size if status else None
     with progress(f"{artifact.label} sha256", 0) as bar:
-        bar.at(0, size)
-        got = files.sha256_file(artifact.target, lambda done: bar.at(done, size))
+        bar.update(0, size)
+        got = files.sha256_file(artifact.target, lambda done: bar.update(done, size))
     if expected in (None, got.sha256):
         known = before or Stamp(got.stat, got.sha256, artifact.target, {})
         engines = known.engines if known.sha256 == got.sha256 else {}
-        stamps.write_stamp(cache, artifact, Stamp(got.stat, got.sha256, known.source, engines))
-        doit_adapter.log().info("%s: the digest is correct, nothing is downloaded", artifact.label)
+        stamps.write_stamp(
+            cache, artifact, Stamp(got.stat, got.sha256, known.source, engines)
+        )
+        doit_adapter.log().info(
+            "%s: the digest is correct, nothing is downloaded", artifact.label
+        )
         return True
-    facts = [("file", artifact.target), ("expected", f"sha256:{expected}"), ("got", f"sha256:{got.sha256}")]
-    if not artifact.owned:
+    facts = [
+        ("file", artifact.target),
+        ("expected", f"sha256:{expected}"),
+        ("got", f"sha256:{got.sha256}"),
+    ]
+    if not artifact.in_cache:
         fix = "remove the file to download it again, or pass its digest with --sha256"
-        raise IntegrityError(f"{artifact.label} is not the file you asked for", facts, fix)
+        raise IntegrityError(
+            f"{artifact.label} is not the file you asked for", facts, fix
+        )
     doit_adapter.log().warning(
-        "%s", IntegrityError(f"{artifact.label} has changed on disk; downloading it again", facts)
+        "%s",
+        IntegrityError(
+            f"{artifact.label} has changed on disk; downloading it again", facts
+        ),
     )
     return False
 
@@ -147,7 +177,7 @@ def check_source(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None
     Raises:
         TransferError: as `check_allowed`.
     """
-    if stamps.state(cache, artifact) is State.MISSING:
+    if stamps.target_state(cache, artifact) is TargetState.MISSING:
         check_allowed(cache, artifact, policy)
 
 
@@ -175,7 +205,10 @@ def _is_near(artifact: Artifact) -> bool:
     """Return whether this machine may have the bytes."""
     from tasks.transfer.local_sources import candidates
 
-    return any(map(is_local, artifact.sources)) or next(candidates(artifact), None) is not None
+    return (
+        any(map(is_local, artifact.sources))
+        or next(candidates(artifact), None) is not None
+    )
 
 
 def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferError:
@@ -185,7 +218,10 @@ def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferErr
         first: the file that was checked first; its target may have wrong bytes.
     """
     facts = [
-        (artifact.label, f"{formatting.size(artifact.size)} from {artifact.sources[0]}")
+        (
+            artifact.label,
+            f"{formatting.format_size(artifact.size)} from {artifact.sources[0]}",
+        )
         for artifact in _missing(cache, first, policy.needed)
         if artifact.sources
     ]
@@ -207,7 +243,9 @@ def _missing(cache: str, first: Artifact, needed: Iterable[Artifact]) -> list[Ar
 
 
 def _must_download(cache: str, artifact: Artifact) -> bool:
-    return stamps.state(cache, artifact) is State.MISSING and not _is_near(artifact)
+    return stamps.target_state(cache, artifact) is TargetState.MISSING and not _is_near(
+        artifact
+    )
 
 
 def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
@@ -226,7 +264,8 @@ def confirm(question: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise RecipeError(
-            question.replace("\n", "\n  "), fix="stdin is not a terminal: pass --yes to confirm"
+            question.replace("\n", "\n  "),
+            fix="stdin is not a terminal: pass --yes to confirm",
         )
     print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -235,7 +274,9 @@ def confirm(question: str) -> None:
 
 def _is_right_there(cache: str, artifact: Artifact) -> bool:
     """Return whether a read-only cache has the right bytes, so needs no lock."""
-    return stamps.state(cache, artifact) is State.MOVED and _same_bytes(cache, artifact)
+    return stamps.target_state(
+        cache, artifact
+    ) is TargetState.UNVERIFIED and _same_bytes(cache, artifact)
 
 
 def share_folder(cache: str, artifact: Artifact) -> None:
@@ -245,7 +286,9 @@ def share_folder(cache: str, artifact: Artifact) -> None:
     from tasks.system import own_files
 
     with contextlib.suppress(OSError):  # a download names what cannot be written
-        own_files.make_folder(cache, os.path.relpath(artifact.target, cache).split(os.sep)[0])
+        own_files.make_folder(
+            cache, os.path.relpath(artifact.target, cache).split(os.sep)[0]
+        )
 
 
 def check_place(cache: str, artifact: Artifact) -> None:
@@ -258,9 +301,11 @@ def check_place(cache: str, artifact: Artifact) -> None:
     from tasks.system import own_files
 
     _check_name(artifact)
-    if artifact.owned:
+    if artifact.in_cache:
         own_files.check_inside(cache, artifact.target)
-    elif os.path.lexists(artifact.target) and not os.path.isfile(os.path.realpath(artifact.target)):
+    elif os.path.lexists(artifact.target) and not os.path.isfile(
+        os.path.realpath(artifact.target)
+    ):
         what = f"{artifact.target} is not a regular file, and is not replaced by a download"
         raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
 
@@ -276,8 +321,13 @@ def _check_name(artifact: Artifact) -> None:
     if os.path.lexists(artifact.target):
         return
     folder, name = os.path.split(artifact.target)
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows cannot be asked
-        most = os.pathconf(files.existing(folder), "PC_NAME_MAX") - ENDING_BYTES
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # Windows cannot be asked
+        most = (
+            os.pathconf(files.nearest_existing_dir(folder), "PC_NAME_MAX")
+            - ENDING_BYTES
+        )
         if 0 < most < len(os.fsencode(name)):
             from tasks.transfer.download import _name_too_long
 

@@ -19,14 +19,14 @@ from tasks.catalogue.artifact import Artifact
 from tasks.system import own_files
 from tasks.system.files import read_json
 from tasks.system.process_id import ProcessId
-from tasks.system.process_identity import is_alive, this_boot
+from tasks.system.process_identity import may_be_writing, this_boot
 from tasks.transfer.ranges import Span, count, parse_spans
 
 EVERY_BYTES = 4 * 1024**2  # bytes between two notes
-MOST = 16 * 1024  # bytes: the size limit of the record
+MAX_RECORD = 16 * 1024  # bytes: the size limit of the record
 
 
-class Live(threading.Thread):
+class VolatileJournal(threading.Thread):
     """A thread that writes the live record.
 
     Args:
@@ -49,7 +49,7 @@ class Live(threading.Thread):
         self._note()
         self.start()
 
-    def moved(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         """Add to the bytes written since the last note."""
         # without a lock: a lost update only delays a note
         self._unnoted += count
@@ -85,21 +85,25 @@ class Live(threading.Thread):
     def _note(self) -> None:
         text = json.dumps(self._state()).encode()
         record = b"%08x %s\n" % (zlib.crc32(text), text)
-        if len(record) <= MOST:
+        if len(record) <= MAX_RECORD:
             os.lseek(self._record, 0, os.SEEK_SET)
             os.write(self._record, record)
 
 
 def read_live(path: str) -> Any:
     """Return the last note, None where it is missing or incomplete."""
-    crc, _, text = (own_files.read_most(path, MOST) or b"").partition(b"\n")[0].partition(b" ")
+    crc, _, text = (
+        (own_files.read_most(path, MAX_RECORD) or b"")
+        .partition(b"\n")[0]
+        .partition(b" ")
+    )
     try:
         return json.loads(text) if int(crc, 16) == zlib.crc32(text) else None
     except (ValueError, RecursionError):
         return None
 
 
-class Claim(NamedTuple):
+class SavedProgress(NamedTuple):
     """The content of a journal.
 
     Attributes:
@@ -120,10 +124,10 @@ class Claim(NamedTuple):
         return count(self.spans)
 
 
-def claimed(artifact: Artifact) -> Claim:
+def load_progress(artifact: Artifact) -> SavedProgress:
     """Return the progress of an artifact; none from a journal of another artifact."""
     saved = _saved(artifact)
-    live = _claim(artifact, read_live(artifact.live))
+    live = _claim(artifact, read_live(artifact.volatile_journal))
     # after a reboot the kernel no longer has the bytes of the live record
     is_live = live.owner is not None and live.owner.boot == this_boot()
     if is_live and live.done > saved.done:
@@ -131,16 +135,19 @@ def claimed(artifact: Artifact) -> Claim:
     return saved
 
 
-def _saved(artifact: Artifact) -> Claim:
+def _saved(artifact: Artifact) -> SavedProgress:
     """Return the progress that is on disk.
 
     A journal that a killed process has written but not renamed counts, too.
     """
-    claims = (_claim(artifact, read_json(path)) for path in (artifact.journal, *halves(artifact)))
-    return max(claims, key=lambda claim: claim.done)
+    claims = (
+        _claim(artifact, read_json(path))
+        for path in (artifact.journal, *halves(artifact))
+    )
+    return max(claims, key=lambda saved: saved.done)
 
 
-def _claim(artifact: Artifact, data: Any) -> Claim:
+def _claim(artifact: Artifact, data: Any) -> SavedProgress:
     """Return what a journal says, an empty claim for another artifact or damage."""
     try:
         owner = ProcessId.parse_owner(data.get("owner"))
@@ -150,18 +157,28 @@ def _claim(artifact: Artifact, data: Any) -> Claim:
         same = data["sha256"] == artifact.sha256
         same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
         # without a digest, only a validator of the same source proves that the rest fits
-        fits = artifact.sha256 or (validator and data["sources"] == list(artifact.sources))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
-        return Claim()
+        fits = artifact.sha256 or (
+            validator and data["sources"] == list(artifact.sources)
+        )
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):
+        return SavedProgress()
     if same and fits:
-        return Claim(spans, validator, size, owner)
-    return Claim(owner=owner)
+        return SavedProgress(spans, validator, size, owner)
+    return SavedProgress(owner=owner)
 
 
-def busy_elsewhere(artifact: Artifact) -> bool:
+def owned_by_other(artifact: Artifact) -> bool:
     """Return whether the journal names another process that writes the partial."""
     owner = _owner_in(artifact.journal)
-    return owner is not None and is_alive(owner, artifact.journal)
+    return owner is not None and may_be_writing(owner, artifact.journal)
 
 
 def _owner_in(journal: str) -> ProcessId | None:
@@ -177,7 +194,12 @@ def forget(artifact: Artifact) -> None:
     Raises:
         OSError: one of them cannot be removed.
     """
-    for path in (artifact.live, artifact.partial, artifact.journal, *halves(artifact)):
+    for path in (
+        artifact.volatile_journal,
+        artifact.partial,
+        artifact.journal,
+        *halves(artifact),
+    ):
         unlink(path)
 
 

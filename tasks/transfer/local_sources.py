@@ -33,7 +33,7 @@ from tasks.transfer import contents
 _FICLONE = 0x40049409
 
 
-class NotIt(Exception):
+class LocalFileRejectedError(Exception):
     """A local file is not the artifact, or cannot be read; the reason is the text.
 
     Attributes:
@@ -61,26 +61,30 @@ def candidates(artifact: Artifact) -> Iterator[str]:
                     yield path
 
 
-def _patterns(artifact: Artifact, sha256: str, adopt_from: tuple[str, ...]) -> list[str]:
+def _patterns(
+    artifact: Artifact, sha256: str, adopt_from: tuple[str, ...]
+) -> list[str]:
     """Return the glob patterns of the caches that may have the artifact."""
     home = os.path.expanduser("~")
     name = os.path.basename(artifact.target)
     earlier: list[str] = []
-    if artifact.owned:
+    if artifact.in_cache:
         kind = os.path.dirname(os.path.dirname(artifact.target))
-        earlier = list(huggingface.earlier_places(kind, name))
-    others = huggingface.places(sha256, name, adopt_from, os.environ, home)
+        earlier = list(huggingface.unpinned_globs(kind, name))
+    others = huggingface.cache_globs(sha256, name, adopt_from, os.environ, home)
     return [*earlier, *others]
 
 
-def path_of(url: str) -> str:
+def local_path(url: str) -> str:
     """Return the path of a local source, which is a path or a file:// URL."""
     if url.lower().startswith("file:"):
         return url2pathname(urlsplit(url).path)
     return url
 
 
-def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, bool]:
+def copy_or_clone(
+    path: str, artifact: Artifact, bar: Progress
+) -> tuple[FileStat, str, bool]:
     """Make the target from a local file.
 
     Returns:
@@ -98,13 +102,15 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
     try:
         source = _opened(path)
     except OSError as error:
-        raise NotIt(error.strerror or str(error)) from None
+        raise LocalFileRejectedError(error.strerror or str(error)) from None
     try:
         with source, open(own_files.create(copy), "w+b", buffering=0) as file:
             size = os.fstat(source.fileno()).st_size
             if artifact.size not in (None, size):
-                raise NotIt(f"wrong length: {size} bytes, expected {artifact.size}")
-            bar.at(0, size, "copying")
+                raise LocalFileRejectedError(
+                    f"wrong length: {size} bytes, expected {artifact.size}"
+                )
+            bar.update(0, size, "copying")
             shared = _clone(source.fileno(), file.fileno())
             if shared:
                 got = _digest(file, None, size, bar)
@@ -113,9 +119,11 @@ def take(path: str, artifact: Artifact, bar: Progress) -> tuple[FileStat, str, b
                 got = _digest(source, file, size, bar)
             if artifact.sha256 not in (None, got):
                 why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
-                raise NotIt(why, wrong=True)
+                raise LocalFileRejectedError(why, wrong=True)
             if problem := contents.problem(artifact, copy, size):
-                raise NotIt(f"{problem}\nexpected: {contents.EXPECTED}", wrong=True)
+                raise LocalFileRejectedError(
+                    f"{problem}\nexpected: {contents.EXPECTED}", wrong=True
+                )
             os.fsync(file.fileno())
             held = stat_of(os.fstat(file.fileno()))
         os.replace(copy, artifact.target)
@@ -130,7 +138,9 @@ def _check_space(copy: str, size: int) -> None:
     """Raise NotIt where the disk has no space for a copy."""
     missing = space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)
     if missing:
-        raise NotIt(f"no space for a copy: {formatting.size(missing)} missing")
+        raise LocalFileRejectedError(
+            f"no space for a copy: {formatting.format_size(missing)} missing"
+        )
 
 
 def _remove_if_left(copy: str) -> None:
@@ -180,9 +190,11 @@ def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> st
             while view:
                 view = view[copy.write(view) :]
         done += len(block)
-        bar.at(done, size, note)
+        bar.update(done, size, note)
     if done != size:
-        raise NotIt(f"it shrank while it was read: {done} bytes, expected {size}")
+        raise LocalFileRejectedError(
+            f"it shrank while it was read: {done} bytes, expected {size}"
+        )
     return digest.hexdigest()
 
 
@@ -190,4 +202,4 @@ def _read(source: FileIO, most: int) -> bytes:
     try:
         return source.read(most)
     except OSError as error:
-        raise NotIt(error.strerror or str(error)) from None
+        raise LocalFileRejectedError(error.strerror or str(error)) from None

@@ -15,16 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.cache.stamps import cannot_write
+from tasks.cache.stamps import cache_write_error
 from tasks.catalogue.artifact import Artifact
 from tasks.console.text import digest
 from tasks.errors import RecipeError
 from tasks.system import own_files
-from tasks.system.files import existing
-from tasks.transfer.journal import busy_elsewhere, claimed
+from tasks.system.files import nearest_existing_dir
+from tasks.transfer.journal import load_progress, owned_by_other
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP))
+_NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
+)
 POLL_S = 0.2  # between two reads of the other process's progress
 
 _log = logging.getLogger("recipe")
@@ -56,11 +61,11 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
 
 
 @contextmanager
-def lock_if_free(cache: str, artifact: Artifact) -> Iterator[bool]:
+def try_lock(cache: str, artifact: Artifact) -> Iterator[bool]:
     """Try to hold the lock of one target; yield whether it succeeded. Do not wait."""
     lock = _lock(cache, artifact)
     try:
-        yield _is_ours(lock, artifact) and not busy_elsewhere(artifact)
+        yield _is_ours(lock, artifact) and not owned_by_other(artifact)
     finally:
         lock.release()
 
@@ -92,23 +97,28 @@ def _is_ours(lock: Any, artifact: Artifact) -> bool:
         return False
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            _log.warning("%s does not support file locks; using the journal of the download instead", folder)
+            _log.warning(
+                "%s does not support file locks; using the journal of the download instead",
+                folder,
+            )
             return True
         if error.errno not in _NO_ACCESS:
-            raise cannot_write(str(folder), error) from None
-        if not os.access(existing(os.path.dirname(artifact.target)), os.W_OK):
+            raise cache_write_error(str(folder), error) from None
+        if not os.access(
+            nearest_existing_dir(os.path.dirname(artifact.target)), os.W_OK
+        ):
             raise _no_lock(str(folder), error) from None
     return True
 
 
 def _no_lock(folder: str, error: OSError) -> NoLock:
-    found = cannot_write(folder, error)
+    found = cache_write_error(folder, error)
     return NoLock(found.what, found.facts, found.fix)
 
 
 def wait_for_owner(artifact: Artifact) -> None:
     """Wait while the journal says that another process writes the partial."""
-    _wait_until(lambda: not busy_elsewhere(artifact), artifact)
+    _wait_until(lambda: not owned_by_other(artifact), artifact)
 
 
 def _wait_until(ready: Callable[[], bool], artifact: Artifact) -> None:
@@ -118,8 +128,8 @@ def _wait_until(ready: Callable[[], bool], artifact: Artifact) -> None:
     from tasks.console.progress import progress
 
     _log.info("another process is downloading %s; waiting for it", artifact.label)
-    with progress(artifact.label, claimed(artifact).done) as bar:
+    with progress(artifact.label, load_progress(artifact).done) as bar:
         while not ready():
-            claim = claimed(artifact)
-            bar.at(claim.done, claim.size, "waiting")
+            saved = load_progress(artifact)
+            bar.update(saved.done, saved.size, "waiting")
             time.sleep(POLL_S)

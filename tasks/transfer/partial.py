@@ -25,11 +25,20 @@ from tasks.errors import NoRoom
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
-from tasks.system.process_identity import is_alive, myself
-from tasks.transfer.journal import Live, _owner_in, _saved, claimed, forget, halves, link, unlink
+from tasks.system.process_identity import current, may_be_writing
+from tasks.transfer.journal import (
+    VolatileJournal,
+    _owner_in,
+    _saved,
+    forget,
+    halves,
+    link,
+    load_progress,
+    unlink,
+)
 from tasks.transfer.random_access import open_file
-from tasks.transfer.ranges import Plan, Span, count
-from tasks.transfer.streaming_hash import Frontier
+from tasks.transfer.ranges import RangeTracker, Span, count
+from tasks.transfer.streaming_hash import StreamingHasher
 
 # the journal is saved after SAVE_BYTES bytes or SAVE_S seconds with new bytes,
 # whichever comes first: a power failure costs that much
@@ -41,7 +50,7 @@ LOOK_S = 0.05
 BEAT_S = 5.0
 
 
-class TakenOver(Exception):
+class OwnershipLostError(Exception):
     """The journal has another owner: another process writes this partial now."""
 
 
@@ -62,18 +71,20 @@ class Partial:
         error: the error of the thread that saves the journal, None without one.
     """
 
-    def __init__(self, artifact: Artifact, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, artifact: Artifact, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._artifact = artifact
         self._clock = clock
-        claim = claimed(artifact)
+        saved = load_progress(artifact)
         self.changed = threading.Condition()
-        self.plan = Plan(artifact.size, claim.spans)
-        self.validator = claim.validator
+        self.tracker = RangeTracker(artifact.size, saved.spans)
+        self.validator = saved.validator
         # the bytes of an earlier run count as a second response
-        self.answers = 2 if claim.spans else 0
+        self.answers = 2 if saved.spans else 0
         self.restarts = 0
         self.error: Exception | None = None
-        self._owner = myself()
+        self._owner = current()
         self._claimed: tuple[Span, ...] = ()
         self._saved_at = clock()
         self._published = False
@@ -83,10 +94,12 @@ class Partial:
         # with the bytes that are on disk
         self._take_over(_saved(artifact).spans)
         self.file = open_file(artifact.partial)
-        self._live = Live(artifact.live, self._state)
-        self.frontier = self._follow()
+        self._volatile = VolatileJournal(artifact.volatile_journal, self._state)
+        self.hasher = self._follow()
         self._closing = threading.Event()
-        self._saver = threading.Thread(target=self._keep_saving, name="journal", daemon=True)
+        self._saver = threading.Thread(
+            target=self._keep_saving, name="journal", daemon=True
+        )
         self._saver.start()
 
     def __enter__(self) -> Partial:
@@ -94,29 +107,29 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._still()
+            self._stop_threads()
             if not self._published:
                 self._give_back()
                 if self.error is None:
                     self._release()
         finally:
             # where the journal could not be saved, this is the only record
-            self._live.end(remove=False)
+            self._volatile.end(remove=False)
             self.file.close()
 
     @property
     def done(self) -> int:
         """The number of existing bytes."""
         with self.changed:
-            return self.plan.done
+            return self.tracker.done
 
     @property
     def is_complete(self) -> bool:
         """Whether every byte exists."""
         with self.changed:
-            return self.plan.is_complete
+            return self.tracker.is_complete
 
-    def expect(self, size: int) -> None:
+    def set_size(self, size: int) -> None:
         """Set the size of the whole file, and allocate disk space.
 
         Raises:
@@ -124,21 +137,21 @@ class Partial:
             OSError: the space cannot be allocated.
         """
         with self.changed:
-            self.plan.size = size
-            taken = max(self.plan.done, self.file.taken())
+            self.tracker.size = size
+            taken = max(self.tracker.done, self.file.allocated_bytes())
         check_space(self._artifact, size, taken)
         # not for a size that only a server states
         if self._artifact.sha256 or self._artifact.size:
-            self.file.reserve(size)
+            self.file.preallocate(size)
 
     def _edge(self, at: int) -> int:
         with self.changed:
-            return self.plan.edge(at)
+            return self.tracker.contiguous_end(at)
 
-    def _follow(self) -> Frontier:
-        frontier = Frontier(self._edge, self.file.read_into)
-        frontier.start()
-        return frontier
+    def _follow(self) -> StreamingHasher:
+        hasher = StreamingHasher(self._edge, self.file.read_into)
+        hasher.start()
+        return hasher
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes at an offset.
@@ -147,7 +160,7 @@ class Partial:
             OSError: the disk is full or failed.
         """
         self.file.write(offset, data)
-        self._live.moved(len(data))
+        self._volatile.add_bytes(len(data))
 
     def restart(self) -> None:
         """Drop every byte. No connection may write meanwhile.
@@ -156,28 +169,28 @@ class Partial:
             OSError: the journal cannot be saved.
             TakenOver: another process writes the partial.
         """
-        self.frontier.end()
+        self.hasher.close()
         with self.changed:
-            self.plan.reset(self._artifact.size)
+            self.tracker.reset(self._artifact.size)
         self.restarts += 1
         self.answers = 0
         self.validator = ""
         # before the journal is saved: the record lists the dropped bytes
-        self._live.end()
-        self._live = Live(self._artifact.live, self._state)
+        self._volatile.end()
+        self._volatile = VolatileJournal(self._artifact.volatile_journal, self._state)
         self.save()
-        self.frontier = self._follow()
+        self.hasher = self._follow()
 
-    def _still(self) -> None:
+    def _stop_threads(self) -> None:
         """Stop the threads that read the file and write the journals."""
         self._closing.set()
         self._saver.join()
-        self.frontier.end()
+        self.hasher.close()
 
     def discard(self) -> None:
         """Drop every byte; leaving the `with` block removes the files."""
         with self.changed:
-            self.plan.reset(None)
+            self.tracker.reset(None)
 
     def save(self, last: bool = False) -> None:
         """Sync the data to disk, then save the journal.
@@ -191,14 +204,14 @@ class Partial:
         """
         with self._saving:
             with self.changed:
-                spans = self.plan.spans()
+                spans = self.tracker.spans()
             if spans != self._claimed:
                 self.file.sync()
             self._check_owner()
             try:
                 self._write_journal(spans, is_last=last)
             except FileNotFoundError:  # another process took over and removed it
-                raise TakenOver(self._artifact.label) from None
+                raise OwnershipLostError(self._artifact.label) from None
             except OSError as error:
                 if last or not is_full(error):
                     raise
@@ -222,12 +235,12 @@ class Partial:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path, old)
             owner = _owner_in(old)
-            if owner is not None and is_alive(owner, old):
+            if owner is not None and may_be_writing(owner, old):
                 link(old, path)
-                raise TakenOver(self._artifact.label)
+                raise OwnershipLostError(self._artifact.label)
             link(new, path)
         except (FileExistsError, FileNotFoundError):
-            raise TakenOver(self._artifact.label) from None
+            raise OwnershipLostError(self._artifact.label) from None
         finally:
             unlink(new)
             unlink(old)
@@ -239,7 +252,7 @@ class Partial:
 
     def _check_owner(self) -> None:
         if _owner_in(self._artifact.journal) != self._owner:
-            raise TakenOver(self._artifact.label)
+            raise OwnershipLostError(self._artifact.label)
 
     def _write_journal(self, spans: tuple[Span, ...], *, is_last: bool) -> None:
         state = {**self._state(), "spans": spans}
@@ -252,8 +265,8 @@ class Partial:
     def _state(self) -> dict[str, Any]:
         """Return the content of a journal."""
         with self.changed:
-            spans = self.plan.spans()
-            size = self.plan.size
+            spans = self.tracker.spans()
+            size = self.tracker.size
         return {
             "sha256": self._artifact.sha256,
             "size": size,
@@ -268,7 +281,7 @@ class Partial:
             while not self._closing.wait(LOOK_S):
                 if self._must_save():
                     self.save()
-        except (OSError, TakenOver) as error:
+        except (OSError, OwnershipLostError) as error:
             with self.changed:
                 self.error = error
                 self.changed.notify_all()
@@ -285,21 +298,21 @@ class Partial:
     def _give_back(self) -> None:
         """Free the disk space of missing bytes; the next run allocates it again."""
         with self.changed:
-            spans = self.plan.spans()
-        with contextlib.suppress(OSError, TakenOver):
+            spans = self.tracker.spans()
+        with contextlib.suppress(OSError, OwnershipLostError):
             self._check_owner()
             self.file.keep_only(spans)
 
     def _release(self) -> None:
         """Leave a journal for the next run, or remove the files of an empty partial."""
         with self.changed:
-            spans = self.plan.spans()
+            spans = self.tracker.spans()
         if spans:
             self.save(last=True)
-            self._live.end()
+            self._volatile.end()
         else:
             self._check_owner()
-            self._live.end()
+            self._volatile.end()
             self.file.close()  # Windows cannot remove an open file
             forget(self._artifact)
 
@@ -313,7 +326,7 @@ class Partial:
             OSError: the file cannot be synced or renamed.
             TakenOver: another process writes the partial.
         """
-        self._still()
+        self._stop_threads()
         self.file.truncate(size)
         self.file.sync()
         self._check_owner()
@@ -326,7 +339,7 @@ class Partial:
             self._write_journal(((0, size),), is_last=True)
             raise
         fsync_dir(os.path.dirname(self._artifact.target))
-        self._live.end()
+        self._volatile.end()
         forget(self._artifact)
         return held
 
@@ -354,9 +367,9 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
         raise NoRoom(
             f"{artifact.label} does not fit on the disk",
             [
-                ("needs", formatting.size((size or 0) - taken)),
-                ("missing", formatting.size(missing)),
-                ("kept free", formatting.size(SPACE_MARGIN)),
+                ("needs", formatting.format_size((size or 0) - taken)),
+                ("missing", formatting.format_size(missing)),
+                ("kept free", formatting.format_size(SPACE_MARGIN)),
                 ("in", folder),
             ],
             fix="free some space, or set LLAMAFILE_CACHE to another disk",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.resolve import ResolvedModel
 
 
 class DownloadPolicy(NamedTuple):
@@ -24,7 +24,11 @@ class DownloadPolicy(NamedTuple):
 
 
 def download_policy(
-    jobs: Iterable[Job], catalogued: Collection[str], *, frozen: bool, offline: str
+    jobs: Iterable[ResolvedModel],
+    catalogued: Collection[str],
+    *,
+    frozen: bool,
+    offline: str,
 ) -> DownloadPolicy:
     """Return the policy for the jobs of a command line.
 
@@ -34,16 +38,20 @@ def download_policy(
     files: list[Artifact] = []
     programs: list[Artifact] = []
     pins: dict[str, str] = {}
-    for job in jobs:
-        files += job.files
-        if job.exe:
-            programs.append(job.exe)
-        for file in job.files:
-            pins.setdefault(file.target, _pin_fix(job, catalogued))
+    for resolved in jobs:
+        files += resolved.files
+        if resolved.exe:
+            programs.append(resolved.exe)
+        for file in resolved.files:
+            pins.setdefault(file.target, _pin_fix(resolved, catalogued))
     return DownloadPolicy(frozen, offline, (*files, *programs), pins)
 
 
-def _pin_fix(job: Job, catalogued: Collection[str]) -> str:
-    if job.name in catalogued and job.artifact.owned and not job.question:
-        return f"doit lock --model {job.name}, and commit models.lock"
+def _pin_fix(resolved: ResolvedModel, catalogued: Collection[str]) -> str:
+    if (
+        resolved.name in catalogued
+        and resolved.artifact.in_cache
+        and not resolved.confirmation
+    ):
+        return f"doit lock --model {resolved.name}, and commit models.lock"
     return "--sha256 HEX"

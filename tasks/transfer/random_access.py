@@ -39,13 +39,13 @@ class RandomAccessFile(Protocol):
     def truncate(self, size: int) -> None:
         """Set the size in bytes."""
 
-    def reserve(self, size: int) -> None:
+    def preallocate(self, size: int) -> None:
         """Allocate disk space where that is cheap: a full disk fails early."""
 
     def keep_only(self, spans: Sequence[Span]) -> None:
         """Free the disk space outside of these spans, where that is cheap."""
 
-    def taken(self) -> int:
+    def allocated_bytes(self) -> int:
         """Return the allocated bytes."""
 
     def stat(self) -> os.stat_result:
@@ -87,7 +87,7 @@ class _Positioned:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._handle, size)
 
-    def reserve(self, size: int) -> None:
+    def preallocate(self, size: int) -> None:
         self._fallocate(_KEEP_SIZE, 0, size)
 
     def keep_only(self, spans: Sequence[Span]) -> None:
@@ -115,7 +115,7 @@ class _Positioned:
     def stat(self) -> os.stat_result:
         return os.fstat(self._handle)
 
-    def taken(self) -> int:
+    def allocated_bytes(self) -> int:
         return os.fstat(self._handle).st_blocks * 512
 
     def sync(self) -> None:
@@ -157,7 +157,7 @@ class _Seeking:
         with self._lock:
             self._file.truncate(size)
 
-    def reserve(self, size: int) -> None:
+    def preallocate(self, size: int) -> None:
         return None  # Windows would write zeros up to the start of each piece
 
     def stat(self) -> os.stat_result:
@@ -166,7 +166,7 @@ class _Seeking:
     def keep_only(self, spans: Sequence[Span]) -> None:
         self.truncate(_end(spans))
 
-    def taken(self) -> int:
+    def allocated_bytes(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
     def sync(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 Span = tuple[int, int]  # the first byte, and the byte after the last
 
-ENDLESS = 1 << 62  # the end of a file of unknown size
+UNKNOWN_END = 1 << 62  # the end of a file of unknown size
 
 
 def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -70,7 +70,7 @@ class Piece:
         return max(0, self.end - self.pos)
 
 
-class Plan:
+class RangeTracker:
     """Track the bytes of one file.
 
     Args:
@@ -95,9 +95,11 @@ class Plan:
     @property
     def is_complete(self) -> bool:
         """Whether every byte exists."""
-        return self.size is not None and (self.size == 0 or self.edge(0) >= self.size)
+        return self.size is not None and (
+            self.size == 0 or self.contiguous_end(0) >= self.size
+        )
 
-    def edge(self, at: int) -> int:
+    def contiguous_end(self, at: int) -> int:
         """Return the first missing byte from `at` on."""
         return next((end for first, end in self.spans() if first <= at < end), at)
 
@@ -114,14 +116,14 @@ class Plan:
 
     @property
     def _end(self) -> int:
-        return ENDLESS if self.size is None else self.size
+        return UNKNOWN_END if self.size is None else self.size
 
     @property
     def has_gap(self) -> bool:
         """Whether any missing bytes are not requested."""
         return next(self._gaps(), None) is not None
 
-    def take(self, most: int) -> Piece | None:
+    def next_piece(self, most: int) -> Piece | None:
         """Return a piece of the lowest bytes that are not requested, None without any.
 
         The lowest, because the digest needs the bytes in order.

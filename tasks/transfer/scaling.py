@@ -19,10 +19,10 @@ PIECE = 8 * 1024**2
 # but takes at most this many seconds,
 PIECE_S = 3.0
 # and has between PIECE_LEAST and PIECE_MOST bytes
-PIECE_MOST = 256 * 1024**2
-PIECE_LEAST = 4 * 1024**2
+PIECE_MAX = 256 * 1024**2
+PIECE_MIN = 4 * 1024**2
 # a doubling must raise the rate by this factor
-PAYS = 1.15
+MIN_SPEEDUP = 1.15
 # a rate below this share of the best rate is a collapse
 COLLAPSE = 0.5
 # not measured: the burst that many servers grant to a new connection
@@ -30,7 +30,7 @@ SETTLE_S = 0.05
 # the shortest time over which a rate is measured
 WINDOW_S = 0.1
 # the earliest time at which a doubling is reverted
-DOUBT_S = 1.0
+TRIAL_S = 1.0
 # the time over which a collapse is measured
 STEADY_S = 3.0
 # refusals within this time count once: they concern the same doubling
@@ -50,7 +50,7 @@ SLOW_SHARE = 0.25
 SLOW_LOOK_S = 10.0
 
 
-def most_lanes(url: str, size: int | None) -> int:
+def max_connections(url: str, size: int | None) -> int:
     """Return the connection limit of a URL: 1 for a small file, 4 at the Hub, else 8."""
     if size is not None and size < SPLIT_FROM:
         return 1
@@ -75,14 +75,14 @@ def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
     """
     limit = PIECE
     if last:
-        limit = min(PIECE_MOST, 2 * last, int(rate * PIECE_S))
+        limit = min(PIECE_MAX, 2 * last, int(rate * PIECE_S))
     share = missing
     if lanes > 1:
         share = missing // (2 * lanes)
-    return max(PIECE_LEAST, min(limit, share))
+    return max(PIECE_MIN, min(limit, share))
 
 
-def slow_lanes(rates: Mapping[int, float]) -> list[int]:
+def slow_connections(rates: Mapping[int, float]) -> list[int]:
     """Return the connections below SLOW_SHARE of the median rate.
 
     A new connection may reach a faster edge.
@@ -93,7 +93,7 @@ def slow_lanes(rates: Mapping[int, float]) -> list[int]:
     return [lane for lane, rate in rates.items() if rate < bar]
 
 
-class Ramp:
+class ConnectionScaler:
     """Scale the number of connections.
 
     It starts at 1, doubles while the rate grows, and is halved by a refusal or a
@@ -124,7 +124,7 @@ class Ramp:
         # when `lanes` was set
         self._changed = float("-inf")
 
-    def step(self, now: float, received: int, flowing: int, answer_s: float) -> int:
+    def update(self, now: float, received: int, flowing: int, answer_s: float) -> int:
         """Update and return how many connections there should be.
 
         Args:
@@ -157,11 +157,11 @@ class Ramp:
     def _judge(self, now: float, elapsed: float, rate: float) -> None:
         fallen = self.lanes > 1 and rate < COLLAPSE * self._held
         if self._before:
-            if elapsed >= WINDOW_S and rate >= PAYS * self._best:
+            if elapsed >= WINDOW_S and rate >= MIN_SPEEDUP * self._best:
                 self._best = rate
                 self._pause = PROBE_FIRST_S
                 self._double(now)
-            elif elapsed >= DOUBT_S:
+            elif elapsed >= TRIAL_S:
                 self._settle(now, self._before)
         elif now >= self._quiet_until and elapsed >= WINDOW_S and not fallen:
             self._best = rate
@@ -177,7 +177,7 @@ class Ramp:
                 self._best = max(rate, self._best)
                 self._mark = None
 
-    def refused(self, now: float, left: int = ENOUGH, wait_s: float = 0.0) -> None:
+    def on_refused(self, now: float, left: int = ENOUGH, wait_s: float = 0.0) -> None:
         """Reduce the connections, as the server refused one.
 
         Several refusals at once count once.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tasks.transfer import scaling
-from tasks.transfer.connection import SHARE_LEAST, Lane
+from tasks.transfer.connection import SHARE_LEAST, Connection
 from tasks.transfer.connection_pool import ConnectionPool
 from tasks.transfer.partial import Partial
-from tasks.transfer.ranges import ENDLESS, Piece
+from tasks.transfer.ranges import UNKNOWN_END, Piece
 
 SHARE_S = 0.4  # a connection that is busy for longer shares the rest of its piece
 
@@ -23,11 +23,13 @@ class PieceScheduler:
         error: why the download ended early, None if it did not.
     """
 
-    def __init__(self, partial: Partial, pool: ConnectionPool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, partial: Partial, pool: ConnectionPool, clock: Callable[[], float]
+    ) -> None:
         self.lock = partial.changed
         self.error: BaseException | None = None
         self._partial = partial
-        self._plan = partial.plan
+        self._tracker = partial.tracker
         self._pool = pool
         self._clock = clock
         self._is_stopped = False
@@ -36,7 +38,7 @@ class PieceScheduler:
     def is_over(self) -> bool:
         """Whether the file is complete or the download has failed."""
         with self.lock:
-            if self._plan.is_complete:
+            if self._tracker.is_complete:
                 return True
             return self.error is not None or self._partial.error is not None
 
@@ -66,71 +68,71 @@ class PieceScheduler:
     def failure(self) -> BaseException | None:
         """Return why the file is incomplete, None if it is complete."""
         with self.lock:
-            if self._plan.is_complete:
+            if self._tracker.is_complete:
                 return None
             return self.error or self._partial.error
 
-    def revoke(self, connection: Lane) -> None:
+    def revoke(self, connection: Connection) -> None:
         """Keep a connection from writing; its piece is fetched by another one."""
-        with connection.gate:
+        with connection.write_lock:
             connection.stopped = True
         self.put_back(connection)
 
-    def put_back(self, connection: Lane) -> None:
+    def put_back(self, connection: Connection) -> None:
         """Keep what a piece has received, and free the rest of it."""
         with self.lock:
-            if connection.piece in self._plan.active:
-                self._plan.finish(connection.piece)
+            if connection.piece in self._tracker.active:
+                self._tracker.finish(connection.piece)
             connection.piece = None
 
-    def next_piece(self, connection: Lane) -> Piece | None:
+    def next_piece(self, connection: Connection) -> Piece | None:
         """Return a piece to fetch; None where the connection is no longer needed."""
         now = self._clock()
         with self.lock:
             if self._is_stopped or self.is_over or self._pool.is_surplus(now):
                 self._pool.remove(connection)
                 return None
-            piece = self._plan.take(self._piece_limit(connection))
+            piece = self._tracker.next_piece(self._piece_limit(connection))
             if piece is None:
                 piece = self._take_half(connection, now)
             connection.piece = piece
             connection.since = now
-            connection.heard = now
+            connection.last_received_at = now
             return piece
 
-    def _take_half(self, connection: Lane, now: float) -> Piece | None:
+    def _take_half(self, connection: Connection, now: float) -> Piece | None:
         """Take the second half of what another connection still has to fetch."""
         busiest = self._busiest(now)
         if busiest is None:
             return None
-        with busiest.gate:
-            busiest.cut()
-        return self._plan.take(self._piece_limit(connection))
+        with busiest.write_lock:
+            busiest.split()
+        return self._tracker.next_piece(self._piece_limit(connection))
 
-    def extend(self, connection: Lane, piece: Piece) -> bool:
+    def extend(self, connection: Connection, piece: Piece) -> bool:
         """Return whether a received piece continues with the same answer."""
         with self.lock:
-            if self._pool.is_surplus(connection.heard):
+            if self._pool.is_surplus(connection.last_received_at):
                 return False
-            return self._plan.extend(piece, self._piece_limit(connection))
+            return self._tracker.extend(piece, self._piece_limit(connection))
 
     def has_work(self, now: float) -> bool:
         """Return whether a further connection would get a piece."""
         with self.lock:
-            return self._plan.has_gap or self._busiest(now) is not None
+            return self._tracker.has_gap or self._busiest(now) is not None
 
-    def _piece_limit(self, connection: Lane) -> int:
+    def _piece_limit(self, connection: Connection) -> int:
         """Return how many bytes one request may ask for."""
-        size = self._plan.size
+        size = self._tracker.size
         if self._pool.is_single or size is None or self._pool.saves_requests:
-            return ENDLESS
-        missing = size - self._plan.done
+            return UNKNOWN_END
+        missing = size - self._tracker.done
         count = self._pool.count
         return scaling.piece_size(missing, count, connection.last, connection.rate)
 
-    def _busiest(self, now: float) -> Lane | None:
+    def _busiest(self, now: float) -> Connection | None:
         """Return the connection that should share its piece with an idle one."""
-        if self._pool.is_single or self._plan.size is None:
+        if self._pool.is_single or self._tracker.size is None:
             return None  # only pinned bytes may come from two answers
         busiest = None
         most_left = 2 * SHARE_LEAST - 1
@@ -142,7 +144,7 @@ class PieceScheduler:
         return busiest
 
 
-def _left_for_long(connection: Lane, now: float) -> int:
+def _left_for_long(connection: Connection, now: float) -> int:
     """Return the missing bytes of a piece that takes longer than SHARE_S, else 0."""
     piece = connection.piece
     if piece is None:

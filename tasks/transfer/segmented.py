@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from tasks.catalogue.artifact import Artifact
 from tasks.console.progress import Progress
 from tasks.network import http
-from tasks.network.response import Verdict, Word
+from tasks.network.response import Action, Decision
 from tasks.transfer import scaling
-from tasks.transfer.attempt import Attempt, Request
-from tasks.transfer.connection import SLOW_S, Lane
+from tasks.transfer.attempt import Attempt, SourceRequest
+from tasks.transfer.connection import SLOW_S, Connection
 from tasks.transfer.connection_pool import STALL_S, ConnectionPool
 from tasks.transfer.link_cache import LinkCache
 from tasks.transfer.partial import Partial
@@ -30,12 +30,12 @@ from tasks.transfer.retry_policy import RetryPolicy
 from tasks.transfer.scheduler import PieceScheduler
 
 if TYPE_CHECKING:
-    from tasks.transfer.dependencies import Tools
+    from tasks.transfer.dependencies import Dependencies
 
 TICK_S = 0.05  # between two checks of the connections
 
 
-class Source:
+class SegmentedDownload:
     """The download of one artifact from one of its URLs.
 
     Args:
@@ -51,25 +51,35 @@ class Source:
         url: str,
         partial: Partial,
         bar: Progress,
-        tools: Tools,
+        dependencies: Dependencies,
         *,
         single: bool,
         token: str,
-        accept: Callable[[http.Answer], None],
+        accept: Callable[[http.StreamedResponse], None],
         fresh: bool = False,
     ) -> None:
         limit = 1
         if artifact.sha256 is not None and not single:
-            limit = scaling.most_lanes(url, artifact.size)
+            limit = scaling.max_connections(url, artifact.size)
         self._partial = partial
         self._bar = bar
-        self._tools = tools
+        self._dependencies = dependencies
         self._lock = partial.changed
-        self._request = Request(artifact, url, token, accept, tools.clock, fresh)
+        self._request = SourceRequest(
+            artifact, url, token, accept, dependencies.clock, fresh
+        )
         self._links = LinkCache()
-        self._pool = ConnectionPool(partial, limit, tools.clock())
-        self._scheduler = PieceScheduler(partial, self._pool, tools.clock)
-        self._policy = RetryPolicy(artifact, url, partial, self._pool, self._scheduler, self._links, tools)
+        self._pool = ConnectionPool(partial, limit, dependencies.clock())
+        self._scheduler = PieceScheduler(partial, self._pool, dependencies.clock)
+        self._policy = RetryPolicy(
+            artifact,
+            url,
+            partial,
+            self._pool,
+            self._scheduler,
+            self._links,
+            dependencies,
+        )
 
     def receive(self) -> None:
         """Return when every byte is here.
@@ -95,7 +105,7 @@ class Source:
     def _supervise(self) -> None:
         """Show the progress; start, give up and replace connections."""
         self._show_progress()
-        now = self._tools.clock()
+        now = self._dependencies.clock()
         if self._policy.is_waiting:
             return
         with self._lock:
@@ -108,8 +118,8 @@ class Source:
 
     def _show_progress(self) -> None:
         with self._lock:
-            done = self._partial.plan.done
-            size = self._partial.plan.size
+            done = self._partial.tracker.done
+            size = self._partial.tracker.size
             count = self._pool.count
             is_skipping = any(connection.skipping for connection in self._pool.members)
         note = ""
@@ -117,20 +127,24 @@ class Source:
             note = f"{count} connections"
         elif is_skipping:
             note = "no ranges"
-        self._bar.at(done, size, note)
+        self._bar.update(done, size, note)
 
     def _is_useful(self, now: float) -> bool:
         """Return whether a further connection would have something to do."""
         return self._pool.count == 0 or self._scheduler.has_work(now)
 
-    def _start(self, now: float, after: Verdict | None) -> None:
-        session = (self._tools.new_session or http.new_session)()
-        connection = Lane(self._partial, session, self._tools.clock, heard=now)
+    def _start(self, now: float, after: Decision | None) -> None:
+        session = (self._dependencies.new_session or http.new_session)()
+        connection = Connection(
+            self._partial, session, self._dependencies.clock, last_received_at=now
+        )
         self._pool.add(connection)
-        thread = threading.Thread(target=self._work, args=(connection, after), name="lane", daemon=True)
+        thread = threading.Thread(
+            target=self._work, args=(connection, after), name="lane", daemon=True
+        )
         thread.start()
 
-    def _give_up_silent(self, now: float) -> Verdict | None:
+    def _give_up_silent(self, now: float) -> Decision | None:
         """Give up connections that deliver nothing; their pieces are fetched again.
 
         Returns:
@@ -144,18 +158,18 @@ class Source:
                     self._pool.on_refused(now)
             return None
         is_only = self._pool.count == 1
-        if is_only and now - silent[0].heard > SLOW_S + STALL_S:
+        if is_only and now - silent[0].last_received_at > SLOW_S + STALL_S:
             # it trickles: not even the smallest buffer gets full
             self._give_up(silent[0])
             why = f"almost no data for {SLOW_S:.0f} s"
-            return Verdict(Word.RETRY, why)
+            return Decision(Action.RETRY, why)
         return None
 
-    def _give_up(self, connection: Lane) -> None:
+    def _give_up(self, connection: Connection) -> None:
         self._scheduler.revoke(connection)
         self._pool.remove(connection)
 
-    def _work(self, connection: Lane, after: Verdict | None) -> None:
+    def _work(self, connection: Connection, after: Decision | None) -> None:
         """Fetch pieces over one connection; the target of its thread.
 
         Args:
@@ -172,17 +186,17 @@ class Source:
             self._pool.remove(connection)
             connection.session.close()  # the server may count the connections it keeps
 
-    def _fetch_pieces(self, connection: Lane) -> None:
+    def _fetch_pieces(self, connection: Connection) -> None:
         while (piece := self._scheduler.next_piece(connection)) is not None:
-            verdict = self._attempt().run(connection, piece)
+            decision = self._attempt().run(connection, piece)
             received = piece.pos - piece.start
-            elapsed_s = self._tools.clock() - connection.since
+            elapsed_s = self._dependencies.clock() - connection.since
             connection.last = received
             connection.rate = received / max(elapsed_s, 0.001)
             self._scheduler.put_back(connection)
             if self._scheduler.is_stopped or connection.stopped:
                 return
-            if not self._policy.continues(connection, verdict, received > 0):
+            if not self._policy.continues(connection, decision, received > 0):
                 return
 
     def _attempt(self) -> Attempt:

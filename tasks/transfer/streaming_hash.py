@@ -19,7 +19,7 @@ WINDOW = 4 * 1024**2
 READ_BACK = 1024**2
 
 
-class Frontier(threading.Thread):
+class StreamingHasher(threading.Thread):
     """A thread that computes the digest of a growing file.
 
     Args:
@@ -31,7 +31,9 @@ class Frontier(threading.Thread):
         error: the error that ended the thread, None without one.
     """
 
-    def __init__(self, edge: Callable[[int], int], read_into: Callable[[int, memoryview], int]) -> None:
+    def __init__(
+        self, edge: Callable[[int], int], read_into: Callable[[int, memoryview], int]
+    ) -> None:
         super().__init__(name="sha256", daemon=True)
         self.at = 0
         self.error: Exception | None = None
@@ -51,10 +53,13 @@ class Frontier(threading.Thread):
         except IndexError:
             return memoryview(bytearray(BLOCK))
 
-    def offer(self, offset: int, buffer: memoryview, length: int) -> None:
+    def submit(self, offset: int, buffer: memoryview, length: int) -> None:
         """Take bytes that have been written to the file, and own their buffer."""
         with self._wake:
-            if self.at <= offset < self.at + WINDOW and len(self._fresh) * BLOCK < WINDOW:
+            if (
+                self.at <= offset < self.at + WINDOW
+                and len(self._fresh) * BLOCK < WINDOW
+            ):
                 self._fresh[offset] = buffer[:length]
             else:
                 self._spare.append(buffer)
@@ -77,7 +82,7 @@ class Frontier(threading.Thread):
         """Return the digest of the first `at` bytes."""
         return self._digest.hexdigest()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Stop the thread, and wait until it no longer reads the file."""
         with self._wake:
             self._ending = True

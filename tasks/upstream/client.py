@@ -13,29 +13,43 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
-from tasks.catalogue.file_specs import HubFile, Release, hub_file, release
+from tasks.catalogue.file_specs import (
+    HubFile,
+    Release,
+    parse_hub_url,
+    parse_release_url,
+)
 from tasks.catalogue.types import LATEST
 from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError
 from tasks.network import access, http, huggingface, response
-from tasks.network.answers import file_size, parsed
-from tasks.network.response import Asked, Verdict, Word
-from tasks.network.retry import GaveUp, Patience
+from tasks.network.answers import file_size, parse_json
+from tasks.network.response import Action, Decision, RangeRequest
+from tasks.network.retry import RetryBudget, SourceFailedError
 from tasks.network.tokens import github_token, hub_token
 from tasks.transfer.download import check_endpoint
-from tasks.upstream.metadata import Stated, hub_problem, hub_states, licence_of, release_states
+from tasks.upstream.metadata import (
+    RemoteFile,
+    explain_hub_error,
+    parse_hub_headers,
+    parse_license,
+    parse_release,
+)
 from tasks.urls import host_of
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _GONE = (404, 410)
 NOTED_S = 5.0  # pauses of this length or longer are logged
-_GITHUB_HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+_GITHUB_HEADERS = {
+    "Accept": "application/vnd.github+json",
+    "X-GitHub-Api-Version": "2022-11-28",
+}
 _TRIES = 3  # few, since a user waits for the answer
 
 
-class Publishers:
+class UpstreamClient:
     """The publishers of a catalogue's files; connections are reused."""
 
     def __init__(
@@ -51,7 +65,9 @@ class Publishers:
         self._releases: dict[str, object] = {}  # URL → JSON
         self._silent: dict[str, str] = {}  # host that does not respond → reason
 
-    def state(self, url: str, version: str = "", pinned: bool = False) -> Stated:
+    def fetch_metadata(
+        self, url: str, version: str = "", pinned: bool = False
+    ) -> RemoteFile:
         """Return what is known of the file at a URL.
 
         Args:
@@ -61,36 +77,36 @@ class Publishers:
         Raises:
             TransferError: there is no response, or it is an error.
         """
-        if file := hub_file(url):
+        if file := parse_hub_url(url):
             return self._hub(file, pinned)
-        if of_release := release(url):
+        if of_release := parse_release_url(url):
             stated = self._release(of_release, version, pinned)
             if stated is not None:
                 return stated
         return self._plain(url, pinned)
 
-    def _plain(self, url: str, pinned: bool) -> Stated:
+    def _plain(self, url: str, pinned: bool) -> RemoteFile:
         """Request the length of a file on any other server."""
-        answer = self._ask("HEAD", url, {}, "", _MOST_REDIRECTS, pinned)
-        verdict = _judged(answer)
+        answer = self._ask("HEAD", url, {}, "", _MAX_REDIRECTS, pinned)
+        decision = _judged(answer)
         if answer.status in _GONE:
-            raise TransferError(f"{url}: {verdict.reason}")
-        if answer.status != 200 or verdict.word is not Word.BODY or verdict.page:
-            return Stated(url)  # an error, a web page, or a compressed response
-        return Stated(url, None, file_size(verdict.total))
+            raise TransferError(f"{url}: {decision.reason}")
+        if answer.status != 200 or decision.action is not Action.BODY or decision.page:
+            return RemoteFile(url)  # an error, a web page, or a compressed response
+        return RemoteFile(url, None, file_size(decision.total))
 
-    def licence(self, url: str) -> str:
+    def fetch_license(self, url: str) -> str:
         """Return the license that a file's publisher states, or nothing.
 
         Raises:
             TransferError: there is no response.
         """
-        if file := hub_file(url):
+        if file := parse_hub_url(url):
             check_endpoint(pinned=True)
             path = f"/api/models/{file.repo}/revision/{file.revision}"
-            api = huggingface.at_endpoint(huggingface.HUB + path, os.environ)
+            api = huggingface.rewrite_to_endpoint(huggingface.HUB + path, os.environ)
             token = hub_token(api)
-        elif of_release := release(url):
+        elif of_release := parse_release_url(url):
             api = of_release.api
             token = github_token(api)
         else:
@@ -99,15 +115,15 @@ class Publishers:
         if answer.status != 200:
             return ""
         try:
-            return licence_of(parsed(answer.text))
+            return parse_license(parse_json(answer.text))
         except ValueError:
             return ""
 
-    def _hub(self, file: HubFile, pinned: bool) -> Stated:
+    def _hub(self, file: HubFile, pinned: bool) -> RemoteFile:
         check_endpoint(pinned=pinned)
-        url = huggingface.at_endpoint(file.url, os.environ)
+        url = huggingface.rewrite_to_endpoint(file.url, os.environ)
         home = huggingface.endpoint(os.environ)
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             token = hub_token(url)
             answer = self._ask("HEAD", url, {}, token, pinned=pinned)
             target = _target(url, answer)
@@ -115,28 +131,36 @@ class Publishers:
                 break
             url = target  # the repository was renamed, or the file is small
         if answer.status >= 400:
-            what, remedy = hub_problem(file, answer.status, answer.headers, bool(token))
+            what, remedy = explain_hub_error(
+                file, answer.status, answer.headers, bool(token)
+            )
             presented = access.Access(access.TOKEN if token else "", is_hub=True)
-            verdict = _judged(answer, presented)
-            raise TransferError(what or f"{url}: {verdict.why}", fix=remedy or verdict.remedy)
-        return hub_states(file, answer.headers)
+            decision = _judged(answer, presented)
+            raise TransferError(
+                what or f"{url}: {decision.why}", fix=remedy or decision.remedy
+            )
+        return parse_hub_headers(file, answer.headers)
 
-    def _release(self, found: Release, version: str, pinned: bool) -> Stated | None:
+    def _release(self, found: Release, version: str, pinned: bool) -> RemoteFile | None:
         """Return what a release states; None if its host is not a GitHub."""
         tag = f"tags/{quote(found.tag, safe='')}"
         if version == LATEST:
             tag = LATEST
         url = f"{found.api}/releases/{tag}"
         if url not in self._releases:
-            answer = self._ask("GET", url, _GITHUB_HEADERS, github_token(url), _MOST_REDIRECTS, pinned)
+            answer = self._ask(
+                "GET", url, _GITHUB_HEADERS, github_token(url), _MAX_REDIRECTS, pinned
+            )
             is_github = found.host == "github.com" or version == LATEST
             if answer.status in _GONE and not is_github:
                 return None  # other sites have the same form of URLs, and another API
             self._releases[url] = _release_json(url, answer)
-        stated = release_states(found, self._releases[url])
+        stated = parse_release(found, self._releases[url])
         if stated is None:
             what = f"the release at {url} has no file {found.asset}"
-            raise TransferError(f"{what}, or does not state its https address and its size")
+            raise TransferError(
+                f"{what}, or does not state its https address and its size"
+            )
         return stated
 
     def _ask(
@@ -147,7 +171,7 @@ class Publishers:
         token: str,
         hops: int = 0,
         pinned: bool = True,
-    ) -> http.Said:
+    ) -> http.Response:
         """Send a request, and retry it where that may help.
 
         Args:
@@ -161,33 +185,50 @@ class Publishers:
             raise TransferError(problem)
         if why := self._silent.get(urlsplit(url).netloc):
             raise TransferError(why)
-        patience = Patience(_TRIES)
+        budget = RetryBudget(_TRIES)
         while True:
             try:
-                answer = http.ask(self._session, method, url, headers, token, hops, self._limit_s, allowed)
-                verdict = _judged(answer)
-                if answer.status < 400 or verdict.word is not Word.RETRY:
+                answer = http.request(
+                    self._session,
+                    method,
+                    url,
+                    headers,
+                    token,
+                    hops,
+                    self._limit_s,
+                    allowed,
+                )
+                decision = _judged(answer)
+                if answer.status < 400 or decision.action is not Action.RETRY:
                     return answer
-            except http.FatalTransfer as error:
-                raise TransferError(f"{host_of(url)}: {error.what}", fix=error.fix) from None
+            except http.PermanentTransferError as error:
+                raise TransferError(
+                    f"{host_of(url)}: {error.what}", fix=error.fix
+                ) from None
             except TransferError as error:
-                verdict = Verdict(Word.RETRY, error.what, remedy=error.fix, silent=True)
+                decision = Decision(
+                    Action.RETRY, error.what, remedy=error.fix, no_response=True
+                )
             try:
-                self._wait(url, verdict, patience.pause_s(verdict, False, 0, self._jitter()))
-            except GaveUp as reason:
+                self._wait(
+                    url,
+                    decision,
+                    budget.next_delay_s(decision, False, 0, self._jitter()),
+                )
+            except SourceFailedError as reason:
                 why = f"{host_of(url)}: {reason}"
                 if reason.silent:
                     self._silent[urlsplit(url).netloc] = why
                 raise TransferError(why) from None
 
-    def _wait(self, url: str, verdict: Verdict, pause_s: float) -> None:
+    def _wait(self, url: str, decision: Decision, pause_s: float) -> None:
         if pause_s >= NOTED_S:
-            pause = formatting.seconds(pause_s)
-            logger().info("%s: %s; retrying in %s", host_of(url), verdict.why, pause)
+            pause = formatting.format_duration(pause_s)
+            logger().info("%s: %s; retrying in %s", host_of(url), decision.why, pause)
         self._sleep(pause_s)
 
 
-def _target(url: str, answer: http.Said) -> str:
+def _target(url: str, answer: http.Response) -> str:
     """Return the URL to which a response redirects, or nothing."""
     if answer.status not in _REDIRECTS:
         return ""
@@ -199,13 +240,13 @@ def _target(url: str, answer: http.Said) -> str:
     return target
 
 
-def _judged(answer: http.Said, presented: access.Access | None = None) -> Verdict:
+def _judged(answer: http.Response, presented: access.Access | None = None) -> Decision:
     now = datetime.now(timezone.utc)
-    asked = Asked(access=presented or access.Access())
-    return response.judge(answer.status, answer.headers, asked, now)
+    asked = RangeRequest(access=presented or access.Access())
+    return response.classify_response(answer.status, answer.headers, asked, now)
 
 
-def _release_json(url: str, answer: http.Said) -> object:
+def _release_json(url: str, answer: http.Response) -> object:
     """Return a release's JSON.
 
     Raises:
@@ -214,13 +255,13 @@ def _release_json(url: str, answer: http.Said) -> object:
     if answer.status != 200:
         raise TransferError(f"{url}: HTTP {answer.status}", fix=_release_fix(answer))
     try:
-        return parsed(answer.text)
+        return parse_json(answer.text)
     except ValueError:
         what = f"{url}: expected JSON, got {answer.text[:60]!r}"
         raise TransferError(what) from None
 
 
-def _release_fix(answer: http.Said) -> str:
+def _release_fix(answer: http.Response) -> str:
     if answer.headers.get("x-ratelimit-remaining") == "0":
         return "set GITHUB_TOKEN: without a token, GitHub allows 60 requests an hour"
     if answer.status == 401:

@@ -17,7 +17,7 @@ from tasks.errors import TransferError
 from tasks.network.answers import file_size, whole_number
 from tasks.network.response import publisher_digest
 from tasks.system.paths import is_version
-from tasks.urls import filename_of, is_local, url_problem
+from tasks.urls import filename_of, is_local, url_error
 
 _HUB_ERRORS = {
     "RepoNotFound": "there is no repository {repo} on the Hub, or it is private",
@@ -25,11 +25,11 @@ _HUB_ERRORS = {
     "EntryNotFound": "{repo} has no file {path} at {revision}",
     "GatedRepo": "{repo} is gated: accept its licence on its page",
 }
-MOST_NAME = 200  # characters of a license's name
+MAX_NAME = 200  # characters of a license's name
 _NO_TOKEN = "set HF_TOKEN to a token that may read it"
 
 
-class Stated(NamedTuple):
+class RemoteFile(NamedTuple):
     """What is known of one file."""
 
     url: str  # of exactly these bytes
@@ -40,7 +40,7 @@ class Stated(NamedTuple):
     by: str = ""  # the origin of the digest, for models.lock
 
 
-def hub_states(file: HubFile, headers: Mapping[str, str]) -> Stated:
+def parse_hub_headers(file: HubFile, headers: Mapping[str, str]) -> RemoteFile:
     """Parse the Hub's response to HEAD.
 
     Args:
@@ -56,10 +56,12 @@ def hub_states(file: HubFile, headers: Mapping[str, str]) -> Stated:
     size = file_size(whole_number(length or ""))
     url = file._replace(revision=commit or file.revision).url
     sha256 = publisher_digest(headers)
-    return Stated(url, sha256, size, commit, by="the Hub (X-Linked-Etag)")
+    return RemoteFile(url, sha256, size, commit, by="the Hub (X-Linked-Etag)")
 
 
-def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: bool) -> tuple[str, str]:
+def explain_hub_error(
+    file: HubFile, status: int, headers: Mapping[str, str], token: bool
+) -> tuple[str, str]:
     """Return (what, remedy) of an error; empty if the Hub does not state the reason.
 
     Without a token, the Hub answers 401 without a code for a private or missing file.
@@ -80,7 +82,7 @@ def hub_problem(file: HubFile, status: int, headers: Mapping[str, str], token: b
     return what, ""
 
 
-def release_states(release: Release, data: Any) -> Stated | None:
+def parse_release(release: Release, data: Any) -> RemoteFile | None:
     """Parse what a release's JSON states about one of its files.
 
     Returns:
@@ -109,7 +111,7 @@ def release_states(release: Release, data: Any) -> Stated | None:
         return None
     if not _is_remote(url, pinned=sha256 is not None):
         return None
-    return Stated(url, sha256, size, None, version, "GitHub (digest of the asset)")
+    return RemoteFile(url, sha256, size, None, version, "GitHub (digest of the asset)")
 
 
 def _asset(assets: list[Any], name: str) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def _digest(value: object) -> str | None:
 
 def _is_remote(url: str, *, pinned: bool) -> bool:
     """Return whether a URL from a release names a file on a network."""
-    if not url.isascii() or not url.isprintable() or url_problem(url, pinned=pinned):
+    if not url.isascii() or not url.isprintable() or url_error(url, pinned=pinned):
         return False
     return not is_local(url) and bool(filename_of(url))
 
@@ -140,7 +142,7 @@ def _number(tag: str) -> str:
     return tag[1:] if tag[:1] == "v" and tag[1:2].isdigit() else tag
 
 
-def licence_of(data: Any) -> str:
+def parse_license(data: Any) -> str:
     """Return the license in the JSON of a repository, or nothing.
 
     Source: docs.github.com, "Get a repository"; huggingface.co/docs/hub/model-cards
@@ -173,4 +175,4 @@ def _hub_licenses(data: Mapping[str, Any]) -> Iterator[object]:
 
 def _is_name(value: object) -> TypeGuard[str]:
     """Return whether a value can be a license's name: one short line of text."""
-    return isinstance(value, str) and 0 < len(value) <= MOST_NAME and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()

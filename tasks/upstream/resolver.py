@@ -11,16 +11,16 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue import lockfile
-from tasks.catalogue.environment import Place
-from tasks.catalogue.file_specs import hub_file
-from tasks.catalogue.lockfile import FROM_CATALOGUE, Locked, LockFile
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.file_specs import parse_hub_url
+from tasks.catalogue.lockfile import FROM_CATALOGUE, LockedFile, LockFile
 from tasks.catalogue.types import LATEST, FileSpec
-from tasks.command_line import Ask
+from tasks.command_line import TaskRequest
 from tasks.errors import RecipeError, TransferError
 from tasks.network import huggingface
 from tasks.system import files
 from tasks.system.paths import inside
-from tasks.upstream.metadata import Stated
+from tasks.upstream.metadata import RemoteFile
 from tasks.urls import filename_of, host_of, is_local
 
 HERE = "this machine"
@@ -28,22 +28,29 @@ DOWNLOADED = "doit lock --download"
 OPEN_FIX = f"run {DOWNLOADED} to hash it, or add its sha256 to models.yaml"
 
 
-class Locker:
+class LockResolver:
     """One run of `doit lock`."""
 
-    def __init__(self, place: Place, ask: Ask, plain: Mapping[str, Any], old: LockFile, where: str) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        request: TaskRequest,
+        plain: Mapping[str, Any],
+        old: LockFile,
+        where: str,
+    ) -> None:
         self.old = old
         self.where = where
-        self.cache = place.cache
-        self._place = place
+        self.cache = environment.cache
+        self._place = environment
         self._plain = plain
-        self._upgrade = "upgrade" in ask.options
-        self._download = "download" in ask.options
+        self._upgrade = "upgrade" in request.options
+        self._download = "download" in request.options
         self._client: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
 
-    def locked(self, chosen: set[str]) -> LockFile:
+    def resolve(self, chosen: set[str]) -> LockFile:
         """Return the new lock; entries that were not chosen stay unchanged.
 
         Raises:
@@ -57,22 +64,30 @@ class Locker:
             if rows:
                 getattr(new, table)[name] = rows
         if self._failed:
-            what = "nothing was written: some files of models.yaml could not be resolved"
+            what = (
+                "nothing was written: some files of models.yaml could not be resolved"
+            )
             raise TransferError(what, self._failed, fix="\n".join(self._fixes))
         return new
 
     def _rows(
-        self, table: str, name: str, entry: Mapping[str, Any], wanted: Iterable[FileSpec]
-    ) -> tuple[Locked, ...]:
+        self,
+        table: str,
+        name: str,
+        entry: Mapping[str, Any],
+        wanted: Iterable[FileSpec],
+    ) -> tuple[LockedFile, ...]:
         rows = (self._row(table, name, entry, want) for want in wanted)
         return tuple(row for row in rows if row is not None)
 
-    def _row(self, table: str, name: str, entry: Mapping[str, Any], want: FileSpec) -> Locked | None:
-        old = lockfile.found(self.old, table, name, want)
+    def _row(
+        self, table: str, name: str, entry: Mapping[str, Any], want: FileSpec
+    ) -> LockedFile | None:
+        old = lockfile.locked_file(self.old, table, name, want)
         if old and not self._upgrade:
             return replace(old, license=entry["license"], size=old.size or want.size)
         try:
-            stated = self.stated(name, entry, want)
+            stated = self.resolve_file(name, entry, want)
         except RecipeError as error:
             self._failed.append((name, error.what))
             self._fixes |= dict.fromkeys(filter(None, [error.fix]))
@@ -82,7 +97,7 @@ class Locker:
         if old and old.sha256 == stated.sha256:
             digest_from = old.digest_from
             since = old.since
-        return Locked(
+        return LockedFile(
             url=stated.url,
             sha256=stated.sha256 or "",
             license=entry["license"],
@@ -94,7 +109,9 @@ class Locker:
             version=stated.version if entry.get("version") else None,
         )
 
-    def stated(self, name: str, entry: Mapping[str, Any], want: FileSpec) -> Stated:
+    def resolve_file(
+        self, name: str, entry: Mapping[str, Any], want: FileSpec
+    ) -> RemoteFile:
         """Return what is known of one file.
 
         From the catalogue, its publisher, or a download.
@@ -102,11 +119,13 @@ class Locker:
         Raises:
             RecipeError: it could not be resolved, or the sources contradict each other.
         """
-        file = hub_file(want.url)
+        file = parse_hub_url(want.url)
         version = str(entry.get("version") or "")
         commit = file.revision if file and file.is_pinned else None
         is_fixed = version != LATEST and (file is None or file.is_pinned)
-        own = Stated(want.url, want.sha256, want.size, commit, version or None, FROM_CATALOGUE)
+        own = RemoteFile(
+            want.url, want.sha256, want.size, commit, version or None, FROM_CATALOGUE
+        )
         if want.sha256 and want.size and is_fixed:
             return own
         if is_local(want.url):
@@ -116,7 +135,9 @@ class Locker:
         except TransferError as error:
             if not want.sha256 or not is_fixed:
                 raise
-            doit_adapter.log().warning("%s: its size is not known: %s", name, error.what)
+            doit_adapter.log().warning(
+                "%s: its size is not known: %s", name, error.what
+            )
             return own
         if version != LATEST:
             stated = stated._replace(version=own.version)
@@ -130,11 +151,11 @@ class Locker:
             raise RecipeError(what, fix=OPEN_FIX)
         return self._downloaded(name, stated)
 
-    def _ask(self, url: str, version: str, pinned: bool) -> Stated:
-        stated: Stated = self._publishers(url).state(url, version, pinned)
+    def _ask(self, url: str, version: str, pinned: bool) -> RemoteFile:
+        stated: RemoteFile = self._publishers(url).state(url, version, pinned)
         return stated
 
-    def licence(self, url: str) -> str:
+    def fetch_license(self, url: str) -> str:
         """Return the license that a file's publisher states, or nothing."""
         if is_local(url):
             return ""
@@ -153,15 +174,15 @@ class Locker:
         if variable := huggingface.offline(os.environ):
             raise TransferError(f"{host_of(url)}: {variable} forbids the network")
         if self._client is None:
-            from tasks.upstream.client import Publishers
+            from tasks.upstream.client import UpstreamClient
 
-            self._client = Publishers()
+            self._client = UpstreamClient()
         return self._client
 
-    def _hashed(self, want: FileSpec, own: Stated) -> Stated:
-        from tasks.transfer.local_sources import path_of
+    def _hashed(self, want: FileSpec, own: RemoteFile) -> RemoteFile:
+        from tasks.transfer.local_sources import local_path
 
-        path = self._place.absolute(path_of(want.url), self._place.root)
+        path = self._place.absolute(local_path(want.url), self._place.root)
         if files.stat(path) is None:
             raise RecipeError(f"there is no file {path}")
         digest, found = files.sha256_file(path)
@@ -171,21 +192,21 @@ class Locker:
         origin = FROM_CATALOGUE if want.sha256 else HERE
         return own._replace(sha256=digest, size=found.size, by=origin)
 
-    def _downloaded(self, name: str, stated: Stated) -> Stated:
+    def _downloaded(self, name: str, stated: RemoteFile) -> RemoteFile:
         from tasks.catalogue.artifact import Artifact, model_dir
-        from tasks.transfer.ensure import converge
+        from tasks.transfer.ensure import ensure_file
 
         cache = self._place.cache
         target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
-        converge(cache, artifact, again=self._upgrade)
+        ensure_file(cache, artifact, again=self._upgrade)
         stamp = stamps.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
 
 
-def _checked(name: str, want: FileSpec, stated: Stated) -> Stated:
+def _checked(name: str, want: FileSpec, stated: RemoteFile) -> RemoteFile:
     """Complete a pinned file by what its publisher states.
 
     Raises:

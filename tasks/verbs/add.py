@@ -7,62 +7,69 @@ from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue import edit, edit_file, load
-from tasks.catalogue.file_specs import about, split_count, typed, wanted
+from tasks.catalogue.file_specs import (
+    file_specs,
+    guess_model_info,
+    parse_hub_reference,
+    split_count,
+)
 from tasks.catalogue.lockfile import LockFile
-from tasks.catalogue.model_files import digest_in
+from tasks.catalogue.model_files import parse_sha256
 from tasks.catalogue.model_format import has_gguf_name
-from tasks.command_line import Ask
+from tasks.command_line import TaskRequest
 from tasks.console.text import WORD, visible
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.errors import RecipeError, TransferError, UsageError
-from tasks.upstream.metadata import Stated
-from tasks.upstream.resolver import OPEN_FIX, Locker
-from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
+from tasks.upstream.metadata import RemoteFile
+from tasks.upstream.resolver import OPEN_FIX, LockResolver
+from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 
 UNKNOWN = "unknown"
 
 
-def run(recipe: Recipe, ask: Ask) -> None:
+def run(context: Context, request: TaskRequest) -> None:
     """Write the entry, and print it.
 
     Raises:
         UsageError: the file is not a model, or the name is taken.
         TransferError: the publisher states neither digest nor size.
     """
-    if len(ask.extra) != 1:
+    if len(request.extra) != 1:
         fix = "doit add URL, or hf:OWNER/REPO/FILE"
         raise UsageError("`doit add` takes one file", fix=fix)
-    where = recipe.catalogue.where
-    place, filename = _place(recipe, ask.extra[0])
-    facts = about(filename)
-    name = _name(recipe, ask.options.get("name"), facts)
-    entry = _entry(recipe, ask, name, place, facts)
-    with edit_file.editing(where, recipe.place.cache):
+    where = context.catalogue.where
+    place, filename = _place(context, request.extra[0])
+    facts = guess_model_info(filename)
+    name = _name(context, request.options.get("name"), facts)
+    entry = _entry(context, request, name, place, facts)
+    with edit_file.editing(where, context.environment.cache):
         _insert(where, name, entry)
-    doit_adapter.show("\n".join([f"added to {where}:", *edit.block(name, entry, 2, 2)]))
+    doit_adapter.print_report(
+        "\n".join([f"added to {where}:", *edit.render_entry(name, entry, 2, 2)])
+    )
     if load.read_lock(where) is not None:
         doit_adapter.log().info("next: doit lock --model %s", name)
     doit_adapter.log().info("next: doit serve --model %s", name)
 
 
-def _place(recipe: Recipe, text: str) -> tuple[dict[str, Any], str]:
+def _place(context: Context, text: str) -> tuple[dict[str, Any], str]:
     """Return the keys that say where the file is, and its name.
 
     Raises:
         UsageError: it is not a model.
     """
     keys: dict[str, Any]
-    file = typed(text)
+    file = parse_hub_reference(text)
     if file:
         keys = {"hf": file.repo, "file": file.path, "revision": file.revision}
         name = filename_of(file.url)
     elif text.startswith("hf:"):
         raise UsageError(f"expected hf:OWNER/REPO/FILE, got {text}")
     elif is_local(text):
-        path = recipe.place.absolute(text, recipe.place.cwd)
-        keys = {"url": _local_url(path, recipe.place.root)}
+        path = context.environment.absolute(text, context.environment.cwd)
+        keys = {"url": _local_url(path, context.environment.root)}
         name = filename_of(path)
-    elif problem := url_problem(text, pinned=True):
+    elif problem := url_error(text, pinned=True):
         raise UsageError(problem)
     else:
         keys = {"url": text}
@@ -79,7 +86,7 @@ def _local_url(path: str, root: str) -> str:
     Raises:
         UsageError: its path has characters that models.yaml cannot have.
     """
-    if url_problem(path, pinned=True) or visible(path, WORD) != path:
+    if url_error(path, pinned=True) or visible(path, WORD) != path:
         what = f"models.yaml cannot name the file {path}"
         raise UsageError(what, fix="rename it, or its folder")
     if path.startswith(root + os.sep):
@@ -87,13 +94,13 @@ def _local_url(path: str, root: str) -> str:
     return path
 
 
-def _name(recipe: Recipe, given: str | None, facts: dict[str, str]) -> str:
+def _name(context: Context, given: str | None, facts: dict[str, str]) -> str:
     """Return the name of the entry.
 
     Raises:
         UsageError: it is taken.
     """
-    taken = {word.lower() for word in recipe.catalogue.words}
+    taken = {word.lower() for word in context.catalogue.names_and_aliases}
     names = [facts["name"]]
     if given:
         names = [given]
@@ -102,26 +109,32 @@ def _name(recipe: Recipe, given: str | None, facts: dict[str, str]) -> str:
     for name in names:
         if name.lower() not in taken and not name.endswith("-"):
             return name
-    what = f"there is a model {names[0]!r} in {recipe.catalogue.where}"
+    what = f"there is a model {names[0]!r} in {context.catalogue.where}"
     raise UsageError(what, fix="--name ANOTHER")
 
 
 def _entry(
-    recipe: Recipe, ask: Ask, name: str, place: dict[str, Any], facts: dict[str, str]
+    context: Context,
+    request: TaskRequest,
+    name: str,
+    place: dict[str, Any],
+    facts: dict[str, str],
 ) -> dict[str, Any]:
     """Return the keys of the entry, with everything pinned.
 
     Raises:
         TransferError: the publisher states neither digest nor size.
     """
-    sha256 = digest_in(ask.options.get("sha256"))
-    draft = {**place, "license": ask.options.get("license") or UNKNOWN}
+    sha256 = parse_sha256(request.options.get("sha256"))
+    draft = {**place, "license": request.options.get("license") or UNKNOWN}
     count = split_count(filename_of(place.get("file") or place["url"]))
     if sha256 and not count:
         draft["sha256"] = sha256
-    locker = Locker(recipe.place, ask, {}, LockFile(1), recipe.catalogue.where)
+    locker = LockResolver(
+        context.environment, request, {}, LockFile(1), context.catalogue.where
+    )
     try:
-        stated = [locker.stated(name, draft, want) for want in wanted(draft)]
+        stated = [locker.resolve_file(name, draft, want) for want in file_specs(draft)]
     except TransferError:
         raise
     except RecipeError as error:
@@ -132,28 +145,30 @@ def _entry(
     pins = _pin(stated[0])
     if count:
         pins = {"parts": [_pin(part) for part in stated]}
-    licence = ask.options.get("license") or locker.licence(stated[0].url)
+    licence = request.options.get("license") or locker.fetch_license(stated[0].url)
     if not licence:
         licence = UNKNOWN
         text = "%s: its licence is not known; --license TEXT, or edit the entry"
         doit_adapter.log().warning(text, name)
-    more: dict[str, Any] = {key: facts[key] for key in ("params", "quant") if key in facts}
-    if not _is_served(recipe, filename_of(stated[0].url)):
+    more: dict[str, Any] = {
+        key: facts[key] for key in ("params", "quant") if key in facts
+    }
+    if not _is_served(context, filename_of(stated[0].url)):
         more["engine"] = "embedded"
     return {"title": facts["title"], **place, **pins, "license": licence, **more}
 
 
-def _is_served(recipe: Recipe, filename: str) -> bool:
+def _is_served(context: Context, filename: str) -> bool:
     """Whether the file is served without an `engine:` in its entry."""
     if not has_gguf_name(filename):
         return True
     try:
-        return bool(recipe.catalogue.engine("llamafile").url)
+        return bool(context.catalogue.engine("llamafile").url)
     except UsageError:
         return False
 
 
-def _pin(stated: Stated) -> dict[str, Any]:
+def _pin(stated: RemoteFile) -> dict[str, Any]:
     pins = {"sha256": stated.sha256, "size": stated.size}
     return {key: value for key, value in pins.items() if value}
 
@@ -170,7 +185,7 @@ def _insert(where: str, name: str, entry: dict[str, Any]) -> None:
     from tasks.catalogue import schema
 
     content = load.read(where)
-    text = load.text_of(content, where)
+    text = load.decode_yaml(content, where)
     plain = schema.read_catalogue(text, where)
     models = plain["models"]
     taken = [*models]
@@ -178,9 +193,12 @@ def _insert(where: str, name: str, entry: dict[str, Any]) -> None:
     if name.lower() in map(str.lower, taken):
         what = f"a model {name!r} was added to {where} meanwhile; nothing was written"
         raise UsageError(what, fix="--name ANOTHER")
-    new = edit.insert(text, name, entry, where)
-    if schema.read_catalogue(new, where) != {**plain, "models": {**models, name: entry}}:
-        block = "\n".join(edit.block(name, entry, 2, 2))
+    new = edit.insert_entry(text, name, entry, where)
+    if schema.read_catalogue(new, where) != {
+        **plain,
+        "models": {**models, name: entry},
+    }:
+        block = "\n".join(edit.render_entry(name, entry, 2, 2))
         what = f"{where} has a form that this cannot add to"
         raise RecipeError(what, [("entry", block)], fix="paste it")
     if content.startswith(b"\xef\xbb\xbf"):

@@ -10,72 +10,84 @@ from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.cache.audit import Finding, Verdict, judge_digest, judge_size, void
-from tasks.cache.inventory import Item
-from tasks.cache.store import everything
+from tasks.cache.audit import (
+    AuditResult,
+    AuditStatus,
+    check_digest,
+    check_size,
+    invalidated,
+)
+from tasks.cache.inventory import CachedFile
+from tasks.cache.store import known_files
 from tasks.catalogue.artifact import Artifact, Stamp
-from tasks.command_line import Ask
+from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.errors import IntegrityError
 from tasks.system import files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import Hashed
 
 
-class Look(NamedTuple):
+class FileSnapshot(NamedTuple):
     """A file as it was before it was read."""
 
-    item: Item
+    file: CachedFile
     stat: FileStat | None  # None where there is no file
     stamp: Stamp | None
 
 
-def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
         UsageError: there is no such model.
     """
-    named = [recipe.catalogue.name(word) for word in ask.models]
-    return [recipe, named, bool(ask.options.get("json"))]
+    named = [context.catalogue.name(word) for word in request.models]
+    return [context, named, bool(request.options.get("json"))]
 
 
-def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
+def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     """Print the report to stdout.
 
     Raises:
         IntegrityError: a file is not what it must be, or cannot be read.
         SystemExit: a signal came (128 + signal).
     """
-    from tasks.cache.digests import Stopped
-    from tasks.system.signals import on_signals
+    from tasks.cache.digests import CancelledError
+    from tasks.system.signals import handle_signals
 
-    cache = recipe.place.cache
+    cache = context.environment.cache
     start = time.monotonic()
-    chosen = everything(recipe.catalogue, recipe.place, named)
-    looks = [_look(cache, item) for item in chosen]
+    chosen = known_files(context.catalogue, context.environment, named)
+    looks = [_look(cache, file) for file in chosen]
     stop: list[int] = []
     try:
-        with on_signals(stop.append):
+        with handle_signals(stop.append):
             findings = _judged(cache, looks, stop)
-    except Stopped:
+    except CancelledError:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
     if as_json:
-        doit_adapter.show_json([_row(*row) for row in rows])
+        doit_adapter.print_json([_row(*row) for row in rows])
     else:
-        doit_adapter.show(*_text(rows, cache, time.monotonic() - start))
+        doit_adapter.print_report(*_text(rows, cache, time.monotonic() - start))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
-        raise _error(recipe, failed, [_take_proof(cache, *row) for row in failed])
+        raise _error(
+            context, failed, [_invalidate_stamp(cache, *row) for row in failed]
+        )
 
 
-def _look(cache: str, item: Item) -> Look:
-    return Look(item, files.stat(item.artifact.target), stamps.read_stamp(cache, item.artifact))
+def _look(cache: str, file: CachedFile) -> FileSnapshot:
+    return FileSnapshot(
+        file, files.stat(file.artifact.target), stamps.read_stamp(cache, file.artifact)
+    )
 
 
-def _judged(cache: str, looks: Sequence[Look], stop: list[int]) -> list[Finding]:
+def _judged(
+    cache: str, looks: Sequence[FileSnapshot], stop: list[int]
+) -> list[AuditResult]:
     """Return a finding for each file; several are read at a time, with one bar.
 
     Raises:
@@ -84,63 +96,69 @@ def _judged(cache: str, looks: Sequence[Look], stop: list[int]) -> list[Finding]
     from tasks.cache.digests import sha256_files
     from tasks.console.progress import progress
 
-    findings = {look.item.artifact.target: _at_sight(look) for look in looks}
-    by_target = {look.item.artifact.target: look for look in looks}
+    findings = {
+        snapshot.file.artifact.target: _at_sight(snapshot) for snapshot in looks
+    }
+    by_target = {snapshot.file.artifact.target: snapshot for snapshot in looks}
     sizes = {
-        look.item.artifact.target: look.stat.size
+        snapshot.file.artifact.target: snapshot.stat.size
         # the longest first, so that no long file is read alone at the end
-        for look in sorted(looks, key=lambda look: look.stat or (), reverse=True)
-        if look.stat and findings[look.item.artifact.target] is None
+        for snapshot in sorted(
+            looks, key=lambda snapshot: snapshot.stat or (), reverse=True
+        )
+        if snapshot.stat and findings[snapshot.file.artifact.target] is None
     }
     total = sum(sizes.values())
     with progress("audit", 0) as bar:
 
         def on_progress(done: int) -> None:
-            bar.at(done, total, "reading")
+            bar.update(done, total, "reading")
 
         for target, got in sha256_files(list(sizes), on_progress, lambda: stop):
             findings[target] = _by_digest(cache, by_target[target], got)
-    missing = Finding(Verdict.MISSING)
-    return [findings[look.item.artifact.target] or missing for look in looks]
+    missing = AuditResult(AuditStatus.MISSING)
+    return [findings[snapshot.file.artifact.target] or missing for snapshot in looks]
 
 
-def _by_digest(cache: str, look: Look, got: Hashed | OSError | IntegrityError) -> Finding:
+def _by_digest(
+    cache: str, snapshot: FileSnapshot, got: Hashed | OSError | IntegrityError
+) -> AuditResult:
     """Judge a file that was read, and write the stamp of a right one if it has none."""
     if isinstance(got, OSError):
-        return Finding(Verdict.UNREADABLE, got=got.strerror or str(got))
+        return AuditResult(AuditStatus.UNREADABLE, got=got.strerror or str(got))
     if isinstance(got, IntegrityError):
         reason = "it was changed or replaced while it was read"
-        return Finding(Verdict.UNREADABLE, got=reason)
-    artifact, stamp = look.item.artifact, look.stamp
-    finding = judge_digest(artifact, stamp, got.stat.size, got.sha256)
+        return AuditResult(AuditStatus.UNREADABLE, got=reason)
+    artifact, stamp = snapshot.file.artifact, snapshot.stamp
+    result = check_digest(artifact, stamp, got.stat.size, got.sha256)
     proven = stamp and (stamp.stat, stamp.sha256) == (got.stat, got.sha256)
-    if finding.verdict is Verdict.OK and not proven:
+    if result.status is AuditStatus.OK and not proven:
         _prove(cache, artifact, stamp, got)
-    return finding
+    return result
 
 
 def _prove(cache: str, artifact: Artifact, stamp: Stamp | None, got: Hashed) -> None:
     """Write the stamp of a right file, so that the next download does not read it."""
     from tasks.errors import RecipeError
-    from tasks.transfer.locks import lock_if_free
+    from tasks.transfer.locks import try_lock
 
     new = Stamp(got.stat, got.sha256, artifact.target, {})
     if stamp and stamp.sha256 == got.sha256:
         new = new._replace(source=stamp.source, engines=stamp.engines)
     # the cache may be read-only
-    with suppress(OSError, RecipeError), lock_if_free(cache, artifact) as free:
+    with suppress(OSError, RecipeError), try_lock(cache, artifact) as free:
         if free:
             stamps.write_stamp(cache, artifact, new)
 
 
-def _at_sight(look: Look) -> Finding | None:
+def _at_sight(snapshot: FileSnapshot) -> AuditResult | None:
     """Judge a file that does not have to be read for it; None for others."""
-    if look.stat is None:
-        return Finding(Verdict.MISSING)
-    return judge_size(look.item.artifact, look.stamp, look.stat.size)
+    if snapshot.stat is None:
+        return AuditResult(AuditStatus.MISSING)
+    return check_size(snapshot.file.artifact, snapshot.stamp, snapshot.stat.size)
 
 
-def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
+def _invalidate_stamp(cache: str, snapshot: FileSnapshot, result: AuditResult) -> bool:
     """Void the stamp of a wrong file, so that the next download reads it.
 
     Size and time alone would not show that it is wrong. Nothing is changed if the file
@@ -150,68 +168,72 @@ def _take_proof(cache: str, look: Look, finding: Finding) -> bool:
         Whether the next download will read the file.
     """
     from tasks.errors import RecipeError
-    from tasks.transfer.locks import lock_if_free
+    from tasks.transfer.locks import try_lock
 
-    artifact, stamp = look.item.artifact, look.stamp
+    artifact, stamp = snapshot.file.artifact, snapshot.stamp
     if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
         return False  # without a digest a download takes any file as right
-    if stamp is None or look.stat != stamp.stat:
+    if stamp is None or snapshot.stat != stamp.stat:
         return True
-    if finding.bytes_are_right or finding.verdict is Verdict.UNREADABLE:
+    if result.bytes_are_right or result.status is AuditStatus.UNREADABLE:
         return True
     try:
-        with lock_if_free(cache, artifact) as free:
-            if free and _look(cache, look.item) == look:
-                return stamps.write_stamp(cache, artifact, void(stamp))
+        with try_lock(cache, artifact) as free:
+            if free and _look(cache, snapshot.file) == snapshot:
+                return stamps.write_stamp(cache, artifact, invalidated(stamp))
         return True
     except (OSError, RecipeError):  # a read-only cache
         return False
 
 
-def _size(look: Look) -> int | None:
-    if look.stat is None:
+def _size(snapshot: FileSnapshot) -> int | None:
+    if snapshot.stat is None:
         return None
-    return look.stat.size
+    return snapshot.stat.size
 
 
-def _row(look: Look, finding: Finding) -> dict[str, Any]:
+def _row(snapshot: FileSnapshot, result: AuditResult) -> dict[str, Any]:
     return {
-        "file": look.item.artifact.target,
-        "models": list(look.item.models),
-        "in_catalogue": look.item.is_named,
-        "size": _size(look),
-        "verdict": finding.verdict.value,
-        "expected": finding.expected or None,
-        "got": finding.got or None,
+        "file": snapshot.file.artifact.target,
+        "models": list(snapshot.file.models),
+        "in_catalogue": snapshot.file.is_named,
+        "size": _size(snapshot),
+        "verdict": result.status.value,
+        "expected": result.expected or None,
+        "got": result.got or None,
     }
 
 
-def _text(rows: Sequence[tuple[Look, Finding]], cache: str, elapsed: float) -> list[str]:
+def _text(
+    rows: Sequence[tuple[FileSnapshot, AuditResult]], cache: str, elapsed: float
+) -> list[str]:
     from rich.text import Text
 
-    from tasks.console.tables import table
+    from tasks.console.tables import render_table
 
-    here = [(look, finding) for look, finding in rows if look.stat]
+    here = [(snapshot, result) for snapshot, result in rows if snapshot.stat]
     missing = ""
     if len(here) < len(rows):
         missing = f"{len(rows) - len(here)} of the catalogue's files not here"
     where = f"Cache: {cache}"
     if not here:
-        return [f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"]
-    colours = {Verdict.OK: "green", Verdict.UNPINNED: "yellow"}
+        return [
+            f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"
+        ]
+    colours = {AuditStatus.OK: "green", AuditStatus.UNPINNED: "yellow"}
     cells = [
         [
-            Text(_label(look.item)),
-            Text(formatting.size(_size(look))),
-            Text(_verdict(look.item, finding), colours.get(finding.verdict, "red")),
-            Text(look.item.artifact.target.removeprefix(f"{cache}/")),
+            Text(_label(snapshot.file)),
+            Text(formatting.format_size(_size(snapshot))),
+            Text(_verdict(snapshot.file, result), colours.get(result.status, "red")),
+            Text(snapshot.file.artifact.target.removeprefix(f"{cache}/")),
         ]
-        for look, finding in here
+        for snapshot, result in here
     ]
-    total = formatting.size(sum(_size(look) or 0 for look, _ in here))
-    read = f"{_files(len(here))}, {total}, in {formatting.seconds(elapsed)}"
+    total = formatting.format_size(sum(_size(snapshot) or 0 for snapshot, _ in here))
+    read = f"{_files(len(here))}, {total}, in {formatting.format_duration(elapsed)}"
     summary = ". ".join(filter(None, (read, missing, where)))
-    return [table(("model", ">size", "verdict", "file"), cells), summary]
+    return [render_table(("model", ">size", "verdict", "file"), cells), summary]
 
 
 def _files(count: int) -> str:
@@ -220,56 +242,62 @@ def _files(count: int) -> str:
     return f"{count} files"
 
 
-def _label(item: Item) -> str:
-    if not item.is_named:
+def _label(file: CachedFile) -> str:
+    if not file.is_named:
         return "-"
-    return item.label
+    return file.label
 
 
-def _verdict(item: Item, finding: Finding) -> str:
-    if finding.verdict is Verdict.UNPINNED:
-        if item.is_named:
+def _verdict(file: CachedFile, result: AuditResult) -> str:
+    if result.status is AuditStatus.UNPINNED:
+        if file.is_named:
             return "as its stamp says; not pinned"
         return "as its stamp says; not in the catalogue"
-    if finding.verdict is Verdict.DIFFERS:
-        if finding.got.endswith("bytes"):
+    if result.status is AuditStatus.DIFFERS:
+        if result.got.endswith("bytes"):
             return "differs: wrong size"
         return "differs: wrong SHA-256"
-    return str(finding.verdict.value)
+    return str(result.status.value)
 
 
-def _error(recipe: Recipe, failed: Sequence[tuple[Look, Finding]], rereads: Sequence[bool]) -> IntegrityError:
+def _error(
+    context: Context,
+    failed: Sequence[tuple[FileSnapshot, AuditResult]],
+    rereads: Sequence[bool],
+) -> IntegrityError:
     """Return the error: what is wrong with each file, and the command that fixes it.
 
     Args:
         rereads: whether the next download reads the file and replaces it.
     """
     facts: list[tuple[str, object]] = []
-    for look, finding in failed:
-        problem = f"expected {finding.expected}\ngot {finding.got}"
-        if finding.verdict is Verdict.UNREADABLE:
-            problem = f"cannot be read: {finding.got}"
-        facts.append((look.item.artifact.target, problem))
+    for snapshot, result in failed:
+        problem = f"expected {result.expected}\ngot {result.got}"
+        if result.status is AuditStatus.UNREADABLE:
+            problem = f"cannot be read: {result.got}"
+        facts.append((snapshot.file.artifact.target, problem))
     what = f"{len(failed)} files are not what must be here"
     if len(failed) == 1:
         what = "1 file is not what must be here"
     rows = zip(failed, rereads, strict=True)
-    fixes = dict.fromkeys(_fix(recipe, *row, reread) for row, reread in rows)
+    fixes = dict.fromkeys(_fix(context, *row, reread) for row, reread in rows)
     return IntegrityError(what, facts, "\n".join(fixes))
 
 
-def _fix(recipe: Recipe, look: Look, finding: Finding, reread: bool) -> str:
-    item, target = look.item, look.item.artifact.target
-    if finding.verdict is Verdict.UNREADABLE:
+def _fix(
+    context: Context, snapshot: FileSnapshot, result: AuditResult, reread: bool
+) -> str:
+    file, target = snapshot.file, snapshot.file.artifact.target
+    if result.status is AuditStatus.UNREADABLE:
         return f"make {target} readable for you"
-    if finding.bytes_are_right:
-        return f"the digest is right: correct the size in {recipe.catalogue.where}"
-    if not item.is_named and item.is_program:
+    if result.bytes_are_right:
+        return f"the digest is right: correct the size in {context.catalogue.where}"
+    if not file.is_named and file.is_program:
         return f"doit prune, or delete {target}"
-    if not item.is_named:
+    if not file.is_named:
         return f"doit prune, or delete {os.path.dirname(target)}"
-    again = f"doit download:{next(iter(item.models), '')}"
-    if item.is_program:
+    again = f"doit download:{next(iter(file.models), '')}"
+    if file.is_program:
         again = "doit exe"
     if reread:
         return again

@@ -13,13 +13,13 @@ from tasks import doit_adapter
 from tasks.cache.key import CACHE_LIMIT, cache_key
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import catalogued
-from tasks.command_line import Ask
+from tasks.catalogue.resolve import resolve_entry
+from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.context import Recipe
+from tasks.context import Context
 
 
-class Entry(NamedTuple):
+class CacheEntry(NamedTuple):
     """One entry of a CI system's cache."""
 
     model: str
@@ -28,45 +28,47 @@ class Entry(NamedTuple):
     size: int | None  # bytes; None if a size is not known
 
 
-def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
         UsageError: there is no such model.
     """
-    models = ask.models or (recipe.catalogue.default,)
-    named = dict.fromkeys(recipe.catalogue.name(model) for model in models)
-    return [recipe, tuple(named), bool(ask.options.get("json"))]
+    models = request.models or (context.catalogue.default,)
+    named = dict.fromkeys(context.catalogue.name(model) for model in models)
+    return [context, tuple(named), bool(request.options.get("json"))]
 
 
-def run(recipe: Recipe, named: Sequence[str], as_json: bool) -> None:
+def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     """Print a key a line, and set a workflow's outputs.
 
     Raises:
         RecipeError: a file of a model is not pinned, so that it has no key.
     """
-    files = {name: _files(recipe, name) for name in named}
+    files = {name: _files(context, name) for name in named}
     entries = [_entry(name, artifacts) for name, artifacts in files.items()]
     if "GITHUB_OUTPUT" in os.environ:
         every = [artifact for artifacts in files.values() for artifact in artifacts]
-        _set_outputs(recipe, entries, cache_key("models", every))
+        _set_outputs(context, entries, cache_key("models", every))
     if as_json:
-        doit_adapter.show_json([entry._asdict() for entry in entries])
+        doit_adapter.print_json([entry._asdict() for entry in entries])
     else:
-        doit_adapter.show("\n".join(entry.key for entry in entries))
+        doit_adapter.print_report("\n".join(entry.key for entry in entries))
 
 
-def _files(recipe: Recipe, name: str) -> tuple[Artifact, ...]:
+def _files(context: Context, name: str) -> tuple[Artifact, ...]:
     """Return the cached files that serving a model needs."""
-    job = catalogued(name, recipe.catalogue, recipe.place)
-    if job.engine == "llamafile":
-        return (*job.files, llamafile_exe(recipe.catalogue, recipe.place))
-    return tuple(job.files)
+    resolved = resolve_entry(name, context.catalogue, context.environment)
+    if resolved.engine == "llamafile":
+        return (*resolved.files, llamafile_exe(context.catalogue, context.environment))
+    return tuple(resolved.files)
 
 
-def _entry(name: str, files: Sequence[Artifact]) -> Entry:
+def _entry(name: str, files: Sequence[Artifact]) -> CacheEntry:
     paths = dict.fromkeys(os.path.dirname(file.target) for file in files)
-    return Entry(name, cache_key(name, files), tuple(map(_from_home, paths)), _size(files))
+    return CacheEntry(
+        name, cache_key(name, files), tuple(map(_from_home, paths)), _size(files)
+    )
 
 
 def _size(files: Sequence[Artifact]) -> int | None:
@@ -90,14 +92,14 @@ def _from_home(path: str) -> str:
     return path
 
 
-def _set_outputs(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
+def _set_outputs(context: Context, entries: Sequence[CacheEntry], key: str) -> None:
     """Set a GitHub step's outputs, and LLAMAFILE_CACHE for the next steps."""
-    from tasks.console.ci import append
+    from tasks.console.ci import append_env_file
 
     total = sum(entry.size or 0 for entry in entries)
     if total > CACHE_LIMIT:
         text = "warning: %s in all, and GitHub keeps 10 GB of a repository's caches"
-        doit_adapter.log().warning(text, formatting.size(total))
+        doit_adapter.log().warning(text, formatting.format_size(total))
     paths = dict.fromkeys(path for entry in entries for path in entry.path)
     if len(entries) == 1:
         key = entries[0].key
@@ -105,6 +107,6 @@ def _set_outputs(recipe: Recipe, entries: Sequence[Entry], key: str) -> None:
     outputs["models"] = " ".join(entry.model for entry in entries)
     for number, entry in enumerate(entries, 1):
         outputs |= {f"key-{number}": entry.key, f"path-{number}": "\n".join(entry.path)}
-    append(os.environ["GITHUB_OUTPUT"], outputs)
+    append_env_file(os.environ["GITHUB_OUTPUT"], outputs)
     if path := os.environ.get("GITHUB_ENV"):
-        append(path, {"LLAMAFILE_CACHE": recipe.place.cache})
+        append_env_file(path, {"LLAMAFILE_CACHE": context.environment.cache})

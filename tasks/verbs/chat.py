@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.resolve import ResolvedModel
 from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
-from tasks.context import Recipe
-from tasks.engine.server_record import Mode, Run
+from tasks.context import Context
+from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 
-def check(recipe: Recipe, job: Job) -> None:
+def check(context: Context, resolved: ResolvedModel) -> None:
     """Check that the model can be served and asked, before anything is downloaded.
 
     Raises:
         ServerError: it cannot, or there is no question.
     """
-    cache = recipe.place.cache
-    check_start(cache, job, recipe.download_policy())
-    _prompt(recipe.request.asks[-1].extra)
-    pick_port(cache, job.settings.host, job.port_to_try(any_free=True))
+    cache = context.environment.cache
+    check_start(cache, resolved, context.download_policy())
+    _prompt(context.command_line.tasks[-1].extra)
+    pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 
 
-def run(recipe: Recipe, job: Job) -> None:
+def run(context: Context, resolved: ResolvedModel) -> None:
     """Serve the model, answer or hold a conversation, and stop the server.
 
     Raises:
@@ -45,54 +45,54 @@ def run(recipe: Recipe, job: Job) -> None:
             an answer.
     """
     status = 0
-    spec = specify(recipe.place, recipe.catalogue, job)
-    port = job.port_to_try(any_free=True)
-    with serving(recipe.place.cache, spec, Mode.CHAT, port) as (server, stop):
+    spec = specify(context.environment, context.catalogue, resolved)
+    port = resolved.port_to_try(any_free=True)
+    with serving(context.environment.cache, spec, Mode.CHAT, port) as (server, stop):
         if server is not None:
-            status = talk(server.run, recipe.request.asks[-1].extra)
+            status = talk(server.record, context.command_line.tasks[-1].extra)
     if server is None:
         status = 128 + stop[0]
     if status:
         raise SystemExit(status)
 
 
-def run_with(recipe: Recipe, server: Run) -> None:
+def run_with(context: Context, server: ServerRecord) -> None:
     """Talk to a running server.
 
     Raises:
         ServerError: it did not answer.
         SystemExit: as `run`.
     """
-    if status := talk(server, recipe.request.asks[-1].extra):
+    if status := talk(server, context.command_line.tasks[-1].extra):
         raise SystemExit(status)
 
 
-class _Ended(BaseException):
+class _EndOfConversationError(BaseException):
     """A signal that asks the program to end."""
 
 
-def talk(run: Run, words: tuple[str, ...]) -> int:
+def talk(record: ServerRecord, words: tuple[str, ...]) -> int:
     """Answer the words or stdin; without both, on a terminal, hold a conversation.
 
     Returns:
         0, or 128 + the signal that ended it.
     """
-    from tasks.system.signals import on_signals
+    from tasks.system.signals import handle_signals
 
     try:
-        with doit_adapter.quiet_pipe(), on_signals(_raise):
+        with doit_adapter.ignore_broken_pipe(), handle_signals(_raise):
             if prompt := _prompt(words):
-                _answer(run, [{"role": "user", "content": prompt}])
+                _answer(record, [{"role": "user", "content": prompt}])
             else:
-                _converse(run)
-    except _Ended as ended:
+                _converse(record)
+    except _EndOfConversationError as ended:
         print(flush=True)
         return 128 + int(ended.args[0])
     return 0
 
 
 def _raise(number: int) -> None:
-    raise _Ended(number)
+    raise _EndOfConversationError(number)
 
 
 @functools.cache  # stdin can be read once
@@ -108,14 +108,16 @@ def _prompt(words: tuple[str, ...]) -> str:
     if not words:
         prompt = sys.stdin.read().strip()
     if not prompt.strip():
-        raise ServerError("there is no question", fix='doit chat "What is a llamafile?"')
+        raise ServerError(
+            "there is no question", fix='doit chat "What is a llamafile?"'
+        )
     return prompt
 
 
-def _converse(run: Run) -> None:
+def _converse(record: ServerRecord) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history; not on Windows
-    doit_adapter.log().info("%s is listening. %s", run.name, _HINT)
+    doit_adapter.log().info("%s is listening. %s", record.name, _HINT)
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -123,18 +125,20 @@ def _converse(run: Run) -> None:
         except EOFError:
             print(flush=True)
             return
-        except _Ended as ended:
+        except _EndOfConversationError as ended:
             if ended.args[0] != signal.SIGINT:
                 raise
             print(flush=True)
             continue
         if line:
             messages.append({"role": "user", "content": line})
-            answer = _answer(run, messages, interruptible=True)
+            answer = _answer(record, messages, interruptible=True)
             messages.append({"role": "assistant", "content": answer})
 
 
-def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = False) -> str:
+def _answer(
+    record: ServerRecord, messages: list[dict[str, str]], interruptible: bool = False
+) -> str:
     """Print the answer as it arrives, and return it.
 
     Args:
@@ -144,14 +148,14 @@ def _answer(run: Run, messages: list[dict[str, str]], interruptible: bool = Fals
         ServerError: the server did not answer; in a conversation, an answer without
             text is a warning.
     """
-    from tasks.engine.client import stream
+    from tasks.engine.client import stream_chat
 
-    answer = _Answer(run.name)
+    answer = _Answer(record.name)
     try:
-        with contextlib.closing(stream(run, messages)) as deltas:
-            for piece in doit_adapter.harmless(answer.texts(deltas), PROSE):
+        with contextlib.closing(stream_chat(record, messages)) as deltas:
+            for piece in doit_adapter.escape_stream(answer.texts(deltas), PROSE):
                 print(piece, end="", flush=True)
-    except _Ended as ended:
+    except _EndOfConversationError as ended:
         if not interruptible or ended.args[0] != signal.SIGINT:
             raise
         answer.is_interrupted = True

@@ -7,22 +7,22 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks.catalogue.resolve import Job
-from tasks.context import Recipe
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.context import Context
 from tasks.engine.file_format import make_executable, why_skipped
 from tasks.system import files
 
 
-def is_done(recipe: Recipe, job: Job) -> bool:
+def is_done(context: Context, resolved: ResolvedModel) -> bool:
     """Whether the file is executable, or need not be."""
-    if why_skipped(recipe.place.platform, job.engine):
+    if why_skipped(context.environment.platform, resolved.engine):
         return True
-    return files.is_executable(job.artifact.target, job.artifact.owned)
+    return files.is_executable(resolved.artifact.target, resolved.artifact.in_cache)
 
 
-def title(recipe: Recipe, job: Job) -> Callable[[Task], str]:
+def title(context: Context, resolved: ResolvedModel) -> Callable[[Task], str]:
     """Return the function for the task's line, which says why the task is skipped."""
-    skipped = why_skipped(recipe.place.platform, job.engine)
+    skipped = why_skipped(context.environment.platform, resolved.engine)
 
     def text(task: Task) -> str:
         if skipped:
@@ -32,17 +32,17 @@ def title(recipe: Recipe, job: Job) -> Callable[[Task], str]:
     return text
 
 
-def actions(recipe: Recipe, job: Job) -> list[Any]:
+def actions(context: Context, resolved: ResolvedModel) -> list[Any]:
     """Return the task's action; none if `doit -a` must skip it, too."""
-    if why_skipped(recipe.place.platform, job.engine):
+    if why_skipped(context.environment.platform, resolved.engine):
         return []
-    return [(run, [recipe, job])]
+    return [(run, [context, resolved])]
 
 
-def run(recipe: Recipe, job: Job) -> None:
+def run(context: Context, resolved: ResolvedModel) -> None:
     """Set mode 0755.
 
     Raises:
         RecipeError: the file is not a program, or not the verified one.
     """
-    make_executable(recipe.place.cache, job.artifact)
+    make_executable(context.environment.cache, resolved.artifact)

@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.cache import stamps
-from tasks.catalogue.artifact import Artifact, State
-from tasks.catalogue.resolve import Job
-from tasks.context import Recipe
-from tasks.transfer.ensure import bring
+from tasks.catalogue.artifact import Artifact, TargetState
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.context import Context
+from tasks.transfer.ensure import ensure_files
 
 
-def files_of(recipe: Recipe, job: Job) -> list[Artifact]:
+def files_of(context: Context, resolved: ResolvedModel) -> list[Artifact]:
     """Return the model's files; with --no-adopt without other programs' copies."""
-    if "no_adopt" in recipe.options_of(job):
-        return [file._replace(adopt_from=None) for file in job.files]
-    return list(job.files)
+    if "no_adopt" in context.options_of(resolved):
+        return [file._replace(adopt_from=None) for file in resolved.files]
+    return list(resolved.files)
 
 
-def are_fresh(recipe: Recipe, files: Sequence[Artifact]) -> bool:
+def are_fresh(context: Context, files: Sequence[Artifact]) -> bool:
     """Whether each file is here and is the one that was verified."""
-    return all(stamps.state(recipe.place.cache, file) is State.FRESH for file in files)
+    return all(
+        stamps.target_state(context.environment.cache, file) is TargetState.FRESH
+        for file in files
+    )
 
 
-def run(recipe: Recipe, job: Job, files: Sequence[Artifact]) -> None:
+def run(context: Context, resolved: ResolvedModel, files: Sequence[Artifact]) -> None:
     """Download missing files.
 
     Raises:
         RecipeError: a file is not available.
     """
-    policy = recipe.download_policy()
-    yes = "yes" in recipe.options_of(job)
-    bring(recipe.place.cache, files, policy, job.question, yes)
+    policy = context.download_policy()
+    yes = "yes" in context.options_of(resolved)
+    ensure_files(context.environment.cache, files, policy, resolved.confirmation, yes)

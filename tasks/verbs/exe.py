@@ -7,25 +7,29 @@ from __future__ import annotations
 
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.engine.command import Launch
 from tasks.engine.file_format import make_executable, native_program, why_skipped
-from tasks.engine.version import ask_version, keep_version, proven_version
+from tasks.engine.version import ask_version, record_version, recorded_version
 from tasks.system import files
-from tasks.transfer.ensure import converge
+from tasks.transfer.ensure import ensure_file
 
 
-def is_proven(found: Recipe, artifact: Artifact) -> bool:
+def is_proven(context: Context, artifact: Artifact) -> bool:
     """Whether the program is here, has the pinned digest, is executable, and ran."""
-    if found.place.platform != "win32" and not files.is_executable(artifact.target):
+    if context.environment.platform != "win32" and not files.is_executable(
+        artifact.target
+    ):
         return False
-    return proven_version(found.place.cache, artifact, "llamafile") is not None
+    return (
+        recorded_version(context.environment.cache, artifact, "llamafile") is not None
+    )
 
 
-def run(found: Recipe, artifact: Artifact) -> None:
+def run(context: Context, artifact: Artifact) -> None:
     """Download it, make it executable and ask for its version, as with a llamafile."""
-    cache, platform = found.place.cache, found.place.platform
-    converge(cache, artifact, policy=found.download_policy())
+    cache, platform = context.environment.cache, context.environment.platform
+    ensure_file(cache, artifact, policy=context.download_policy())
     skipped = why_skipped(platform, "self")
     if skipped:
         doit_adapter.log().info("chmod %s", skipped)
@@ -34,4 +38,4 @@ def run(found: Recipe, artifact: Artifact) -> None:
     native = bool(native_program(artifact.target))
     launch = Launch("llamafile", platform, "", artifact.target, native=native)
     version = ask_version(artifact.label, launch, cache, [artifact])
-    keep_version(cache, artifact, "llamafile", version)
+    record_version(cache, artifact, "llamafile", version)

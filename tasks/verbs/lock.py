@@ -7,16 +7,18 @@ from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue import edit_file, load, lockfile
-from tasks.catalogue.lockfile import Locked, LockFile
-from tasks.command_line import Ask
+from tasks.catalogue.lockfile import LockedFile, LockFile
+from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.errors import RecipeError, TransferError, UsageError
-from tasks.upstream.resolver import Locker
+from tasks.upstream.resolver import LockResolver
 from tasks.urls import filename_of
 
 
-def action(recipe: Recipe, ask: Ask) -> tuple[Callable[..., None], list[Any]]:
+def action(
+    context: Context, request: TaskRequest
+) -> tuple[Callable[..., None], list[Any]]:
     """Return the task's action: function and arguments.
 
     Raises:
@@ -24,54 +26,64 @@ def action(recipe: Recipe, ask: Ask) -> tuple[Callable[..., None], list[Any]]:
     """
     from tasks.catalogue import schema
 
-    where = recipe.catalogue.where
-    text = load.text_of(load.read(where), where)
+    where = context.catalogue.where
+    text = load.decode_yaml(load.read(where), where)
     place = load.lock_path(where)
     content = load.read_lock(where)
     old = None
     if content is not None:
-        old = schema.read_lock(load.text_of(content, place), place)
+        old = schema.read_lock(load.decode_yaml(content, place), place)
     plain = schema.read_catalogue(text, where)
-    engines = {word for word in ask.models if word in plain["engines"]}
-    models = {recipe.catalogue.name(word) for word in ask.models if word not in engines}
+    engines = {word for word in request.models if word in plain["engines"]}
+    models = {
+        context.catalogue.name(word) for word in request.models if word not in engines
+    }
     chosen = engines | models
-    if "check" in ask.options:
-        changing = [f"--{name}" for name in ("upgrade", "download") if name in ask.options]
+    if "check" in request.options:
+        changing = [
+            f"--{name}" for name in ("upgrade", "download") if name in request.options
+        ]
         if changing:
-            what = f"--check only compares: {' and '.join(changing)} would change the file"
+            what = (
+                f"--check only compares: {' and '.join(changing)} would change the file"
+            )
             raise UsageError(what)
         return check, [plain, old, place]
     moving: set[str] = set()
-    if "upgrade" in ask.options:
+    if "upgrade" in request.options:
         moving = chosen or {*plain["engines"], *plain["models"]}
-    schema.compile_text(text, where, lockfile.without(old, moving))
-    locker = Locker(recipe.place, ask, plain, old or LockFile(1), where)
+    schema.compile_catalogue(text, where, lockfile.drop_entries(old, moving))
+    locker = LockResolver(
+        context.environment, request, plain, old or LockFile(1), where
+    )
     return run, [locker, chosen, place]
 
 
-def run(locker: Locker, chosen: set[str], place: str) -> None:
+def run(locker: LockResolver, chosen: set[str], place: str) -> None:
     """Write models.lock.
 
     Raises:
         TransferError: a publisher does not state a digest; nothing is written.
         RecipeError: another process changed the same entries; nothing is written.
     """
-    resolved = locker.locked(chosen)
+    resolved = locker.resolve(chosen)
     summary = ""
     with edit_file.editing(place, locker.cache):
         now = load.read_lock(locker.where)
         new = _joined(locker, resolved, place, now)
         text = lockfile.render(new)
-        if now is not None and text == load.text_of(now, place):
+        if now is not None and text == load.decode_yaml(now, place):
             summary = ", nothing changed"
         else:
             edit_file.replace(place, text)
     for line in changes(locker.old, resolved):
-        doit_adapter.show(line)
-    doit_adapter.show(f"{place}: {_count(new)}{summary}")
+        doit_adapter.print_report(line)
+    doit_adapter.print_report(f"{place}: {_count(new)}{summary}")
 
 
-def _joined(locker: Locker, resolved: LockFile, place: str, now: bytes | None) -> LockFile:
+def _joined(
+    locker: LockResolver, resolved: LockFile, place: str, now: bytes | None
+) -> LockFile:
     """Merge the resolved entries into models.lock, both files as they are now.
 
     Raises:
@@ -83,8 +95,8 @@ def _joined(locker: Locker, resolved: LockFile, place: str, now: bytes | None) -
 
     current = LockFile(1)
     if now is not None:
-        current = schema.read_lock(load.text_of(now, place), place)
-    catalogue = load.text_of(load.read(locker.where), locker.where)
+        current = schema.read_lock(load.decode_yaml(now, place), place)
+    catalogue = load.decode_yaml(load.read(locker.where), locker.where)
     plain = schema.read_catalogue(catalogue, locker.where)
     merged = lockfile.merged(locker.old, resolved, current, place)
     new = lockfile.ordered(merged, plain)
@@ -101,7 +113,7 @@ def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
     from tasks.catalogue import schema
 
     try:
-        schema.compile_text(catalogue, where, schema.read_lock(text, place))
+        schema.compile_catalogue(catalogue, where, schema.read_lock(text, place))
     except UsageError as error:
         what = "nothing was written: the values that publishers state are not valid"
         fix = "pin it in models.yaml: sha256, size"
@@ -116,11 +128,11 @@ def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
     """
     if old is None:
         raise RecipeError(f"there is no {place}", fix="doit lock, and commit it")
-    if lacking := lockfile.lacks(plain, old):
+    if lacking := lockfile.coverage_errors(plain, old):
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
         raise RecipeError(what, facts, fix="doit lock, and commit it")
-    doit_adapter.show(f"{place} covers the catalogue: {_count(old)}")
+    doit_adapter.print_report(f"{place} covers the catalogue: {_count(old)}")
 
 
 def _count(lock: LockFile) -> str:
@@ -148,11 +160,11 @@ def changes(old: LockFile, new: LockFile) -> list[str]:
     return lines
 
 
-def _change(name: str, old: Locked | None, new: Locked) -> list[str]:
+def _change(name: str, old: LockedFile | None, new: LockedFile) -> list[str]:
     """Return the lines for one file; none if it is unchanged."""
     file = filename_of(new.url)
     if old is None:
-        facts = f"{formatting.size(new.size)} sha256:{new.sha256} ({new.digest_from})"
+        facts = f"{formatting.format_size(new.size)} sha256:{new.sha256} ({new.digest_from})"
         return [f"+ {name}: {file} {facts}"]
     if (old.sha256, old.url) != (new.sha256, new.url):
         first = f"~ {name}: {file}"
@@ -164,6 +176,6 @@ def _change(name: str, old: Locked | None, new: Locked) -> list[str]:
     return []
 
 
-def _version(row: Locked) -> str:
+def _version(row: LockedFile) -> str:
     version = row.version or (row.commit or "")[:12] or row.since
-    return f"{version} sha256:{row.sha256} {formatting.size(row.size)}"
+    return f"{version} sha256:{row.sha256} {formatting.format_size(row.size)}"

@@ -7,56 +7,60 @@ from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.file_specs import hub_file, release
+from tasks.catalogue.file_specs import parse_hub_url, parse_release_url
 from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
-from tasks.catalogue.resolve import Job
-from tasks.command_line import Ask
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.engine.file_format import format_error
 from tasks.errors import RecipeError
 from tasks.planning import estimate
-from tasks.planning.estimate import Memory, Need, memory_of, need_of
+from tasks.planning.estimate import FilePlan, MemoryEstimate, estimate_memory, plan_file
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
-from tasks.transfer.local_sources import path_of
+from tasks.transfer.local_sources import local_path
 from tasks.transfer.policy import DownloadPolicy
 from tasks.urls import host_of
 
 
-def run(recipe: Recipe, ask: Ask) -> None:
+def run(context: Context, request: TaskRequest) -> None:
     """Print the report to stdout.
 
     Raises:
         SystemExit: 1 if it cannot work.
     """
-    cache = recipe.place.cache
-    names = next(names for asked, names in recipe.jobs.asked if asked is ask)
-    jobs = [recipe.jobs.by_name[name] for name in names]
-    artifacts = [file for job in jobs for file in job.files]
-    artifacts += [job.exe for job in jobs if job.exe]
+    cache = context.environment.cache
+    names = next(
+        names for asked, names in context.resolution.requested if asked is request
+    )
+    jobs = [context.resolution.by_name[name] for name in names]
+    artifacts = [file for resolved in jobs for file in resolved.files]
+    artifacts += [resolved.exe for resolved in jobs if resolved.exe]
     wanted = dict.fromkeys(artifacts)
-    adopts = "no_adopt" not in ask.options
-    needs = [need_of(cache, artifact, adopts) for artifact in wanted]
-    takes = [memory_of(job, needs) for job in jobs]
+    adopts = "no_adopt" not in request.options
+    needs = [plan_file(cache, artifact, adopts) for artifact in wanted]
+    takes = [estimate_memory(resolved, needs) for resolved in jobs]
     here = memory.total()
-    free = shutil.disk_usage(files.existing(cache)).free
-    problems = estimate.problems(needs, free, takes, here)
-    policy = recipe.download_policy()
+    free = shutil.disk_usage(files.nearest_existing_dir(cache)).free
+    problems = estimate.blockers(needs, free, takes, here)
+    policy = context.download_policy()
     refused = (_refused(cache, artifact, policy) for artifact in wanted)
     problems += dict.fromkeys(filter(None, refused))
-    problems += [_no_source(need) for need in needs if _is_nowhere(need)]
-    problems += [found for job in jobs if (found := _no_model(job, needs))]
-    facts = {"free": free, "memory": here, "notes": _notes(recipe, jobs)}
-    if ask.options.get("json"):
-        doit_adapter.show_json(_data(jobs, needs, takes, facts, problems))
+    problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
+    problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
+    facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
+    if request.options.get("json"):
+        doit_adapter.print_json(_data(jobs, needs, takes, facts, problems))
     else:
-        doit_adapter.show(*_text(needs, takes, facts, problems))
+        doit_adapter.print_report(*_text(needs, takes, facts, problems))
     if problems:
         raise SystemExit(1)
 
 
-def _refused(cache: str, artifact: Artifact, policy: DownloadPolicy) -> tuple[str, str] | None:
+def _refused(
+    cache: str, artifact: Artifact, policy: DownloadPolicy
+) -> tuple[str, str] | None:
     """Return why a file may not be fetched, and the fix; None if it may."""
     try:
         check_source(cache, artifact, policy)
@@ -65,27 +69,27 @@ def _refused(cache: str, artifact: Artifact, policy: DownloadPolicy) -> tuple[st
     return None
 
 
-def _is_nowhere(need: Need) -> bool:
+def _is_nowhere(file_plan: FilePlan) -> bool:
     """Whether the only source of a file is a local path where there is no file."""
-    return need.state == "nowhere" and bool(need.source)
+    return file_plan.state == "nowhere" and bool(file_plan.source)
 
 
-def _no_source(need: Need) -> tuple[str, str]:
-    what = f"{need.label}: there is no file {path_of(need.source)}"
+def _no_source(file_plan: FilePlan) -> tuple[str, str]:
+    what = f"{file_plan.label}: there is no file {local_path(file_plan.source)}"
     return what, "copy the file there, or correct `url:`"
 
 
-def _no_model(job: Job, needs: list[Need]) -> tuple[str, str] | None:
+def _no_model(resolved: ResolvedModel, needs: list[FilePlan]) -> tuple[str, str] | None:
     """Return why an engine cannot read a file that is on this machine, and the fix."""
-    by_path = {need.path: need for need in needs}
-    for artifact in job.files:
-        need = by_path[artifact.target]
-        engine = job.engine
-        if artifact is not job.artifact:
+    by_path = {file_plan.path: file_plan for file_plan in needs}
+    for artifact in resolved.files:
+        file_plan = by_path[artifact.target]
+        engine = resolved.engine
+        if artifact is not resolved.artifact:
             engine = "embedded"  # a GGUF, whatever the engine
-        if need.state not in ("have", "copy", "adopt"):
+        if file_plan.state not in ("have", "copy", "adopt"):
             continue
-        error = _format_error(need.source, engine, owned=artifact.owned)
+        error = _format_error(file_plan.source, engine, owned=artifact.in_cache)
         if error:
             reasons = [str(value) for name, value in error.facts if name == "got"]
             return ": ".join([error.what, *filter(None, reasons)]), error.fix
@@ -99,40 +103,45 @@ def _format_error(path: str, engine: str, *, owned: bool) -> RecipeError | None:
         return RecipeError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _notes(recipe: Recipe, jobs: list[Job]) -> list[str]:
+def _notes(context: Context, jobs: list[ResolvedModel]) -> list[str]:
     """Return what is different on this system (R9)."""
-    if recipe.place.platform != "win32":
+    if context.environment.platform != "win32":
         return []
     return [
-        f"{job.name} is over 4 GiB, more than Windows starts: llamafile.exe runs it with -m"
-        for job in jobs
-        if job.exe and (job.size or 0) > WINDOWS_EXE_LIMIT
+        f"{resolved.name} is over 4 GiB, more than Windows starts: llamafile.exe runs it with -m"
+        for resolved in jobs
+        if resolved.exe and (resolved.size or 0) > WINDOWS_EXE_LIMIT
     ]
 
 
-def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problems: list[Any]) -> list[str]:
+def _text(
+    needs: list[FilePlan],
+    takes: list[MemoryEstimate],
+    facts: dict[str, Any],
+    problems: list[Any],
+) -> list[str]:
     from rich.text import Text
 
-    from tasks.console.tables import table
+    from tasks.console.tables import render_table
 
     colours = {"have": "green", "fetch": "yellow", "nowhere": "red"}
     rows = [
         [
-            Text(need.label),
-            Text(need.where(), colours.get(need.state, "")),
-            Text(formatting.size(need.size)),
-            Text(_known(need.to_fetch)),
-            Text(_short(need.source)),
+            Text(file_plan.label),
+            Text(file_plan.describe(), colours.get(file_plan.state, "")),
+            Text(formatting.format_size(file_plan.size)),
+            Text(_known(file_plan.to_fetch)),
+            Text(_short(file_plan.source)),
         ]
-        for need in needs
+        for file_plan in needs
     ]
-    write, _ = estimate.total([need.to_write for need in needs])
+    write, _ = estimate.total([file_plan.to_write for file_plan in needs])
     free = facts["free"]
     lines: list[str] = [
-        table(("file", "state", ">size", ">to fetch", "from"), rows),
+        render_table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
         f"network  {_fetched(needs)}",
-        f"disk     {formatting.size(free)} free, {formatting.size(free - write)} afterwards",
+        f"disk     {formatting.format_size(free)} free, {formatting.format_size(free - write)} afterwards",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -144,19 +153,19 @@ def _text(needs: list[Need], takes: list[Memory], facts: dict[str, Any], problem
 
 def _short(source: str) -> str:
     """Return where a file comes from, in few words; --json has the URL."""
-    if file := hub_file(source):
+    if file := parse_hub_url(source):
         return f"{host_of(source)} {file.repo}@{file.revision[:8]}"
-    if asset := release(source):
+    if asset := parse_release_url(source):
         return f"{host_of(source)} {asset.repo} {asset.tag}"
     return source
 
 
-def _fetched(needs: list[Need]) -> str:
-    fetch, all_known = estimate.total([need.to_fetch for need in needs])
+def _fetched(needs: list[FilePlan]) -> str:
+    fetch, all_known = estimate.total([file_plan.to_fetch for file_plan in needs])
     if all_known:
-        return formatting.size(fetch)
+        return formatting.format_size(fetch)
     if fetch:
-        return f"at least {formatting.size(fetch)}"
+        return f"at least {formatting.format_size(fetch)}"
     return "not known"
 
 
@@ -165,40 +174,47 @@ def _known(count: int | None) -> str:
         return estimate.UNKNOWN
     if not count:
         return "-"
-    return formatting.size(count)
+    return formatting.format_size(count)
 
 
-def _memory_line(need: Memory, total: int) -> str:
+def _memory_line(need: MemoryEstimate, total: int) -> str:
     """Return what memory a model needs, and what this machine has."""
-    here = f"{formatting.size(total)} are here"
+    here = f"{formatting.format_size(total)} are here"
     tokens = "as many tokens as it was trained for"
     if need.context:
         tokens = f"{need.context} tokens"
     if need.needed is None:
         return f"{need.model}: not known for {tokens}; {here}"
-    if need.needed == need.said:
+    if need.needed == need.declared:
         source = "models.yaml"
         if not need.context:
             source += f"; more for {tokens}"
-        return f"{need.model} needs about {formatting.size(need.said)} ({source}); {here}"
+        return f"{need.model} needs about {formatting.format_size(need.declared)} ({source}); {here}"
     about = "about "
     if need.exact:
         about = ""
-    weights, cache = formatting.size(need.weights), formatting.size(need.cache)
+    weights, cache = (
+        formatting.format_size(need.weights),
+        formatting.format_size(need.cache),
+    )
     parts = f"(weights {weights}, {about}{cache} for {tokens})"
     if need.gpu:
         parts += ", part of it on the GPU"
-    return f"{need.model} needs {about}{formatting.size(need.needed)} {parts}; {here}"
+    return f"{need.model} needs {about}{formatting.format_size(need.needed)} {parts}; {here}"
 
 
 def _data(
-    jobs: list[Job], needs: list[Need], takes: list[Memory], facts: dict[str, Any], problems: list[Any]
+    jobs: list[ResolvedModel],
+    needs: list[FilePlan],
+    takes: list[MemoryEstimate],
+    facts: dict[str, Any],
+    problems: list[Any],
 ) -> dict[str, Any]:
-    fetch, known = estimate.total([need.to_fetch for need in needs])
-    write, _ = estimate.total([need.to_write for need in needs])
+    fetch, known = estimate.total([file_plan.to_fetch for file_plan in needs])
+    write, _ = estimate.total([file_plan.to_write for file_plan in needs])
     return {
-        "models": [job.name for job in jobs],
-        "files": [estimate.as_json(need) for need in needs],
+        "models": [resolved.name for resolved in jobs],
+        "files": [estimate.as_json(file_plan) for file_plan in needs],
         "to_fetch": fetch,
         "to_fetch_is_exact": known,
         "disk": {"free": facts["free"], "afterwards": facts["free"] - write},

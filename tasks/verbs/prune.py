@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache import prune, store
-from tasks.cache.inventory import STAMP, items
-from tasks.cache.prune import Found, Needed, Victim
+from tasks.cache.inventory import STAMP, cached_files
+from tasks.cache.prune import CacheFile, Candidate, LiveSet
 from tasks.cache.roots import Root, gc_roots
 from tasks.catalogue import load
 from tasks.catalogue.artifact import Artifact, Stamp, engine_filename, parse_stamp
 from tasks.catalogue.types import Catalogue
-from tasks.command_line import Ask
+from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.engine import server_registry
 from tasks.errors import RecipeError, UsageError
 from tasks.system import files
@@ -35,68 +35,72 @@ class Roots(NamedTuple):
     asked: tuple[str, ...]  # paths of those that were read
     elsewhere: tuple[str, ...]  # on other machines, so that they cannot be read here
     gone: tuple[str, ...]  # records of those that do not exist any more, from the cache
-    needed: Needed
+    needed: LiveSet
 
 
 class Outcome(NamedTuple):
     """What was done with each unneeded file."""
 
-    removed: list[Victim]
-    kept: list[tuple[Victim, str]]  # and why
-    failed: list[tuple[Victim, str]]  # and why
+    removed: list[Candidate]
+    kept: list[tuple[Candidate, str]]  # and why
+    failed: list[tuple[Candidate, str]]  # and why
 
 
-def arguments(recipe: Recipe, ask: Ask) -> list[Any]:
+def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
         UsageError: a model is named, or --older-than is not an age.
     """
-    recipe.no_model(ask)
+    context.reject_model_option(request)
     older_s = None
-    if "older_than" in ask.options:
-        older_s = prune.age(ask.options["older_than"])
-    flags = [bool(ask.options.get(name)) for name in ("dry_run", "json")]
-    return [recipe, older_s, *flags]
+    if "older_than" in request.options:
+        older_s = prune.parse_age(request.options["older_than"])
+    flags = [bool(request.options.get(name)) for name in ("dry_run", "json")]
+    return [context, older_s, *flags]
 
 
-def run(recipe: Recipe, older_s: float | None, dry: bool, as_json: bool) -> None:
+def run(context: Context, older_s: float | None, dry: bool, as_json: bool) -> None:
     """Remove unneeded files, and print the report to stdout.
 
     Raises:
         RecipeError: the directory is not a cache of this recipe, a catalogue that uses
             it cannot be read, or a file cannot be removed.
     """
-    cache = recipe.place.cache
+    cache = context.environment.cache
     _check_own(cache)
     if not dry:
         server_registry.drop_keys(cache)
-    roots = _roots(recipe)
+    roots = _roots(context)
     files_before = store.files_of(cache)
     unused = _unused(cache, roots, files_before, older_s)
     # read before their removal: the report says how to download a file again
-    stamps = {victim.path: _stamp(cache, victim) for victim in unused}
+    stamps = {candidate.path: _stamp(cache, candidate) for candidate in unused}
     outcome = _remove(cache, unused, {file.path: file for file in files_before}, dry)
     before = sum(file.size for file in files_before)
     facts = {
         "cache": cache,
         "dry_run": dry,
         "before": before,
-        "after": before - sum(victim.size for victim in outcome.removed),
+        "after": before - sum(candidate.size for candidate in outcome.removed),
         "catalogues": list(roots.asked),
         "not_asked": list(roots.elsewhere),
-        "removed": [_row(victim, stamps[victim.path]) for victim in outcome.removed],
-        "kept": [{**_row(victim), "kept": why} for victim, why in outcome.kept],
-        "failed": [{**_row(victim), "error": why} for victim, why in outcome.failed],
+        "removed": [
+            _row(candidate, stamps[candidate.path]) for candidate in outcome.removed
+        ],
+        "kept": [{**_row(candidate), "kept": why} for candidate, why in outcome.kept],
+        "failed": [
+            {**_row(candidate), "error": why} for candidate, why in outcome.failed
+        ],
     }
     if as_json:
-        doit_adapter.show_json(facts)
+        doit_adapter.print_json(facts)
     else:
-        doit_adapter.show(*_text(outcome, facts))
+        doit_adapter.print_report(*_text(outcome, facts))
     if outcome.failed:
         raise RecipeError(
             "not everything could be removed",
-            [(victim.path, why) for victim, why in outcome.failed],
+            [(candidate.path, why) for candidate, why in outcome.failed],
             "close the programs that use it, or run it as its owner",
         )
 
@@ -107,29 +111,33 @@ def _check_own(cache: str) -> None:
     Raises:
         RecipeError: it is not.
     """
-    if store.is_foreign(cache):
-        what = f"{cache} is not marked as a cache of this recipe: nothing is removed there"
+    if store.is_unmarked(cache):
+        what = (
+            f"{cache} is not marked as a cache of this recipe: nothing is removed there"
+        )
         facts = [("missing", "our CACHEDIR.TAG and README.txt")]
         fix = "LLAMAFILE_CACHE=/path/of/the/cache; a download into a cache marks it"
         raise RecipeError(what, facts, fix)
 
 
-def _unused(cache: str, roots: Roots, found: Sequence[Found], older_s: float | None) -> list[Victim]:
+def _unused(
+    cache: str, roots: Roots, found: Sequence[CacheFile], older_s: float | None
+) -> list[Candidate]:
     """Return the files that no catalogue needs, as far as the age allows."""
     stamps = [file.path for file in found if file.path.startswith("stamps/")]
-    gone = [*roots.gone, *store.stamps_of_nothing(cache, stamps)]
-    return prune.choose(found, roots.needed, gone, time.time(), older_s)
+    gone = [*roots.gone, *store.orphaned_stamps(cache, stamps)]
+    return prune.select_removable(found, roots.needed, gone, time.time(), older_s)
 
 
-def _roots(recipe: Recipe) -> Roots:
+def _roots(context: Context) -> Roots:
     """Read every catalogue that has used the cache.
 
     Raises:
         RecipeError: one cannot be read.
     """
-    cache = recipe.place.cache
+    cache = context.environment.cache
     machine = platform.node()
-    asked = {recipe.catalogue.where: recipe.catalogue}
+    asked = {context.catalogue.where: context.catalogue}
     elsewhere = []
     gone = []
     for root in gc_roots(cache):
@@ -140,10 +148,12 @@ def _roots(recipe: Recipe) -> Roots:
         else:
             elsewhere.append(f"{root.path} of {root.machine} ({root.record})")
     named = frozenset(
-        target for path, catalogue in asked.items() for target in _targets(recipe, path, catalogue)
+        target
+        for path, catalogue in asked.items()
+        for target in _targets(context, path, catalogue)
     )
-    compiled = frozenset(map(load.compiled_name, asked))
-    needed = Needed(named, compiled, all_asked=not elsewhere)
+    compiled = frozenset(map(load.compiled_path, asked))
+    needed = LiveSet(named, compiled, all_asked=not elsewhere)
     return Roots(tuple(asked), tuple(elsewhere), tuple(gone), needed)
 
 
@@ -160,45 +170,47 @@ def _catalogue(cache: str, root: Root) -> Catalogue:
         raise RecipeError(what, [("catalogue", error.what)], fix) from None
 
 
-def _targets(recipe: Recipe, path: str, catalogue: Catalogue) -> Iterator[str]:
+def _targets(context: Context, path: str, catalogue: Catalogue) -> Iterator[str]:
     """Yield the targets of one catalogue, relative to the cache."""
-    place = recipe.place._replace(root=os.path.dirname(path))
-    for item in items(catalogue, place):
-        target = item.artifact.target.removeprefix(f"{place.cache}/")
+    environment = context.environment._replace(root=os.path.dirname(path))
+    for file in cached_files(catalogue, environment):
+        target = file.artifact.target.removeprefix(f"{environment.cache}/")
         yield target
-        if not item.is_program:
+        if not file.is_program:
             continue
         folder = os.path.dirname(target)
         version = catalogue.engine("llamafile").version or ""
         for name in ("linux", "win32"):
             filename = engine_filename(version, name)
             yield f"{folder}/{filename}"
-            if not os.path.exists(f"{place.cache}/{folder}/{filename}"):
+            if not os.path.exists(f"{environment.cache}/{folder}/{filename}"):
                 # an older version's path, from where a download takes the file
                 yield f"engines/{filename}"
 
 
 def _in_use(cache: str) -> frozenset[str]:
     """Return what servers use, also those whose state is not known on this machine."""
-    return prune.used_by(
-        [*run.command, f"models/{run.spec.get('model', '')[:16]}/-"]
-        for run in server_registry.not_known_gone(cache)
+    return prune.paths_in_use(
+        [*record.command, f"models/{record.spec.get('model', '')[:16]}/-"]
+        for record in server_registry.possibly_running(cache)
     )
 
 
-def _remove(cache: str, may_go: Sequence[Victim], found: dict[str, Found], dry: bool) -> Outcome:
+def _remove(
+    cache: str, may_go: Sequence[Candidate], found: dict[str, CacheFile], dry: bool
+) -> Outcome:
     """Remove files, each target under its lock, unless a process changes or uses it."""
-    from tasks.transfer.locks import lock_if_free
+    from tasks.transfer.locks import try_lock
 
     outcome = Outcome([], [], [])
     by_target = attrgetter("target")
     for target, group in groupby(sorted(may_go, key=by_target), key=by_target):
         # a target before its stamp and its parts, whose paths are longer
-        victims = sorted(group, key=lambda victim: len(victim.path))
+        victims = sorted(group, key=lambda candidate: len(candidate.path))
         artifact = Artifact(target, (), f"{cache}/{target}")
         lock: AbstractContextManager[bool] = nullcontext(True)
         if target:
-            lock = lock_if_free(cache, artifact)
+            lock = try_lock(cache, artifact)
         try:
             with lock as free:
                 reason = ""
@@ -206,41 +218,56 @@ def _remove(cache: str, may_go: Sequence[Victim], found: dict[str, Found], dry: 
                     reason = "a server uses it"
                 elif not free:
                     reason = "another process uses it"
-                for victim in victims:
-                    file = found[victim.path]
-                    _remove_one(cache, victim, file, reason, dry, outcome)
+                for candidate in victims:
+                    file = found[candidate.path]
+                    _remove_one(cache, candidate, file, reason, dry, outcome)
         except RecipeError as error:  # no lock in a cache that cannot be written
-            outcome.failed.extend((victim, error.what) for victim in victims)
+            outcome.failed.extend((candidate, error.what) for candidate in victims)
     return outcome
 
 
-def _remove_one(cache: str, victim: Victim, file: Found, reason: str, dry: bool, outcome: Outcome) -> None:
+def _remove_one(
+    cache: str,
+    candidate: Candidate,
+    file: CacheFile,
+    reason: str,
+    dry: bool,
+    outcome: Outcome,
+) -> None:
     """Remove a file unless there is a reason to keep it, and add it to the outcome."""
     try:
-        if not (reason or dry or store.remove(cache, victim.path, file.size, file.changed)):
+        if not (
+            reason
+            or dry
+            or store.remove(cache, candidate.path, file.size, file.changed)
+        ):
             reason = "it has just changed"
     except OSError as error:
-        outcome.failed.append((victim, error.strerror or str(error)))
+        outcome.failed.append((candidate, error.strerror or str(error)))
         return
     if reason:
-        outcome.kept.append((victim, reason))
+        outcome.kept.append((candidate, reason))
     else:
-        outcome.removed.append(victim)
+        outcome.removed.append(candidate)
 
 
-def _stamp(cache: str, victim: Victim) -> Stamp | None:
+def _stamp(cache: str, candidate: Candidate) -> Stamp | None:
     """Return the stamp of a model or a program; other files have none."""
-    if victim.path != victim.target:
+    if candidate.path != candidate.target:
         return None
-    return parse_stamp(files.read_json(f"{cache}/{victim.target}{STAMP}"))
+    return parse_stamp(files.read_json(f"{cache}/{candidate.target}{STAMP}"))
 
 
-def _row(victim: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": victim.path, "why": victim.why, "bytes": victim.size}
+def _row(candidate: Candidate, stamp: Stamp | None = None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": candidate.path,
+        "why": candidate.why,
+        "bytes": candidate.size,
+    }
     if stamp is None or not stamp.source:
         return row
     row["source"] = stamp.source
-    if victim.path.startswith("models/"):
+    if candidate.path.startswith("models/"):
         row["again"] = f"doit download --llamafile-url {shlex.quote(stamp.source)}"
         if stamp.sha256:
             row["again"] += f" --sha256 {stamp.sha256}"
@@ -250,23 +277,26 @@ def _row(victim: Victim, stamp: Stamp | None = None) -> dict[str, Any]:
 def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
     from rich.text import Text
 
-    from tasks.console.tables import table
+    from tasks.console.tables import render_table
 
     # a model and its stamp are one line
     sizes: Counter[tuple[str, str]] = Counter()
-    for victim in outcome.removed:
-        sizes[victim.why, victim.target or victim.path] += victim.size
-    for victim, why in outcome.kept:
-        sizes[f"kept: {why}", victim.target or victim.path] += victim.size
+    for candidate in outcome.removed:
+        sizes[candidate.why, candidate.target or candidate.path] += candidate.size
+    for candidate, why in outcome.kept:
+        sizes[f"kept: {why}", candidate.target or candidate.path] += candidate.size
     lines: list[str] = []
     if sizes:
-        cells = [[Text(formatting.size(size)), Text(why), Text(path)] for (why, path), size in sizes.items()]
-        lines.append(table((">size", "why", "what"), cells))
+        cells = [
+            [Text(formatting.format_size(size)), Text(why), Text(path)]
+            for (why, path), size in sizes.items()
+        ]
+        lines.append(render_table((">size", "why", "what"), cells))
     lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
     lines += [f"asked: {path}" for path in facts["catalogues"]]
     by_age = "files that no catalogue here names are removed only with --older-than"
     lines += [f"not asked: {path}; {by_age}" for path in facts["not_asked"]]
-    return [*lines, f"cache: {formatting.size(facts['before'])}{_freed(facts)}"]
+    return [*lines, f"cache: {formatting.format_size(facts['before'])}{_freed(facts)}"]
 
 
 def _freed(facts: dict[str, Any]) -> str:
@@ -276,4 +306,4 @@ def _freed(facts: dict[str, Any]) -> str:
     verb = "freed"
     if facts["dry_run"]:
         verb = "would be freed"
-    return f" → {formatting.size(facts['after'])}, {formatting.size(freed)} {verb}"
+    return f" → {formatting.format_size(facts['after'])}, {formatting.format_size(freed)} {verb}"

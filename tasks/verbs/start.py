@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import Job
-from tasks.context import Recipe
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.context import Context
 from tasks.engine import server_registry, session
 from tasks.engine.launch_spec import LaunchSpec
-from tasks.engine.server_record import Mode, Run, State, differences
-from tasks.engine.session import Server, check_start, pick_port, specify
+from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
+from tasks.engine.session import ManagedServer, check_start, pick_port, specify
 from tasks.errors import ServerError
 
 _AGAIN = "doit stop --model {}, then this again"
 
 
-def check(recipe: Recipe, job: Job) -> None:
+def check(context: Context, resolved: ResolvedModel) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
         ServerError: it cannot.
     """
-    cache = recipe.place.cache
-    check_start(cache, job, recipe.download_policy())
+    cache = context.environment.cache
+    check_start(cache, resolved, context.download_policy())
     if not server_registry.can_record(cache):
-        raise server_registry.cannot_record(cache)
+        raise server_registry.record_error(cache)
     try:
-        _port(cache, job)
+        _port(cache, resolved)
     except ServerError:
         # read after the port: another doit may just have started this server
-        if not _started(cache, job.name):
+        if not _started(cache, resolved.name):
             raise
 
 
-def run(recipe: Recipe, job: Job) -> None:
+def run(context: Context, resolved: ResolvedModel) -> None:
     """Start the server, unless the same one is already running.
 
     Raises:
@@ -40,43 +40,54 @@ def run(recipe: Recipe, job: Job) -> None:
             ready in time.
         SystemExit: it was stopped before it was ready (128 + signal).
     """
-    cache = recipe.place.cache
-    with server_registry.claim(cache, job.name):
-        server_registry.clean(cache)
-        run = next((run for run in _started(cache, job.name) if _is_ready(run)), None)
-        spec = specify(recipe.place, recipe.catalogue, job)
-        if run is None:
-            run = _start(cache, job, spec)
+    cache = context.environment.cache
+    with server_registry.start_lock(cache, resolved.name):
+        server_registry.reap_orphans(cache)
+        record = next(
+            (record for record in _started(cache, resolved.name) if _is_ready(record)),
+            None,
+        )
+        spec = specify(context.environment, context.catalogue, resolved)
+        if record is None:
+            record = _start(cache, resolved, spec)
         else:
-            _check_same(job, spec, run)
-            _check_answers(job, run)
+            _check_same(resolved, spec, record)
+            _check_answers(resolved, record)
             text = "%s is already running at %s"
-            name, url = job.name, run.url
-            doit_adapter.say("server_runs", text, name, url, model=name, url=url)
-    doit_adapter.show(run.url)
+            name, url = resolved.name, record.url
+            doit_adapter.log_event("server_runs", text, name, url, model=name, url=url)
+    doit_adapter.print_report(record.url)
 
 
-def _check_same(job: Job, spec: LaunchSpec, run: Run) -> None:
+def _check_same(
+    resolved: ResolvedModel, spec: LaunchSpec, record: ServerRecord
+) -> None:
     """Check that a running server has the settings that are asked for.
 
     Raises:
         ServerError: it has others.
     """
-    facts = differences(run, spec.record_spec(job.port or None), spec.key)
+    facts = differences(
+        record, spec.record_spec(resolved.requested_port or None), spec.key
+    )
     if facts:
-        what = f"{job.name} is already running at {run.url}, with other settings"
-        raise ServerError(what, facts, fix=_AGAIN.format(job.name))
+        what = (
+            f"{resolved.name} is already running at {record.url}, with other settings"
+        )
+        raise ServerError(what, facts, fix=_AGAIN.format(resolved.name))
 
 
-def _start(cache: str, job: Job, spec: LaunchSpec) -> Run:
-    from tasks.system.signals import on_signals
+def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecord:
+    from tasks.system.signals import handle_signals
 
     stop: list[int] = []
-    with on_signals(stop.append):
-        for run in server_registry.ended(cache, job.name):
-            server_registry.forget(run.path)
-        with server_registry.claim_port(cache):
-            server = Server(cache, spec, Mode.START, _port(cache, job), stop)
+    with handle_signals(stop.append):
+        for record in server_registry.ended(cache, resolved.name):
+            server_registry.delete_record(record.path)
+        with server_registry.port_lock(cache):
+            server = ManagedServer(
+                cache, spec, Mode.START, _port(cache, resolved), stop
+            )
         is_ready = False
         try:
             is_ready = server.wait_ready() is not None
@@ -87,12 +98,14 @@ def _start(cache: str, job: Job, spec: LaunchSpec) -> Run:
                 server.end()
     if not is_ready:
         raise SystemExit(128 + stop[0])
-    usage = session.usage(job.model, server.run, f"doit stop --model {job.name}")
+    usage = session.ready_message(
+        resolved.model, server.record, f"doit stop --model {resolved.name}"
+    )
     doit_adapter.log().info("%s", usage)
-    return server.run
+    return server.record
 
 
-def _is_ready(run: Run) -> bool:
+def _is_ready(record: ServerRecord) -> bool:
     """Whether the server is ready, by its record or by its answer.
 
     The record may be late: it waits for space on the disk. No other process is starting
@@ -100,12 +113,12 @@ def _is_ready(run: Run) -> bool:
     """
     from tasks.engine import client
 
-    if run.state is State.STARTING:
-        return client.health(run.host, run.port) == 200
-    return run.state is State.READY
+    if record.state is ServerState.STARTING:
+        return client.health(record.host, record.port) == 200
+    return record.state is ServerState.READY
 
 
-def _check_answers(job: Job, run: Run) -> None:
+def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
     """Check that a running server answers, and with --probe that it generates a token.
 
     Raises:
@@ -113,31 +126,39 @@ def _check_answers(job: Job, run: Run) -> None:
     """
     from tasks.engine import client
 
-    if client.health(run.host, run.port) != 200:
-        what = f"{job.name} runs at {run.url} and does not answer"
-        raise ServerError(what, [("log", run.log)], fix=_AGAIN.format(job.name))
-    if job.probe:
-        client.probe(job.name, run.host, run.port, run.key, job.settings.timeout)
+    if client.health(record.host, record.port) != 200:
+        what = f"{resolved.name} runs at {record.url} and does not answer"
+        raise ServerError(what, [("log", record.log)], fix=_AGAIN.format(resolved.name))
+    if resolved.probe:
+        client.probe_inference(
+            resolved.name,
+            record.host,
+            record.port,
+            record.key,
+            resolved.settings.timeout,
+        )
 
 
-def _started(cache: str, name: str) -> list[Run]:
+def _started(cache: str, name: str) -> list[ServerRecord]:
     """Return a model's servers in the background."""
     running = server_registry.running(cache)
-    return [run for run in running if (run.name, run.mode) == (name, Mode.START)]
+    return [
+        record for record in running if (record.name, record.mode) == (name, Mode.START)
+    ]
 
 
-def _port(cache: str, job: Job) -> int:
+def _port(cache: str, resolved: ResolvedModel) -> int:
     """Return the usual port, or any free one if a server of this cache has that one.
 
     Raises:
         ServerError: the port is in use, and it was asked for or another program has it.
     """
-    host = job.settings.host
+    host = resolved.settings.host
     try:
-        return pick_port(cache, host, job.port_to_try(any_free=False))
+        return pick_port(cache, host, resolved.port_to_try(any_free=False))
     except ServerError:
         # read after the port: another doit may just have started a server
         running = server_registry.running(cache)
-        if not any(run.port == job.settings.port for run in running):
+        if not any(record.port == resolved.settings.port for record in running):
             raise
-        return pick_port(cache, host, job.port_to_try(any_free=True))
+        return pick_port(cache, host, resolved.port_to_try(any_free=True))

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import Job
-from tasks.context import Recipe
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.context import Context
 from tasks.engine import file_format
-from tasks.engine.version import ask_version, keep_version, launch_of, proven_version
+from tasks.engine.version import (
+    ask_version,
+    launch_of,
+    record_version,
+    recorded_version,
+)
 
 
-def is_proven(recipe: Recipe, job: Job) -> bool:
+def is_proven(context: Context, resolved: ResolvedModel) -> bool:
     """Whether the engine has run with exactly these bytes."""
-    return proven_version(recipe.place.cache, job.artifact, job.engine) is not None
+    return (
+        recorded_version(context.environment.cache, resolved.artifact, resolved.engine)
+        is not None
+    )
 
 
-def run(recipe: Recipe, job: Job) -> None:
+def run(context: Context, resolved: ResolvedModel) -> None:
     """Ask the engine for its version and write it into the model's stamp.
 
     Raises:
         ServerError: the engine does not run here.
         IntegrityError: the model has a format that the engine does not read.
     """
-    cache = recipe.place.cache
-    file_format.check_format(job.artifact, job.engine)
-    for further in job.more:
+    cache = context.environment.cache
+    file_format.check_format(resolved.artifact, resolved.engine)
+    for further in resolved.extra_files:
         # a GGUF, whatever the engine
         file_format.check_format(further, "embedded")
-    if job.engine == "llamafile":
+    if resolved.engine == "llamafile":
         # the task `exe` has run the program
-        version = recipe.catalogue.engine("llamafile").version or ""
+        version = context.catalogue.engine("llamafile").version or ""
     else:
-        launch = launch_of(recipe.place.platform, job)
-        version = ask_version(job.name, launch, cache, job.files)
-    if job.engine == "self":
-        _warn_of_other(recipe, job, version)
-    keep_version(cache, job.artifact, job.engine, version)
+        launch = launch_of(context.environment.platform, resolved)
+        version = ask_version(resolved.name, launch, cache, resolved.files)
+    if resolved.engine == "self":
+        _warn_of_other(context, resolved, version)
+    record_version(cache, resolved.artifact, resolved.engine, version)
 
 
-def _warn_of_other(recipe: Recipe, job: Job, version: str) -> None:
+def _warn_of_other(context: Context, resolved: ResolvedModel, version: str) -> None:
     """Warn if a llamafile's version is not the one in models.yaml."""
-    expected = job.model.engine_version
+    expected = resolved.model.engine_version
     if not expected or not version or f"{version}.".startswith(f"{expected}."):
         return
     text = "%s says llamafile %s; %s says %s"
-    where = recipe.catalogue.where
-    doit_adapter.log().warning(text, job.name, version, where, expected)
+    where = context.catalogue.where
+    doit_adapter.log().warning(text, resolved.name, version, where, expected)

@@ -10,18 +10,18 @@ import time
 from typing import Any
 
 from tasks import doit_adapter, urls
-from tasks.catalogue.resolve import Job
+from tasks.catalogue.resolve import ResolvedModel
 from tasks.console.log_format import is_json
-from tasks.context import Recipe
-from tasks.engine.server_record import Mode, Run
-from tasks.engine.session import Server, check_start, pick_port, serving, specify
+from tasks.context import Context
+from tasks.engine.server_record import Mode, ServerRecord
+from tasks.engine.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
 from tasks.system.processes import TERMINATE_S
 
 _POLL_S = 0.02
 
 
-def check(recipe: Recipe, job: Job) -> None:
+def check(context: Context, resolved: ResolvedModel) -> None:
     """Check that server and command can run, before anything is downloaded.
 
     Raises:
@@ -29,19 +29,19 @@ def check(recipe: Recipe, job: Job) -> None:
         SystemExit: as a shell's: 127, there is no such command, or 126, it is not a
             program.
     """
-    cache = recipe.place.cache
-    check_start(cache, job, recipe.download_policy())
-    word = recipe.request.asks[-1].extra[0]
-    path = _path(word, recipe.place.cwd)
+    cache = context.environment.cache
+    check_start(cache, resolved, context.download_policy())
+    word = context.command_line.tasks[-1].extra[0]
+    path = _path(word, context.environment.cwd)
     if shutil.which(path) is None:
         status = 127
         what = f"there is no command {word or repr(word)}"
         if os.path.dirname(word) and os.path.exists(path):
             status = 126
             what = f"this cannot be run: {word}"
-        doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
+        doit_adapter.log_event("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         raise SystemExit(status)
-    pick_port(cache, job.settings.host, job.port_to_try(any_free=True))
+    pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 
 
 def _path(word: str, cwd: str) -> str:
@@ -51,17 +51,17 @@ def _path(word: str, cwd: str) -> str:
     return word
 
 
-def environment(run: Run) -> dict[str, str]:
+def environment(record: ServerRecord) -> dict[str, str]:
     """Return the variables for the command: those of OpenAI's clients, and two more."""
     return {
-        "OPENAI_BASE_URL": f"{run.url}/v1",
-        "OPENAI_API_KEY": run.key or "none",
-        "LLAMAFILE_URL": run.url,
-        "LLAMAFILE_MODEL": run.name,
+        "OPENAI_BASE_URL": f"{record.url}/v1",
+        "OPENAI_API_KEY": record.key or "none",
+        "LLAMAFILE_URL": record.url,
+        "LLAMAFILE_MODEL": record.name,
     }
 
 
-def run(recipe: Recipe, job: Job) -> None:
+def run(context: Context, resolved: ResolvedModel) -> None:
     """Serve the model, run the command in this terminal, and stop the server.
 
     Raises:
@@ -69,39 +69,43 @@ def run(recipe: Recipe, job: Job) -> None:
             command has not run.
         SystemExit: the command's status; 128 + signal if a signal ended it.
     """
-    words = recipe.request.asks[-1].extra
-    spec = specify(recipe.place, recipe.catalogue, job)
-    port = job.port_to_try(any_free=True)
-    with serving(recipe.place.cache, spec, Mode.WITH, port) as (server, stop):
-        status = _status(server, words, recipe.place.cwd, stop)
+    words = context.command_line.tasks[-1].extra
+    spec = specify(context.environment, context.catalogue, resolved)
+    port = resolved.port_to_try(any_free=True)
+    with serving(context.environment.cache, spec, Mode.WITH, port) as (server, stop):
+        status = _status(server, words, context.environment.cwd, stop)
         if is_json(os.environ):  # in a terminal the shell has the status
             text = "%s: status %s"
-            about: dict[str, Any] = {"model": job.name, "status": status}
-            doit_adapter.say("command_ended", text, words[0], status, **about)
+            about: dict[str, Any] = {"model": resolved.name, "status": status}
+            doit_adapter.log_event("command_ended", text, words[0], status, **about)
     if status:
         raise SystemExit(status)
 
 
-def _status(server: Server | None, words: tuple[str, ...], cwd: str, stop: list[int]) -> int:
+def _status(
+    server: ManagedServer | None, words: tuple[str, ...], cwd: str, stop: list[int]
+) -> int:
     """Run the command, unless a signal came before the server was ready."""
     if server is None:
         return 128 + stop[0]
     return _command(server, words, cwd, stop)
 
 
-def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) -> int:
+def _command(
+    server: ManagedServer, words: tuple[str, ...], cwd: str, stop: list[int]
+) -> int:
     """Run the command and return its status.
 
     Signals are forwarded to it. After one that asks to end it has TERMINATE_S seconds.
     """
-    run = server.run
-    proxy = urls.no_proxy(os.environ, run.host)
-    env = {**os.environ, **proxy, **environment(run)}
+    record = server.record
+    proxy = urls.no_proxy(os.environ, record.host)
+    env = {**os.environ, **proxy, **environment(record)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:
         what = f"cannot run {words[0]}: {error.strerror or error}"
-        doit_adapter.say("error", "ERROR: %s", what, level=doit_adapter.ERROR)
+        doit_adapter.log_event("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         return 126
     forwarded = 0
     deadline = float("inf")
@@ -115,7 +119,7 @@ def _command(server: Server, words: tuple[str, ...], cwd: str, stop: list[int]) 
             child.kill()
         time.sleep(_POLL_S)
     try:
-        server.check_lived()
+        server.check_not_crashed()
     except ServerError as error:
         text = "warning: the server ended before the command: %s"
         doit_adapter.log().warning(text, error)

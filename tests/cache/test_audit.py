@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.cache.audit import Verdict, judge_digest, judge_size, void
-from tasks.catalogue.artifact import Artifact, Stamp, State, judge_target
+from tasks.cache.audit import AuditStatus, check_digest, check_size, invalidated
+from tasks.catalogue.artifact import Artifact, Stamp, TargetState, compare_target
 from tasks.system.file_stat import FileStat
 
 A, B = "a" * 64, "b" * 64
@@ -42,48 +41,48 @@ ARTIFACTS = st.builds(lambda sha256, size: Artifact("m", (), "/c/m", sha256, siz
 )
 def test_sizes(artifact: Artifact, stamp: Stamp | None, size: int, expected: str | None) -> None:
     """Issue 5.6: a file of the wrong size needs no reading."""
-    finding = judge_size(artifact, stamp, size)
-    assert (finding.expected if finding else None) == expected
-    assert finding is None or (finding.verdict, finding.got) == (Verdict.DIFFERS, f"{size} bytes")
+    result = check_size(artifact, stamp, size)
+    assert (result.expected if result else None) == expected
+    assert result is None or (result.status, result.got) == (AuditStatus.DIFFERS, f"{size} bytes")
 
 
 @pytest.mark.parametrize(
     ("artifact", "stamp", "got", "verdict"),
     [
-        pytest.param(PINNED, STAMP, A, Verdict.OK, id="as pinned"),
-        pytest.param(PINNED, None, A, Verdict.OK, id="as pinned, never proven"),
-        pytest.param(PINNED, STAMP._replace(sha256=B), A, Verdict.OK, id="the stamp is of other bytes"),
-        pytest.param(PINNED, STAMP, B, Verdict.DIFFERS, id="rotten"),
-        pytest.param(PINNED, STAMP._replace(sha256=B), B, Verdict.DIFFERS, id="the pin moved"),
-        pytest.param(UNPINNED, STAMP, A, Verdict.UNPINNED, id="as its stamp says"),
-        pytest.param(UNPINNED, STAMP, B, Verdict.DIFFERS, id="not as its stamp says"),
-        pytest.param(UNPINNED, None, B, Verdict.UNPINNED, id="nothing is known"),
+        pytest.param(PINNED, STAMP, A, AuditStatus.OK, id="as pinned"),
+        pytest.param(PINNED, None, A, AuditStatus.OK, id="as pinned, never proven"),
+        pytest.param(PINNED, STAMP._replace(sha256=B), A, AuditStatus.OK, id="the stamp is of other bytes"),
+        pytest.param(PINNED, STAMP, B, AuditStatus.DIFFERS, id="rotten"),
+        pytest.param(PINNED, STAMP._replace(sha256=B), B, AuditStatus.DIFFERS, id="the pin moved"),
+        pytest.param(UNPINNED, STAMP, A, AuditStatus.UNPINNED, id="as its stamp says"),
+        pytest.param(UNPINNED, STAMP, B, AuditStatus.DIFFERS, id="not as its stamp says"),
+        pytest.param(UNPINNED, None, B, AuditStatus.UNPINNED, id="nothing is known"),
     ],
 )
-def test_digests(artifact: Artifact, stamp: Stamp | None, got: str, verdict: Verdict) -> None:
+def test_digests(artifact: Artifact, stamp: Stamp | None, got: str, verdict: AuditStatus) -> None:
     """Issue 5.6: the catalogue's and the lock's digest, else the stamp's."""
-    finding = judge_digest(artifact, stamp, 10, got)
-    assert (finding.verdict, finding.got) == (verdict, f"sha256:{got}")
-    assert finding.is_failure is (verdict is Verdict.DIFFERS)
+    result = check_digest(artifact, stamp, 10, got)
+    assert (result.status, result.got) == (verdict, f"sha256:{got}")
+    assert result.is_failure is (verdict is AuditStatus.DIFFERS)
 
 
 def test_a_wrong_size_of_the_catalogue() -> None:
     """Issue 5.6: the bytes are right, and the catalogue has to be mended."""
-    finding = judge_digest(PINNED._replace(size=9), STAMP, 10, A)
-    assert (finding.verdict, finding.expected, finding.got) == (Verdict.DIFFERS, "9 bytes", "10 bytes")
-    assert finding.bytes_are_right
-    assert not judge_digest(PINNED, STAMP, 10, B).bytes_are_right
+    result = check_digest(PINNED._replace(size=9), STAMP, 10, A)
+    assert (result.status, result.expected, result.got) == (AuditStatus.DIFFERS, "9 bytes", "10 bytes")
+    assert result.bytes_are_right
+    assert not check_digest(PINNED, STAMP, 10, B).bytes_are_right
 
 
 @given(ARTIFACTS, STAMPS, st.integers(9, 11), st.sampled_from([A, B]))
 def test_what_differs_is_mended(artifact: Artifact, stamp: Stamp | None, size: int, got: str) -> None:
     """Issue 5.6: after the audit a download reads each file that differs, and finds it wrong as well."""
-    finding = judge_size(artifact, stamp, size) or judge_digest(artifact, stamp, size, got)
-    if not finding.is_failure or finding.bytes_are_right:
+    result = check_size(artifact, stamp, size) or check_digest(artifact, stamp, size, got)
+    if not result.is_failure or result.bytes_are_right:
         return
     if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
         return  # nothing tells right from wrong: the remedy is to delete it
-    left = void(stamp) if stamp else None
-    assert judge_target(artifact, HERE._replace(size=size), left) is State.MOVED
-    if finding.got.startswith("sha256:"):
+    left = invalidated(stamp) if stamp else None
+    assert compare_target(artifact, HERE._replace(size=size), left) is TargetState.UNVERIFIED
+    if result.got.startswith("sha256:"):
         assert (artifact.sha256 or (left.sha256 if left else None)) not in (None, got)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.cache import roots
 from tasks.catalogue import load
+
 from tests.fakes import llamafile
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-from tasks.cache.digests import Stopped, sha256_files
+from tasks.cache.digests import CancelledError, sha256_files
 from tasks.errors import IntegrityError
 from tasks.system.files import Hashed, sha256_file
 
@@ -72,5 +71,5 @@ def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 10**12)
     seen: list[int] = []
-    with pytest.raises(Stopped):
+    with pytest.raises(CancelledError):
         list(sha256_files([str(path)], seen.append, lambda: len(seen) > 1))

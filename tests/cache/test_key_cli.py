@@ -91,21 +91,22 @@ def test_what_changes_a_key_and_what_does_not(project: Project, tmp_path: Path) 
 def test_windows_needs_more_for_a_llamafile(project: Project) -> None:
     """Issue 5.9, R9: the platform is in a key only where it changes what is fetched."""
     from tasks.cache.key import cache_key
-    from tasks.catalogue.environment import Place
-    from tasks.catalogue.resolve import Jobs
-    from tasks.command_line import Request
-    from tasks.context import Recipe
+    from tasks.catalogue.environment import Environment
+    from tasks.catalogue.resolve import Resolution
+    from tasks.command_line import CommandLine
+    from tasks.context import Context
     from tasks.verbs.cache_key import _files
+
     from tests.support.catalogues import catalogue, edited
 
     text = edited("license: Apache-2.0\n", f"license: Apache-2.0\n    sha256: {'c' * 64}\n")
     text = edited("mirrors:", f"engine: embedded\n    sha256: {'d' * 64}\n    mirrors:", text)
     found: dict[str, list[str]] = {}
     for platform in ("linux", "darwin", "win32"):
-        place = Place(platform, "/c", "/r", "/r")
-        recipe = Recipe(catalogue(text), place, Request(), Jobs({}, (), {}))
+        environment = Environment(platform, "/c", "/r", "/r")
+        context = Context(catalogue(text), environment, CommandLine(), Resolution({}, (), {}))
         for name in ("tiny", "big"):
-            found.setdefault(name, []).append(cache_key(name, _files(recipe, name)))
+            found.setdefault(name, []).append(cache_key(name, _files(context, name)))
     linux, mac, windows = found["tiny"]
     assert linux == mac != windows
     assert len(set(found["big"])) == 1

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tasks.system.process_identity import this_boot
+
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer, Reply, Request
 from tests.support.partials import claim, leave_partial, wait_until

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.catalogue import load
+
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
 from tests.support.project import Project

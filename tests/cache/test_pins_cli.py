@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tasks.catalogue import load
-from tasks.catalogue.environment import Place
+from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import catalogued
+from tasks.catalogue.resolve import resolve_entry
 from tasks.engine.server_record import Mode
-from tasks.engine.session import Server, specify
+from tasks.engine.session import ManagedServer, specify
 from tasks.errors import IntegrityError
+
 from tests.cli.test_steps import good, steps
 from tests.engine.test_serve_cli import ask, serving, with_gguf, with_llamafile
 from tests.fakes import llamafile
@@ -305,7 +305,7 @@ def test_a_forged_compiled_catalogue(project: Project, ran: Path) -> None:
         for locked in ("lock", "catalogue"):
             said(project.doit(locked))
         digest = hashlib.sha256(data).hexdigest()
-        path = project.cache / load.compiled_name(str(project.path / "models.yaml"))
+        path = project.cache / load.compiled_path(str(project.path / "models.yaml"))
         text = path.read_text("utf-8").partition("\n")[2]
         text = text.replace(digest, hashlib.sha256(evil(ran)).hexdigest())
         text = text.replace(f'"size": {len(data)}', f'"size": {len(evil(ran))}')
@@ -375,11 +375,11 @@ def test_a_file_that_is_replaced_before_the_start(project: Project, ran: Path, w
     good(project.doit("verify"))
     path = str(project.path / "models.yaml")
     catalogue = load.load(path, str(project.cache))
-    place = Place(sys.platform, str(project.cache), str(project.path), str(project.path))
-    job = catalogued("g", catalogue, place)._replace(exe=llamafile_exe(catalogue, place))
+    environment = Environment(sys.platform, str(project.cache), str(project.path), str(project.path))
+    resolved = resolve_entry("g", catalogue, environment)._replace(exe=llamafile_exe(catalogue, environment))
     replaced(exe if which == "program" else model, evil(ran))
     with pytest.raises(IntegrityError, match="is not the file that was verified"):
-        Server(place.cache, specify(place, catalogue, job), Mode.SERVE, 1, [])
+        ManagedServer(environment.cache, specify(environment, catalogue, resolved), Mode.SERVE, 1, [])
     assert not ran.exists()
     assert not list(project.run_folder.glob("*.json"))
     assert not list(project.run_folder.glob("*.key"))

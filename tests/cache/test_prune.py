@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.cache.inventory import part
-from tasks.cache.prune import Found, Needed, age, choose, is_used, used_by
+from tasks.cache.inventory import classify_path
+from tasks.cache.prune import CacheFile, LiveSet, is_used, parse_age, paths_in_use, select_removable
 from tasks.errors import UsageError
 from tasks.system.paths import temporary_name
 
@@ -20,13 +19,13 @@ LOG, RECORD = "run/laptop/m-8080.log", "run/laptop/m-8080.json"
 NOBODY = "no catalogue names this file"
 
 
-def old(path: str, days: float = 100, read: float | None = None, size: int = 10) -> Found:
+def old(path: str, days: float = 100, read: float | None = None, size: int = 10) -> CacheFile:
     """A file that was changed so many days ago, and read then or so many days ago."""
-    return Found(path, size, NOW - days * DAY, NOW - (days if read is None else read) * DAY)
+    return CacheFile(path, size, NOW - days * DAY, NOW - (days if read is None else read) * DAY)
 
 
 def reasons(
-    *found: Found,
+    *found: CacheFile,
     named: str = "",
     gone: str = "",
     compiled: str = "",
@@ -34,8 +33,8 @@ def reasons(
     all_asked: bool = True,
 ) -> dict[str, str]:
     """Why each file may go that may; `older` is in days."""
-    needed = Needed(frozenset(named.split()), frozenset(compiled.split()), all_asked)
-    chosen = choose(found, needed, gone.split(), NOW, None if older is None else older * DAY)
+    needed = LiveSet(frozenset(named.split()), frozenset(compiled.split()), all_asked)
+    chosen = select_removable(found, needed, gone.split(), NOW, None if older is None else older * DAY)
     return {one.path: one.why for one in chosen}
 
 
@@ -176,17 +175,19 @@ PATHS = st.builds(lambda folder, name, end: f"{folder}/{name}{end}", FOLDERS, NA
     ENDINGS,
 )
 TIMES = st.floats(NOW - 100 * DAY, NOW + DAY)
-FOUND = st.lists(st.builds(Found, PATHS, st.integers(0, 100), TIMES, TIMES), unique_by=lambda one: one.path)
+FOUND = st.lists(
+    st.builds(CacheFile, PATHS, st.integers(0, 100), TIMES, TIMES), unique_by=lambda one: one.path
+)
 OLDER = st.none() | st.floats(0, 100 * DAY)
 
 
 @given(FOUND, st.data(), OLDER)
-def test_a_root_is_never_named(found: list[Found], data: st.DataObject, older_s: float | None) -> None:
+def test_a_root_is_never_named(found: list[CacheFile], data: st.DataObject, older_s: float | None) -> None:
     """Issue 5.6: what a catalogue names stays, with its stamp; the rest is never more than what there is."""
     paths = [one.path for one in found] or ["-"]
     named = frozenset(data.draw(st.lists(st.sampled_from(paths))))
-    chosen = choose(found, Needed(named), (), NOW, older_s)
-    assert not named & {one.path for one in chosen if part(one.path).kind == "whole"}
+    chosen = select_removable(found, LiveSet(named), (), NOW, older_s)
+    assert not named & {one.path for one in chosen if classify_path(one.path).kind == "whole"}
     there = set(paths)
     for one in chosen:
         assert one.path in there
@@ -194,16 +195,17 @@ def test_a_root_is_never_named(found: list[Found], data: st.DataObject, older_s:
         engines = tuple(f"engines/{name}" for name in ours)
         assert one.path.startswith((f"{DIR}/", "models/url-", *engines, "run/laptop/"))
         if one.target in named & there:
-            assert part(one.path).kind in ("partial", "copy", "temporary")
+            assert classify_path(one.path).kind in ("partial", "copy", "temporary")
 
 
 @given(FOUND, OLDER, OLDER)
-def test_a_longer_time_keeps_more(found: list[Found], first: float | None, second: float | None) -> None:
+def test_a_longer_time_keeps_more(found: list[CacheFile], first: float | None, second: float | None) -> None:
     """Issue 5.6: whatever goes after a longer time goes after a shorter one."""
     if first is None or second is None:
         return
     few, many = (
-        choose(found, Needed(), (), NOW, older_s) for older_s in (max(first, second), min(first, second))
+        select_removable(found, LiveSet(), (), NOW, older_s)
+        for older_s in (max(first, second), min(first, second))
     )
     assert set(few) <= set(many)
 
@@ -211,9 +213,9 @@ def test_a_longer_time_keeps_more(found: list[Found], first: float | None, secon
 @given(PATHS)
 def test_a_part_is_of_one_target(path: str) -> None:
     """Issue 5.6: and what lies beside that is of the same one."""
-    target = part(path).target
+    target = classify_path(path).target
     assert path.startswith(target)
-    assert part(f"{path}.1-2.tmp").target == target
+    assert classify_path(f"{path}.1-2.tmp").target == target
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_a_part_is_of_one_target(path: str) -> None:
 )
 def test_what_a_server_uses(command: list[str], used: list[str], free: list[str]) -> None:
     """Issue 5.6: its program, and the folder of its model with every part in it."""
-    found = used_by([command])
+    found = paths_in_use([command])
     assert [is_used(path, found) for path in (*used, *free)] == [True] * len(used) + [False] * len(free)
 
 
@@ -247,12 +249,12 @@ def test_what_a_server_uses(command: list[str], used: list[str], free: list[str]
 )
 def test_ages(text: str, seconds: float) -> None:
     """Issue 5.6: hours, days and weeks."""
-    assert age(text) == seconds
+    assert parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5d", "30 days", "1m", "9" * 400 + "d", "٣d"])
 def test_no_ages(text: str) -> None:
     """Issue 5.6: anything else is an error that shows how."""
     with pytest.raises(UsageError, match="expected a number and h, d or w") as caught:
-        age(text)
+        parse_age(text)
     assert caught.value.fix == "--older-than 30d"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.system import process_identity
+
 from tests.engine.test_serve_cli import ask, behave, with_gguf
 from tests.fakes import llamafile
 from tests.fakes.llamafile import noise
@@ -425,7 +425,7 @@ def test_a_partial_whose_owner_lives(models: Project) -> None:
     leave_partial(target(models, "b"), DATA["b"], 20_000)
     journal = target(models, "b").with_name("b.llamafile.partial.json")
     data = json.loads(journal.read_text())
-    journal.write_text(json.dumps({**data, "owner": process_identity.myself().as_owner()}))
+    journal.write_text(json.dumps({**data, "owner": process_identity.current().as_owner()}))
     report = json.loads(good(models.process("prune", "--json")).out)  # for which this process is another one
     assert paths(report) == []
     assert len(paths(report, "kept")) == 4

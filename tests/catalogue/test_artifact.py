@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.artifact import (
     Artifact,
     Stamp,
-    State,
+    TargetState,
+    compare_target,
     engine_dir,
     engine_filename,
     is_gguf,
     is_native,
-    judge_target,
     model_dir,
     native_format,
     parse_stamp,
@@ -30,8 +29,8 @@ A64, B64 = "a" * 64, "b" * 64
 HERE = FileStat(1000, 5_000_000_000, dev=1, ino=2, ctime_ns=6_000_000_000)
 PINNED = Artifact("m", ("https://h/m",), "/c/m", A64, 1000)
 UNPINNED = Artifact("m", ("https://h/m",), "/c/m")
-OWN = Artifact("m", (), "/home/m", owned=False)
-OWN_PINNED = Artifact("m", (), "/home/m", A64, owned=False)
+OWN = Artifact("m", (), "/home/m", in_cache=False)
+OWN_PINNED = Artifact("m", (), "/home/m", A64, in_cache=False)
 PROVEN = Stamp(HERE, A64, "https://h/m", {})
 OTHER = PROVEN._replace(sha256=B64)
 UNKNOWN = PROVEN._replace(sha256=None)
@@ -41,22 +40,36 @@ ANY = [PINNED, UNPINNED, OWN, OWN_PINNED]
 @pytest.mark.parametrize(
     ("artifacts", "stat", "stamp", "state"),
     [
-        pytest.param(ANY, None, None, State.MISSING, id="no file"),
-        pytest.param(ANY, None, PROVEN, State.MISSING, id="no file, whatever was proven of it"),
-        pytest.param(ANY, HERE, PROVEN, State.FRESH, id="R6: as it was proven"),
-        pytest.param([PINNED, UNPINNED], HERE, None, State.MOVED, id="in our cache, and nothing proven"),
-        pytest.param([OWN_PINNED], HERE, None, State.MOVED, id="the user's, with a digest to be proven"),
-        pytest.param([OWN], HERE, None, State.FRESH, id="the user's own file is what it is"),
+        pytest.param(ANY, None, None, TargetState.MISSING, id="no file"),
+        pytest.param(ANY, None, PROVEN, TargetState.MISSING, id="no file, whatever was proven of it"),
+        pytest.param(ANY, HERE, PROVEN, TargetState.FRESH, id="R6: as it was proven"),
         pytest.param(
-            [PINNED, OWN_PINNED], HERE, OTHER, State.MOVED, id="R36: the catalogue wants other bytes now"
+            [PINNED, UNPINNED], HERE, None, TargetState.UNVERIFIED, id="in our cache, and nothing proven"
         ),
-        pytest.param([UNPINNED, OWN], HERE, OTHER, State.FRESH, id="nothing pins it: what was proven holds"),
         pytest.param(
-            [PINNED, OWN_PINNED], HERE, UNKNOWN, State.MOVED, id="run once, but its bytes were never read"
+            [OWN_PINNED], HERE, None, TargetState.UNVERIFIED, id="the user's, with a digest to be proven"
         ),
-        pytest.param([OWN], HERE, UNKNOWN, State.FRESH, id="which a file of the user's need not be"),
+        pytest.param([OWN], HERE, None, TargetState.FRESH, id="the user's own file is what it is"),
+        pytest.param(
+            [PINNED, OWN_PINNED],
+            HERE,
+            OTHER,
+            TargetState.UNVERIFIED,
+            id="R36: the catalogue wants other bytes now",
+        ),
+        pytest.param(
+            [UNPINNED, OWN], HERE, OTHER, TargetState.FRESH, id="nothing pins it: what was proven holds"
+        ),
+        pytest.param(
+            [PINNED, OWN_PINNED],
+            HERE,
+            UNKNOWN,
+            TargetState.UNVERIFIED,
+            id="run once, but its bytes were never read",
+        ),
+        pytest.param([OWN], HERE, UNKNOWN, TargetState.FRESH, id="which a file of the user's need not be"),
         *(
-            pytest.param([PINNED, UNPINNED, OWN_PINNED], changed, PROVEN, State.MOVED, id=name)
+            pytest.param([PINNED, UNPINNED, OWN_PINNED], changed, PROVEN, TargetState.UNVERIFIED, id=name)
             for name, changed in {
                 "another size": HERE._replace(size=1001),
                 "a ns later": HERE._replace(mtime_ns=HERE.mtime_ns + 1),
@@ -70,19 +83,23 @@ ANY = [PINNED, UNPINNED, OWN, OWN_PINNED]
             [PINNED, UNPINNED, OWN_PINNED],
             HERE,
             PROVEN._replace(stat=FileStat(HERE.size, HERE.mtime_ns, -1, -1, -1)),
-            State.MOVED,
+            TargetState.UNVERIFIED,
             id="a stamp of an older version",
         ),
         pytest.param(
-            [OWN], HERE._replace(size=1001), PROVEN, State.FRESH, id="the user changed the user's own file"
+            [OWN],
+            HERE._replace(size=1001),
+            PROVEN,
+            TargetState.FRESH,
+            id="the user changed the user's own file",
         ),
     ],
 )
 def test_what_lies_at_a_target(
-    artifacts: list[Artifact], stat: FileStat | None, stamp: Stamp | None, state: State
+    artifacts: list[Artifact], stat: FileStat | None, stamp: Stamp | None, state: TargetState
 ) -> None:
     """R6, R20, R36: by a stat and a stamp alone, no byte is read."""
-    assert [judge_target(artifact, stat, stamp) for artifact in artifacts] == [state] * len(artifacts)
+    assert [compare_target(artifact, stat, stamp) for artifact in artifacts] == [state] * len(artifacts)
 
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -177,7 +194,7 @@ def test_an_engine_is_added_to_what_was_proven() -> None:
 
 
 _KEY = "0f115db062b7c0dd"  # what sha256sum says of https://example.com/ begins with
-_OWN = Artifact("m", (), "https://example.com/", owned=False)
+_OWN = Artifact("m", (), "https://example.com/", in_cache=False)
 
 
 @pytest.mark.parametrize(

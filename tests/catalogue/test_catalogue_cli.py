@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
-
 from tasks.catalogue.artifact import Stamp, stamp_data
 from tasks.system.files import stat_of
+
 from tests.fakes import llamafile
 from tests.support.partials import leave_partial
 from tests.support.project import Project, Result

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.compiled_form import KINDS, is_catalogue
-from tasks.catalogue.schema import compile_text
+from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model, ServeOptions
+
 from tests.support.catalogues import VALID, WHERE
 
 SPLIT = "big-00001-of-00002.gguf"
-PLAIN = json.loads(json.dumps(compile_text(VALID.replace("big.gguf", SPLIT) + "adopt_from: [/srv]\n", WHERE)))
+PLAIN = json.loads(
+    json.dumps(compile_catalogue(VALID.replace("big.gguf", SPLIT) + "adopt_from: [/srv]\n", WHERE))
+)
 
 
 @pytest.mark.parametrize("kind", [Model, Engine, ServeOptions])
@@ -59,7 +61,7 @@ def test_any_value_anywhere(path: tuple[Any, ...], value: Any) -> None:
     for name in catalogue.names:
         model = catalogue.model(name)
         assert model.serve.over(catalogue.defaults).args == (*catalogue.defaults.args, *model.serve.args)
-        assert all(isinstance(file.url, str) for file in catalogue.more(name))
+        assert all(isinstance(file.url, str) for file in catalogue.extra_files(name))
     assert catalogue.name(catalogue.default) in catalogue.names
     if catalogue.has_engine("llamafile"):
         assert isinstance(catalogue.engine("llamafile").mirrors, tuple)

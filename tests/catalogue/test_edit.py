@@ -8,7 +8,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue import edit
 from tasks.errors import UsageError
 
@@ -118,7 +117,7 @@ def is_kept(old: str, new: str) -> bool:
 def test_every_form_takes_an_entry(text: str) -> None:
     """Issue 5.3: comments, order, columns and line ends are kept."""
     old = yaml.safe_load(text)
-    new = edit.insert(text, "new", ENTRY, "models.yaml")
+    new = edit.insert_entry(text, "new", ENTRY, "models.yaml")
     assert yaml.safe_load(new) == {**old, "models": {**old["models"], "new": ENTRY}}
     assert list(yaml.safe_load(new)["models"])[-1] == "new"
     assert is_kept(text, new)
@@ -128,11 +127,13 @@ def test_every_form_takes_an_entry(text: str) -> None:
 
 def test_it_looks_like_its_neighbours() -> None:
     """Issue 5.3: their columns, and a blank line where they have one; a comment behind them stays behind."""
-    shown = edit.insert(SPACED, "new", {"title": "New"}, "models.yaml")
+    shown = edit.insert_entry(SPACED, "new", {"title": "New"}, "models.yaml")
     behind = "\n\n# ---- a comment behind the last entry\n\ndefault: a\nversion: 1\n"
     assert shown.endswith(f"  b:\n    title: B\n\n  new:\n    title: New{behind}")
-    assert edit.insert(FOUR, "new", {"title": "New"}, "m").endswith("    new:\n        title: New\n")
-    assert edit.insert(TWO, "new", {"title": "New"}, "m").endswith("a comment\n  new:\n    title: New\n")
+    assert edit.insert_entry(FOUR, "new", {"title": "New"}, "m").endswith("    new:\n        title: New\n")
+    assert edit.insert_entry(TWO, "new", {"title": "New"}, "m").endswith(
+        "a comment\n  new:\n    title: New\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_it_looks_like_its_neighbours() -> None:
 def test_braces_leave_no_place(text: str) -> None:
     """Issue 5.3: the message has the entry to paste."""
     with pytest.raises(UsageError, match=r"m\.yaml is written with braces") as caught:
-        edit.insert(text, "new", {"title": "New", "size": 7}, "m.yaml")
+        edit.insert_entry(text, "new", {"title": "New", "size": 7}, "m.yaml")
     assert "\n        new:\n          title: New\n          size: 7\n" in caught.value.render()
     assert "put this entry under `models:` in m.yaml" in caught.value.fix
 
@@ -191,7 +192,7 @@ STRANGE = [
 @pytest.mark.parametrize("text", STRANGE, ids=repr)
 def test_a_strange_text_comes_back(text: str) -> None:
     """Issue 5.3: YAML takes nothing of it for something else."""
-    new = edit.insert(TWO, "new", {"title": text, "parts": [{"sha256": text, "size": 1}]}, "m")
+    new = edit.insert_entry(TWO, "new", {"title": text, "parts": [{"sha256": text, "size": 1}]}, "m")
     assert yaml.safe_load(new)["models"]["new"] == {"title": text, "parts": [{"sha256": text, "size": 1}]}
 
 
@@ -207,14 +208,14 @@ _VALUES: st.SearchStrategy[Any] = st.one_of(
 def test_any_entry_comes_back(text: str, entry: dict[str, Any]) -> None:
     """Issue 5.3: and nothing else changes."""
     old = yaml.safe_load(text)
-    new = edit.insert(text, "new.one-2", entry, "m")
+    new = edit.insert_entry(text, "new.one-2", entry, "m")
     assert yaml.safe_load(new) == {**old, "models": {**old["models"], "new.one-2": entry}}
     assert is_kept(text, new)
 
 
 def test_a_digest_is_plain() -> None:
     """Issue 5.3: as people write it, unless YAML would read a number."""
-    lines = edit.block(
+    lines = edit.render_entry(
         "m", {"sha256": "a" * 64, "revision": "9" * 40, "license": "Apache-2.0", "params": "7.2B"}, 2, 2
     )
     assert lines == [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from tasks.catalogue.engine_args import instead_of
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import plan
-from tasks.catalogue.schema import compile_text
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import resolve
+from tasks.catalogue.schema import compile_catalogue
 from tasks.errors import UsageError
+
 from tests.support.catalogues import catalogue
 from tests.support.command_lines import parse
 
@@ -46,7 +46,7 @@ def test_what_goes_to_the_engine(word: str) -> None:
     assert instead_of(word) is None
 
 
-PLACE = Place("linux", "/cache", "/root", "/cwd")
+PLACE = Environment("linux", "/cache", "/root", "/cwd")
 
 
 @pytest.mark.parametrize(("word", "flag"), GUARDED)
@@ -54,7 +54,7 @@ PLACE = Place("linux", "/cache", "/root", "/cwd")
 def test_after_the_dashes(verb: str, word: str, flag: str) -> None:
     """Finding 9: the command line says what to use in its place."""
     with pytest.raises(UsageError) as caught:
-        plan(parse([verb, "--", "--parallel", "2", word]), catalogue(), PLACE)
+        resolve(parse([verb, "--", "--parallel", "2", word]), catalogue(), PLACE)
     assert caught.value.what == f"{flag} cannot be passed to the engine directly"
     assert f"got: {word} after --" in str(caught.value)
     assert "fix: set it before the --: " in str(caught.value)
@@ -98,14 +98,16 @@ def test_in_models_yaml(word: str, key: str) -> None:
         (TEXT.format("--x", f"'{word}'"), "models.yaml:15: models.m.serve.args.1: "),
     ):
         with pytest.raises(UsageError) as caught:
-            compile_text(text, "models.yaml")
+            compile_catalogue(text, "models.yaml")
         assert f"{place}{flag} is not allowed in args; use {key}" in str(caught.value)
-    assert compile_text(TEXT.format("--x", "--y"), "models.yaml")["defaults"] == {"args": ["--mlock", "--x"]}
+    assert compile_catalogue(TEXT.format("--x", "--y"), "models.yaml")["defaults"] == {
+        "args": ["--mlock", "--x"]
+    }
 
 
 @pytest.mark.parametrize("word", ["\0", "--x\0y"])
 def test_a_nul(word: str) -> None:
     """The system would refuse to start the engine."""
     with pytest.raises(UsageError) as caught:
-        compile_text(TEXT.format("--x", json.dumps(word)), "models.yaml")
+        compile_catalogue(TEXT.format("--x", json.dumps(word)), "models.yaml")
     assert "models.m.serve.args.1: an argument cannot have a NUL character" in str(caught.value)

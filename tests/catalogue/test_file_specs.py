@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.file_specs import (
-    MOST_PARTS,
+    MAX_PARTS,
     HubFile,
     Release,
-    about,
-    hub_file,
-    part,
-    release,
+    engine_file_spec,
+    file_specs,
+    guess_model_info,
+    parse_hub_reference,
+    parse_hub_url,
+    parse_release_url,
+    part_url,
     split_count,
-    split_problem,
-    typed,
-    wanted,
-    wanted_engine,
+    split_error,
 )
+
 from tests.support.catalogues import A64, B64
 
 HUB = "https://huggingface.co"
@@ -45,7 +45,7 @@ GITHUB = "https://github.com/o/r/releases/download"
 )  # fmt: skip
 def test_hub_file(url: str, file: HubFile | None) -> None:
     """Issue 5.3: what the Hub's addresses mean."""
-    assert hub_file(url) == file
+    assert parse_hub_url(url) == file
 
 
 _word = st.text("abcXYZ019._-", min_size=1).filter(lambda s: s[0].isalnum())
@@ -59,7 +59,7 @@ _word = st.text("abcXYZ019._-", min_size=1).filter(lambda s: s[0].isalnum())
 def test_a_file_of_the_hub_and_its_url(repo: str, revision: str, path: str) -> None:
     """Issue 5.3: whatever revision and path are called, the URL means them."""
     path = path.encode("utf-8", "replace").decode()  # a lone surrogate is in no URL
-    assert hub_file(HubFile(repo, revision, path).url) == HubFile(repo, revision, path)
+    assert parse_hub_url(HubFile(repo, revision, path).url) == HubFile(repo, revision, path)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_is_pinned(revision: str, pinned: bool) -> None:
 )
 def test_release(url: str, found: Release | None, api: str) -> None:
     """Issue 5.1: a release's file, and whom to ask about it."""
-    assert release(url) == found
+    assert parse_release_url(url) == found
     assert (found.api if found else "") == api
 
 
@@ -135,17 +135,17 @@ def test_release(url: str, found: Release | None, api: str) -> None:
 )
 def test_split(url: str, count: int, problem: str) -> None:
     """Issue 5.3: a split GGUF is named by its first part."""
-    assert (split_count(url), split_problem(url)) == (count, problem)
+    assert (split_count(url), split_error(url)) == (count, problem)
 
 
-@given(st.integers(2, MOST_PARTS), st.data())
+@given(st.integers(2, MAX_PARTS), st.data())
 def test_parts(count: int, data: st.DataObject) -> None:
     """Issue 5.3: every part has its own name, as llama_split_path makes it; the first one's is the URL."""
     url = f"https://e.org/x/m-00001-of-{count:05}.gguf?a-00009-of-00009.gguf"
     number = data.draw(st.integers(2, count))
-    assert part(url, 1) == url
-    assert part(url, number) == f"https://e.org/x/m-{number:05}-of-{count:05}.gguf?a-00009-of-00009.gguf"
-    assert split_problem(part(url, number))
+    assert part_url(url, 1) == url
+    assert part_url(url, number) == f"https://e.org/x/m-{number:05}-of-{count:05}.gguf?a-00009-of-00009.gguf"
+    assert split_error(part_url(url, number))
 
 
 ENTRIES = [
@@ -206,7 +206,7 @@ ENTRIES = [
 @pytest.mark.parametrize(("entry", "files"), ENTRIES)
 def test_files_of_an_entry(entry: dict[str, Any], files: list[tuple[Any, ...]]) -> None:
     """Issue 5.3: all its files, the one that is served first."""
-    assert [(one.source, *one[:-1]) for one in wanted(entry)] == files
+    assert [(one.source, *one[:-1]) for one in file_specs(entry)] == files
 
 
 @pytest.mark.parametrize(
@@ -225,14 +225,14 @@ def test_files_of_an_entry(entry: dict[str, Any], files: list[tuple[Any, ...]]) 
 )
 def test_program_of_an_engine(engine: dict[str, Any], url: str, mirrors: tuple[str, ...]) -> None:
     """R16, issue 5.1: its source is what changes when another version is wanted."""
-    found = wanted_engine(engine)
+    found = engine_file_spec(engine)
     assert found is not None
     assert (found.source, found.url, found.mirrors) == (url, url, mirrors)
 
 
 def test_a_package_has_no_program() -> None:
     """R16: the embedded engine is none of ours to fetch."""
-    assert wanted_engine({"title": "e", "license": "MIT"}) is None
+    assert engine_file_spec({"title": "e", "license": "MIT"}) is None
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_package_has_no_program() -> None:
 )
 def test_what_people_paste(text: str, file: HubFile | None) -> None:
     """Issue 5.3: a file of the Hub, as `doit add` takes it."""
-    assert typed(text) == file
+    assert parse_hub_reference(text) == file
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,6 @@ def test_what_people_paste(text: str, file: HubFile | None) -> None:
 )
 def test_what_a_name_says(filename: str, name: str, params: str | None, quant: str | None) -> None:
     """Issue 5.3: by the field's habit."""
-    facts = about(filename)
+    facts = guess_model_info(filename)
     assert (facts["name"], facts.get("params"), facts.get("quant")) == (name, params, quant)
     assert facts["title"]

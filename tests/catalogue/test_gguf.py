@@ -12,9 +12,8 @@ import gguf as package
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue import gguf
-from tasks.catalogue.gguf import BadGguf, Meta, kv_bytes, kv_estimate, parameters
+from tasks.catalogue.gguf import GgufError, ModelMetadata, kv_cache_bytes, kv_estimate, parse_parameter_count
 
 MIB, GIB = 1024**2, 1024**3
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
@@ -36,7 +35,7 @@ def written(path: Path, architecture: str = "llama", tokens: int = 5000, **value
     return path.read_bytes()
 
 
-def read(data: bytes) -> Meta:
+def read(data: bytes) -> ModelMetadata:
     return gguf.read(io.BytesIO(data))
 
 
@@ -46,7 +45,7 @@ def test_what_the_writer_of_the_format_writes_is_read(tmp_path: Path) -> None:
         tmp_path / "m.gguf", "gemma3", block_count=26, context_length=32768, embedding_length=1152,
         head_count=4, head_count_kv=1, key_length=256, value_length=128, sliding_window=512,
     )  # fmt: skip
-    assert read(data) == Meta("gemma3", 26, 32768, 1152, 4, 1, 256, 128, 512, None, 3)
+    assert read(data) == ModelMetadata("gemma3", 26, 32768, 1152, 4, 1, 256, 128, 512, None, 3)
 
 
 def test_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
@@ -55,37 +54,37 @@ def test_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
         tmp_path / "m.gguf", "lfm2", block_count=4, context_length=1000, embedding_length=64, head_count=2,
         head_count_kv=[0, 2, 0, 1],
     )  # fmt: skip
-    meta = read(data)
-    assert meta.head_count_kv == (0, 2, 0, 1)
-    assert kv_bytes(meta, 0) == 1000 * 3 * (32 + 32) * 2
+    metadata = read(data)
+    assert metadata.head_count_kv == (0, 2, 0, 1)
+    assert kv_cache_bytes(metadata, 0) == 1000 * 3 * (32 + 32) * 2
 
 
-def llama(layers: int, kv: int, head: int, trained: int = 131072) -> Meta:
-    return Meta("llama", layers, trained, None, 32, kv, head, head)
+def llama(layers: int, kv: int, head: int, trained: int = 131072) -> ModelMetadata:
+    return ModelMetadata("llama", layers, trained, None, 32, kv, head, head)
 
 
 @pytest.mark.parametrize(
-    ("meta", "ctx", "expected"),
+    ("metadata", "ctx", "expected"),
     [
-        pytest.param(Meta("llama", 32, 131072, 4096, 32, 8), 0, 16 * GIB, id="Llama 3.1 8B, as trained"),
-        pytest.param(Meta("llama", 32, 32768, 4096, 32, 8), 32768, 4 * GIB, id="Mistral 7B v0.2"),
-        pytest.param(Meta("llama", 32, 4096, 4096, 32), 4096, 2 * GIB, id="Llama 2 7B says no head_count_kv"),
-        pytest.param(Meta("phi3", 32, 4096, 3072, 32, 32), 4096, 1536 * MIB, id="Phi-3 mini"),
-        pytest.param(Meta("qwen3", 28, 40960, 1024, 16, 8, 128, 128), 8192, 896 * MIB, id="Qwen3 0.6B"),
-        pytest.param(Meta("x", 2, 10, 64, 4, 4, 16, 8), 1, 2 * 4 * 24 * 2, id="values shorter than keys"),
-        pytest.param(Meta("x", 2, 10, 64, (4, 8), (4, 2)), 1, 6 * 32 * 2, id="heads of each layer"),
-        pytest.param(Meta("x", 32, 10, 64, 4, 2, 16, 16, None, 4), 1, 8 * 2 * 32 * 2, id="Qwen3.5: each 4th"),
-        pytest.param(Meta("x", None, 10, 64, 4), 1, None, id="no layers"),
-        pytest.param(Meta("x", 2, None, 64, 4), 0, None, id="no context"),
-        pytest.param(Meta("x", 2, None, 64, 4), 7, 7 * 2 * 4 * 32 * 2, id="a context of the user's"),
-        pytest.param(Meta("x", 2, 10, 64), 1, None, id="no heads"),
-        pytest.param(Meta("x", 2, 10, 64, 0, 0), 1, None, id="heads of no length"),
-        pytest.param(Meta(), 1, None, id="nothing"),
+        pytest.param(ModelMetadata("llama", 32, 131072, 4096, 32, 8), 0, 16 * GIB, id="Llama 3.1 8B, as trained"),
+        pytest.param(ModelMetadata("llama", 32, 32768, 4096, 32, 8), 32768, 4 * GIB, id="Mistral 7B v0.2"),
+        pytest.param(ModelMetadata("llama", 32, 4096, 4096, 32), 4096, 2 * GIB, id="Llama 2 7B says no head_count_kv"),
+        pytest.param(ModelMetadata("phi3", 32, 4096, 3072, 32, 32), 4096, 1536 * MIB, id="Phi-3 mini"),
+        pytest.param(ModelMetadata("qwen3", 28, 40960, 1024, 16, 8, 128, 128), 8192, 896 * MIB, id="Qwen3 0.6B"),
+        pytest.param(ModelMetadata("x", 2, 10, 64, 4, 4, 16, 8), 1, 2 * 4 * 24 * 2, id="values shorter than keys"),
+        pytest.param(ModelMetadata("x", 2, 10, 64, (4, 8), (4, 2)), 1, 6 * 32 * 2, id="heads of each layer"),
+        pytest.param(ModelMetadata("x", 32, 10, 64, 4, 2, 16, 16, None, 4), 1, 8 * 2 * 32 * 2, id="Qwen3.5: each 4th"),
+        pytest.param(ModelMetadata("x", None, 10, 64, 4), 1, None, id="no layers"),
+        pytest.param(ModelMetadata("x", 2, None, 64, 4), 0, None, id="no context"),
+        pytest.param(ModelMetadata("x", 2, None, 64, 4), 7, 7 * 2 * 4 * 32 * 2, id="a context of the user's"),
+        pytest.param(ModelMetadata("x", 2, 10, 64), 1, None, id="no heads"),
+        pytest.param(ModelMetadata("x", 2, 10, 64, 0, 0), 1, None, id="heads of no length"),
+        pytest.param(ModelMetadata(), 1, None, id="nothing"),
     ],
 )  # fmt: skip
-def test_the_cache_follows_from_the_metadata(meta: Meta, ctx: int, expected: int | None) -> None:
+def test_the_cache_follows_from_the_metadata(metadata: ModelMetadata, ctx: int, expected: int | None) -> None:
     """Issue 5.5: the sizes that llama.cpp prints as `KV self size`."""
-    assert kv_bytes(meta, ctx) == expected
+    assert kv_cache_bytes(metadata, ctx) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_the_cache_follows_from_the_metadata(meta: Meta, ctx: int, expected: int
 )
 def test_what_is_absurd_is_refused_by_name(data: bytes, text: str) -> None:
     """Issue 5.5: before anything of that length is read or kept."""
-    with pytest.raises(BadGguf, match=text):
+    with pytest.raises(GgufError, match=text):
         read(data)
 
 
@@ -118,7 +117,7 @@ def test_a_cut_anywhere_is_named(tmp_path: Path) -> None:
     data = written(tmp_path / "m.gguf", block_count=3, tokens=20)
     metadata = len(data.rstrip(b"\0"))
     for end in range(0, metadata - 8, 7):
-        with pytest.raises(BadGguf):
+        with pytest.raises(GgufError):
             read(data[:end])
 
 
@@ -126,8 +125,8 @@ def test_a_cut_anywhere_is_named(tmp_path: Path) -> None:
 def test_random_bytes_are_a_meta_or_the_named_error(tail: bytes) -> None:
     """Issue 5.5: nothing else leaves the reader."""
     for data in (tail, b"GGUF" + tail, HEADER[:-8] + tail, HEADER + tail):
-        with suppress(BadGguf):
-            kv_bytes(read(data), 512)
+        with suppress(GgufError):
+            kv_cache_bytes(read(data), 512)
 
 
 _NUMBER = st.one_of(st.none(), st.integers(0, 2**31))
@@ -137,7 +136,7 @@ _HEADS = st.one_of(_NUMBER, st.lists(st.integers(0, 99), min_size=1).map(tuple))
 @given(st.tuples(*[_NUMBER] * 3, *[_HEADS] * 2, *[_NUMBER] * 5), st.integers(0, 2**20))
 def test_any_metadata_gives_bytes_or_nothing(values: tuple[Any, ...], ctx: int) -> None:
     """Issue 5.5: numbers that fit nothing are no traceback."""
-    found = kv_bytes(Meta("x", *values), ctx)
+    found = kv_cache_bytes(ModelMetadata("x", *values), ctx)
     assert found is None or found >= 0
 
 
@@ -151,7 +150,7 @@ def test_any_metadata_gives_bytes_or_nothing(values: tuple[Any, ...], ctx: int) 
 )  # fmt: skip
 def test_the_catalogues_words_for_parameters(text: str | None, expected: float | None) -> None:
     """Issue 5.5: as models.yaml and publishers write them."""
-    assert parameters(text) == expected
+    assert parse_parameter_count(text) == expected
 
 
 # (parameters, layers, heads of K and V, length of a head, how far off an estimate may be)
@@ -181,7 +180,7 @@ def test_the_estimate_is_near_models_that_are_known(
     params: str, layers: int, kv: int, head: int, factor: float
 ) -> None:
     """Issue 5.5: their numbers are those of their config.json."""
-    real, estimate = kv_bytes(llama(layers, kv, head), 8192), kv_estimate(params, 8192)
+    real, estimate = kv_cache_bytes(llama(layers, kv, head), 8192), kv_estimate(params, 8192)
     assert real
     assert estimate
     assert 1 / factor <= estimate / real <= factor, estimate / real

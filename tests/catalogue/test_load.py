@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.cache import roots
 from tasks.catalogue import load
 from tasks.errors import UsageError
+
 from tests.support.project import REPO
 
 ENTRY = {"title": "A model", "url": "https://models.example/m.llamafile", "license": "MIT"}

@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.lockfile import (
     FROM_CATALOGUE,
-    Locked,
+    LockedFile,
     LockFile,
+    coverage_errors,
+    drop_entries,
     entries,
-    lacks,
     merged,
     ordered,
     render,
-    without,
 )
-from tasks.catalogue.schema import compile_text, read_catalogue, read_lock
+from tasks.catalogue.schema import compile_catalogue, read_catalogue, read_lock
 from tasks.catalogue.types import Catalogue, FileSpec
 from tasks.errors import RecipeError, UsageError
 from tasks.system.paths import is_version
+
 from tests.support.catalogues import A64, B64, WHERE, edited
 
 HUB = "https://huggingface.co"
@@ -71,7 +71,7 @@ def lock_all(text: str = TEXT) -> LockFile:
             version = "0.10.5" if table == "engines" else None
             source = want.source if want.source != url else None
             rows.append(
-                Locked(
+                LockedFile(
                     url, want.sha256 or digest(number), entry["license"], FROM_CATALOGUE, "2026-11-25",
                     source, want.size or number, COMMIT if COMMIT in url else None, version,
                 )
@@ -84,13 +84,13 @@ LOCK = lock_all()
 
 
 def joined(lock: LockFile | None, text: str = TEXT) -> Catalogue:
-    return Catalogue(compile_text(text, WHERE, lock), WHERE)
+    return Catalogue(compile_catalogue(text, WHERE, lock), WHERE)
 
 
 def test_text() -> None:
     """Issue 5.1: one key a line, in the catalogue's order; nothing is said that is not known."""
-    first = Locked("https://e.org/a", A64, "MIT", "the Hub (X-Linked-Etag)", "2026-11-25", size=5)
-    second = Locked("b.gguf", B64, "no: licence", "models.yaml", "2026-11-25", "hf:o/r@main/b.gguf")
+    first = LockedFile("https://e.org/a", A64, "MIT", "the Hub (X-Linked-Etag)", "2026-11-25", size=5)
+    second = LockedFile("b.gguf", B64, "no: licence", "models.yaml", "2026-11-25", "hf:o/r@main/b.gguf")
     assert render(LockFile(1, {}, {"on": (first, second)})) == (
         "# Exactly these bytes. `doit lock` writes this file from models.yaml; commit it, do not edit it.\n"
         "version: 1\n"
@@ -120,7 +120,7 @@ words = st.sampled_from(
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 versions = (names | st.sampled_from(["0.10", "1e5", "2024-11-25", "1.0+a"])).filter(is_version)
 rows = st.builds(
-    Locked,
+    LockedFile,
     st.sampled_from(["https://e.org/a.gguf", "demo/demo.gguf", "file:///srv/m.gguf", "a b ☃/ü.gguf"]),
     st.text("0123456789abcdef", min_size=64, max_size=64) | st.text("0123456789", min_size=64, max_size=64),
     any_text | words,
@@ -231,8 +231,8 @@ def test_a_lock_changes_only_what_was_open() -> None:
     eyes = FileSpec(
         f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (f"{HUB}/o/r/resolve/main/p.gguf",), digest(5), 5, True
     )
-    assert found.more("hub") == (eyes,)
-    assert found.more("split") == (FileSpec("https://e.org/s-00002-of-00002.gguf", (), digest(7), 7),)
+    assert found.extra_files("hub") == (eyes,)
+    assert found.extra_files("split") == (FileSpec("https://e.org/s-00002-of-00002.gguf", (), digest(7), 7),)
     assert (found.model("split").sha256, found.model("split").size) == (digest(6), 6)
 
 
@@ -241,8 +241,11 @@ def test_a_lock_of_some_parts_pins_none() -> None:
     rows = LOCK.models["split"]
     some = LockFile(1, LOCK.engines, {**LOCK.models, "split": rows[:1]})
     found = joined(some)
-    assert [found.model("split").sha256, *(file.sha256 for file in found.more("split"))] == [None, None]
-    assert lacks(read_catalogue(TEXT, WHERE), some) == [f"models.split {OTHER}"]
+    assert [found.model("split").sha256, *(file.sha256 for file in found.extra_files("split"))] == [
+        None,
+        None,
+    ]
+    assert coverage_errors(read_catalogue(TEXT, WHERE), some) == [f"models.split {OTHER}"]
 
 
 def test_the_latest_engine_is_the_locked_one() -> None:
@@ -260,7 +263,9 @@ def test_another_version_in_the_catalogue_is_not_the_locked_one() -> None:
     engine = joined(old, text).engine("llamafile")
     assert (engine.version, engine.sha256) == ("0.10.6", None)
     assert engine.url == "https://github.com/o/r/releases/download/0.10.6/llamafile-0.10.6"
-    assert lacks(read_catalogue(text, WHERE), old) == ["engines.llamafile names other files than models.yaml"]
+    assert coverage_errors(read_catalogue(text, WHERE), old) == [
+        "engines.llamafile names other files than models.yaml"
+    ]
 
 
 @pytest.mark.parametrize("version", [None, "latest"])
@@ -269,7 +274,7 @@ def test_a_lock_that_does_not_say_which_is_the_latest(version: str | None) -> No
     (row,) = LOCK.engines["llamafile"]
     lock = LockFile(1, {**LOCK.engines, "llamafile": (replace(row, version=version),)}, LOCK.models)
     why = "engines.llamafile does not say which version is the latest"
-    assert lacks(read_catalogue(TEXT, WHERE), lock) == [why]
+    assert coverage_errors(read_catalogue(TEXT, WHERE), lock) == [why]
 
 
 sources = st.sampled_from(
@@ -312,11 +317,11 @@ def catalogues(draw: st.DrawFn) -> str:
 def test_nothing_is_lacking_right_after_locking(text: str) -> None:
     """Issue 5.1: whatever the catalogue says, its lock covers it, in its order, and contradicts nothing."""
     lock = lock_all(text)
-    assert lacks(read_catalogue(text, WHERE), lock) == []
-    assert lacks(read_catalogue(text, WHERE), read_lock(render(lock), WHERE)) == []
+    assert coverage_errors(read_catalogue(text, WHERE), lock) == []
+    assert coverage_errors(read_catalogue(text, WHERE), read_lock(render(lock), WHERE)) == []
     found = read_catalogue(text, WHERE)
     assert list(lock.models) == list(found["models"])
-    compile_text(text, WHERE, lock)
+    compile_catalogue(text, WHERE, lock)
 
 
 @given(catalogues())
@@ -324,7 +329,7 @@ def test_what_the_catalogue_pins_stays(text: str) -> None:
     """Issue 5.1: joining adds what is open, and changes no digest and no size that models.yaml has."""
     found, own = joined(lock_all(text), text), read_catalogue(text, WHERE)
     for name, entry in own["models"].items():
-        model, more = found.model(name), found.more(name)
+        model, more = found.model(name), found.extra_files(name)
         wants = entry.get("parts") or [entry]
         files: list[Any] = [model, *(f for f in more if not f.mmproj)]
         wants = [*wants, *([{}] * (len(files) - len(wants)))]
@@ -367,7 +372,7 @@ def change(name: str, index: int = 0, **changes: Any) -> LockFile:
             [f"models.{n} is not in models.lock" for n in LOCK.models], id="empty",
         ),
         pytest.param(
-            without(LOCK, {"free", "llamafile"}), "", "",
+            drop_entries(LOCK, {"free", "llamafile"}), "", "",
             ["engines.llamafile is not in models.lock", "models.free is not in models.lock"],
             id="two are missing",
         ),
@@ -398,7 +403,7 @@ def change(name: str, index: int = 0, **changes: Any) -> LockFile:
 )  # fmt: skip
 def test_what_it_lacks(lock: LockFile, old: str, new: str, rows: list[str]) -> None:
     """Issue 5.1: `doit lock --check`: each entry with the reason, also one that has gone."""
-    assert lacks(read_catalogue(edited(old, new, TEXT), WHERE), lock) == rows
+    assert coverage_errors(read_catalogue(edited(old, new, TEXT), WHERE), lock) == rows
 
 
 def test_a_contradiction_says_which_to_edit() -> None:
@@ -408,7 +413,7 @@ def test_a_contradiction_says_which_to_edit() -> None:
     )
     lock = change("pinned", sha256=B64)
     with pytest.raises(UsageError) as caught:
-        compile_text(text, WHERE, lock)
+        compile_catalogue(text, WHERE, lock)
     line = text[: text.index("  hub:")].count("\n") + 1
     assert str(caught.value).splitlines() == [
         f"{WHERE} has 3 errors:",
@@ -421,8 +426,8 @@ def test_a_contradiction_says_which_to_edit() -> None:
 
 def some(*rows: tuple[str, int]) -> LockFile:
     """A lock of models with the digest of a number."""
-    models: dict[str, tuple[Locked, ...]] = {
-        name: (Locked(f"https://e.org/{name}", digest(n), "MIT", "me", "x"),) for name, n in rows
+    models: dict[str, tuple[LockedFile, ...]] = {
+        name: (LockedFile(f"https://e.org/{name}", digest(n), "MIT", "me", "x"),) for name, n in rows
     }
     return LockFile(1, {}, models)
 

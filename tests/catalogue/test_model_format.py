@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.model_format import (
     NEWER_GGUF,
     format_fix,

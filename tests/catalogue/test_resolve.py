@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.artifact import model_dir
-from tasks.catalogue.environment import Place
+from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import Job, Jobs, catalogued, plan
+from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.settings import ServeSettings
 from tasks.errors import UsageError
+
 from tests.support.catalogues import A64, B64, BIG_URL, TINY_URL, VALID, catalogue, edited
 from tests.support.command_lines import parse
 
@@ -27,25 +27,25 @@ TEXT = f"""{VALID}\
   Phi: {{title: P, url: file:///srv/phi.gguf, mirrors: [../phi.gguf], license: X, aliases: [phi-3]}}
 """
 CATALOGUE = catalogue(TEXT)
-POSIX = Place("linux", "/cache", "/recipe", "/home/me")
-WINDOWS = Place("win32", r"C:\cache", r"C:\recipe", r"C:\Users\me")
+POSIX = Environment("linux", "/cache", "/recipe", "/home/me")
+WINDOWS = Environment("win32", r"C:\cache", r"C:\recipe", r"C:\Users\me")
 OTHER = "https://other.org"
 
 
-def jobs(line: str, place: Place = POSIX, text: str = TEXT) -> Jobs:
-    return plan(parse(shlex.split(line)), catalogue(text) if text != TEXT else CATALOGUE, place)
+def jobs(line: str, environment: Environment = POSIX, text: str = TEXT) -> Resolution:
+    return resolve(parse(shlex.split(line)), catalogue(text) if text != TEXT else CATALOGUE, environment)
 
 
-def job(line: str, place: Place = POSIX, text: str = TEXT) -> Job:
+def job(line: str, environment: Environment = POSIX, text: str = TEXT) -> ResolvedModel:
     """The one job of a command line."""
-    found = jobs(line, place, text)
+    found = jobs(line, environment, text)
     assert len(found.by_name) == 1, found.by_name
     (name, only), *_ = found.by_name.items()
     assert name == only.name == only.artifact.label
     return only
 
 
-def place_of(platform: str) -> Place:
+def place_of(platform: str) -> Environment:
     return WINDOWS if platform == "win32" else POSIX._replace(platform=platform)
 
 
@@ -85,7 +85,7 @@ def place_of(platform: str) -> Place:
 def test_models_of_a_command_line(line: str, asked: list[list[str]]) -> None:
     """Each task's models, in the command line's order."""
     found = jobs(line)
-    assert [list(names) for _, names in found.asked] == asked
+    assert [list(names) for _, names in found.requested] == asked
     assert set(found.by_name) == {name for names in asked for name in names}
 
 
@@ -120,10 +120,10 @@ def test_names_for_the_graph() -> None:
 )
 def test_engine(line: str, platform: str, engine: str) -> None:
     """R9, R13: what was asked, what the entry says, what fits file and platform; in this order."""
-    place = place_of(platform)
-    found = job(line, place)
+    environment = place_of(platform)
+    found = job(line, environment)
     assert found.engine == engine
-    assert (found.exe == llamafile_exe(CATALOGUE, place)) == (engine == "llamafile")
+    assert (found.exe == llamafile_exe(CATALOGUE, environment)) == (engine == "llamafile")
 
 
 def test_engine_of_an_entry_on_windows() -> None:
@@ -172,10 +172,10 @@ def test_program_without_a_model(platform: str, target: str) -> None:
     exe = llamafile_exe(CATALOGUE, place_of(platform))
     assert exe.target == target
     assert exe.sources == ("https://example.org/llamafile-0.10.5",)
-    assert exe.owned
+    assert exe.in_cache
 
 
-_OF_NO_URL = {"target": "/home/me/x.gguf", "sources": (), "sha256": None, "owned": False}
+_OF_NO_URL = {"target": "/home/me/x.gguf", "sources": (), "sha256": None, "in_cache": False}
 _URL_DIR = f"/cache/models/url-{hashlib.sha256(b'https://other.org/x.gguf').hexdigest()[:16]}"
 
 
@@ -190,7 +190,7 @@ _URL_DIR = f"/cache/models/url-{hashlib.sha256(b'https://other.org/x.gguf').hexd
                 "sources": (TINY_URL,),
                 "sha256": A64,
                 "size": 1000,
-                "owned": True,
+                "in_cache": True,
             },
             id="a catalogued model lies under its digest",
         ),
@@ -227,13 +227,18 @@ _URL_DIR = f"/cache/models/url-{hashlib.sha256(b'https://other.org/x.gguf').hexd
         pytest.param(
             f"serve --llamafile /srv/x.gguf --sha256 {B64} --llamafile_url {OTHER}/y",
             "x",
-            {"target": "/srv/x.gguf", "sources": (f"{OTHER}/y",), "sha256": B64, "owned": False},
+            {"target": "/srv/x.gguf", "sources": (f"{OTHER}/y",), "sha256": B64, "in_cache": False},
             id="R2: with URL and digest",
         ),
         pytest.param(
             f"serve --llamafile-url {OTHER}/x.gguf",
             "x",
-            {"target": f"{_URL_DIR}/x.gguf", "sources": (f"{OTHER}/x.gguf",), "sha256": None, "owned": True},
+            {
+                "target": f"{_URL_DIR}/x.gguf",
+                "sources": (f"{OTHER}/x.gguf",),
+                "sha256": None,
+                "in_cache": True,
+            },
             id="R3: a URL alone names its file",
         ),
         pytest.param(
@@ -366,7 +371,7 @@ def test_no_folders() -> None:
     assert job("serve:big").artifact.adopt_from == ()
     assert llamafile_exe(CATALOGUE, POSIX).adopt_from == ()
     text = f"{TEXT}adopt_from: [m]\n"
-    assert catalogued("big", catalogue(text), POSIX).artifact == job("serve:big", text=text).artifact
+    assert resolve_entry("big", catalogue(text), POSIX).artifact == job("serve:big", text=text).artifact
 
 
 def test_no_adopt_changes_no_job() -> None:
@@ -415,7 +420,7 @@ def test_task_name_of_a_file(filename: str, name: str) -> None:
 )
 def test_question(line: str, asks: bool) -> None:
     """R4: another URL for a catalogued model is asked about, with the model and both URLs."""
-    question = job(line).question
+    question = job(line).confirmation
     assert bool(question) == asks
     if asks:
         url = line.split()[-1]
@@ -492,8 +497,8 @@ def test_settings(defaults: str, serve: str, options: str, settings: dict[str, o
 def test_arguments_for_the_engine() -> None:
     """What stands behind -- reaches the one job that serves."""
     found = jobs("download:big serve --model tiny -- --parallel 1 a=b")
-    assert found.by_name["tiny"].extra == ("--parallel", "1", "a=b")
-    assert found.by_name["big"].extra == ()
+    assert found.by_name["tiny"].engine_args == ("--parallel", "1", "a=b")
+    assert found.by_name["big"].engine_args == ()
 
 
 @pytest.mark.parametrize(
@@ -723,9 +728,9 @@ def test_what_a_server_is_started_with(line: str, expected: dict[str, Any]) -> N
 def test_which_port_was_asked_for() -> None:
     """R17, R23: the entry's own port is meant; that of `defaults:` is the usual one, and may be taken."""
     found = job("start", text=edited("serve: {ctx_size: 0}", "serve: {port: 9}"))
-    assert (found.settings.port, found.port) == (9, 9)
+    assert (found.settings.port, found.requested_port) == (9, 9)
     found = job("start", text=edited("{ctx_size: 4096}", "{port: 9}"))
-    assert (found.settings.port, found.port) == (9, None)
+    assert (found.settings.port, found.requested_port) == (9, None)
 
 
 @pytest.mark.parametrize(
@@ -740,7 +745,7 @@ def test_which_port_was_asked_for() -> None:
 def test_another_task_of_a_model_does_not_change_its_settings(line: str) -> None:
     """R17: something may follow `start`, which ends when the server is ready."""
     found = jobs(line).by_name["tiny"]
-    assert (found.port, found.settings.port, found.settings.ctx_size) == (9, 9, 5)
+    assert (found.requested_port, found.settings.port, found.settings.ctx_size) == (9, 9, 5)
 
 
 def test_the_engines_program_is_needed_for_every_start() -> None:
@@ -760,7 +765,7 @@ def test_without_a_digest_the_url_says_which_bytes() -> None:
     """R4, R6: what lies there from the catalogue's URL is not taken for what another URL holds."""
     here = job("download --model raw").artifact.target
     other = job(f"download --model raw --llamafile-url {OTHER}/raw.gguf")
-    assert other.question
+    assert other.confirmation
     assert other.artifact.target != here
     pinned = job(f"download --model demo --llamafile-url {OTHER}/demo.gguf").artifact
     assert pinned.target == job("download --model demo").artifact.target
@@ -769,12 +774,12 @@ def test_without_a_digest_the_url_says_which_bytes() -> None:
 def test_own_file_from_the_catalogues_url_has_its_digest() -> None:
     """R2, R21: the catalogue's own URL brings the catalogue's own bytes, wherever they are put."""
     found = job(f"download --llamafile {TINY_URL.rpartition('/')[2]} --llamafile-url {TINY_URL}")
-    assert (found.artifact.sha256, found.question) == (A64, "")
+    assert (found.artifact.sha256, found.confirmation) == (A64, "")
 
 
 def test_catalogued_job_has_nothing_of_the_command_line() -> None:
     """What the table of `doit` shows is the catalogue's."""
-    found = catalogued("small", CATALOGUE, POSIX)
+    found = resolve_entry("small", CATALOGUE, POSIX)
     assert (found.name, found.artifact, found.engine) == ("tiny", job("serve").artifact, "self")
     assert asdict(found.settings) == {**_BUILT_IN, "ctx_size": 0}
 
@@ -784,18 +789,18 @@ def test_catalogued_job_has_nothing_of_the_command_line() -> None:
     st.text(max_size=30),
     st.sampled_from([POSIX, WINDOWS]),
 )
-def test_whatever_is_typed(option: str, value: str, place: Place) -> None:
+def test_whatever_is_typed(option: str, value: str, environment: Environment) -> None:
     """Jobs, or a UsageError; a file in the cache stays in the cache."""
     try:
-        found = plan(parse(["serve", option, value]), CATALOGUE, place)
+        found = resolve(parse(["serve", option, value]), CATALOGUE, environment)
     except UsageError:
         return
     for one in found.by_name.values():
         assert one.name
         assert not set(one.name) & set("=:* /\\")
-        if one.artifact.owned:
+        if one.artifact.in_cache:
             folder, _, filename = one.artifact.target.rpartition("/")
-            assert folder.rpartition("/")[0] == f"{place.cache}/models"
+            assert folder.rpartition("/")[0] == f"{environment.cache}/models"
             assert filename not in ("", ".", "..")
             assert "\\" not in filename
 
@@ -823,8 +828,8 @@ APE_BYTES = b"MZqFpD='"
 )
 def test_the_bytes_choose_the_engine(line: str, head: bytes, engine: str) -> None:
     """F10: what the first bytes say wins over what the name says."""
-    place = POSIX._replace(first_bytes=lambda _: head)
-    assert job(line, place).engine == engine
+    environment = POSIX._replace(first_bytes=lambda _: head)
+    assert job(line, environment).engine == engine
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import shlex
 from typing import Any
 
 import pytest
-
 from tasks.catalogue.artifact import Artifact, model_dir
-from tasks.catalogue.resolve import Job, catalogued, plan
+from tasks.catalogue.resolve import ResolvedModel, resolve, resolve_entry
 from tasks.engine.launch_spec import launch_spec
 from tasks.engine.version import launch_of
 from tasks.errors import UsageError
+
 from tests.catalogue.test_resolve import POSIX
 from tests.support.catalogues import A64, B64, VALID, catalogue
 from tests.support.command_lines import parse
@@ -46,8 +46,8 @@ CATALOGUE = catalogue(TEXT)
 HOME = f"/cache/models/{B64[:16]}"
 
 
-def job(line: str) -> Job:
-    [found] = plan(parse(shlex.split(line)), CATALOGUE, POSIX).by_name.values()
+def job(line: str) -> ResolvedModel:
+    [found] = resolve(parse(shlex.split(line)), CATALOGUE, POSIX).by_name.values()
     return found
 
 
@@ -104,13 +104,13 @@ def test_a_llamafile_with_a_projector() -> None:
 
 def test_one_file_is_one_file() -> None:
     """Issue 5.3: nothing more for what is whole."""
-    assert (job("serve").more, job("serve").mmproj) == ((), "")
+    assert (job("serve").extra_files, job("serve").mmproj) == ((), "")
 
 
 def test_another_url_of_a_split_model() -> None:
     """R4, issue 5.3: all its parts come from there, held to the digests of the entry; the projector stays."""
     found = job(f"download:split --llamafile-url {E_ORG}/mine/s-00001-of-00003.gguf")
-    assert found.question
+    assert found.confirmation
     assert [one.sources for one in found.files[:3]] == [
         (f"{E_ORG}/mine/s-0000{n}-of-00003.gguf",) for n in (1, 2, 3)
     ]
@@ -130,7 +130,7 @@ def test_a_split_model_by_its_url_alone() -> None:
 def test_an_own_split_file() -> None:
     """Issue 5.3: the parts of a file of the user's lie beside it, whoever wrote them."""
     found = job("serve --llamafile /srv/x-00001-of-00002.gguf")
-    assert (found.artifact.target, found.more) == ("/srv/x-00001-of-00002.gguf", ())
+    assert (found.artifact.target, found.extra_files) == ("/srv/x-00001-of-00002.gguf", ())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_refused(line: str, what: str, fix: str) -> None:
     assert (caught.value.what, caught.value.fix) == (what, fix)
 
 
-def spec_of(asked: Job, version: str) -> dict[str, str]:
+def spec_of(asked: ResolvedModel, version: str) -> dict[str, str]:
     launch = launch_of("linux", asked)
     return launch_spec(asked, launch, version=version, key="").record_spec(None)
 
@@ -166,11 +166,14 @@ def spec_of(asked: Job, version: str) -> dict[str, str]:
 def test_what_a_running_server_is_compared_by() -> None:
     """Issue 5.3: another projector, and another part, are another server; one file is named as before."""
     found, spec = job("serve:split"), spec_of(job("serve:split"), "0.10.5")
-    other = found._replace(mmproj="/q.gguf", more=(*found.more[:2], found.more[2]._replace(target="/q.gguf")))
+    other = found._replace(
+        mmproj="/q.gguf",
+        extra_files=(*found.extra_files[:2], found.extra_files[2]._replace(target="/q.gguf")),
+    )
     assert spec["--mmproj"] == found.mmproj
     changed = spec_of(other, "0.10.5")
     assert {key for key in spec if spec[key] != changed[key]} == {"--mmproj"}
-    part = found._replace(more=(found.more[0]._replace(sha256=A64), *found.more[1:]))
+    part = found._replace(extra_files=(found.extra_files[0]._replace(sha256=A64), *found.extra_files[1:]))
     changed = spec_of(part, "0.10.5")
     assert {key for key in spec if spec[key] != changed[key]} == {"model"}
     assert spec_of(job("serve"), "")["model"] == A64
@@ -178,7 +181,7 @@ def test_what_a_running_server_is_compared_by() -> None:
 
 def test_catalogued_has_them_all() -> None:
     """Issue 5.5: what looks at an entry sees every file."""
-    assert catalogued("split", CATALOGUE, POSIX).files == job("download:split").files
+    assert resolve_entry("split", CATALOGUE, POSIX).files == job("download:split").files
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.catalogue.schema import compile_text, json_schema
+from tasks.catalogue.schema import compile_catalogue, json_schema
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
+
 from tests.support.catalogues import A64, BIG_URL, TINY_URL, VALID, WHERE, edited
 
 NEEDS_PROGRAM = (
@@ -45,7 +45,7 @@ def editor() -> Any:
 def problems(text: str) -> list[str]:
     """The error lines of a catalogue, without the file's name."""
     with pytest.raises(UsageError) as caught:
-        compile_text(text, WHERE)
+        compile_catalogue(text, WHERE)
     head, *lines = str(caught.value).splitlines()
     assert lines.pop() == f"  fix: edit {WHERE}"
     assert head == f"{WHERE} has {len(lines)} error{'s' * (len(lines) != 1)}:"
@@ -465,7 +465,7 @@ def test_editors_see_it_too(old: str, new: str, lines: list[str]) -> None:
 def test_not_yaml(text: str, message: str) -> None:
     """The parser's reason with its line and column, and no traceback."""
     with pytest.raises(UsageError, match=f"^{WHERE} is not YAML: ") as caught:
-        compile_text(text, WHERE)
+        compile_catalogue(text, WHERE)
     assert message.lower() in str(caught.value).lower()
     assert str(caught.value).endswith(f"fix: edit {WHERE}")
 
@@ -522,7 +522,7 @@ def test_not_yaml(text: str, message: str) -> None:
 )
 def test_accepted(old: str, new: str, check: Callable[[Catalogue], bool]) -> None:
     """What may be written in more than one way means the same."""
-    plain = compile_text(edited(old, new), WHERE)
+    plain = compile_catalogue(edited(old, new), WHERE)
     assert json.loads(json.dumps(plain)) == plain  # it is kept as JSON, where a tuple would be a list
     assert check(Catalogue(plain, WHERE))
 
@@ -569,7 +569,7 @@ def mutants(draw: st.DrawFn) -> str:
 def test_any_catalogue_is_taken_or_explained(text: str) -> None:
     """Nothing but UsageError; what is taken can be looked up, survives JSON, and no editor objects to it."""
     try:
-        plain = compile_text(text, WHERE)
+        plain = compile_catalogue(text, WHERE)
     except UsageError:
         return
     assert json.loads(json.dumps(plain)) == plain
@@ -584,7 +584,7 @@ def test_any_catalogue_is_taken_or_explained(text: str) -> None:
 def test_any_text_is_taken_or_explained(text: str) -> None:
     """Not one of these can be a catalogue, and none gives a traceback."""
     with pytest.raises(UsageError, match=f"^{WHERE} "):
-        compile_text(text, WHERE)
+        compile_catalogue(text, WHERE)
 
 
 @pytest.mark.skipif(PYDANTIC < (2, 13), reason="older ones say the same in other words")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tasks.catalogue.schema import compile_catalogue
 
-from tasks.catalogue.schema import compile_text
 from tests.catalogue.test_schema import editor, problems
 from tests.support.catalogues import A64, B64, BIG_URL, VALID, WHERE, edited
 
@@ -226,7 +226,7 @@ ACCEPTED = [
 def test_accepted(place: str, lines: list[str]) -> None:
     """Issue 5.3: what is right is right for editors, too."""
     text = edited(PLACE, place)
-    assert compile_text(text, WHERE)["models"]["big"]["url"].endswith(".gguf")
+    assert compile_catalogue(text, WHERE)["models"]["big"]["url"].endswith(".gguf")
     assert not lines
     assert not list(editor().iter_errors(yaml.safe_load(text)))
 
@@ -237,5 +237,5 @@ def test_the_latest_engine() -> None:
         '"0.10.5"\n    url: https://example.org/llamafile-0.10.5',
         "latest\n    url: https://example.org/{version}",
     )
-    assert compile_text(text, WHERE)["engines"]["llamafile"]["version"] == "latest"
+    assert compile_catalogue(text, WHERE)["engines"]["llamafile"]["version"] == "latest"
     assert VALID.count("latest") == 0

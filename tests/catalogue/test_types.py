@@ -8,16 +8,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
-
-from tasks.catalogue.schema import CatalogueFile, compile_text
+from tasks.catalogue.schema import CatalogueFile, compile_catalogue
 from tasks.catalogue.types import ENGINES, Catalogue, Engine, Model, ServeOptions
 from tasks.errors import UsageError
-from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_problem
+from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
+
 from tests.support.catalogues import BIG_URL, WHERE, catalogue, edited
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "models.yaml").read_text("utf-8")
-SHIPPED = Catalogue(compile_text(TEXT, "models.yaml"), "models.yaml")
+SHIPPED = Catalogue(compile_catalogue(TEXT, "models.yaml"), "models.yaml")
 MODELS = [pytest.param(SHIPPED.model(name), id=name) for name in SHIPPED.names]
 
 
@@ -131,7 +131,7 @@ def test_shipped_model(model: Model) -> None:
     assert filename_of(model.url).endswith(MODEL_ENDINGS)
     for url in (model.url, *model.mirrors):
         assert is_local(url) or re.search(r"^https://huggingface\.co/[^/]+/[^/]+/resolve/[0-9a-f]{40}/", url)
-        assert not url_problem(url, pinned=False)
+        assert not url_error(url, pinned=False)
         assert filename_of(url) == filename_of(model.url)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from tasks.catalogue import schema
 from tasks.errors import UsageError
+
 from tests.support.catalogues import VALID, WHERE
 
 NINES = "9" * 4000

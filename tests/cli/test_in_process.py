@@ -13,8 +13,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-
 import tasks.context
+
 from tests.support import in_process
 from tests.support.project import Project, Result
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-
 from tasks.cache.stamps import cache_root
 from tasks.errors import UsageError
+
 from tests.engine.test_serve_cli import behave, with_gguf, with_llamafile
 from tests.fakes import llamafile
 from tests.support.project import Project

@@ -6,18 +6,18 @@ import contextlib
 import sys
 
 import pytest
-from doit.task import Task
-
 from dodo import recipe
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import Job, plan
-from tasks.catalogue.schema import compile_text
+from doit.task import Task
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import ResolvedModel, resolve
+from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.types import Catalogue
-from tasks.context import Recipe
+from tasks.context import Context
 from tasks.engine import command
 from tasks.engine.version import launch_of
 from tasks.errors import UsageError
 from tasks.verbs import plan as plan_verb
+
 from tests.support.command_lines import parse
 
 A64, B64, C64 = "a" * 64, "b" * 64, "c" * 64
@@ -39,18 +39,18 @@ models:
   demo: {{title: D, url: demo/demo.gguf, sha256: {C64}, license: MIT, engine: embedded}}
 """
 PLACES = {
-    "win32": Place("win32", r"C:\Users\me\AppData\Local\cache", r"C:\recipe", r"C:\Users\me"),
-    "darwin": Place("darwin", "/Users/me/Library/Caches/r", "/Users/me/recipe", "/Users/me"),
-    "linux": Place("linux", "/home/me/.cache/r", "/home/me/recipe", "/home/me"),
+    "win32": Environment("win32", r"C:\Users\me\AppData\Local\cache", r"C:\recipe", r"C:\Users\me"),
+    "darwin": Environment("darwin", "/Users/me/Library/Caches/r", "/Users/me/recipe", "/Users/me"),
+    "linux": Environment("linux", "/home/me/.cache/r", "/home/me/recipe", "/home/me"),
 }
-CACHE = {name: place.cache for name, place in PLACES.items()}
+CACHE = {name: environment.cache for name, environment in PLACES.items()}
 
 
-def recipe_on(platform: str, *argv: str) -> Recipe:
+def recipe_on(platform: str, *argv: str) -> Context:
     """What a command line means on a platform."""
-    catalogue = Catalogue(compile_text(MODELS, "models.yaml"), "models.yaml")
-    request, place = parse(argv), PLACES[platform]
-    return Recipe(catalogue, place, request, plan(request, catalogue, place))
+    catalogue = Catalogue(compile_catalogue(MODELS, "models.yaml"), "models.yaml")
+    args, environment = parse(argv), PLACES[platform]
+    return Context(catalogue, environment, args, resolve(args, catalogue, environment))
 
 
 def tasks_on(platform: str, *argv: str) -> dict[str, Task]:
@@ -60,12 +60,15 @@ def tasks_on(platform: str, *argv: str) -> dict[str, Task]:
 
 def command_on(platform: str, *argv: str) -> list[str]:
     """The engine's command line, for the one model of a command line."""
-    found = recipe_on(platform, *argv)
-    [job] = found.jobs.by_name.values()
-    assert isinstance(job, Job)
-    version = "0.10.5" if job.exe else "0.8.6"
+    context = recipe_on(platform, *argv)
+    [resolved] = context.resolution.by_name.values()
+    assert isinstance(resolved, ResolvedModel)
+    version = "0.10.5" if resolved.exe else "0.8.6"
     return command.serve_command(
-        launch_of(found.place.platform, job), job.settings, version=version, extra=job.extra
+        launch_of(context.environment.platform, resolved),
+        resolved.settings,
+        version=version,
+        extra=resolved.engine_args,
     )
 
 
@@ -203,9 +206,9 @@ def test_no_task_depends_on_one_that_is_not_there(platform: str) -> None:
 def test_a_plan_says_what_windows_does_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     """Issue 5.5, R9: over 4 GiB, before they have come; a smaller one is run in the same way, unsaid."""
     for model, said in (("big", True), ("small", False)):
-        found = recipe_on("win32", "plan", "--model", model)
+        context = recipe_on("win32", "plan", "--model", model)
         with contextlib.suppress(SystemExit):  # no such disk
-            plan_verb.run(found, found.request.asks[0])
+            plan_verb.run(context, context.command_line.tasks[0])
         assert ("more than Windows starts: llamafile.exe runs it with -m" in capsys.readouterr().out) is said
 
 

@@ -7,7 +7,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.cache.key import cache_key
 from tasks.catalogue.artifact import Artifact
 from tasks.console import ci
@@ -81,11 +80,11 @@ said = st.lists(st.tuples(st.sampled_from(["", "\n", "\r", "\r\n"]), blanks, lin
 @given(said)
 def test_nothing_that_was_said_is_a_command(text: str) -> None:
     """Issue 5.9: what an engine says is none for the runner, and is all there; elsewhere nothing changes."""
-    safe = ci.neutral(text, GITHUB)
+    safe = ci.escape_workflow_commands(text, GITHUB)
     assert not runner_sees(safe)
     assert safe.replace("|", "") == text
-    assert ci.neutral(text, {}) == text
-    assert ci.neutral("a::b\n## c [d]\n", GITHUB) == "a::b\n## c [d]\n"
+    assert ci.escape_workflow_commands(text, {}) == text
+    assert ci.escape_workflow_commands("a::b\n## c [d]\n", GITHUB) == "a::b\n## c [d]\n"
 
 
 def unescape(text: str) -> str:
@@ -98,7 +97,7 @@ def unescape(text: str) -> str:
 @given(st.text("a:%,\r\n 0AD5", max_size=30), st.sampled_from(["", "serve:m", "download:a-b.c"]))
 def test_an_annotation_is_one_line(text: str, title: str) -> None:
     """Issue 5.9: the runner reads back the text and the title."""
-    line = ci.command("error", text, title)
+    line = ci.workflow_command("error", text, title)
     found = re.fullmatch(r"::error(?: title=([^:,\r\n]*))?::([^\r\n]*)\n", line)
     assert found
     assert unescape(found[2]) == text
@@ -119,12 +118,12 @@ def test_an_annotation_is_one_line(text: str, title: str) -> None:
 )
 def test_folds(env: dict[str, str], begin: str, end: str) -> None:
     """Issue 5.9: the lines as each system documents them."""
-    assert ci.folds(env)
-    assert ci.fold("download:m", 12.7, env) == begin
-    assert ci.fold("download:m", 12.7, env, end=True) == end
+    assert ci.supports_groups(env)
+    assert ci.group_marker("download:m", 12.7, env) == begin
+    assert ci.group_marker("download:m", 12.7, env, end=True) == end
 
 
 def test_without_a_ci_system_nothing_is_folded() -> None:
     """Issue 5.9: CI=true alone says nothing of how its log is shown."""
-    assert not ci.folds({"CI": "true"})
-    assert not ci.folds({"GITHUB_ACTIONS": ""})
+    assert not ci.supports_groups({"CI": "true"})
+    assert not ci.supports_groups({"GITHUB_ACTIONS": ""})

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.console.ci import neutral
+from tasks.console.ci import escape_workflow_commands
 from tasks.console.text import visible
-from tasks.doit_adapter import harmless
+from tasks.doit_adapter import escape_stream
+
 from tests.console.test_ci import runner_sees, said, unescape
 from tests.engine.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project
@@ -117,9 +117,11 @@ def test_however_it_comes_in_pieces(text: str, cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), len(text)]
     blocks = [text[a:b] for a, b in pairwise(ends)]
     with pytest.MonkeyPatch.context() as patch:
-        assert list(harmless(blocks)) == blocks
+        assert list(escape_stream(blocks)) == blocks
         patch.setenv("GITHUB_ACTIONS", "true")
-        assert "".join(harmless(blocks)) == neutral(visible("".join(blocks)), os.environ)
+        assert "".join(escape_stream(blocks)) == escape_workflow_commands(
+            visible("".join(blocks)), os.environ
+        )
 
 
 def test_a_model_cannot_speak_to_the_runner(servers: Project) -> None:

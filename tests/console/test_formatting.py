@@ -7,12 +7,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks import urls
 from tasks.catalogue.types import Model
 from tasks.console import formatting
 from tasks.engine import session
-from tasks.engine.server_record import Mode, Run
+from tasks.engine.server_record import Mode, ServerRecord
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ from tasks.engine.server_record import Mode, Run
 )
 def test_size(count: int | None, text: str) -> None:
     """R7: MB and GB, as the pages of models say it."""
-    assert formatting.size(count) == text
+    assert formatting.format_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_size(count: int | None, text: str) -> None:
 )
 def test_duration(value: float, text: str) -> None:
     """R25: how long a step took, as people say it."""
-    assert formatting.seconds(value) == text
+    assert formatting.format_duration(value) == text
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_duration(value: float, text: str) -> None:
 )
 def test_rate(count: float, elapsed: float, text: str) -> None:
     """R7: bytes a second."""
-    assert formatting.rate(count, elapsed) == text
+    assert formatting.format_rate(count, elapsed) == text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_rate(count: float, elapsed: float, text: str) -> None:
 )
 def test_progress(done: int, total: int | None, elapsed: float, gained: int, line: str) -> None:
     """R7: a download in one line."""
-    assert formatting.progress(done, total, elapsed, gained) == line
+    assert formatting.format_progress(done, total, elapsed, gained) == line
 
 
 @pytest.mark.parametrize(
@@ -135,15 +134,15 @@ def test_progress_with_a_note(
     done: int, total: int | None, elapsed: float, gained: int, note: str, line: str
 ) -> None:
     """R7, issue 3: the note about a download follows its numbers."""
-    assert formatting.progress(done, total, elapsed, gained, note) == line
+    assert formatting.format_progress(done, total, elapsed, gained, note) == line
 
 
 @given(st.integers(1, 10**14), st.data())
 def test_never_100_percent_before_the_last_byte(total: int, data: st.DataObject) -> None:
     """ollama#1736: what says 100 % is done."""
     done = data.draw(st.integers(0, total))
-    assert (formatting.percent(done, total) == "100 %") == (done == total)
-    assert re.fullmatch(r"\d{1,3} %", formatting.percent(done, total))
+    assert (formatting.format_percent(done, total) == "100 %") == (done == total)
+    assert re.fullmatch(r"\d{1,3} %", formatting.format_percent(done, total))
 
 
 _NEAR = st.sampled_from([1.0, 10.0, 60.0, 120.0, 3600.0])  # where a unit ends
@@ -155,10 +154,10 @@ _NEAR = st.sampled_from([1.0, 10.0, 60.0, 120.0, 3600.0])  # where a unit ends
 )
 def test_numbers_are_short(count: int, value: float) -> None:
     """Four digits at most before a unit, and no unit is used beyond its end."""
-    assert re.fullmatch(r"\d{1,3} B|(\d\.\d\d|\d{2,3}\.\d) [kMG]B", formatting.size(count))
+    assert re.fullmatch(r"\d{1,3} B|(\d\.\d\d|\d{2,3}\.\d) [kMG]B", formatting.format_size(count))
     assert re.fullmatch(
         r"\d{1,3} ms|\d\.\d s|(\d\d|1[01]\d) s|[1-5]?\d min [1-5]?\d s|\d+ h [1-5]?\d min",
-        formatting.seconds(value),
+        formatting.format_duration(value),
     )
 
 
@@ -178,14 +177,14 @@ def test_address_for_clients(host: str, url: str) -> None:
     assert urls.base_url(host, 80) == url
 
 
-def a_run(host: str = "h", key: str = "") -> Run:
-    return Run("mine", Mode.SERVE, host, 1, {}, [], "/run/mine.log", "mark", key)
+def a_run(host: str = "h", key: str = "") -> ServerRecord:
+    return ServerRecord("mine", Mode.SERVE, host, 1, {}, [], "/run/mine.log", "mark", key)
 
 
 def test_what_is_said_when_the_server_is_ready() -> None:
     """Which model and licence (R33), how to call it, where the log is, how to stop it."""
     model = Model("My Model 7B", "MIT", "https://h/m.gguf")
-    assert session.usage(model, a_run(), "Ctrl-C") == (
+    assert session.ready_message(model, a_run(), "Ctrl-C") == (
         "  model    My Model 7B, licence MIT\n"
         "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
         """-d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
@@ -197,7 +196,9 @@ def test_what_is_said_when_the_server_is_ready() -> None:
 
 def test_what_is_said_of_a_server_with_a_key() -> None:
     """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
-    text = session.usage(Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine")
+    text = session.ready_message(
+        Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine"
+    )
     assert "curl http://127.0.0.1:1/v1/chat/completions" in text
     assert " -H 'Authorization: Bearer '$LLAMA_API_KEY -d " in text
     assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1  OPENAI_API_KEY=$LLAMA_API_KEY\n" in text
@@ -207,7 +208,7 @@ def test_what_is_said_of_a_server_with_a_key() -> None:
 
 def test_what_is_said_of_a_server_for_everybody() -> None:
     """R30: the warning names model and host, and says how to ask for a key."""
-    text = session.open_to_all("mine", "0.0.0.0")
+    text = session.open_access_warning("mine", "0.0.0.0")
     assert text.startswith("warning: mine listens on 0.0.0.0 without an API key")
     assert "fix: set LLAMA_API_KEY, or use --api-key KEY, or remove --host" in text
 

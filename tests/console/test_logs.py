@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.console import logs
 from tasks.console.log_format import is_json
+
 from tests.fakes.server import Drop, FileServer, Status
 from tests.support.world import DATA, FILE, HALF, SIZE
 
@@ -25,14 +25,14 @@ PROGRAM = """
 import sys
 from tasks.catalogue.artifact import Artifact
 from tasks.console import progress
-from tasks.transfer.download import Tools, fetch
+from tasks.transfer.download import Dependencies, fetch
 from tasks.console.logs import logger
 
 progress.EVENT_S = 0.01
 logger()
 folder, sha256, size, *sources = sys.argv[1:]
 artifact = Artifact("mödel \\n x", tuple(sources), folder + "/m", sha256 or None, int(size))
-fetch(artifact, Tools(sleep=lambda s: None))
+fetch(artifact, Dependencies(sleep=lambda s: None))
 """
 
 
@@ -67,7 +67,7 @@ def test_when_events_are_asked_for(monkeypatch: pytest.MonkeyPatch, text: str | 
 def test_lines_for_people(fresh: pytest.CaptureFixture[str]) -> None:
     """R35: the text alone; facts are for programs."""
     logs.logger()
-    logs.say("downloaded", "%s is here", "m", bytes=5)
+    logs.log_event("downloaded", "%s is here", "m", bytes=5)
     logs.logger().warning("careful: %d %%", 5)
     assert fresh.readouterr().err == "m is here\ncareful: 5 %\n"
 
@@ -76,7 +76,7 @@ def test_lines_for_programs(fresh: pytest.CaptureFixture[str], monkeypatch: pyte
     """R35: time, level, event, message and the event's own facts; what is not known is not there."""
     monkeypatch.setenv("LLAMAFILE_LOG", "json")
     logs.logger()
-    logs.say("progress", "%s: %d", "mödel", 5, bytes=0, total=None, note="", done=False, path=Path("x"))
+    logs.log_event("progress", "%s: %d", "mödel", 5, bytes=0, total=None, note="", done=False, path=Path("x"))
     logs.logger().warning("two\nlines and a \x1b[1m")
     first, second = map(json.loads, fresh.readouterr().err.splitlines())
     when = datetime.fromisoformat(first.pop("time"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tasks.console.text import LINES, PROSE, WORD, visible
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.console.progress import TerminalProgress
 
-from tasks.console.progress import Bar
 from tests.console.test_ci import runner_sees
 from tests.engine.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project
@@ -164,7 +164,7 @@ def test_the_name_of_a_strangers_process(servers: Project) -> None:
 
 def test_the_bar() -> None:
     """Finding 21: a label and a note stay on their line, and are no markup."""
-    bar = Bar(f"[red]{BAD}\n", 0)
-    bar.at(1, 2, f"{BAD}\n")
+    bar = TerminalProgress(f"[red]{BAD}\n", 0)
+    bar.update(1, 2, f"{BAD}\n")
     [task] = bar._bar.tasks
     assert (task.description, task.fields["note"]) == (f"[red]{SHOWN}\\x0a", f"{SHOWN}\\x0a")

@@ -10,10 +10,10 @@ from random import Random
 
 import pytest
 import yaml
-
-from demo import corpus
 from demo.corpus import Entry
 from demo.tokenizer import SPLIT, Tokenizer, learn
+
+from demo import corpus
 from tests.catalogue.test_types import SHIPPED
 from tests.support.command_lines import VERBS, parse
 
@@ -55,8 +55,8 @@ def test_a_fact_tells_its_answer_from_all_others(entry: Entry) -> None:
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`(doit[^`]*)`", ANSWERS))))
 def test_commands_in_answers_exist(command: str) -> None:
     """The newcomer types what the demo says: verbs, options and models are real."""
-    request = parse(command.split()[1:])
-    for name in [name for ask in request.asks for name in ask.models]:
+    args = parse(command.split()[1:])
+    for name in [name for request in args.tasks for name in request.models]:
         assert name in ("A", "B", "M", "NAME") or SHIPPED.model(name)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from demo import corpus
 from demo.corpus import Corpus, Entry
 from demo.tokenizer import Tokenizer
+
+from demo import corpus
 
 pytestmark = pytest.mark.once
 

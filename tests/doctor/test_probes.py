@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from tasks.doctor import checks, probes
 from tasks.system import files
 
@@ -19,7 +18,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 def test_one_that_hangs_or_breaks_stops_no_other() -> None:
     """Issue 5.8, R27: each has its answer, its exception or nothing, within the limit."""
     free = threading.Event()
-    found = probes.side_by_side({"a": lambda: free.wait(60), "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
+    found = probes.run_concurrently({"a": lambda: free.wait(60), "b": lambda: 1 // 0, "c": lambda: 3}, 0.5)
     free.set()
     assert list(found) == ["a", "b", "c"]
     assert (found["a"], type(found["b"]), found["c"]) == (None, ZeroDivisionError, 3)
@@ -28,11 +27,11 @@ def test_one_that_hangs_or_breaks_stops_no_other() -> None:
 @posix
 def test_tiny_programs_run_and_leave_nothing(tmp_path: Path) -> None:
     """Issue 5.8: the APE-shaped one through /bin/sh; the kernel itself takes it for no program."""
-    assert probes.tiny(str(tmp_path), checks.TINY_APE, "/bin/sh").spoke
-    assert probes.tiny(str(tmp_path), checks.TINY_SCRIPT).spoke
-    direct = probes.tiny(str(tmp_path), checks.TINY_APE)
-    assert direct.spoke or direct.error == errno.ENOEXEC
-    assert probes.tiny(str(tmp_path / "none"), b"").error == errno.ENOENT
+    assert probes.run_test_program(str(tmp_path), checks.TINY_APE, "/bin/sh").succeeded
+    assert probes.run_test_program(str(tmp_path), checks.TINY_SCRIPT).succeeded
+    direct = probes.run_test_program(str(tmp_path), checks.TINY_APE)
+    assert direct.succeeded or direct.error == errno.ENOEXEC
+    assert probes.run_test_program(str(tmp_path / "none"), b"").error == errno.ENOENT
     assert list(tmp_path.iterdir()) == []
 
 
@@ -40,29 +39,32 @@ def test_tiny_programs_run_and_leave_nothing(tmp_path: Path) -> None:
 def test_tiny_programs_run_side_by_side(tmp_path: Path) -> None:
     """Issue 5.8: none is started while another one is written, which would be ETXTBSY."""
     looks = {
-        str(n): lambda: [probes.tiny(str(tmp_path), checks.TINY_SCRIPT) for _ in range(30)] for n in range(4)
+        str(n): lambda: [probes.run_test_program(str(tmp_path), checks.TINY_SCRIPT) for _ in range(30)]
+        for n in range(4)
     }
-    assert all(ran.spoke for found in probes.side_by_side(looks, 60).values() for ran in found)
+    assert all(ran.spoke for found in probes.run_concurrently(looks, 60).values() for ran in found)
 
 
 def test_a_program_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 5.8, R27: after LOOK_S."""
     monkeypatch.setattr(probes, "LOOK_S", 0.3)
     # it would end with status 0 and its output
-    assert probes.run([sys.executable, "-c", "import time; time.sleep(600); print(1)"]) == checks.Ran()
+    assert (
+        probes.run([sys.executable, "-c", "import time; time.sleep(600); print(1)"]) == checks.ProgramResult()
+    )
 
 
 def test_this_machine(tmp_path: Path) -> None:
     """Issue 5.8: what can be said of any machine that runs the tests."""
-    assert probes.avx() in (True, False, None)
+    assert probes.has_avx() in (True, False, None)
     assert isinstance(probes.gpus("x86_64"), list)
     assert probes.version("doit")
     assert probes.version("no-such-package-here") == ""
-    assert files.existing(str(tmp_path / "a" / "b")) == str(tmp_path)
+    assert files.nearest_existing_dir(str(tmp_path / "a" / "b")) == str(tmp_path)
     assert probes.lock_problem(str(tmp_path / "locks")) == ""
-    assert probes.unwritable(str(tmp_path / "cache")) == ""
+    assert probes.write_error(str(tmp_path / "cache")) == ""
     (tmp_path / "file").write_text("")
-    assert probes.unwritable(str(tmp_path / "file" / "cache"))
+    assert probes.write_error(str(tmp_path / "file" / "cache"))
     assert probes.lock_problem(str(tmp_path / "file" / "locks"))
 
 
@@ -70,4 +72,4 @@ def test_this_machine(tmp_path: Path) -> None:
 def test_avx_is_what_the_kernel_says() -> None:
     """Issue 5.8: as `grep avx /proc/cpuinfo`."""
     text = Path("/proc/cpuinfo").read_text()
-    assert probes.avx() is ((" avx " in text) if "\nflags" in text else None)
+    assert probes.has_avx() is ((" avx " in text) if "\nflags" in text else None)

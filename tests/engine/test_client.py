@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-
-from tasks.engine.client import health, in_flight, probe
-from tasks.engine.failures import failed_start
+from tasks.engine.client import health, in_flight, probe_inference
+from tasks.engine.failures import launch_error
 from tasks.engine.readiness import wait_ready
-from tasks.engine.supervisor_client import Kept
+from tasks.engine.supervisor_client import SupervisorClient
 from tasks.errors import ServerError
-from tasks.system.ports import free_port, ports_of
+from tasks.system.ports import free_port, listening_ports
+
 from tests.fakes import llamafile
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.llamafile import VARIABLE
@@ -139,20 +139,20 @@ def test_whose_port_it_is(taken: int, command: list[str]) -> None:
     port = free_port("127.0.0.1", 0)
     with subprocess.Popen([sys.executable, "-c", *command, str(port)]) as process:
         try:
-            until(lambda: ports_of(process.pid), "it listens")
-            assert ports_of(process.pid) == frozenset({port})
-            assert {taken, port} <= (ports_of(os.getpid()) or set())
+            until(lambda: listening_ports(process.pid), "it listens")
+            assert listening_ports(process.pid) == frozenset({port})
+            assert {taken, port} <= (listening_ports(os.getpid()) or set())
         finally:
             for child in psutil.Process(process.pid).children():
                 child.kill()
             process.kill()
-    assert ports_of(process.pid) == frozenset()  # gone, which is not the same as not told
+    assert listening_ports(process.pid) == frozenset()  # gone, which is not the same as not told
 
 
 def test_nobody_listens() -> None:
     """R23: an unused port is not ours; a connection is not a listener."""
     port = free_port("127.0.0.1", 0)
-    mine = ports_of(os.getpid())
+    mine = listening_ports(os.getpid())
     assert mine is not None
     assert port not in mine
     connect = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); s.recv(1)"
@@ -160,7 +160,7 @@ def test_nobody_listens() -> None:
         words = [sys.executable, "-c", connect, str(listener.getsockname()[1])]
         with subprocess.Popen(words) as process:
             accepted, _ = listener.accept()
-            assert ports_of(process.pid) == frozenset()
+            assert listening_ports(process.pid) == frozenset()
             accepted.close()
 
 
@@ -245,25 +245,25 @@ class Engines:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kept: list[Kept] = []
+        self._supervisor: list[SupervisorClient] = []
 
-    def start(self, port: int, version: str = "0.8.6", **behaviour: Any) -> Kept:
+    def start(self, port: int, version: str = "0.8.6", **behaviour: Any) -> SupervisorClient:
         file = llamafile.build(self._folder / "m.llamafile", version=version)
         mood: Behaviour = {**behaviour}  # type: ignore[typeddict-item]
         words = ["/bin/sh", str(file), "--server", "--port", str(port), "--host", "127.0.0.1"]
         env = {"PATH": os.environ["PATH"], VARIABLE: json.dumps(mood)}
         folder = str(self._folder)
-        kept = Kept(
+        supervisor = SupervisorClient(
             words, env=env, cwd=folder, log=f"{folder}/log", record=f"{folder}/m.json",
             values={"mark": "of a test"}, root=str(REPO),
         )  # fmt: skip
-        self._kept.append(kept)
-        return kept
+        self._supervisor.append(supervisor)
+        return supervisor
 
     def close(self) -> None:
-        for kept in self._kept:
-            kept.stop(hurry=lambda: True)
-            assert not lives(kept.pid)
+        for supervisor in self._supervisor:
+            supervisor.stop(hurry=lambda: True)
+            assert not lives(supervisor.pid)
 
 
 @pytest.fixture
@@ -273,7 +273,9 @@ def engines(tmp_path: Path) -> Iterator[Engines]:
     started.close()
 
 
-def wait(child: Kept, port: int, timeout_s: float = 90, stopped: Callable[[], object] = lambda: False) -> Any:
+def wait(
+    child: SupervisorClient, port: int, timeout_s: float = 90, stopped: Callable[[], object] = lambda: False
+) -> Any:
     return wait_ready("m", child, "127.0.0.1", port, timeout_s, stopped)
 
 
@@ -286,7 +288,7 @@ def test_ready_when_it_is_loaded(engines: Engines, version: str) -> None:
     child = engines.start(port, version, load_seconds=0.5)
     assert wait(child, port) is not None
     assert time.monotonic() - start >= 0.5
-    assert ports_of(child.pid) == frozenset({port})
+    assert listening_ports(child.pid) == frozenset({port})
     assert health("127.0.0.1", port) == 200
 
 
@@ -386,7 +388,7 @@ def test_stopped_while_it_loads(engines: Engines) -> None:
 
 def test_a_program_that_could_not_be_started() -> None:
     """R28: the error has the command and the system's message."""
-    error = failed_start(
+    error = launch_error(
         "m", ["/bin/sh", "/a b/m.llamafile"], PermissionError(13, "Permission denied"), sys.platform
     )
     facts = dict(error.facts)
@@ -466,13 +468,13 @@ def test_requests_in_flight(
 def test_a_probe(api: Callable[[dict[str, Any]], int]) -> None:
     """R27: the probe needs one token; any other response is reported."""
     path = "/v1/chat/completions"
-    probe("m", "127.0.0.1", api({path: (200, b"{}")}), "K", 5)
+    probe_inference("m", "127.0.0.1", api({path: (200, b"{}")}), "K", 5)
     with pytest.raises(ServerError) as caught:
-        probe("m", "127.0.0.1", api({path: (500, b'{"error": "no template"}\n')}), "K", 5)
+        probe_inference("m", "127.0.0.1", api({path: (500, b'{"error": "no template"}\n')}), "K", 5)
     assert caught.value.what == "m is running but answered a request with an error"
     assert dict(caught.value.facts) == {"status": 500, "answer": '{"error": "no template"}'}
     with pytest.raises(ServerError) as caught:
-        probe("m", "127.0.0.1", api({path: (200, b"{}")}), "wrong", 5)
+        probe_inference("m", "127.0.0.1", api({path: (200, b"{}")}), "wrong", 5)
     assert dict(caught.value.facts)["status"] == 401
 
 
@@ -480,7 +482,7 @@ def test_a_probe_that_nothing_answers(taken: int) -> None:
     """R27: within what is left of --timeout, and at least a second."""
     start = time.monotonic()
     with pytest.raises(ServerError) as caught:
-        probe("m", "127.0.0.1", taken, "", -3)
+        probe_inference("m", "127.0.0.1", taken, "", -3)
     assert 1 <= time.monotonic() - start < 60
     assert caught.value.what.startswith("m is running but did not answer a request within ")
     assert caught.value.fix == "allow more time with --timeout SECONDS"
@@ -515,7 +517,7 @@ class WindowsError(OSError):
 )
 def test_why_it_could_not_be_started(error: OSError, output: str, fix: str) -> None:
     """R28: the number finds the remedy, whatever language the system speaks."""
-    refused = failed_start("m", ["x"], error, sys.platform)
+    refused = launch_error("m", ["x"], error, sys.platform)
     assert dict(refused.facts)["output"] == output
     assert fix in refused.fix
     assert bool(refused.fix) == bool(fix)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import plan
-from tasks.catalogue.schema import compile_text
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import resolve
+from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.types import GPUS, Catalogue
 from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
 from tasks.errors import ServerError
+
 from tests.support.command_lines import parse
 
 USUAL = "--host 127.0.0.1 --port 8080"
@@ -241,16 +241,18 @@ def test_what_an_engine_cannot_do(
 def test_default_model_as_the_reference_script_started_it() -> None:
     """R1, R11: the command line without any option."""
     text = (Path(__file__).parents[2] / "models.yaml").read_text("utf-8")
-    found = plan(parse(["serve"]), Catalogue(compile_text(text, "m"), "m"), Place("linux", "/c", "/r", "/w"))
-    (job,) = found.by_name.values()
-    here = Launch(job.engine, "linux", job.artifact.target)
-    words = serve_command(here, job.settings, version=job.model.engine_version)
+    found = resolve(
+        parse(["serve"]), Catalogue(compile_catalogue(text, "m"), "m"), Environment("linux", "/c", "/r", "/w")
+    )
+    (resolved,) = found.by_name.values()
+    here = Launch(resolved.engine, "linux", resolved.artifact.target)
+    words = serve_command(here, resolved.settings, version=resolved.model.engine_version)
     assert words == [
         "/bin/sh",
-        job.artifact.target,
+        resolved.artifact.target,
         "--server",
         "--nobrowser",
         "--log-disable",
         *TAIL.split(),
     ]
-    assert job.artifact.target.endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
+    assert resolved.artifact.target.endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")

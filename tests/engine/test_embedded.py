@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import requests
-
 from tasks.engine.gpu import cpu_fallback
+
 from tests.support.ports import free_port
 from tests.support.project import wait_until
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tasks.engine.environment import engine_environment, is_private
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from tasks.engine.failures import known, remedy
-from tasks.engine.gpu import cpu_fallback, on_gpu
-from tasks.engine.known_failures import TABLE, Known
-from tasks.system.exit_status import Ending
+from tasks.engine.failures import match_failure, remedy
+from tasks.engine.gpu import cpu_fallback, reports_gpu
+from tasks.engine.known_failures import KNOWN_FAILURES, KnownFailure
+from tasks.system.exit_status import ProcessExit
 
 APE = "/x/m.llamafile"
 LOADER = "/tmp/.ape-1.10"
@@ -311,7 +310,7 @@ ENDINGS = [
 @pytest.mark.parametrize(("output", "words", "status", "platform"), ENDINGS)
 def test_remedy(output: str, words: str, status: int | None, platform: str) -> None:
     """R28: the remedy of a known failure; an empty string for others."""
-    found = remedy(Ending(["x"], status, output), platform)
+    found = remedy(ProcessExit(["x"], status, output), platform)
     assert words in found
     assert bool(found) == bool(words)
 
@@ -325,21 +324,23 @@ def test_remedy(output: str, words: str, status: int | None, platform: str) -> N
 )
 def test_a_model_that_is_newer_than_its_engine(engine: str, text: str) -> None:
     """F27: the embedded engine is a package, so pip updates it."""
-    ending = Ending(["/bin/x", "-m", engine], 1, f"{ARCHITECTURE}\n{UNLOADED}")
+    ending = ProcessExit(["/bin/x", "-m", engine], 1, f"{ARCHITECTURE}\n{UNLOADED}")
     assert text in remedy(ending, "linux")
 
 
-@pytest.mark.parametrize("index", range(len(TABLE)))
+@pytest.mark.parametrize("index", range(len(KNOWN_FAILURES)))
 def test_every_row_of_the_table_is_hit(index: int) -> None:
     """An entry that no real output selects is dead, or hidden by an earlier one."""
     rows: list[Any] = [row.values for row in ENDINGS]
-    command = [TABLE[index].engine or "x"]
-    hit = [known(Ending(command, status, output), platform) for output, _, status, platform in rows]
-    assert any(found is TABLE[index] for found in hit), TABLE[index]
+    command = [KNOWN_FAILURES[index].engine or "x"]
+    hit = [
+        match_failure(ProcessExit(command, status, output), platform) for output, _, status, platform in rows
+    ]
+    assert any(found is KNOWN_FAILURES[index] for found in hit), KNOWN_FAILURES[index]
 
 
-@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.pattern or str(entry.status))
-def test_every_row_says_something_of_use(entry: Known) -> None:
+@pytest.mark.parametrize("entry", KNOWN_FAILURES, ids=lambda entry: entry.pattern or str(entry.status))
+def test_every_row_says_something_of_use(entry: KnownFailure) -> None:
     """A row fits by what was printed or by the status, never always; its remedy is one line, as it is."""
     assert entry.pattern or entry.status
     assert not re.search(entry.pattern, "") or entry.status
@@ -356,15 +357,15 @@ _STATUSES = st.none() | st.sampled_from([r[2] for r in _REAL]) | st.integers(-(2
 @example("\x00\udcff", -(2**31), "linux")
 def test_the_first_that_fits_holds(output: str, status: int | None, platform: str) -> None:
     """The first matching entry is returned; no input raises an exception."""
-    ending = Ending(["x"], status, output)
-    found = known(ending, platform)
+    ending = ProcessExit(["x"], status, output)
+    found = match_failure(ending, platform)
     assert remedy(ending, platform) == (found.text if found else "")
-    before = TABLE[: TABLE.index(found)] if found else TABLE
+    before = KNOWN_FAILURES[: KNOWN_FAILURES.index(found)] if found else KNOWN_FAILURES
     assert not [entry for entry in before if fits(entry, output, status, platform)]
     assert found is None or fits(found, output, status, platform)
 
 
-def fits(entry: Known, output: str, status: int | None, platform: str) -> bool:
+def fits(entry: KnownFailure, output: str, status: int | None, platform: str) -> bool:
     """Return whether an entry matches, by the comments on its fields."""
     said = re.search(entry.pattern, output, re.IGNORECASE | re.MULTILINE) is not None
     ended = not entry.status or (status is not None and {status, status % 2**32} & set(entry.status) != set())
@@ -473,4 +474,4 @@ def test_the_line_is_one_of_the_output(lines: list[str]) -> None:
 )
 def test_a_gpu_works_for_it(output: str, works: bool) -> None:
     """Issue 4.8: output that reports the use of a GPU ends the wait."""
-    assert on_gpu(output) is works
+    assert reports_gpu(output) is works

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import plan
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import resolve
 from tasks.engine.launch_spec import LaunchSpec, launch_spec
 from tasks.engine.version import launch_of
+
 from tests.support.catalogues import catalogue
 from tests.support.command_lines import parse
 
 MARK = "0123456789abcdef"
-PLACE = Place("linux", "/cache", "/recipe", "/home/me")
+PLACE = Environment("linux", "/cache", "/recipe", "/home/me")
 
 
 def specified(line: str, key: str = "", version: str = "") -> LaunchSpec:
-    [job] = plan(parse(line.split()), catalogue(), PLACE).by_name.values()
-    return launch_spec(job, launch_of("linux", job), version=version, key=key)
+    [resolved] = resolve(parse(line.split()), catalogue(), PLACE).by_name.values()
+    return launch_spec(resolved, launch_of("linux", resolved), version=version, key=key)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.engine import logfile
-from tasks.engine.logfile import BEFORE, LIMIT, Mark, RotatingLog, follow, last_lines, tail
+from tasks.engine.logfile import BEFORE, LIMIT, LogPosition, RotatingLog, follow, last_lines, tail
 
 LIMIT_OF_TEST = 100
 
 
-def at(path: str | Path, offset: int) -> Mark:
+def at(path: str | Path, offset: int) -> LogPosition:
     """Return a position in the current log file."""
-    return Mark(Path(path).stat().st_ino, offset)
+    return LogPosition(Path(path).stat().st_ino, offset)
 
 
 def old(path: Path) -> Path:
@@ -218,14 +217,14 @@ def test_last_lines_of_no_log(path: Path) -> None:
 class Reader:
     """Follow a log in a thread."""
 
-    def __init__(self, path: Path, start: int | Mark) -> None:
+    def __init__(self, path: Path, start: int | LogPosition) -> None:
         self.alive = True
         self.got = b""
         self._more = threading.Condition()
         self._thread = threading.Thread(target=self._run, args=(str(path), start), daemon=True)
         self._thread.start()
 
-    def _run(self, path: str, start: int | Mark) -> None:
+    def _run(self, path: str, start: int | LogPosition) -> None:
         for block in follow(path, at(path, start) if isinstance(start, int) else start, lambda: self.alive):
             with self._more:
                 self.got += block
@@ -246,11 +245,11 @@ class Reader:
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int | Mark], Reader]]:
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int | LogPosition], Reader]]:
     monkeypatch.setattr(logfile, "_POLL_S", 0.005)
     readers: list[Reader] = []
 
-    def start(path: Path, offset: int | Mark) -> Reader:
+    def start(path: Path, offset: int | LogPosition) -> Reader:
         readers.append(Reader(path, offset))
         return readers[-1]
 
@@ -259,7 +258,9 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int | Ma
         one.end()
 
 
-def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int | Mark], Reader]) -> None:
+def test_follow_through_every_rotation(
+    path: Path, reader: Callable[[Path, int | LogPosition], Reader]
+) -> None:
     """`doit logs -f`: everything once and in order, also where a new file begins; what was there is not
     repeated."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
@@ -276,7 +277,9 @@ def test_follow_through_every_rotation(path: Path, reader: Callable[[Path, int |
     assert old(path).exists()
 
 
-def test_follow_to_the_end_of_the_writer(path: Path, reader: Callable[[Path, int | Mark], Reader]) -> None:
+def test_follow_to_the_end_of_the_writer(
+    path: Path, reader: Callable[[Path, int | LogPosition], Reader]
+) -> None:
     """The last lines of a writer that has ended are read; then `follow` returns."""
     log = RotatingLog(str(path), LIMIT_OF_TEST)
     log.write(b"x" * 90)

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from tasks.engine.logfile import LIMIT
+
 from tests.engine.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project, wait_until
 from tests.support.servers import failed, record, started, two_models

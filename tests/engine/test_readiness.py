@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.engine import client
-from tasks.engine.failures import failure
-from tasks.engine.readiness import Look, Readiness, judge_start
+from tasks.engine.failures import engine_error
+from tasks.engine.readiness import Readiness, StartupSample, startup_state
 from tasks.errors import ServerError
 from tasks.system import processes
-from tasks.system.exit_status import Ending, status_text
+from tasks.system.exit_status import ProcessExit, status_text
 
 LIMIT_S = 60.0
 PORT = 8080  # what it is told to take
@@ -23,8 +22,8 @@ def look(
     health: int | None = None,
     ports: frozenset[int] | None = None,
     elapsed_s: float = 1,
-) -> Look:
-    return Look(exited, health, PORT, ports, elapsed_s)
+) -> StartupSample:
+    return StartupSample(exited, health, PORT, ports, elapsed_s)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +39,15 @@ def look(
         pytest.param(look(health=200, ports=OURS | NEXT), Readiness.READY, id="it listens on others, too"),
         pytest.param(look(health=200), Readiness.READY, id="it says yes, and the system does not tell whose"),
         # mozilla-ai/llamafile#54: old versions hop to the next port without a word
-        pytest.param(look(health=200, ports=NEXT), Readiness.STRANGER, id="another program says yes"),
-        pytest.param(look(health=200, ports=NONE), Readiness.STRANGER, id="the same, while ours still loads"),
+        pytest.param(look(health=200, ports=NEXT), Readiness.PORT_TAKEN, id="another program says yes"),
+        pytest.param(
+            look(health=200, ports=NONE), Readiness.PORT_TAKEN, id="the same, while ours still loads"
+        ),
         pytest.param(look(health=503, ports=NONE), Readiness.WAIT, id="another program says no, ours loads"),
         pytest.param(
-            look(health=503, ports=NEXT), Readiness.HOPPED, id="another says no, and ours has hopped"
+            look(health=503, ports=NEXT), Readiness.WRONG_PORT, id="another says no, and ours has hopped"
         ),
-        pytest.param(look(ports=NEXT), Readiness.HOPPED, id="another says nothing, and ours has hopped"),
+        pytest.param(look(ports=NEXT), Readiness.WRONG_PORT, id="another says nothing, and ours has hopped"),
         # llama-swap#100: a dead child is not waited for
         pytest.param(look(1), Readiness.DIED, id="it has ended"),
         pytest.param(look(0), Readiness.DIED, id="it has ended without an error: no server either"),
@@ -57,20 +58,20 @@ def look(
         ),
         pytest.param(look(1, None, NEXT), Readiness.DIED, id="its end explains more than another port"),
         pytest.param(look(elapsed_s=59.9), Readiness.WAIT, id="just before the deadline"),
-        pytest.param(look(elapsed_s=60.0), Readiness.LATE, id="at the deadline"),
-        pytest.param(look(None, 503, OURS, 61), Readiness.LATE, id="still loading after it"),
+        pytest.param(look(elapsed_s=60.0), Readiness.TIMED_OUT, id="at the deadline"),
+        pytest.param(look(None, 503, OURS, 61), Readiness.TIMED_OUT, id="still loading after it"),
         pytest.param(look(None, 200, OURS, 61), Readiness.READY, id="ready in the last moment is ready"),
         pytest.param(
-            look(None, 200, NONE, 61), Readiness.STRANGER, id="a stranger explains more than the time"
+            look(None, 200, NONE, 61), Readiness.PORT_TAKEN, id="a stranger explains more than the time"
         ),
         pytest.param(
-            look(None, None, NEXT, 61), Readiness.HOPPED, id="another port explains more than the time"
+            look(None, None, NEXT, 61), Readiness.WRONG_PORT, id="another port explains more than the time"
         ),
     ],
 )
-def test_a_look_at_a_starting_server(seen: Look, verdict: Readiness) -> None:
+def test_a_look_at_a_starting_server(seen: StartupSample, verdict: Readiness) -> None:
     """R27: a race of three, the endpoint, the process and the deadline; and then, is it ours?"""
-    assert judge_start(seen, LIMIT_S) is verdict
+    assert startup_state(seen, LIMIT_S) is verdict
 
 
 _STATUS = st.none() | st.integers(-64, 2**32)
@@ -78,9 +79,9 @@ _PORTS = st.none() | st.frozensets(st.integers(PORT - 1, PORT + 1))
 
 
 @given(st.builds(look, _STATUS, st.none() | st.integers(100, 599) | st.just(200), _PORTS, st.floats(0, 1e6)))
-def test_no_look_lets_it_wait_for_ever(seen: Look) -> None:
+def test_no_look_lets_it_wait_for_ever(seen: StartupSample) -> None:
     """R27: only a live process before the deadline is waited for; only a 200 that may be ours is ready."""
-    verdict = judge_start(seen, LIMIT_S)
+    verdict = startup_state(seen, LIMIT_S)
     if verdict is Readiness.WAIT:
         assert seen.exited is None
         assert seen.elapsed_s < LIMIT_S
@@ -88,7 +89,7 @@ def test_no_look_lets_it_wait_for_ever(seen: Look) -> None:
     if verdict is Readiness.READY:
         assert (seen.exited, seen.health) == (None, 200)
         assert seen.ports is None or PORT in seen.ports
-    if verdict is Readiness.HOPPED:
+    if verdict is Readiness.WRONG_PORT:
         assert seen.exited is None
         assert seen.ports
         assert PORT not in seen.ports
@@ -128,7 +129,7 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
     ("ending", "message"),
     [
         pytest.param(
-            Ending(["/bin/sh", "/my models/x", "--port", "1"], 1, "loading\ncouldn't bind\n", "/log"),
+            ProcessExit(["/bin/sh", "/my models/x", "--port", "1"], 1, "loading\ncouldn't bind\n", "/log"),
             "it failed\n"
             "  command: /bin/sh '/my models/x' --port 1\n"
             "  ended: exit status 1\n"
@@ -138,21 +139,21 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
             id="everything is known",
         ),
         pytest.param(
-            Ending(["x"], None, ""),
+            ProcessExit(["x"], None, ""),
             "it failed\n  command: x\n  output: (it printed nothing)",
             id="nothing is known, and it still runs",
         ),
         pytest.param(
-            Ending(["x"], -11, "one line"),
+            ProcessExit(["x"], -11, "one line"),
             "it failed\n  command: x\n  ended: signal 11 (SIGSEGV)\n  output: one line\n"
             "  fix: the engine crashed; try --gpu disable to see whether the GPU is the cause",
             id="a crash",
         ),
     ],
 )
-def test_failure_is_explained(ending: Ending, message: str) -> None:
+def test_failure_is_explained(ending: ProcessExit, message: str) -> None:
     """R26, R28: command, exit status or signal, last lines, log, likely remedy."""
-    error = failure("it failed", ending, "linux")
+    error = engine_error("it failed", ending, "linux")
     assert isinstance(error, ServerError)
     assert str(error) == message
 

@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import Job, plan
-from tasks.catalogue.settings import key_problem
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import ResolvedModel, resolve
+from tasks.catalogue.settings import api_key_error
 from tasks.engine.launch_spec import launch_spec
-from tasks.engine.server_record import Liveness, Mode, Run, State, differences, judge_run, log_of, record_name
+from tasks.engine.server_record import (
+    Liveness,
+    Mode,
+    ServerRecord,
+    ServerState,
+    differences,
+    filter_logs,
+    liveness_of,
+    record_name,
+)
 from tasks.engine.version import launch_of
 from tasks.system.process_id import ProcessId
 from tasks.urls import is_loopback
+
 from tests.support.catalogues import A64, catalogue
 from tests.support.command_lines import parse
 
@@ -26,33 +35,35 @@ MARK = "0123456789abcdef"
 ENGINE = ProcessId(42, 1700000000.25, "boot-1", "pid:[1]")
 KEEPER = ProcessId(41, 1700000000.0, "boot-1", "pid:[1]", 4711)
 SPEC = {"model": A64, "--engine": "self 0.9.3", "--host": "127.0.0.1", "--ctx-size": "0"}
-RUN = Run(
+RUN = ServerRecord(
     "tiny", Mode.START, "127.0.0.1", 8080, SPEC, ["/bin/sh", "/m", "--api-key", "***"],
-    "/c/run/tiny-8080.log", MARK, "sk-secret", State.READY, 2.5, None, None, ENGINE, KEEPER, 40,
+    "/c/run/tiny-8080.log", MARK, "sk-secret", ServerState.READY, 2.5, None, None, ENGINE, KEEPER, 40,
     "/c/run/tiny-8080.json",
 )  # fmt: skip
 
 
-def written(run: Run) -> Any:
+def written(record: ServerRecord) -> Any:
     """Return a record as a supervisor writes it: JSON without the record's own path."""
-    processes = {"engine": run.engine, "keeper": run.keeper}
+    processes = {"engine": record.engine, "keeper": record.keeper}
     fields = {name: found and found.as_record() for name, found in processes.items()}
-    return json.loads(json.dumps({k: v for k, v in {**asdict(run), **fields}.items() if k != "path"}))
+    return json.loads(json.dumps({k: v for k, v in {**asdict(record), **fields}.items() if k != "path"}))
 
 
 @pytest.mark.parametrize(
-    "run",
+    "record",
     [
         pytest.param(RUN, id="everything is known"),
         pytest.param(
-            Run("m", Mode.WITH, "::1", 1, {}, [], "/p/m-1.log", MARK, path="/p/m-1.json"),
+            ServerRecord("m", Mode.WITH, "::1", 1, {}, [], "/p/m-1.log", MARK, path="/p/m-1.json"),
             id="before the engine's start",
         ),
         pytest.param(
-            replace(RUN, state=State.STOPPED, ended=-9, ended_at=1700000009.5, key=""),
+            replace(RUN, state=ServerState.STOPPED, ended=-9, ended_at=1700000009.5, key=""),
             id="it ended by itself",
         ),
-        pytest.param(replace(RUN, mode=Mode.CHAT, state=State.STOPPING, keeper=None), id="without a keeper"),
+        pytest.param(
+            replace(RUN, mode=Mode.CHAT, state=ServerState.STOPPING, keeper=None), id="without a keeper"
+        ),
         pytest.param(
             replace(
                 RUN, name="é-あ", log="/a ☃/é-あ-8080.log", path="/a ☃/é-あ-8080.json", spec={"--": "a=b '☃'"}
@@ -61,9 +72,9 @@ def written(run: Run) -> Any:
         ),
     ],
 )
-def test_a_record_is_read_as_it_was_written(run: Run) -> None:
+def test_a_record_is_read_as_it_was_written(record: ServerRecord) -> None:
     """State file: JSON, and the same again."""
-    assert Run.parse(written(run), run.path) == run
+    assert ServerRecord.parse(written(record), record.path) == record
 
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]))
@@ -72,7 +83,7 @@ PROCESSES = st.builds(ProcessId, st.integers(1, 2**22), st.floats(0, 1e10), TEXT
 
 @given(
     st.builds(
-        Run,
+        ServerRecord,
         st.from_regex(r"\A\w[\w.-]*\Z"),
         st.sampled_from(Mode),
         st.from_regex(r"\A[A-Za-z0-9.:_%-]{1,253}\Z"),
@@ -82,7 +93,7 @@ PROCESSES = st.builds(ProcessId, st.integers(1, 2**22), st.floats(0, 1e10), TEXT
         st.just(""),
         st.from_regex(r"\A[0-9a-f]{16}\Z"),
         st.from_regex(r"\A[!-~]*\Z"),
-        st.sampled_from(State),
+        st.sampled_from(ServerState),
         st.none() | st.floats(0, 1e6),
         st.none() | st.integers(-64, 2**32),
         st.none() | st.floats(0, 1e10),
@@ -91,17 +102,17 @@ PROCESSES = st.builds(ProcessId, st.integers(1, 2**22), st.floats(0, 1e10), TEXT
         st.integers(0, 2**22),
     )
 )
-def test_every_record_is_read_as_it_was_written(run: Run) -> None:
+def test_every_record_is_read_as_it_was_written(record: ServerRecord) -> None:
     """Any valid record survives a round trip."""
-    base = f"/c/run/{run.name}-{run.port}"
-    run = replace(run, log=f"{base}.log", path=f"{base}.json")
-    assert Run.parse(written(run), run.path) == run
+    base = f"/c/run/{record.name}-{record.port}"
+    record = replace(record, log=f"{base}.log", path=f"{base}.json")
+    assert ServerRecord.parse(written(record), record.path) == record
 
 
 def test_a_record_of_another_version() -> None:
     """An unknown field is ignored; the record's path is the one that was opened."""
     data = {**written(RUN), "colour": "blue", "path": "/somewhere/else"}
-    assert Run.parse(data, RUN.path) == RUN
+    assert ServerRecord.parse(data, RUN.path) == RUN
 
 
 BROKEN: dict[str, list[Any]] = {
@@ -151,14 +162,14 @@ def engine(**changes: Any) -> dict[str, Any]:
 )
 def test_a_broken_record_is_none(change: dict[str, Any]) -> None:
     """Findings 3 and 28: a record with an invalid field is not used."""
-    assert Run.parse(written(RUN), RUN.path) is not None
-    assert Run.parse({**written(RUN), **change}, RUN.path) is None
+    assert ServerRecord.parse(written(RUN), RUN.path) is not None
+    assert ServerRecord.parse({**written(RUN), **change}, RUN.path) is None
 
 
 @pytest.mark.parametrize("name", ["name", "mode", "host", "port", "spec", "command", "log", "mark", "state"])
 def test_a_record_without_what_it_is_about_is_none(name: str) -> None:
     """An incomplete record is not parsed."""
-    assert Run.parse({k: v for k, v in written(RUN).items() if k != name}, RUN.path) is None
+    assert ServerRecord.parse({k: v for k, v in written(RUN).items() if k != name}, RUN.path) is None
 
 
 def test_a_record_of_dc946e9_is_read() -> None:
@@ -166,27 +177,27 @@ def test_a_record_of_dc946e9_is_read() -> None:
     data = written(RUN)
     for name in ("engine", "keeper"):
         del data[name]["start_ticks"]
-    run = Run.parse(data, RUN.path)
-    assert run == replace(RUN, keeper=replace(KEEPER, start_ticks=0))
+    record = ServerRecord.parse(data, RUN.path)
+    assert record == replace(RUN, keeper=replace(KEEPER, start_ticks=0))
 
 
 def test_the_log_is_beside_the_record() -> None:
     """Two paths may lead to one cache: the log is found by the path that is used now."""
-    run = Run.parse(written(RUN), "/mnt/run/tiny-8080.json")
-    assert run is not None
-    assert run.log == "/mnt/run/tiny-8080.log"
+    record = ServerRecord.parse(written(RUN), "/mnt/run/tiny-8080.json")
+    assert record is not None
+    assert record.log == "/mnt/run/tiny-8080.log"
 
 
 @pytest.mark.parametrize("path", ["/p", "/c/run/tiny-8081.json", "/c/run/tiny-8080.json.tmp", ""])
 def test_a_record_under_another_name_is_none(path: str) -> None:
     """The file name identifies the server; a copy is not a second server."""
-    assert Run.parse(written(RUN), path) is None
+    assert ServerRecord.parse(written(RUN), path) is None
 
 
 @pytest.mark.parametrize("data", [None, 7, "text", [], [1], {}, {"mode": "start"}, True])
 def test_what_is_no_record(data: Any) -> None:
     """Any JSON may lie there."""
-    assert Run.parse(data, "/p") is None
+    assert ServerRecord.parse(data, "/p") is None
 
 
 def test_the_key_is_in_no_message() -> None:
@@ -207,8 +218,8 @@ ELSEWHERE, REBOOTED = replace(KEEPER, space="pid:[2]"), replace(KEEPER, boot="bo
             KEEPER, ENGINE, True, False, Liveness.RUNNING, id="the engine has just ended: its keeper knows"
         ),
         pytest.param(KEEPER, None, True, False, Liveness.RUNNING, id="a keeper that has just begun"),
-        pytest.param(KEEPER, ENGINE, False, True, Liveness.LEFT_OVER, id="the keeper was killed"),
-        pytest.param(None, ENGINE, False, True, Liveness.LEFT_OVER, id="no keeper is known"),
+        pytest.param(KEEPER, ENGINE, False, True, Liveness.ORPHANED, id="the keeper was killed"),
+        pytest.param(None, ENGINE, False, True, Liveness.ORPHANED, id="no keeper is known"),
         pytest.param(KEEPER, ENGINE, False, False, Liveness.GONE, id="both are gone"),
         pytest.param(KEEPER, None, False, False, Liveness.GONE, id="the keeper is gone, an engine never was"),
         pytest.param(None, None, False, False, Liveness.GONE, id="nothing is known"),
@@ -217,14 +228,18 @@ ELSEWHERE, REBOOTED = replace(KEEPER, space="pid:[2]"), replace(KEEPER, boot="bo
         pytest.param(
             REBOOTED, replace(ENGINE, boot="boot-0"), True, True, Liveness.GONE, id="both before it"
         ),
-        pytest.param(ELSEWHERE, None, False, False, Liveness.ELSEWHERE, id="a container with the same cache"),
-        pytest.param(ELSEWHERE, ENGINE, True, True, Liveness.ELSEWHERE, id="whatever lives here by that pid"),
+        pytest.param(
+            ELSEWHERE, None, False, False, Liveness.OTHER_HOST, id="a container with the same cache"
+        ),
+        pytest.param(
+            ELSEWHERE, ENGINE, True, True, Liveness.OTHER_HOST, id="whatever lives here by that pid"
+        ),
         pytest.param(
             None,
             replace(ENGINE, space="pid:[2]"),
             False,
             True,
-            Liveness.ELSEWHERE,
+            Liveness.OTHER_HOST,
             id="an engine in a container",
         ),
     ],
@@ -233,25 +248,25 @@ def test_what_is_left_of_a_run(
     keeper: ProcessId | None, engine: ProcessId | None, keeper_lives: bool, engine_lives: bool, what: Liveness
 ) -> None:
     """The machine is compared first, then the processes."""
-    run = replace(RUN, keeper=keeper, engine=engine)
-    assert judge_run(run, "boot-1", "pid:[1]", keeper_lives, engine_lives) is what
+    record = replace(RUN, keeper=keeper, engine=engine)
+    assert liveness_of(record, "boot-1", "pid:[1]", keeper_lives, engine_lives) is what
 
 
 CATALOGUE = catalogue()
 
 
-def job(line: str) -> Job:
-    place = Place("linux", "/cache", "/recipe", "/home/me")
-    [only] = plan(parse(shlex.split(line)), CATALOGUE, place).by_name.values()
+def job(line: str) -> ResolvedModel:
+    environment = Environment("linux", "/cache", "/recipe", "/home/me")
+    [only] = resolve(parse(shlex.split(line)), CATALOGUE, environment).by_name.values()
     return only
 
 
 def spec(line: str, key: str = "", version: str = "0.9.3") -> dict[str, str]:
     asked = job(line)
-    return spec_of(asked, version, key, asked.port or None)
+    return spec_of(asked, version, key, asked.requested_port or None)
 
 
-def spec_of(asked: Job, version: str, key: str, port: int | None) -> dict[str, str]:
+def spec_of(asked: ResolvedModel, version: str, key: str, port: int | None) -> dict[str, str]:
     launch = launch_of("linux", asked)
     return launch_spec(asked, launch, version=version, key=key).record_spec(port)
 
@@ -306,8 +321,8 @@ def test_in_what_a_running_server_differs(
 ) -> None:
     """`doit start`: each setting that differs is listed."""
     known = job(running)
-    run = replace(RUN, spec=spec_of(known, "0.9.3", "", known.settings.port), key="")
-    assert differences(run, spec(asked), "") == [
+    record = replace(RUN, spec=spec_of(known, "0.9.3", "", known.settings.port), key="")
+    assert differences(record, spec(asked), "") == [
         (n, f"running {had}, requested {to}") for n, had, to in found
     ]
 
@@ -323,17 +338,17 @@ def test_in_what_a_running_server_differs(
 )
 def test_a_key_differs_without_being_shown(has: str, asked: str, found: list[tuple[str, str]]) -> None:
     """R30: the difference is reported without the keys."""
-    run = replace(RUN, spec=spec("start", has), key=has)
-    assert differences(run, spec("start", asked), asked) == found
+    record = replace(RUN, spec=spec("start", has), key=has)
+    assert differences(record, spec("start", asked), asked) == found
 
 
 def test_another_engine_or_file_is_a_difference() -> None:
     """R16: another engine version or model file is a difference."""
-    run = replace(RUN, spec=spec("start"), key="")
-    assert differences(run, spec("start", version="0.10.5"), "") == [
+    record = replace(RUN, spec=spec("start"), key="")
+    assert differences(record, spec("start", version="0.10.5"), "") == [
         ("--engine", "running self 0.9.3, requested self 0.10.5")
     ]
-    [(name, said)] = differences(run, {**spec("start"), "model": "b" * 64}, "")
+    [(name, said)] = differences(record, {**spec("start"), "model": "b" * 64}, "")
     assert (name, said) == ("model", f"running {A64}, requested {'b' * 64}")
 
 
@@ -382,14 +397,14 @@ def test_is_loopback(host: str, only_here: bool) -> None:
 )
 def test_key_problem(key: str, fits: bool) -> None:
     """R30: a key that cannot be sent in a header, or is two keys, is rejected."""
-    assert (key_problem(key) == "") is fits
+    assert (api_key_error(key) == "") is fits
 
 
 @given(st.text(st.characters(min_codepoint=0, max_codepoint=300), max_size=8))
 def test_a_key_fits_where_all_of_it_is_visible_ascii(key: str) -> None:
     """R30: visible ASCII without a comma, four characters or more."""
     visible = all("!" <= c <= "~" and c != "," for c in key) and len(key) > 3
-    assert (key_problem(key) == "") is visible
+    assert (api_key_error(key) == "") is visible
 
 
 @pytest.mark.parametrize(
@@ -410,10 +425,10 @@ def test_a_key_fits_where_all_of_it_is_visible_ascii(key: str) -> None:
 )
 def test_log_of(name: str, file: str, its: bool) -> None:
     """Only a model's own logs are selected."""
-    assert log_of(name, ["other", file, ""]) == ([file] if its else [])
+    assert filter_logs(name, ["other", file, ""]) == ([file] if its else [])
 
 
 @given(st.text(min_size=1, max_size=9), st.integers(0, 65535))
 def test_a_log_is_found_by_its_models_name(name: str, port: int) -> None:
     """`log_of` finds the log that `record_name` names."""
-    assert log_of(name, [record_name(name, port) + ".log"]) == [f"{name}-{port}.log"]
+    assert filter_logs(name, [record_name(name, port) + ".log"]) == [f"{name}-{port}.log"]

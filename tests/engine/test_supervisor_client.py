@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.engine.supervisor_client import SupervisorClient
 
-from tasks.engine.supervisor_client import Kept
 from tests.support.project import REPO
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals")
 
 
-def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
+def start(folder: Path, script: str, kind: type[SupervisorClient] = SupervisorClient) -> SupervisorClient:
     words = ["/bin/sh", "-c", script]
     return kind(
         words, env={"PATH": os.environ["PATH"]}, cwd=str(folder), log=str(folder / "log"),
@@ -24,7 +24,7 @@ def start(folder: Path, script: str, kind: type[Kept] = Kept) -> Kept:
     )  # fmt: skip
 
 
-class _Slow(Kept):
+class _Slow(SupervisorClient):
     """Read the supervisor's last answer slowly, as on a busy machine."""
 
     def _read(self) -> None:
@@ -39,37 +39,37 @@ class _Slow(Kept):
         super()._read()
 
 
-@pytest.mark.parametrize("kind", [Kept, _Slow])
-def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[Kept]) -> None:
+@pytest.mark.parametrize("kind", [SupervisorClient, _Slow])
+def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[SupervisorClient]) -> None:
     """R27: after `stop` the engine has ended, with a status and without a record."""
-    kept = start(tmp_path, "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", kind)
+    supervisor = start(tmp_path, "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done", kind)
     deadline = time.monotonic() + 20
     while "ready" not in (tmp_path / "log").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert kept.exited() is None
-    assert kept.stop()
-    assert kept.exited() == 7
-    assert kept.told
+    assert supervisor.exited() is None
+    assert supervisor.stop()
+    assert supervisor.exited() == 7
+    assert supervisor.told
     assert not (tmp_path / "record.json").exists()
 
 
 def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
     """R26, R28: exit status and last lines of an engine that ended by itself."""
-    kept = start(tmp_path, "echo one; echo two >&2; exit 5")
+    supervisor = start(tmp_path, "echo one; echo two >&2; exit 5")
     deadline = time.monotonic() + 20
-    while kept.exited() is None:
+    while supervisor.exited() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert kept.ending() == (kept.command, 5, "one\ntwo", str(tmp_path / "log"))
-    assert not kept.told
-    assert kept.stop()
+    assert supervisor.ending() == (supervisor.command, 5, "one\ntwo", str(tmp_path / "log"))
+    assert not supervisor.told
+    assert supervisor.stop()
 
 
 def test_an_engine_that_cannot_start(tmp_path: Path) -> None:
     """R28: the supervisor passes the system's error on to the process that started it."""
     with pytest.raises(FileNotFoundError) as caught:
-        Kept(
+        SupervisorClient(
             [str(tmp_path / "gone")], env={}, cwd=str(tmp_path), log=str(tmp_path / "log"),
             record=str(tmp_path / "record.json"), values={"mark": "of a test"}, root=str(REPO),
         )  # fmt: skip

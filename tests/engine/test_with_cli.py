@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from tasks.system.process_id import MARK_VARIABLE
+
 from tests.engine.test_serve_cli import behave, with_llamafile
 from tests.support.project import REPO, Project, lives, wait_until
 from tests.support.servers import engines, failed, records

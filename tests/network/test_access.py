@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tasks.network import access
 from tasks.network.access import NETRC, TOKEN, Access
 

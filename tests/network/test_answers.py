@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.network.answers import busy_slots, file_size, length, parsed, whole_number
+from tasks.network.answers import busy_slots, file_size, length, parse_json, whole_number
 
 
 @pytest.mark.parametrize(
@@ -15,7 +14,7 @@ from tasks.network.answers import busy_slots, file_size, length, parsed, whole_n
 def test_what_is_not_json(text: str | bytes) -> None:
     """One exception, also for what is nested too deeply or has a number that is too long."""
     with pytest.raises(ValueError):  # noqa: PT011  # its text is Python's
-        parsed(text)
+        parse_json(text)
 
 
 @pytest.mark.parametrize("value", [0, -5, True, 1.0, float("inf"), "5", None, [5], 1 << 44, 10**400])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tasks.network import content
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 5000000000\n"

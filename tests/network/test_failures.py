@@ -10,7 +10,6 @@ import pytest
 import requests
 import urllib3
 from requests.exceptions import InvalidProxyURL, InvalidSchema
-
 from tasks.network.access import Failure
 from tasks.network.failures import Limits, explained
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tasks.network import framing
 
 NOT_REQUESTED = "a transfer coding that was not requested: "

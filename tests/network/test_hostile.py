@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.catalogue import lockfile
 from tasks.catalogue.file_specs import HubFile
 from tasks.catalogue.schema import read_lock
 from tasks.engine import client
-from tasks.engine.server_record import Mode, Run
+from tasks.engine.server_record import Mode, ServerRecord
 from tasks.errors import RecipeError, ServerError, TransferError
 from tasks.network import http, retry
 from tasks.transfer import connection, connection_pool, retry_policy, segmented
 from tasks.transfer.download import fetch
-from tasks.upstream.client import Publishers
-from tasks.upstream.metadata import Stated
+from tasks.upstream.client import UpstreamClient
+from tasks.upstream.metadata import RemoteFile
 from tasks.urls import is_local
 from tasks.verbs import doctor
+
 from tests.fakes.hostile import IDS, ROWS, HostileServer, Row
 from tests.fakes.server import FileServer
 from tests.support.world import DATA, FILE, World, begun, is_whole, wanted
@@ -40,17 +40,17 @@ def mirror() -> Iterator[FileServer]:
         yield good
 
 
-def publishers() -> Publishers:
-    return Publishers(lambda _: None, lambda: 0.0, LIMIT_S)
+def publishers() -> UpstreamClient:
+    return UpstreamClient(lambda _: None, lambda: 0.0, LIMIT_S)
 
 
-def state(url: str) -> Stated | None:
+def state(url: str) -> RemoteFile | None:
     """What `doit lock` and `doit add` ask; whatever they get can be written and read again."""
     try:
-        found = publishers().state(url)
+        found = publishers().fetch_metadata(url)
     except TransferError:
         return None
-    row = lockfile.Locked(
+    row = lockfile.LockedFile(
         found.url, found.sha256 or "a" * 64, "MIT", "x", "x", None, found.size, found.commit
     )
     assert read_lock(lockfile.render(lockfile.LockFile(1, {}, {"m": (row,)})), "models.lock").models["m"] == (
@@ -63,25 +63,25 @@ def state(url: str) -> Stated | None:
 def licence(url: str) -> None:
     """What `doit add` writes as the licence is one line of text."""
     try:
-        found = publishers().licence(url)
+        found = publishers().fetch_license(url)
     except TransferError:
         return
     assert found == "" or found.isprintable()
 
 
-def say(run: Run) -> None:
+def say(record: ServerRecord) -> None:
     """`doit chat`."""
     try:
-        deltas = client.stream(run, [{"role": "user", "content": "Hello"}], LIMIT_S)
+        deltas = client.stream_chat(record, [{"role": "user", "content": "Hello"}], LIMIT_S)
         text = "".join(delta.text for delta in deltas)
     except ServerError:
         return
     assert text.startswith("word")  # only a stream that says so has ended properly
 
 
-def run_at(port: int) -> Run:
+def run_at(port: int) -> ServerRecord:
     """A server that is on record."""
-    return Run("m", Mode.START, "127.0.0.1", port, {}, (), "m.log", "0123456789abcdef", "")
+    return ServerRecord("m", Mode.START, "127.0.0.1", port, {}, (), "m.log", "0123456789abcdef", "")
 
 
 def clients(site: HostileServer) -> dict[str, Callable[[], Any]]:
@@ -116,8 +116,8 @@ def test_questions(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled download is given up after fractions of a second, and tried twice."""
-    monkeypatch.setattr(retry_policy, "Patience", lambda: retry.Patience(2))
-    monkeypatch.setattr(http, "SILENCE_S", 0.3)
+    monkeypatch.setattr(retry_policy, "RetryBudget", lambda: retry.RetryBudget(2))
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(connection, "SLOW_S", 0.2)
     monkeypatch.setattr(segmented, "SLOW_S", 0.2)
     monkeypatch.setattr(segmented, "STALL_S", 0.2)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.errors import TransferError
 from tasks.network import access, http
+
 from tests.fakes.faults import Reply
 from tests.fakes.hub import Hub
 from tests.fakes.server import (
@@ -63,14 +63,14 @@ def secure(certificate: tuple[Path, Path]) -> Iterator[FileServer]:
 
 def read(
     url: str, headers: Mapping[str, str] | None = None, session: Any = None, token: str = ""
-) -> tuple[http.Answer, bytes]:
+) -> tuple[http.StreamedResponse, bytes]:
     """Ask once and read the whole body."""
     headers = headers or {"Accept-Encoding": "identity"}
-    with http.get(session or http.new_session(), url, headers, token=token) as answer:
+    with http.stream_get(session or http.new_session(), url, headers, token=token) as answer:
         return answer, rest(answer)
 
 
-def rest(answer: http.Answer, at_once: int = 64 * 1024) -> bytes:
+def rest(answer: http.StreamedResponse, at_once: int = 64 * 1024) -> bytes:
     """A body to its end, buffer by buffer."""
     buffer, out = memoryview(bytearray(at_once)), bytearray()
     while got := answer.body.read_into(buffer):
@@ -86,7 +86,7 @@ def failure(url: str) -> TransferError:
 
 def test_an_answer(server: FileServer) -> None:
     """R22: status and lower-case headers before the body."""
-    with http.get(http.new_session(), server.url(FILE), {"Range": "bytes=5-"}) as answer:
+    with http.stream_get(http.new_session(), server.url(FILE), {"Range": "bytes=5-"}) as answer:
         assert (answer.status, answer.url) == (206, server.url(FILE))
         assert answer.headers["content-range"] == f"bytes 5-{len(DATA) - 1}/{len(DATA)}"
         assert rest(answer) == DATA[5:]
@@ -129,7 +129,7 @@ def test_a_buffer_is_filled_but_for_the_last(server: FileServer, at_once: int) -
     """R18: few calls and no partly filled buffers, whatever pieces the network makes."""
     server.set_rate(FILE, 3_000_000)
     buffer, sizes = memoryview(bytearray(at_once)), []
-    with http.get(http.new_session(), server.url(FILE), {}) as answer:
+    with http.stream_get(http.new_session(), server.url(FILE), {}) as answer:
         while got := answer.body.read_into(buffer):
             sizes.append(got)
         assert answer.body.read_into(buffer) == 0
@@ -141,7 +141,7 @@ def test_more_than_was_expected_can_be_asked_for(server: FileServer) -> None:
     """R22: after the bytes that are wanted, whether another one comes."""
     server.script(FILE, NoLength(), NoLength())
     for extra in (0, 1):
-        with http.get(http.new_session(), server.url(FILE), {}) as answer:
+        with http.stream_get(http.new_session(), server.url(FILE), {}) as answer:
             assert answer.body.read_into(memoryview(bytearray(len(DATA) - extra))) == len(DATA) - extra
             assert answer.body.has_more() == bool(extra)
 
@@ -151,7 +151,7 @@ def test_one_connection_for_one_piece_after_the_other(server: FileServer) -> Non
     session, out = http.new_session(), b""
     for first in range(0, len(DATA), 100_000):
         headers = {"Range": f"bytes={first}-{first + 99_999}"}
-        with http.get(session, server.url(FILE), headers) as answer:
+        with http.stream_get(session, server.url(FILE), headers) as answer:
             buffer = memoryview(bytearray(100_000))
             assert answer.body.read_into(buffer) == 100_000
             out += buffer
@@ -167,7 +167,7 @@ def test_a_body_that_was_not_read_is_never_taken_for_the_next(
     if fault:
         server.script(FILE, fault)
     session = http.new_session()
-    with http.get(session, server.url(FILE), {}) as answer:
+    with http.stream_get(session, server.url(FILE), {}) as answer:
         if not fault:
             answer.body.read_into(memoryview(bytearray(1000)))
     assert read(server.url(FILE), session=session)[1] == DATA
@@ -231,11 +231,11 @@ def test_a_netrc_and_redirects(server: FileServer, tmp_path: Path, monkeypatch: 
     server.always("/a", Redirect("/b"))
     read(server.url("/a"), token="hf_secret")
     assert sent_tokens(server, "/b") == ["Bearer hf_secret"]
-    with http.get(http.new_session(), server.url("/a"), {}, use_netrc=False) as answer:
+    with http.stream_get(http.new_session(), server.url("/a"), {}, use_netrc=False) as answer:
         assert (answer.sent, answer.status) == ("", 200)
-    with http.get(http.new_session(), server.url("/a"), {}) as answer:
+    with http.stream_get(http.new_session(), server.url("/a"), {}) as answer:
         assert answer.sent == access.NETRC
-    with http.get(http.new_session(), server.url("/b"), {}, token="hf_secret") as answer:
+    with http.stream_get(http.new_session(), server.url("/b"), {}, token="hf_secret") as answer:
         assert answer.sent == access.TOKEN
     assert [str(sent)[:5] for sent in sent_tokens(server, "/b")] == ["Beare", "None", "Basic", "Beare"]
 
@@ -276,11 +276,11 @@ def test_failures_have_names(
     server: FileServer, monkeypatch: pytest.MonkeyPatch, fault: Fault, says: str, final: bool
 ) -> None:
     """R19, R27: what the network does, in words; only what no retry can mend is final."""
-    monkeypatch.setattr(http, "SILENCE_S", 0.3)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.3)
     server.always(FILE, fault)
     error = failure(server.url(FILE))
     assert says in str(error)
-    assert isinstance(error, http.FatalTransfer) == final
+    assert isinstance(error, http.PermanentTransferError) == final
 
 
 @pytest.mark.parametrize("fault", [Drop(1000), WrongLength(9)], ids=["dropped", "length too large"])
@@ -316,7 +316,7 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = failure("https://models.invalid/m")
     assert "the host's name cannot be resolved (is the network up?)" in str(error)
-    assert not isinstance(error, http.FatalTransfer)
+    assert not isinstance(error, http.PermanentTransferError)
 
 
 def test_a_proxy_that_is_down(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_a_proxy_that_is_no_address(monkeypatch: pytest.MonkeyPatch, proxy: str)
     """Security 29: the error does not show the password, and there is no retry."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     error = failure("https://models.example/m")
-    assert isinstance(error, http.FatalTransfer)
+    assert isinstance(error, http.PermanentTransferError)
     assert "secret" not in str(error)
 
 
@@ -343,7 +343,7 @@ def test_a_proxy_that_is_no_address(monkeypatch: pytest.MonkeyPatch, proxy: str)
 def test_a_certificate_that_nobody_vouches_for(secure: FileServer) -> None:
     """R29: refused at once, before a request is sent, with the remedy."""
     error = failure(secure.url(FILE))
-    assert isinstance(error, http.FatalTransfer)
+    assert isinstance(error, http.PermanentTransferError)
     assert "the certificate is not trusted" in str(error)
     assert "REQUESTS_CA_BUNDLE=" in error.fix
     assert secure.requests == []
@@ -357,7 +357,7 @@ def test_a_certificate_for_another_host(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
     assert read(secure.url(FILE))[1] == DATA
     error = failure(secure.url(FILE, host="127.1"))  # the same address, spelled as nobody certified it
-    assert isinstance(error, http.FatalTransfer)
+    assert isinstance(error, http.PermanentTransferError)
     assert "the certificate is not trusted" in str(error)
     assert len(secure.requests) == 1
 
@@ -373,14 +373,14 @@ def test_tls_that_breaks_is_no_certificate_problem(
     try:
         assert len(read(secure.url(FILE))[1]) <= 1000
     except TransferError as error:
-        assert not isinstance(error, http.FatalTransfer)  # noqa: PT017
+        assert not isinstance(error, http.PermanentTransferError)  # noqa: PT017
         assert "certificate" not in str(error)  # noqa: PT017
 
 
 def test_a_handshake_that_fails_is_no_certificate_problem(server: FileServer) -> None:
     """R19: a server that speaks no TLS, or a load balancer that drops the handshake."""
     error = failure(server.url(FILE).replace("http://", "https://"))
-    assert not isinstance(error, http.FatalTransfer)
+    assert not isinstance(error, http.PermanentTransferError)
     assert "certificate" not in str(error)
     assert "no TLS answer" in str(error)
 
@@ -396,7 +396,7 @@ def test_a_handshake_that_is_cut_short() -> None:
         thread.start()
         error = failure(f"https://127.0.0.1:{listener.getsockname()[1]}/")
         thread.join()
-    assert not isinstance(error, http.FatalTransfer)
+    assert not isinstance(error, http.PermanentTransferError)
     assert "certificate" not in str(error)
 
 
@@ -411,8 +411,8 @@ def test_redirects_are_asked_about_before_they_are_followed(server: FileServer) 
         return "a place nobody goes" if url.endswith("three") else ""
 
     with (
-        pytest.raises(http.FatalTransfer, match="a redirect to a place nobody goes"),
-        http.get(http.new_session(), server.url(FILE), {}, problem),
+        pytest.raises(http.PermanentTransferError, match="a redirect to a place nobody goes"),
+        http.stream_get(http.new_session(), server.url(FILE), {}, problem),
     ):
         pass
     assert asked == [server.url("/two"), server.url("/three")]
@@ -422,7 +422,7 @@ def test_redirects_are_asked_about_before_they_are_followed(server: FileServer) 
 def test_head_asks_for_headers_alone(server: FileServer) -> None:
     """Issue 5.8: through redirects, with lower-case names and no body."""
     server.always("/old", Redirect(FILE))
-    said = http.ask(http.new_session(), "HEAD", server.url("/old"), {}, hops=2)
+    said = http.request(http.new_session(), "HEAD", server.url("/old"), {}, hops=2)
     assert (said.status, said.headers["content-length"], said.text) == (200, str(len(DATA)), "")
     assert [(r.method, r.sent) for r in server.requests] == [("HEAD", 0), ("HEAD", 0)]
 
@@ -431,7 +431,7 @@ def test_a_short_question_has_its_own_limit(server: FileServer) -> None:
     """Issue 5.8, R27: it does not wait for as long as a download does."""
     server.always(FILE, Hangup(60))
     with pytest.raises(TransferError, match=r"no complete answer within 0\.6 s"):
-        http.ask(http.new_session(), "HEAD", server.url(FILE), {}, limit_s=0.6)
+        http.request(http.new_session(), "HEAD", server.url(FILE), {}, limit_s=0.6)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -441,9 +441,9 @@ def test_the_body_of_a_redirect_is_not_read(server: FileServer, status: int, hop
     big = bytes(16 * 1024**2)
     server.guard("/old", lambda _: Reply(status, {"Location": FILE, "Content-Length": str(len(big))}, big))
     session = http.new_session()
-    said = http.ask(session, "GET", server.url("/old"), {}, hops=hops)
+    said = http.request(session, "GET", server.url("/old"), {}, hops=hops)
     assert (said.status, len(said.text) > 0) == ((200, True) if hops else (status, False))
-    with http.get(session, server.url("/old"), {}) as answer:
+    with http.stream_get(session, server.url("/old"), {}) as answer:
         assert rest(answer) == DATA
     assert server.bytes_sent("/old") < len(big)
 
@@ -453,7 +453,7 @@ def test_a_redirect_without_a_body_keeps_its_connection(server: FileServer) -> N
     server.always("/old", Redirect(FILE))
     session = http.new_session()
     for method in ("HEAD", "HEAD"):
-        http.ask(session, method, server.url("/old"), {}, hops=2)
+        http.request(session, method, server.url("/old"), {}, hops=2)
     assert len({request.peer for request in server.requests}) == 1
 
 
@@ -462,15 +462,15 @@ def test_an_answer_that_trickles(server: FileServer) -> None:
     server.guard(FILE, lambda _: Reply(200, {"Content-Length": "100000"}, bytes(100_000), rate=50))
     begin = time.monotonic()
     with pytest.raises(TransferError, match=r"no complete answer within 0\.3 s"):
-        http.ask(http.new_session(), "GET", server.url(FILE), {}, limit_s=0.3)
+        http.request(http.new_session(), "GET", server.url(FILE), {}, limit_s=0.3)
     assert time.monotonic() - begin < 300  # the whole takes 2000
 
 
 def test_an_answer_that_is_too_long(server: FileServer) -> None:
     """Security 16: refused, not cut."""
-    server.files[FILE] = bytes(http.MOST_TEXT + 1)
-    with pytest.raises(http.FatalTransfer, match="the answer is longer than 4194304 bytes"):
-        http.ask(http.new_session(), "GET", server.url(FILE), {})
+    server.files[FILE] = bytes(http.MAX_TEXT + 1)
+    with pytest.raises(http.PermanentTransferError, match="the answer is longer than 4194304 bytes"):
+        http.request(http.new_session(), "GET", server.url(FILE), {})
 
 
 def test_ssl_errors_are_named_by_this_ssl_module() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.artifact import engine_dir, engine_filename, model_dir
 from tasks.network import huggingface
+
 from tests.support.catalogues import A64
 
 HOME = "/home/me"
@@ -44,7 +44,7 @@ LOCAL = {"HF_ENDPOINT": "http://127.0.0.1:9000"}
 )
 def test_at_endpoint(url: str, env: Mapping[str, str], there: str) -> None:
     """Issue 3: HF_ENDPOINT is honoured, for the Hub's own URLs alone."""
-    assert huggingface.at_endpoint(url, env) == there
+    assert huggingface.rewrite_to_endpoint(url, env) == there
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_places_of_what_nothing_pinned_yet(tmp_path: Path) -> None:
     for path in (unpinned, models / "0123456789abcdef" / "m [x].gguf", models / "url-1" / "other.gguf"):
         path.parent.mkdir(parents=True)
         path.touch()
-    patterns = huggingface.earlier_places(str(models), "m [x].gguf")
+    patterns = huggingface.unpinned_globs(str(models), "m [x].gguf")
     assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned]
 
 
@@ -85,7 +85,7 @@ def test_places_of_programs(tmp_path: Path) -> None:
     for path in (unpinned, older, other):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    patterns = huggingface.earlier_places(str(engines), "llamafile-0.10.5")
+    patterns = huggingface.unpinned_globs(str(engines), "llamafile-0.10.5")
     assert [Path(found) for one in patterns for found in glob.glob(one)] == [unpinned, older]
 
 
@@ -154,7 +154,7 @@ def test_places_of_programs(tmp_path: Path) -> None:
 )
 def test_takes_token(url: str, env: Mapping[str, str], may: bool) -> None:
     """Issue 3: tokens go to their own host only, and not in the clear."""
-    assert huggingface.takes_token(url, env) is may
+    assert huggingface.may_send_token(url, env) is may
 
 
 _URLS = st.text() | st.lists(
@@ -167,8 +167,8 @@ _URLS = st.text() | st.lists(
 def test_no_token_for_whatever_is_written(url: str, endpoint: str) -> None:
     """Never an exception; the token goes nowhere but to the endpoint's host and port."""
     env = {"HF_ENDPOINT": endpoint}
-    huggingface.at_endpoint(url, env)
-    if huggingface.takes_token(url, env):
+    huggingface.rewrite_to_endpoint(url, env)
+    if huggingface.may_send_token(url, env):
         there = huggingface.endpoint(env).lower().partition("//")[2]
         assert url.lower().partition("//")[2].startswith(re.split(r"[/?#]", there)[0])
 
@@ -255,7 +255,7 @@ HUB_CACHE = f"/home/me/.cache/huggingface/hub/models--*/blobs/{A64}"
 
 
 def places(env: Mapping[str, str], *folders: str, home: str = HOME, name: str = "m.gguf") -> list[str]:
-    return huggingface.places(A64, name, folders, env, home)
+    return huggingface.cache_globs(A64, name, folders, env, home)
 
 
 @pytest.mark.parametrize(
@@ -378,5 +378,5 @@ def test_places_find_the_file(tmp_path: Path, folder: str, inside: str, name: st
     file.touch()
     (tmp_path / "we[i]rd x name").mkdir()
     (tmp_path / "we[i]rd x name" / "m.gguf").touch()
-    found = huggingface.places(A64, name, [str(tmp_path / folder)], {}, str(tmp_path))
+    found = huggingface.cache_globs(A64, name, [str(tmp_path / folder)], {}, str(tmp_path))
     assert [p for pattern in found for p in glob.glob(pattern)] == [str(file)]

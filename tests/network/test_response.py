@@ -7,30 +7,29 @@ from datetime import datetime, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.cache import space
 from tasks.network import content, response
 from tasks.network.access import Access
-from tasks.network.response import Asked, Verdict, Word, judge
+from tasks.network.response import Action, Decision, RangeRequest, classify_response
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 SIGNED = '"resolvers";r=0;t=37'
-FRESH = Asked(0, 100)  # nothing here, the size is pinned
-PART = Asked(40, 100)  # 40 of 100 bytes are here
-OPEN = Asked(40)  # 40 bytes of nobody knows how many
-FULL = Asked(100, 100)
-LANE = Asked(40, 100, last=59)  # one of several lanes asks for 20 bytes
-FIRST = Asked(0, 100, last=19)  # the first of them
-BEGUN = Asked(40, validator='"old"')  # 40 bytes that nothing pins but their ETag
-DATED = Asked(40, validator="Mon, 23 Nov 2026 11:00:00 GMT")
-LINKED = Asked(40, 100, link=True)
-PINNED = Asked(0, 100, pinned=True)
+FRESH = RangeRequest(0, 100)  # nothing here, the size is pinned
+PART = RangeRequest(40, 100)  # 40 of 100 bytes are here
+OPEN = RangeRequest(40)  # 40 bytes of nobody knows how many
+FULL = RangeRequest(100, 100)
+LANE = RangeRequest(40, 100, last=59)  # one of several lanes asks for 20 bytes
+FIRST = RangeRequest(0, 100, last=19)  # the first of them
+BEGUN = RangeRequest(40, validator='"old"')  # 40 bytes that nothing pins but their ETag
+DATED = RangeRequest(40, validator="Mon, 23 Nov 2026 11:00:00 GMT")
+LINKED = RangeRequest(40, 100, link=True)
+PINNED = RangeRequest(0, 100, pinned=True)
 SECOND, NEXT = "Mon, 23 Nov 2026 11:00:00 GMT", "Mon, 23 Nov 2026 11:00:01 GMT"
 CHUNKED = {"transfer-encoding": "chunked"}
 TO_HUB = Access(is_hub=True)
 
 
-BODY, TAKE_WHOLE, DONE, RESTART, RELINK, RETRY, GIVE_UP = Word
+BODY, TAKE_WHOLE, DONE, RESTART, RELINK, RETRY, GIVE_UP = Action
 
 
 def rng(text: str) -> dict[str, str]:
@@ -55,13 +54,13 @@ def coded(text: str) -> dict[str, str]:
         # ---- 200: RFC 9110 §15.3.1; a server may ignore Range (§14.2)
         pytest.param(200, length("100"), FRESH, BODY, 100, "", id="200 from the beginning"),
         pytest.param(200, {}, FRESH, BODY, None, "", id="200 without a length (§8.6)"),
-        pytest.param(200, length("9"), Asked(), BODY, 9, "", id="200, nobody knew the size"),
+        pytest.param(200, length("9"), RangeRequest(), BODY, 9, "", id="200, nobody knew the size"),
         # huggingface_hub#3778: appended, such a body is in the file twice
         pytest.param(200, length("100"), PART, TAKE_WHOLE, 100, "", id="200 ignored Range"),
         pytest.param(200, {}, BEGUN, TAKE_WHOLE, None, "", id="200: If-Range says it changed (§13.1.5)"),
         pytest.param(200, length("100"), LANE, TAKE_WHOLE, 100, "", id="200 to a lane's range"),
         pytest.param(200, length("100"), FIRST, TAKE_WHOLE, 100, "", id="200 to the first lane's range"),
-        pytest.param(200, length("0"), Asked(), BODY, 0, "", id="200 with nothing in it"),
+        pytest.param(200, length("0"), RangeRequest(), BODY, 0, "", id="200 with nothing in it"),
         pytest.param(
             200, length("0"), FRESH, RETRY, None, "wrong length: 0 bytes", id="200 with nothing in it, pinned"
         ),
@@ -96,16 +95,18 @@ def coded(text: str) -> dict[str, str]:
         ),
         # security 14: no file can have such a length, and another source may be right
         *(
-            pytest.param(200, length(text), Asked(), GIVE_UP, None, "is impossible", id=f"200, {text[:20]}")
+            pytest.param(
+                200, length(text), RangeRequest(), GIVE_UP, None, "is impossible", id=f"200, {text[:20]}"
+            )
             for text in ("9" * 5000, str(9 * 10**18), str(1 << 63), str(1 << 44))
         ),
         pytest.param(
-            200, length(str((1 << 44) - 1)), Asked(), BODY, (1 << 44) - 1, "", id="200, the longest"
+            200, length(str((1 << 44) - 1)), RangeRequest(), BODY, (1 << 44) - 1, "", id="200, the longest"
         ),
         pytest.param(
             206,
             {"content-range": f"bytes 40-59/{1 << 44}"},
-            Asked(40, last=59),
+            RangeRequest(40, last=59),
             GIVE_UP,
             None,
             "is impossible",
@@ -266,7 +267,9 @@ def coded(text: str) -> dict[str, str]:
         pytest.param(416, rng("*/100"), LANE, RESTART, None, "416", id="416 to a lane's range"),
         pytest.param(416, rng("*/100"), FIRST, RESTART, None, "416", id="416 to the first lane's range"),
         pytest.param(416, {}, LINKED, RESTART, None, "416", id="416 from a link: it has not expired"),
-        pytest.param(416, rng("*/0"), Asked(), RESTART, None, "416", id="416 to a request for everything"),
+        pytest.param(
+            416, rng("*/0"), RangeRequest(), RESTART, None, "416", id="416 to a request for everything"
+        ),
         # ---- may pass: RFC 9110 §15.5.9, §15.6, RFC 6585 §4 (429), RFC 8470 §5.2 (425)
         *(
             pytest.param(status, {}, PART, RETRY, None, f"HTTP {status}", id=f"{status}")
@@ -304,7 +307,7 @@ def coded(text: str) -> dict[str, str]:
         pytest.param(203, length("100"), PINNED, BODY, 100, "", id="203, pinned"),
         pytest.param(203, length("99"), PINNED, RETRY, None, "wrong length", id="203 of another length"),
         pytest.param(203, length("100"), PINNED._replace(first=40), TAKE_WHOLE, 100, "", id="203 to a Range"),
-        pytest.param(203, length("100"), Asked(), GIVE_UP, None, "HTTP 203", id="203, unpinned"),
+        pytest.param(203, length("100"), RangeRequest(), GIVE_UP, None, "HTTP 203", id="203, unpinned"),
         # ---- framing: RFC 9112 §6 (test_framing.py has the rest)
         pytest.param(
             200, CHUNKED | length("5"), FRESH, BODY, None, "", id="200 in chunks: no other length counts"
@@ -329,13 +332,13 @@ def coded(text: str) -> dict[str, str]:
     ],
 )
 def test_answer(
-    status: int, headers: dict[str, str], asked: Asked, word: Word, total: int | None, why: str
+    status: int, headers: dict[str, str], asked: RangeRequest, word: Action, total: int | None, why: str
 ) -> None:
     """R18, R19, R22: what the server says is understood before a byte of the body is read."""
-    verdict = judge(status, headers, asked, NOW)
-    assert (verdict.word, verdict.total) == (word, total)
-    assert why in verdict.why
-    assert bool(verdict.why) == bool(why)
+    decision = classify_response(status, headers, asked, NOW)
+    assert (decision.action, decision.total) == (word, total)
+    assert why in decision.why
+    assert bool(decision.why) == bool(why)
 
 
 @pytest.mark.parametrize(
@@ -346,19 +349,21 @@ def test_answer(
         pytest.param(206, rng("40-49/100"), LANE, 49, id="less than a lane's range"),
         pytest.param(206, rng("40-99/100"), LANE, 99, id="more than a lane's range: the lane may go on"),
         pytest.param(206, rng("40-59/*"), OPEN, 59, id="of a whole that nobody knows"),
-        pytest.param(206, rng("0-0/1"), Asked(), 0, id="one byte"),
+        pytest.param(206, rng("0-0/1"), RangeRequest(), 0, id="one byte"),
         pytest.param(200, length("100"), FRESH, 99, id="200: its length says it"),
         pytest.param(200, length("100"), PART, 99, id="200 ignored Range"),
         pytest.param(200, {}, FRESH, None, id="200 without a length: nobody says"),
         pytest.param(200, length("1e2"), FRESH, None, id="200, its length is no number"),
-        pytest.param(200, length("0"), Asked(), -1, id="200 with nothing in it"),
+        pytest.param(200, length("0"), RangeRequest(), -1, id="200 with nothing in it"),
     ],
 )
-def test_how_far_a_body_reaches(status: int, headers: dict[str, str], asked: Asked, last: int | None) -> None:
+def test_how_far_a_body_reaches(
+    status: int, headers: dict[str, str], asked: RangeRequest, last: int | None
+) -> None:
     """R19: a body that ends before that was cut off."""
-    verdict = judge(status, headers, asked, NOW)
-    assert verdict.word in (BODY, TAKE_WHOLE)
-    assert verdict.last == last
+    decision = classify_response(status, headers, asked, NOW)
+    assert decision.action in (BODY, TAKE_WHOLE)
+    assert decision.last == last
 
 
 @pytest.mark.parametrize(
@@ -384,7 +389,7 @@ def test_how_far_a_body_reaches(status: int, headers: dict[str, str], asked: Ask
         pytest.param(600, RETRY, RETRY, RETRY, id="600"),
     ],
 )
-def test_refused_by(status: int, origin: Word, link: Word, fresh: Word) -> None:
+def test_refused_by(status: int, origin: Action, link: Action, fresh: Action) -> None:
     """download.md §2: a link given earlier has expired, and the origin gives another one.
 
     A fresh one that is refused may be one connection too many (§0, transformers#45797), or a repository
@@ -392,11 +397,11 @@ def test_refused_by(status: int, origin: Word, link: Word, fresh: Word) -> None:
     """
     asked = [PART, LINKED, PART, LINKED]
     redirected = [False, False, True, True]
-    found = [judge(status, {}, a, NOW, r) for a, r in zip(asked, redirected, strict=True)]
-    assert [v.word for v in found] == [origin, link, fresh, link]
-    relinked = [v for v in found if v.word is RELINK]
+    found = [classify_response(status, {}, a, NOW, r) for a, r in zip(asked, redirected, strict=True)]
+    assert [v.action for v in found] == [origin, link, fresh, link]
+    relinked = [v for v in found if v.action is RELINK]
     assert all(f"HTTP {status}" in v.why and "signed link" in v.why for v in relinked)
-    assert [v.crowded for v in relinked] == [v is found[2] for v in relinked]
+    assert [v.rate_limited for v in relinked] == [v is found[2] for v in relinked]
 
 
 @pytest.mark.parametrize(
@@ -419,7 +424,7 @@ def test_refused_by(status: int, origin: Word, link: Word, fresh: Word) -> None:
 )
 def test_too_many_connections(status: int, headers: dict[str, str], crowded: bool) -> None:
     """Issue 3: which answers say that fewer lanes might be answered."""
-    assert judge(status, headers, PART, NOW).crowded is crowded
+    assert classify_response(status, headers, PART, NOW).rate_limited is crowded
 
 
 @pytest.mark.parametrize(
@@ -464,7 +469,7 @@ def test_no_model_is_a_web_page(rest: bytes) -> None:
 
 def test_verdict_on_a_web_page() -> None:
     """Its label alone is no reason; that its bytes must be looked at is passed on."""
-    assert response.web_page().word is RETRY
+    assert response.web_page().action is RETRY
     assert "in a browser" in response.web_page().remedy
     labels = {
         "text/html": True,
@@ -472,15 +477,15 @@ def test_verdict_on_a_web_page() -> None:
         "application/xhtml+xml": True,
         "text/plain": False,
     }
-    assert {label: judge(200, kind(label), PART, NOW).page for label in labels} == labels
+    assert {label: classify_response(200, kind(label), PART, NOW).page for label in labels} == labels
 
 
 def test_a_wrong_length_is_reported_with_the_bytes() -> None:
     """Only a whole body is looked at."""
-    assert judge(200, length("15"), FRESH, NOW).wrong_length == 15
-    assert judge(200, length("0"), FRESH, NOW).wrong_length == 0
-    assert judge(200, length("100"), FRESH, NOW).wrong_length is None
-    assert judge(206, rng("40-59/60"), PART, NOW).wrong_length is None
+    assert classify_response(200, length("15"), FRESH, NOW).wrong_length == 15
+    assert classify_response(200, length("0"), FRESH, NOW).wrong_length == 0
+    assert classify_response(200, length("100"), FRESH, NOW).wrong_length is None
+    assert classify_response(206, rng("40-59/60"), PART, NOW).wrong_length is None
 
 
 @pytest.mark.parametrize(
@@ -499,7 +504,7 @@ def test_a_wrong_length_is_reported_with_the_bytes() -> None:
 )
 def test_remedy(status: int, headers: dict[str, str], remedy: str) -> None:
     """R19: the user can do something, where something is known."""
-    found = judge(status, headers, PART._replace(access=TO_HUB), NOW).remedy
+    found = classify_response(status, headers, PART._replace(access=TO_HUB), NOW).remedy
     assert remedy in found
     assert bool(found) == bool(remedy)
 
@@ -550,7 +555,7 @@ def test_remedy(status: int, headers: dict[str, str], remedy: str) -> None:
 def test_wait_that_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
     """R19: as long as the server says, where it says so."""
     assert response.retry_after(headers, NOW) == seconds
-    assert [judge(status, headers, PART, NOW).wait_s for status in (429, 503)] == [seconds] * 2
+    assert [classify_response(status, headers, PART, NOW).wait_s for status in (429, 503)] == [seconds] * 2
 
 
 _NUMBERS = st.sampled_from([0, 1, 39, 40, 41, 99, 100, 101, 200])
@@ -586,7 +591,7 @@ _VALUES = (
     st.just(206) | st.integers(100, 999),
     st.dictionaries(_NAMES, _VALUES, max_size=4),
     st.builds(
-        Asked,
+        RangeRequest,
         _NUMBERS | st.integers(0, 200),
         st.none() | st.just(100) | st.integers(1, 200),
         st.sampled_from(["", '"x"']),
@@ -595,25 +600,27 @@ _VALUES = (
     ),
     st.booleans(),
 )
-def test_whatever_a_server_says(status: int, headers: dict[str, str], asked: Asked, redirected: bool) -> None:
+def test_whatever_a_server_says(
+    status: int, headers: dict[str, str], asked: RangeRequest, redirected: bool
+) -> None:
     """Never an exception, never bytes at a wrong offset, never a wait below 0, never more than the file."""
-    verdict = judge(status, headers, asked, NOW, redirected)
-    if verdict.word is Word.BODY and status == 206:
+    decision = classify_response(status, headers, asked, NOW, redirected)
+    if decision.action is Action.BODY and status == 206:
         first, last = headers["content-range"].split()[1].partition("/")[0].split("-")
-        assert int(first) == asked.first <= int(last) == verdict.last
-        assert verdict.total is None or verdict.last < verdict.total
-    elif verdict.word in (Word.BODY, Word.WHOLE):
+        assert int(first) == asked.first <= int(last) == decision.last
+        assert decision.total is None or decision.last < decision.total
+    elif decision.action in (Action.BODY, Action.FULL_BODY):
         assert status == 200
-        assert asked.is_range == (verdict.word is Word.WHOLE)
-        assert verdict.last is None or verdict.last + 1 == verdict.total
-    if verdict.word in (Word.BODY, Word.WHOLE):
-        assert verdict.total in (None, asked.size) or asked.size is None
-    if verdict.word is Word.DONE:
-        assert asked.first == (asked.size or verdict.total)
-    if verdict.word is Word.RELINK:
+        assert asked.is_range == (decision.action is Action.FULL_BODY)
+        assert decision.last is None or decision.last + 1 == decision.total
+    if decision.action in (Action.BODY, Action.FULL_BODY):
+        assert decision.total in (None, asked.size) or asked.size is None
+    if decision.action is Action.DONE:
+        assert asked.first == (asked.size or decision.total)
+    if decision.action is Action.REFRESH_LINK:
         assert asked.link or redirected
-    assert bool(verdict.why) == (verdict.word not in (Word.BODY, Word.WHOLE, Word.DONE))
-    assert verdict.wait_s is None or verdict.wait_s >= 0
+    assert bool(decision.why) == (decision.action not in (Action.BODY, Action.FULL_BODY, Action.DONE))
+    assert decision.wait_s is None or decision.wait_s >= 0
     response.publisher_digest(headers)
     response.validator(headers)
 
@@ -644,32 +651,34 @@ def test_all_waiting_has_an_end() -> None:
 @pytest.mark.parametrize(
     ("asked", "headers"),
     [
-        pytest.param(Asked(), {}, id="everything"),
-        pytest.param(Asked(validator='"x"'), {}, id="everything: there is nothing to compare"),
+        pytest.param(RangeRequest(), {}, id="everything"),
+        pytest.param(RangeRequest(validator='"x"'), {}, id="everything: there is nothing to compare"),
         # RFC 9110 §14.1.2: from here to the end
-        pytest.param(Asked(40, 100), {"Range": "bytes=40-"}, id="the rest"),
+        pytest.param(RangeRequest(40, 100), {"Range": "bytes=40-"}, id="the rest"),
         pytest.param(FIRST, {"Range": "bytes=0-19"}, id="the first lane's"),
         pytest.param(LANE, {"Range": "bytes=40-59"}, id="another lane's"),
-        pytest.param(Asked(40, 100, last=40), {"Range": "bytes=40-40"}, id="one byte"),
-        pytest.param(Asked(0, 100, last=0), {"Range": "bytes=0-0"}, id="the first byte"),
+        pytest.param(RangeRequest(40, 100, last=40), {"Range": "bytes=40-40"}, id="one byte"),
+        pytest.param(RangeRequest(0, 100, last=0), {"Range": "bytes=0-0"}, id="the first byte"),
         pytest.param(LINKED, {"Range": "bytes=40-"}, id="from a link: the same"),
         pytest.param(
             LANE._replace(validator='"x"'), {"Range": "bytes=40-59", "If-Range": '"x"'}, id="some of it"
         ),
         # RFC 9110 §13.1.5
         pytest.param(
-            Asked(40, None, DATED.validator),
+            RangeRequest(40, None, DATED.validator),
             {"Range": "bytes=40-", "If-Range": DATED.validator},
             id="the rest, if it has the same date",
         ),
         pytest.param(
-            Asked(40, None, '"x"'), {"Range": "bytes=40-", "If-Range": '"x"'}, id="the rest, if the same"
+            RangeRequest(40, None, '"x"'),
+            {"Range": "bytes=40-", "If-Range": '"x"'},
+            id="the rest, if the same",
         ),
         # RFC 9111 §5.2.1.4: a cache may have kept the wrong bytes
-        pytest.param(Asked(fresh=True), {"Cache-Control": "no-cache"}, id="after wrong bytes"),
+        pytest.param(RangeRequest(fresh=True), {"Cache-Control": "no-cache"}, id="after wrong bytes"),
     ],
 )
-def test_request(asked: Asked, headers: dict[str, str]) -> None:
+def test_request(asked: RangeRequest, headers: dict[str, str]) -> None:
     """R18: a range where bytes are here; never a compressed body (huggingface_hub#3778)."""
     assert response.request_headers(asked) == {"Accept-Encoding": "identity", **headers}
 
@@ -742,7 +751,7 @@ def test_space(size: int | None, taken: int, free: int, missing: int) -> None:
 
 def test_a_verdict_is_a_value() -> None:
     """A missing field has its default."""
-    assert Verdict(Word.DONE) == Verdict(Word.DONE, "", None, None, None, "", False, False)
-    assert Asked() == Asked(0, None, "", None, False)
-    assert Verdict(Word.RETRY, "it is late").reason == "it is late"
-    assert Verdict(Word.RETRY, "it is late", remedy="go home").reason == "it is late; go home"
+    assert Decision(Action.DONE) == Decision(Action.DONE, "", None, None, None, "", False, False)
+    assert RangeRequest() == RangeRequest(0, None, "", None, False)
+    assert Decision(Action.RETRY, "it is late").reason == "it is late"
+    assert Decision(Action.RETRY, "it is late", remedy="go home").reason == "it is late; go home"

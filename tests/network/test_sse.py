@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.errors import ServerError
 from tasks.network.sse import Delta, Event, Parser, delta
 

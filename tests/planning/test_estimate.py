@@ -7,24 +7,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.cache.space import SPACE_MARGIN
 from tasks.planning import estimate
-from tasks.planning.estimate import OVERHEAD, Memory, Need
+from tasks.planning.estimate import OVERHEAD, FilePlan, MemoryEstimate
 
 GB = 10**9
 
 
-def a_need(state: str, size: int | None = GB, taken: int = 0) -> Need:
-    return Need("m", "/cache/m", state, "https://example.org/m", size, taken)
+def a_need(state: str, size: int | None = GB, taken: int = 0) -> FilePlan:
+    return FilePlan("m", "/cache/m", state, "https://example.org/m", size, taken)
 
 
-def a_memory(weights: int | None = GB, cache: int | None = GB, **more: Any) -> Memory:
-    return Memory("m", weights, cache, 4096, True, False)._replace(**more)
+def a_memory(weights: int | None = GB, cache: int | None = GB, **more: Any) -> MemoryEstimate:
+    return MemoryEstimate("m", weights, cache, 4096, True, False)._replace(**more)
 
 
 @pytest.mark.parametrize(
-    ("need", "to_fetch", "to_write", "words"),
+    ("file_plan", "to_fetch", "to_write", "words"),
     [
         pytest.param(a_need("have"), 0, 0, "have", id="here"),
         pytest.param(a_need("changed"), 0, 0, "changed", id="to be read again"),
@@ -37,9 +36,9 @@ def a_memory(weights: int | None = GB, cache: int | None = GB, **more: Any) -> M
         pytest.param(a_need("nowhere"), 0, 0, "nowhere", id="nobody says where"),
     ],
 )
-def test_bytes_of_a_file(need: Need, to_fetch: int | None, to_write: int | None, words: str) -> None:
+def test_bytes_of_a_file(file_plan: FilePlan, to_fetch: int | None, to_write: int | None, words: str) -> None:
     """Issue 5.5: what goes over the network, and what the disk has to take."""
-    assert (need.to_fetch, need.to_write, need.where()) == (to_fetch, to_write, words)
+    assert (file_plan.to_fetch, file_plan.to_write, file_plan.describe()) == (to_fetch, to_write, words)
 
 
 def test_memory_is_weights_cache_and_overhead() -> None:
@@ -72,9 +71,11 @@ def test_memory_is_weights_cache_and_overhead() -> None:
         pytest.param([], 0, [a_memory(None)], [], id="nothing known, nothing said"),
     ],
 )
-def test_what_cannot_work(needs: list[Need], free: int, memory: list[Memory], expected: list[str]) -> None:
+def test_what_cannot_work(
+    needs: list[FilePlan], free: int, memory: list[MemoryEstimate], expected: list[str]
+) -> None:
     """Issue 5.5: each reason with a remedy."""
-    found = estimate.problems(needs, free, memory, 8 * GB)
+    found = estimate.blockers(needs, free, memory, 8 * GB)
     assert [what for what, _ in found] == expected
     assert all(fix for _, fix in found)
 
@@ -88,8 +89,8 @@ _NEEDS = st.builds(
 
 
 @given(st.lists(_NEEDS), st.integers(0, 10**13))
-def test_more_disk_never_hurts(needs: list[Need], free: int) -> None:
+def test_more_disk_never_hurts(needs: list[FilePlan], free: int) -> None:
     """Issue 5.5: and what comes is never less than what goes over the network."""
-    if not estimate.problems(needs, free, [], 0):
-        assert not estimate.problems(needs, free + 1, [], 0)
+    if not estimate.blockers(needs, free, [], 0):
+        assert not estimate.blockers(needs, free + 1, [], 0)
     assert estimate.total([n.to_write for n in needs])[0] >= estimate.total([n.to_fetch for n in needs])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.catalogue.schema import compile_text
+from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.types import Catalogue
 
 A64 = "a" * 64
@@ -48,4 +48,4 @@ def edited(old: str = "", new: str = "", text: str = VALID) -> str:
 
 def catalogue(text: str = VALID) -> Catalogue:
     """The catalogue that a text means."""
-    return Catalogue(compile_text(text, WHERE), WHERE)
+    return Catalogue(compile_catalogue(text, WHERE), WHERE)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tasks.catalogue.artifact import Artifact
-from tasks.transfer.journal import claimed
+from tasks.transfer.journal import load_progress
 from tasks.transfer.partial import Partial
 
 
@@ -24,13 +24,13 @@ def _artifact(target: Path, data: bytes) -> Artifact:
 
 def claim(target: Path, data: bytes) -> int:
     """Bytes that the next run will not fetch again, as the journals beside the target say."""
-    return claimed(_artifact(target, data)).done
+    return load_progress(_artifact(target, data)).done
 
 
 def leave_partial(target: Path, data: bytes, count: int) -> None:
     """Leave the first bytes behind, as an interrupted download does."""
     with Partial(_artifact(target, data)) as partial:
-        piece = partial.plan.take(count)
+        piece = partial.tracker.next_piece(count)
         assert piece
         partial.file.write(0, memoryview(data)[:count])
         piece.pos = count

@@ -25,8 +25,8 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
-
 from tasks.engine import record_files
+
 from tests.support import in_process
 
 REPO = Path(__file__).resolve().parent.parent.parent

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from tasks.engine.server_registry import folder
 from tasks.system import process_identity
 from tasks.system.process_id import MARK_VARIABLE
+
 from tests.engine.test_serve_cli import AS_BEFORE, behave, runs
 from tests.fakes import llamafile
 from tests.support.project import Project, Result

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.transfer import connection, connection_pool, scaling, scheduler, segmented
-from tasks.transfer.dependencies import Tools
+from tasks.transfer.dependencies import Dependencies
 from tasks.transfer.download import fetch
+
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
 
@@ -41,8 +41,8 @@ class World:
     shown: list[tuple[int, int | None]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def tools(self, **more: Any) -> Tools:
-        return Tools(**{"sleep": self.waits.append, "jitter": lambda: 0.0, "show": self.show, **more})
+    def tools(self, **more: Any) -> Dependencies:
+        return Dependencies(**{"sleep": self.waits.append, "jitter": lambda: 0.0, "show": self.show, **more})
 
     def show(self, label: str, have: int) -> World:
         return self
@@ -53,7 +53,7 @@ class World:
     def __exit__(self, *exc: object) -> None:
         return None
 
-    def at(self, done: int, total: int | None, note: str = "") -> None:
+    def update(self, done: int, total: int | None, note: str = "") -> None:
         self.shown.append((done, total))
         self.notes.append(note)
 
@@ -77,10 +77,10 @@ def is_whole(artifact: Artifact, data: bytes = DATA) -> bool:
     )
 
 
-def refusal(artifact: Artifact, tools: Tools) -> RecipeError:
+def refusal(artifact: Artifact, dependencies: Dependencies) -> RecipeError:
     """The error of a fetch that must fail, having looked that nothing got the final name."""
     with pytest.raises(RecipeError) as caught:
-        fetch(artifact, tools)
+        fetch(artifact, dependencies)
     assert not os.path.exists(artifact.target)
     return caught.value
 
@@ -144,8 +144,8 @@ def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
 # than what is left to the lane whose piece is cut (SHARE_LEAST).
 PACE: dict[Any, dict[str, Any]] = {
     scaling: {
-        "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MOST": 256 * 1024, "PIECE_LEAST": 20 * 1024,
-        "SETTLE_S": 0.01, "WINDOW_S": 0.03, "DOUBT_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
+        "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MAX": 256 * 1024, "PIECE_MIN": 20 * 1024,
+        "SETTLE_S": 0.01, "WINDOW_S": 0.03, "TRIAL_S": 0.15, "STEADY_S": 0.3, "TRY_S": 0.5,
         "PROBE_FIRST_S": 0.3, "PROBE_MOST_S": 2.0, "REFUSED_PAUSE_S": 0.3, "SLOW_LOOK_S": 0.5,
     },
     connection_pool: {"STALL_S": 0.3},

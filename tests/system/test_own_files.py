@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tasks.errors import RecipeError
 from tasks.system import own_files
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from tasks.errors import UsageError
 from tasks.system.paths import (
     ENDING_BYTES,
-    MOST_BYTES,
+    MAX_BYTES,
     NAME_BYTES,
     TEMPORARY,
     inside,
@@ -38,7 +37,7 @@ from tasks.system.paths import (
         "console.gguf",
         "com10.gguf",
         "a..b",
-        "x" * MOST_BYTES,
+        "x" * MAX_BYTES,
     ],
 )
 def test_a_name(name: str) -> None:
@@ -79,7 +78,7 @@ def test_a_name(name: str) -> None:
         ("COM²", "Windows reserves"),
         ("aux .gguf", "Windows reserves"),
         ("CONIN$", "Windows reserves"),
-        ("x" * (MOST_BYTES + 1), f"has {MOST_BYTES + 1} bytes, expected {MOST_BYTES} at most"),
+        ("x" * (MAX_BYTES + 1), f"has {MAX_BYTES + 1} bytes, expected {MAX_BYTES} at most"),
         ("é" * 122, "has 244 bytes, expected 242 at most"),
     ],
 )

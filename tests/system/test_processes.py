@@ -15,14 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from tasks.system import processes
-from tasks.system.processes import TAIL_BYTES, TAIL_LINES, Child, last_lines, run
+from tasks.system.processes import TAIL_BYTES, TAIL_LINES, EngineProcess, last_lines, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="speaks of POSIX signals and groups")
 
 ENV = {"PATH": os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"}
-Shell = Callable[[str], Child]
+Shell = Callable[[str], EngineProcess]
 
 
 def python(code: str) -> list[str]:
@@ -184,12 +183,12 @@ def test_last_lines_of_a_flood() -> None:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """Start a shell script as an engine and wait until it prints `ready`."""
-    started: list[Child] = []
+    started: list[EngineProcess] = []
 
-    def start(script: str) -> Child:
+    def start(script: str) -> EngineProcess:
         log = tmp_path / f"{len(started)}.log"
         with log.open("wb") as file:
-            child = Child(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), output=file.fileno())
+            child = EngineProcess(["/bin/sh", "-c", script], env=ENV, cwd=str(tmp_path), output=file.fileno())
         started.append(child)
         until(lambda: "ready" in log.read_text() or child.exited() is not None, "it is ready")
         return child
@@ -219,7 +218,7 @@ def test_child_in_a_pipe(tmp_path: Path) -> None:
     """R26: with the engine's end the pipe ends, so that its keeper knows that nothing more comes."""
     ours, theirs = os.pipe()
     words = ["/bin/sh", "-c", "echo one; echo two >&2; cat; echo three; exec kill -TERM $$"]
-    child = Child(words, env=ENV, cwd=str(tmp_path), output=theirs)
+    child = EngineProcess(words, env=ENV, cwd=str(tmp_path), output=theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
         assert pipe.read() == b"one\ntwo\nthree\n"  # `cat` of its stdin has nothing to add
@@ -231,9 +230,9 @@ def test_child_ends_with_who_started_it(tmp_path: Path) -> None:
     """R27: a keeper that is killed takes its engine with it, deaf or not."""
     code = (
         "import os, sys, time\n"
-        "from tasks.system.processes import Child\n"
+        "from tasks.system.processes import EngineProcess\n"
         "script = \"trap '' INT TERM HUP; while :; do sleep 0.05; done\"\n"
-        "child = Child(['/bin/sh', '-c', script], env=dict(os.environ), cwd='/', output=2)\n"
+        "child = EngineProcess(['/bin/sh', '-c', script], env=dict(os.environ), cwd='/', output=2)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -260,7 +259,7 @@ def test_child_that_cannot_start(tmp_path: Path) -> None:
     """R28: the system's word reaches the caller; no descriptor is lost."""
     before = psutil.Process().num_fds()
     with pytest.raises(FileNotFoundError):
-        Child([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path), output=2)
+        EngineProcess([str(tmp_path / "gone")], env=ENV, cwd=str(tmp_path), output=2)
     assert psutil.Process().num_fds() == before
 
 

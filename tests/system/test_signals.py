@@ -8,8 +8,7 @@ import threading
 import time
 
 import pytest
-
-from tasks.system.signals import on_signals
+from tasks.system.signals import handle_signals
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="sends POSIX signals to itself")
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,7 +27,7 @@ def test_they_are_noted_in_order_and_the_handlers_of_before_come_back() -> None:
     """R14: signals become facts that can be looked at."""
     before = [signal.getsignal(number) for number in NUMBERS]
     seen: list[int] = []
-    with on_signals(seen.append):
+    with handle_signals(seen.append):
         for number in reversed(NUMBERS):
             noted(seen, number)
     assert seen == list(reversed(NUMBERS))
@@ -44,7 +43,7 @@ def test_what_was_ignored(number: int, heeded: bool) -> None:
     before = signal.signal(number, signal.SIG_IGN)
     seen: list[int] = []
     try:
-        with on_signals(seen.append):
+        with handle_signals(seen.append):
             os.kill(os.getpid(), number)
             noted(seen, signal.SIGTERM)
         assert (number in seen) is heeded
@@ -56,7 +55,7 @@ def test_what_was_ignored(number: int, heeded: bool) -> None:
 def test_the_handlers_come_back_after_an_exception() -> None:
     """R14: however the block is left."""
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ValueError, match="x"), on_signals(print):
+    with pytest.raises(ValueError, match="x"), handle_signals(print):
         raise ValueError("x")
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -67,7 +66,7 @@ def test_in_a_thread_nothing_is_changed() -> None:
 
     def work() -> None:
         try:
-            with on_signals(print):
+            with handle_signals(print):
                 pass
         except BaseException as error:
             errors.append(error)

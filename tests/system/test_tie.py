@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-
 from tasks.system import processes
+
 from tests.support.project import REPO
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="speaks of Linux's prctl")
@@ -46,7 +46,7 @@ class Kernel:
 def test_a_job_that_ends_with_its_handle() -> None:
     """R27: Windows ends what is in a job when its last handle is closed, and the system closes ours."""
     kernel = Kernel()
-    assert processes.job_of(PROCESS, kernel) == JOB
+    assert processes.assign_kill_on_close_job(PROCESS, kernel) == JOB
     create, put, assign = kernel.calls
     assert create == ("create", None, None)
     assert put[:5] == ("set", JOB, EXTENDED_LIMIT_INFORMATION, 144, KILL_ON_JOB_CLOSE)
@@ -61,7 +61,7 @@ def test_a_job_that_ends_with_its_handle() -> None:
 def test_windows_refuses_a_job(what: str) -> None:
     """R27: an old Windows in another job has none; the engine then runs without."""
     kernel = Kernel(refuses=what)
-    assert processes.job_of(PROCESS, kernel) == 0
+    assert processes.assign_kill_on_close_job(PROCESS, kernel) == 0
     if what == "set":
         assert "assign" not in [call[0] for call in kernel.calls]  # a job without its limit would end nothing
 
@@ -69,14 +69,14 @@ def test_windows_refuses_a_job(what: str) -> None:
 @pytest.mark.parametrize("platform", ["darwin", "win32", "freebsd14", "cygwin"])
 def test_only_linux_sends_a_signal(platform: str) -> None:
     """Elsewhere there is nothing to do between fork and exec."""
-    assert processes.dies_with_parent(platform) is None
+    assert processes.parent_death_hook(platform) is None
 
 
 @linux
 def test_linux_has_it() -> None:
     """Also where Python says which Linux."""
-    assert callable(processes.dies_with_parent("linux"))
-    assert callable(processes.dies_with_parent())
+    assert callable(processes.parent_death_hook("linux"))
+    assert callable(processes.parent_death_hook())
 
 
 GET = """
@@ -92,7 +92,7 @@ def test_the_signal_is_set_in_the_child() -> None:
     """R27: SIGKILL, which cannot be ignored, and which survives the child's exec."""
     words = [sys.executable, "-c", GET]
     tied = subprocess.run(
-        words, preexec_fn=processes.dies_with_parent(), capture_output=True, text=True, check=True
+        words, preexec_fn=processes.parent_death_hook(), capture_output=True, text=True, check=True
     )
     assert int(tied.stdout) == signal.SIGKILL
     free = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -102,7 +102,7 @@ def test_the_signal_is_set_in_the_child() -> None:
 ORPHAN = """
 import os, sys, time
 from tasks.system import processes
-tied, parent = processes.dies_with_parent(), os.getpid()
+tied, parent = processes.parent_death_hook(), os.getpid()
 if os.fork() == 0:
     while os.getppid() == parent:
         time.sleep(0.01)

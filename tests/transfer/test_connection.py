@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.network.response import Word
-from tasks.transfer.connection import Lane
+from tasks.network.response import Action
+from tasks.transfer.connection import Connection
 from tasks.transfer.partial import Partial
 from tasks.transfer.ranges import Piece
+
 from tests.support.world import DATA, OTHER, SIZE, until, wanted
 
 
@@ -46,7 +47,7 @@ class Gate:
 def whole(partial: Partial) -> Piece:
     """The piece that is everything."""
     with partial.changed:
-        piece = partial.plan.take(SIZE)
+        piece = partial.tracker.next_piece(SIZE)
     assert piece
     return piece
 
@@ -58,18 +59,18 @@ def test_an_old_block_does_not_reach_a_new_digest(tmp_path: Path) -> None:
     def dropped() -> None:  # what Source and _Run do about wrong bytes, from another thread
         late.stopped = True
         with partial.changed:
-            partial.plan.finish(piece)
+            partial.tracker.finish(piece)
         partial.restart()
 
     with Partial(wanted(tmp_path)) as partial:
         gate: Any = Gate(dropped)
-        late = Lane(partial, None, time.monotonic, heard=time.monotonic(), gate=gate)
+        late = Connection(partial, None, time.monotonic, last_received_at=time.monotonic(), write_lock=gate)
         piece, body = whole(partial), Bytes(OTHER)
-        verdict = late.read(piece, body, lambda _: False, skip=0, unlimited=False)  # type: ignore[arg-type]
-        assert verdict.word is Word.RETRY
+        decision = late.read(piece, body, lambda _: False, skip=0, unlimited=False)  # type: ignore[arg-type]
+        assert decision.action is Action.RETRY
         assert (late.received > 0, partial.restarts, partial.done) == (True, 1, 0)
         again = whole(partial)
         partial.write(0, memoryview(DATA))  # and not offered: a later offer would hide an earlier one
         again.pos = SIZE
-        until(lambda: partial.frontier.wait(SIZE, 0.1), "everything is hashed")
-        assert partial.frontier.hexdigest() == hashlib.sha256(DATA).hexdigest()
+        until(lambda: partial.hasher.wait(SIZE, 0.1), "everything is hashed")
+        assert partial.hasher.hexdigest() == hashlib.sha256(DATA).hexdigest()

@@ -20,7 +20,6 @@ import requests
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
-
 from tasks.console import progress
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http
@@ -30,6 +29,7 @@ from tasks.transfer.connection import SLOW_S
 from tasks.transfer.connection_pool import STALL_S
 from tasks.transfer.download import fetch
 from tasks.transfer.streaming_hash import BLOCK
+
 from tests.fakes.faults import etag
 from tests.fakes.hub import Hub
 from tests.fakes.server import (
@@ -366,7 +366,7 @@ def test_silence_is_a_dropped_connection(
     server: FileServer, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R27: a stalled body is given up after SILENCE_S, and resumed but for what was being read."""
-    monkeypatch.setattr(http, "SILENCE_S", 0.3)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.3)
     server.script(FILE, Stall(HALF, seconds=60))
     artifact = wanted(tmp_path, server.url(FILE))
     fetch(artifact, world.tools())
@@ -381,7 +381,7 @@ def test_silence_instead_of_an_answer(
     server: FileServer, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R27: the same before the first header."""
-    monkeypatch.setattr(http, "SILENCE_S", 0.3)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.3)
     server.script(FILE, Hangup(60))
     artifact = wanted(tmp_path, server.url(FILE))
     fetch(artifact, world.tools())
@@ -774,7 +774,7 @@ def test_ctrl_c_keeps_every_byte(server: FileServer, world: World, tmp_path: Pat
         if done >= HALF:
             raise KeyboardInterrupt
 
-    world.at = stop  # type: ignore[method-assign]
+    world.update = stop  # type: ignore[method-assign]
     server.set_rate(FILE, 200_000)
     artifact = wanted(tmp_path, server.url(FILE))
     with pytest.raises(KeyboardInterrupt):
@@ -821,11 +821,11 @@ def test_progress_is_told(server: FileServer, world: World, tmp_path: Path, size
 
 def test_lines_for_a_log(said: pytest.LogCaptureFixture) -> None:
     """R7, R35: percent, done of total, rate of this run, time left; not more often than it is set."""
-    with progress.Lines("m", 1_000_000, 0.0) as lines:
-        lines.at(5_000_000, 20_000_000)
-        lines.at(5_000_000, None)
-    with progress.Lines("m", 1_000_000, 60.0) as lines:
-        lines.at(6_000_000, 20_000_000)
+    with progress.LogProgress("m", 1_000_000, 0.0) as lines:
+        lines.update(5_000_000, 20_000_000)
+        lines.update(5_000_000, None)
+    with progress.LogProgress("m", 1_000_000, 60.0) as lines:
+        lines.update(6_000_000, 20_000_000)
     known, unknown = said.messages
     assert known.startswith("m: 25 %, 5.00 MB of 20.0 MB, ")
     assert "/s, " in known
@@ -836,7 +836,7 @@ def test_lines_for_a_log(said: pytest.LogCaptureFixture) -> None:
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """R35: a pipe gets lines."""
-    assert isinstance(progress.progress("m", 0), progress.Lines)
+    assert isinstance(progress.progress("m", 0), progress.LogProgress)
 
 
 # Any sequence of faults

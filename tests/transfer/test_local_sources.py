@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.cache import space
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.system import files
 from tasks.transfer import local_sources
 from tasks.transfer.download import fetch
+
 from tests.fakes.server import FileServer
 from tests.support.world import (
     DATA,
@@ -260,7 +260,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing(
     """R20: Ctrl-C while it is read; the partial is as it was."""
 
     class Interrupted(World):
-        def at(self, done: int, total: int | None, note: str = "") -> None:
+        def update(self, done: int, total: int | None, note: str = "") -> None:
             raise KeyboardInterrupt
 
     path = lay(home / ".ollama/models/blobs" / f"sha256-{SHA256}")
@@ -282,7 +282,7 @@ def test_two_that_copy_at_once_both_succeed(tmp_path: Path, home: Path) -> None:
     halfway, goes_on = threading.Event(), threading.Event()
 
     class Held(World):
-        def at(self, done: int, total: int | None, note: str = "") -> None:
+        def update(self, done: int, total: int | None, note: str = "") -> None:
             halfway.set()
             assert goes_on.wait(60)
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.catalogue.artifact import Artifact
 from tasks.system import files
 from tasks.system.process_id import ProcessId
-from tasks.transfer.ensure import converge
-from tasks.transfer.journal import claimed
-from tasks.transfer.locks import artifact_lock, lock_if_free
+from tasks.transfer.ensure import ensure_file
+from tasks.transfer.journal import load_progress
+from tasks.transfer.locks import artifact_lock, try_lock
+
 from tests.fakes.server import FileServer, Honest, Reply, Request
 from tests.support.world import DATA, FILE, HALF, OTHER, SIZE, leave_partial, ranges, until, wanted
 
@@ -32,7 +32,7 @@ PROGRAM = """
 import json, sys
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
-from tasks.transfer.ensure import converge
+from tasks.transfer.ensure import ensure_file
 from tasks.transfer import partial
 from tasks.console.logs import logger
 
@@ -41,7 +41,7 @@ partial.SAVE_S = 0.2
 cache, data = sys.argv[1], json.loads(sys.argv[2])
 print("begun", flush=True)
 try:
-    converge(cache, Artifact(**{**data, "sources": tuple(data["sources"]), "adopt_from": data["adopt_from"]}))
+    ensure_file(cache, Artifact(**{**data, "sources": tuple(data["sources"]), "adopt_from": data["adopt_from"]}))
 except RecipeError as error:
     sys.exit(f"failed: {error}")
 """
@@ -108,7 +108,7 @@ def test_threads_of_one_process(server: FileServer, tmp_path: Path) -> None:
     server.set_rate(FILE, 400_000)
     artifact = wanted(tmp_path, server.url(FILE))
     with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(converge, str(tmp_path), artifact) for _ in range(3)]:
+        for done in [pool.submit(ensure_file, str(tmp_path), artifact) for _ in range(3)]:
             done.result(30)
     assert is_here(artifact)
     assert server.bytes_sent(FILE) == SIZE
@@ -125,7 +125,7 @@ def test_the_next_goes_on_where_the_holder_died(server: FileServer, tmp_path: Pa
     server.set_rate(FILE, 2_000)  # the second may start slowly
     second = Process(tmp_path, artifact)
     second.began()
-    until(lambda: claimed(artifact).done, "a claim")
+    until(lambda: load_progress(artifact).done, "a claim")
     first.send(number)
     first.end()
     server.set_rate(FILE, None)
@@ -141,7 +141,7 @@ def test_the_next_goes_on_where_the_holder_died(server: FileServer, tmp_path: Pa
 def test_the_lock_file_stays(server: FileServer, tmp_path: Path) -> None:
     """R19: an unlinked one would be held beside a new one (filelock#27)."""
     artifact = wanted(tmp_path, server.url(FILE))
-    converge(str(tmp_path), artifact)
+    ensure_file(str(tmp_path), artifact)
     (lock,) = (tmp_path / "locks").iterdir()
     inode = lock.stat().st_ino
     with artifact_lock(str(tmp_path), artifact):
@@ -155,9 +155,9 @@ def test_the_lock_of_a_cache_at_another_path(tmp_path: Path) -> None:
     (tmp_path / "mounted").symlink_to(tmp_path / "volume")
     places = [str(tmp_path / name) for name in ("volume", "mounted")]
     here, there = (Artifact("m", (), f"{place}/models/a/m.gguf") for place in places)
-    with artifact_lock(places[0], here), lock_if_free(places[1], there) as free:
+    with artifact_lock(places[0], here), try_lock(places[1], there) as free:
         assert not free
-    with lock_if_free(places[1], there) as free:
+    with try_lock(places[1], there) as free:
         assert free
 
 
@@ -228,7 +228,7 @@ def test_an_owner_that_died_is_not_waited_for(server: FileServer, tmp_path: Path
     assert ProcessId.parse_owner(files.read_json(artifact.journal)["owner"])
     server.set_rate(FILE, None)
     start = time.monotonic()
-    converge(str(tmp_path / "b"), artifact)
+    ensure_file(str(tmp_path / "b"), artifact)
     assert time.monotonic() - start < 55  # LEASE_S is 60 s
     assert Path(artifact.target).read_bytes() == DATA
 
@@ -243,7 +243,7 @@ def test_another_machine_is_waited_for_as_long_as_it_writes(server: FileServer, 
     done: list[Any] = []
 
     def wait() -> None:
-        converge(str(tmp_path), artifact)
+        ensure_file(str(tmp_path), artifact)
         done.append(None)
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -271,5 +271,5 @@ def test_a_file_system_without_locks(
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     artifact = wanted(tmp_path, server.url(FILE))
-    converge(str(tmp_path), artifact)
+    ensure_file(str(tmp_path), artifact)
     assert hashlib.sha256(Path(artifact.target).read_bytes()).hexdigest() == artifact.sha256

@@ -24,16 +24,16 @@ import psutil
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import RecipeError
 from tasks.system import files
 from tasks.system.process_id import ProcessId
-from tasks.system.process_identity import myself
+from tasks.system.process_identity import current
 from tasks.transfer import partial
-from tasks.transfer.journal import Claim, busy_elsewhere, claimed
-from tasks.transfer.partial import BEAT_S, SAVE_S, Partial, TakenOver
+from tasks.transfer.journal import SavedProgress, load_progress, owned_by_other
+from tasks.transfer.partial import BEAT_S, SAVE_S, OwnershipLostError, Partial
 from tasks.transfer.ranges import Piece, count
+
 from tests.support.world import until, without_posix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,11 +78,11 @@ def put(open_: Partial, first: int, end: int, data: bytes = DATA) -> None:
     """What a lane does with a piece."""
     piece = Piece(first, end)
     with open_.changed:
-        open_.plan.active.append(piece)
+        open_.tracker.active.append(piece)
     open_.write(first, memoryview(data[first:end]))
     piece.pos = end
     with open_.changed:
-        open_.plan.finish(piece)
+        open_.tracker.finish(piece)
 
 
 _numbers = itertools.count()
@@ -96,13 +96,13 @@ def killed(artifact: Artifact) -> Artifact:
     return artifact._replace(target=str(copy / "m.llamafile"))
 
 
-def is_true(claim: Claim, artifact: Artifact, data: bytes = DATA) -> bool:
+def is_true(saved: SavedProgress, artifact: Artifact, data: bytes = DATA) -> bool:
     """Whether every claimed byte is in the file, and right."""
-    if not claim.spans:
+    if not saved.spans:
         return True
     held = Path(artifact.partial).read_bytes()
-    inside = claim.spans[0][0] >= 0 and claim.spans[-1][1] <= len(held)
-    return inside and all(held[a:b] == data[a:b] for a, b in claim.spans)
+    inside = saved.spans[0][0] >= 0 and saved.spans[-1][1] <= len(held)
+    return inside and all(held[a:b] == data[a:b] for a, b in saved.spans)
 
 
 @pytest.fixture(autouse=True)
@@ -139,17 +139,17 @@ def test_the_digest_follows(artifact: Artifact) -> None:
         put(open_, 3000, SIZE)
     with Partial(artifact) as open_:
         put(open_, 1000, 3000)
-        until(lambda: open_.frontier.wait(SIZE, 0.1), "everything is hashed")
-        assert open_.frontier.hexdigest() == SHA256
+        until(lambda: open_.hasher.wait(SIZE, 0.1), "everything is hashed")
+        assert open_.hasher.hexdigest() == SHA256
 
 
 def test_leaving_saves(artifact: Artifact) -> None:
     """R18: also when an exception leaves; then nobody is writing it."""
     with suppress(KeyboardInterrupt), Partial(artifact, Clock()) as open_:
-        assert ProcessId.parse_owner(journal(artifact)["owner"]) == myself()
+        assert ProcessId.parse_owner(journal(artifact)["owner"]) == current()
         put(open_, 500, 1000)
         raise KeyboardInterrupt
-    assert claimed(artifact) == Claim(((500, 1000),), "", None, None)
+    assert load_progress(artifact) == SavedProgress(((500, 1000),), "", None, None)
     assert sorted(os.listdir(Path(artifact.target).parent)) == [
         "m.llamafile.partial",
         "m.llamafile.partial.json",
@@ -228,7 +228,7 @@ def test_what_is_not_claimed_does_not_count(artifact: Artifact) -> None:
         open_.save()
         open_.file.write(2000, memoryview(b"nobody claims this" * 100))
         after = killed(artifact)
-        assert claimed(after).spans in (((0, 1000),),)
+        assert load_progress(after).spans in (((0, 1000),),)
         with Partial(after) as again:
             assert again.done == 1000
 
@@ -242,10 +242,10 @@ def test_restart_takes_the_claim_back_first(artifact: Artifact) -> None:
         open_.restart()
         assert (open_.done, open_.validator, open_.restarts, open_.answers) == (0, "", 1, 0)
         open_.file.write(0, memoryview(bytes(2000)))
-        assert claimed(killed(artifact)).done == 0
+        assert load_progress(killed(artifact)).done == 0
         put(open_, 0, SIZE)
-        until(lambda: open_.frontier.wait(SIZE, 0.1), "everything is hashed")
-        assert open_.frontier.hexdigest() == SHA256
+        until(lambda: open_.hasher.wait(SIZE, 0.1), "everything is hashed")
+        assert open_.hasher.hexdigest() == SHA256
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_claim_is_checked(artifact: Artifact, change: dict[str, Any], done: in
     with Partial(artifact) as open_:
         put(open_, 0, 1000)
     Path(artifact.journal).write_text(json.dumps({**journal(artifact), **change}))
-    assert claimed(artifact).done == done
+    assert load_progress(artifact).done == done
 
 
 JUNK = [
@@ -300,8 +300,8 @@ def test_a_journal_that_is_none_counts_for_nothing(artifact: Artifact, text: str
     if name == "journal":
         os.unlink(artifact.journal)
     Path(getattr(artifact, name)).write_text(text)
-    assert claimed(artifact).done == (0 if name == "journal" else 1000)
-    assert not busy_elsewhere(artifact)
+    assert load_progress(artifact).done == (0 if name == "journal" else 1000)
+    assert not owned_by_other(artifact)
     with Partial(artifact) as open_:
         put(open_, 0, SIZE)
         open_.publish(SIZE)
@@ -315,8 +315,8 @@ values = st.recursive(
     max_leaves=8,
 )
 owners = st.tuples(
-    st.sampled_from([myself().host, "elsewhere"]),
-    st.sampled_from([myself().boot, "another"]),
+    st.sampled_from([current().host, "elsewhere"]),
+    st.sampled_from([current().boot, "another"]),
     st.integers(-5, 5) | st.integers(),
     st.sampled_from([0.0, -1.0, 1e300]) | st.floats(),
 )
@@ -335,8 +335,8 @@ claims = st.fixed_dictionaries(
 
 @settings(max_examples=150)
 @given(data=values | claims, pinned=st.booleans())
-@example(data={"owner": [myself().host, myself().boot, -1, 0.0]}, pinned=True)
-@example(data={"owner": [myself().host, myself().boot, 10**30, 0.0]}, pinned=True)
+@example(data={"owner": [current().host, current().boot, -1, 0.0]}, pinned=True)
+@example(data={"owner": [current().host, current().boot, 10**30, 0.0]}, pinned=True)
 @example(
     data={
         "sha256": SHA256,
@@ -355,11 +355,11 @@ def test_no_journal_makes_it_fail(tmp_path: Path, data: Any, pinned: bool) -> No
     artifact = artifact_in(folder, SHA256 if pinned else None)
     Path(artifact.partial).write_bytes(DATA[:1000])
     Path(artifact.journal).write_text(json.dumps(data))
-    claim = claimed(artifact)
-    assert is_true(claim, artifact)
-    assert claim.size is None or isinstance(claim.size, int)
-    if busy_elsewhere(artifact):  # another machine's name, and the journal is seconds old
-        with pytest.raises(TakenOver):
+    saved = load_progress(artifact)
+    assert is_true(saved, artifact)
+    assert saved.size is None or isinstance(saved.size, int)
+    if owned_by_other(artifact):  # another machine's name, and the journal is seconds old
+        with pytest.raises(OwnershipLostError):
             Partial(artifact)
         os.utime(artifact.journal, (0, 0))
     with Partial(artifact) as open_:
@@ -382,7 +382,7 @@ def test_unpinned_bytes_need_a_validator(tmp_path: Path, validator: str, source:
     with Partial(artifact_in(tmp_path, None)) as open_:
         open_.validator = validator
         put(open_, 0, 1000)
-    found = claimed(artifact_in(tmp_path, None, source))
+    found = load_progress(artifact_in(tmp_path, None, source))
     assert (found.done, found.validator) == (done, validator if done else "")
 
 
@@ -403,7 +403,7 @@ def test_bytes_of_one_source_never_stand_under_the_claim_of_another(tmp_path: Pa
     with Partial(b, Clock()) as open_:
         open_.file.write(0, memoryview(bytes(2000)))
         after = killed(a)
-        assert claimed(after).done == 0
+        assert load_progress(after).done == 0
 
 
 # What the disk may not have yet
@@ -417,15 +417,15 @@ def test_sigkill_costs_less_than_a_loss_of_power(artifact: Artifact, monkeypatch
     with Partial(artifact, Clock()) as open_:
         put(open_, 0, 1000)
         put(open_, 4000, 6000)
-        until(lambda: claimed(artifact).done >= 1000, "the live note")
+        until(lambda: load_progress(artifact).done >= 1000, "the live note")
         assert spans(artifact) == []
         after = killed(artifact)
-    assert claimed(after).done >= 1000
-    assert is_true(claimed(after), after)
-    text = Path(after.live).read_bytes()
+    assert load_progress(after).done >= 1000
+    assert is_true(load_progress(after), after)
+    text = Path(after.volatile_journal).read_bytes()
     assert b"[[0, 1000]" in text
-    Path(after.live).write_bytes(text.replace(b"[[0, 1000]", b"[[0, 2000]"))
-    assert claimed(after).done == 0  # half a note, over half of the one before: its checksum is wrong
+    Path(after.volatile_journal).write_bytes(text.replace(b"[[0, 1000]", b"[[0, 2000]"))
+    assert load_progress(after).done == 0  # half a note, over half of the one before: its checksum is wrong
 
 
 def test_a_note_of_before_a_restart_of_the_machine_does_not_count(
@@ -439,10 +439,10 @@ def test_a_note_of_before_a_restart_of_the_machine_does_not_count(
         put(open_, 0, 1000)
         open_.save()
         put(open_, 1000, 3000)
-        until(lambda: claimed(artifact).done == 3000, "the live note")
+        until(lambda: load_progress(artifact).done == 3000, "the live note")
         after = killed(artifact)
     monkeypatch.setattr(live, "this_boot", lambda: "another boot")
-    assert claimed(after).spans == ((0, 1000),)
+    assert load_progress(after).spans == ((0, 1000),)
 
 
 class Power:
@@ -507,7 +507,7 @@ def test_data_reaches_the_disk_before_its_claim(
             put(open_, first, end)
             time.sleep(0.005)
         until(lambda: power.journals > 2, "some journals")
-        until(lambda: claimed(artifact).done == 25_000, "the live note")
+        until(lambda: load_progress(artifact).done == 25_000, "the live note")
         after = killed(artifact)
         assert open_.error is None
     power = Power(monkeypatch, after)  # nothing of the killed run is known to be on the disk
@@ -578,9 +578,9 @@ def test_a_full_disk_does_not_harm_what_was_claimed(tmp_path: Path) -> None:
             open_.__exit__()
         left = {f"m.llamafile.{end}" for end in ("partial", "partial.json", "partial.live")}
         assert set(os.listdir(folder)) <= left
-        claim = claimed(artifact)
-        assert claim.done >= 30_000
-        assert is_true(claim, artifact)
+        saved = load_progress(artifact)
+        assert saved.done >= 30_000
+        assert is_true(saved, artifact)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
@@ -604,13 +604,13 @@ def test_a_disk_that_fails_while_saving(
         assert isinstance(open_.error, OSError)
         assert open_.error.errno == number
     assert spans(artifact) == [[0, 1000]]
-    assert is_true(claimed(artifact), artifact)
+    assert is_true(load_progress(artifact), artifact)
 
 
 def test_too_large_for_the_disk(artifact: Artifact) -> None:
     """R22: known before a byte is fetched, net of what is here."""
     with Partial(artifact) as open_, pytest.raises(RecipeError, match="does not fit on the disk"):
-        open_.expect(10**16)
+        open_.set_size(10**16)
 
 
 def test_a_target_that_cannot_be_replaced_says_so(artifact: Artifact) -> None:
@@ -621,7 +621,7 @@ def test_a_target_that_cannot_be_replaced_says_so(artifact: Artifact) -> None:
         put(open_, 0, SIZE)
         open_.publish(SIZE)
     assert caught.value.errno not in (errno.EBADF, None)
-    assert claimed(artifact).done == SIZE
+    assert load_progress(artifact).done == SIZE
 
 
 # Somebody else
@@ -644,9 +644,9 @@ def test_another_owner_is_noticed(artifact: Artifact, act: str) -> None:
     try:
         if act == "the saver":
             clock.now += BEAT_S
-            until(lambda: isinstance(open_.error, TakenOver), "the saver noticed")
+            until(lambda: isinstance(open_.error, OwnershipLostError), "the saver noticed")
         else:
-            with pytest.raises(TakenOver):  # noqa: PT012
+            with pytest.raises(OwnershipLostError):  # noqa: PT012
                 if act == "save":
                     open_.save()
                 if act == "publish":
@@ -659,7 +659,7 @@ def test_another_owner_is_noticed(artifact: Artifact, act: str) -> None:
                     open_.__exit__()
     finally:
         if act not in ("leave", "discard"):
-            with suppress(TakenOver, OSError):
+            with suppress(OwnershipLostError, OSError):
                 open_.__exit__()
     assert Path(artifact.journal).read_text() == before
     assert os.path.exists(artifact.partial)
@@ -668,7 +668,7 @@ def test_another_owner_is_noticed(artifact: Artifact, act: str) -> None:
 
 def test_a_journal_that_has_gone_has_another_owner(artifact: Artifact) -> None:
     """R20: another process has published meanwhile."""
-    with pytest.raises(TakenOver), Partial(artifact, Clock()) as open_:  # noqa: PT012
+    with pytest.raises(OwnershipLostError), Partial(artifact, Clock()) as open_:  # noqa: PT012
         put(open_, 0, 1000)
         os.unlink(artifact.journal)
     assert not os.path.exists(artifact.journal)
@@ -678,10 +678,10 @@ def test_a_journal_that_has_gone_has_another_owner(artifact: Artifact) -> None:
     ("owner", "busy"),
     [
         pytest.param(None, False, id="nobody"),
-        pytest.param(myself(), False, id="this process"),
+        pytest.param(current(), False, id="this process"),
         pytest.param(ANOTHER, True, id="another machine, a moment ago"),
-        pytest.param(replace(myself(), started=1.0), False, id="this pid, another process"),
-        pytest.param(replace(ANOTHER, host=myself().host), False, id="before a restart"),
+        pytest.param(replace(current(), started=1.0), False, id="this pid, another process"),
+        pytest.param(replace(ANOTHER, host=current().host), False, id="before a restart"),
     ],
 )
 def test_whether_somebody_else_is_writing(artifact: Artifact, owner: ProcessId | None, busy: bool) -> None:
@@ -689,7 +689,7 @@ def test_whether_somebody_else_is_writing(artifact: Artifact, owner: ProcessId |
     with Partial(artifact) as open_:
         put(open_, 0, 1000)
     give_to(artifact, owner)
-    assert busy_elsewhere(artifact) == busy
+    assert owned_by_other(artifact) == busy
 
 
 # SIGKILL, in earnest
@@ -711,7 +711,7 @@ with partial.Partial(artifact) as p:
     print("begun", p.done, flush=True)
     while True:
         with p.changed:
-            piece = p.plan.take(random.randint(1, 700))
+            piece = p.tracker.next_piece(random.randint(1, 700))
         if piece is None:
             p.restart()
             print("restarted", flush=True)
@@ -719,7 +719,7 @@ with partial.Partial(artifact) as p:
         p.write(piece.start, memoryview(t.DATA[piece.start : piece.end]))
         piece.pos = piece.end
         with p.changed:
-            p.plan.finish(piece)
+            p.tracker.finish(piece)
 """
 
 
@@ -738,10 +738,10 @@ def test_sigkill_at_any_moment(tmp_path: Path, system: str) -> None:
             assert done == kept
             time.sleep(random.Random(turn).uniform(0.0, 0.12))
             process.kill()
-        claim = claimed(artifact)
-        assert is_true(claim, artifact)
-        assert not busy_elsewhere(artifact)
-        kept = claim.done
+        saved = load_progress(artifact)
+        assert is_true(saved, artifact)
+        assert not owned_by_other(artifact)
+        kept = saved.done
         assert not psutil.pid_exists(process.pid)
 
 
@@ -764,9 +764,9 @@ class History:
 
     def play(self, word: str, first: int, length: int) -> None:
         getattr(self, word)(first, length)
-        claim = claimed(self.artifact)
-        assert is_true(claim, self.artifact)
-        assert claim.done <= self.open.done
+        saved = load_progress(self.artifact)
+        assert is_true(saved, self.artifact)
+        assert saved.done <= self.open.done
 
     def write(self, first: int, length: int) -> None:
         put(self.open, first, min(SIZE, first + length))
@@ -809,9 +809,9 @@ class History:
         self._again(after)
 
     def _again(self, after: Artifact) -> None:
-        with suppress(TakenOver):
+        with suppress(OwnershipLostError):
             self.open.__exit__()
-        promised = claimed(after)
+        promised = load_progress(after)
         assert is_true(promised, after)
         self.artifact = after
         self.open = Partial(after, self.clock)
@@ -820,8 +820,8 @@ class History:
     def finish(self) -> None:
         with self.open:
             put(self.open, 0, SIZE)
-            until(lambda: self.open.frontier.wait(SIZE, 0.1), "everything is hashed")
-            assert self.open.frontier.hexdigest() == SHA256
+            until(lambda: self.open.hasher.wait(SIZE, 0.1), "everything is hashed")
+            assert self.open.hasher.hexdigest() == SHA256
             self.open.publish(SIZE)
 
 

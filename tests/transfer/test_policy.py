@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-
-from tasks.catalogue.environment import Place
-from tasks.catalogue.resolve import plan
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import resolve
 from tasks.transfer.policy import download_policy
+
 from tests.support.catalogues import catalogue
 from tests.support.command_lines import parse
 
-PLACE = Place("linux", "/cache", "/recipe", "/home/me")
+PLACE = Environment("linux", "/cache", "/recipe", "/home/me")
 OTHER = "https://elsewhere.example/x.gguf"
 
 
@@ -26,18 +26,18 @@ OTHER = "https://elsewhere.example/x.gguf"
 def test_what_pins_a_models_file(line: str, fix: str) -> None:
     """R21: models.lock has the digests of the catalogue's own files only."""
     found = catalogue()
-    jobs = plan(parse(line.split()), found, PLACE).by_name.values()
+    jobs = resolve(parse(line.split()), found, PLACE).by_name.values()
     policy = download_policy(jobs, found.names, frozen=True, offline="")
-    [job] = jobs
-    assert policy.pin_fix(job.artifact) == fix
+    [resolved] = jobs
+    assert policy.pin_fix(resolved.artifact) == fix
 
 
 def test_what_pins_the_program() -> None:
     """R9: the program of a .gguf is among the files, and has its own entry."""
     found = catalogue()
-    jobs = plan(parse(["serve:big"]), found, PLACE).by_name.values()
+    jobs = resolve(parse(["serve:big"]), found, PLACE).by_name.values()
     policy = download_policy(jobs, found.names, frozen=True, offline="")
-    [job] = jobs
-    assert job.exe
-    assert policy.needed == (*job.files, job.exe)
-    assert policy.pin_fix(job.exe) == "doit lock --model llamafile, and commit models.lock"
+    [resolved] = jobs
+    assert resolved.exe
+    assert policy.needed == (*resolved.files, resolved.exe)
+    assert policy.pin_fix(resolved.exe) == "doit lock --model llamafile, and commit models.lock"

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tasks.transfer.random_access import RandomAccessFile, _Positioned, open_file
+
 from tests.support.world import without_posix
 
 DATA = hashlib.shake_128(b"random access").digest(300_000)
@@ -163,11 +163,11 @@ def test_reserving_does_not_pretend_that_bytes_came(
     file: RandomAccessFile, tmp_path: Path, system: str
 ) -> None:
     """R22: the size shows what came (fused-render#516); the disk's blocks are taken, where that is cheap."""
-    file.reserve(5_000_000)
-    file.reserve(0)
+    file.preallocate(5_000_000)
+    file.preallocate(0)
     assert os.path.getsize(tmp_path / "file") == 0
     if system == "posix" and sys.platform == "linux":
-        assert file.taken() >= 5_000_000
+        assert file.allocated_bytes() >= 5_000_000
     file.write(10, memoryview(b"x"))
     assert os.path.getsize(tmp_path / "file") == 11
 
@@ -190,9 +190,9 @@ def test_a_disk_that_is_too_small_is_known_at_once(tmp_path: Path) -> None:
     """R19, R22: before a byte is fetched."""
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m", "none") as folder:
         file = open_file(str(folder / "file"))
-        file.reserve(500_000)
+        file.preallocate(500_000)
         with pytest.raises(OSError, match="No space left") as caught:
-            file.reserve(5_000_000)
+            file.preallocate(5_000_000)
         file.close()
     assert caught.value.errno == errno.ENOSPC
 
@@ -201,7 +201,7 @@ def test_only_what_came_is_kept(tmp_path: Path, system: str) -> None:
     """Finding 15: the bytes of the spans stay, and the rest costs no space where that can be had."""
     file = open_file(str(tmp_path / "file"))
     data = bytes(range(1, 251)) * 4000
-    file.reserve(50_000_000)
+    file.preallocate(50_000_000)
     file.write(0, memoryview(data)[:200_000])
     file.write(600_000, memoryview(data)[600_000:])
     file.keep_only([(0, 100_000), (700_000, 800_000)])
@@ -222,7 +222,7 @@ def test_reserving_where_it_is_not_supported_is_no_error() -> None:
     """R22: the download goes on without."""
     file = _Positioned(os.open("/dev/null", os.O_RDWR))  # a device has no blocks: ENODEV or EOPNOTSUPP
     try:
-        file.reserve(1000)
+        file.preallocate(1000)
     except OSError as error:
         assert error.errno == errno.ENODEV  # noqa: PT017
     file.close()

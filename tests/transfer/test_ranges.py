@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-
-from tasks.transfer.ranges import ENDLESS, Piece, Plan, Span, count, merge, parse_spans
+from tasks.transfer.ranges import UNKNOWN_END, Piece, RangeTracker, Span, count, merge, parse_spans
 
 MODEL = 40_000_000_000  # bytes of a large one
 
@@ -116,8 +115,8 @@ def test_whatever_stands_in_a_journal(data: Any, most: int) -> None:
 # ---- the plan, by example
 
 
-def plan(size: int | None, *have: Span) -> Plan:
-    return Plan(size, have)
+def plan(size: int | None, *have: Span) -> RangeTracker:
+    return RangeTracker(size, have)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def plan(size: int | None, *have: Span) -> Plan:
     [
         pytest.param(plan(100), 30, (0, 30), id="from the beginning"),
         pytest.param(plan(100), 100, (0, 100), id="all of it"),
-        pytest.param(plan(100), ENDLESS, (0, 100), id="no more than there is"),
+        pytest.param(plan(100), UNKNOWN_END, (0, 100), id="no more than there is"),
         pytest.param(plan(100, (0, 40)), 30, (40, 70), id="behind what is here"),
         pytest.param(plan(100, (40, 60)), 70, (0, 40), id="up to what is here"),
         pytest.param(plan(100, (0, 20), (30, 40)), 5, (20, 25), id="the lowest gap first"),
@@ -133,21 +132,23 @@ def plan(size: int | None, *have: Span) -> Plan:
         pytest.param(plan(0), 30, None, id="an empty file"),
         pytest.param(plan(1), 30, (0, 1), id="one byte"),
         pytest.param(plan(None), 30, (0, 30), id="nobody knows the size"),
-        pytest.param(plan(None), ENDLESS, (0, ENDLESS), id="nobody knows it, all there is"),
-        pytest.param(plan(None, (0, 9)), ENDLESS, (9, ENDLESS + 9), id="the same behind what is here"),
+        pytest.param(plan(None), UNKNOWN_END, (0, UNKNOWN_END), id="nobody knows it, all there is"),
+        pytest.param(
+            plan(None, (0, 9)), UNKNOWN_END, (9, UNKNOWN_END + 9), id="the same behind what is here"
+        ),
         pytest.param(plan(MODEL, (0, MODEL - 1)), 30, (MODEL - 1, MODEL), id="the last byte of 40 GB"),
     ],
 )
-def test_take(made: Plan, most: int, piece: Span | None) -> None:
+def test_take(made: RangeTracker, most: int, piece: Span | None) -> None:
     """R18: what is fetched next is the lowest that is missing."""
     assert made.has_gap == (piece is not None)
-    got = made.take(most)
+    got = made.next_piece(most)
     if piece is None:
         assert got is None
         return
     assert got is not None
     assert got.start == got.pos == piece[0]
-    assert got.end == got.limit == min(piece[1], ENDLESS)
+    assert got.end == got.limit == min(piece[1], UNKNOWN_END)
     assert got in made.active
 
 
@@ -168,9 +169,9 @@ def test_take(made: Plan, most: int, piece: Span | None) -> None:
         pytest.param(plan(MODEL, (0, MODEL)), MODEL, MODEL, True, id="40 GB"),
     ],
 )
-def test_how_far(made: Plan, done: int, edge: int, complete: bool) -> None:
+def test_how_far(made: RangeTracker, done: int, edge: int, complete: bool) -> None:
     """R20: whole is only what has every byte."""
-    assert (made.done, made.edge(0), made.is_complete) == (done, edge, complete)
+    assert (made.done, made.contiguous_end(0), made.is_complete) == (done, edge, complete)
 
 
 @pytest.mark.parametrize(
@@ -186,15 +187,15 @@ def test_how_far(made: Plan, done: int, edge: int, complete: bool) -> None:
 def test_edge(at: int, edge: int) -> None:
     """How far the digest may read."""
     made = plan(100, (0, 10), (20, 30))
-    made.take(10)
-    piece = made.take(60)
+    made.next_piece(10)
+    piece = made.next_piece(60)
     assert piece is not None
     piece.pos = 40
-    assert made.edge(at) == edge
+    assert made.contiguous_end(at) == edge
 
 
-def taken(made: Plan, most: int) -> Piece:
-    piece = made.take(most)
+def taken(made: RangeTracker, most: int) -> Piece:
+    piece = made.next_piece(most)
     assert piece is not None
     return piece
 
@@ -203,13 +204,13 @@ def taken(made: Plan, most: int) -> Piece:
     ("size", "have", "limit", "most", "end"),
     [
         pytest.param(100, [], 100, 30, 40, id="the answer goes on, and so does the piece"),
-        pytest.param(100, [], 100, ENDLESS, 100, id="to the end of the file"),
+        pytest.param(100, [], 100, UNKNOWN_END, 100, id="to the end of the file"),
         pytest.param(100, [], 25, 30, 25, id="to the end of the answer"),
         pytest.param(100, [], 10, 30, None, id="the answer ends here"),
         pytest.param(100, [(20, 30)], 100, 30, 20, id="up to what is here"),
         pytest.param(100, [(10, 30)], 100, 30, None, id="what follows is here"),
         pytest.param(10, [], 10, 30, None, id="nothing follows"),
-        pytest.param(None, [], ENDLESS, 30, 40, id="nobody knows the size"),
+        pytest.param(None, [], UNKNOWN_END, 30, 40, id="nobody knows the size"),
     ],
 )
 def test_extend(size: int | None, have: list[Span], limit: int, most: int, end: int | None) -> None:
@@ -276,7 +277,7 @@ def test_reset() -> None:
     made = plan(100, (0, 40))
     made.reset(7)
     assert (made.size, made.done, made.spans()) == (7, 0, ())
-    assert taken(made, ENDLESS).end == 7
+    assert taken(made, UNKNOWN_END).end == 7
 
 
 # ---- the plan, by any sequence of steps
@@ -297,15 +298,15 @@ class Lanes(RuleBasedStateMachine):
     )
     def begin(self, size: int | None, have: list[Span]) -> None:
         self.size = size
-        self.end = ENDLESS if size is None else size
+        self.end = UNKNOWN_END if size is None else size
         have = [(a, b) for a, b in have if a < b <= self.end]
-        self.plan = Plan(size, have)
+        self.tracker = RangeTracker(size, have)
         self.here = _bytes(tuple(have))
         self.reach: dict[Piece, int] = {}  # how far a lane may still write although its end was moved
 
     def coming(self, but: Piece | None = None) -> set[int]:
         """What lanes are about to write."""
-        ends = ((p.start, min(max(p.pos, p.end), 200)) for p in self.plan.active if p is not but)
+        ends = ((p.start, min(max(p.pos, p.end), 200)) for p in self.tracker.active if p is not but)
         return _bytes(tuple(ends))
 
     def lowest(self, start: int) -> int:
@@ -313,15 +314,15 @@ class Lanes(RuleBasedStateMachine):
         known = self.here | self.coming()
         return next((b for b in range(start, 201) if b not in known), 200)
 
-    @rule(target=pieces, most=st.integers(1, 80) | st.just(ENDLESS))
+    @rule(target=pieces, most=st.integers(1, 80) | st.just(UNKNOWN_END))
     def take(self, most: int) -> Any:
         """The lowest gap, whole or as much as is asked for."""
         first = self.lowest(0)
-        most = ENDLESS if first >= 120 else most  # what lies far behind is nobody's but one piece's
+        most = UNKNOWN_END if first >= 120 else most  # what lies far behind is nobody's but one piece's
         known = self.here | self.coming()
         expects = first < min(self.end, 200)
-        assert self.plan.has_gap == (expects or self.gap_beyond())
-        piece = self.plan.take(most)
+        assert self.tracker.has_gap == (expects or self.gap_beyond())
+        piece = self.tracker.next_piece(most)
         if piece is None:
             assert not expects
             return Piece(0, 0)
@@ -330,7 +331,7 @@ class Lanes(RuleBasedStateMachine):
         assert piece.start == piece.pos == first
         assert piece.start < piece.end == piece.limit <= self.end
         assert not known & set(range(piece.start, min(piece.end, 200)))
-        others = [p.start for p in self.plan.active if first < p.start < max(p.pos, p.end)]
+        others = [p.start for p in self.tracker.active if first < p.start < max(p.pos, p.end)]
         behind = min([*others, *(b for b in self.here if b > first)], default=self.end)
         assert piece.end == min(behind, self.end, first + most)
         self.reach[piece] = piece.end
@@ -338,12 +339,12 @@ class Lanes(RuleBasedStateMachine):
 
     def gap_beyond(self) -> bool:
         """A file without an end has gaps beyond the bytes that this test follows."""
-        return self.size is None and all(p.end < ENDLESS for p in self.plan.active)
+        return self.size is None and all(p.end < UNKNOWN_END for p in self.tracker.active)
 
     @rule(piece=pieces, steps=st.integers(1, 30))
     def advance(self, piece: Piece, steps: int) -> None:
         """A lane writes; a buffer it had begun to read may go beyond an end that was moved."""
-        if piece not in self.plan.active:
+        if piece not in self.tracker.active:
             return
         pos = min(piece.pos + steps, self.reach[piece], 130)
         self.here |= set(range(piece.pos, pos))
@@ -352,18 +353,18 @@ class Lanes(RuleBasedStateMachine):
     @rule(piece=pieces, at=st.integers(0, 60))
     def shrink(self, piece: Piece, at: int) -> None:
         """Another lane is to have the rest."""
-        if piece in self.plan.active and piece.pos < piece.end and piece.start < 120:
+        if piece in self.tracker.active and piece.pos < piece.end and piece.start < 120:
             piece.end = min(piece.pos + at, piece.end)
 
-    @rule(piece=pieces, limit=st.integers(0, 80), most=st.integers(1, 40) | st.just(ENDLESS))
+    @rule(piece=pieces, limit=st.integers(0, 80), most=st.integers(1, 40) | st.just(UNKNOWN_END))
     def extend(self, piece: Piece, limit: int, most: int) -> None:
         """A piece goes on where its answer does and nobody else fetches."""
-        if piece not in self.plan.active or piece.end >= 150:
+        if piece not in self.tracker.active or piece.end >= 150:
             return
         piece.limit = max(piece.end, min(piece.start + limit, self.end))
         before, known = piece.end, self.here | self.coming()
         free = piece.end < self.end and piece.end not in known and piece.pos <= piece.end
-        extended = self.plan.extend(piece, most)
+        extended = self.tracker.extend(piece, most)
         if piece.start < before:  # one that was cut to nothing may end instead
             assert extended == (free and before < piece.limit)
         assert not extended or free
@@ -375,35 +376,35 @@ class Lanes(RuleBasedStateMachine):
     @rule(piece=consumes(pieces))
     def finish(self, piece: Piece) -> None:
         """A lane ends, or its connection breaks: what it wrote stays, the rest is free again."""
-        if piece not in self.plan.active:
+        if piece not in self.tracker.active:
             return
-        self.plan.finish(piece)
-        assert piece not in self.plan.active
+        self.tracker.finish(piece)
+        assert piece not in self.tracker.active
 
     @invariant()
     def no_byte_is_lost(self) -> None:
         """What is claimed is what was written, neither more nor less (R20)."""
-        spans = self.plan.spans()
+        spans = self.tracker.spans()
         assert _bytes(spans) == self.here
         assert spans == merge(spans)
         assert all(end < first for (_, end), (first, _) in pairwise(spans))
-        assert self.plan.done == len(self.here)
+        assert self.tracker.done == len(self.here)
 
     @invariant()
     def the_edge_is_right(self) -> None:
         """The digest reads what is here, and stops where it is not."""
         missing = next(b for b in range(201) if b not in self.here)
-        assert self.plan.edge(0) == missing
-        assert self.plan.edge(missing) == missing
+        assert self.tracker.contiguous_end(0) == missing
+        assert self.tracker.contiguous_end(missing) == missing
         whole = self.size is not None and self.here >= set(range(self.size))
-        assert self.plan.is_complete == whole
+        assert self.tracker.is_complete == whole
 
     @invariant()
     def every_byte_is_somebodys(self) -> None:
         """Here, on its way, or free to be taken: that is all there is."""
         known = self.here | self.coming()
         if self.size is not None:
-            assert self.plan.has_gap == (not known >= set(range(self.size)))
+            assert self.tracker.has_gap == (not known >= set(range(self.size)))
             assert max(known, default=0) < max(1, self.size)
 
 

@@ -11,9 +11,14 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.transfer import scaling
-from tasks.transfer.scaling import PROBE_FIRST_S, SPLIT_FROM, Ramp, most_lanes, slow_lanes
+from tasks.transfer.scaling import (
+    PROBE_FIRST_S,
+    SPLIT_FROM,
+    ConnectionScaler,
+    max_connections,
+    slow_connections,
+)
 
 MB = 1_000_000
 MiB = 1024**2
@@ -68,13 +73,13 @@ class Run(NamedTuple):
 
 def run(network: Network, most: int = 8, seconds: float = 60.0) -> Run:
     """Let a ramp open connections, and close those that it does not want any more."""
-    ramp, history = Ramp(most), []
+    scaler, history = ConnectionScaler(most), []
     open_: list[Connection] = []
     ended, answer_s = 0.0, 0.0
     for tick in range(round(seconds / TICK_S)):
         now = tick * TICK_S
         flowing = sum(c.got > 0 for c in open_)
-        wanted = ramp.step(now, int(ended + sum(c.got for c in open_)), flowing, answer_s)
+        wanted = scaler.update(now, int(ended + sum(c.got for c in open_)), flowing, answer_s)
         assert 1 <= wanted <= most
         history.append(wanted)
         for connection in [c for c in reversed(open_) if c.got > 0][: max(0, len(open_) - wanted)]:
@@ -88,7 +93,7 @@ def run(network: Network, most: int = 8, seconds: float = 60.0) -> Run:
             then = now + step * STEP_S
             for connection in [c for c in open_ if c.refused and then >= c.answers]:
                 open_.remove(connection)
-                ramp.refused(then)
+                scaler.on_refused(then)
             answered = [c for c in open_ if not c.refused and then >= c.answers]
             if answered:
                 answer_s = max(answer_s, network.answer_s)
@@ -281,24 +286,26 @@ def test_silence_is_no_reason_for_more() -> None:
 # ---- refusals
 
 
-def grown(most: int = 8, count: int = 8) -> tuple[Ramp, float]:
+def grown(most: int = 8, count: int = 8) -> tuple[ConnectionScaler, float]:
     """A ramp that has grown to so many lanes, and the time."""
-    ramp, now, received = Ramp(most), 0.0, 0
-    while ramp.lanes < count:
-        received += ramp.lanes * MB
+    scaler, now, received = ConnectionScaler(most), 0.0, 0
+    while scaler.lanes < count:
+        received += scaler.lanes * MB
         now += TICK_S
-        ramp.step(now, received, ramp.lanes, 0.0)
+        scaler.update(now, received, scaler.lanes, 0.0)
         assert now < 10
-    return ramp, now
+    return scaler, now
 
 
-def fed(ramp: Ramp, now: float, seconds: float, rate: float = 1.0, flowing: int | None = None) -> list[int]:
+def fed(
+    scaler: ConnectionScaler, now: float, seconds: float, rate: float = 1.0, flowing: int | None = None
+) -> list[int]:
     """Lanes over time while all of them bring `rate` MB a tick together."""
     received, seen = 0, []
     for _ in range(round(seconds / TICK_S)):
         now += TICK_S
         received += round(rate * MB)
-        seen.append(ramp.step(now, received, ramp.lanes if flowing is None else flowing, 0.0))
+        seen.append(scaler.update(now, received, scaler.lanes if flowing is None else flowing, 0.0))
     return seen
 
 
@@ -315,23 +322,23 @@ def fed(ramp: Ramp, now: float, seconds: float, rate: float = 1.0, flowing: int 
 )
 def test_refusals(times: list[float], left: int) -> None:
     """Issue 3: half on 429; several at once are one."""
-    ramp, now = grown()
+    scaler, now = grown()
     for after in times:
-        ramp.refused(now + after)
-    assert ramp.lanes == left
+        scaler.on_refused(now + after)
+    assert scaler.lanes == left
 
 
 def test_a_refusal_takes_back_the_doubling() -> None:
     """Of three at most: from two to three, and back to two, not to one."""
-    ramp, now = grown(most=3, count=3)
-    ramp.refused(now + 0.3)
-    assert ramp.lanes == 2
+    scaler, now = grown(most=3, count=3)
+    scaler.on_refused(now + 0.3)
+    assert scaler.lanes == 2
 
 
 def test_lanes_that_bring_nothing() -> None:
     """Eight were tried, and three of them flow, so the server has less for us than before: three are left."""
-    ramp, now = grown()
-    seen = fed(ramp, now, 10, flowing=3)
+    scaler, now = grown()
+    seen = fed(scaler, now, 10, flowing=3)
     assert seen[round((scaling.TRY_S - 0.5) / TICK_S)] == 8
     assert seen[round((scaling.TRY_S + 0.5) / TICK_S)] == 3
 
@@ -343,23 +350,23 @@ def test_a_rate_is_not_measured_before_all_have_answered() -> None:
 
 
 def _seconds_to_two(answer_s: float) -> float:
-    ramp, now = Ramp(8), 0.0
-    while ramp.lanes == 1:
+    scaler, now = ConnectionScaler(8), 0.0
+    while scaler.lanes == 1:
         now += TICK_S
-        ramp.step(now, round(now * MB), 1, answer_s)
+        scaler.update(now, round(now * MB), 1, answer_s)
     return now
 
 
 def test_what_pays_makes_patient() -> None:
     """After a doubling that paid, the next pause is the first again."""
-    ramp, now, received = Ramp(8), 0.0, 0
+    scaler, now, received = ConnectionScaler(8), 0.0, 0
 
     def until_lanes(count: int, each_: bool) -> float:
         nonlocal now, received
         start = now
-        while ramp.lanes != count:
-            now, received = now + TICK_S, received + MB * (ramp.lanes if each_ else 1)
-            ramp.step(now, received, ramp.lanes, 0.0)
+        while scaler.lanes != count:
+            now, received = now + TICK_S, received + MB * (scaler.lanes if each_ else 1)
+            scaler.update(now, received, scaler.lanes, 0.0)
         return now - start
 
     for _ in range(5):
@@ -367,30 +374,30 @@ def test_what_pays_makes_patient() -> None:
         until_lanes(1, False)
     assert until_lanes(2, True) > 4 * PROBE_FIRST_S
     until_lanes(4, True)
-    ramp.refused(now + 0.3)
-    assert ramp.lanes == 2
+    scaler.on_refused(now + 0.3)
+    assert scaler.lanes == 2
     assert until_lanes(4, True) < scaling.REFUSED_PAUSE_S + 1  # not the minute that it had grown to
 
 
 def test_a_refusal_of_lanes_that_were_settled() -> None:
     """All eight had been flowing for a while: half of them."""
-    ramp, now = grown()
-    assert fed(ramp, now, 20, rate=8)[-1] == 8
-    ramp.refused(now + 20)
-    assert ramp.lanes == 4
+    scaler, now = grown()
+    assert fed(scaler, now, 20, rate=8)[-1] == 8
+    scaler.on_refused(now + 20)
+    assert scaler.lanes == 4
 
 
 def test_quiet_after_a_refusal() -> None:
     """A server that said no is not asked again at once, and every time later, up to a minute."""
-    ramp, now = grown(count=2)
+    scaler, now = grown(count=2)
     pauses, received = [], 0
     for _ in range(8):
-        ramp.refused(now + 0.3)
-        assert ramp.lanes == 1
+        scaler.on_refused(now + 0.3)
+        assert scaler.lanes == 1
         start = now
-        while ramp.lanes == 1:
+        while scaler.lanes == 1:
             now, received = now + TICK_S, received + MB
-            ramp.step(now, received, ramp.lanes, 0.0)
+            scaler.update(now, received, scaler.lanes, 0.0)
         pauses.append(now - start)
     assert scaling.REFUSED_PAUSE_S < pauses[0] < scaling.REFUSED_PAUSE_S + 1
     assert all(b >= a - TICK_S for a, b in pairwise(pauses))
@@ -400,11 +407,11 @@ def test_quiet_after_a_refusal() -> None:
 def test_lanes_on_their_way_out() -> None:
     """A rate counts when its lanes bring it: eight are still there, but four were meant (source.py ends a
     lane with its piece), and so the crowd is still the old one."""
-    ramp, now = grown()
-    fed(ramp, now, 20, rate=4)
-    assert ramp.lanes == 4
-    assert set(fed(ramp, now + 20, 2, rate=4)) == {4}
-    assert min(fed(ramp, now + 22, 10, rate=0.5, flowing=8)) == 4
+    scaler, now = grown()
+    fed(scaler, now, 20, rate=4)
+    assert scaler.lanes == 4
+    assert set(fed(scaler, now + 20, 2, rate=4)) == {4}
+    assert min(fed(scaler, now + 22, 10, rate=0.5, flowing=8)) == 4
 
 
 @pytest.mark.parametrize(
@@ -417,9 +424,9 @@ def test_lanes_on_their_way_out() -> None:
 )
 def test_a_limit_that_is_lowered(count: int, most: int) -> None:
     """`most` means never more than this, also from now on: source.py lowers it when ranges are ignored."""
-    ramp, now = grown(count=count)
-    ramp.most = most
-    seen = fed(ramp, now, 30)
+    scaler, now = grown(count=count)
+    scaler.most = most
+    seen = fed(scaler, now, 30)
     assert max(seen) <= most
 
 
@@ -438,16 +445,16 @@ _EVENTS = st.lists(
 @given(st.integers(1, 9), _EVENTS)
 def test_never_more_never_less(most: int, events: list[tuple[str, float, int, int, float]]) -> None:
     """Whatever comes, and however the clock goes: from one to the most, and twice as many at a time."""
-    ramp, now, received = Ramp(most), 0.0, 0
+    scaler, now, received = ConnectionScaler(most), 0.0, 0
     for kind, passed, got, flowing, answer_s in events:
-        now, received, before = now + passed, received + got, ramp.lanes
+        now, received, before = now + passed, received + got, scaler.lanes
         if kind == "refused":
-            ramp.refused(now)
-            assert ramp.lanes <= before
+            scaler.on_refused(now)
+            assert scaler.lanes <= before
         else:
-            assert ramp.step(now, received, flowing, answer_s) == ramp.lanes
-            assert ramp.lanes <= 2 * before
-        assert 1 <= ramp.lanes <= most
+            assert scaler.update(now, received, flowing, answer_s) == scaler.lanes
+            assert scaler.lanes <= 2 * before
+        assert 1 <= scaler.lanes <= most
 
 
 # ---- limits, and lanes that are replaced
@@ -477,9 +484,9 @@ def test_never_more_never_less(most: int, events: list[tuple[str, float, int, in
 )
 def test_most_lanes(url: str, most: int) -> None:
     """Four at the Hub, where more fall over (huggingface_hub#4893), else eight."""
-    assert most_lanes(url, None) == most
-    assert most_lanes(url, SPLIT_FROM) == most
-    assert most_lanes(url, SPLIT_FROM - 1) == 1
+    assert max_connections(url, None) == most
+    assert max_connections(url, SPLIT_FROM) == most
+    assert max_connections(url, SPLIT_FROM - 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -494,7 +501,7 @@ def test_most_lanes(url: str, most: int) -> None:
 )
 def test_small_files_come_over_one(size: int | None, most: int) -> None:
     """Issue 3: a single stream below 64 MiB."""
-    assert most_lanes("https://example.org/a", size) == most
+    assert max_connections("https://example.org/a", size) == most
 
 
 @pytest.mark.parametrize(
@@ -538,12 +545,12 @@ def test_piece_size(missing: int, count: int, last: int, rate: float, size: int)
 )
 def test_slow_lanes(rates: dict[int, float], slow: list[int]) -> None:
     """Issue 3: a slow lane reconnects."""
-    assert slow_lanes(rates) == slow
+    assert slow_connections(rates) == slow
 
 
 @given(st.dictionaries(st.integers(0, 7), st.floats(0, 1e9), max_size=8))
 def test_most_lanes_are_not_slow(rates: dict[int, float]) -> None:
     """Half of them at least stay, among them the quickest."""
-    slow = slow_lanes(rates)
+    slow = slow_connections(rates)
     assert len(slow) <= len(rates) / 2
     assert not rates or max(rates, key=rates.__getitem__) not in slow

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http, response
@@ -21,6 +20,7 @@ from tasks.transfer import scaling
 from tasks.transfer.connection import READ_LEAST
 from tasks.transfer.download import fetch
 from tasks.transfer.ranges import count, merge
+
 from tests.fakes.hub import Hub
 from tests.fakes.server import (
     Drop,
@@ -183,8 +183,8 @@ def test_more_lanes_are_not_kept_where_they_do_not_pay(
     What does not pay is in tests/transfer/test_scaling.py, with lines that connections share; a real line
     that is measured for so short a time is mostly noise, so here nothing pays.
     """
-    monkeypatch.setattr(scaling, "PAYS", float("inf"))
-    monkeypatch.setattr(scaling, "DOUBT_S", 0.3)
+    monkeypatch.setattr(scaling, "MIN_SPEEDUP", float("inf"))
+    monkeypatch.setattr(scaling, "TRIAL_S", 0.3)
     monkeypatch.setattr(scaling, "PROBE_FIRST_S", 60.0)
     server.set_rate(FILE, 200_000, shared=True)
     artifact = model(tmp_path, server.url(FILE))
@@ -205,7 +205,7 @@ def test_one_connection(
     if why == "small":
         monkeypatch.setattr(scaling, "SPLIT_FROM", SIZE + 1)
     if why == "at the end":
-        leave_partial(artifact, DATA, spans=[(0, SIZE - scaling.PIECE_LEAST)])
+        leave_partial(artifact, DATA, spans=[(0, SIZE - scaling.PIECE_MIN)])
     fetched(artifact, world)
     assert is_whole(artifact, DATA)
     assert len(server.asked(FILE)) == server.most_at_once[FILE] == 1
@@ -581,7 +581,7 @@ def test_what_a_stopped_run_has_is_not_fetched_again(
         if done > SIZE // 2 and "connections" in note:
             raise KeyboardInterrupt
 
-    world.at = stop  # type: ignore[method-assign]
+    world.update = stop  # type: ignore[method-assign]
     artifact = model(tmp_path, server.url(FILE))
     with pytest.raises(KeyboardInterrupt):
         fetch(artifact, world.tools())
@@ -675,7 +675,7 @@ def test_silence_of_every_lane_is_an_error(
     server: FileServer, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R27: with a name, and not for ever."""
-    monkeypatch.setattr(http, "SILENCE_S", 0.5)
+    monkeypatch.setattr(http, "READ_TIMEOUT_S", 0.5)
     never = threading.Event()
     artifact = model(tmp_path, server.url(FILE))
     done = begun(refusal, artifact, world.tools())

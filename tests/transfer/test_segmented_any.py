@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http
 from tasks.transfer import journal, partial, scaling
 from tasks.transfer.download import fetch
-from tasks.transfer.journal import claimed
+from tasks.transfer.journal import load_progress
+
 from tests.fakes.llamafile import noise
 from tests.fakes.server import (
     Changed,
@@ -72,8 +72,8 @@ class Watched(World):
         super().__init__()
         self.cut_at = cut_at
 
-    def at(self, done: int, total: int | None, note: str = "") -> None:
-        super().at(done, total, note)
+    def update(self, done: int, total: int | None, note: str = "") -> None:
+        super().update(done, total, note)
         if self.cut_at is not None and done >= self.cut_at:
             raise Cut
 
@@ -113,7 +113,7 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
         patch.setattr(scaling, "SPLIT_FROM", 50_000)
         patch.setattr(journal, "EVERY_BYTES", 5_000)
         patch.setattr(partial, "SAVE_BYTES", 20_000)
-        patch.setattr(http, "SILENCE_S", 3.0)
+        patch.setattr(http, "READ_TIMEOUT_S", 3.0)
         if not posix:
             without_posix(patch)
         for *scripts, cut_at in [*runs, ([], [], None)]:
@@ -135,7 +135,7 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
                 assert is_whole(artifact, DATA)
                 break
             held = Path(artifact.partial).read_bytes() if os.path.exists(artifact.partial) else b""
-            assert all(end <= len(held) for _, end in claimed(artifact).spans)
+            assert all(end <= len(held) for _, end in load_progress(artifact).spans)
         else:
             pytest.fail("the honest run at the end brought nothing")
     _SEEN.append(max(server.most_at_once[path] for path in paths))

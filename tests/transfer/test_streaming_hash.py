@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tasks.transfer import streaming_hash
 from tasks.transfer.ranges import merge
-from tasks.transfer.streaming_hash import BLOCK, WINDOW, Frontier
+from tasks.transfer.streaming_hash import BLOCK, WINDOW, StreamingHasher
+
 from tests.support.world import until
 
 SIZE = 50_000
@@ -48,29 +48,29 @@ class Memory:
 
 
 @contextmanager
-def following(memory: Memory) -> Iterator[Frontier]:
-    thread = Frontier(memory.edge, memory.read_into)
+def following(memory: Memory) -> Iterator[StreamingHasher]:
+    thread = StreamingHasher(memory.edge, memory.read_into)
     thread.start()
     try:
         yield thread
     finally:
-        thread.end()
+        thread.close()
         assert not thread.is_alive()
 
 
-def wait(thread: Frontier, size: int) -> str:
+def wait(thread: StreamingHasher, size: int) -> str:
     """The digest, once so many bytes are hashed."""
     until(lambda: thread.wait(size, 0.1), f"{size} bytes hashed")
     return thread.hexdigest()
 
 
-def give(thread: Frontier, memory: Memory, offset: int, data: bytes, offered: bool = True) -> None:
+def give(thread: StreamingHasher, memory: Memory, offset: int, data: bytes, offered: bool = True) -> None:
     """What a lane does with a block."""
     buffer = thread.buffer()
     buffer[: len(data)] = data
     memory.put(offset, buffer[: len(data)])
     if offered:
-        thread.offer(offset, buffer, len(data))
+        thread.submit(offset, buffer, len(data))
 
 
 cuts = st.lists(st.integers(1, SIZE - 1), max_size=30, unique=True)
@@ -139,7 +139,7 @@ def test_what_was_here_is_read_back_and_what_comes_is_not() -> None:
         for first in range(30_000, SIZE, 1000):
             buffer = thread.buffer()
             buffer[:1000] = DATA[first : first + 1000]
-            thread.offer(first, buffer, 1000)  # before the file has it: no one can have read it back
+            thread.submit(first, buffer, 1000)  # before the file has it: no one can have read it back
             wait(thread, first + 1000)
         assert memory.read == []
         assert thread.hexdigest() == hashlib.sha256(DATA).hexdigest()
@@ -150,7 +150,7 @@ def test_memory_is_bounded() -> None:
     memory = Memory(0)
     with following(memory) as thread:
         for number in range(1, 4 * WINDOW // BLOCK):
-            thread.offer(number * BLOCK, thread.buffer(), BLOCK)
+            thread.submit(number * BLOCK, thread.buffer(), BLOCK)
         assert len(thread._fresh) * BLOCK <= WINDOW
         assert len(thread._spare) <= 2 * WINDOW // BLOCK
 
@@ -160,7 +160,7 @@ def test_small_blocks_do_not_fill_more_memory() -> None:
     memory = Memory(0)
     with following(memory) as thread:
         for number in range(1, 1000):
-            thread.offer(number, thread.buffer(), 1)
+            thread.submit(number, thread.buffer(), 1)
         assert len(thread._fresh) * BLOCK <= WINDOW
 
 
@@ -174,7 +174,7 @@ def test_a_buffer_belongs_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not any(buffer.obj is other for other in held)
             buffer[:1000] = DATA[first : first + 1000]
             memory.put(first, buffer[:1000])
-            thread.offer(first, buffer, 1000)
+            thread.submit(first, buffer, 1000)
             held = [view.obj for view in thread._fresh.values()]
         give(thread, memory, 0, DATA[:1000])
         assert wait(thread, SIZE) == hashlib.sha256(DATA).hexdigest()
@@ -198,12 +198,12 @@ def test_a_file_that_cannot_be_read() -> None:
         raise OSError(5, "Input/output error")
 
     memory = Memory()
-    thread = Frontier(memory.edge, broken)
+    thread = StreamingHasher(memory.edge, broken)
     thread.start()
     memory.put(0, DATA)
     with pytest.raises(OSError, match="Input/output error"):
         thread.wait(SIZE, 10)
-    thread.end()
+    thread.close()
 
 
 def test_end_while_it_waits() -> None:
@@ -224,10 +224,10 @@ def test_end_before_everything_is_hashed() -> None:
         view[:10] = DATA[:10]
         return 10
 
-    thread = Frontier(lambda at: 10**9, slowly)
+    thread = StreamingHasher(lambda at: 10**9, slowly)
     thread.start()
     assert going.wait(60)
-    thread.end()
+    thread.close()
     assert 0 < thread.at < 10**9
 
 

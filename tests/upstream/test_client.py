@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-
 from tasks.catalogue.file_specs import HubFile
 from tasks.errors import TransferError
 from tasks.transfer.download import check_endpoint
-from tasks.upstream.client import Publishers
-from tasks.upstream.metadata import Stated
+from tasks.upstream.client import UpstreamClient
+from tasks.upstream.metadata import RemoteFile
+
 from tests.fakes.faults import Redirect, Status
 from tests.fakes.github import GitHub
 from tests.fakes.hub_site import HubSite
@@ -40,7 +40,7 @@ def github() -> Iterator[GitHub]:
         yield site
 
 
-class Asking(Publishers):
+class Asking(UpstreamClient):
     """Publishers whose pauses take no time, and are noted."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Asking(Publishers):
 
 def refused(url: str, version: str = "") -> TransferError:
     with pytest.raises(TransferError) as caught:
-        Asking().state(url, version)
+        Asking().fetch_metadata(url, version)
     return caught.value
 
 
@@ -58,7 +58,7 @@ def test_a_large_file_of_the_hub(hub: HubSite) -> None:
     """Issue 5.1: commit, digest and size by one question; not a byte of the file."""
     commit = hub.repo("o/r").push({NAME: DATA})
     pinned = HubFile("o/r", commit, NAME).url
-    assert Asking().state(URL) == Stated(pinned, SHA256, len(DATA), commit, by=BY_HUB)
+    assert Asking().fetch_metadata(URL) == RemoteFile(pinned, SHA256, len(DATA), commit, by=BY_HUB)
     assert [request.method for request in hub.origin.requests] == ["HEAD"]
     assert hub.cdn.requests == []
 
@@ -68,8 +68,8 @@ def test_a_small_file_of_the_hub(hub: HubSite, elsewhere: bool) -> None:
     """Issue 5.1: git's digest is none; its size is that of the file, not of the answer that leads to it."""
     hub.resolve_cache = elsewhere
     commit = hub.repo("o/r").push({"README.md": b"# Hello\n"})
-    found = Asking().state(HubFile("o/r", "main", "README.md").url)
-    assert found == Stated(HubFile("o/r", commit, "README.md").url, None, 8, commit, by=BY_HUB)
+    found = Asking().fetch_metadata(HubFile("o/r", "main", "README.md").url)
+    assert found == RemoteFile(HubFile("o/r", commit, "README.md").url, None, 8, commit, by=BY_HUB)
 
 
 def test_a_repository_that_has_moved(hub: HubSite) -> None:
@@ -80,7 +80,7 @@ def test_a_repository_that_has_moved(hub: HubSite) -> None:
     hub.allow(TOKEN, repo)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", TOKEN)
-        found = Asking().state(URL)
+        found = Asking().fetch_metadata(URL)
     assert (found.sha256, found.commit) == (SHA256, commit)
     assert [request.status for request in hub.origin.requests] == [307, 302]
     assert {request.headers["Authorization"] for request in hub.origin.requests} == {f"Bearer {TOKEN}"}
@@ -98,7 +98,7 @@ def test_a_gated_repository(hub: HubSite, monkeypatch: pytest.MonkeyPatch) -> No
         assert error.fix == "set HF_TOKEN to a token that may read it"
     assert [request.status for request in hub.origin.requests] == [401, 403]
     hub.allow(TOKEN, repo)
-    assert Asking().state(URL).sha256 == SHA256
+    assert Asking().fetch_metadata(URL).sha256 == SHA256
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_the_hubs_limit(hub: HubSite) -> None:
     """Issue 5.1: 429 is waited for as long as its RateLimit says."""
     hub.repo("o/r").push({NAME: DATA})
     hub.limit("resolvers", 1, window_s=2)
-    Asking().state(URL)
+    Asking().fetch_metadata(URL)
     publishers = Asking()
     with pytest.raises(TransferError, match="HTTP 429"):
-        publishers.state(URL)
+        publishers.fetch_metadata(URL)
     assert len(publishers.pauses) == 2
     assert all(1 <= pause <= 2 for pause in publishers.pauses)
 
@@ -150,9 +150,9 @@ def test_the_token_goes_nowhere_else(hub: HubSite, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with FileServer() as server:
         server.files["/m.gguf"] = DATA
-        assert Asking().state(server.url("/m.gguf")).size == len(DATA)
+        assert Asking().fetch_metadata(server.url("/m.gguf")).size == len(DATA)
         hub.origin.always("/moved", Redirect(server.url("/m.gguf", "localhost")))
-        Asking().state(f"{hub.endpoint}/moved")
+        Asking().fetch_metadata(f"{hub.endpoint}/moved")
         assert {request.headers["Authorization"] for request in server.requests} == {None}
 
 
@@ -161,7 +161,7 @@ def test_a_redirect_of_the_hub_to_another_host(hub: HubSite, monkeypatch: pytest
     hub.repo("o/r").push({NAME: DATA})
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     hub.allow(TOKEN)
-    Asking().state(URL)
+    Asking().fetch_metadata(URL)
     assert hub.cdn.requests == []
 
 
@@ -171,7 +171,7 @@ def test_a_release(github: GitHub, digests: bool) -> None:
     github.repo("o/r").release("v0.10.5", {"e": DATA, "other": b"x"}, digests=digests)
     url = github.url("o/r", "v0.10.5", "e")
     sha256 = SHA256 if digests else None
-    assert Asking().state(url) == Stated(url, sha256, len(DATA), None, "0.10.5", BY_GITHUB)
+    assert Asking().fetch_metadata(url) == RemoteFile(url, sha256, len(DATA), None, "0.10.5", BY_GITHUB)
     assert github.cdn.requests == []
 
 
@@ -179,8 +179,8 @@ def test_a_release_is_asked_for_once(github: GitHub) -> None:
     """Issue 5.1: two files of one release are one question of sixty."""
     github.repo("o/r").release("1", {"a": DATA, "b": b"x"})
     publishers = Asking()
-    assert publishers.state(github.url("o/r", "1", "a")).size == len(DATA)
-    assert publishers.state(github.url("o/r", "1", "b")).size == 1
+    assert publishers.fetch_metadata(github.url("o/r", "1", "a")).size == len(DATA)
+    assert publishers.fetch_metadata(github.url("o/r", "1", "b")).size == 1
     assert len(github.origin.requests) == 1
 
 
@@ -191,7 +191,7 @@ def test_the_latest_release(github: GitHub) -> None:
         project.release(tag, {f"e-{tag}": DATA})
     project.release("0.11.0", {"e-0.11.0": b"x"}, prerelease=True)
     url = f"{github.endpoint}/o/r/releases/download/{{version}}/e-{{version}}"
-    found = Asking().state(url, "latest")
+    found = Asking().fetch_metadata(url, "latest")
     assert (found.version, found.sha256) == ("0.10.5", SHA256)
     assert found.url == github.url("o/r", "0.10.5", "e-0.10.5")
 
@@ -201,14 +201,14 @@ def test_a_moved_project(github: GitHub) -> None:
     github.repo("o/r").release("1", {"a": DATA})
     old = github.url("o/r", "1", "a")
     github.rename("o/r", "new/r")
-    assert Asking().state(old).sha256 == SHA256
+    assert Asking().fetch_metadata(old).sha256 == SHA256
 
 
 def test_a_tag_with_a_slash(github: GitHub) -> None:
     """Issue 5.1: it is one word of the API's path."""
     github.repo("o/r").release("b/1", {"a": DATA})
     url = github.url("o/r", "b%2F1", "a").replace("%25", "%")
-    assert Asking().state(url).sha256 == SHA256
+    assert Asking().fetch_metadata(url).sha256 == SHA256
 
 
 def test_githubs_limit(github: GitHub) -> None:
@@ -231,7 +231,7 @@ def test_releases_of_another_program() -> None:
     """Issue 5.1: Forgejo has such addresses, too, and another API: its file is asked for itself."""
     with FileServer() as server:
         server.files["/o/r/releases/download/1/a"] = DATA
-        assert Asking().state(server.url("/o/r/releases/download/1/a")) == Stated(
+        assert Asking().fetch_metadata(server.url("/o/r/releases/download/1/a")) == RemoteFile(
             server.url("/o/r/releases/download/1/a"), None, len(DATA)
         )
 
@@ -253,7 +253,7 @@ def test_a_plain_server(fault: Status | LoginPage | Gzip | None, size: int | Non
         if fault:
             server.always("/m.gguf", fault)
         url = server.url("/m.gguf")
-        assert Asking().state(url) == Stated(url, None, size)
+        assert Asking().fetch_metadata(url) == RemoteFile(url, None, size)
 
 
 def test_a_plain_server_without_the_file() -> None:
@@ -270,7 +270,7 @@ def test_nobody_answers() -> None:
     with closed_port() as port:
         for name in ("a.gguf", "b.gguf"):
             with pytest.raises(TransferError, match=r"127\.0\.0\.1: .* \(tried 3 times\)"):
-                publishers.state(f"http://127.0.0.1:{port}/{name}")
+                publishers.fetch_metadata(f"http://127.0.0.1:{port}/{name}")
     assert len(publishers.pauses) == 2
 
 
@@ -281,7 +281,7 @@ def test_offline(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     with FileServer() as server:
         publishers = Asking()
         with pytest.raises(TransferError, match=f"{variable} forbids the network"):
-            publishers.state(server.url("/m.gguf"))
+            publishers.fetch_metadata(server.url("/m.gguf"))
         assert (server.requests, publishers.pauses) == ([], [])
 
 

@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tasks.catalogue.file_specs import HubFile, Release
 from tasks.errors import TransferError
-from tasks.upstream.metadata import Stated, hub_problem, hub_states, licence_of, release_states
+from tasks.upstream.metadata import (
+    RemoteFile,
+    explain_hub_error,
+    parse_hub_headers,
+    parse_license,
+    parse_release,
+)
+
 from tests.support.catalogues import A64
 
 COMMIT = "9f2d7a4be31c05868e7d0ab1c2d3e4f5a6b7c8d9"
@@ -26,47 +32,47 @@ BY = "the Hub (X-Linked-Etag)"
         pytest.param(
             {"x-repo-commit": COMMIT, "x-linked-etag": f'"{A64}"', "x-linked-size": "5",
              "content-length": "900", "location": "https://cdn"},
-            Stated(PINNED, A64, 5, COMMIT, by=BY),
+            RemoteFile(PINNED, A64, 5, COMMIT, by=BY),
             id="a large file: the redirect's own length is not the file's",
         ),
         pytest.param(
             {"x-repo-commit": COMMIT, "etag": f'"{COMMIT}"', "content-length": "5"},
-            Stated(PINNED, None, 5, COMMIT, by=BY),
+            RemoteFile(PINNED, None, 5, COMMIT, by=BY),
             id="a small file, which has git's digest",
         ),
         pytest.param(
             {"x-repo-commit": COMMIT, "etag": f'"{COMMIT}"', "content-length": "280", "location": "/api/"},
-            Stated(PINNED, None, None, COMMIT, by=BY),
+            RemoteFile(PINNED, None, None, COMMIT, by=BY),
             id="a small file that is elsewhere",
         ),
-        pytest.param({}, Stated(FILE.url, None, None, None, by=BY), id="a mirror that states nothing"),
+        pytest.param({}, RemoteFile(FILE.url, None, None, None, by=BY), id="a mirror that states nothing"),
         pytest.param(
             {"x-repo-commit": COMMIT, "x-linked-etag": f'W/"{A64.upper()}"', "x-linked-size": "-5"},
-            Stated(PINNED, A64, None, COMMIT, by=BY),
+            RemoteFile(PINNED, A64, None, COMMIT, by=BY),
             id="in another form, and a size that is none",
         ),
         *(
             pytest.param(
-                {"x-repo-commit": COMMIT, "x-linked-size": size}, Stated(PINNED, None, None, COMMIT, by=BY),
+                {"x-repo-commit": COMMIT, "x-linked-size": size}, RemoteFile(PINNED, None, None, COMMIT, by=BY),
                 id=f"size {size[:20]}",
             )
             for size in ("²", "٣", "1e999", "0", "9" * 19, "9" * 5000, "0x10", " 5", "5.0", "NaN")
         ),
         *(
             pytest.param(
-                {"x-repo-commit": commit}, Stated(FILE.url, by=BY), id=f"commit {commit[:20]!r}"
+                {"x-repo-commit": commit}, RemoteFile(FILE.url, by=BY), id=f"commit {commit[:20]!r}"
             )
             for commit in ("main", "../../x", COMMIT.upper(), COMMIT[:-1], COMMIT + "0", "\x1b[2J", "٣" * 40)
         ),
         *(
-            pytest.param({"x-linked-etag": etag}, Stated(FILE.url, by=BY), id=f"etag {etag[:20]!r}")
+            pytest.param({"x-linked-etag": etag}, RemoteFile(FILE.url, by=BY), id=f"etag {etag[:20]!r}")
             for etag in ("", "x", A64[:-1], A64 + "0", "sha256:" + A64, "٣" * 64, "G" * 64)
         ),
     ],
 )  # fmt: skip
-def test_hub(headers: dict[str, str], stated: Stated) -> None:
+def test_hub(headers: dict[str, str], stated: RemoteFile) -> None:
     """Issue 5.1: X-Repo-Commit, X-Linked-Etag and X-Linked-Size."""
-    assert hub_states(FILE, headers) == stated
+    assert parse_hub_headers(FILE, headers) == stated
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_hub(headers: dict[str, str], stated: Stated) -> None:
 )  # fmt: skip
 def test_refusals_of_the_hub(status: int, code: str, token: bool, what: str, remedy: bool) -> None:
     """Issue 5.1: what is missing in words; the remedy where a token would help."""
-    said, fix = hub_problem(FILE, status, {"x-error-code": code} if code else {}, token)
+    said, fix = explain_hub_error(FILE, status, {"x-error-code": code} if code else {}, token)
     assert said == what
     assert ("set HF_TOKEN to a token" in fix) is remedy
     assert not (token and not code and status == 401) or "another HF_TOKEN" in fix
@@ -153,7 +159,7 @@ def github(tag: str = "0.10.5", **changes: Any) -> dict[str, Any]:
 )
 def test_github(data: Any, expected: tuple[str | None, int, str] | None) -> None:
     """Issue 5.1: the digest of a release's asset."""
-    found = release_states(RELEASE, data)
+    found = parse_release(RELEASE, data)
     assert (found and (found.sha256, found.size, found.version)) == expected
     assert found is None or found.url == URL
 
@@ -162,7 +168,7 @@ def test_github(data: Any, expected: tuple[str | None, int, str] | None) -> None
 def test_the_latest(tag: str, version: str) -> None:
     """R16: the file of the newest release is named after its version."""
     wanted = RELEASE._replace(tag="{version}", asset="llamafile-{version}")
-    found = release_states(wanted, github(tag=tag))
+    found = parse_release(wanted, github(tag=tag))
     assert found is not None
     assert (found.version, found.sha256, found.url) == (version, A64, URL)
 
@@ -172,8 +178,8 @@ def test_a_tag_that_cannot_be_a_version(tag: str) -> None:
     """Finding 2: the tag of the latest release becomes a file's name; of a pinned release it does not."""
     wanted = RELEASE._replace(tag="{version}", asset="llamafile-{version}")
     with pytest.raises(TransferError, match=r"the latest release of o/r is tagged .*expected a version"):
-        release_states(wanted, github(tag=tag))
-    assert release_states(RELEASE, github(tag=tag)) is not None
+        parse_release(wanted, github(tag=tag))
+    assert parse_release(RELEASE, github(tag=tag)) is not None
 
 
 anything = st.recursive(
@@ -187,8 +193,8 @@ anything = st.recursive(
 @given(anything, anything)
 def test_whatever_github_says(data: Any, asset: Any) -> None:
     """Issue 5.1: an answer that nobody foresaw is none."""
-    assert release_states(RELEASE, data) is None
-    release_states(RELEASE, {"tag_name": "1", "assets": asset})
+    assert parse_release(RELEASE, data) is None
+    parse_release(RELEASE, {"tag_name": "1", "assets": asset})
 
 
 @pytest.mark.parametrize(
@@ -203,10 +209,10 @@ def test_whatever_github_says(data: Any, asset: Any) -> None:
 )  # fmt: skip
 def test_a_licence_that_is_none(data: Any) -> None:
     """Security 18, 26: of another type, of several lines, or much too long."""
-    assert licence_of(data) == ""
+    assert parse_license(data) == ""
 
 
 @given(anything)
 def test_whatever_names_a_licence(data: Any) -> None:
     """Security 26: never an exception, always one line."""
-    assert "\n" not in licence_of({"tags": data, "cardData": data, "license": data})
+    assert "\n" not in parse_license({"tags": data, "cardData": data, "license": data})
