@@ -196,7 +196,7 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
             "did you mean --no-adopt",
             id="with an underscore, too",
         ),
-        pytest.param("verify --no-adopt", "--no-adopt", "`doit help verify`", id="verify downloads nothing"),
+        pytest.param("chmod --no-adopt", "--no-adopt", "`doit help chmod`", id="chmod downloads nothing"),
         pytest.param("exe --model a", "--model", "`doit help exe`", id="exe is of no model"),
         pytest.param("serve --help", "--help", "doit help serve", id="help, as other programs have it"),
         pytest.param(

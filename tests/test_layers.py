@@ -40,30 +40,30 @@ WARM = {
 COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging")
 
 # lines of a package, and why it may have so many
-BUDGETS = {
-    "console": (560, "text, tables, progress, two kinds of log lines, reasoning, two CI systems"),
+BUDGETS = {  # at 88 columns
+    "console": (570, "text, tables, progress, two kinds of log lines, reasoning, two CI systems"),
     "system": (
-        1_400,
+        1_410,
         "processes and files on three systems, no link of a cache followed, caches of several users",
     ),
     "network": (
-        1_620,  # framing, codings, credentials, proxies and failures in words: issue 13
-        "HTTP with limits of time and bytes, every response's meaning, retries, the Hub's environment",
+        1_680,
+        "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, proxies), "
+        "retries, the Hub's environment",
     ),
     "catalogue": (
-        3_150,  # at 88 columns
-        "types, first bytes of files, limits of YAML, schema with line numbers, semantic checks, "
+        3_700,
+        "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
         "lock file, editing, resolving",
     ),
-    "cache": (1_150, "stamps, also where none can be written, inventory, audit, prune, bill of materials"),
-    "transfer": (3_400, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (590, "GGUF metadata, whether a GGUF is whole, and the estimates"),
-    "upstream": (620, "the Hub, GitHub, and resolving models.lock"),
-    "engine": (3_450, "command lines of every version, readiness, supervisor, records, known failures"),
-    "doctor": (500, "the checks and their probes"),
-    "verbs": (2_650, "twenty verbs"),  # at 88 columns
-    # at 88 columns
-    "": (1_350, "errors, URLs, options, the command line, the adapter to doit, context, graph"),
+    "cache": (1_190, "stamps, also where none can be written, inventory, audit, prune, bill of materials"),
+    "transfer": (3_750, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "planning": (270, "the estimates"),
+    "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
+    "engine": (3_630, "command lines of every version, readiness, supervisor, records, known failures"),
+    "doctor": (510, "the checks and their probes"),
+    "verbs": (2_880, "twenty verbs"),
+    "": (1_450, "errors, URLs, options, the command line, the adapter to doit, context, graph"),
 }
 
 

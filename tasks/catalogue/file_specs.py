@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from tasks.catalogue.types import LATEST, FileSpec
+from tasks.catalogue.constraints import LATEST
+from tasks.catalogue.types import FileSpec
 from tasks.network.huggingface import HUB
 from tasks.system.paths import short_name
 from tasks.urls import file_of_page

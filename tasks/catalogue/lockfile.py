@@ -11,16 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
 from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
-from tasks.catalogue.types import (
-    LATEST,
-    Constraint,
-    FileSpec,
-    Name,
-    Size,
-    Strict,
-    is_sha256,
-)
+from tasks.catalogue.types import FileSpec, Strict
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_error

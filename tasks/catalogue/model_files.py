@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
+from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import part_url, split_count
-from tasks.catalogue.types import LATEST, Catalogue, Engine, FileSpec, Model
+from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error

@@ -36,6 +36,11 @@ def has_llamafile_name(filename: str) -> bool:
     return filename.lower().endswith(".llamafile")
 
 
+def has_model_name(filename: str) -> bool:
+    """Whether a file name has the ending of a GGUF or of a llamafile."""
+    return has_gguf_name(filename) or has_llamafile_name(filename)
+
+
 def holds_gguf(head: bytes, filename: str) -> bool:
     """Whether a file is a GGUF: by its bytes, else by its name.
 

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.constraints import ENGINES
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import pins_error, split_count, split_error
@@ -27,14 +28,14 @@ from tasks.catalogue.model_files import (
     local_file,
     parse_sha256,
 )
-from tasks.catalogue.model_format import holds_gguf, holds_program
+from tasks.catalogue.model_format import has_model_name, holds_gguf, holds_program
 from tasks.catalogue.settings import (
     ServeSettings,
     api_key_error,
     serve_settings,
     settings_of,
 )
-from tasks.catalogue.types import ENGINES, Catalogue, FileSpec, Model
+from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import url_error
@@ -326,7 +327,10 @@ def _engine(
             f"--engine: there is no engine {requested!r}",
             fix=hint or f"the engines are {', '.join(ENGINES)}",
         )
-    head = environment.first_bytes(artifact.target)
+    head = b""
+    if not (artifact.in_cache and has_model_name(artifact.target)):
+        # a file in the cache is not verified yet, so its name decides, which is in git
+        head = environment.first_bytes(artifact.target)
     is_gguf = holds_gguf(head, artifact.target)
     on_windows = environment.platform == "win32"
     default = "llamafile" if is_gguf or on_windows else "self"

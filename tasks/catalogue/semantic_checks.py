@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
 from tasks.catalogue.engine_args import instead_of
 from tasks.catalogue.file_specs import (
     file_location,
@@ -16,7 +17,6 @@ from tasks.catalogue.file_specs import (
     split_error,
 )
 from tasks.catalogue.model_format import has_gguf_name, has_llamafile_name
-from tasks.catalogue.types import ENGINES, LATEST, is_sha256
 from tasks.errors import did_you_mean
 from tasks.system.paths import name_problem
 from tasks.urls import filename_of, url_error

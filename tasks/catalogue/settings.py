@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-from tasks.catalogue.types import Constraint, ServeOptions
+from tasks.catalogue.constraints import Constraint
+from tasks.catalogue.types import ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has

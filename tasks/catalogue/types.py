@@ -1,193 +1,37 @@
 """The catalogue's types, and look-ups in it. Pure.
 
 Loaded by every run, so it imports neither yaml nor pydantic. `schema` reads and
-validates models.yaml with the same types. `Rule` carries what a type cannot express
-(pattern, range, meaning); pydantic reads it through its annotation protocol, so it
-also reaches models.schema.json.
+validates models.yaml with the same types; `constraints` has what a value must be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+from tasks.catalogue.constraints import (
+    GPUS,
+    HOST,
+    PORT,
+    VERSION_OR_LATEST,
+    Constraint,
+    EngineName,
+    EngineVersion,
+    Licence,
+    Mirrors,
+    Name,
+    Repo,
+    RepoFile,
+    Revision,
+    Sha256,
+    Size,
+    Title,
+    Url,
+    at_least,
+    one_of,
+)
 from tasks.errors import UsageError, did_you_mean
-from tasks.system.paths import MAX_NAME
-
-ENGINES = ("self", "llamafile", "embedded")
-LATEST = "latest"  # as an engine's version
-GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
-
-
-class Constraint(NamedTuple):
-    """A constraint and its meaning, beside a type: `Annotated[str, Rule(...)]`."""
-
-    about: str  # the key's meaning, shown by editors
-    expected: str = ""  # what a value must be, for the error message
-    test: Callable[[Any], bool] | None = None
-    schema: Mapping[str, Any] = {}  # the same constraint as JSON Schema keywords
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Run the type's own check, then `test` (pydantic's annotation protocol)."""
-        from pydantic_core import PydanticCustomError, core_schema
-
-        def check(value: Any) -> Any:
-            if value is not None and self.test is not None and not self.test(value):
-                context = {"expected": self.expected}
-                raise PydanticCustomError("rule", "{expected}", context)
-            return value
-
-        return core_schema.no_info_after_validator_function(check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """Add description and keywords (pydantic's annotation protocol)."""
-        out = handler(schema)
-        branches = (b for b in out.get("anyOf", ()) if b.get("type") != "null")
-        next(branches, out).update(self.schema)
-        return {**out, "description": self.about}
-
-
-def is_sha256(value: str) -> bool:
-    """Whether it is a SHA-256 in lower-case hexadecimal."""
-    return len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _has_only(value: str, allowed: str) -> bool:
-    """Whether it has only ASCII letters, digits and the allowed characters."""
-    return value.isascii() and all(c.isalnum() or c in allowed for c in value)
-
-
-def _is_word(value: str) -> bool:
-    return value[:1].isalnum() and _has_only(value, "._-")
-
-
-def _is_name(value: str) -> bool:
-    return _is_word(value) and len(value) <= MAX_NAME
-
-
-def _is_host(value: str) -> bool:
-    return 0 < len(value) < 254 and _has_only(value, ".:_%-")
-
-
-def _is_version(value: str) -> bool:
-    parts = value.split(".")
-    numeric = value.isascii() and all(part.isdigit() for part in parts)
-    return numeric and 2 <= len(parts) <= 3
-
-
-def _is_repo(value: str) -> bool:
-    owner, slash, name = value.partition("/")
-    return bool(slash) and _is_word(owner) and _is_word(name)
-
-
-def _is_path_in_repo(value: str) -> bool:
-    unsafe = {"", ".", ".."} & set(value.split("/"))
-    return bool(value) and not unsafe and value.isprintable()
-
-
-def _is_revision(value: str) -> bool:
-    return bool(value) and _has_only(value, "._-/")
-
-
-def _at_least(low: int, about: str) -> Constraint:
-    expected = f"a whole number, {low} or more"
-    return Constraint(about, expected, lambda v: v >= low, {"minimum": low})
-
-
-def _one_of(choices: tuple[str, ...], about: str) -> Constraint:
-    expected = "one of " + ", ".join(choices)
-    return Constraint(about, expected, choices.__contains__, {"enum": list(choices)})
-
-
-_NAME = Constraint(
-    "short name",
-    f"a name of letters, digits, '.', '_' and '-', {MAX_NAME} at most",
-    _is_name,
-    {"pattern": rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}$"},
-)
-_REPO = Constraint(
-    "repository on the Hugging Face Hub, instead of url",
-    "owner/repository",
-    _is_repo,
-    {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"},
-)
-_REPO_FILE = Constraint(
-    "path of the file in that repository",
-    "a path inside the repository",
-    _is_path_in_repo,
-    {"pattern": r"^[^/]"},
-)
-_REVISION = Constraint(
-    "commit, tag or branch of that repository [main]",
-    "a commit, tag or branch",
-    _is_revision,
-    {"pattern": r"^[A-Za-z0-9._/-]+$"},
-)
-_SHA256 = Constraint(
-    "SHA-256 of the whole file, hexadecimal",
-    "64 lower-case hexadecimal digits",
-    is_sha256,
-    {"pattern": "^[0-9a-f]{64}$"},
-)
-_SIZE = Constraint(
-    "exact size in bytes",
-    "a whole number of bytes above 0",
-    lambda v: v > 0,
-    {"minimum": 1},
-)
-_ENGINE_VERSION = Constraint(
-    "version of llamafile, in quotes: flags depend on it",
-    'a version in quotes, such as "0.9.3"',
-    _is_version,
-    {"pattern": r"^\d+\.\d+(\.\d+)?$"},
-)
-_VERSION_OR_LATEST = Constraint(
-    "version of llamafile, in quotes; latest: the version in models.lock",
-    'a version in quotes, such as "0.9.3", or latest',
-    lambda v: v == LATEST or _is_version(v),
-    {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
-)
-_HOST = Constraint(
-    "address to listen on",
-    "a host name or an address such as 127.0.0.1",
-    _is_host,
-    {"pattern": "^[A-Za-z0-9.:_%-]{1,253}$"},
-)
-_PORT = Constraint(
-    "TCP port; 0 selects a free port",
-    "a whole number from 0 to 65535",
-    lambda v: 0 <= v <= 65535,
-    {"minimum": 0, "maximum": 65535},
-)
-_URL = Constraint(
-    "https://…, file:///…, or a path relative to this file; http:// needs sha256"
-)
-_MIRRORS = Constraint("more URLs of the same bytes, tried in order after url")
-_ADOPT_FROM = Constraint(
-    "folders that may already have the files:"
-    " another cache of this recipe, the Hub's cache, Ollama's, or plain files"
-)
-_ENGINE = _one_of(
-    ENGINES,
-    "program that serves the model; default: self for .llamafile, llamafile for .gguf",
-)
-
-Name = Annotated[str, _NAME]
-Title = Annotated[str, Constraint("full name, for people")]
-Url = Annotated[str, _URL]
-Repo = Annotated[str | None, _REPO]
-RepoFile = Annotated[str | None, _REPO_FILE]
-Revision = Annotated[str | None, _REVISION]
-Mirrors = Annotated[tuple[str, ...], _MIRRORS]
-AdoptFrom = Annotated[tuple[str, ...], _ADOPT_FROM]
-Sha256 = Annotated[str | None, _SHA256]
-Size = Annotated[int | None, _SIZE]
-Licence = Annotated[
-    str, Constraint("license of the file, an SPDX identifier if there is one")
-]
-EngineName = Annotated[str | None, _ENGINE]
-EngineVersion = Annotated[str | None, _ENGINE_VERSION]
 
 
 class Strict:
@@ -205,19 +49,19 @@ class Strict:
 class ServeOptions(Strict):
     """Settings for serving a model; null: not set here."""
 
-    host: Annotated[str | None, _HOST] = None
-    port: Annotated[int | None, _PORT] = None
+    host: Annotated[str | None, HOST] = None
+    port: Annotated[int | None, PORT] = None
     ctx_size: Annotated[
-        int | None, _at_least(0, "context size in tokens, 0: as trained")
+        int | None, at_least(0, "context size in tokens, 0: as trained")
     ] = None
     n_predict: Annotated[
-        int | None, _at_least(-1, "maximum tokens of an answer, -1: no limit")
+        int | None, at_least(-1, "maximum tokens of an answer, -1: no limit")
     ] = None
-    ngl: Annotated[int | None, _at_least(-1, "layers on the GPU, 9999: all")] = None
-    gpu: Annotated[str | None, _one_of(GPUS, "kind of GPU")] = None
-    threads: Annotated[int | None, _at_least(1, "CPU threads")] = None
+    ngl: Annotated[int | None, at_least(-1, "layers on the GPU, 9999: all")] = None
+    gpu: Annotated[str | None, one_of(GPUS, "kind of GPU")] = None
+    threads: Annotated[int | None, at_least(1, "CPU threads")] = None
     timeout: Annotated[
-        int | None, _at_least(1, "seconds until the server must be ready")
+        int | None, at_least(1, "seconds until the server must be ready")
     ] = None
     args: Annotated[
         tuple[str, ...], Constraint("more arguments for the engine, passed unchanged")
@@ -281,7 +125,7 @@ class Model(Strict):
         None
     )
     quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
-    ram: Annotated[int | None, _at_least(1, "memory needed, in GB")] = None
+    ram: Annotated[int | None, at_least(1, "memory needed, in GB")] = None
     engine: EngineName = None
     engine_version: EngineVersion = None
     serve: Annotated[ServeOptions, Constraint("settings for this model")] = (
@@ -295,7 +139,7 @@ class Engine(Strict):
 
     title: Title
     license: Licence
-    version: Annotated[str | None, _VERSION_OR_LATEST] = None
+    version: Annotated[str | None, VERSION_OR_LATEST] = None
     url: Annotated[
         str | None,
         Constraint("URL of its executable; {version} is replaced by the version"),

@@ -16,17 +16,18 @@ from tasks.cache import stamps
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
-from tasks.catalogue.types import Catalogue, Model
+from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
 from tasks.engine import server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
+from tasks.engine.messages import open_access_warning
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
 from tasks.transfer.ensure import check_source
 from tasks.transfer.policy import DownloadPolicy
-from tasks.urls import is_loopback, needed_no_proxy
+from tasks.urls import is_loopback
 
 if TYPE_CHECKING:
     from tasks.engine.supervisor_client import SupervisorClient
@@ -375,38 +376,3 @@ def serving(
             yield (server if ready else None), stop
         finally:
             server.end()
-
-
-def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
-    """Return the text for a ready server: what it is, how to call and stop it.
-
-    Args:
-        stop: how to stop it.
-    """
-    header = ""
-    client_key = "none"
-    if record.key:
-        header = " -H 'Authorization: Bearer '$LLAMA_API_KEY"
-        client_key = "$LLAMA_API_KEY"
-    proxy = ""
-    if hosts := needed_no_proxy(os.environ, record.host):
-        proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
-    return (
-        f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {record.url}/v1/chat/completions"
-        f" -H 'Content-Type: application/json'{header}"
-        """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
-        f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
-        f"{proxy}"
-        f"  log      {record.log}\n"
-        f"  stop     {stop}"
-    )
-
-
-def open_access_warning(name: str, host: str) -> str:
-    """Return the warning about a server without a key on a public address (R30)."""
-    return (
-        f"warning: {name} listens on {host} without an API key: "
-        "any user who can reach this machine can use it\n"
-        "  fix: set LLAMA_API_KEY, or use --api-key KEY, or remove --host"
-    )

@@ -65,6 +65,8 @@ class Connection:
     replace: bool = False
     at_once: int = READ_LEAST
     skipping: bool = False
+    # clock and `received` when its speed was last checked
+    _checked: tuple[float, int] = (0.0, 0)
 
     def split(self) -> None:
         """Release the second half of the rest of the piece. The caller holds the gate."""
@@ -93,8 +95,7 @@ class Connection:
             TransferError: the connection broke.
             OSError: the file cannot be written.
         """
-        checked_at = self.clock()
-        received_before = self.received
+        self._checked = (self.clock(), self.received)
         self.at_once = READ_LEAST
         is_first = skip > 0 or piece.pos == 0
         while piece.left or goes_further(piece):
@@ -111,27 +112,30 @@ class Connection:
             is_first = False
             if skip:
                 skip -= got
-            elif (
-                unlimited
-                and piece.pos + got == self.partial.tracker.size
-                and body.has_more()
-            ):
-                return Decision(
-                    Action.RETRY,
-                    f"more than the expected {self.partial.tracker.size} bytes",
-                )
+            elif unlimited and self._is_too_long(piece.pos + got, body):
+                size = self.partial.tracker.size
+                return Decision(Action.RETRY, f"more than the expected {size} bytes")
             else:
                 self._write(piece, buffer, got, hasher)
-            if self.replace or self.stopped:
-                return Decision(
-                    Action.RETRY, "a connection much slower than the others"
-                )
-            if self.last_received_at - checked_at >= SLOW_S:
-                if self.received - received_before < SLOW_BYTES:
-                    return Decision(Action.RETRY, f"almost no data for {SLOW_S:.0f} s")
-                checked_at = self.last_received_at
-                received_before = self.received
+            if reason := self._reason_to_stop():
+                return Decision(Action.RETRY, reason)
         return Decision(Action.DONE)
+
+    def _is_too_long(self, end: int, body: Body) -> bool:
+        """Return whether a body of unknown length goes on after the file's end."""
+        return end == self.partial.tracker.size and body.has_more()
+
+    def _reason_to_stop(self) -> str:
+        """Return why the connection is too slow, or an empty string."""
+        if self.replace or self.stopped:
+            return "a connection much slower than the others"
+        checked_at, received_before = self._checked
+        if self.last_received_at - checked_at < SLOW_S:
+            return ""
+        if self.received - received_before < SLOW_BYTES:
+            return f"almost no data for {SLOW_S:.0f} s"
+        self._checked = (self.last_received_at, self.received)
+        return ""
 
     def _fill(self, body: Body, view: memoryview) -> int:
         start = self.clock()

@@ -5,28 +5,25 @@ A file gets its final name only after its size and SHA-256 are verified (R20, R2
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.cache import space
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.console import formatting
 from tasks.console.logs import log_event
 from tasks.console.progress import Progress
-from tasks.errors import IntegrityError, NoRoom, RecipeError, TransferError
+from tasks.errors import IntegrityError, NoRoom, TransferError
 from tasks.network import content, huggingface, response
 from tasks.network.retry import SourceFailedError
 from tasks.network.tokens import hub_token
 from tasks.system import files
 from tasks.system.file_stat import FileStat
-from tasks.system.paths import ENDING_BYTES
 from tasks.transfer import contents, local_sources
 from tasks.transfer.dependencies import Dependencies
-from tasks.transfer.journal import forget, load_progress
+from tasks.transfer.disk_errors import disk_error
+from tasks.transfer.journal import forget
 from tasks.transfer.partial import Partial
 from tasks.urls import host_of, is_local, lacks_scheme, url_error
 
@@ -55,7 +52,7 @@ def fetch(artifact: Artifact, dependencies: Dependencies | None = None) -> Stamp
             or _Transfer(artifact, dependencies).first_that_delivers()
         )
     except OSError as error:
-        raise _disk_error(artifact, error) from None
+        raise disk_error(artifact, error) from None
 
 
 def check_endpoint(*, pinned: bool) -> None:
@@ -400,50 +397,3 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
             fix="find the program that writes to the cache, and run it again",
         )
     return hashed.stat
-
-
-def _disk_error(artifact: Artifact, error: OSError) -> RecipeError:
-    """Return the error for a failed write; the partial is kept (R19)."""
-    place = os.path.dirname(artifact.target)
-    if error.errno == errno.ENAMETOOLONG:
-        return _name_too_long(artifact, place)
-    if not files.is_full(error):
-        what = f"{artifact.label}: cannot write: {error.strerror or error}"
-        return RecipeError(
-            what, [("in", place)], "set LLAMAFILE_CACHE to another directory"
-        )
-    saved = load_progress(artifact)
-    size = artifact.size or saved.size
-    taken = max(saved.done, _taken_on_disk(artifact.partial))
-    missing = ""
-    if size:
-        missing = formatting.format_size(max(0, size - taken) + space.SPACE_MARGIN)
-    kept = ""
-    if saved.done:
-        kept = (
-            f"{formatting.format_size(saved.done)}, the next run resumes the download"
-        )
-    facts = [("missing", missing), ("kept", kept), ("in", place)]
-    quota = "" if error.errno == errno.ENOSPC else " (quota exceeded)"
-    fix = "free some space and run it again"
-    return RecipeError(f"{artifact.label}: the disk is full{quota}", facts, fix)
-
-
-def _name_too_long(artifact: Artifact, folder: str) -> RecipeError:
-    length = len(os.fsencode(os.path.basename(artifact.target)))
-    most: object = ""
-    with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
-        most = f"{os.pathconf(files.nearest_existing_dir(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
-    facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
-    fix = "pass --llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
-    return RecipeError(
-        f"{artifact.label}: the file name or the path is too long", facts, fix
-    )
-
-
-def _taken_on_disk(path: str) -> int:
-    """Return the allocated bytes of a file, 0 where they are unknown."""
-    try:
-        return getattr(os.stat(path), "st_blocks", 0) * 512
-    except OSError:
-        return 0

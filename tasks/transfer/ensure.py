@@ -329,6 +329,6 @@ def _check_name(artifact: Artifact) -> None:
             - ENDING_BYTES
         )
         if 0 < most < len(os.fsencode(name)):
-            from tasks.transfer.download import _name_too_long
+            from tasks.transfer.disk_errors import name_too_long
 
-            raise _name_too_long(artifact, folder)
+            raise name_too_long(artifact, folder)

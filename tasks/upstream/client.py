@@ -13,13 +13,13 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
+from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.file_specs import (
     HubFile,
     Release,
     parse_hub_url,
     parse_release_url,
 )
-from tasks.catalogue.types import LATEST
 from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError

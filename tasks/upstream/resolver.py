@@ -11,10 +11,11 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue import lockfile
+from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import parse_hub_url
 from tasks.catalogue.lockfile import FROM_CATALOGUE, LockedFile, LockFile
-from tasks.catalogue.types import LATEST, FileSpec
+from tasks.catalogue.types import FileSpec
 from tasks.command_line import TaskRequest
 from tasks.errors import RecipeError, TransferError
 from tasks.network import huggingface
@@ -152,7 +153,7 @@ class LockResolver:
         return self._downloaded(name, stated)
 
     def _ask(self, url: str, version: str, pinned: bool) -> RemoteFile:
-        stated: RemoteFile = self._publishers(url).state(url, version, pinned)
+        stated: RemoteFile = self._publishers(url).fetch_metadata(url, version, pinned)
         return stated
 
     def fetch_license(self, url: str) -> str:
@@ -160,7 +161,7 @@ class LockResolver:
         if is_local(url):
             return ""
         try:
-            found: str = self._publishers(url).licence(url)
+            found: str = self._publishers(url).fetch_license(url)
         except TransferError:
             return ""
         return found

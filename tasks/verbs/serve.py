@@ -7,7 +7,7 @@ import time
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import session
+from tasks.engine import messages
 from tasks.engine.server_record import Mode
 from tasks.engine.session import check_start, pick_port, serving, specify
 
@@ -36,7 +36,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     port = resolved.port_to_try(any_free=False)
     with serving(context.environment.cache, spec, Mode.SERVE, port) as (server, stop):
         if server is not None:
-            usage = session.ready_message(resolved.model, server.record, "Ctrl-C")
+            usage = messages.ready_message(resolved.model, server.record, "Ctrl-C")
             doit_adapter.log().info("%s", usage)
             while not stop and not server.ended_by_stop():
                 server.check_alive()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import server_registry, session
+from tasks.engine import messages, server_registry
 from tasks.engine.launch_spec import LaunchSpec
 from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.engine.session import ManagedServer, check_start, pick_port, specify
@@ -98,7 +98,7 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
                 server.end()
     if not is_ready:
         raise SystemExit(128 + stop[0])
-    usage = session.ready_message(
+    usage = messages.ready_message(
         resolved.model, server.record, f"doit stop --model {resolved.name}"
     )
     doit_adapter.log().info("%s", usage)

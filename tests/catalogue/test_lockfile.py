@@ -166,7 +166,11 @@ def row(**changes: str) -> str:
     ("text", "said"),
     [
         pytest.param("", "(top level): expected lines of", id="empty"),
-        pytest.param("<<<<<<< HEAD\nversion: 1\n", "m.lock is not YAML: line", id="a merge that was left"),
+        pytest.param(
+            "<<<<<<< HEAD\nversion: 1\n",
+            "m.lock:1: a merge conflict is not resolved",
+            id="a merge that was left",
+        ),
         pytest.param("version: 2\n", "1: version: expected 1, got 2", id="of a later version"),
         pytest.param("version: 1\nmodel: {}\n", "2: model: unknown key; did you mean models", id="misspelt"),
         pytest.param(

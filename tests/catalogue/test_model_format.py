@@ -80,7 +80,8 @@ HEADS = [
     (b"\0" * 512, "it begins with b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"),
     (b"PK\3\4\xff\xff", "it begins with b'PK\\x03\\x04\\xff\\xff'"),
     (b"gguf\3\0\0\0", "it begins with b'gguf\\x03\\x00\\x00\\x00'"),
-    (b"\x7fELF\2\1\1\0", "it begins with b'\\x7fELF\\x02\\x01\\x01\\x00'"),
+    (b"\x7fELF\2\1\1\0", ""),  # an assimilated llamafile
+    (b"PK\3\4\x14\0\0\0", "it begins with b'PK\\x03\\x04\\x14\\x00\\x00\\x00'"),
 ]
 
 

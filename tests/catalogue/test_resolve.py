@@ -706,17 +706,23 @@ def test_same_file_twice_is_no_conflict() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        pytest.param("start", {"port": None, "key": "", "probe": False, "gpu": False}, id="nothing said"),
-        pytest.param("start --port 0", {"port": 0}, id="any free port is one that was asked for"),
-        pytest.param("serve --port 8080", {"port": 8080}, id="the usual port, by name"),
+        pytest.param(
+            "start",
+            {"requested_port": None, "key": "", "probe": False, "require_gpu": False},
+            id="nothing said",
+        ),
+        pytest.param("start --port 0", {"requested_port": 0}, id="any free port is one that was asked for"),
+        pytest.param("serve --port 8080", {"requested_port": 8080}, id="the usual port, by name"),
         pytest.param("serve --api-key sk-1 --probe", {"key": "sk-1", "probe": True}, id="key and probe"),
-        pytest.param("start --force-gpu", {"gpu": True}, id="--force-gpu means it"),
-        pytest.param("with --gpu NVIDIA -- x", {"gpu": True}, id="--gpu of a kind means it"),
-        pytest.param("start --gpu auto", {"gpu": False}, id="--gpu auto may do without"),
-        pytest.param("start --gpu Disable", {"gpu": False}, id="--gpu disable is no wish for one"),
-        pytest.param("start -- -t 2 a=b", {"extra": ("-t", "2", "a=b")}, id="start: the engine's own"),
-        pytest.param("with -- x --port 1", {"extra": (), "port": None}, id="with: the command's"),
-        pytest.param("chat Hello -- --host", {"extra": ()}, id="chat: a question's words"),
+        pytest.param("start --force-gpu", {"require_gpu": True}, id="--force-gpu means it"),
+        pytest.param("with --gpu NVIDIA -- x", {"require_gpu": True}, id="--gpu of a kind means it"),
+        pytest.param("start --gpu auto", {"require_gpu": False}, id="--gpu auto may do without"),
+        pytest.param("start --gpu Disable", {"require_gpu": False}, id="--gpu disable is no wish for one"),
+        pytest.param("start -- -t 2 a=b", {"engine_args": ("-t", "2", "a=b")}, id="start: the engine's own"),
+        pytest.param(
+            "with -- x --port 1", {"engine_args": (), "requested_port": None}, id="with: the command's"
+        ),
+        pytest.param("chat Hello -- --host", {"engine_args": ()}, id="chat: a question's words"),
     ],
 )
 def test_what_a_server_is_started_with(line: str, expected: dict[str, Any]) -> None:

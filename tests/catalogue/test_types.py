@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
+from tasks.catalogue.constraints import ENGINES
 from tasks.catalogue.schema import CatalogueFile, compile_catalogue
-from tasks.catalogue.types import ENGINES, Catalogue, Engine, Model, ServeOptions
+from tasks.catalogue.types import Catalogue, Engine, Model, ServeOptions
 from tasks.errors import UsageError
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 

@@ -196,7 +196,7 @@ def test_help(still: Project, task: str) -> None:
         "doctor:t": {"--json"},
     }
     assert options >= expected.get(task, set())
-    assert (options == set()) is (task in ("verify:t", "exe", "stop:tiny"))
+    assert (options == set()) is (task in ("exe", "stop:tiny"))
     assert ("-f, --follow" in text) is ("-n N, --lines=N" in text) is (task == "logs")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks import urls
 from tasks.catalogue.types import Model
 from tasks.console import formatting
-from tasks.engine import session
+from tasks.engine import messages
 from tasks.engine.server_record import Mode, ServerRecord
 
 
@@ -184,7 +184,7 @@ def a_run(host: str = "h", key: str = "") -> ServerRecord:
 def test_what_is_said_when_the_server_is_ready() -> None:
     """Which model and licence (R33), how to call it, where the log is, how to stop it."""
     model = Model("My Model 7B", "MIT", "https://h/m.gguf")
-    assert session.ready_message(model, a_run(), "Ctrl-C") == (
+    assert messages.ready_message(model, a_run(), "Ctrl-C") == (
         "  model    My Model 7B, licence MIT\n"
         "  try it   curl http://h:1/v1/chat/completions -H 'Content-Type: application/json' "
         """-d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
@@ -196,7 +196,7 @@ def test_what_is_said_when_the_server_is_ready() -> None:
 
 def test_what_is_said_of_a_server_with_a_key() -> None:
     """R30: how to pass the key, by the name of its variable; the key itself is nowhere."""
-    text = session.ready_message(
+    text = messages.ready_message(
         Model("M", "MIT", "u"), a_run("0.0.0.0", "sk-secret"), "doit stop --model mine"
     )
     assert "curl http://127.0.0.1:1/v1/chat/completions" in text
@@ -208,7 +208,7 @@ def test_what_is_said_of_a_server_with_a_key() -> None:
 
 def test_what_is_said_of_a_server_for_everybody() -> None:
     """R30: the warning names model and host, and says how to ask for a key."""
-    text = session.open_access_warning("mine", "0.0.0.0")
+    text = messages.open_access_warning("mine", "0.0.0.0")
     assert text.startswith("warning: mine listens on 0.0.0.0 without an API key")
     assert "fix: set LLAMA_API_KEY, or use --api-key KEY, or remove --host" in text
 

@@ -25,7 +25,7 @@ PROGRAM = """
 import sys
 from tasks.catalogue.artifact import Artifact
 from tasks.console import progress
-from tasks.transfer.download import Dependencies, fetch
+from tasks.transfer.download import (Dependencies, fetch)
 from tasks.console.logs import logger
 
 progress.EVENT_S = 0.01

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tasks.catalogue.constraints import GPUS
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import resolve
 from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.settings import ServeSettings
-from tasks.catalogue.types import GPUS, Catalogue
+from tasks.catalogue.types import Catalogue
 from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
 from tasks.errors import ServerError
 

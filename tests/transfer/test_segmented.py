@@ -22,6 +22,7 @@ from tasks.transfer.download import fetch
 from tasks.transfer.ranges import count, merge
 
 from tests.fakes.hub import Hub
+from tests.fakes.llamafile import noise
 from tests.fakes.server import (
     Drop,
     Fault,
@@ -55,7 +56,7 @@ from tests.support.world import (
 )
 
 SIZE = 800_000
-DATA = hashlib.shake_128(b"lanes").digest(SIZE)
+DATA = noise(b"lanes", SIZE)
 OTHER = DATA[::-1]
 RATE = 600_000.0  # bytes a second of one connection
 WITHIN_S = 90.0  # a transfer of these few bytes is over long before

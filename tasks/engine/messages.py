@@ -1,0 +1,44 @@
+"""What the user is told about a running server."""
+
+from __future__ import annotations
+
+import os
+
+from tasks.catalogue.types import Model
+from tasks.engine.server_record import ServerRecord
+from tasks.urls import needed_no_proxy
+
+
+def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
+    """Return the text for a ready server: what it is, how to call and stop it.
+
+    Args:
+        stop: how to stop it.
+    """
+    header = ""
+    client_key = "none"
+    if record.key:
+        header = " -H 'Authorization: Bearer '$LLAMA_API_KEY"
+        client_key = "$LLAMA_API_KEY"
+    proxy = ""
+    if hosts := needed_no_proxy(os.environ, record.host):
+        proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
+    return (
+        f"  model    {model.title}, licence {model.license}\n"
+        f"  try it   curl {record.url}/v1/chat/completions"
+        f" -H 'Content-Type: application/json'{header}"
+        """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
+        f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
+        f"{proxy}"
+        f"  log      {record.log}\n"
+        f"  stop     {stop}"
+    )
+
+
+def open_access_warning(name: str, host: str) -> str:
+    """Return the warning about a server without a key on a public address (R30)."""
+    return (
+        f"warning: {name} listens on {host} without an API key: "
+        "any user who can reach this machine can use it\n"
+        "  fix: set LLAMA_API_KEY, or use --api-key KEY, or remove --host"
+    )
