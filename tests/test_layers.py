@@ -48,8 +48,8 @@ BUDGETS = {  # at 88 columns
     ),
     "network": (
         1_680,
-        "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, proxies), "
-        "retries, the Hub's environment",
+        "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
+        "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
         3_700,

@@ -34,7 +34,7 @@ from tasks.system.files import (
     write_atomic,
 )  # fmt: skip
 
-# stamps that could not be written, by path; valid in this process, which has read the files
+# stamps that could not be written, by path; valid in the process that read the files
 _UNWRITTEN: dict[str, Stamp] = {}
 
 # a cache of another user, a read-only one, a full disk

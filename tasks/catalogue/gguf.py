@@ -324,9 +324,9 @@ def kv_estimate(params: str | None, ctx: int) -> int | None:
     """Estimate `kv_bytes` of a model that is not on this machine; None if impossible.
 
     56 KiB for each token at 1B parameters, growing with their power 0.42. Within a
-    factor of 2 of Llama 3, Mistral, Phi-4 and Qwen 3 (from 1.7B). About 4 times too high
-    for other small models and mixtures of experts, and about 4 times too low for models
-    without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
+    factor of 2 of Llama 3, Mistral, Phi-4 and Qwen 3 (from 1.7B). About 4 times too
+    high for other small models and mixtures of experts, and about 4 times too low for
+    models without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
 
     Args:
         params: as in the catalogue.

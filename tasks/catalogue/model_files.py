@@ -194,7 +194,8 @@ def _uncatalogued(
         endings = " or ".join(MODEL_ENDINGS)
         raise UsageError(
             f"the file name in {url} is {filename!r}: expected one ending in {endings}",
-            fix=f"doit serve --llamafile NAME.gguf (or NAME.llamafile) --llamafile-url {url}",
+            fix="doit serve --llamafile NAME.gguf (or NAME.llamafile) "
+            f"--llamafile-url {url}",
         )
     target = inside(model_dir(environment.cache, sha256, url), filename)
     name = _task_name(filename)

@@ -13,7 +13,10 @@ _MAGIC = b"GGUF"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SHOWN = 60  # characters of a text in a message
 
-NEWER_GGUF = "convert the model again, or use the file of another publisher: GGUF version 2 or 3, little-endian"
+NEWER_GGUF = (
+    "convert the model again, or use the file of another publisher: GGUF version 2 or "
+    "3, little-endian"
+)
 
 
 def is_program(head: bytes) -> bool:

@@ -106,5 +106,5 @@ def _check_number(event: Any) -> None:
     has_number_tag = (event.tag or "").endswith((":int", ":float"))
     is_plain = event.implicit[0] and not event.style
     if has_number_tag or (is_plain and _NUMBER.fullmatch(event.value)):
-        what = f"a number of more than {MAX_DIGITS} digits; if it is text, put it in quotes"
+        what = f"a number of more than {MAX_DIGITS} digits; if it is text, quote it"
         raise LimitError(event.start_mark.line + 1, what)

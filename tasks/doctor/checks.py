@@ -24,7 +24,7 @@ TINY_APE = EXECUTABLE_MAGICS[0] + b"\n'\necho " + EXPECTED_OUTPUT.encode() + b"\
 TINY_SCRIPT = b"#!/bin/sh\necho " + EXPECTED_OUTPUT.encode() + b"\n"
 
 _OTHER_TMPDIR = "export TMPDIR=FOLDER, a writable folder on a disk that allows programs"
-# HTTP errors with which a server still shows that it is reachable; mirrors have no front page
+# HTTP errors that still prove a server reachable; mirrors have no front page
 _REACHABLE_STATUS = (401, 404, 405)
 
 
@@ -196,7 +196,8 @@ def check_memory(
         available: bytes of it that are free now.
         need: bytes; None if unknown.
     """
-    found = f"{formatting.format_size(total)}, {formatting.format_size(available)} of it available"
+    free = formatting.format_size(available)
+    found = f"{formatting.format_size(total)}, {free} of it available"
     if need is None:
         return _ok("memory", f"{found}; what {model} needs is not known")
     found += f"; {model} needs about {formatting.format_size(need)}"

@@ -10,7 +10,10 @@ import re
 # the engine reports that it uses the CPU. gpu.c:71 and #263 (0.6 to 0.9);
 # server.cpp:2424 of 0.8.6; common.cpp:814, ggml-org/llama.cpp#9343 (upstream until
 # 2024); #965 (0.10.2), ggml-org/llama.cpp#23943 (upstream since)
-_FELL_BACK = "falling back to CPU inference|no usable GPU found|not compiled with GPU offload support"
+_FELL_BACK = (
+    "falling back to CPU inference|no usable GPU found"
+    "|not compiled with GPU offload support"
+)
 # the number of layers on the GPU, where printed, decides. llama.cpp:7854; #273
 _OFFLOADED = r"offloaded (\d+)/\d+ layers to GPU"
 # one GPU backend failed, another may work: ggml-cuda.cu:14374,

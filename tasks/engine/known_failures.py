@@ -28,19 +28,34 @@ def _signal(number: int) -> tuple[int, int]:
     return -number, 128 + number
 
 
-_MEMORY = "memory is short: use a smaller --ctx-size, or a smaller model (`doit` shows what each needs)"
+_MEMORY = (
+    "memory is short: use a smaller --ctx-size, or a smaller model (`doit` shows what "
+    "each needs)"
+)
 _KILLED = "it was killed, most often because " + _MEMORY
 _BROKEN = (
     "the file is truncated or its disk failed: delete it and run the command again"
 )
-_NOT_SENT = "the file is a web page or a Git LFS pointer, not the file: delete it and check its URL"
-NOEXEC = "a noexec file system: set LLAMAFILE_CACHE to another disk, or mount -o remount,exec"
+_NOT_SENT = (
+    "the file is a web page or a Git LFS pointer, not the file: "
+    "delete it and check its URL"
+)
+NOEXEC = (
+    "a noexec file system: set LLAMAFILE_CACHE to another disk, "
+    "or mount -o remount,exec"
+)
 NO_AVX = (
     "this CPU, or the virtual machine's, lacks AVX or another extension that the "
     "engine needs: use another machine"
 )
-ROSETTA = "it runs under Rosetta, which lacks AVX: use an arm64 shell and an arm64 Python (arch -arm64 zsh)"
-WSL = "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' (on newer WSL: WSLInterop-late)"
+ROSETTA = (
+    "it runs under Rosetta, which lacks AVX: use an arm64 shell and an arm64 Python "
+    "(arch -arm64 zsh)"
+)
+WSL = (
+    "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' "
+    "(on newer WSL: WSLInterop-late)"
+)
 _SCANNER = (
     "a virus scanner blocks it, for a llamafile most often by mistake: update its "
     "definitions, or add an exception for the cache (LLAMAFILE_CACHE)"
@@ -70,7 +85,8 @@ KNOWN_FAILURES = (
     # 0.10 and tasks/engine/embedded.py; common.h:42 (the default of -m);
     # llamafile.c:175
     KnownFailure(
-        "it is an engine without a model: serve a .gguf, or a llamafile that contains a model",
+        "it is an engine without a model: serve a .gguf, or a llamafile that contains "
+        "a model",
         r"missing required -m|models/7B/ggml-model-f16\.gguf"
         r"|no \S*gguf file found in zip",
     ),
@@ -141,7 +157,8 @@ KNOWN_FAILURES = (
     ),
     # measured with another architecture's loader in a shared home
     KnownFailure(
-        "the unpacked APE loader is for another machine's CPU: rm $TMPDIR/.ape-* ~/.ape-*",
+        "the unpacked APE loader is for another machine's CPU: "
+        "rm $TMPDIR/.ape-* ~/.ape-*",
         "Exec format error|cannot execute binary file",
     ),
     # #47, #130, #253, #369, #513; #22, #201, #741, jart/cosmopolitan#51 (Wine); #21,
@@ -160,7 +177,8 @@ KNOWN_FAILURES = (
     ),
     # #587; measured with an `ape` that uses argparse, and one that uses getopt
     KnownFailure(
-        "another program named ape is on PATH and gets the file: find it with `command -v ape` and rename it",
+        "another program named ape is on PATH and gets the file: "
+        "find it with `command -v ape` and rename it",
         r"Attempto Parsing Engine|^(usage: )?ape(:| \[)",
     ),
     # measured; apelink.c:2288; 'Supported CPUs' of llamafile's README
@@ -213,14 +231,16 @@ KNOWN_FAILURES = (
     ),
     # canton7/SyncTrayzor#12; ROCm/TheRock#3149
     KnownFailure(
-        "a policy of this computer forbids it (AppLocker, Smart App Control): ask its administrator",
+        "a policy of this computer forbids it (AppLocker, Smart App Control): "
+        "ask its administrator",
         r"\[WinError (1260|4551)\]|blocked by group policy|Application Control policy",
     ),
     # cmderdev/cmder#3000, r-lib/processx#393
     KnownFailure(_SCANNER, r"\[WinError (5|32)\]"),
     # utilityai/llama-cpp-rs#583, ollama/ollama#6804
     KnownFailure(
-        "a DLL is missing: install https://aka.ms/vs/17/release/vc_redist.x64.exe, or try --gpu disable",
+        "a DLL is missing: install https://aka.ms/vs/17/release/vc_redist.x64.exe, "
+        "or try --gpu disable",
         status=(0xC0000135,),
     ),
     # -- the GPU: cuda.c:966, #273, #384, #961, #1048; #200 (0.5, 0.6)
@@ -230,7 +250,8 @@ KNOWN_FAILURES = (
     ),
     # ollama/ollama#7666, abetlen/llama-cpp-python#1436
     KnownFailure(
-        "the NVIDIA driver is older than the engine's CUDA: update it, or use --gpu disable",
+        "the NVIDIA driver is older than the engine's CUDA: update it, "
+        "or use --gpu disable",
         "driver version is insufficient",
     ),
     # ggml-org/llama.cpp#4215
@@ -241,7 +262,8 @@ KNOWN_FAILURES = (
     # ggml-org/llama.cpp#20431, #16725; ollama/ollama#9782; ggml-org/llama.cpp#5441
     # (Vulkan), #7366
     KnownFailure(
-        "the GPU's memory is short: use fewer layers (--ngl), a smaller --ctx-size, or --gpu disable",
+        "the GPU's memory is short: use fewer layers (--ngl), a smaller --ctx-size, "
+        "or --gpu disable",
         r"cudaMalloc failed|CUDA error: out of memory|OutOfDeviceMemory"
         r"|allocate (CUDA|ROCm|Vulkan|Metal)\d* buffer",
     ),
@@ -257,7 +279,8 @@ KNOWN_FAILURES = (
     ),
     # llama.cpp:4447, #711, #730; llama.cpp:5447
     KnownFailure(
-        "the model is newer than the engine: pin a newer engine in models.yaml, or try --engine embedded",
+        "the model is newer than the engine: pin a newer engine in models.yaml, "
+        "or try --engine embedded",
         _TOO_NEW,
     ),
     # ggml-org/llama.cpp#6774, moly-ai/moly-local#13; ggml.c:19761; llamafile.c:130 (the
@@ -279,7 +302,8 @@ KNOWN_FAILURES = (
     ),
     # -- other messages: antimatter15/alpaca.cpp#146, #942, #948
     KnownFailure(
-        "the system's C or C++ library is too old: use a newer system, or --gpu disable",
+        "the system's C or C++ library is too old: use a newer system, "
+        "or --gpu disable",
         r"GLIBC(XX)?_[\d.]+'? not found",
     ),
     # tasks/engine/embedded.py

@@ -132,7 +132,8 @@ def _start_error(
         what = f"another program answers on port {port}{port_owner_text(port)}"
         return ServerError(what, fix="use --port 0 for a free one")
     if state is Readiness.WRONG_PORT:
-        what = f"{name} listens on another port than {port}, which another program uses{port_owner_text(port)}"
+        what = f"{name} listens on another port than {port}, which another program uses"
+        what += port_owner_text(port)
         return ServerError(what, fix="use --port 0 for a free one")
     what = f"{name} was not ready after {formatting.format_duration(timeout_s)}"
     error = failures.engine_error(what, ending, sys.platform)

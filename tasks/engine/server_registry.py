@@ -102,9 +102,11 @@ def record_error(cache: str) -> ServerError:
         if not record_files.is_mine(os.stat(files.nearest_existing_dir(path))):
             facts.append(("belongs to", "another user"))
     return ServerError(
-        "`doit start` cannot record its server in the cache, so no command could find and stop it",
+        "`doit start` cannot record its server in the cache, so no command could find "
+        "and stop it",
         facts,
-        fix="set LLAMAFILE_CACHE to a directory you can write to, or run `doit serve` in the foreground",
+        fix="set LLAMAFILE_CACHE to a directory you can write to, or run `doit serve` "
+        "in the foreground",
     )
 
 
@@ -203,8 +205,10 @@ def _of_this_boot(record: ServerRecord) -> bool:
 def not_proven(record: ServerRecord, pid: int) -> ServerError:
     """Return the error for a recorded process that may be another program."""
     return ServerError(
-        f"process {pid} is recorded as {record.name}, but this cannot be verified; it was not ended",
-        fix=f"check it with ps -fp {pid}; if it is {record.name}, run kill {pid}; if not, delete {record.path}",
+        f"process {pid} is recorded as {record.name}, but this cannot be verified; "
+        "it was not ended",
+        fix=f"check it with ps -fp {pid}; if it is {record.name}, run kill {pid}; "
+        f"if not, delete {record.path}",
     )
 
 
@@ -370,8 +374,10 @@ def check_port_not_ours(cache: str, port: int) -> None:
     for record in running(cache):
         if record.port == port:
             raise ServerError(
-                f"port {port} is in use by {record.name}, started by `doit {record.mode.value}` (pid {_pid(record)})",
-                fix=f"run doit stop --model {record.name}, or use --port 0 for a free one",
+                f"port {port} is in use by {record.name}, started by "
+                f"`doit {record.mode.value}` (pid {_pid(record)})",
+                fix=f"run doit stop --model {record.name}, "
+                "or use --port 0 for a free one",
             )
 
 

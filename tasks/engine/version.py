@@ -137,7 +137,10 @@ def _with_format(failed: ServerError, program: str, error: OSError) -> ServerErr
         return failed
     here = f"{sys.platform} on {platform.machine()}"
     facts = [*failed.facts, ("program", found), ("this machine", here)]
-    fix = "use the llamafile as it was published: before `--assimilate` it runs everywhere"
+    fix = (
+        "use the llamafile as it was published: "
+        "before `--assimilate` it runs everywhere"
+    )
     return ServerError(failed.what, facts, fix)
 
 

@@ -24,7 +24,7 @@ class Access(NamedTuple):
     """What a request presented to the server."""
 
     sent: str = ""  # TOKEN or NETRC
-    # credentials refused earlier and not sent again, each with the status of the refusal
+    # credentials refused earlier and not sent again, each with the refusal's status
     refused: tuple[tuple[str, int], ...] = ()
     is_hub: bool = False
     variable: str = "HTTPS_PROXY"  # environment variable with the URL's proxy

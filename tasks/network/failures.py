@@ -61,7 +61,7 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
 def _setup_failure(
     error: Exception, kinds: set[str], reason: str, text: str
 ) -> Failure | None:
-    """Return a failure that only a change on this machine, or of the URL, can remove."""
+    """Return a failure that only a change of this machine or of the URL can fix."""
     if "SSLCertVerificationError" in kinds:
         what = f"the certificate is not trusted ({reason})"
         fix = "behind a company's proxy: REQUESTS_CA_BUNDLE=/path/of/its/ca.pem"

@@ -27,8 +27,8 @@ WAIT_TOTAL_S = 900.0  # all waits for one source; rate windows of the Hub last 3
 
 # RFC 9110 §15.5, §15.6 and the Hub: statuses that a later request may not get
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527})
-# Successes without the file. 202: it is being prepared; 204, 205: no content; 304: the
-# fault of a cache, as no request is conditional without a range (RFC 9110 §15.3, §15.4.5)
+# Successes without the file. 202: it is being prepared; 204, 205: no content; 304: a
+# faulty cache, as no request is conditional without a range (RFC 9110 §15.3, §15.4.5)
 _NO_CONTENT = frozenset({202, 204, 205, 304})
 _TOO_MANY = frozenset({429, 503})
 # An expired signed link: S3 and CloudFront 403, Azure 403 and 404, Google 400, GitHub's

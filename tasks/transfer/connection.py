@@ -69,7 +69,10 @@ class Connection:
     _checked: tuple[float, int] = (0.0, 0)
 
     def split(self) -> None:
-        """Release the second half of the rest of the piece. The caller holds the gate."""
+        """Release the second half of what is left of the piece.
+
+        The caller holds the write lock.
+        """
         if self.piece is not None and self.piece.left >= 2 * SHARE_LEAST:
             self.piece.end = self.piece.pos + self.piece.left // 2
 

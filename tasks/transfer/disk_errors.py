@@ -46,9 +46,13 @@ def name_too_long(artifact: Artifact, folder: str) -> RecipeError:
     length = len(os.fsencode(os.path.basename(artifact.target)))
     most: object = ""
     with suppress(OSError, ValueError, AttributeError):  # Windows has no such call
-        most = f"{os.pathconf(files.nearest_existing_dir(folder), 'PC_NAME_MAX') - ENDING_BYTES} bytes here"
+        name_max = os.pathconf(files.nearest_existing_dir(folder), "PC_NAME_MAX")
+        most = f"{name_max - ENDING_BYTES} bytes here"
     facts = [("length", f"{length} bytes"), ("limit", most), ("in", folder)]
-    fix = "pass --llamafile SHORTER_NAME --llamafile-url URL, or set LLAMAFILE_CACHE to another file system"
+    fix = (
+        "pass --llamafile SHORTER_NAME --llamafile-url URL, "
+        "or set LLAMAFILE_CACHE to another file system"
+    )
     return RecipeError(
         f"{artifact.label}: the file name or the path is too long", facts, fix
     )

@@ -182,7 +182,7 @@ class _Transfer:
         )
 
     def _delivers(self, url: str, partial: Partial, bar: Progress) -> bool:
-        """Return whether a source delivers the missing bytes; else record the reason."""
+        """Return whether a source delivers the missing bytes; if not, say why."""
         if variable := huggingface.offline(os.environ):
             self.reasons.append((url, f"{variable} forbids the network"))
             return False
@@ -218,8 +218,9 @@ class _Transfer:
         self.reasons.append((url, reason))
         if url != self.artifact.sources[-1]:
             label = self.artifact.label
-            log_event("source_failed", "%s: %s: %s; trying the next source", label, url, reason,
-                level=logging.WARNING, artifact=label, url=url, why=str(reason))  # fmt: skip
+            log_event("source_failed", "%s: %s: %s; trying the next source", label, url,
+                reason, level=logging.WARNING, artifact=label, url=url,
+                why=str(reason))  # fmt: skip
 
     def _receive(self, url: str, partial: Partial, bar: Progress) -> None:
         """Download and verify; retry wrong bytes once over a new connection.
@@ -272,7 +273,7 @@ class _Transfer:
         _log.warning("%s%s; downloading it again over one connection", error.what, note)
 
     def _has_right_bytes(self, partial: Partial) -> bool:
-        """Return whether the file is complete, although the source states more bytes."""
+        """Return whether the file is complete though the source states more bytes."""
         with partial.changed:
             done = partial.tracker.done
             is_one_span = partial.tracker.contiguous_end(0) == done
@@ -352,7 +353,8 @@ def _received(partial: Partial, size: int) -> str:
 
 
 def _done(
-    artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float, where: str, had: int
+    artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float,
+    where: str, had: int,
 ) -> Stamp:  # fmt: skip
     """Log the size, rate and source of a download, and return its stamp.
 
@@ -368,9 +370,10 @@ def _done(
     pinned = artifact.sha256 is not None
     proof = "sha256 verified" if pinned else f"not pinned; its sha256 is {digest}"
     rate = formatting.format_rate(size - had, elapsed)
-    log_event("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label, formatting.format_size(size),
-        formatting.format_duration(elapsed), rate, where, kept, proof, artifact=artifact.label, bytes=size,
-        fetched=size - had, seconds=round(elapsed, 3), source=source, sha256=digest,
+    log_event("downloaded", "%s: %s in %s (%s) %s%s, %s", artifact.label,
+        formatting.format_size(size), formatting.format_duration(elapsed), rate, where,
+        kept, proof, artifact=artifact.label, bytes=size, fetched=size - had,
+        seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
     return Stamp(status, digest, source, {})
 

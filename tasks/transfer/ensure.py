@@ -55,8 +55,8 @@ def ensure_file(
         again: download although the target exists: its source may have changed.
 
     Raises:
-        RecipeError: it cannot be downloaded, or the target has wrong bytes and is not in
-            the cache.
+        RecipeError: it cannot be downloaded, or the target has wrong bytes and is not
+            in the cache.
     """
     from tasks.transfer.locks import NoLock
 
@@ -193,7 +193,8 @@ def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> Non
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
     if policy.frozen and artifact.sha256 is None:
         raise TransferError(
-            f"{artifact.label} is not pinned; --frozen and CI=true allow pinned files only",
+            f"{artifact.label} is not pinned; "
+            "--frozen and CI=true allow pinned files only",
             [("url", artifact.sources[0])],
             fix=policy.pin_fix(artifact),
         )
@@ -306,8 +307,11 @@ def check_place(cache: str, artifact: Artifact) -> None:
     elif os.path.lexists(artifact.target) and not os.path.isfile(
         os.path.realpath(artifact.target)
     ):
-        what = f"{artifact.target} is not a regular file, and is not replaced by a download"
-        raise RecipeError(what, fix="--llamafile PATH of a file, or remove it")
+        raise RecipeError(
+            f"{artifact.target} is not a regular file, "
+            "and is not replaced by a download",
+            fix="--llamafile PATH of a file, or remove it",
+        )
 
 
 def _check_name(artifact: Artifact) -> None:

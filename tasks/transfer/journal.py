@@ -156,7 +156,7 @@ def _claim(artifact: Artifact, data: Any) -> SavedProgress:
         size = data["size"]
         same = data["sha256"] == artifact.sha256
         same = same and (size is None or (type(size) is int and spans[-1][1] <= size))
-        # without a digest, only a validator of the same source proves that the rest fits
+        # without a digest, only a validator of the same source proves the rest fits
         fits = artifact.sha256 or (
             validator and data["sources"] == list(artifact.sources)
         )

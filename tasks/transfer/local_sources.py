@@ -118,7 +118,8 @@ def copy_or_clone(
                 _check_space(copy, size)
                 got = _digest(source, file, size, bar)
             if artifact.sha256 not in (None, got):
-                why = f"wrong SHA-256\nexpected: sha256:{artifact.sha256}\ngot: sha256:{got}"
+                want = artifact.sha256
+                why = f"wrong SHA-256\nexpected: sha256:{want}\ngot: sha256:{got}"
                 raise LocalFileRejectedError(why, wrong=True)
             if problem := contents.problem(artifact, copy, size):
                 raise LocalFileRejectedError(

@@ -98,7 +98,8 @@ def _is_ours(lock: Any, artifact: Artifact) -> bool:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             _log.warning(
-                "%s does not support file locks; using the journal of the download instead",
+                "%s does not support file locks; "
+                "using the journal of the download instead",
                 folder,
             )
             return True

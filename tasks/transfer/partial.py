@@ -2,8 +2,8 @@
 
 `<target>.partial` has the bytes, `<target>.partial.json` lists the valid spans. Data is
 synced to disk before the journal lists it, so a power failure costs a second of work;
-progress is never inferred from the file's size. `<target>.partial.live` lists bytes that
-the kernel has, but perhaps not the disk: it is valid until the machine reboots, so
+progress is never inferred from the file's size. `<target>.partial.live` lists bytes
+that the kernel has, but perhaps not the disk: it is valid until the machine reboots, so
 SIGKILL costs almost nothing.
 
 The journal also names the process that writes. Where file locks do not work, this keeps
@@ -90,8 +90,8 @@ class Partial:
         self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self._saving = threading.Lock()
-        # before the file is opened: the old journal may be of another artifact; and only
-        # with the bytes that are on disk
+        # before the file is opened: the old journal may be of another artifact; and
+        # only with the bytes that are on disk
         self._take_over(_saved(artifact).spans)
         self.file = open_file(artifact.partial)
         self._volatile = VolatileJournal(artifact.volatile_journal, self._state)

@@ -51,7 +51,10 @@ SLOW_LOOK_S = 10.0
 
 
 def max_connections(url: str, size: int | None) -> int:
-    """Return the connection limit of a URL: 1 for a small file, 4 at the Hub, else 8."""
+    """Return the connection limit of a URL.
+
+    1 for a small file, 4 at the Hub, else 8.
+    """
     if size is not None and size < SPLIT_FROM:
         return 1
     host = urlsplit(url).hostname or ""

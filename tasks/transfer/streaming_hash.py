@@ -1,7 +1,7 @@
 """Hash a file while it is downloaded, in a thread that follows its first gap.
 
-Every byte is hashed once. Blocks that arrive in order are hashed from memory; bytes from
-an earlier run or from another connection are read from the file.
+Every byte is hashed once. Blocks that arrive in order are hashed from memory; bytes
+from an earlier run or from another connection are read from the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from errno import EIO
 
-# bytes: a block stays in the processor's cache from the socket to the file to the digest
+# bytes: a block stays in the processor's cache from the socket to file and digest
 BLOCK = 256 * 1024
 # bytes: the most that wait in memory to be hashed
 WINDOW = 4 * 1024**2

@@ -214,8 +214,10 @@ def _checked(name: str, want: FileSpec, stated: RemoteFile) -> RemoteFile:
         RecipeError: the publisher states another digest.
     """
     if stated.sha256 not in (None, want.sha256):
-        what = f"sha256 is {want.sha256} in models.yaml, and {stated.by} says {stated.sha256}"
-        fix = f"edit {name} in models.yaml: another revision, or that digest"
-        raise RecipeError(what, fix=fix)
+        raise RecipeError(
+            f"sha256 is {want.sha256} in models.yaml, "
+            f"and {stated.by} says {stated.sha256}",
+            fix=f"edit {name} in models.yaml: another revision, or that digest",
+        )
     size = want.size or stated.size
     return stated._replace(sha256=want.sha256, size=size, by=FROM_CATALOGUE)

@@ -164,7 +164,8 @@ def _change(name: str, old: LockedFile | None, new: LockedFile) -> list[str]:
     """Return the lines for one file; none if it is unchanged."""
     file = filename_of(new.url)
     if old is None:
-        facts = f"{formatting.format_size(new.size)} sha256:{new.sha256} ({new.digest_from})"
+        size = formatting.format_size(new.size)
+        facts = f"{size} sha256:{new.sha256} ({new.digest_from})"
         return [f"+ {name}: {file} {facts}"]
     if (old.sha256, old.url) != (new.sha256, new.url):
         first = f"~ {name}: {file}"

@@ -108,7 +108,8 @@ def _notes(context: Context, jobs: list[ResolvedModel]) -> list[str]:
     if context.environment.platform != "win32":
         return []
     return [
-        f"{resolved.name} is over 4 GiB, more than Windows starts: llamafile.exe runs it with -m"
+        f"{resolved.name} is over 4 GiB, more than Windows starts: "
+        "llamafile.exe runs it with -m"
         for resolved in jobs
         if resolved.exe and (resolved.size or 0) > WINDOWS_EXE_LIMIT
     ]
@@ -141,7 +142,8 @@ def _text(
         render_table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
         f"network  {_fetched(needs)}",
-        f"disk     {formatting.format_size(free)} free, {formatting.format_size(free - write)} afterwards",
+        f"disk     {formatting.format_size(free)} free, "
+        f"{formatting.format_size(free - write)} afterwards",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -189,7 +191,8 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
         source = "models.yaml"
         if not need.context:
             source += f"; more for {tokens}"
-        return f"{need.model} needs about {formatting.format_size(need.declared)} ({source}); {here}"
+        declared = formatting.format_size(need.declared)
+        return f"{need.model} needs about {declared} ({source}); {here}"
     about = "about "
     if need.exact:
         about = ""
@@ -200,7 +203,8 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
     parts = f"(weights {weights}, {about}{cache} for {tokens})"
     if need.gpu:
         parts += ", part of it on the GPU"
-    return f"{need.model} needs {about}{formatting.format_size(need.needed)} {parts}; {here}"
+    needed = formatting.format_size(need.needed)
+    return f"{need.model} needs {about}{needed} {parts}; {here}"
 
 
 def _data(

@@ -306,4 +306,5 @@ def _freed(facts: dict[str, Any]) -> str:
     verb = "freed"
     if facts["dry_run"]:
         verb = "would be freed"
-    return f" → {formatting.format_size(facts['after'])}, {formatting.format_size(freed)} {verb}"
+    after = formatting.format_size(facts["after"])
+    return f" → {after}, {formatting.format_size(freed)} {verb}"

@@ -41,7 +41,8 @@ partial.SAVE_S = 0.2
 cache, data = sys.argv[1], json.loads(sys.argv[2])
 print("begun", flush=True)
 try:
-    ensure_file(cache, Artifact(**{**data, "sources": tuple(data["sources"]), "adopt_from": data["adopt_from"]}))
+    data["sources"] = tuple(data["sources"])
+    ensure_file(cache, Artifact(**data))
 except RecipeError as error:
     sys.exit(f"failed: {error}")
 """

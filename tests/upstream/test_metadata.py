@@ -53,7 +53,8 @@ BY = "the Hub (X-Linked-Etag)"
         ),
         *(
             pytest.param(
-                {"x-repo-commit": COMMIT, "x-linked-size": size}, RemoteFile(PINNED, None, None, COMMIT, by=BY),
+                {"x-repo-commit": COMMIT, "x-linked-size": size},
+                RemoteFile(PINNED, None, None, COMMIT, by=BY),
                 id=f"size {size[:20]}",
             )
             for size in ("²", "٣", "1e999", "0", "9" * 19, "9" * 5000, "0x10", " 5", "5.0", "NaN")
