@@ -1,4 +1,4 @@
-"""The cases of the download benchmark that count bytes: killed half way, and many at once."""
+"""Count bytes: a download that is killed half way, and eight downloads at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROCESSES = 8
 
 
 def resume(job: Job, origin: Origin, runs: int, findings: Findings) -> None:
-    """SIGKILL at half of the file, and what the server sends in the rerun."""
+    """Kill a download at half of the file; count the bytes that the rerun fetches."""
     shares, killed, problem = [], [], ""
     for number in range(runs):
         written = _kill_half_way(job)
@@ -34,7 +34,8 @@ def resume(job: Job, origin: Origin, runs: int, findings: Findings) -> None:
         shutil.rmtree(job.folder)
         os.sync()
         say(
-            f"resume {number + 1}: killed at {killed[-1]:.3f}, fetched {shares[-1]:.3f} again {problem}"
+            f"resume {number + 1}: killed at {killed[-1]:.3f}, "
+            f"fetched {shares[-1]:.3f} again {problem}"
         )
     share = statistics.median(shares)
     spread = f"{share:.3f} ({min(shares):.3f} to {max(shares):.3f})"
@@ -46,7 +47,7 @@ def resume(job: Job, origin: Origin, runs: int, findings: Findings) -> None:
 
 
 def _kill_half_way(job: Job) -> int:
-    """How many bytes it had written then."""
+    """Kill the download at half of the file; return the bytes written by then."""
     written = 0
     with peers.start(PEERS["ours"], job) as first:
         while written < job.blob.size / 2 and not first.ended:
@@ -58,7 +59,10 @@ def _kill_half_way(job: Job) -> int:
 
 
 def written_by(pid: int) -> int:
-    """Bytes that a process has given to write(2) and its kin: its progress, whatever it says of it itself."""
+    """Return the bytes that a process has passed to write(2) and similar calls.
+
+    The kernel counts them, so the progress does not depend on the process's own report.
+    """
     try:
         found = re.search(r"wchar: (\d+)", Path(f"/proc/{pid}/io").read_text("ascii"))
     except (FileNotFoundError, ProcessLookupError):
@@ -67,7 +71,7 @@ def written_by(pid: int) -> int:
 
 
 def eight(job: Job, origin: Origin, findings: Findings) -> None:
-    """Several processes want one model."""
+    """Download one model with several processes at once."""
     before = origin.served()
     with ExitStack() as stack:
         logs = [f"log-{number}" for number in range(PROCESSES)]

@@ -1,12 +1,14 @@
-"""A server 60 ms away, on one machine: a network namespace with a TUN device that delays every packet.
+"""Simulate a server 60 ms away with a TUN device that delays every packet.
 
-The kernel's own `netem` is not built into every kernel; this needs only TUN and root. It is a real TCP
-connection over a long path (handshake, slow start, windows), not a proxy that ends it. The namespace is a
-process's own, so it vanishes with it, and nothing of the machine's network is touched.
+Not every kernel has `netem`; this needs only TUN and root. The delay applies to a real
+TCP connection (handshake, slow start, windows), unlike a proxy, which would terminate
+it. The device is in the network namespace of one process and disappears with it; the
+machine's own network is not changed.
 
-What a process sends to PEER goes through the TUN device to `relay`, which swaps the two addresses and gives
-it back half a round trip later: to the kernel it comes from PEER, to whoever listens on HERE. The sums
-in the headers stay right, for they do not depend on the order of the addresses.
+Packets to PEER go through the TUN device to `relay`, which swaps the two addresses and
+returns each packet half a round trip later: the kernel sees a packet from PEER to HERE.
+The checksums in the headers stay valid, as they do not depend on the order of the
+addresses.
 """
 
 from __future__ import annotations
@@ -24,34 +26,31 @@ import psutil
 
 HERE, PEER = "10.66.0.1", "10.66.0.2"
 RTT_S = 0.060
-LANES, PROBE = (
-    8,
-    128 * 1024**2,
-)  # connections and bytes of each, to see what the path carries
+CONNECTIONS = 8  # to measure the throughput of the path
+PROBE = 128 * 1024**2  # bytes for each of them
 
 # Source: linux/if_tun.h, linux/virtio_net.h
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x1, 0x1000, 0x4000
-_OFFLOAD = (
-    0x1 | 0x2
-)  # checksums and segmentation are the device's: the kernel passes up to 64 KiB at once
-_VNET = 10  # bytes of virtio_net_hdr before the IP header, given back as they came
-_SOURCE = _VNET + 12  # of the IPv4 header; the destination follows
+# the device does checksums and segmentation: the kernel passes up to 64 KiB at once
+_OFFLOAD = 0x1 | 0x2
+_VNET = 10  # bytes of virtio_net_hdr before the IP header, returned unchanged
+_SOURCE = _VNET + 12  # offset of the IPv4 source address; the destination follows
 _LARGEST = _VNET + 65535
 
 
 class Far:
-    """A network namespace with the long path in it. Use `with`.
+    """A network namespace that contains the long path. Use `with`.
 
     Attributes:
-        prefix: what a command line begins with to run in there.
+        prefix: the start of a command line that runs in the namespace.
     """
 
     def __enter__(self) -> Far:
         if os.geteuid():
             raise RuntimeError("a network namespace of its own needs root")
         command = ["unshare", "--net", sys.executable, __file__]
-        # it ends when its stdin does, so also when the benchmark is killed
+        # it exits at the end of its stdin, so also when the benchmark is killed
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -68,7 +67,7 @@ class Far:
         return self
 
     def carries(self, url: str) -> str:
-        """What the path lets through, with nothing else in the way, in a sentence."""
+        """Measure the throughput of the path alone; return it as a sentence."""
         command = [
             *self.prefix,
             "curl",
@@ -81,15 +80,16 @@ class Far:
             url,
         ]
         start, busy = time.perf_counter(), self._busy_s()
-        for one in [subprocess.Popen(command) for _ in range(LANES)]:
+        for one in [subprocess.Popen(command) for _ in range(CONNECTIONS)]:
             one.wait()
         elapsed = time.perf_counter() - start
         share = (self._busy_s() - busy) / elapsed
-        rate = LANES * PROBE / elapsed / 1e6
+        rate = CONNECTIONS * PROBE / elapsed / 1e6
         return (
             "The long path is a TUN device in a network namespace that "
             f"delays each packet by {RTT_S / 2:.3f} s; "
-            f"{LANES} curl together get {rate:.0f} MB/s through it, while it takes {share:.0%} of a core."
+            f"{CONNECTIONS} curl together get {rate:.0f} MB/s through it, "
+            f"while it takes {share:.0%} of a core."
         )
 
     def _busy_s(self) -> float:
@@ -101,7 +101,7 @@ class Far:
 
 
 def open_tun() -> int:
-    """The device, up and with an address, in the namespace of this process."""
+    """Create the device in the namespace of this process, with an address, up."""
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
     fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", b"far", flags))
@@ -116,7 +116,7 @@ def open_tun() -> int:
 
 
 def relay(tun: int, delay_s: float) -> None:
-    """Give every packet back after the delay, until stdin ends."""
+    """Return every packet after the delay, until stdin ends."""
     waiting: deque[tuple[float, bytes]] = deque()
     stdin = sys.stdin.fileno()
     while True:
@@ -139,7 +139,7 @@ def relay(tun: int, delay_s: float) -> None:
 
 def _take(tun: int, waiting: deque[tuple[float, bytes]], delay_s: float) -> None:
     try:
-        for _ in range(32):  # then those that are due have their turn
+        for _ in range(32):  # then send those that are due
             packet = os.read(tun, _LARGEST)
             if packet[_VNET] >> 4 == 4:  # the kernel also tries IPv6
                 waiting.append((time.monotonic() + delay_s, packet))

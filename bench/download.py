@@ -1,10 +1,11 @@
-"""What a verified download costs, beside curl and its peers, in one run against an nginx of its own.
+"""Compare a verified download to curl and other tools, against a local nginx.
 
-    python bench/download.py [--size 2GiB] [--runs 5] [--only CASE] [--ours CHECKOUT] [--write]
+    python bench/download.py [--size 2GiB] [--runs 5] [--only CASE]
+                             [--ours CHECKOUT] [--write]
 
-The programs take turns within each round, so that a machine that changes speed changes all of them, and
-each is compared with curl in the same round. --write puts the table and the plot into bench/. Linux only;
-the long path and nothing else needs root.
+The programs alternate within each round, so that a change of the machine's speed
+affects all of them; each is compared to curl in the same round. --write puts the table
+and the plot into bench/. Linux only; only the long path needs root.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CASES = (*(case.key for case in TIMED), "resume", "eight")
 
 
 def everything(options: argparse.Namespace, work: Path) -> Findings:
-    """The cases that are asked for, in their order."""
+    """Run the selected cases in order."""
     findings, asked = Findings(), {options.only} if options.only else set(CASES)
     findings.notes.append(
         f"Before it began, others used {psutil.cpu_percent(2):.0f} % of the cores."
@@ -45,7 +46,7 @@ def everything(options: argparse.Namespace, work: Path) -> Findings:
             served = make_blob(work / "slow", options.slow_size) if case.far else blob
             try:
                 measure(case, served, work, project, options.runs, findings)
-            except RuntimeError as error:  # this machine cannot: no long path, no nginx
+            except RuntimeError as error:  # not possible here: no long path, no nginx
                 findings.facts.append(Fact(case.title, case.reach, str(error), False))
     if asked & {"resume", "eight"}:
         count(asked, blob, work, options.runs, findings)
@@ -64,7 +65,7 @@ def everything(options: argparse.Namespace, work: Path) -> Findings:
 def count(
     asked: set[str], blob: Blob, work: Path, runs: int, findings: Findings
 ) -> None:
-    """The cases that count bytes."""
+    """Run the cases that count bytes."""
     with Origin(blob, work / "counted") as origin:
         job = Job(origin.base("http"), origin.ca, blob, work / "run", work / "project")
         if "resume" in asked:
@@ -74,21 +75,22 @@ def count(
 
 
 def notes(options: argparse.Namespace) -> list[str]:
-    """How it was measured."""
+    """Describe how it was measured."""
     size, slow = (f"{n / 1024**2:,.0f} MiB" for n in (options.size, options.slow_size))
     return [
-        f"{size} of incompressible bytes ({slow} on the long path), in the server's page cache, to disk. "
-        f"Whole processes, which take turns in {options.runs} rounds after a curl that does not "
-        "count. Medians; ratios are to curl in the same round (on the long path curl runs once), in brackets "
-        "the lowest and the highest.",
-        "SIGKILL at 50 %: when the process has given half of the file to write(2) and its kin, as "
-        "/proc/PID/io counts. Bytes from the server are those of nginx's access log. The MB/s of its limits "
-        "are 1024 * 1024 bytes.",
+        f"{size} of incompressible bytes ({slow} on the long path), from the server's "
+        "page cache to disk. Whole processes, which alternate in "
+        f"{options.runs} rounds after one curl that is not counted. Medians; ratios "
+        "are to curl in the same round (on the long path curl runs once), with the "
+        "lowest and the highest in parentheses.",
+        "SIGKILL at 50 %: when the process has passed half of the file to write(2) and "
+        "similar calls, as /proc/PID/io counts. Bytes from the server are those of "
+        "nginx's access log. The MB/s of its limits are 1024 * 1024 bytes.",
     ]
 
 
 def parse_size(text: str) -> int:
-    """Bytes, of `2GiB`."""
+    """Return the bytes of a size such as `2GiB`."""
     found = re.fullmatch(r"(\d+) ?(|[KMG]iB)", text)
     if not found:
         raise argparse.ArgumentTypeError(
@@ -98,7 +100,7 @@ def parse_size(text: str) -> int:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=parse_size, default="2GiB")
     parser.add_argument(
@@ -129,12 +131,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, print the table, and say whether the bounds hold."""
+    """Measure, print the table, and exit with 1 if a bound is exceeded."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that the servers are stopped
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work) as name:
         work = Path(name)
-        work.chmod(0o755)  # nginx's workers are somebody else
+        work.chmod(0o755)  # nginx's workers run as another user
         findings = everything(options, work)
     text = report.table(findings, [*report.machine(options.work), *notes(options)])
     print(text)

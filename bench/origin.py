@@ -1,6 +1,7 @@
-"""The file that the download benchmark serves, and the nginx that serves it: one port per kind of path.
+"""Make the file of the download benchmark, and serve it with nginx.
 
-Everything lies in a folder of the caller's; nginx is ended by its pid, however the benchmark ends.
+Each kind of path has a port. All files are in a directory of the caller; nginx is
+stopped by its pid, however the benchmark ends.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ READY_S = 10.0
 # what a port does with each connection; nginx's `m` is 1024 * 1024 bytes per second
 PORTS = {"http": "", "tls": "", "150": "limit_rate 150m;", "20": "limit_rate 20m;"}
 
-# `/bench/model/resolve/…` is what huggingface_hub asks of a Hub; a Hub redirects to its CDN
+# huggingface_hub requests `/bench/model/resolve/…`; the Hub redirects to its CDN
 SERVER = """
   server {{
     listen {address}:{port}{ssl};
@@ -63,7 +64,7 @@ http {{
 
 @dataclass(frozen=True)
 class Blob:
-    """The file on the server's side."""
+    """The file that the server sends."""
 
     path: Path
     sha256: str
@@ -71,7 +72,10 @@ class Blob:
 
 
 def make_blob(folder: Path, size: int) -> Blob:
-    """Write incompressible bytes; they are on disk and in the page cache when this returns."""
+    """Write incompressible bytes.
+
+    They are on disk and in the page cache when this returns.
+    """
     folder.mkdir()
     path, digest, left = folder / NAME, hashlib.sha256(), size
     with path.open("wb") as file:
@@ -86,7 +90,7 @@ def make_blob(folder: Path, size: int) -> Blob:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file; a loop, because file_digest came with Python 3.11."""
+    """Return the digest of a file; hashlib.file_digest needs Python 3.11."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
@@ -95,10 +99,11 @@ def sha256_of(path: Path) -> str:
 
 
 def make_certificate(folder: Path) -> None:
-    """ca.pem, cert.pem, cert.key: a certificate for this machine, by an own CA."""
+    """Write ca.pem, cert.pem and cert.key: a certificate for 127.0.0.1 and its CA."""
     key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
     (folder / "cert.ext").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nkeyUsage=critical,digitalSignature\n"
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+        "keyUsage=critical,digitalSignature\n"
         "basicConstraints=critical,CA:FALSE\nauthorityKeyIdentifier=keyid\n"
     )
     commands = (
@@ -115,7 +120,7 @@ def make_certificate(folder: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on at this moment."""
+    """Return ports that are free at this moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -127,10 +132,10 @@ class Origin:
     """A running nginx. Use `with`.
 
     Args:
-        folder: where its configuration and logs go; made here.
-        prefix: what its command line begins with (`taskset …`, `nsenter …`).
+        folder: the directory of its configuration and logs; it is created.
+        prefix: the start of its command line (`taskset …`, `nsenter …`).
         listen: the address it binds.
-        host: the address its clients use, where that is another.
+        host: the address that its clients use, if it differs.
     """
 
     def __init__(
@@ -146,12 +151,12 @@ class Origin:
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
 
     def base(self, port: str) -> str:
-        """`scheme://host:port` of one kind of path."""
+        """Return `scheme://host:port` of one kind of path."""
         return f"http{'s' if port == 'tls' else ''}://{self._host}:{self.ports[port]}"
 
     @property
     def ca(self) -> Path:
-        """The CA that its clients trust."""
+        """Return the path of the CA that its clients trust."""
         return self.folder / "ca.pem"
 
     def __enter__(self) -> Origin:
@@ -199,13 +204,14 @@ class Origin:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._popen.terminate()  # its workers go with the master
+        self._popen.terminate()  # its workers exit with the master
         self._popen.wait(10)
 
     def served(self) -> int:
-        """Body bytes sent so far, once no connection is open: a request is logged when it ends.
+        """Return the body bytes sent so far, once no connection is open.
 
-        For a connection that was cut off this is what nginx gave to the kernel, a little more than arrived.
+        nginx logs a request when it ends. Of an interrupted connection it counts what
+        it passed to the kernel, a little more than the client received.
         """
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + READY_S
@@ -217,6 +223,6 @@ class Origin:
                 return sum(int(line.split()[0]) for line in lines)
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    "connections to nginx are still open though their clients have ended"
+                    "connections to nginx are still open after their clients' exit"
                 )
             time.sleep(0.01)

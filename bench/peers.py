@@ -1,7 +1,8 @@
-"""The programs that the download benchmark compares: their command lines, and one run of one of them.
+"""Run the programs that the download benchmark compares.
 
-Each is a whole process that writes to disk, in an environment with nothing of the user's. Nothing is
-believed: whoever leaves other bytes than the server's has failed, however fast.
+Each is a whole process that writes to disk, in an environment without the user's
+settings. The result is always checked: a program whose file differs from the server's
+has failed, however fast it was.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ with open(sys.argv[1], "rb", buffering=0) as file:
         digest.update(block)
 sys.exit(digest.hexdigest() != sys.argv[2])
 """
-HUB = "import sys, huggingface_hub as h; h.hf_hub_download('bench/model', sys.argv[1], cache_dir=sys.argv[2])"
-POOCH = "import sys, pooch; pooch.retrieve(sys.argv[1], sys.argv[2], fname=sys.argv[3], path=sys.argv[4])"
+HUB = (
+    "import sys, huggingface_hub as h; "
+    "h.hf_hub_download('bench/model', sys.argv[1], cache_dir=sys.argv[2])"
+)
+POOCH = (
+    "import sys, pooch; "
+    "pooch.retrieve(sys.argv[1], sys.argv[2], fname=sys.argv[3], path=sys.argv[4])"
+)
 
 
 class Job(NamedTuple):
-    """One download: from where, into which fresh folder, what must come."""
+    """One download: its server, its new directory, and the expected file."""
 
     base: str  # scheme://host:port
     ca: Path
@@ -55,16 +62,16 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How one run ended."""
+    """The result of one run."""
 
     seconds: float
-    rss: int = 0  # bytes, at its highest
+    rss: int = 0  # peak, in bytes
     problem: str = ""  # why it counts as failed
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One of the compared programs."""
+    """A compared program."""
 
     name: str
     proof: str  # what it verifies
@@ -144,7 +151,10 @@ VERIFYING = ("curl+sha256", "aria2", "pooch")
 
 
 def environment(job: Job) -> dict[str, str]:
-    """What all of them get: the CA, the job's folder, no proxies, no settings of the user's."""
+    """Return the environment of every program.
+
+    It has the CA and the job's directory, but no proxies and no settings of the user.
+    """
     return {
         "PATH": f"{os.path.dirname(DOIT)}{os.pathsep}{os.environ['PATH']}",
         "LANG": "C.UTF-8",
@@ -159,7 +169,7 @@ def environment(job: Job) -> dict[str, str]:
 
 
 def make_project(checkout: Path, folder: Path) -> None:
-    """A copy of the recipe, where `doit` runs."""
+    """Copy the recipe to the directory in which `doit` runs."""
     folder.mkdir()
     shutil.copy2(checkout / "dodo.py", folder)
     for name in ("tasks", "demo"):
@@ -169,7 +179,7 @@ def make_project(checkout: Path, folder: Path) -> None:
 
 
 def write_catalogue(project: Path, url: str, blob: Blob) -> None:
-    """models.yaml (JSON is YAML) with the one model `big`."""
+    """Write models.yaml (JSON is YAML) with one model, `big`."""
     pin = {"url": url, "sha256": blob.sha256, "size": blob.size}
     model = {
         "title": "The benchmark's file",
@@ -188,7 +198,7 @@ def write_catalogue(project: Path, url: str, blob: Blob) -> None:
 
 
 class Running:
-    """A started process, in a group of its own, that leaves none of it behind. Use `with`."""
+    """A process in its own group; the whole group is killed at the end. Use `with`."""
 
     def __init__(
         self, command: list[str], cwd: Path, env: dict[str, str], log: Path
@@ -197,8 +207,8 @@ class Running:
         self._start = time.perf_counter()
         with log.open("wb") as out:
             self._popen = subprocess.Popen(
-                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.pid = self._popen.pid
 
@@ -211,19 +221,19 @@ class Running:
             self.finish()
 
     def kill(self) -> None:
-        """SIGKILL, the whole group."""
+        """Send SIGKILL to the whole group."""
         os.killpg(self.pid, signal.SIGKILL)
 
     @property
     def ended(self) -> bool:
-        """Whether it has; it is not reaped here."""
+        """Whether the process has ended; this does not reap it."""
         return (
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             is not None
         )
 
     def finish(self, limit_s: float = LIMIT_S) -> Outcome:
-        """Wait for the end."""
+        """Wait until the process ends; return its result."""
         timer = threading.Timer(limit_s, self.kill)
         timer.start()
         try:
@@ -232,7 +242,7 @@ class Running:
             timer.cancel()
         seconds = time.perf_counter() - self._start
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        # what the kernel counts begins with the memory of the process that started it: keep that one small
+        # the kernel's peak includes the memory of the parent at the fork: keep it small
         return Outcome(
             seconds, usage.ru_maxrss * 1024, self._problem(self._popen.returncode)
         )
@@ -247,7 +257,7 @@ class Running:
 def start(
     peer: Peer, job: Job, prefix: tuple[str, ...] = (), log: str = "log"
 ) -> Running:
-    """Start it; the job's folder is made if need be."""
+    """Start the program; create the job's directory if it does not exist."""
     job.folder.mkdir(exist_ok=True)
     write_catalogue(job.project, job.url, job.blob)
     return Running(
@@ -256,8 +266,8 @@ def start(
 
 
 def run(peer: Peer, job: Job, prefix: tuple[str, ...] = ()) -> Outcome:
-    """One run into a fresh folder, its bytes checked outside the timing, and nothing left for the next."""
-    os.sync()  # nobody pays for another one's dirty pages
+    """Run once in a new directory, check the file outside of the timing, clean up."""
+    os.sync()  # no run pays for another's dirty pages
     try:
         with start(peer, job, prefix) as running:
             outcome = running.finish()
@@ -269,7 +279,7 @@ def run(peer: Peer, job: Job, prefix: tuple[str, ...] = ()) -> Outcome:
 
 
 def wrong_bytes(job: Job) -> str:
-    """What is wrong with what a finished download left in its folder, or nothing."""
+    """Return what is wrong with the downloaded file; empty if nothing."""
     found = [path for path in job.folder.rglob(NAME) if path.is_file()]
     if len(found) != 1:
         return f"it left {len(found)} files named {NAME}"
@@ -279,15 +289,15 @@ def wrong_bytes(job: Job) -> str:
 
 
 def versions() -> str:
-    """Which versions are compared, in a line."""
-    told = {name: _version(name) for name in ("curl", "aria2c", "nginx")}
-    told["Python"] = platform.python_version()
+    """Return the versions of the compared programs, in one line."""
+    found = {name: _version(name) for name in ("curl", "aria2c", "nginx")}
+    found["Python"] = platform.python_version()
     for name in ("requests", "huggingface_hub", "pooch"):
         try:
-            told[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            told[name] = "not installed"
-    return ", ".join(f"{name} {version}" for name, version in told.items())
+            found[name] = "not installed"
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _version(program: str) -> str:

@@ -1,4 +1,4 @@
-"""The download benchmark's results in words: Markdown tables, the machine's facts, and the plot."""
+"""Report the download benchmark: Markdown tables, the machine, and the plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peers import PEERS, Outcome, versions
 
 
 class Fact(NamedTuple):
-    """One line of what has to be reached."""
+    """A bound, and whether it was met."""
 
     title: str
     reach: str
@@ -25,54 +25,54 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Times:
-    """The outcomes of one timed case: for each program, one per round."""
+    """The results of one timed case: one per program and round."""
 
     title: str
     bound: float
     rounds: dict[str, list[Outcome]]
 
     def problem(self, name: str) -> str:
-        """Why a program counts as failed."""
+        """Return why a program counts as failed; empty if it does not."""
         return next(
             (f"{name} failed: {o.problem}" for o in self.rounds[name] if o.problem), ""
         )
 
     def seconds(self, name: str) -> float:
-        """The median of its times."""
+        """Return the median of its times."""
         return statistics.median(o.seconds for o in self.rounds[name])
 
     def ratios(self, name: str) -> list[float]:
-        """Its time, round by round, divided by curl's in the same round."""
+        """Return its time divided by curl's, for each round."""
         pairs = zip(self.rounds[name], self.rounds["curl"], strict=True)
         return [mine.seconds / curl.seconds for mine, curl in pairs]
 
     def ratio(self, name: str) -> float:
-        """The median of the ratios."""
+        """Return the median of the ratios."""
         return statistics.median(self.ratios(name))
 
 
 @dataclass
 class Findings:
-    """What a run of the benchmark has found so far."""
+    """The results of a run so far."""
 
     facts: list[Fact] = field(default_factory=list)
-    times: dict[str, Times] = field(default_factory=dict)  # by the case's key
+    times: dict[str, Times] = field(default_factory=dict)  # by key of the case
     notes: list[str] = field(default_factory=list)
-    rss: int = 0  # bytes; the highest of all of ours
+    rss: int = 0  # bytes; the peak of all runs of the recipe
 
     def ours(self, outcome: Outcome) -> Outcome:
-        """Remember the memory of one of ours."""
+        """Record the memory of a run of the recipe."""
         self.rss = max(self.rss, outcome.rss)
         return outcome
 
 
 def say(text: str) -> None:
-    """Progress, for whoever waits."""
+    """Print progress."""
     print(text.strip(), file=sys.stderr, flush=True)
 
 
 def table(findings: Findings, how: list[str]) -> str:
-    """What has to be reached and what was; then every program's times."""
+    """Return the bounds and results, then the times of every program."""
     lines = ["| case | reach | measured | |", "|---|---|---|---|"]
     words = {True: "reached", False: "**not reached**"}
     lines += [
@@ -117,7 +117,7 @@ def _cell(times: Times, name: str) -> str:
 
 
 def machine(work: Path) -> list[str]:
-    """The machine's facts, and the versions compared."""
+    """Return the facts of the machine, and the versions compared."""
     cpu = Path("/proc/cpuinfo").read_text("utf-8")
     model = next(
         (
@@ -133,14 +133,15 @@ def machine(work: Path) -> list[str]:
         Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text("ascii").strip()
     )
     return [
-        f"{os.cpu_count()} cores ({model}, {sha} SHA-NI), {memory:.0f} GiB RAM, {platform.system()} "
-        f"{platform.release()}, {filesystem(work)}, TCP {congestion}; server and client share the cores.",
+        f"{os.cpu_count()} cores ({model}, {sha} SHA-NI), {memory:.0f} GiB RAM, "
+        f"{platform.system()} {platform.release()}, {filesystem(work)}, "
+        f"TCP {congestion}; server and client share the cores.",
         f"{versions()}.",
     ]
 
 
 def filesystem(path: Path) -> str:
-    """The type of the file system that a folder is on."""
+    """Return the type of the file system of a directory."""
     mounts = [
         p
         for p in psutil.disk_partitions(all=True)
@@ -150,7 +151,7 @@ def filesystem(path: Path) -> str:
 
 
 def plot(times: dict[str, Times], path: Path) -> None:
-    """Ratio to curl, a panel per case, with its bound."""
+    """Plot the ratio to curl, one panel per case, with its bound."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -169,8 +170,8 @@ def plot(times: dict[str, Times], path: Path) -> None:
     shown = [t for t in times.values() if not t.problem("curl")]
     heights = [len(t.rounds) for t in shown]
     figure, panels = pyplot.subplots(
-        len(shown), figsize=(7, 1.2 * len(shown) + 0.22 * sum(heights)), layout="constrained", sharex=True,
-        height_ratios=heights, squeeze=False,
+        len(shown), figsize=(7, 1.2 * len(shown) + 0.22 * sum(heights)),
+        layout="constrained", sharex=True, height_ratios=heights, squeeze=False,
     )  # fmt: skip
     for axes, t in zip(panels[:, 0], shown, strict=True):
         names = [name for name in reversed(t.rounds) if not t.problem(name)]

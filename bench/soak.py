@@ -1,11 +1,11 @@
-"""Hundreds of random SIGKILLs: whatever they hit, nothing unverified is published and no claim is a lie.
+"""Kill downloads at random: no wrong target may appear, and no wrong journal entry.
 
     python bench/soak.py [--kills 300] [--size 256MiB] [--seed N] [--ours CHECKOUT]
 
-A series is one file that is downloaded over one kind of path, killed after a random time and started
-again, until a run comes to its end. After each kill the target must be missing or right, and every span
-that the journal or the live note claims must hold the server's bytes. Exits with 1 on the first violation.
-Linux only.
+A series is one download over one kind of path, killed after a random time and started
+again until a run completes. After each kill the target must be missing or right, and
+every span that a journal (.partial.json, .partial.live) lists must hold the server's
+bytes. Exits with 1 on the first violation. Linux only.
 """
 
 from __future__ import annotations
@@ -26,39 +26,35 @@ from origin import BLOCK, NAME, PORTS, Blob, Origin, make_blob, sha256_of
 from peers import PEERS, Job, Running, make_project, start, wrong_bytes
 from report import say
 
-SHORTEST_S = 0.05  # a run is killed after this, before Python is up,
-LONGEST_S = (
-    0.4,
-    0.8,
-    1.6,
-)  # or at most after one of these, so that some kills hit its end
-MANY = 12  # kills of one series; then it is left alone, so that each comes to its end
-LIMIT_S = 300.0  # which that may take
+SHORTEST_S = 0.05  # the earliest kill, before Python has started
+LONGEST_S = (0.4, 0.8, 1.6)  # the latest kill of a series: some hit the end of a run
+MANY = 12  # kills in one series; then it may complete
+LIMIT_S = 300.0  # time limit for that
 
 
 class Violation(Exception):
-    """What must never be."""
+    """A guarantee that does not hold."""
 
 
 def claims(journal: Path) -> list[tuple[int, int]]:
-    """Half-open spans of bytes that a journal claims to be in the partial; none without a journal."""
+    """Return the half-open spans that a journal lists; none without a journal."""
     try:
-        told = json.loads(journal.read_text("utf-8"))
+        data = json.loads(journal.read_text("utf-8"))
     except FileNotFoundError:
         return []
     except ValueError as error:
         raise Violation(f"{journal.name} is no JSON: {error}") from None
-    if "spans" in told or "written" in told:
+    if "spans" in data or "written" in data:
         return [
             (first, end)
             for key in ("spans", "written")
-            for first, end in told.get(key, [])
+            for first, end in data.get(key, [])
         ]
-    return [(0, told["have"])]
+    return [(0, data["have"])]
 
 
 def live_claims(note: Path) -> list[tuple[int, int]]:
-    """The same of a live note: a checksum and a JSON object; half of one claims nothing."""
+    """Return the spans of a live journal; none if its checksum does not match."""
     line = note.read_bytes().partition(b"\n")[0]
     crc, _, text = line.partition(b" ")
     if crc != b"%08x" % zlib.crc32(text):
@@ -67,7 +63,11 @@ def live_claims(note: Path) -> list[tuple[int, int]]:
 
 
 def check(folder: Path, blob: Blob) -> int:
-    """Look at what a killed run has left; how many bytes its live note claims. Raises Violation."""
+    """Check the files of a killed run; return the bytes that its live journal lists.
+
+    Raises:
+        Violation: a file or a span is wrong.
+    """
     for target in folder.rglob(NAME):
         if target.stat().st_size != blob.size or sha256_of(target) != blob.sha256:
             raise Violation(f"{target} has its final name and other bytes")
@@ -82,17 +82,18 @@ def check(folder: Path, blob: Blob) -> int:
 
 
 def check_spans(claim: Path, spans: list[tuple[int, int]], blob: Blob) -> None:
-    """Whether the partial beside a claim has what it claims. Raises Violation."""
+    """Raise Violation if the partial does not hold the spans of its journal."""
     partial = claim.with_suffix("")
     for first, end in spans:
         if not same_bytes(partial, blob.path, first, end):
             raise Violation(
-                f"{claim.name} claims {first} to {end}: {partial.name} has other bytes there"
+                f"{claim.name} claims {first} to {end}: "
+                f"{partial.name} has other bytes there"
             )
 
 
 def same_bytes(partial: Path, truth: Path, first: int, end: int) -> bool:
-    """Whether a span of the partial holds the server's bytes, all of them."""
+    """Whether a span of the partial holds exactly the server's bytes."""
     if not partial.exists():
         return first == end
     with partial.open("rb") as ours, truth.open("rb") as theirs:
@@ -108,8 +109,14 @@ def same_bytes(partial: Path, truth: Path, first: int, end: int) -> bool:
 
 
 def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
-    """One file, killed at most so many times; how many times it was, and how many bytes live notes have
-    claimed in all. Raises Violation."""
+    """Download one file, killed at most `most` times.
+
+    Returns:
+        The number of kills, and the bytes that the live journals listed in all.
+
+    Raises:
+        Violation: a guarantee does not hold.
+    """
     longest, live = chance.choice(LONGEST_S), 0
     for kills in range(most + 1):
         with start(PEERS["ours"], job) as running:
@@ -117,11 +124,11 @@ def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
             if wait(running, LIMIT_S if last else chance.uniform(SHORTEST_S, longest)):
                 problem = running.finish().problem or wrong_bytes(job)
                 if problem:
-                    raise Violation(f"a run that nobody killed failed: {problem}")
+                    raise Violation(f"a run that was not killed failed: {problem}")
                 return kills, live
             if last:
                 raise Violation(
-                    f"a run that nobody disturbed did not end in {LIMIT_S:.0f} s"
+                    f"a run that was not killed did not end in {LIMIT_S:.0f} s"
                 )
             running.kill()
             running.finish()
@@ -130,7 +137,7 @@ def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
 
 
 def wait(running: Running, seconds: float) -> bool:
-    """Whether it ends within that time."""
+    """Whether the run ends within that time."""
     deadline = time.monotonic() + seconds
     while not running.ended:
         if time.monotonic() >= deadline:
@@ -140,7 +147,7 @@ def wait(running: Running, seconds: float) -> bool:
 
 
 def soak(options: argparse.Namespace, work: Path) -> str:
-    """Series after series; the summary. Raises Violation."""
+    """Run series until there are enough kills; return a summary."""
     chance = random.Random(options.seed)
     make_project(options.ours, work / "project")
     blob = make_blob(work / "blob", options.size)
@@ -156,20 +163,22 @@ def soak(options: argparse.Namespace, work: Path) -> str:
             kills, count, live = kills + killed, count + 1, live + noted
             share = (origin.served() - before) / blob.size
             say(
-                f"series {count} ({port}): {killed} kills, {share:.2f} of the file from the server"
+                f"series {count} ({port}): {killed} kills, "
+                f"{share:.2f} of the file from the server"
             )
             shutil.rmtree(job.folder)
         served = origin.served() / blob.size
     more = (served - count) / max(kills, 1) * blob.size / 1e6
     return (
-        f"seed {options.seed}: {kills} kills in {count} series, all ended in the right bytes; the server "
-        f"sent {served / count:.2f} x the size, {more:.0f} MB more per kill; live notes claimed "
-        f"{live / max(kills, 1) / 1e6:.0f} MB per kill, all of them true"
+        f"seed {options.seed}: {kills} kills in {count} series, all completed with the "
+        f"right bytes; the server sent {served / count:.2f} x the size, "
+        f"{more:.0f} MB more per kill; live journals listed "
+        f"{live / max(kills, 1) / 1e6:.0f} MB per kill, all of it right"
     )
 
 
 def main() -> int:
-    """Kill until it is enough, or until something is wrong."""
+    """Kill until there are enough kills or a violation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--size", type=parse_size, default="256MiB")
@@ -188,10 +197,10 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # so that the server is ended
+    )  # so that the server is stopped
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.work) as name:
         work = Path(name)
-        work.chmod(0o755)  # nginx's workers are somebody else
+        work.chmod(0o755)  # nginx's workers run as another user
         try:
             print(soak(options, work))
         except Violation as violation:

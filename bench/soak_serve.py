@@ -1,11 +1,11 @@
-"""Hundreds of signals at random moments: whatever they hit, no engine, keeper or record is left.
+"""Send signals at random times: no engine, supervisor or server record may be left.
 
     python bench/soak_serve.py [--runs 200] [--seed N] [--longest 1.5]
 
-By turns `doit serve`, `doit with -- sleep` and `doit start` with the demo model; each gets SIGTERM, SIGINT,
-SIGHUP or SIGKILL at a random moment from its first to about its end. Some seconds later nothing may be left
-but the server of a `doit start` that has come to its end, which `doit stop` then ends. Exits with 1 on the
-first violation. Linux only.
+`doit serve`, `doit with -- sleep` and `doit start` alternate, with the demo model. Each
+gets SIGTERM, SIGINT, SIGHUP or SIGKILL at a random time of its run. A few seconds later
+nothing may be left except the server of a `doit start` that succeeded, which
+`doit stop` then stops. Exits with 1 on the first violation. Linux only.
 """
 
 from __future__ import annotations
@@ -33,24 +33,21 @@ from tasks.engine import server_registry  # noqa: E402
 from tasks.engine.server_record import Liveness, Mode, ServerRecord, ServerState  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
-COMMAND = (
-    "sleep",
-    "30.0625",
-)  # of `doit with`; outlives a doit that SIGKILL ended, and is not ours to end
+COMMAND = ("sleep", "30.0625")  # of `doit with`; it survives a SIGKILL of doit
 VERBS = {"serve": ("--port", "0"), "with": ("--", *COMMAND), "start": ("--port", "0")}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
-GONE_S = 30.0  # then everything has to be gone; a second does where the machine is idle
-SETTLE_S = 3.0  # a start that was killed as it came to its end leaves a server that is meant to stay
-LIMIT_S = 60.0  # for doit itself, and for `doit stop`
+GONE_S = 30.0  # time limit for everything to end; an idle machine needs a second
+SETTLE_S = 3.0  # a `doit start` killed after it succeeded leaves a server, rightly
+LIMIT_S = 60.0  # for doit, and for `doit stop`
 POLL_S = 0.05
 
 
 class Violation(Exception):
-    """What must never be."""
+    """A guarantee that does not hold."""
 
 
 class Shot(NamedTuple):
-    """One repetition: which command got which signal when."""
+    """A command, its signal and the time of the signal."""
 
     verb: str
     number: signal.Signals
@@ -61,7 +58,7 @@ class Shot(NamedTuple):
 
 
 class Place:
-    """A cache, and what runs for it."""
+    """A cache, and the processes that run for it."""
 
     def __init__(self, folder: Path) -> None:
         self._cache, self._home = folder / "cache", folder / "home"
@@ -71,19 +68,20 @@ class Place:
         self._env |= {"HOME": str(self._home), "LLAMAFILE_CACHE": str(self._cache)}
 
     def doit(self, *words: str) -> subprocess.Popen[str]:
-        """Start doit, in a session of its own, as a service manager does."""
+        """Start doit in its own session, as a service manager does."""
         return subprocess.Popen(
             [DOIT, *words], cwd=ROOT, env=self._env, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def check_doit(self, *words: str) -> None:
-        """Run doit to its end. Raises Violation: it failed."""
+        """Run doit; raise Violation if it fails."""
         if status := self.doit(*words).wait(LIMIT_S):
             raise Violation(f"doit {' '.join(words)}: status {status}")
 
     def processes(self) -> list[psutil.Process]:
-        """Keepers, engines and what they have started, and doit itself."""
+        """Return doit, the supervisors, the engines and their children."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
@@ -97,20 +95,20 @@ class Place:
         return found
 
     def records(self) -> list[tuple[ServerRecord, Liveness]]:
-        """What `doit status` would show."""
+        """Return what `doit status` would show."""
         return server_registry.list_servers(str(self._cache))
 
     def engines(self) -> int:
-        """How many have been started, of late: each port has a log, and some are kept."""
+        """Return how many engines have a log: each port has one, and some are kept."""
         return len(list(self._cache.glob("run/*/*.log")))
 
     def forget_logs(self) -> None:
-        """Start counting anew."""
+        """Delete the logs, so that the count starts at 0."""
         for path in self._cache.glob("run/*/*.log*"):
             path.unlink()
 
     def end_commands(self) -> None:
-        """End the commands that a killed `doit with` has left."""
+        """Kill the commands that a killed `doit with` has left."""
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 if process.cmdline() == [*COMMAND] and process.environ().get(
@@ -119,7 +117,7 @@ class Place:
                     process.kill()
 
     def clear(self) -> None:
-        """Leave nothing, not even after a violation."""
+        """Kill everything, also after a violation."""
         self.end_commands()
         for process in self.processes():
             with suppress(psutil.Error):
@@ -127,7 +125,7 @@ class Place:
 
 
 def stays(place: Place) -> bool:
-    """Whether a server runs that `doit start` has started, and nothing else is on record."""
+    """Whether one server of `doit start` runs and nothing else has a record."""
     found = place.records()
     return [(run.mode, run.state, what) for run, what in found] == [
         (Mode.START, ServerState.READY, Liveness.RUNNING)
@@ -135,7 +133,11 @@ def stays(place: Place) -> bool:
 
 
 def fire(place: Place, shot: Shot) -> str:
-    """One repetition; what came of it. Raises Violation."""
+    """Run one command and signal it; return what was left, `started` or `ended`.
+
+    Raises:
+        Violation: something else was left.
+    """
     words = VERBS[shot.verb]
     doit = place.doit(shot.verb, "--model", "demo", *words)
     with suppress(subprocess.TimeoutExpired):
@@ -166,7 +168,7 @@ def fire(place: Place, shot: Shot) -> str:
 
 
 def main() -> int:
-    """Shoot, and say what came of it in one line."""
+    """Send the signals; print the result in one line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -184,9 +186,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         try:
-            place.check_doit(
-                "verify", "--model", "demo"
-            )  # so that the shots hit servers, not a download
+            # so that the signals hit servers, not a download
+            place.check_doit("verify", "--model", "demo")
             for count in range(options.runs):
                 number = SIGNALS[count // len(VERBS) % len(SIGNALS)]
                 shot = Shot(
@@ -204,7 +205,8 @@ def main() -> int:
         finally:
             place.clear()
     took = time.monotonic() - start
-    text = f"{options.runs} signals in {took:.0f} s (seed {seed}): nothing left of {came['engines']} engines"
+    text = f"{options.runs} signals in {took:.0f} s (seed {seed})"
+    text += f": nothing left of {came['engines']} engines"
     print(f"{text}; {came['started']} servers of `doit start` stayed and were stopped")
     return 0
 

@@ -1,10 +1,11 @@
-"""What a ready server costs over the engine's own start, in one run.
+"""Compare the time until a server is ready to the start of the engine alone.
 
     python bench/start.py [--runs 15] [--write]
 
-Budget (issue 4): 250 ms. The engine alone is started as the recipe starts it and asked for /health every
-millisecond; `doit start` and `doit with … -- true` are whole processes, from nothing to their end. They take
-turns, so that a machine that changes speed changes all. --write puts the table into bench/.
+Budget (issue 4): 250 ms. The engine alone is started with the recipe's command, and
+/health is polled every millisecond; `doit start` and `doit with … -- true` are whole
+processes. They alternate, so that a change of the machine's speed affects all of them.
+--write puts the table into bench/.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import http.client
 import os
 import platform
-import shlex
 import shutil
 import socket
 import statistics
@@ -32,14 +32,14 @@ BUDGET_MS = 250
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def ready(port: int) -> bool:
-    """Whether /health says 200."""
+    """Whether /health answers 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/health")
@@ -51,7 +51,7 @@ def ready(port: int) -> bool:
 
 
 def engine_alone(env: dict[str, str]) -> float:
-    """Seconds from the start of the engine until it is ready."""
+    """Return the seconds from the start of the engine until it is ready."""
     port = free_port()
     words = [
         "-m",
@@ -77,21 +77,21 @@ def engine_alone(env: dict[str, str]) -> float:
 
 
 def doit(env: dict[str, str], *words: str) -> float:
-    """Seconds of a whole doit."""
+    """Return the seconds of a whole doit."""
     start = time.perf_counter()
     subprocess.run([DOIT, *words], cwd=ROOT, env=env, check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def start(env: dict[str, str]) -> float:
-    """`doit start`; what it started is stopped, outside of the measure."""
+    """Return the seconds of `doit start`; its server is stopped outside of the time."""
     took = doit(env, "start", "--model", "demo", "--port", "0")
     doit(env, "stop", "--all")
     return took
 
 
 def run(runs: int) -> dict[str, list[float]]:
-    """Seconds of each, round by round."""
+    """Return the seconds of each command, for each round."""
     work = tempfile.mkdtemp(prefix="bench-start-")
     empty = Path(work, "empty")
     empty.mkdir()
@@ -125,7 +125,7 @@ def run(runs: int) -> dict[str, list[float]]:
 
 
 def table(found: dict[str, list[float]]) -> str:
-    """The medians as Markdown."""
+    """Return the medians as Markdown."""
     alone = found["engine alone"]
     lines = ["| | median | over the engine alone, round by round |", "|---|---|---|"]
     for name, times in found.items():
@@ -138,15 +138,13 @@ def table(found: dict[str, list[float]]) -> str:
     over = statistics.median(
         (b - a) * 1000 for a, b in zip(alone, found["doit start"], strict=True)
     )
-    lines += [
-        "",
-        f"`doit start` has a budget of {BUDGET_MS} ms: {'kept' if over <= BUDGET_MS else 'MISSED'}.",
-    ]
+    result = "kept" if over <= BUDGET_MS else "MISSED"
+    lines += ["", f"`doit start` has a budget of {BUDGET_MS} ms: {result}."]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure and print; write on request."""
+    """Measure and print the table; write it with --write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -155,9 +153,10 @@ def main() -> None:
     options = parser.parse_args()
     text = table(run(options.runs))
     text += (
-        f"\n\n{options.runs} rounds, embedded engine, demo model; Python {platform.python_version()}, "
+        f"\n\n{options.runs} rounds, embedded engine, demo model; "
+        f"Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores. "
-        f"Command: `python bench/start.py {shlex.join(['--runs', str(options.runs)])}`\n"
+        f"Command: `python bench/start.py --runs {options.runs}`\n"
     )
     print(text)
     if options.write:

@@ -1,4 +1,4 @@
-"""The cases of the download benchmark whose measure is time, as a ratio to curl's in the same round."""
+"""Measure the time of downloads, as a ratio to curl's in the same round."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from report import Fact, Findings, Times, say
 
 @dataclass(frozen=True)
 class Timed:
-    """One case: which port of the server, who is compared, and what ours has to reach."""
+    """A case: a port of the server, the programs compared, and the recipe's bound."""
 
     key: str
     title: str
     bound: float
     port: str = "http"
     compared: tuple[str, ...] = tuple(PEERS)
-    ahead: bool = False  # of every peer that verifies
+    ahead: bool = False  # must be faster than every peer that verifies
     far: bool = False  # over the long path
-    prefix: tuple[
-        str, ...
-    ] = ()  # what the command lines of server and clients begin with
+    prefix: tuple[str, ...] = ()  # start of the command lines of server and clients
 
     @property
     def reach(self) -> str:
-        """The bound in words."""
-        return f"≤ {self.bound:.2f} x curl{', ahead of every verifying peer' if self.ahead else ''}"
+        """Return the bound in words."""
+        text = f"≤ {self.bound:.2f} x curl"
+        if self.ahead:
+            text += ", ahead of every verifying peer"
+        return text
 
 
 TIMED = (
@@ -59,7 +60,7 @@ TIMED = (
 def measure(
     case: Timed, blob: Blob, work: Path, project: Path, runs: int, findings: Findings
 ) -> None:
-    """All rounds of one case."""
+    """Run all rounds of one case."""
     with ExitStack() as stack:
         prefix, folder = case.prefix, work / case.key
         if case.far:
@@ -79,26 +80,26 @@ def measure(
 
 
 def _rounds(case: Timed, job: Job, runs: int, prefix: tuple[str, ...]) -> Times:
-    if not case.far:  # whoever is first to use disk blocks and memory waits until the host provides them
+    if not case.far:  # the first run pays for the disk blocks and memory of the host
         peers.run(PEERS["curl"], job, prefix)
     rounds: dict[str, list[Outcome]] = {name: [] for name in case.compared}
     for number in range(runs):
         for name, before in rounds.items():
-            if (
-                case.far and name == "curl" and before
-            ):  # it takes a minute, and the server's limit sets the time
+            # it takes a minute, and the time depends on the server's limit only
+            if case.far and name == "curl" and before:
                 before.append(before[0])
                 continue
             outcome = peers.run(PEERS[name], job, prefix)
             before.append(outcome)
             say(
-                f"{case.key} {number + 1}: {name} {outcome.seconds:.2f} s {outcome.problem}"
+                f"{case.key} {number + 1}: {name} {outcome.seconds:.2f} s "
+                f"{outcome.problem}"
             )
     return Times(case.title, case.bound, rounds)
 
 
 def judge(case: Timed, times: Times) -> Fact:
-    """Whether ours is as fast as it has to be."""
+    """Compare the recipe's time to the bound of the case."""
     problem = times.problem("ours") or times.problem("curl")
     if problem:
         return Fact(case.title, case.reach, problem, False)

@@ -1,9 +1,10 @@
-"""What a run with nothing to do costs, with a lock file, beside a `doit` with an empty dodo.py, in one run.
+"""Compare a run with nothing to do to a `doit` with an empty dodo.py.
 
     python bench/warm.py [--runs 15] [--write]
 
-Budgets (design): 1.35 x at 30 catalogue entries, 1.6 x at 1,000. The commands take turns,
-so that a machine that changes speed changes both. --write puts the table and the plot into bench/.
+Budgets (design): 1.35 x at 30 catalogue entries, 1.6 x at 1,000; the catalogue has a
+lock file. The commands alternate, so that a change of the machine's speed affects both.
+--write puts the table and the plot into bench/.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BUDGETS = {30: 1.35, 1_000: 1.6}
 
 
 def project(folder: Path, entries: int) -> dict[str, str]:
-    """A copy of the recipe with that many models, one of them here; the environment to run it in."""
+    """Copy the recipe, with that many models, one of them local; return its env."""
     folder.mkdir()
     for name in ("tasks", "demo"):
         shutil.copytree(
@@ -65,14 +66,18 @@ def project(folder: Path, entries: int) -> dict[str, str]:
 
 
 def seconds(command: list[str], cwd: Path, env: dict[str, str]) -> float:
-    """Wall time of one whole process."""
+    """Return the wall time of one whole process, in seconds."""
     start = time.perf_counter()
     subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
-    """Median seconds of the empty doit and of the warm run, and the median of the ratios pair by pair."""
+    """Compare the empty doit to the warm run.
+
+    Returns:
+        The median seconds of each, and the median of the ratios of all pairs.
+    """
     empty = work / f"empty-{entries}"
     empty.mkdir()
     (empty / "dodo.py").write_text(
@@ -82,8 +87,8 @@ def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
     env = project(folder, entries)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     warm = [DOIT, "download:demo"]
-    seconds([DOIT, "lock"], folder, env)  # as a team has it
-    seconds(warm, folder, env)  # compiles the catalogue and brings the file
+    seconds([DOIT, "lock"], folder, env)  # as in a team's checkout
+    seconds(warm, folder, env)  # compiles the catalogue and copies the file
     pairs = []
     for _ in range(runs + 1):
         pairs.append((seconds([DOIT], empty, env), seconds(warm, folder, env)))
@@ -97,7 +102,7 @@ def compare(entries: int, runs: int, work: Path) -> tuple[float, float, float]:
 
 
 def plot(rows: list[tuple[int, float, float, float]], path: Path) -> None:
-    """Ratio against entries, with the budget."""
+    """Plot the ratio against the number of entries, with the budget."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -120,7 +125,7 @@ def plot(rows: list[tuple[int, float, float, float]], path: Path) -> None:
 
 
 def main() -> int:
-    """Measure, print the table, and say whether the budgets hold."""
+    """Measure, print the table, and exit with 1 if a budget is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--write", action="store_true")

@@ -1,1 +1,1 @@
-"""The demo model: its file, and what made it. The recipe reads only the file."""
+"""The demo model and the programs that train it. The recipe reads only demo.gguf."""

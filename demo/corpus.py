@@ -1,7 +1,7 @@
-"""Turn corpus.yaml into questions with their answers, as many as are wanted.
+"""Generate questions with their answers from corpus.yaml.
 
-Pure but for reading the two files: the same random numbers give the same questions. Nothing here
-may read heldback.yaml.
+Deterministic: the same seed gives the same questions. Nothing here may read
+heldback.yaml.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import yaml
 
 FOLDER = Path(__file__).parent
 CHOICE = re.compile(r"\(([^()]*)\)|\{([a-z ]+)\}")  # the innermost (a|b) or {name}
-LONGEST = 160  # letters of a question; the chat template passes on no longer one
-UNKNOWN_SHARE = 0.25  # of the training: the world is larger than the recipe
-UNKNOWN_FACT = ("tiny demo", "doit serve")  # in every answer to what it cannot answer
+LONGEST = 160  # characters of a question; the chat template replaces longer ones
+UNKNOWN_SHARE = 0.25  # of the training samples are about other subjects
+UNKNOWN_FACT = ("tiny demo", "doit serve")  # in every answer to an unknown question
 KEYS = "asdfghjklqwertyuiopzxcvbnm"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One answer, the texts that it must contain, and how it is asked for."""
+    """One answer, the texts that it must contain, and the questions for it."""
 
     answer: str
     fact: tuple[str, ...]
     ask: tuple[str, ...]
 
     def is_in(self, text: str) -> bool:
-        """Whether an answer contains the wanted fact."""
+        """Whether a text contains the required facts."""
         return all(part.lower() in text.lower() for part in self.fact)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that the demo learns."""
+    """Everything that the demo learns."""
 
     known: tuple[Entry, ...]
     unknown: tuple[Entry, ...]
@@ -53,12 +53,12 @@ class Corpus:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Known and unknown."""
+        """Return the known and the unknown entries."""
         return self.known + self.unknown
 
 
 def load() -> Corpus:
-    """Read the files."""
+    """Read the files of the corpus."""
     raw, elsewhere = (
         yaml.safe_load((FOLDER / name).read_text("utf-8"))
         for name in ("corpus.yaml", "elsewhere.yaml")
@@ -74,7 +74,7 @@ def load() -> Corpus:
 
 
 def expand(text: str, corpus: Corpus, random: Random) -> str:
-    """Make one question of a template."""
+    """Return a random question of a template."""
 
     def choose(match: re.Match[str]) -> str:
         alternatives, name = match.groups()
@@ -92,24 +92,24 @@ def expand(text: str, corpus: Corpus, random: Random) -> str:
 
 
 def made_up(corpus: Corpus, random: Random) -> str:
-    """A word that does not exist, or hardly."""
+    """Return a random word that is unlikely to exist."""
     return "".join(random.choices(corpus.syllables, k=random.randint(2, 4)))
 
 
 def noise(corpus: Corpus, random: Random) -> str:
-    """What a cat types."""
+    """Return random key presses."""
     if random.random() < 0.4:
         return made_up(corpus, random)
     return "".join(random.choices(KEYS, k=random.randint(2, 9)))
 
 
 def number(_: Corpus, random: Random) -> str:
-    """A number of any length."""
+    """Return a number of random length."""
     return str(random.randint(0, 10 ** random.randint(1, 4)))
 
 
 def ramble(corpus: Corpus, random: Random) -> str:
-    """Words without end, or one word again and again."""
+    """Return a long text of random words, or of one repeated word."""
     nouns = corpus.words["noun"] + corpus.fillers
     words = random.choices(nouns, k=random.choice([1, 40]))
     return " ".join(words * 40)[: random.randint(50, LONGEST)]
@@ -119,7 +119,7 @@ MADE = {"madeup": made_up, "noise": noise, "number": number, "ramble": ramble}
 
 
 def typo(word: str, random: Random) -> str:
-    """Slip once."""
+    """Return the word with one typo."""
     at = random.randrange(len(word) - 1)
     slips = [
         word[:at] + word[at + 1] + word[at] + word[at + 2 :],
@@ -131,9 +131,9 @@ def typo(word: str, random: Random) -> str:
 
 
 def reword(text: str, corpus: Corpus, random: Random, variation: float) -> str:
-    """Say the same with other words, in contractions, and with other small words in between.
+    """Replace words by synonyms and contractions, and change the function words.
 
-    Word order and small words change so often that the model has to listen to the others.
+    Word order and function words vary so much that the model has to learn the others.
     """
     words: list[str] = []
     drop, fill = (
@@ -161,7 +161,7 @@ def reword(text: str, corpus: Corpus, random: Random, variation: float) -> str:
 
 
 def vary(text: str, corpus: Corpus, random: Random, variation: float) -> str:
-    """Ask as people do: politely, hastily, with typos."""
+    """Vary a question as users do: polite, short, with typos."""
     text = reword(text, corpus, random, variation)
     if random.random() < 0.12 * variation:
         words = text.split(" ")
@@ -177,14 +177,17 @@ def vary(text: str, corpus: Corpus, random: Random, variation: float) -> str:
     text = (text + random.choice(corpus.ends))[:LONGEST]
     chance = (
         random.random()
-    )  # the chat template makes small letters, but not every engine runs it
+    )  # the chat template converts to lower case, but not every engine runs it
     return (
         text.capitalize() if chance < 0.1 else text.upper() if chance < 0.12 else text
     )
 
 
 def sample(corpus: Corpus, random: Random, variation: float = 1.0) -> tuple[str, str]:
-    """Return a question and its answer for the training; less `variation` is a plainer question."""
+    """Return a question and its answer for the training.
+
+    Less `variation` gives a plainer question.
+    """
     pool, power = (
         (corpus.unknown, 0.8)
         if random.random() < UNKNOWN_SHARE
@@ -201,12 +204,12 @@ def sample(corpus: Corpus, random: Random, variation: float = 1.0) -> tuple[str,
 
 @cache
 def ways(line: str) -> int:
-    """About how many different questions a template makes, but not their product."""
+    """Estimate the number of variants of a template: a sum, not the product."""
     return line.count("|") + 10 * line.count("{") + 1
 
 
 def plain_questions(corpus: Corpus, seed: int = 0) -> list[tuple[str, Entry]]:
-    """Return one question for every line of the corpus: what evaluate.py asks of the training."""
+    """Return one question for each line of the corpus, for evaluate.py."""
     random = Random(seed)
     return [
         (expand(line, corpus, random) + "?", entry)
@@ -216,7 +219,7 @@ def plain_questions(corpus: Corpus, seed: int = 0) -> list[tuple[str, Entry]]:
 
 
 def pattern(text: str, corpus: Corpus) -> str:
-    """Return the regular expression of everything that a template can become."""
+    """Return the regular expression of all questions of a template."""
     pieces = re.split(r"(\(|\)|\||\{[a-z ]+\})", text)
     out = ""
     for piece in pieces:

@@ -1,9 +1,10 @@
-"""Ask the demo model what it should know, through its real server and the `openai` client.
+"""Evaluate the demo model through its real server and the `openai` client.
 
     pip install '.[embedded,test]' && python -m demo.evaluate [--missed]
 
-The server is the recipe's own embedded engine, on a free port of this machine, and ends with this
-program. The status is 1 if a goal is missed. Nothing here may change the model to fit the questions.
+The server is the recipe's embedded engine on a free port; it stops with this program.
+The exit status is 1 if a goal is missed. Nothing here may fit the model to the
+questions.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ from demo.corpus import Entry
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "demo.gguf"
 UP_WITHIN = 30.0  # seconds; it takes 0.3
-ANSWER_WITHIN = (
-    300.0  # seconds; it takes 0.1, but a busy machine has let one wait for a minute
-)
+ANSWER_WITHIN = 300.0  # seconds; it takes 0.1, on a busy machine up to a minute
 READY = "server is listening on "
 EARLIER = [
     {
@@ -45,7 +44,7 @@ Questions = list[tuple[str, Entry]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An answer of the model."""
 
     text: str
     finish: str
@@ -53,7 +52,7 @@ class Answer:
 
 @contextmanager
 def serving(model: Path = DEMO) -> Iterator[OpenAI]:
-    """Serve a file; the client is for that server alone."""
+    """Serve a file; yield a client of that server."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         command = [
@@ -66,10 +65,8 @@ def serving(model: Path = DEMO) -> Iterator[OpenAI]:
             "--port",
             "0",
         ]
-        command += [
-            "-t",
-            "1",
-        ]  # so small that threads would wait for each other, above all on a busy machine
+        # the model is so small that more threads would only wait for each other
+        command += ["-t", "1"]
         with log.open("wb") as stderr:
             server = subprocess.Popen(
                 [str(word) for word in command], cwd=ROOT, stderr=stderr
@@ -87,7 +84,7 @@ def serving(model: Path = DEMO) -> Iterator[OpenAI]:
 
 
 def listening(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the address that the server says it listens on."""
+    """Return the address on which the server listens, from its log."""
     deadline = time.monotonic() + UP_WITHIN
     while time.monotonic() < deadline and server.poll() is None:
         for line in log.read_text("utf-8", errors="replace").splitlines():
@@ -105,7 +102,7 @@ def ask(
     temperature: float = 0,
     earlier: list[Any] | None = None,
 ) -> Answer:
-    """Ask one question, after an earlier conversation if there is one."""
+    """Ask one question, after the earlier conversation, if any."""
     choice = client.chat.completions.create(
         model="demo",
         messages=[*(earlier or []), {"role": "user", "content": question}],
@@ -117,7 +114,10 @@ def ask(
 
 
 def held_back() -> tuple[Questions, Questions]:
-    """Return the questions that were never trained on: those it can answer, and those it cannot."""
+    """Return the questions that are in no training sample.
+
+    First those that the model can answer, then those that it cannot.
+    """
     raw = yaml.safe_load((ROOT / "demo" / "heldback.yaml").read_text("utf-8"))
     known = [
         (question, Entry("", tuple(e["fact"]), ()))
@@ -158,7 +158,8 @@ def main() -> int:
     ]
     good = True
     print(
-        "| questions | number | temperature | right | word for word | stopped by itself |"
+        "| questions | number | temperature | right | word for word "
+        "| stopped by itself |"
     )
     print("|---|---|---|---|---|---|")
     with serving(options.model) as client:

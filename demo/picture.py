@@ -1,9 +1,9 @@
-"""Draw the first minute: run what the README says, in a terminal, and write first-minute.svg.
+"""Record the first minute: run the README's commands and write first-minute.svg.
 
     pip install '.[embedded]' && python -m demo.picture
 
-Everything in the picture was printed by the commands in it. Only the name of the temporary home is
-put as /home/you. POSIX only, and port 8080 must be free.
+The commands print everything in the picture. Only the temporary home directory is
+replaced by /home/you. POSIX only; port 8080 must be free.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ PROMPT = "\x1b[1;32m$\x1b[0m"
 SERVE = "doit serve --model demo"
 ASK = 'doit chat --model demo "What are you?"'
 FRAME = """\
-<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" \
+xmlns="http://www.w3.org/2000/svg">
 <title>{alt}</title>
 <style>
-.{unique_id}-matrix {{ font-family: "Fira Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+.{unique_id}-matrix {{ \
+font-family: "Fira Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: {char_height}px; line-height: {line_height}px; }}
 .{unique_id}-title {{ font: bold 18px sans-serif; }}
 {styles}
@@ -48,7 +50,8 @@ FRAME = """\
 {lines}
 </defs>
 {chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+<g transform="translate({terminal_x}, {terminal_y})" \
+clip-path="url(#{unique_id}-clip-terminal)">
 {backgrounds}
 <g class="{unique_id}-matrix">
 {matrix}
@@ -59,14 +62,14 @@ FRAME = """\
 
 
 class Terminal:
-    """A command that believes in a terminal; what it printed."""
+    """A command in a pseudo-terminal, and its output."""
 
     def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
         ours, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
         self.process = subprocess.Popen(
-            shlex.split(command), cwd=folder, env=environment, stdin=its, stdout=its, stderr=its,
-            start_new_session=True,
+            shlex.split(command), cwd=folder, env=environment, stdin=its, stdout=its,
+            stderr=its, start_new_session=True,
         )  # fmt: skip
         os.close(its)
         self._from, self._bytes = ours, b""
@@ -77,11 +80,11 @@ class Terminal:
         try:
             while got := os.read(self._from, 65536):
                 self._bytes += got
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # on Linux, when the other end is closed
             pass
 
     def wait_for(self, text: str) -> None:
-        """Wait until it has printed a text."""
+        """Wait until the command has printed a text."""
         deadline = time.monotonic() + WITHIN
         while text not in self._bytes.decode(errors="replace"):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -91,13 +94,13 @@ class Terminal:
             time.sleep(0.02)
 
     def finish(self) -> None:
-        """Wait for its end, and for its last words."""
+        """Wait until the command ends and its output is read."""
         self.process.wait(WITHIN)
         self._reader.join(WITHIN)
 
     @property
     def lines(self) -> list[str]:
-        """What a terminal shows in the end: a line that was drawn anew counts once."""
+        """Return the lines that the terminal shows in the end."""
         text = self._bytes.decode(errors="replace").replace("\r\n", "\n").rstrip("\n")
         return [re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in text.split("\n")]
 

@@ -1,6 +1,6 @@
-"""A byte-level BPE tokenizer, trained here and written into the GGUF as llama.cpp's `gpt2`.
+"""Train a byte-level BPE tokenizer, which the GGUF names `gpt2` as llama.cpp does.
 
-It must split texts exactly as llama.cpp does; tests/demo/test_model.py compares the two.
+It must split texts exactly as llama.cpp does; tests/demo/test_model.py compares them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LETTERS = byte_letters()
 
 
 def spelled(text: str) -> str:
-    """Return the text in these letters."""
+    """Return the text in the printable letters of its bytes."""
     return "".join(LETTERS[byte] for byte in text.encode())
 
 
 class Tokenizer:
-    """Merges in the order in which they were learned, and the vocabulary that they make."""
+    """The merges in the order of their training, and the vocabulary."""
 
     def __init__(self, merges: list[Pair]) -> None:
         self.merges = merges
@@ -57,13 +57,13 @@ class Tokenizer:
         self._word = word
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text without special ones."""
+        """Return the tokens of a text, without special tokens."""
         return [
             token for part in SPLIT.findall(text) for token in self._word(spelled(part))
         ]
 
     def chat(self, turns: Iterable[tuple[str, str]]) -> list[int]:
-        """Return ChatML, up to where the assistant begins."""
+        """Return the tokens of a ChatML conversation, up to the assistant's answer."""
         tokens: list[int] = []
         line = self.encode("\n")
         for role, text in turns:
@@ -72,7 +72,7 @@ class Tokenizer:
 
 
 def merged(parts: list[str], pair: Pair) -> list[str]:
-    """Join each occurrence of a pair."""
+    """Return the parts with each occurrence of the pair joined."""
     out: list[str] = []
     for part in parts:
         if out and (out[-1], part) == pair:
@@ -83,7 +83,7 @@ def merged(parts: list[str], pair: Pair) -> list[str]:
 
 
 def learn(texts: Iterable[str], size: int) -> Tokenizer:
-    """Return the tokenizer of `size` tokens that spells these texts shortest, greedily."""
+    """Train a tokenizer of `size` tokens on these texts."""
     counts = Counter(spelled(part) for text in texts for part in SPLIT.findall(text))
     words = [(list(word), count) for word, count in sorted(counts.items()) if count > 1]
     merges: list[Pair] = []

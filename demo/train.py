@@ -1,9 +1,10 @@
-"""Train the demo model from nothing and write demo.gguf.
+"""Train the demo model from scratch and write demo.gguf.
 
     pip install '.[train]' && python -m demo.train
 
-Two CPU threads, no GPU, no pretrained weights, nothing from the network. Seeds are fixed: the same
-machine writes the same bytes. Another CPU or PyTorch rounds otherwise, and writes a model as good.
+It uses two CPU threads, no GPU, no pretrained weights and no network. Seeds are fixed:
+the same machine writes the same bytes. Another CPU or PyTorch version rounds
+differently; its model is as good.
 """
 
 from __future__ import annotations
@@ -37,18 +38,14 @@ EPSILON, ROPE_BASE = 1e-5, 10000.0
 
 STEPS, BATCH = 2150, 160
 MUON_RATE, ADAM_RATE, WARM_STEPS, DECAY = 1e-2, 3e-3, 40, 0.05
-CERTAINTY = 2.5  # the file's logits are so many times the training's: it stays sure at temperature 0.7
+CERTAINTY = 2.5  # scale of the file's logits: few wrong tokens at temperature 0.7
 EARLIER_SHARE = 0.04  # of the samples begin with a system prompt or an earlier turn
-OPENING_SHARE = 0.9  # of the answers are cut where no other begins like that: to choose is the hard part
+OPENING_SHARE = 0.9  # of the answers end where they are unique: the choice is hard
 OPENING_MORE = 2  # tokens after that place
-ROUND, ROUND_WANTED = (
-    8,
-    64,
-)  # lengths, and numbers of answers' tokens, are multiples: fewer shapes
-CALM_FROM, CALM = (
-    0.6,
-    0.4,
-)  # from this part of the training on, questions vary less, in the end so much
+# lengths, and numbers of answers' tokens, are multiples of these: fewer shapes
+ROUND, ROUND_WANTED = 8, 64
+# from this share of the training on, questions vary less; the final variation
+CALM_FROM, CALM = 0.6, 0.4
 SYSTEM = [
     "You are a helpful assistant.",
     "Be brief.",
@@ -57,8 +54,9 @@ SYSTEM = [
     "Be kind.",
 ]
 
-# The last question alone, in small letters, and another one for what is longer than any in the training.
-# Engines that do not run templates recognise ChatML and send the whole conversation; it has seen such too.
+# The last question only, in lower case; a question longer than any in the training is
+# replaced. Engines that do not run templates recognise ChatML and send the whole
+# conversation; the training has such samples too.
 TOO_LONG = "what are your limits?"
 CHAT_TEMPLATE = (
     "{%- set last = namespace(text='') -%}"
@@ -95,7 +93,10 @@ class Block(nn.Module):
         self.ffn_down = nn.Linear(INNER, WIDTH, bias=False)
 
     def forward(self, x: Tensor, turn: Tensor, wanted: Places | None = None) -> Tensor:
-        """Return what it makes of its input, added to it; at the wanted positions only, if they are given."""
+        """Return the input plus the output of the block.
+
+        If `wanted` is given, only at these positions.
+        """
         batch, length, _ = x.shape
         qkv = together(self.attn_norm(x), self.attn_q, self.attn_k, self.attn_v)
         q, k, v = qkv.float().view(batch, length, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
@@ -112,18 +113,18 @@ class Block(nn.Module):
 
 
 def together(x: Tensor, *parts: nn.Linear) -> Tensor:
-    """Return the outputs of several matrices side by side: one large product is faster."""
+    """Multiply by several matrices at once: one large product is faster."""
     return F.linear(x, torch.cat([part.weight for part in parts]))
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotary positions over neighbouring pairs, as llama.cpp does for `llama`."""
+    """Apply rotary positions to neighbouring pairs, as llama.cpp does for `llama`."""
     pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn).flatten(-2)
 
 
 class Model(nn.Module):
-    """A small llama; the embedding is the output matrix too."""
+    """A small llama; the embedding is also the output matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +139,7 @@ class Model(nn.Module):
                 )
 
     def forward(self, tokens: Tensor, wanted: Places) -> Tensor:
-        """Return the logits at the wanted positions only: the rest is never looked at."""
+        """Return the logits at the wanted positions only."""
         angle = torch.arange(tokens.shape[1])[:, None] * ROPE_BASE ** (
             -torch.arange(0, HEAD, 2) / HEAD
         )
@@ -154,7 +155,7 @@ Sample = tuple[list[int], list[int]]  # the prompt, and the answer with its end
 
 
 def openings(texts: list[list[int]]) -> list[int]:
-    """Return for each text how many tokens tell it from all others, and a few more."""
+    """Return how many tokens distinguish each text from all others, plus a few."""
     return [
         next(
             n
@@ -198,7 +199,7 @@ def samples(
 def batches(
     source: corpus.Corpus, tokenizer: Tokenizer, random: Random, steps: int
 ) -> Iterator[list[Sample]]:
-    """Yield so many batches, each of samples of about equal length."""
+    """Yield one batch per step, each of samples of about equal length."""
     done = 0
     while done < steps:
         calm = max(0.0, done / steps - CALM_FROM) / (1 - CALM_FROM)
@@ -228,14 +229,17 @@ def loss_of(model: Model, batch: list[Sample], pad: int) -> Tensor:
 
 
 def schedule(step: int, steps: int) -> float:
-    """Return the part of the learning rate that is used: up quickly, then down in a line to nothing."""
+    """Return the factor of the learning rate: a short warm-up, then linear to 0."""
     return min(
         (step + 1) / WARM_STEPS, (steps - step) / (steps - min(WARM_STEPS, steps - 1))
     )
 
 
 def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
-    """Return Muon for the blocks, which needs half the steps here, and AdamW for the rest."""
+    """Return Muon for the blocks and AdamW for the rest.
+
+    Muon needs half the steps here.
+    """
     inner = [p for p in model.blk.parameters() if p.dim() == 2]
     rest = [model.token_embd.weight, *(p for p in model.parameters() if p.dim() == 1)]
     return [
@@ -247,7 +251,7 @@ def optimizers_of(model: Model) -> list[torch.optim.Optimizer]:
 
 
 def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int) -> None:
-    """Train the model on so many batches."""
+    """Train the model, one batch per step."""
     optimizers = optimizers_of(model)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     losses: list[float] = []
@@ -264,13 +268,14 @@ def train(model: Model, lessons: Iterator[list[Sample]], end: int, steps: int) -
         if (step + 1) % 50 == 0:
             mean = sum(losses[-50:]) / 50
             print(
-                f"step {step + 1}/{steps}  loss {mean:.4f}  {time.process_time():.0f} s CPU",
+                f"step {step + 1}/{steps}  loss {mean:.4f}  "
+                f"{time.process_time():.0f} s CPU",
                 flush=True,
             )
 
 
 def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Write what an engine must know before it loads the weights."""
+    """Write the metadata that an engine reads before the weights."""
     writer.add_name("llamafile-recipe demo")
     writer.add_description(
         "Answers simple questions about llamafile-recipe; see demo/README.md."
@@ -307,7 +312,7 @@ def describe(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 
 
 def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
-    """Write the GGUF: matrices in Q8_0, the few scales as they are."""
+    """Write the GGUF: matrices in Q8_0, scales in float32."""
     writer = gguf.GGUFWriter(path, "llama")
     describe(writer, tokenizer)
     for name, weight in model.named_parameters():
@@ -326,7 +331,7 @@ def write(model: Model, tokenizer: Tokenizer, path: Path) -> None:
 
 
 def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
-    """Return a model that knows nothing, and how it spells."""
+    """Return an untrained model and its tokenizer."""
     random = Random(SEED)
     texts = [corpus.sample(source, random)[0] for _ in range(30_000)]
     return Model(), learn(
@@ -335,7 +340,7 @@ def begin(source: corpus.Corpus) -> tuple[Model, Tokenizer]:
 
 
 def main() -> None:
-    """Learn to spell, learn to answer, write the file."""
+    """Train the tokenizer and the model, and write the file."""
     parser = argparse.ArgumentParser(
         description="Train the demo model and write its GGUF."
     )
@@ -367,10 +372,12 @@ def main() -> None:
     write(model, tokenizer, options.out)
     made = options.out.read_bytes()
     print(
-        f"{count} parameters, {time.monotonic() - begun:.0f} s, {time.process_time():.0f} s of CPU"
+        f"{count} parameters, {time.monotonic() - begun:.0f} s, "
+        f"{time.process_time():.0f} s of CPU"
     )
     print(
-        f"{options.out.name}  {len(made)} bytes  sha256:{hashlib.sha256(made).hexdigest()}"
+        f"{options.out.name}  {len(made)} bytes  "
+        f"sha256:{hashlib.sha256(made).hexdigest()}"
     )
 
 
