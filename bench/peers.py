@@ -58,6 +58,7 @@ class Job(NamedTuple):
 
     @property
     def url(self) -> str:
+        """Return the URL of the file."""
         return f"{self.base}/{NAME}"
 
 

@@ -32,7 +32,7 @@ MANY = 12  # kills in one series; then it may complete
 LIMIT_S = 300.0  # time limit for that
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """A guarantee that does not hold."""
 
 
@@ -43,7 +43,7 @@ def claims(journal: Path) -> list[tuple[int, int]]:
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise Violation(f"{journal.name} is no JSON: {error}") from None
+        raise ViolationError(f"{journal.name} is no JSON: {error}") from None
     if "spans" in data or "written" in data:
         return [
             (first, end)
@@ -66,11 +66,11 @@ def check(folder: Path, blob: Blob) -> int:
     """Check the files of a killed run; return the bytes that its live journal lists.
 
     Raises:
-        Violation: a file or a span is wrong.
+        ViolationError: a file or a span is wrong.
     """
     for target in folder.rglob(NAME):
         if target.stat().st_size != blob.size or sha256_of(target) != blob.sha256:
-            raise Violation(f"{target} has its final name and other bytes")
+            raise ViolationError(f"{target} has its final name and other bytes")
     for journal in folder.rglob(f"{NAME}.partial.json"):
         check_spans(journal, claims(journal), blob)
     live = 0
@@ -82,11 +82,11 @@ def check(folder: Path, blob: Blob) -> int:
 
 
 def check_spans(claim: Path, spans: list[tuple[int, int]], blob: Blob) -> None:
-    """Raise Violation if the partial does not hold the spans of its journal."""
+    """Raise ViolationError if the partial does not hold the spans of its journal."""
     partial = claim.with_suffix("")
     for first, end in spans:
         if not same_bytes(partial, blob.path, first, end):
-            raise Violation(
+            raise ViolationError(
                 f"{claim.name} claims {first} to {end}: "
                 f"{partial.name} has other bytes there"
             )
@@ -115,7 +115,7 @@ def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
         The number of kills, and the bytes that the live journals listed in all.
 
     Raises:
-        Violation: a guarantee does not hold.
+        ViolationError: a guarantee does not hold.
     """
     longest, live = chance.choice(LONGEST_S), 0
     for kills in range(most + 1):
@@ -124,10 +124,10 @@ def series(job: Job, chance: random.Random, most: int) -> tuple[int, int]:
             if wait(running, LIMIT_S if last else chance.uniform(SHORTEST_S, longest)):
                 problem = running.finish().problem or wrong_bytes(job)
                 if problem:
-                    raise Violation(f"a run that was not killed failed: {problem}")
+                    raise ViolationError(f"a run that was not killed failed: {problem}")
                 return kills, live
             if last:
-                raise Violation(
+                raise ViolationError(
                     f"a run that was not killed did not end in {LIMIT_S:.0f} s"
                 )
             running.kill()
@@ -203,7 +203,7 @@ def main() -> int:
         work.chmod(0o755)  # nginx's workers run as another user
         try:
             print(soak(options, work))
-        except Violation as violation:
+        except ViolationError as violation:
             print(f"seed {options.seed}: VIOLATION: {violation}")
             return 1
     return 0

@@ -42,7 +42,7 @@ LIMIT_S = 60.0  # for doit, and for `doit stop`
 POLL_S = 0.05
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """A guarantee that does not hold."""
 
 
@@ -76,9 +76,9 @@ class Place:
         )  # fmt: skip
 
     def check_doit(self, *words: str) -> None:
-        """Run doit; raise Violation if it fails."""
+        """Run doit; raise ViolationError if it fails."""
         if status := self.doit(*words).wait(LIMIT_S):
-            raise Violation(f"doit {' '.join(words)}: status {status}")
+            raise ViolationError(f"doit {' '.join(words)}: status {status}")
 
     def processes(self) -> list[psutil.Process]:
         """Return doit, the supervisors, the engines and their children."""
@@ -136,7 +136,7 @@ def fire(place: Place, shot: Shot) -> str:
     """Run one command and signal it; return what was left, `started` or `ended`.
 
     Raises:
-        Violation: something else was left.
+        ViolationError: something else was left.
     """
     words = VERBS[shot.verb]
     doit = place.doit(shot.verb, "--model", "demo", *words)
@@ -147,22 +147,22 @@ def fire(place: Place, shot: Shot) -> str:
     try:
         status = doit.wait(LIMIT_S)
     except subprocess.TimeoutExpired:
-        raise Violation("doit does not end") from None
+        raise ViolationError("doit does not end") from None
     ended = time.monotonic()
     while (left := place.processes()) or place.records():
         waited = time.monotonic() - ended
         if shot.verb == "start" and (status == 0 or waited > SETTLE_S) and stays(place):
             place.check_doit("stop", "--all")
             if found := place.processes():
-                raise Violation(f"left after `doit stop`: {found}")
+                raise ViolationError(f"left after `doit stop`: {found}")
             return "started"
         if waited > GONE_S:
-            raise Violation(
+            raise ViolationError(
                 f"left after status {status}: {left}, on record {place.records()}"
             )
         time.sleep(POLL_S)
     if early:
-        raise Violation(f"doit ended by itself, status {status}")
+        raise ViolationError(f"doit ended by itself, status {status}")
     place.end_commands()
     return "ended"
 
@@ -199,7 +199,7 @@ def main() -> int:
                     came[fire(place, shot)] += 1
                     came["engines"] += place.engines()
                     place.forget_logs()
-                except Violation as violation:
+                except ViolationError as violation:
                     print(f"seed {seed}, run {count}, {shot}: {violation}")
                     return 1
         finally:

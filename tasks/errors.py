@@ -4,7 +4,7 @@ RecipeError              its text is the whole message: what failed, facts, fix
   UsageError             wrong command line or catalogue: nothing was run, exit 3
   TransferError          the download failed; a retry may succeed
   IntegrityError         the bytes are wrong; a plain retry does not help
-  NoRoom                 the disk has too little free space
+  NoRoomError            the disk has too little free space
   ServerError            the engine failed, or cannot be started
 """
 
@@ -58,7 +58,7 @@ class IntegrityError(RecipeError):
     """The bytes differ from what they must be."""
 
 
-class NoRoom(RecipeError):
+class NoRoomError(RecipeError):
     """The disk has too little free space."""
 
 

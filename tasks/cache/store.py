@@ -96,7 +96,8 @@ def orphaned_stamps(cache: str, paths: Iterable[str]) -> list[str]:
 def is_missing(path: str) -> bool:
     """Return whether a file certainly does not exist.
 
-    In a folder that cannot be read it may exist."""
+    In a folder that cannot be read it may exist.
+    """
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

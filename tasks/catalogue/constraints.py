@@ -91,11 +91,13 @@ def _is_revision(value: str) -> bool:
 
 
 def at_least(low: int, about: str) -> Constraint:
+    """Return the constraint of a whole number with a minimum."""
     expected = f"a whole number, {low} or more"
     return Constraint(about, expected, lambda v: v >= low, {"minimum": low})
 
 
 def one_of(choices: tuple[str, ...], about: str) -> Constraint:
+    """Return the constraint of a string that is one of the choices."""
     expected = "one of " + ", ".join(choices)
     return Constraint(about, expected, choices.__contains__, {"enum": list(choices)})
 

@@ -43,6 +43,7 @@ def disk_error(artifact: Artifact, error: OSError) -> RecipeError:
 
 
 def name_too_long(artifact: Artifact, folder: str) -> RecipeError:
+    """Return the error for a file name or path that the file system does not accept."""
     length = len(os.fsencode(os.path.basename(artifact.target)))
     most: object = ""
     with suppress(OSError, ValueError, AttributeError):  # Windows has no such call

@@ -14,7 +14,7 @@ from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.console import formatting
 from tasks.console.logs import log_event
 from tasks.console.progress import Progress
-from tasks.errors import IntegrityError, NoRoom, TransferError
+from tasks.errors import IntegrityError, NoRoomError, TransferError
 from tasks.network import content, huggingface, response
 from tasks.network.retry import SourceFailedError
 from tasks.network.tokens import hub_token
@@ -199,7 +199,7 @@ class _Transfer:
         try:
             self._receive(url, partial, bar)
             return True
-        except NoRoom as error:
+        except NoRoomError as error:
             if self.artifact.size is not None or len(self.artifact.sources) == 1:
                 raise  # the size is pinned, or no other source states one
             self._passed_over(url, error)
@@ -394,9 +394,6 @@ def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
     if hashed.sha256 != digest:
         facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
         what = f"{artifact.target} was replaced during the download"
-        raise IntegrityError(
-            what,
-            facts,
-            fix="find the program that writes to the cache, and run it again",
-        )
+        fix = "find the program that writes to the cache, and run it again"
+        raise IntegrityError(what, facts, fix)
     return hashed.stat

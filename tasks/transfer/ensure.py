@@ -58,7 +58,7 @@ def ensure_file(
         RecipeError: it cannot be downloaded, or the target has wrong bytes and is not
             in the cache.
     """
-    from tasks.transfer.locks import NoLock
+    from tasks.transfer.locks import NoLockError
 
     is_read = again
     if not again and not os.access(cache, os.W_OK):
@@ -72,7 +72,7 @@ def ensure_file(
     check_place(cache, artifact)
     try:
         _converge_locked(cache, artifact, question, yes, policy, again)
-    except NoLock:
+    except NoLockError:
         # right bytes need no lock, for nothing will be written
         if is_read or not _is_right_there(cache, artifact):
             raise

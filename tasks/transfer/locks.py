@@ -35,7 +35,7 @@ POLL_S = 0.2  # between two reads of the other process's progress
 _log = logging.getLogger("recipe")
 
 
-class NoLock(RecipeError):
+class NoLockError(RecipeError):
     """The lock, or the folder of the target, cannot be written by this user."""
 
 
@@ -49,7 +49,7 @@ def artifact_lock(cache: str, artifact: Artifact) -> Iterator[None]:
     (filelock#27).
 
     Raises:
-        NoLock: nothing can be written here.
+        NoLockError: nothing can be written here.
     """
     lock = _lock(cache, artifact)
     try:
@@ -82,7 +82,7 @@ def _is_ours(lock: Any, artifact: Artifact) -> bool:
     """Return whether this process now holds the lock, or has to do without one.
 
     Raises:
-        NoLock: nothing can be written here.
+        NoLockError: nothing can be written here.
     """
     from filelock import Timeout
 
@@ -112,9 +112,9 @@ def _is_ours(lock: Any, artifact: Artifact) -> bool:
     return True
 
 
-def _no_lock(folder: str, error: OSError) -> NoLock:
+def _no_lock(folder: str, error: OSError) -> NoLockError:
     found = cache_write_error(folder, error)
-    return NoLock(found.what, found.facts, found.fix)
+    return NoLockError(found.what, found.facts, found.fix)
 
 
 def wait_for_owner(artifact: Artifact) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.catalogue.artifact import Artifact
-from tasks.errors import NoRoom
+from tasks.errors import NoRoomError
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
@@ -133,7 +133,7 @@ class Partial:
         """Set the size of the whole file, and allocate disk space.
 
         Raises:
-            NoRoom: the disk has not enough space.
+            NoRoomError: the disk has not enough space.
             OSError: the space cannot be allocated.
         """
         with self.changed:
@@ -352,7 +352,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
         taken: bytes that are allocated already.
 
     Raises:
-        NoRoom: it has not.
+        NoRoomError: it has not.
         OSError: its folder cannot be created.
     """
     import shutil  # only a download needs these three
@@ -364,7 +364,7 @@ def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
     os.makedirs(folder, exist_ok=True)
     missing = space_missing(size, taken, shutil.disk_usage(folder).free)
     if missing:
-        raise NoRoom(
+        raise NoRoomError(
             f"{artifact.label} does not fit on the disk",
             [
                 ("needs", formatting.format_size((size or 0) - taken)),
