@@ -27,7 +27,7 @@ def sha256_files(
         stop: called every LOOK_S; a true result cancels.
 
     Raises:
-        Stopped: `stop` returned a true value.
+        CancelledError: `stop` returned a true value.
     """
     done = dict.fromkeys(paths, 0)
     cancelled = Event()

@@ -106,7 +106,7 @@ class _Reader:
         """Read a count.
 
         Raises:
-            BadGguf: it is above `most`.
+            GgufError: it is above `most`.
         """
         count = int(self.number("Q"))
         if count > most:
@@ -163,7 +163,7 @@ def read(stream: BinaryIO) -> ModelMetadata:
     """Read the metadata of a GGUF from the current position of a seekable stream.
 
     Raises:
-        BadGguf: not a GGUF, of an unknown version, truncated, or above the limits.
+        GgufError: not a GGUF, of an unknown version, truncated, or above the limits.
     """
     values, _ = _read_values(_Reader(stream))
     return _meta(values)
@@ -192,7 +192,7 @@ def least_size(stream: BinaryIO) -> int:
     each quantization.
 
     Raises:
-        BadGguf: as `read`.
+        GgufError: as `read`.
     """
     reader = _Reader(stream)
     values, tensors = _read_values(reader)

@@ -72,7 +72,7 @@ def parse(arguments: list[str]) -> dict[str, str]:
     """Return each option's text by name; the last one wins.
 
     Raises:
-        Refused: an option is unknown, or has no value.
+        UsageError: an option is unknown, or has no value.
     """
     values: dict[str, str] = {}
     rest = iter(arguments)
@@ -92,7 +92,7 @@ def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
     """Parse a number.
 
     Raises:
-        Refused: it is not a number, or is out of range.
+        UsageError: it is not a number, or is out of range.
     """
     try:
         value = int(text)
@@ -109,7 +109,7 @@ def parse_settings(
     """Return the settings of the options' texts and $LLAMA_API_KEY.
 
     Raises:
-        Refused: a value is invalid.
+        UsageError: a value is invalid.
     """
     if "model" not in values:
         raise UsageError("missing required -m MODEL.gguf")
@@ -140,7 +140,7 @@ def check_model(model: Path) -> None:
     """Check that a file is GGUF; the engine would print a dozen lines otherwise.
 
     Raises:
-        Refused: it is not, or cannot be read.
+        UsageError: it is not, or cannot be read.
     """
     try:
         with model.open("rb") as file:
@@ -170,7 +170,7 @@ def reachable(settings: Settings) -> Settings:
     Where a folder's name is not UTF-8, this changes into it and uses relative paths.
 
     Raises:
-        Refused: the name of a file is not UTF-8.
+        UsageError: the name of a file is not UTF-8.
     """
     files = [str(settings.model)]
     if settings.mmproj:
@@ -189,7 +189,7 @@ def check_endpoint(host: str, port: int) -> None:
     """Check that a server can listen on the address.
 
     Raises:
-        Refused: the system does not permit it.
+        UsageError: the system does not permit it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -207,7 +207,7 @@ def load_package() -> Any:
     """Import the engine; only a valid command line needs it.
 
     Raises:
-        Refused: the package is not installed, or does not load.
+        UsageError: the package is not installed, or does not load.
     """
     try:
         import xllamacpp
@@ -227,7 +227,7 @@ def check_gpu(engine: Any, settings: Settings) -> None:
     The texts are llama.cpp's, whose library does not print them.
 
     Raises:
-        Refused: `--gpu` names a kind of GPU, and there is no GPU.
+        UsageError: `--gpu` names a kind of GPU, and there is no GPU.
     """
     named = settings.gpu in GPUS
     all_layers = int(LAYERS["all"])
@@ -286,7 +286,7 @@ def serve(settings: Settings) -> None:
     """Load the model and serve it until a signal arrives.
 
     Raises:
-        Refused: the model cannot be served.
+        UsageError: the model cannot be served.
     """
     check_model(settings.model)
     if settings.mmproj:

@@ -35,7 +35,7 @@ def cpu_fallback(output: str) -> str:
     """Return the line that reports the use of the CPU, or an empty string.
 
     Args:
-        output: all output of an engine that was told to use a GPU. Its last lines
+        output: all output of an engine that was asked to use a GPU. Its last lines
             alone may lack the decisive one.
     """
     fell_back = _lines_with(_FELL_BACK, output)

@@ -1,4 +1,4 @@
-"""What the user is told about a running server."""
+"""Messages about a running server."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Readiness(Enum):
     DIED = "died"
     TIMED_OUT = "late"
     PORT_TAKEN = "stranger"  # another program answers on the port
-    WRONG_PORT = "hopped"  # it listens on another port than it was told to
+    WRONG_PORT = "hopped"  # it listens on another port than requested
 
 
 class StartupSample(NamedTuple):
@@ -43,7 +43,7 @@ class StartupSample(NamedTuple):
 
     exited: int | None  # exit status, negative for a signal; None while it runs
     health: int | None  # status of GET /health; None without a response
-    port: int  # the port that it was told to use
+    port: int  # the requested port
     # ports that its process listens on; None: not checked, or not known
     ports: frozenset[int] | None
     elapsed_s: float  # since the start
@@ -124,7 +124,7 @@ def _start_error(
 ) -> ServerError:
     ending = child.ending()
     if state is Readiness.DIED:
-        if child.told:
+        if child.stopped_on_request:
             return ServerError(f"{name} was stopped before it was ready")
         what = f"{name} ended before it was ready"
         return failures.engine_error(what, ending, sys.platform)

@@ -388,13 +388,13 @@ def is_supervisor(record: ServerRecord) -> bool:
     """
     import psutil
 
-    keeper = record.keeper
-    if keeper is None or keeper.pid in _never() or not is_alive(keeper):
+    supervisor = record.keeper
+    if supervisor is None or supervisor.pid in _never() or not is_alive(supervisor):
         return False
     try:
-        argv = tuple(psutil.Process(keeper.pid).cmdline())
+        argv = tuple(psutil.Process(supervisor.pid).cmdline())
     except (psutil.Error, OSError, ValueError):
         return False
-    if not keeper.start_ticks and argv[-2:] == EARLIER_SUPERVISOR_COMMAND:
+    if not supervisor.start_ticks and argv[-2:] == EARLIER_SUPERVISOR_COMMAND:
         return True
     return argv[-3:] == (*SUPERVISOR_COMMAND, record.mark)

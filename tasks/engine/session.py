@@ -328,7 +328,10 @@ class ManagedServer:
 
     def ended_by_stop(self) -> bool:
         """Return whether `doit stop` ended the server."""
-        return self._supervisor.exited() is not None and self._supervisor.told
+        return (
+            self._supervisor.exited() is not None
+            and self._supervisor.stopped_on_request
+        )
 
     def detach(self) -> None:
         """Let the server run on after doit has ended."""
@@ -340,8 +343,10 @@ class ManagedServer:
         Raises:
             ServerError: a process of it still runs.
         """
-        was_running = self._supervisor.exited() is None or self._supervisor.told
-        self._supervisor.stop(hurry=lambda: len(self._stop) > 1)
+        was_running = (
+            self._supervisor.exited() is None or self._supervisor.stopped_on_request
+        )
+        self._supervisor.stop(kill_now=lambda: len(self._stop) > 1)
         name = self._spec.name
         if not server_registry.kill_marked(self.record.mark):
             what = f"cannot end {name} (pid {self.pid})"

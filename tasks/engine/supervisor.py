@@ -7,7 +7,7 @@ a conmon: there is no daemon, and no server without a process that ends it.
 
 supervisor_client.py starts it. It reads lines from stdin: first the configuration as
 JSON, then `ready SECONDS`, `detach`, `stop` or `kill`. The end of stdin means that the
-owner has ended; it is a `stop`, unless the server was detached. SIGTERM is a `stop`.
+client has ended; it is a `stop`, unless the server was detached. SIGTERM is a `stop`.
 Each answer on stdout is a JSON object.
 """
 
@@ -71,13 +71,13 @@ class Supervisor:
     """The supervisor of one engine.
 
     Args:
-        order: the configuration.
+        config: the configuration.
 
     Raises:
         OSError: the log cannot be created, or the engine cannot be started.
     """
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         # a signal handler may add to it, so it has to be a SimpleQueue
         self._commands: SimpleQueue[str] = SimpleQueue()
         self._urgency = 0  # number of stop requests; `kill` counts as two
@@ -86,16 +86,19 @@ class Supervisor:
         self._status: int | None = None  # of an engine that ended by itself
         read_end, write_end = os.pipe()
         try:
-            self._log = RotatingLog(order["log"])
+            self._log = RotatingLog(config["log"])
             self._child = EngineProcess(
-                order["command"], env=order["env"], cwd=order["cwd"], output=write_end
+                config["command"],
+                env=config["env"],
+                cwd=config["cwd"],
+                output=write_end,
             )
         finally:
             os.close(write_end)
         self._copier = _thread(self._copy, read_end)
         _thread(self._listen)
         _thread(self._wait)
-        self._record = Record(order["record"], order["values"])
+        self._record = Record(config["record"], config["values"])
 
     def stop(self, kill: bool = False) -> None:
         """Request a stop; the second request kills the engine at once."""
@@ -106,12 +109,12 @@ class Supervisor:
         """Supervise the engine until it has ended, by itself or on request."""
         from tasks.system.process_identity import process
 
-        engine = process(self._child.pid)
-        keeper = process(os.getpid())
+        engine = process(self._child.pid).as_record()
+        supervisor = process(os.getpid()).as_record()
         try:
-            self._record.create(engine=engine.as_record(), keeper=keeper.as_record())
+            self._record.create(engine=engine, keeper=supervisor)
         except OSError as error:
-            self._child.stop(hurry=lambda: True)
+            self._child.stop(kill_now=lambda: True)
             say_failure(error, record=self._record.path)
             return
         say(pid=self._child.pid)
@@ -135,7 +138,7 @@ class Supervisor:
         elif command == "exited":
             self._status = self._child.exited()
             return False
-        elif command == "stop" or not self._detached:  # or `gone`: the owner has ended
+        elif command == "stop" or not self._detached:  # or `gone`: the client has ended
             self._stopped = True
             self._record.write(state="stopping")
             return False
@@ -145,7 +148,7 @@ class Supervisor:
         """End what still runs, update or delete the record, and report the end."""
         from tasks.engine import server_registry
 
-        group_ended = self._child.stop(hurry=lambda: self._urgency > 1)
+        group_ended = self._child.stop(kill_now=lambda: self._urgency > 1)
         # processes that have left the engine's group
         all_ended = server_registry.kill_marked(self._record.mark) and group_ended
         self._copier.join(_LAST_OUTPUT_S)
@@ -162,7 +165,7 @@ class Supervisor:
             server_registry.delete_record(path)
         if status is None:
             status = self._child.exited()
-        say(ended=status, told=self._stopped)
+        say(ended=status, stopped=self._stopped)
 
     def _next_command(self) -> str:
         """Return the next command; `again` where the record must be written again."""
@@ -197,7 +200,7 @@ def _thread(function: Any, *args: object) -> threading.Thread:
 
 
 def say(**answer: object) -> None:
-    """Send an answer to the owner, if it still runs."""
+    """Send an answer to the client, if it still runs."""
     with suppress(OSError, ValueError):
         print(json.dumps(answer), flush=True)
 
@@ -211,25 +214,25 @@ def say_failure(error: OSError, **more: object) -> None:
 
 def main() -> int:
     """Supervise the engine that the configuration on stdin describes."""
-    order = json.loads(sys.stdin.readline())
-    keepers: list[Supervisor] = []
+    config = json.loads(sys.stdin.readline())
+    supervisors: list[Supervisor] = []
 
     def stop(_: int) -> None:
-        for keeper in keepers:
-            keeper.stop()
+        for supervisor in supervisors:
+            supervisor.stop()
 
     with handle_signals(stop):
         try:
-            keeper = Supervisor(order)
+            supervisor = Supervisor(config)
         except OSError as error:
-            log = order["log"]
+            log = config["log"]
             if log in (error.filename, error.filename2):
                 say_failure(error, record=log)
             else:
                 say_failure(error)
             return 1
-        keepers.append(keeper)
-        keeper.run()
+        supervisors.append(supervisor)
+        supervisor.run()
     return 0
 
 

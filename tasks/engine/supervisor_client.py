@@ -53,7 +53,7 @@ class SupervisorClient:
         keeps_log: the log outlives the engine, so that an error can name it.
 
     Raises:
-        NoRecord: the server record cannot be written.
+        RecordError: the server record cannot be written.
         OSError: the engine cannot be started.
     """
 
@@ -72,10 +72,10 @@ class SupervisorClient:
         self.command = list(command)
         self.log = log
         self._keeps_log = keeps_log
-        self.told = False  # the engine was stopped on request
+        self.stopped_on_request = False
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._ended: int | None = None
-        self._keeper = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, *SUPERVISOR_COMMAND, values["mark"]],
             cwd=root,
             env=engine_environment(os.environ, PYTHONPATH=root),
@@ -130,13 +130,13 @@ class SupervisorClient:
         """Let the server run on after this process has ended."""
         self._send("detach")
 
-    def stop(self, hurry: Callable[[], bool] = lambda: False) -> bool:
+    def stop(self, kill_now: Callable[[], bool] = lambda: False) -> bool:
         """End the engine and its descendants: interrupt, terminate, kill.
 
         Each step has a time limit.
 
         Args:
-            hurry: returns True to kill without the other steps.
+            kill_now: returns True to kill without the other steps.
 
         Returns:
             Whether the supervisor reports that everything has ended.
@@ -144,22 +144,22 @@ class SupervisorClient:
         self._send("stop")
         deadline = time.monotonic() + _STOP_S
         killed = False
-        while self._keeper.poll() is None and time.monotonic() < deadline:
-            if not killed and hurry():
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if not killed and kill_now():
                 self._send("kill")
                 killed = True
             time.sleep(_POLL_S)
-        if self._keeper.poll() is None:
-            self._keeper.kill()
-        self._keeper.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
         self._reader.join(_LAST_ANSWER_S)
         return self.exited() is not None
 
     def _send(self, line: str) -> None:
         # an error means that the supervisor has ended; `exited` notices that
         with suppress(OSError, ValueError):
-            assert self._keeper.stdin
-            handle = self._keeper.stdin.fileno()
+            assert self._process.stdin
+            handle = self._process.stdin.fileno()
             data = f"{line}\n".encode()
             # unbuffered: Python 3.13 reports data that it cannot flush at its end
             while data:
@@ -169,7 +169,7 @@ class SupervisorClient:
         """Wait for an answer that contains `name`; return its value.
 
         Raises:
-            NoRecord: the supervisor cannot write the server record.
+            RecordError: the supervisor cannot write the server record.
             OSError: the supervisor reports a failure, or does not answer.
         """
         deadline = time.monotonic() + _ANSWER_S
@@ -187,17 +187,18 @@ class SupervisorClient:
 
     def _note(self, answer: dict[str, Any]) -> None:
         self._ended = answer.get("ended", self._ended)
-        self.told = bool(answer.get("told", self.told))
+        stopped = answer.get("stopped", self.stopped_on_request)
+        self.stopped_on_request = bool(stopped)
 
     def _read(self) -> None:
         """Queue the supervisor's answers.
 
         A supervisor that ends without `ended` was killed, and its engine with it.
         """
-        assert self._keeper.stdout
+        assert self._process.stdout
         ended = False
         other_output = ""
-        for line in self._keeper.stdout:
+        for line in self._process.stdout:
             try:
                 answer = dict(json.loads(line))
             except ValueError:

@@ -1,7 +1,7 @@
 """HTTP requests: one streamed GET, or one short response. Uses requests.
 
-What a response means is decided in `response`. Only TransferError and FatalTransfer
-leave this module, also while a body is read.
+What a response means is decided in `response`. Only TransferError and
+PermanentTransferError leave this module, also while a body is read.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def stream_get(
 
     Raises:
         TransferError: there was no response; a retry may help.
-        FatalTransfer: there was none, and a retry would not help.
+        PermanentTransferError: there was none, and a retry would not help.
     """
     hook = partial(_check_redirect, session, problem)
     session.use_netrc = use_netrc
@@ -276,7 +276,7 @@ def request(
 
     Raises:
         TransferError: there was no complete response; a retry may help.
-        FatalTransfer: a retry would not help.
+        PermanentTransferError: a retry would not help.
     """
     # requests prepares the next redirect even where it does not follow it
     session.max_redirects = max(1, hops)
@@ -322,7 +322,7 @@ def _sent(
         limit_s: for the whole response; 0 for the limits of a streamed one.
 
     Raises:
-        TransferError, FatalTransfer: there was no response.
+        TransferError, PermanentTransferError: there was no response.
     """
     variable = huggingface.offline(os.environ)
     if variable:

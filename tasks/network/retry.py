@@ -59,7 +59,7 @@ class RetryBudget:
             jitter: a new random number from 0 to 1.
 
         Raises:
-            GaveUp: there is no retry.
+            SourceFailedError: there is no retry.
         """
         if moved:
             self.reset()

@@ -167,11 +167,11 @@ class EngineProcess:
         """Return the exit status, negative for a signal; None while it runs."""
         return self._popen.poll()
 
-    def stop(self, hurry: Any = lambda: False) -> bool:
+    def stop(self, kill_now: Any = lambda: False) -> bool:
         """Stop the whole group: interrupt, terminate, kill, each with a time limit.
 
         Args:
-            hurry: returns True to skip the wait after the first two steps.
+            kill_now: returns True to skip the waits and kill at once.
 
         Returns:
             Whether no process of the group is left.
@@ -181,15 +181,15 @@ class EngineProcess:
             if self._gone():
                 return True
             _signal_group(self._popen, number)
-            self._wait_gone(limit_s, hurry)
+            self._wait_gone(limit_s, kill_now)
         if not self._gone():
             _kill_group(self._popen)
             self._wait_gone(KILL_S, lambda: False)
         return self._gone()
 
-    def _wait_gone(self, limit_s: float, hurry: Callable[[], bool]) -> None:
+    def _wait_gone(self, limit_s: float, kill_now: Callable[[], bool]) -> None:
         deadline = time.monotonic() + limit_s
-        while not self._gone() and time.monotonic() < deadline and not hurry():
+        while not self._gone() and time.monotonic() < deadline and not kill_now():
             time.sleep(_POLL_S)
 
     def _gone(self) -> bool:

@@ -33,9 +33,9 @@ class Connection:
     """One connection, used by one thread.
 
     Attributes:
-        heard: when data arrived last, in monotonic seconds.
-        gate: held while it writes.
-        stopped: whether it must not write again; set while the gate is held.
+        last_received_at: when data arrived last, in monotonic seconds.
+        write_lock: held while it writes.
+        stopped: whether it must not write again; set while the write lock is held.
         since: when its piece was started.
         last: bytes of its last piece.
         rate: bytes a second of its last piece.

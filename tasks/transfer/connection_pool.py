@@ -87,7 +87,7 @@ class ConnectionPool:
                 connection.received > 0 and now - connection.last_received_at < STALL_S
                 for connection in self.members
             )
-            return delivering > max(1, self._scaler.lanes)
+            return delivering > max(1, self._scaler.wanted)
 
     def record_answer(self, waited_s: float) -> None:
         """Record how long a connection waited for an answer."""

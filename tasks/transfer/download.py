@@ -37,7 +37,7 @@ def fetch(artifact: Artifact, dependencies: Dependencies | None = None) -> Stamp
         IntegrityError: every source that responded sent wrong bytes.
         TransferError: no source responded; the partial is kept.
         RecipeError: the disk is full or cannot be written.
-        TakenOver: another process continues with the partial.
+        OwnershipLostError: another process continues with the partial.
     """
     dependencies = dependencies or Dependencies()
     if any(map(huggingface.is_hub, artifact.sources)):
@@ -101,7 +101,7 @@ def _taken(
     """Create the target from a local file, and drop a partial.
 
     Raises:
-        NotIt: the file is not the artifact.
+        LocalFileRejectedError: the file is not the artifact.
         OSError: the target cannot be written.
     """
     start = dependencies.clock()

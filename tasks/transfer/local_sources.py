@@ -91,7 +91,7 @@ def copy_or_clone(
         The file's state, its digest, and whether it shares blocks with the original.
 
     Raises:
-        NotIt: the file cannot be read, or is not the artifact.
+        LocalFileRejectedError: the file cannot be read, or is not the artifact.
         OSError: the target cannot be written.
     """
     os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
@@ -136,7 +136,7 @@ def copy_or_clone(
 
 
 def _check_space(copy: str, size: int) -> None:
-    """Raise NotIt where the disk has no space for a copy."""
+    """Raise LocalFileRejectedError where the disk has no space for a copy."""
     missing = space_missing(size, 0, disk_usage(os.path.dirname(copy)).free)
     if missing:
         raise LocalFileRejectedError(
@@ -177,7 +177,7 @@ def _digest(source: FileIO, copy: FileIO | None, size: int, bar: Progress) -> st
     """Hash a file from its start, and write it to `copy`.
 
     Raises:
-        NotIt: the file cannot be read, or became shorter.
+        LocalFileRejectedError: the file cannot be read, or became shorter.
         OSError: the copy cannot be written.
     """
     digest = hashlib.sha256()

@@ -63,7 +63,7 @@ class Partial:
     Attributes:
         plan: which bytes exist; guarded by `changed`.
         changed: notified when a connection ends or an error occurs.
-        frontier: the thread that hashes the bytes.
+        hasher: the thread that hashes the bytes.
         validator: the value of If-Range for the existing bytes.
         answers: the number of responses that the bytes came from; bytes of several
             responses may not belong together.
@@ -167,7 +167,7 @@ class Partial:
 
         Raises:
             OSError: the journal cannot be saved.
-            TakenOver: another process writes the partial.
+            OwnershipLostError: another process writes the partial.
         """
         self.hasher.close()
         with self.changed:
@@ -200,7 +200,7 @@ class Partial:
 
         Raises:
             OSError: the data or the journal cannot be written.
-            TakenOver: another process writes the partial.
+            OwnershipLostError: another process writes the partial.
         """
         with self._saving:
             with self.changed:
@@ -224,7 +224,7 @@ class Partial:
         By renames and links, which are atomic also where file locks do not work.
 
         Raises:
-            TakenOver: another process was faster.
+            OwnershipLostError: another process was faster.
         """
         path = self._artifact.journal
         new = own_files.temporary_path(path, ".new.tmp")
@@ -324,7 +324,7 @@ class Partial:
 
         Raises:
             OSError: the file cannot be synced or renamed.
-            TakenOver: another process writes the partial.
+            OwnershipLostError: another process writes the partial.
         """
         self._stop_threads()
         self.file.truncate(size)

@@ -63,7 +63,7 @@ def max_connections(url: str, size: int | None) -> int:
     return 8
 
 
-def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
+def piece_size(missing: int, connections: int, last: int, rate: float) -> int:
     """Return the bytes that one connection requests next.
 
     Pieces grow to save requests, but start small: a large piece delays the digest while
@@ -72,7 +72,7 @@ def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
 
     Args:
         missing: missing bytes of the file.
-        lanes: connections at work.
+        connections: those at work.
         last: bytes of the connection's last piece, 0 for a new connection.
         rate: bytes a second of that piece.
     """
@@ -80,8 +80,8 @@ def piece_size(missing: int, lanes: int, last: int, rate: float) -> int:
     if last:
         limit = min(PIECE_MAX, 2 * last, int(rate * PIECE_S))
     share = missing
-    if lanes > 1:
-        share = missing // (2 * lanes)
+    if connections > 1:
+        share = missing // (2 * connections)
     return max(PIECE_MIN, min(limit, share))
 
 
@@ -93,7 +93,7 @@ def slow_connections(rates: Mapping[int, float]) -> list[int]:
     if len(rates) < 2:
         return []
     bar = SLOW_SHARE * median(rates.values())
-    return [lane for lane, rate in rates.items() if rate < bar]
+    return [connection for connection, rate in rates.items() if rate < bar]
 
 
 class ConnectionScaler:
@@ -106,12 +106,12 @@ class ConnectionScaler:
         most: the limit; it may be lowered later.
 
     Attributes:
-        lanes: how many connections there should be.
+        wanted: how many connections there should be.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.lanes = 1
+        self.wanted = 1
         # connections before the doubling that is on trial, 0 without a trial
         self._before = 0
         # the best rate in bytes a second; and the best over a long time, because the
@@ -124,7 +124,7 @@ class ConnectionScaler:
         self._since: float | None = None
         # when the measurement started, and the bytes received until then
         self._mark: tuple[float, int] | None = None
-        # when `lanes` was set
+        # when `wanted` was set
         self._changed = float("-inf")
 
     def update(self, now: float, received: int, flowing: int, answer_s: float) -> int:
@@ -136,13 +136,13 @@ class ConnectionScaler:
             flowing: connections that have received data.
             answer_s: the longest wait for a response in seconds.
         """
-        if self.lanes > self.most:
+        if self.wanted > self.most:
             self._before = 0
             self._set(now, self.most)
         # a rate counts only while exactly the wanted connections deliver it
-        if flowing != self.lanes:
+        if flowing != self.wanted:
             self._since = self._mark = None
-            if flowing < self.lanes and self._before and now - self._changed > TRY_S:
+            if flowing < self.wanted and self._before and now - self._changed > TRY_S:
                 self._settle(now, max(1, min(flowing, self._before)))
         elif self._since is None:
             self._since = now
@@ -155,10 +155,10 @@ class ConnectionScaler:
             if elapsed > 0:
                 rate = (received - self._mark[1]) / elapsed
             self._judge(now, elapsed, rate)
-        return self.lanes
+        return self.wanted
 
     def _judge(self, now: float, elapsed: float, rate: float) -> None:
-        fallen = self.lanes > 1 and rate < COLLAPSE * self._held
+        fallen = self.wanted > 1 and rate < COLLAPSE * self._held
         if self._before:
             if elapsed >= WINDOW_S and rate >= MIN_SPEEDUP * self._best:
                 self._best = rate
@@ -174,7 +174,7 @@ class ConnectionScaler:
         elif elapsed >= STEADY_S:
             if fallen:
                 self._best = self._held = rate
-                self._settle(now, self.lanes // 2)
+                self._settle(now, self.wanted // 2)
             else:
                 self._held = max(rate, self._held)
                 self._best = max(rate, self._best)
@@ -190,24 +190,24 @@ class ConnectionScaler:
             wait_s: seconds that the server asks to wait.
         """
         if self._before or now - self._changed > REFUSALS_S:
-            self._settle(now, self._before or max(1, self.lanes // 2))
-        self.lanes = max(1, min(self.lanes, left))
+            self._settle(now, self._before or max(1, self.wanted // 2))
+        self.wanted = max(1, min(self.wanted, left))
         self._quiet_until = max(self._quiet_until, now + max(wait_s, REFUSED_PAUSE_S))
 
     def _double(self, now: float) -> None:
-        if self.lanes == self.most:
-            self._settle(now, self.lanes)
+        if self.wanted == self.most:
+            self._settle(now, self.wanted)
             return
-        self._before = self.lanes
-        self._set(now, min(self.most, 2 * self.lanes))
+        self._before = self.wanted
+        self._set(now, min(self.most, 2 * self.wanted))
 
-    def _settle(self, now: float, lanes: int) -> None:
+    def _settle(self, now: float, count: int) -> None:
         self._before = 0
         self._quiet_until = now + self._pause
         self._pause = min(PROBE_MOST_S, 2 * self._pause)
-        self._set(now, lanes)
+        self._set(now, count)
 
-    def _set(self, now: float, lanes: int) -> None:
-        self.lanes = lanes
+    def _set(self, now: float, count: int) -> None:
+        self.wanted = count
         self._changed = now
         self._since = self._mark = None

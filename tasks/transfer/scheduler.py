@@ -17,7 +17,7 @@ class PieceScheduler:
     """Hand out the missing pieces of one file until it is complete, failed or stopped.
 
     Every attribute is guarded by `lock`, which is the partial's `changed`; a
-    connection's `gate` is only taken while the lock is held, never the other way.
+    connection's `write_lock` is only taken while the lock is held, never the other way.
 
     Attributes:
         error: why the download ended early, None if it did not.

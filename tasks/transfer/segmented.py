@@ -85,9 +85,9 @@ class SegmentedDownload:
         """Return when every byte is here.
 
         Raises:
-            GaveUp: the source does not deliver.
+            SourceFailedError: the source does not deliver.
             IntegrityError: its answers contradict each other.
-            OSError, TakenOver: the partial cannot be written.
+            OSError, OwnershipLostError: the partial cannot be written.
         """
         try:
             while not self._scheduler.is_over:
@@ -140,7 +140,7 @@ class SegmentedDownload:
         )
         self._pool.add(connection)
         thread = threading.Thread(
-            target=self._work, args=(connection, after), name="lane", daemon=True
+            target=self._work, args=(connection, after), name="connection", daemon=True
         )
         thread.start()
 

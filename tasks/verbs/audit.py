@@ -91,7 +91,7 @@ def _judged(
     """Return a finding for each file; several are read at a time, with one bar.
 
     Raises:
-        Stopped: a signal came.
+        CancelledError: a signal came.
     """
     from tasks.cache.digests import sha256_files
     from tasks.console.progress import progress

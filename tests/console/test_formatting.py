@@ -115,7 +115,7 @@ def test_progress(done: int, total: int | None, elapsed: float, gained: int, lin
             43,
             "4 connections",
             "43 %, 43 B of 100 B, 43 B/s, 1.3 s left, 4 connections",
-            id="issue 3: lanes, at the end",
+            id="issue 3: connections, at the end",
         ),
         pytest.param(
             100,

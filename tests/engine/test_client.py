@@ -262,7 +262,7 @@ class Engines:
 
     def close(self) -> None:
         for supervisor in self._supervisor:
-            supervisor.stop(hurry=lambda: True)
+            supervisor.stop(kill_now=lambda: True)
             assert not lives(supervisor.pid)
 
 

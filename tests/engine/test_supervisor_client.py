@@ -28,14 +28,14 @@ class _Slow(SupervisorClient):
     """Read the supervisor's last answer slowly, as on a busy machine."""
 
     def _read(self) -> None:
-        lines: Any = self._keeper.stdout
+        lines: Any = self._process.stdout
 
         def slowly() -> Iterator[str]:
             for line in lines:
                 time.sleep(0.3 if "ended" in line else 0)
                 yield line
 
-        self._keeper.stdout = slowly()  # type: ignore[assignment]
+        self._process.stdout = slowly()  # type: ignore[assignment]
         super()._read()
 
 
@@ -50,7 +50,7 @@ def test_stop_knows_that_it_has_ended(tmp_path: Path, kind: type[SupervisorClien
     assert supervisor.exited() is None
     assert supervisor.stop()
     assert supervisor.exited() == 7
-    assert supervisor.told
+    assert supervisor.stopped_on_request
     assert not (tmp_path / "record.json").exists()
 
 
@@ -62,7 +62,7 @@ def test_an_engine_that_ends_by_itself(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert supervisor.ending() == (supervisor.command, 5, "one\ntwo", str(tmp_path / "log"))
-    assert not supervisor.told
+    assert not supervisor.stopped_on_request
     assert supervisor.stop()
 
 

@@ -140,8 +140,8 @@ def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
     logger.removeHandler(caplog.handler)
 
 
-# Lanes for files of some hundred kB in some hundred ms. As with the real numbers, a buffer (BLOCK) is smaller
-# than what is left to the lane whose piece is cut (SHARE_LEAST).
+# Limits for files of some hundred kB in some hundred ms. As with the real limits, a buffer (BLOCK) is smaller
+# than what is left to the connection whose piece is cut (SHARE_LEAST).
 PACE: dict[Any, dict[str, Any]] = {
     scaling: {
         "SPLIT_FROM": 100_000, "PIECE": 64 * 1024, "PIECE_MAX": 256 * 1024, "PIECE_MIN": 20 * 1024,
@@ -156,7 +156,7 @@ PACE: dict[Any, dict[str, Any]] = {
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let small files come over several lanes."""
+    """Let small files come over several connections."""
     for module, constants in PACE.items():
         for name, value in constants.items():
             assert hasattr(module, name)

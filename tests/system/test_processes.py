@@ -296,7 +296,7 @@ def test_stop_in_a_hurry(shell: Shell, script: str, status: int, monkeypatch: py
     monkeypatch.setattr(processes, "TERMINATE_S", 600.0)
     child = shell(script)
     start, gentle_s = time.monotonic(), 0.5
-    assert child.stop(hurry=lambda: time.monotonic() - start > gentle_s)
+    assert child.stop(kill_now=lambda: time.monotonic() - start > gentle_s)
     assert time.monotonic() - start < 300
     assert child.exited() in (status, -signal.SIGKILL)
 
@@ -323,7 +323,7 @@ def test_stop_ends_the_whole_group(shell: Shell, tmp_path: Path) -> None:
     child = shell(f"(trap '' INT TERM; sleep 60) & echo $! > {pid_file}; echo ready; wait")
     orphan = int(pid_file.read_text())
     start = time.monotonic()
-    assert child.stop(hurry=lambda: time.monotonic() - start > 0.3)
+    assert child.stop(kill_now=lambda: time.monotonic() - start > 0.3)
     assert not lives(orphan)
 
 
@@ -335,7 +335,7 @@ def test_stop_finds_what_a_dead_leader_left(shell: Shell, tmp_path: Path) -> Non
     orphan = int(pid_file.read_text())
     assert lives(orphan)
     start = time.monotonic()  # a shell lets what it runs with & ignore SIGINT
-    assert child.stop(hurry=lambda: time.monotonic() - start > 0.3)
+    assert child.stop(kill_now=lambda: time.monotonic() - start > 0.3)
     assert not lives(orphan)
     assert child.exited() == 3
 

@@ -31,7 +31,7 @@ class Bytes:
 
 
 class Gate:
-    """A lane's gate, after which something happens: the lane has written, and not told the digest yet."""
+    """A connection's write lock that calls `then` when released: the block is written, but not hashed yet."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._lock, self._then = threading.Lock(), then
@@ -53,8 +53,10 @@ def whole(partial: Partial) -> Piece:
 
 
 def test_an_old_block_does_not_reach_a_new_digest(tmp_path: Path) -> None:
-    """R20, R21: the wrong bytes were dropped while a lane stood between writing a block and giving it to the
-    digest; what it gives then is not hashed with the right ones, which come to the same place."""
+    """R20, R21: wrong bytes are dropped after a connection wrote a block and before it was hashed.
+
+    The block is not hashed together with the right bytes, which come to the same place.
+    """
 
     def dropped() -> None:  # what Source and _Run do about wrong bytes, from another thread
         late.stopped = True

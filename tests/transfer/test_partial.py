@@ -75,7 +75,7 @@ def spans(artifact: Artifact) -> list[list[int]]:
 
 
 def put(open_: Partial, first: int, end: int, data: bytes = DATA) -> None:
-    """What a lane does with a piece."""
+    """What a connection does with a piece."""
     piece = Piece(first, end)
     with open_.changed:
         open_.tracker.active.append(piece)
@@ -178,7 +178,7 @@ def test_no_thread_is_left(artifact: Artifact) -> None:
     """R14: of the three that it has."""
     with Partial(artifact) as open_:
         put(open_, 0, 1000)
-    assert not {t.name for t in threading.enumerate()} & {"journal", "live", "sha256", "lane"}
+    assert not {t.name for t in threading.enumerate()} & {"journal", "live", "sha256", "connection"}
 
 
 # When it is saved

@@ -101,13 +101,13 @@ def test_threads_write_and_read_at_once(file: RandomAccessFile, tmp_path: Path) 
     random.Random(1).shuffle(blocks)
     wrong: list[int] = []
 
-    def lane(mine: list[tuple[int, int]]) -> None:
+    def connection(mine: list[tuple[int, int]]) -> None:
         for first, end in mine:
             file.write(first, memoryview(DATA[first:end]))
             if read(file, first, end - first) != DATA[first:end]:
                 wrong.append(first)
 
-    threads = [threading.Thread(target=lane, args=(blocks[i::6],)) for i in range(6)]
+    threads = [threading.Thread(target=connection, args=(blocks[i::6],)) for i in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -142,7 +142,7 @@ def test_close_twice(file: RandomAccessFile) -> None:
 
 
 def test_a_closed_file_writes_nowhere(file: RandomAccessFile, tmp_path: Path) -> None:
-    """R20: a late lane may not meet a file that has got the same number since."""
+    """R20: a late connection may not meet a file that has got the same number since."""
     file.close()
     other = open(tmp_path / "other", "w+b")  # noqa: SIM115 - takes the number that has become free
     with pytest.raises((OSError, ValueError)):

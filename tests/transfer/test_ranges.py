@@ -223,7 +223,7 @@ def test_extend(size: int | None, have: list[Span], limit: int, most: int, end: 
 
 
 def test_what_another_lane_fetches_is_not_extended_into() -> None:
-    """Two lanes never ask for the same bytes."""
+    """Two connections never ask for the same bytes."""
     made = plan(100)
     first, second = taken(made, 10), taken(made, 10)
     first.pos, first.limit = 10, 100
@@ -234,7 +234,7 @@ def test_what_another_lane_fetches_is_not_extended_into() -> None:
 
 
 def test_the_rest_of_a_slow_lane() -> None:
-    """An idle lane takes what a busy one gives up; bytes that come twice count once."""
+    """An idle connection takes what a busy one gives up; bytes that come twice count once."""
     made = plan(100)
     slow = taken(made, 100)
     slow.pos, slow.end = 10, 50
@@ -287,8 +287,8 @@ def _bytes(spans: tuple[Span, ...]) -> set[int]:
     return {b for first, end in spans for b in range(first, end)}
 
 
-class Lanes(RuleBasedStateMachine):
-    """Lanes over one small file; `here` is what they wrote, byte for byte."""
+class Connections(RuleBasedStateMachine):
+    """Connections over one small file; `here` is what they wrote, byte for byte."""
 
     pieces = Bundle("pieces")
 
@@ -302,10 +302,10 @@ class Lanes(RuleBasedStateMachine):
         have = [(a, b) for a, b in have if a < b <= self.end]
         self.tracker = RangeTracker(size, have)
         self.here = _bytes(tuple(have))
-        self.reach: dict[Piece, int] = {}  # how far a lane may still write although its end was moved
+        self.reach: dict[Piece, int] = {}  # how far a connection may still write although its end was moved
 
     def coming(self, but: Piece | None = None) -> set[int]:
-        """What lanes are about to write."""
+        """What connections are about to write."""
         ends = ((p.start, min(max(p.pos, p.end), 200)) for p in self.tracker.active if p is not but)
         return _bytes(tuple(ends))
 
@@ -343,7 +343,7 @@ class Lanes(RuleBasedStateMachine):
 
     @rule(piece=pieces, steps=st.integers(1, 30))
     def advance(self, piece: Piece, steps: int) -> None:
-        """A lane writes; a buffer it had begun to read may go beyond an end that was moved."""
+        """A connection writes; a buffer it had begun to read may go beyond an end that was moved."""
         if piece not in self.tracker.active:
             return
         pos = min(piece.pos + steps, self.reach[piece], 130)
@@ -352,7 +352,7 @@ class Lanes(RuleBasedStateMachine):
 
     @rule(piece=pieces, at=st.integers(0, 60))
     def shrink(self, piece: Piece, at: int) -> None:
-        """Another lane is to have the rest."""
+        """Another connection is to have the rest."""
         if piece in self.tracker.active and piece.pos < piece.end and piece.start < 120:
             piece.end = min(piece.pos + at, piece.end)
 
@@ -375,7 +375,7 @@ class Lanes(RuleBasedStateMachine):
 
     @rule(piece=consumes(pieces))
     def finish(self, piece: Piece) -> None:
-        """A lane ends, or its connection breaks: what it wrote stays, the rest is free again."""
+        """A connection ends, or its connection breaks: what it wrote stays, the rest is free again."""
         if piece not in self.tracker.active:
             return
         self.tracker.finish(piece)
@@ -408,5 +408,5 @@ class Lanes(RuleBasedStateMachine):
             assert max(known, default=0) < max(1, self.size)
 
 
-TestAnySequence = Lanes.TestCase
+TestAnySequence = Connections.TestCase
 TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30)

@@ -28,7 +28,7 @@ STEP_S = 0.02
 
 @dataclass(eq=False)
 class Connection:
-    """One lane's."""
+    """One connection's."""
 
     opened: float  # when it was asked for
     answers: float  # when its first byte may come
@@ -49,30 +49,30 @@ class Network(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a ramp made of a network."""
+    """What a scaler made of a network."""
 
-    lanes: list[int]  # at each tick
+    counts: list[int]  # at each tick
     received: float
 
     def at(self, second: float) -> int:
-        return self.lanes[round(second / TICK_S)]
+        return self.counts[round(second / TICK_S)]
 
     def first(self, count: int) -> float:
         """When there were so many for the first time."""
-        return next((i * TICK_S for i, n in enumerate(self.lanes) if n == count), float("inf"))
+        return next((i * TICK_S for i, n in enumerate(self.counts) if n == count), float("inf"))
 
     def share(self, count: int, since: float) -> float:
         """Of the time since then, how much with so many."""
-        rest = self.lanes[round(since / TICK_S) :]
+        rest = self.counts[round(since / TICK_S) :]
         return Counter(rest)[count] / len(rest)
 
     def changes(self, since: float) -> int:
-        rest = self.lanes[round(since / TICK_S) :]
+        rest = self.counts[round(since / TICK_S) :]
         return sum(a != b for a, b in pairwise(rest))
 
 
 def run(network: Network, most: int = 8, seconds: float = 60.0) -> Run:
-    """Let a ramp open connections, and close those that it does not want any more."""
+    """Let a scaler open connections, and close those that it does not want any more."""
     scaler, history = ConnectionScaler(most), []
     open_: list[Connection] = []
     ended, answer_s = 0.0, 0.0
@@ -181,12 +181,12 @@ def gusts(rates: Rates) -> Rates:
 @pytest.mark.parametrize(
     ("network", "most", "count", "within_s"),
     [
-        # download.md §3: with a limit on each connection, lanes are everything
+        # download.md §3: with a limit on each connection, connections are everything
         pytest.param(Network(each(10)), 8, 8, 3, id="a limit on each connection"),
         pytest.param(Network(each(10)), 4, 4, 2, id="the same, four at most"),
         pytest.param(Network(each(10)), 3, 3, 2, id="the same, three at most"),
         pytest.param(Network(each(10)), 2, 2, 1, id="the same, two at most"),
-        pytest.param(Network(each(10)), 1, 1, 0, id="one lane is one lane"),
+        pytest.param(Network(each(10)), 1, 1, 0, id="one connection is one connection"),
         pytest.param(Network(each(0.01)), 8, 8, 3, id="a limit on each connection, crawling"),
         pytest.param(Network(uneven(each(10))), 8, 8, 6, id="a limit on each connection, uneven"),
         # and on a line that one connection fills, they are nothing
@@ -230,10 +230,10 @@ def test_lanes_of_a_network(network: Network, most: int, count: int, within_s: f
     """Issue 3: as many as pay, soon, and then they stay; what does not pay is tried less and less often."""
     found = run(network, most)
     assert found.first(count) <= within_s
-    assert found.share(count, within_s) >= 0.6, Counter(found.lanes)
+    assert found.share(count, within_s) >= 0.6, Counter(found.counts)
     assert found.changes(within_s) <= 10
     assert found.changes(30) <= 4
-    assert run(network, most).lanes == found.lanes  # nothing but its arguments
+    assert run(network, most).counts == found.counts  # nothing but its arguments
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_another_weather(network: Rates, before: int, second: float, after: int,
     """What paid once is measured again, at the latest after a minute."""
     found = run(Network(network), seconds=by_s + 10)
     assert found.at(second) == before
-    assert after in found.lanes[round(second / TICK_S) : round(by_s / TICK_S) + 1]
+    assert after in found.counts[round(second / TICK_S) : round(by_s / TICK_S) + 1]
 
 
 def test_a_collapse_is_seen_whenever_it_comes() -> None:
@@ -274,25 +274,25 @@ def test_a_collapse_is_seen_whenever_it_comes() -> None:
     ],
 )
 def test_trying_costs_little(network: Network, rate: float, share: float) -> None:
-    """In the first half minute, of what the best number of lanes would have brought."""
+    """In the first half minute, of what the best number of connections would have brought."""
     assert run(network, seconds=30).received >= share * rate * MB * 30
 
 
 def test_silence_is_no_reason_for_more() -> None:
-    """Nothing comes: there is one lane until something does."""
-    assert set(run(Network(each(0)), seconds=30).lanes) == {1}
+    """Nothing comes: there is one connection until something does."""
+    assert set(run(Network(each(0)), seconds=30).counts) == {1}
 
 
 # ---- refusals
 
 
 def grown(most: int = 8, count: int = 8) -> tuple[ConnectionScaler, float]:
-    """A ramp that has grown to so many lanes, and the time."""
+    """A scaler that has grown to so many connections, and the time."""
     scaler, now, received = ConnectionScaler(most), 0.0, 0
-    while scaler.lanes < count:
-        received += scaler.lanes * MB
+    while scaler.wanted < count:
+        received += scaler.wanted * MB
         now += TICK_S
-        scaler.update(now, received, scaler.lanes, 0.0)
+        scaler.update(now, received, scaler.wanted, 0.0)
         assert now < 10
     return scaler, now
 
@@ -300,12 +300,12 @@ def grown(most: int = 8, count: int = 8) -> tuple[ConnectionScaler, float]:
 def fed(
     scaler: ConnectionScaler, now: float, seconds: float, rate: float = 1.0, flowing: int | None = None
 ) -> list[int]:
-    """Lanes over time while all of them bring `rate` MB a tick together."""
+    """Connections over time while all of them bring `rate` MB a tick together."""
     received, seen = 0, []
     for _ in range(round(seconds / TICK_S)):
         now += TICK_S
         received += round(rate * MB)
-        seen.append(scaler.update(now, received, scaler.lanes if flowing is None else flowing, 0.0))
+        seen.append(scaler.update(now, received, scaler.wanted if flowing is None else flowing, 0.0))
     return seen
 
 
@@ -325,14 +325,14 @@ def test_refusals(times: list[float], left: int) -> None:
     scaler, now = grown()
     for after in times:
         scaler.on_refused(now + after)
-    assert scaler.lanes == left
+    assert scaler.wanted == left
 
 
 def test_a_refusal_takes_back_the_doubling() -> None:
     """Of three at most: from two to three, and back to two, not to one."""
     scaler, now = grown(most=3, count=3)
     scaler.on_refused(now + 0.3)
-    assert scaler.lanes == 2
+    assert scaler.wanted == 2
 
 
 def test_lanes_that_bring_nothing() -> None:
@@ -351,7 +351,7 @@ def test_a_rate_is_not_measured_before_all_have_answered() -> None:
 
 def _seconds_to_two(answer_s: float) -> float:
     scaler, now = ConnectionScaler(8), 0.0
-    while scaler.lanes == 1:
+    while scaler.wanted == 1:
         now += TICK_S
         scaler.update(now, round(now * MB), 1, answer_s)
     return now
@@ -364,9 +364,9 @@ def test_what_pays_makes_patient() -> None:
     def until_lanes(count: int, each_: bool) -> float:
         nonlocal now, received
         start = now
-        while scaler.lanes != count:
-            now, received = now + TICK_S, received + MB * (scaler.lanes if each_ else 1)
-            scaler.update(now, received, scaler.lanes, 0.0)
+        while scaler.wanted != count:
+            now, received = now + TICK_S, received + MB * (scaler.wanted if each_ else 1)
+            scaler.update(now, received, scaler.wanted, 0.0)
         return now - start
 
     for _ in range(5):
@@ -375,7 +375,7 @@ def test_what_pays_makes_patient() -> None:
     assert until_lanes(2, True) > 4 * PROBE_FIRST_S
     until_lanes(4, True)
     scaler.on_refused(now + 0.3)
-    assert scaler.lanes == 2
+    assert scaler.wanted == 2
     assert until_lanes(4, True) < scaling.REFUSED_PAUSE_S + 1  # not the minute that it had grown to
 
 
@@ -384,7 +384,7 @@ def test_a_refusal_of_lanes_that_were_settled() -> None:
     scaler, now = grown()
     assert fed(scaler, now, 20, rate=8)[-1] == 8
     scaler.on_refused(now + 20)
-    assert scaler.lanes == 4
+    assert scaler.wanted == 4
 
 
 def test_quiet_after_a_refusal() -> None:
@@ -393,11 +393,11 @@ def test_quiet_after_a_refusal() -> None:
     pauses, received = [], 0
     for _ in range(8):
         scaler.on_refused(now + 0.3)
-        assert scaler.lanes == 1
+        assert scaler.wanted == 1
         start = now
-        while scaler.lanes == 1:
+        while scaler.wanted == 1:
             now, received = now + TICK_S, received + MB
-            scaler.update(now, received, scaler.lanes, 0.0)
+            scaler.update(now, received, scaler.wanted, 0.0)
         pauses.append(now - start)
     assert scaling.REFUSED_PAUSE_S < pauses[0] < scaling.REFUSED_PAUSE_S + 1
     assert all(b >= a - TICK_S for a, b in pairwise(pauses))
@@ -405,11 +405,13 @@ def test_quiet_after_a_refusal() -> None:
 
 
 def test_lanes_on_their_way_out() -> None:
-    """A rate counts when its lanes bring it: eight are still there, but four were meant (source.py ends a
-    lane with its piece), and so the crowd is still the old one."""
+    """A rate counts only when the wanted connections bring it.
+
+    Four are wanted, but eight still run: a connection ends with its piece.
+    """
     scaler, now = grown()
     fed(scaler, now, 20, rate=4)
-    assert scaler.lanes == 4
+    assert scaler.wanted == 4
     assert set(fed(scaler, now + 20, 2, rate=4)) == {4}
     assert min(fed(scaler, now + 22, 10, rate=0.5, flowing=8)) == 4
 
@@ -447,17 +449,17 @@ def test_never_more_never_less(most: int, events: list[tuple[str, float, int, in
     """Whatever comes, and however the clock goes: from one to the most, and twice as many at a time."""
     scaler, now, received = ConnectionScaler(most), 0.0, 0
     for kind, passed, got, flowing, answer_s in events:
-        now, received, before = now + passed, received + got, scaler.lanes
+        now, received, before = now + passed, received + got, scaler.wanted
         if kind == "refused":
             scaler.on_refused(now)
-            assert scaler.lanes <= before
+            assert scaler.wanted <= before
         else:
-            assert scaler.update(now, received, flowing, answer_s) == scaler.lanes
-            assert scaler.lanes <= 2 * before
-        assert 1 <= scaler.lanes <= most
+            assert scaler.update(now, received, flowing, answer_s) == scaler.wanted
+            assert scaler.wanted <= 2 * before
+        assert 1 <= scaler.wanted <= most
 
 
-# ---- limits, and lanes that are replaced
+# ---- limits, and connections that are replaced
 
 
 @pytest.mark.parametrize(
@@ -507,7 +509,7 @@ def test_small_files_come_over_one(size: int | None, most: int) -> None:
 @pytest.mark.parametrize(
     ("missing", "count", "last", "rate", "size"),
     [
-        pytest.param(40 * MiB, 1, 0, 0, 8 * MiB, id="a lane alone, new"),
+        pytest.param(40 * MiB, 1, 0, 0, 8 * MiB, id="a connection alone, new"),
         pytest.param(4000 * MiB, 8, 0, 0, 8 * MiB, id="one of several, new"),
         pytest.param(4000 * MiB, 1, 8 * MiB, 50 * MiB, 16 * MiB, id="twice as many as last time"),
         pytest.param(4000 * MiB, 1, 128 * MiB, 50 * MiB, 150 * MiB, id="what it brings in three seconds"),
@@ -522,7 +524,7 @@ def test_small_files_come_over_one(size: int | None, most: int) -> None:
     ],
 )
 def test_piece_size(missing: int, count: int, last: int, rate: float, size: int) -> None:
-    """Few requests, no large piece at first, and all lanes end together."""
+    """Few requests, no large piece at first, and all connections end together."""
     assert scaling.piece_size(missing, count, last, rate) == size
 
 
@@ -544,7 +546,7 @@ def test_piece_size(missing: int, count: int, last: int, rate: float, size: int)
     ],
 )
 def test_slow_lanes(rates: dict[int, float], slow: list[int]) -> None:
-    """Issue 3: a slow lane reconnects."""
+    """Issue 3: a slow connection reconnects."""
     assert slow_connections(rates) == slow
 
 

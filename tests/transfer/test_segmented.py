@@ -117,8 +117,8 @@ def answers(server: FileServer, path: str = FILE) -> list[Request]:
     return [request for request in server.asked(path) if request.status in (200, 206)]
 
 
-def lanes_left() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "lane"]
+def connections_left() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "connection"]
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Ranged:
 def test_slow_connections_are_used_side_by_side(
     server: FileServer, world: World, tmp_path: Path, system: str
 ) -> None:
-    """R18: more lanes while they bring more, and hardly a byte twice."""
+    """R18: more connections while they bring more, and hardly a byte twice."""
     artifact = model(tmp_path, server.url(FILE))
     fetched(artifact, world)
     assert is_whole(artifact, DATA)
@@ -261,7 +261,7 @@ def test_a_server_that_allows_so_many(
 def test_a_server_that_leaves_a_second_connection_hanging(
     server: FileServer, world: World, tmp_path: Path
 ) -> None:
-    """R27: a lane without an answer does not stop those that bring something; here SILENCE_S is 30 s."""
+    """R27: a connection without an answer does not stop the others; here SILENCE_S is 30 s."""
     server.limit(FILE, 1, Hangup(60))
     artifact = model(tmp_path, server.url(FILE))
     fetched(artifact, world, within_s=28)
@@ -349,9 +349,9 @@ def test_a_silent_lane_is_not_waited_for(
     fetched(artifact, world)
     assert is_whole(artifact, DATA)
     before = os.stat(artifact.target)
-    assert until(lanes_left, "the lane that waits for its socket")
+    assert until(connections_left, "the connection that waits for its socket")
     speaks.set()
-    until(lambda: not lanes_left(), "the end of every lane")
+    until(lambda: not connections_left(), "the end of every connection")
     assert Path(artifact.target).read_bytes() == DATA
     assert os.stat(artifact.target).st_mtime_ns == before.st_mtime_ns
     assert os.listdir(Path(artifact.target).parent) == ["m.llamafile"]
@@ -418,7 +418,7 @@ def test_a_pause_asked_of_one_lane_does_not_stop_the_others(
 
 
 def test_a_server_that_asks_for_a_pause_gets_it(server: FileServer, world: World, tmp_path: Path) -> None:
-    """R19: while it is waited for, no other lane asks."""
+    """R19: while it is waited for, no other connection asks."""
     waiting, over = threading.Event(), threading.Event()
     asked: list[int] = []
 
@@ -515,7 +515,7 @@ class Back:
 def test_a_server_that_dies_and_comes_back(
     server: FileServer, world: World, tmp_path: Path, system: str
 ) -> None:
-    """R18, R19: every lane breaks; what came stays, and only the rest is asked for."""
+    """R18, R19: every connection breaks; what came stays, and only the rest is asked for."""
     back = Back(server)
     artifact = model(tmp_path, server.url(FILE))
     done = begun(fetch, artifact, world.tools(sleep=back.sleep))
@@ -576,7 +576,7 @@ def test_only_gaps_are_asked_for(server: FileServer, world: World, tmp_path: Pat
 def test_what_a_stopped_run_has_is_not_fetched_again(
     server: FileServer, world: World, tmp_path: Path, system: str
 ) -> None:
-    """R18: Ctrl-C in the middle of several lanes; the next run asks for the gaps."""
+    """R18: Ctrl-C in the middle of several connections; the next run asks for the gaps."""
 
     def stop(done: int, total: int | None, note: str = "") -> None:
         if done > SIZE // 2 and "connections" in note:
@@ -586,11 +586,11 @@ def test_what_a_stopped_run_has_is_not_fetched_again(
     artifact = model(tmp_path, server.url(FILE))
     with pytest.raises(KeyboardInterrupt):
         fetch(artifact, world.tools())
-    until(lambda: not lanes_left(), "the end of every lane")
+    until(lambda: not connections_left(), "the end of every connection")
     before = server.bytes_sent(FILE)
     fetched(artifact, World())
     assert is_whole(artifact, DATA)
-    # each lane loses a buffer when it is stopped; of files of this size that is much
+    # each connection loses a buffer when it is stopped; of files of this size that is much
     assert server.bytes_sent(FILE) < SIZE + 2 * 8 * 2 * READ_LEAST
     assert server.bytes_sent(FILE) - before < 0.75 * SIZE
 
@@ -615,7 +615,7 @@ def test_wrong_bytes_over_lanes_are_fetched_once_more(
 def test_one_bad_edge_costs_one_more_download(
     server: FileServer, world: World, tmp_path: Path, system: str
 ) -> None:
-    """R20, R21: of several lanes one had another file."""
+    """R20, R21: of several connections one had another file."""
 
     @dataclass(frozen=True)
     class Edge:
@@ -664,7 +664,7 @@ def test_when_everything_fails_the_partial_is_kept(
 
 
 def test_all_waiting_has_an_end(server: FileServer, world: World, tmp_path: Path) -> None:
-    """R27: lanes do not make it longer."""
+    """R27: connections do not make it longer."""
     waits: list[float] = []
     server.always(FILE, InTurn((Drop(SIZE // 2), Status(503, {"Retry-After": "400"}))))
     error = refusal(model(tmp_path, server.url(FILE)), world.tools(sleep=waits.append))
@@ -691,6 +691,6 @@ def test_silence_of_every_lane_is_an_error(
 def test_no_lane_is_left(server: FileServer, world: World, tmp_path: Path) -> None:
     """R14: every thread of a transfer ends with it."""
     fetched(model(tmp_path, server.url(FILE)), world)
-    until(lambda: not lanes_left(), "the end of every lane")
+    until(lambda: not connections_left(), "the end of every connection")
     names = {thread.name for thread in threading.enumerate()}
-    assert not names & {"lane", "journal", "sha256"}
+    assert not names & {"connection", "journal", "sha256"}

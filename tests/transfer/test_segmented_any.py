@@ -1,4 +1,4 @@
-"""Any faults, cuts and restarts, over lanes and from mirrors: identical bytes, or an error with a name."""
+"""Any faults, cuts and restarts, with any number of connections and mirrors: right bytes, or an error."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
 
 
 def test_several_connections_were_used() -> None:
-    """Else the examples prove nothing about lanes."""
+    """Else the examples prove nothing about connections."""
     if _SEEN:
         assert sum(most > 1 for most in _SEEN) > len(_SEEN) / 4

@@ -65,7 +65,7 @@ def wait(thread: StreamingHasher, size: int) -> str:
 
 
 def give(thread: StreamingHasher, memory: Memory, offset: int, data: bytes, offered: bool = True) -> None:
-    """What a lane does with a block."""
+    """What a connection does with a block."""
     buffer = thread.buffer()
     buffer[: len(data)] = data
     memory.put(offset, buffer[: len(data)])
@@ -95,18 +95,18 @@ def test_any_order_of_blocks(cuts: list[int], order: object, offered: str) -> No
 @settings(max_examples=50)
 @given(first=st.integers(0, SIZE), cuts=cuts, seed=st.integers(0, 9))
 def test_two_threads_offer(first: int, cuts: list[int], seed: int) -> None:
-    """R21: lanes at two places, the first bytes were here before."""
+    """R21: connections at two places, the first bytes were here before."""
     memory = Memory()
     memory.put(0, DATA[:first])
     middle = (first + SIZE) // 2
     with following(memory) as thread:
 
-        def lane(start: int, end: int) -> None:
+        def connection(start: int, end: int) -> None:
             edges = [start, *(c for c in sorted(cuts) if start < c < end), end]
             for a, b in itertools.pairwise(edges):
                 give(thread, memory, a, DATA[a:b])
 
-        threads = [threading.Thread(target=lane, args=s) for s in ((first, middle), (middle, SIZE))]
+        threads = [threading.Thread(target=connection, args=s) for s in ((first, middle), (middle, SIZE))]
         for one in threads[:: 1 if seed % 2 else -1]:
             one.start()
         for one in threads:
@@ -114,7 +114,7 @@ def test_two_threads_offer(first: int, cuts: list[int], seed: int) -> None:
         assert wait(thread, SIZE) == hashlib.sha256(DATA).hexdigest()
 
 
-def test_blocks_that_overlap(  # a lane that fell silent speaks again beside the one that took its rest
+def test_blocks_that_overlap(  # a connection that fell silent speaks again beside the one that took its rest
 ) -> None:
     """R21: the same bytes twice are hashed once."""
     memory = Memory()
@@ -146,7 +146,7 @@ def test_what_was_here_is_read_back_and_what_comes_is_not() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """R22: lanes far ahead of the digest keep no bytes in memory; the buffers go round."""
+    """R22: connections far ahead of the digest keep no bytes in memory; the buffers go round."""
     memory = Memory(0)
     with following(memory) as thread:
         for number in range(1, 4 * WINDOW // BLOCK):

@@ -1,4 +1,4 @@
-"""The transfer engine against a real server: lanes, TLS, limits, SIGKILL, and many processes at once."""
+"""The transfer engine against a real server: connections, TLS, limits, SIGKILL, many processes at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.project import Project, Running
 MIB = 1024**2
 NAME = "m.llamafile"
 PATH = f"/{NAME}"
-SIZE = 80 * MIB  # several lanes from 64 MiB on
+SIZE = 80 * MIB  # several connections from 64 MiB on
 LOST = 12 * MIB  # what SIGKILL may cost: some MiB that nobody has claimed yet, and what is in sockets
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -33,7 +33,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 
 @pytest.fixture(scope="module")
 def data() -> bytes:
-    """A file that is large enough for several lanes."""
+    """A file that is large enough for several connections."""
     return noise(b"large", SIZE)
 
 
@@ -69,7 +69,7 @@ def bytes_of(served: list[Served]) -> int:
     return sum(one.sent for one in served if one.status in (200, 206))
 
 
-# Lanes
+# Connections
 
 
 @needs_nginx
@@ -96,8 +96,8 @@ def test_several_connections_where_one_is_slow(
 def test_one_connection_where_one_is_fast(project: Project, serve: Callable[..., Nginx], data: bytes) -> None:
     """Issue 3.1: what one connection brings in a moment needs few requests, and hardly a byte twice.
 
-    How few, and whether something lay in the socket of a lane that gave way, depends on how busy this machine
-    is; no piece is smaller than 4 MiB but the last.
+    How few, and whether a stopped connection had data in its socket, depends on how busy this machine is; no
+    piece is smaller than 4 MiB but the last.
     """
     nginx = serve()
     target = prepare(project, nginx, data)
@@ -116,7 +116,7 @@ def test_one_connection_where_one_is_fast(project: Project, serve: Callable[...,
         pytest.param("limit_conn connections 1; limit_rate 30m;", 503, id="one connection"),
         pytest.param("limit_req zone=requests; limit_rate 30m;", 503, id="one request a second"),
         pytest.param(
-            f"limit_req zone=requests; limit_req_status 429; {LATER} limit_rate 30m;", 429, id="429 to lanes"
+            f"limit_req zone=requests; limit_req_status 429; {LATER} limit_rate 30m;", 429, id="429 to more"
         ),
         pytest.param("max_ranges 0; limit_rate 30m;", 200, id="no ranges"),
     ],
@@ -124,7 +124,7 @@ def test_one_connection_where_one_is_fast(project: Project, serve: Callable[...,
 def test_a_server_that_allows_little(
     project: Project, serve: Callable[..., Nginx], data: bytes, directives: str, refusal: int
 ) -> None:
-    """Issue 3.1: lanes that are refused leave the work to the first one, which loses no byte."""
+    """Issue 3.1: connections that are refused leave the work to the first one, which loses no byte."""
     nginx = serve(directives)
     target = prepare(project, nginx, data)
     result = project.doit("download")
@@ -162,7 +162,7 @@ def test_a_server_that_is_busy(project: Project, serve: Callable[..., Nginx], da
 def test_a_companys_own_ca(
     project: Project, serve: Callable[..., Nginx], tmp_path: Path, data: bytes
 ) -> None:
-    """R29: without the CA fatal at once, with the remedy; with it, several lanes as ever."""
+    """R29: without the CA fatal at once, with the remedy; with it, several connections as ever."""
     ca, certificate = own_ca(tmp_path)
     nginx = serve("limit_rate 20m;", certificate)
     target = prepare(project, nginx, data)
@@ -190,8 +190,8 @@ def test_a_companys_own_ca(
 @pytest.mark.parametrize(
     ("rate", "kills"),
     [
-        pytest.param("15m", (8 * MIB, 30 * MIB, 50 * MIB), id="several lanes, three times"),
-        pytest.param("100m", (1, 16 * MIB + 1), id="one fast lane, as soon as anything is claimed"),
+        pytest.param("15m", (8 * MIB, 30 * MIB, 50 * MIB), id="several connections, three times"),
+        pytest.param("100m", (1, 16 * MIB + 1), id="one fast connection, as soon as anything is claimed"),
     ],
 )
 def test_sigkill_costs_little(
@@ -268,7 +268,7 @@ def test_what_a_killed_process_leaves_is_removed(
 # Many processes
 
 # Bytes a second of all connections together: while the others start, and then. At full speed the sockets of
-# this machine hold megabytes, which count as sent when a lane gives way to another.
+# this machine hold megabytes, which count as sent when a connection gives way to another.
 SLOW, PACE = 500_000.0, 20_000_000.0
 
 
