@@ -103,12 +103,12 @@ def uncatalogued_file(path: str, source: str, cache: str) -> CachedFile:
 
 def classify_path(path: str) -> FileRole:
     """Return a path's target in `models/` or `engines/`, and its role."""
-    found = _BESIDE.fullmatch(path)
-    if found is None:
+    match = _BESIDE.fullmatch(path)
+    if match is None:
         return FileRole(path, "whole")
     kinds = ("temporary", "copy", "partial", "stamp")
     return FileRole(
-        found["target"], next((kind for kind in kinds if found[kind]), "whole")
+        match["target"], next((kind for kind in kinds if match[kind]), "whole")
     )
 
 

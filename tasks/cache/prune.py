@@ -80,11 +80,11 @@ def parse_age(text: str) -> float:
     Raises:
         UsageError: it has another form.
     """
-    found = re.fullmatch(r"([0-9]{1,6})([hdw])", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text.strip().lower())
+    if match is None:
         what = f"--older-than: expected a number and h, d or w, got {text!r}"
         raise UsageError(what, fix="--older-than 30d")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def select_removable(

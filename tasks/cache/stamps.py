@@ -66,14 +66,14 @@ def cache_root(env: Mapping[str, str], cwd: str) -> str:
         return given
     from platformdirs import user_cache_dir
 
-    found = ""
+    directory = ""
     if os.path.isabs(env.get("XDG_CACHE_HOME", "")) or _expanded("~", env):
         with contextlib.suppress(RuntimeError, OSError):
-            found = user_cache_dir("llamafile-recipe", appauthor=False)
-    if not os.path.isabs(found):
+            directory = user_cache_dir("llamafile-recipe", appauthor=False)
+    if not os.path.isabs(directory):
         what = "cannot choose a cache directory: no home directory is known"
         raise UsageError(what, fix="set LLAMAFILE_CACHE to a directory, or HOME")
-    return found
+    return directory
 
 
 def make_cache(root: str) -> None:
@@ -135,9 +135,9 @@ def target_state(cache: str, artifact: Artifact) -> TargetState:
     An unpinned file of the cache that does not begin as a model counts as missing: an
     older version of the recipe kept whatever a server sent.
     """
-    found = compare_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
-    if found is TargetState.MISSING or not is_no_model(artifact):
-        return found
+    state = compare_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
+    if state is TargetState.MISSING or not is_no_model(artifact):
+        return state
     return TargetState.MISSING
 
 
@@ -181,11 +181,11 @@ def _is_own_file(status: os.stat_result) -> bool:
 
 def proof(cache: str, artifact: Artifact) -> Stamp | None:
     """Return the stamp if it matches the file at the target and the pinned digest."""
-    found = stat(artifact.target)
+    current = stat(artifact.target)
     stamp = read_stamp(cache, artifact)
-    if stamp is None or stamp.stat != found:
+    if stamp is None or stamp.stat != current:
         return None
-    if compare_target(artifact, found, stamp) is not TargetState.FRESH:
+    if compare_target(artifact, current, stamp) is not TargetState.FRESH:
         return None
     return stamp
 
@@ -197,14 +197,14 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
         IntegrityError: a file is not the one that was verified.
     """
     for artifact in artifacts:
-        found = stat(artifact.target)
+        current = stat(artifact.target)
         stamp = read_stamp(cache, artifact)
-        if compare_target(artifact, found, stamp) is TargetState.FRESH:
+        if compare_target(artifact, current, stamp) is TargetState.FRESH:
             continue
-        if found is not None and _is_right_unstamped(cache, artifact, stamp):
+        if current is not None and _is_right_unstamped(cache, artifact, stamp):
             continue
         got = "a file that was changed or replaced since"
-        if found is None:
+        if current is None:
             got = "no such file"
         pin = artifact.sha256 or (stamp.sha256 if stamp else None)
         expected = "the file that was verified"

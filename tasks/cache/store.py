@@ -57,11 +57,13 @@ def uncatalogued_files(cache: str, items: Iterable[CachedFile]) -> list[CachedFi
     """Return the files that have a stamp in the cache and are not among the items."""
     paths = [file.path for file in files_of(cache, ("models", "engines"))]
     targets = (item.artifact.target.removeprefix(f"{cache}/") for item in items)
-    found = []
+    uncatalogued = []
     for path in uncatalogued_paths(paths, targets):
         stamp = parse_stamp(read_json(f"{cache}/{path}{STAMP}"))
-        found.append(uncatalogued_file(path, stamp.source if stamp else "", cache))
-    return found
+        uncatalogued.append(
+            uncatalogued_file(path, stamp.source if stamp else "", cache)
+        )
+    return uncatalogued
 
 
 def is_unmarked(cache: str) -> bool:
@@ -146,5 +148,5 @@ def known_files(
     """
     if named:
         return cached_files(catalogue, environment, named)
-    found = cached_files(catalogue, environment)
-    return [*found, *uncatalogued_files(environment.cache, found)]
+    catalogued = cached_files(catalogue, environment)
+    return [*catalogued, *uncatalogued_files(environment.cache, catalogued)]

@@ -311,11 +311,11 @@ def parse_parameter_count(text: str | None) -> float | None:
     Forms: `7.24B`, `350M`, `E2B`, `7B+mmproj`. `8x7B` is 7: experts share the cache.
     """
     pattern = r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?) ?([BM])(?![A-Za-z])"
-    found = re.search(pattern, text or "", re.IGNORECASE)
-    if found is None:
+    match = re.search(pattern, text or "", re.IGNORECASE)
+    if match is None:
         return None
-    number = float(found[1])
-    if found[2] in "Mm":
+    number = float(match[1])
+    if match[2] in "Mm":
         return number / 1000
     return number
 

@@ -1,17 +1,15 @@
 """What a file is, by its first bytes and by its name; the bytes win. Pure.
 
-Source: ggml docs/gguf.md (magic, version, byte order); git-lfs docs/spec.md.
+Source: ggml docs/gguf.md (magic, version, byte order).
 """
 
 from __future__ import annotations
 
 from tasks.catalogue.artifact import EXECUTABLE_MAGICS, is_gguf, is_native
-from tasks.network.content import is_web_page
+from tasks.network import content
 
-HEAD = 512  # bytes that the functions look at
+HEAD = content.HEAD_BYTES  # bytes that the functions look at
 _MAGIC = b"GGUF"
-_LFS = b"version https://git-lfs.github.com/spec/"
-_SHOWN = 60  # characters of a text in a message
 
 NEWER_GGUF = (
     "convert the model again, or use the file of another publisher: GGUF version 2 or "
@@ -74,18 +72,17 @@ def head_problem(head: bytes) -> str:
         return "it is empty (0 bytes)"
     if head.startswith(_MAGIC):
         return _gguf_problem(head)
-    if head.startswith(_LFS):
+    if content.is_lfs_pointer(head):
         return "it is a Git LFS pointer, not the file that it names"
-    if is_web_page(head):
+    if content.is_web_page(head):
         return "it is a web page"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n\f")
+    text = content.text_start(head)
+    if not text or not text.isprintable():
+        return f"it begins with {head[:8]!r}"
     kind = "text"
-    if text.startswith((b"{", b"[")):
+    if text.startswith(("{", "[")):
         kind = "JSON"
-    shown = _readable(text)
-    if shown:
-        return f"it is {kind}: {shown}"
-    return f"it begins with {head[:8]!r}"
+    return f"it is {kind}: {text}"
 
 
 def _gguf_problem(head: bytes) -> str:
@@ -105,17 +102,3 @@ def format_fix(head: bytes) -> str:
     if head.startswith(_MAGIC) and len(head) >= 8 and not is_gguf(head):
         return NEWER_GGUF
     return ""
-
-
-def _readable(text: bytes) -> str:
-    """Return the first line of a text; "" for binary data."""
-    line = text.strip().partition(b"\n")[0].strip()
-    try:
-        shown = line.decode()
-    except UnicodeDecodeError:
-        return ""
-    if not shown.isprintable():
-        return ""
-    if len(shown) > _SHOWN:
-        return f"{shown[:_SHOWN]}…"
-    return shown

@@ -132,17 +132,17 @@ def differences(
     Returns:
         (setting, `running X, requested Y`) for each setting that differs.
     """
-    found = []
+    changes = []
     for name in {**record.spec, **spec}:
         if name == "--port" and name not in spec:
             continue
         running = record.spec.get(name, "-")
         requested = spec.get(name, "-")
         if record.spec.get(name) != spec.get(name):
-            found.append((name, f"running {running}, requested {requested}"))
+            changes.append((name, f"running {running}, requested {requested}"))
     if record.key != key and record.spec.get("--api-key") == spec.get("--api-key"):
-        found.append(("--api-key", "running one key, requested another"))
-    return found
+        changes.append(("--api-key", "running one key, requested another"))
+    return changes
 
 
 def record_name(name: str, port: int) -> str:

@@ -132,11 +132,11 @@ def ask_version(
 
 def _with_format(failed: ServerError, program: str, error: OSError) -> ServerError:
     """Name the format of a native program that this system cannot start."""
-    found = native_program(program)
-    if error.errno != errno.ENOEXEC or not found:
+    file_format = native_program(program)
+    if error.errno != errno.ENOEXEC or not file_format:
         return failed
     here = f"{sys.platform} on {platform.machine()}"
-    facts = [*failed.facts, ("program", found), ("this machine", here)]
+    facts = [*failed.facts, ("program", file_format), ("this machine", here)]
     fix = (
         "use the llamafile as it was published: "
         "before `--assimilate` it runs everywhere"

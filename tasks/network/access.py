@@ -100,15 +100,17 @@ def tunnel_failure(reason: str, variable: str) -> Failure | None:
     if not match:
         return None
     status = int(match[1])
-    said = f"HTTP {status} to CONNECT"
+    refusal = f"HTTP {status} to CONNECT"
     if status == 407:
         # not again: a few wrong passwords may lock an account
-        return Failure(f"{said}: authentication required", password_fix(variable), True)
+        return Failure(
+            f"{refusal}: authentication required", password_fix(variable), True
+        )
     if status == 403:
         fix = f"use another proxy in {variable}, or list the host in NO_PROXY"
-        return Failure(f"the proxy forbids access to the host ({said})", fix, True)
+        return Failure(f"the proxy forbids access to the host ({refusal})", fix, True)
     if status in (408, 425, 429) or (status >= 500 and status != 501):
-        what = f"the proxy does not reach the host ({said})"
+        what = f"the proxy does not reach the host ({refusal})"
         return Failure(what, f"check {variable}", False)
-    what = f"the proxy does not connect to the host ({said})"
+    what = f"the proxy does not connect to the host ({refusal})"
     return Failure(what, f"check {variable}: is it an HTTP proxy?", True)

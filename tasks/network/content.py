@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 
 from tasks.console import formatting
@@ -9,7 +10,7 @@ from tasks.console.text import WORD, visible
 
 HEAD_BYTES = 512  # that are looked at
 FEW_BYTES = 1000  # a body of fewer bytes is an error message, not a file
-_SHOWN = 80  # characters of such a message
+_SHOWN = 80  # characters of a text in a message
 # Source: the HTTP Content Coding Registry of IANA. Any other value, such as
 # `aws-chunked` or `utf-8`, is the mistake of a server that sends the bytes as they are.
 _CODINGS = frozenset(
@@ -20,7 +21,8 @@ _CODINGS = frozenset(
 )
 _MODELS = (b"GGUF", b"MZqFpD", b"jartsr", b"\x7fELF")
 _PAGES = (b"<!doctype html", b"<html")
-_BLANK = b"\xef\xbb\xbf \t\r\n\f"
+_BLANK = b"\xef\xbb\xbf \t\r\n\f"  # also the byte order mark of UTF-8
+# Source: git-lfs docs/spec.md
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -55,6 +57,27 @@ def is_web_page(head: bytes, labelled: bool = False, pinned: bool = False) -> bo
     return not pinned or start.startswith(b"<")
 
 
+def is_lfs_pointer(head: bytes) -> bool:
+    """Return whether the first bytes are a Git LFS pointer."""
+    return head.startswith(_LFS_POINTER)
+
+
+def text_start(head: bytes) -> str:
+    """Return how a text begins, on one line; "" for other bytes.
+
+    The text is untrusted: it may contain control characters.
+    """
+    try:
+        # the last character may be incomplete
+        text, _ = codecs.utf_8_decode(head.lstrip(_BLANK))
+    except UnicodeDecodeError:
+        return ""
+    text = " ".join(text.split())
+    if len(text) > _SHOWN:
+        return f"{text[:_SHOWN]}…"
+    return text
+
+
 def received(head: bytes, size: int) -> str:
     """Return how many bytes a body has and how they begin, for a message.
 
@@ -71,18 +94,13 @@ def received(head: bytes, size: int) -> str:
 
 def opening(head: bytes, size: int) -> str:
     """Return what the first bytes are, "" if that is not known."""
-    if head.startswith(_LFS_POINTER):
+    if is_lfs_pointer(head):
         return "a Git LFS pointer instead of the file"
     if is_web_page(head):
         return "a web page"
     if head.startswith(b"GGUF"):
         return "which begin as a GGUF file"
-    if size >= FEW_BYTES or not head:
+    text = text_start(head)
+    if size >= FEW_BYTES or not text:
         return ""
-    try:
-        text = " ".join(head.decode("utf-8").split())
-    except UnicodeDecodeError:
-        return ""
-    if len(text) > _SHOWN:
-        text = f"{text[:_SHOWN]}…"
-    return f'"{visible(text, WORD)}"' if text else ""
+    return f'"{visible(text, WORD)}"'

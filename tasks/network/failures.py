@@ -33,9 +33,9 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
     kinds = {type(cause).__name__ for cause in chain}
     reason = _reason(chain)
     text = str(error)
-    found = _setup_failure(error, kinds, reason, text)
-    if found:
-        return found
+    failure = _setup_failure(error, kinds, reason, text)
+    if failure:
+        return failure
     if kinds & {"NameResolutionError", "gaierror"}:
         return Failure("the host's name cannot be resolved (is the network up?)")
     if "ProxyError" in kinds:

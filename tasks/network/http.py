@@ -374,11 +374,11 @@ def _explained(error: Exception, limit_s: float = 0, url: str = "") -> TransferE
         url: of the request, if there was no response.
     """
     parts = urlsplit(url)
-    found = failures.explained(
+    failure = failures.explained(
         error,
         failures.Limits(_connect_s(limit_s), READ_TIMEOUT_S, limit_s),
         parts.netloc.rpartition("@")[2],
         access.proxy_variable(parts.scheme or "https", os.environ),
     )
-    kind = PermanentTransferError if found.final else TransferError
-    return kind(found.what, fix=found.fix)
+    kind = PermanentTransferError if failure.final else TransferError
+    return kind(failure.what, fix=failure.fix)

@@ -208,15 +208,15 @@ def _content(status: int, headers: Mapping[str, str], asked: RangeRequest) -> De
 
 
 def _whole_file(stated: int | None, asked: RangeRequest) -> Decision:
-    word = Action.FULL_BODY if asked.is_range else Action.BODY
+    action = Action.FULL_BODY if asked.is_range else Action.BODY
     if stated is None:
-        return Decision(word)
+        return Decision(action)
     if asked.size is not None and stated != asked.size:
         decision = _wrong_length(stated, asked.size)
         return decision._replace(wrong_length=stated)
     if stated >= MAX_BYTES:
         return _impossible_length(stated)
-    return Decision(word, total=stated, last=stated - 1)
+    return Decision(action, total=stated, last=stated - 1)
 
 
 def _wrong_length(got: int | None, expected: int) -> Decision:

@@ -95,18 +95,18 @@ def blockers(
         free: bytes of the disk.
         here: bytes of memory that this process may use.
     """
-    found = []
+    reasons = []
     write = total([file_plan.to_write for file_plan in needs])[0]
     if write and write + SPACE_MARGIN > free:
         size = formatting.format_size(write)
         what = (
             f"the disk has {formatting.format_size(free)} free, and {size} are needed"
         )
-        found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
+        reasons.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:
-            found.append(_memory_problem(estimate, estimate.needed, here))
-    return found
+            reasons.append(_memory_problem(estimate, estimate.needed, here))
+    return reasons
 
 
 def _memory_problem(
@@ -226,8 +226,8 @@ def _download(artifact: Artifact) -> FilePlan:
 
 
 def _size(path: str) -> int | None:
-    found = files.stat(path)
-    return found.size if found else None
+    status = files.stat(path)
+    return status.size if status else None
 
 
 def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEstimate:

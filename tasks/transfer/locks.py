@@ -113,8 +113,8 @@ def _is_ours(lock: Any, artifact: Artifact) -> bool:
 
 
 def _no_lock(folder: str, error: OSError) -> NoLockError:
-    found = cache_write_error(folder, error)
-    return NoLockError(found.what, found.facts, found.fix)
+    cause = cache_write_error(folder, error)
+    return NoLockError(cause.what, cause.facts, cause.fix)
 
 
 def wait_for_owner(artifact: Artifact) -> None:

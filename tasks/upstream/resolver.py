@@ -186,12 +186,12 @@ class LockResolver:
         path = self._place.absolute(local_path(want.url), self._place.root)
         if files.stat(path) is None:
             raise RecipeError(f"there is no file {path}")
-        digest, found = files.sha256_file(path)
+        digest, status = files.sha256_file(path)
         if want.sha256 not in (None, digest):
             what = f"sha256 is {want.sha256} in models.yaml, and {path} has {digest}"
             raise RecipeError(what)
         origin = FROM_CATALOGUE if want.sha256 else HERE
-        return own._replace(sha256=digest, size=found.size, by=origin)
+        return own._replace(sha256=digest, size=status.size, by=origin)
 
     def _downloaded(self, name: str, stated: RemoteFile) -> RemoteFile:
         from tasks.catalogue.artifact import Artifact, model_dir

@@ -77,6 +77,10 @@ def test_page(head: bytes, labelled: bool, pinned: bool, page: bool) -> None:
         (b"GGUF\x03\0\0\0", 150_000, "150.0 kB, which begin as a GGUF file"),
         (b"\xff\xfe\x00", 3, "3 bytes"),
         (b" \n ", 3, "3 bytes"),
+        (b"\xef\xbb\xbf\nNot Found", 13, '13 bytes, "Not Found"'),
+        ("ö".encode() * 300, 600, '600 bytes, "' + "ö" * 80 + '…"'),
+        ("ö".encode()[:1] + b"x", 2, "2 bytes"),
+        (b"caf\xc3", 999, '999 bytes, "caf"'),  # the rest of the character comes later
         (b"x" * 512, 999, '999 bytes, "' + "x" * 80 + '…"'),
         (b"x" * 512, 1000, "1.00 kB"),
         (b"a\x1b[2Jb", 6, '6 bytes, "a\\x1b[2Jb"'),  # a terminal would obey
