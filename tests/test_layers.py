@@ -47,7 +47,7 @@ BUDGETS = {  # at 88 columns
         "processes and files on three systems, no link of a cache followed, caches of several users",
     ),
     "network": (
-        1_680,
+        1_700,
         "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
         "proxies), retries, the Hub's environment",
     ),
