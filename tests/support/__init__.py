@@ -1,1 +1,1 @@
-"""Helpers of several tests: projects, servers, terminals."""
+"""Helpers shared by tests: projects, servers, terminals."""

@@ -1,4 +1,4 @@
-"""A small valid catalogue; tests change a line of it."""
+"""A small valid catalogue, of which tests change a line."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ models:
 
 
 def edited(old: str = "", new: str = "", text: str = VALID) -> str:
-    """`text` with its first `old` replaced."""
+    """Return `text` with its first `old` replaced."""
     assert old in text
     return text.replace(old, new, 1)
 
 
 def catalogue(text: str = VALID) -> Catalogue:
-    """The catalogue that a text means."""
+    """Return the catalogue of a text."""
     return Catalogue(compile_catalogue(text, WHERE), WHERE)

@@ -1,4 +1,4 @@
-"""Command lines, read with the options of this recipe's verbs."""
+"""Parse command lines with the options of the recipe's verbs."""
 
 from __future__ import annotations
 

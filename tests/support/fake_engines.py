@@ -1,4 +1,4 @@
-"""Starting fake llamafiles, for the tests of what they are."""
+"""Start fake llamafiles, for the tests of the fakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def until(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A directory whose name is hard on shells."""
+    """Create a directory whose name contains characters that shells interpret."""
     path = tmp_path / "a dir with 'quotes' & ünï"
     path.mkdir()
     return path
@@ -41,7 +41,7 @@ Start = Callable[..., Started]
 
 @pytest.fixture
 def start(odd: Path) -> Iterator[Start]:
-    """Start servers; whatever is left of them at the end is killed."""
+    """Start servers; kill what is left of them at the end."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(path: Path, *args: str, port: int | None = None, **env: str) -> Started:

@@ -1,4 +1,4 @@
-"""What the tests of servers in the background share."""
+"""Fixtures for tests of background servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = "160m"  # of a file system: a download leaves 64 MiB free
 
 @pytest.fixture
 def servers(project: Project) -> Iterator[Project]:
-    """A project whose servers end with the test, however it ends; `doit stop --all` leaves nothing."""
+    """Yield a project; stop its servers after the test, and check that `doit stop --all` leaves nothing."""
     try:
         yield project
         result = project.doit("stop", "--all")

@@ -1,8 +1,8 @@
-"""Run `doit` inside the process of the tests, so that it ends as a process of its own would.
+"""Run `doit` inside the process of the tests, with the same result as in its own process.
 
-A start of Python and the imports of doit cost more than most verbs do. Everything that a run changes in this
-process is set up as a new process has it, and put back afterwards. What only a new interpreter reads
-(`needs_process`), and whatever is about signals, terminals, pipes, kills or limits, needs a real process.
+The start of Python and the imports of doit take longer than most verbs. Everything that a run changes in this
+process is set up as in a new process, and restored afterwards. What only a new interpreter reads
+(`needs_process`), and tests of signals, terminals, pipes, kills or limits need a real process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ THREADS_END_S = 10.0
 
 
 def needs_process(env: Mapping[str, str]) -> bool:
-    """Whether these variables, or where the caller stands, rule out a run in this process."""
+    """Return whether the variables, or the current directory, require a new process."""
     if threading.current_thread() is not threading.main_thread():
         return True  # signal handlers, working directory and standard streams are those of all threads
     return any(name.startswith(READ_AT_START) for name in env)
@@ -47,7 +47,7 @@ def needs_process(env: Mapping[str, str]) -> bool:
 def run(
     args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: str | None, timeout: float
 ) -> tuple[int, str, str]:
-    """Run `doit` with these arguments; its exit status, stdout and stderr."""
+    """Run `doit` with these arguments; return its exit status, stdout and stderr."""
     with ExitStack() as stack:
         for change in (_collected(), _directory(cwd), _environment(env), _own_modules(), _interpreter()):
             stack.enter_context(change)
@@ -63,7 +63,7 @@ def run(
 
 
 def _status(main: Callable[[], object]) -> int:
-    """The exit status that `sys.exit(main())` gives; what a failure prints goes to stderr."""
+    """Return the exit status of `sys.exit(main())`; print failures to stderr, as Python does."""
     try:
         sys.exit(main())  # type: ignore[arg-type]
     except SystemExit as ended:
@@ -80,7 +80,7 @@ def _status(main: Callable[[], object]) -> int:
 
 
 def _renew_doit(args: Sequence[str]) -> None:
-    """Set what doit reads once, when it is imported."""
+    """Set what doit reads only once, at its import."""
     sys.argv[:] = ["doit", *args]
     doit.doit_cmd.DoitMain.BIN_NAME = "doit"
     doit.doit_cmd._CMDLINE_VARS = None
@@ -90,9 +90,9 @@ def _renew_doit(args: Sequence[str]) -> None:
 
 @contextmanager
 def _collected() -> Iterator[None]:
-    """Collect what the run leaves: its files and sockets are closed, as when a process ends.
+    """Collect garbage after the run, so that files and sockets are closed as at the end of a process.
 
-    Cheap because conftest.py has frozen what was there before the first test.
+    This is cheap, as conftest.py has frozen the objects from before the first test.
     """
     try:
         yield
@@ -128,7 +128,7 @@ def _set_environment(env: Mapping[str, str]) -> None:
 
 @contextmanager
 def _own_modules() -> Iterator[None]:
-    """The project's code is imported anew, and the tests' copies of the same modules come back."""
+    """Import the project's modules again, and restore the tests' copies afterwards."""
     before, path = _take_modules(), list(sys.path)
     sys.path[:] = [entry for entry in sys.path if not (Path(entry) / "dodo.py").exists()]
     cached = set(sys.path_importer_cache)
@@ -149,7 +149,7 @@ def _take_modules() -> dict[str, ModuleType]:
 
 @contextmanager
 def _interpreter() -> Iterator[None]:
-    """Warnings, arguments, umask and the logger's handlers, as they are when Python starts."""
+    """Reset warnings, arguments, umask and logging handlers to those of a new Python."""
     import logging
 
     logger = logging.getLogger("recipe")
@@ -182,7 +182,7 @@ def _show_warning(*args: Any) -> None:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """The handlers that Python starts with."""
+    """Reset the signal handlers to those of a new Python."""
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
@@ -200,7 +200,7 @@ def _signals() -> Iterator[None]:
 
 @contextmanager
 def _streams(stdin: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
-    """Standard streams as descriptors too, for what is started inherits these."""
+    """Redirect the standard streams and their descriptors, which child processes inherit."""
     before = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -235,7 +235,7 @@ def _text(stream: Any, file: Any) -> str:
 
 @contextmanager
 def _threads() -> Iterator[set[threading.Thread]]:
-    """Collect the threads that the run starts, and those that these start; not those of fake servers."""
+    """Collect the threads that the run starts, also indirectly, but not those of fake servers."""
     found: set[threading.Thread] = set()
     main, start = threading.current_thread(), threading.Thread.start
 
@@ -252,7 +252,7 @@ def _threads() -> Iterator[set[threading.Thread]]:
 
 
 def _wait_for(threads: set[threading.Thread]) -> None:
-    """Threads that a process takes along with it have to end by themselves here."""
+    """Wait for threads that would end with a process of its own."""
     for thread in list(threads):
         thread.join(THREADS_END_S)
         assert not thread.is_alive(), f"{thread} goes on after the run; use Project.process()"

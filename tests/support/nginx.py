@@ -1,4 +1,4 @@
-"""A real nginx on 127.0.0.1 and a free port, with a configuration and folders of its own."""
+"""A real nginx on 127.0.0.1 and a free port, with its own configuration and directories."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Served(NamedTuple):
 
 
 class Nginx:
-    """nginx with the files of a folder; use it in a `with`.
+    """nginx that serves the files of a directory. Use `with`.
 
     Args:
-        directives: of the location of all files. Zones `connections` and `requests` (one a second) are there.
+        directives: added to the location of all files; may use the zones `connections` and `requests` (1/s).
         tls: certificate and key.
     """
 
@@ -97,11 +97,11 @@ class Nginx:
             self._popen.wait(10)
 
     def url(self, path: str) -> str:
-        """The address of a file."""
+        """Return the URL of a file."""
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}{path}"
 
     def served(self, path: str) -> list[Served]:
-        """What was asked for this path, in the order of its end; waits until every answer has ended."""
+        """Return the requests of a path in the order of their ends; wait until all have ended."""
         deadline = time.monotonic() + 90
         while self.connections():
             assert time.monotonic() < deadline, "a connection stays open"
@@ -112,11 +112,11 @@ class Nginx:
         return [one for one in all_ if one.path == path]
 
     def bytes_sent(self, path: str) -> int:
-        """Bytes of bodies that this path has cost so far."""
+        """Return the body bytes sent for a path so far."""
         return sum(one.sent for one in self.served(path) if one.status in (200, 206))
 
     def connections(self) -> int:
-        """Connections that are open."""
+        """Return the number of open connections."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_port}/", timeout=5) as answer:
             found = re.search(rb"Active connections: (\d+)", answer.read())
         assert found
@@ -124,7 +124,7 @@ class Nginx:
 
 
 def own_ca(folder: Path) -> tuple[Path, tuple[Path, Path]]:
-    """A CA's certificate, and certificate and key of 127.0.0.1 that it has signed; needs `openssl`."""
+    """Create a CA and a certificate and key for 127.0.0.1 that it has signed; needs `openssl`."""
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     ca = [
         "-x509",

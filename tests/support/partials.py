@@ -1,4 +1,4 @@
-"""Looking at a download that is under way, from outside."""
+"""Inspect a running download from outside."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _artifact(target: Path, data: bytes) -> Artifact:
 
 
 def claim(target: Path, data: bytes) -> int:
-    """Bytes that the next run will not fetch again, as the journals beside the target say."""
+    """Return the bytes that the next run will not fetch again, from the journals."""
     return load_progress(_artifact(target, data)).done
 
 
 def leave_partial(target: Path, data: bytes, count: int) -> None:
-    """Leave the first bytes behind, as an interrupted download does."""
+    """Write a partial with the first bytes, as an interrupted download leaves it."""
     with Partial(_artifact(target, data)) as partial:
         piece = partial.tracker.next_piece(count)
         assert piece
@@ -37,7 +37,7 @@ def leave_partial(target: Path, data: bytes, count: int) -> None:
 
 
 def wait_until(true: Callable[[], object], what: str, timeout_s: float = 90.0) -> None:
-    """Return once it is so; an AssertionError that says what was not, if it never is."""
+    """Wait until `true()` holds; fail with `what` if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

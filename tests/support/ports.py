@@ -1,4 +1,4 @@
-"""Ports for the servers of tests, and for clients that nobody is to answer."""
+"""Ports for servers of tests, and ports that refuse connections."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tasks.system import ports
 
 
 def free_port() -> int:
-    """A port of this machine on which a server may be started."""
+    """Return a free port."""
     return ports.free_port("127.0.0.1", 0)
 
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections: taken, so that nobody else listens there."""
+    """Yield a port of 127.0.0.1 that is bound, so that connections are refused."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield int(holder.getsockname()[1])

@@ -43,7 +43,7 @@ RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command an
 
 @functools.cache
 def mould() -> Path:
-    """A copy of tasks/ and demo/, compiled, which all projects of this process link; nothing writes to it."""
+    """Return a compiled copy of tasks/ and demo/, to which all projects of this process link."""
     place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
     for name in ("tasks", "demo"):
         shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -61,7 +61,7 @@ def link(source: str, target: str) -> None:
 
 @dataclass
 class Result:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -100,7 +100,7 @@ class Project:
         engines: Mapping[str, Mapping[str, Any]] | None = None,
         **top: Any,
     ) -> None:
-        """Write models.yaml (JSON is YAML); `default` is the first model unless said otherwise."""
+        """Write models.yaml (JSON is YAML); `default` is the first model if not given."""
         data = {
             "version": 1,
             "default": next(iter(models)),
@@ -121,31 +121,31 @@ class Project:
 
     @property
     def run_folder(self) -> Path:
-        """Where this user's engines run, log and are recorded on this machine."""
+        """The directory of this user's server records and logs on this machine."""
         return Path(record_files.machine_folder(str(self.cache)))
 
     @staticmethod
     def entry(url: str, data: bytes | None = None, **more: Any) -> dict[str, Any]:
-        """A catalogue entry; with `data` it is pinned by digest and size."""
+        """Return a catalogue entry; with `data` it is pinned by digest and size."""
         pin = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} if data is not None else {}
         return {"title": "A model", "url": url, "license": "MIT", **pin, **more}
 
     def target(self, data: bytes, filename: str) -> Path:
-        """Where a pinned file ends up."""
+        """Return the target of a pinned model."""
         return self.cache / "models" / hashlib.sha256(data).hexdigest()[:16] / filename
 
     def program(self, data: bytes, filename: str) -> Path:
-        """Where a pinned engine ends up."""
+        """Return the target of a pinned engine."""
         return self.cache / "engines" / hashlib.sha256(data).hexdigest()[:16] / filename
 
     def doit(
         self, *args: str, cwd: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
-        """Run `doit` to its end, in this process where that gives the same result (see in_process.py).
+        """Run `doit`, in this process if that gives the same result (see in_process.py).
 
-        From another directory it is found by DOIT_FILE. Use `process` where signals, terminals, pipes, kills,
-        limits, or two runs at once are the point.
+        From another directory, DOIT_FILE names the project. Use `process` for tests of signals, terminals,
+        pipes, kills, limits, or two runs at once.
         """
         if self.doit_program != DOIT or in_process.needs_process(env or {}):
             return self.process(*args, cwd=cwd, timeout=timeout, env=env, stdin=stdin)
@@ -166,7 +166,7 @@ class Project:
         self, *args: str, cwd: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Result:  # fmt: skip
-        """Run `doit` to its end as a process of its own. From another directory it is found by DOIT_FILE."""
+        """Run `doit` in its own process. From another directory, DOIT_FILE names the project."""
         with self.start(*args, cwd=cwd, env=env, stdin=stdin) as running:
             return running.finish(timeout)
 
@@ -177,9 +177,9 @@ class Project:
         return full
 
     def background(self, *args: str, timeout: float = 90, env: Mapping[str, str] | None = None) -> Result:
-        """Run `doit` to its end; a server that it starts in the background may live on.
+        """Run `doit`; a background server that it starts may continue to run.
 
-        Reads until its output is closed, as a shell does: a server that kept a pipe open would be noticed.
+        The output is read until it is closed, as a shell does: a server that keeps a pipe open makes it fail.
         """
         done = subprocess.run(
             [self.doit_program, *args], cwd=self.path, env={**self.env, **(env or {})}, timeout=timeout,
@@ -190,7 +190,7 @@ class Project:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def processes(self) -> list[psutil.Process]:
-        """Whatever runs for this project's cache: doit, keepers, engines and what these have started."""
+        """Return all processes of this project's cache: doit, supervisors, engines and their children."""
         return marked("LLAMAFILE_CACHE", str(self.cache))
 
     def start(
@@ -200,7 +200,7 @@ class Project:
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> Running:
-        """Start `doit`; use it in a `with`, which ends it and everything it started."""
+        """Start `doit`. Use `with`, which ends it and everything that it started."""
         command = [self.doit_program, *args]
         return Running(command, cwd or self.path, self._environment(cwd, env), stdin)
 
@@ -236,16 +236,16 @@ class Running:
 
     @property
     def out(self) -> str:
-        """stdout so far."""
+        """The text on stdout so far."""
         return "".join(self._texts["out"])
 
     @property
     def err(self) -> str:
-        """stderr so far."""
+        """The text on stderr so far."""
         return "".join(self._texts["err"])
 
     def note_family(self) -> list[psutil.Process]:
-        """The processes it has started, remembered so that survivors are noticed."""
+        """Return the processes that it has started; `finish` fails if one survives."""
         try:
             found = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -254,7 +254,7 @@ class Running:
         return found
 
     def wait_for(self, text: str, timeout: float = 90) -> str:
-        """Wait until stderr contains a text; the whole of stderr."""
+        """Wait until stderr contains a text; return all of stderr."""
         deadline = time.monotonic() + timeout
         while text not in self.err:
             if self._popen.poll() is not None or time.monotonic() > deadline:
@@ -269,7 +269,7 @@ class Running:
         self._popen.send_signal(number)
 
     def finish(self, timeout: float = 120) -> Result:
-        """Wait for the end. No traceback, and nothing it started lives on."""
+        """Wait for the end; fail on a traceback or a process that is left."""
         self.note_family()  # where a system program hides its environment (macOS), this still sees it
         deadline = time.monotonic() + timeout
         while self._popen.poll() is None:
@@ -296,7 +296,7 @@ class Running:
 
 
 def marked(variable: str, value: str) -> list[psutil.Process]:
-    """The living processes that have a variable with this value, wherever they have gone."""
+    """Return the running processes whose environment has this variable and value."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -306,7 +306,7 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether it runs; one that has ended and waits for its parent's look does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -314,7 +314,7 @@ def lives(process: psutil.Process) -> bool:
 
 
 def wait_until(what: Callable[[], object], timeout: float = 90) -> None:
-    """Wait for something to come true."""
+    """Wait until `what()` is true."""
     deadline = time.monotonic() + timeout
     while not what():
         assert time.monotonic() < deadline, f"did not come true within {timeout} s"
@@ -322,7 +322,7 @@ def wait_until(what: Callable[[], object], timeout: float = 90) -> None:
 
 
 def interrupt(running: Running) -> None:
-    """Ctrl-C, as a terminal sends it to the foreground process."""
+    """Send Ctrl-C, as a terminal does to the foreground process."""
     if sys.platform == "win32":
         running.send(signal.CTRL_BREAK_EVENT)
     else:

@@ -1,4 +1,4 @@
-"""What tests of models.lock share: publishers, and catalogues that leave open what they have."""
+"""Helpers for tests of models.lock: publishers, and catalogues without digests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sha256(data: bytes) -> str:
 
 @dataclass
 class World:
-    """A Hub, a GitHub and a plain server, and a project that knows them."""
+    """A fake Hub, GitHub and plain server, and a project that uses them."""
 
     project: Project
     hub: HubSite
@@ -35,7 +35,7 @@ class World:
 
     @property
     def requests(self) -> int:
-        """How often anybody was asked anything."""
+        """The number of requests to all of them."""
         servers = (self.hub.origin, self.hub.cdn, self.github.origin, self.github.cdn, self.server)
         return sum(len(one.requests) for one in servers)
 
@@ -44,25 +44,25 @@ class World:
         return self.project.path / "models.lock"
 
     def locked(self, *options: str) -> str:
-        """`doit lock OPTIONS`, which must succeed; its report."""
+        """Run `doit lock OPTIONS`, which must succeed; return its report."""
         result = self.project.doit("lock", *options)
         assert result.status == 0, result.err
         return result.out
 
 
 def worlds(project: Project) -> Iterator[World]:
-    """One such world."""
+    """Yield a world."""
     with HubSite() as hub, GitHub() as github, FileServer() as server:
         project.env["HF_ENDPOINT"] = hub.endpoint
         yield World(project, hub, github, server, hub.repo("o/r"), github.repo("gh/llamafile"))
 
 
 def entry(**keys: Any) -> dict[str, Any]:
-    """A catalogue entry that pins nothing but what is said."""
+    """Return a catalogue entry with only these keys."""
     return {"title": "A model", "license": "MIT", **keys}
 
 
 def failed(result: Result, status: int = 1) -> str:
-    """The error of a command that failed."""
+    """Return the error of a command that failed."""
     assert result.status == status, result
     return result.err[result.err.index("ERROR: ") :]

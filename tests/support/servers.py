@@ -1,4 +1,4 @@
-"""What tests of servers in the background share: starting them, and their records and processes."""
+"""Helpers for tests of background servers: start them, read records and processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.project import Project, Result
 
 
 def started(project: Project, *args: str, env: dict[str, str] | None = None) -> str:
-    """`doit start ARGS`, which must succeed; the URL that it prints, and nothing else."""
+    """Run `doit start ARGS`, which must succeed; return the URL, its only output."""
     result = project.background("start", *args, env=env)
     assert result.status == 0, result.err
     [url] = result.out.splitlines()
@@ -34,13 +34,13 @@ def port_of(url: str) -> str:
 
 
 def failed(result: Result, status: int = 1) -> str:
-    """The error of a command that failed, with nothing on stdout."""
+    """Return the error of a command that failed, with nothing on stdout."""
     assert (result.status, result.out) == (status, ""), result
     return result.err[result.err.index("ERROR: ") :]
 
 
 def engines(project: Project) -> list[dict[str, Any]]:
-    """The runs of fake engines that were servers."""
+    """Return the runs of fake engines that were servers."""
     return [run for run in runs(project) if "--server" in run["argv"]]
 
 
@@ -49,13 +49,13 @@ def records(project: Project) -> list[Path]:
 
 
 def record(project: Project, name: str = "m") -> dict[str, Any]:
-    """The only record of a model."""
+    """Return the only record of a model."""
     [path] = project.cache.glob(f"run/*/{name}-*.json")
     return dict(json.loads(path.read_text()))
 
 
 def rows(project: Project, *args: str) -> list[dict[str, Any]]:
-    """What `doit status --json` says, whatever its status."""
+    """Return the rows of `doit status --json`, whatever its exit status."""
     return list(json.loads(project.doit("status", "--json", *args).out))
 
 
@@ -67,7 +67,7 @@ def alive(pid: int) -> bool:
 
 
 def two_models(project: Project, **top: Any) -> None:
-    """A catalogue of the models `a` and `b`, each with a fake llamafile."""
+    """Write a catalogue of the models `a` and `b`, each with a fake llamafile."""
     models = {}
     for name, version in (("a", "0.8.6"), ("b", "0.10.5")):
         data = llamafile.build(project.path / f"{name}.llamafile", version=version).read_bytes()
@@ -78,7 +78,7 @@ def two_models(project: Project, **top: Any) -> None:
 
 @contextmanager
 def process(code: str = "", **env: str) -> Iterator[psutil.Popen]:
-    """A Python process of the test's own, which runs until it is ended."""
+    """Start a Python process that runs until the test ends it."""
     words = [sys.executable, "-c", f"{code}\nprint(1, flush=True)\nimport time\ntime.sleep(600)"]
     environment = {"PATH": os.environ["PATH"], **env}
     with psutil.Popen(words, env=environment, stdout=-1) as running:
@@ -91,14 +91,14 @@ def process(code: str = "", **env: str) -> Iterator[psutil.Popen]:
 
 
 def known(pid: int, **changes: Any) -> dict[str, Any]:
-    """A process as records have it; with another `started` it is another process."""
+    """Return a process in the form of a record; another `started` means another process."""
     if "started" in changes:
         changes.setdefault("start_ticks", 1)
     return {**process_identity.process(pid).as_record(), **changes}
 
 
 def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef", **changes: Any) -> Path:
-    """A record of the model `m`, such as a keeper leaves that was killed."""
+    """Write a record of the model `m`, as a killed supervisor leaves it."""
     place = folder(str(project.cache))
     assert place is not None
     base = os.path.join(place, f"m-{port}")
@@ -113,5 +113,5 @@ def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef",
 
 
 def marked(project: Project, mark: str) -> dict[str, str]:
-    """The environment of a process that an engine with that mark has started."""
+    """Return the environment of a process that an engine with that marker has started."""
     return {MARK_VARIABLE: mark, "LLAMAFILE_CACHE": str(project.cache)}

@@ -1,4 +1,4 @@
-"""The demo model as several files, as llama.cpp's own tools split one."""
+"""Split the demo model into several files, as llama.cpp's tools do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEMO = REPO / "demo" / "demo.gguf"
 
 
 def split_demo(folder: Path, tensors: int, name: str = "d") -> list[Path]:
-    """Write its parts, with so many tensors each; their paths in order.
+    """Write parts with `tensors` tensors each; return their paths in order.
 
     Source: gguf-py gguf_writer.py (split_max_tensors), llama.cpp's llama_split_path.
     """

@@ -1,4 +1,4 @@
-"""Stamps as the recipe writes them, written by someone else."""
+"""Write stamps in the recipe's format, as a forger or an older version does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tasks.system.files import stat
 
 
 def stamp_of(target: Path) -> Path:
-    """The stamp of a file of the cache."""
+    """Return the path of the stamp of a file in the cache."""
     return target.with_name(f"{target.name}.stamp.json")
 
 
 def restamp(target: Path, **changes: Any) -> None:
-    """Write its stamp anew for the file that lies there now, as a forger does; or a disk that rots."""
+    """Rewrite the stamp for the current file, as a forger does, or as if the disk had rotted."""
     path = stamp_of(target)
     found, stamp = stat(target), parse_stamp(json.loads(path.read_text("utf-8")))
     assert found is not None
@@ -25,7 +25,7 @@ def restamp(target: Path, **changes: Any) -> None:
 
 
 def as_older_version(target: Path) -> None:
-    """Write its stamp as a version before device, inode and ctime did."""
+    """Rewrite the stamp without device, inode and ctime, as an older version does."""
     path = stamp_of(target)
     data = json.loads(path.read_text("utf-8"))
     for key in ("dev", "ino", "ctime_ns", "checksum"):

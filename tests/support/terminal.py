@@ -1,4 +1,4 @@
-"""Running `doit` on a pseudo-terminal, and reading what it drew there."""
+"""Run `doit` on a pseudo-terminal and read what it shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def on_terminal(
     project: Project, *args: str, typed: str = "", timeout: float = 30, columns: int = 120,
     env: Mapping[str, str] | None = None,
 ) -> Result:  # fmt: skip
-    """Run doit on a terminal on which `typed` was typed ahead; `err` is what it showed."""
+    """Run doit on a terminal where `typed` was typed ahead; `err` is what it shows."""
     import fcntl
     import pty
     import termios
@@ -56,7 +56,7 @@ def on_terminal(
 
 
 def bars(shown: str) -> list[str]:
-    """The states of the bar, one after the other."""
+    """Return the successive states of the progress bar."""
     return [line.strip() for line in re.split(r"[\r\n]", ANSI.sub("", shown)) if "━" in line or "╸" in line]
 
 
@@ -68,9 +68,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Typing:
-    """`doit`, or a shell, on a terminal of its own, at which somebody types; a `with` ends it.
+    """`doit`, or a shell, on its own terminal with simulated typing. Use `with`, which ends it.
 
-    Ctrl-C reaches what runs in the foreground there, as it does for a user.
+    Ctrl-C reaches the foreground process of that terminal, as for a user.
     """
 
     def __init__(self, project: Project, *args: str, program: str = "") -> None:
@@ -85,14 +85,14 @@ class Typing:
         self.shown = ""
 
     def type(self, text: str) -> None:
-        """Press keys."""
+        """Type a text."""
         os.write(self._ours, text.encode())
 
     def wait_for(self, text: str, timeout: float = 60, again: str = "") -> None:
-        """Wait until something is shown that was not there at the last `wait_for`.
+        """Wait until a text is shown after what the last `wait_for` found.
 
-        `again` is typed every few seconds, as people do whose Ctrl-C came in the moment in which readline
-        does not look for signals.
+        `again` is typed every few seconds: readline may have missed a Ctrl-C, as it does not always check for
+        signals.
         """
         deadline = time.monotonic() + timeout
         while text not in self.shown:
@@ -103,13 +103,13 @@ class Typing:
         self.shown = self.shown.partition(text)[2]
 
     def read(self, seconds: float) -> None:
-        """Read what is shown within some time, or until the other side closes."""
+        """Read what is shown within this time, or until the other side closes."""
         deadline = time.monotonic() + seconds
         while self._read(deadline):
             pass
 
     def finish(self, timeout: float = 60) -> int:
-        """Wait for the end; the status."""
+        """Wait for the end; return the exit status."""
         deadline = time.monotonic() + timeout
         while self._read(deadline):
             pass

@@ -1,4 +1,4 @@
-"""Run a project's `doit` as another user of the machine, where the tests run as root."""
+"""Run a project's `doit` as another user, if the tests run as root."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _script(uid: int, command: str, place: Path) -> str:
 
 
 def _as_user(uid: int, project: Project, folder: Path) -> Project:
-    """The same project, whose commands run as another user, with a home and a TMPDIR of their own."""
+    """Return the project with commands that run as another user, with its own HOME and TMPDIR."""
     made = copy.copy(project)
     script = folder / f"doit-{uid}"
     script.write_text(_script(uid, shlex.quote(project.doit_program), folder / "mounts"))
@@ -61,7 +61,7 @@ def _as_user(uid: int, project: Project, folder: Path) -> Project:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are root's alone."""
+    """Yield a directory that every user can enter; only root can enter pytest's."""
     with tempfile.TemporaryDirectory(prefix="recipe-users-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -69,7 +69,7 @@ def public() -> Iterator[Path]:
 
 @pytest.fixture
 def shared(public: Path) -> Iterator[Project]:
-    """A project and a cache that other users can reach."""
+    """Yield a project and a cache that other users can access."""
     if os.name == "nt" or os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("running as another user needs root and setpriv")
     project = Project(public)
@@ -85,7 +85,7 @@ AsUser = Callable[[int], Project]
 
 @pytest.fixture
 def user(shared: Project, public: Path) -> AsUser:
-    """Make the shared project's commands run as one of two other users."""
+    """Return a function that runs the shared project's commands as one of two other users."""
 
     def make(number: int) -> Project:
         made = _as_user(UIDS[number], shared, public)

@@ -1,4 +1,4 @@
-"""What the tests of transfers share: a world in which nothing waits, and artifacts whose bytes are known."""
+"""Helpers for tests of transfers: a world without waits, and artifacts with known bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Span = tuple[int, int | None] | None
 
 @dataclass
 class World:
-    """The injected part of the world: nothing waits, and what was shown and waited is kept."""
+    """The injected dependencies: they do not wait, and record waits and progress."""
 
     waits: list[float] = field(default_factory=list)
     shown: list[tuple[int, int | None]] = field(default_factory=list)
@@ -61,14 +61,14 @@ class World:
 def wanted(
     folder: Path, *sources: str, pinned: bool = True, size: int | None = SIZE, data: bytes = DATA
 ) -> Artifact:
-    """The artifact whose right bytes are DATA."""
+    """Return the artifact whose right bytes are DATA."""
     digest = hashlib.sha256(data).hexdigest() if pinned else None
     size = len(data) if size == SIZE else size
     return Artifact("m", sources, str(folder / "models" / "m.llamafile"), digest, size, adopt_from=None)
 
 
 def is_whole(artifact: Artifact, data: bytes = DATA) -> bool:
-    """Whether the target is exactly that, is no program yet, and nothing is left beside it."""
+    """Return whether the target has the data, is not executable, and has no files left next to it."""
     target = Path(artifact.target)
     return (
         target.read_bytes() == data
@@ -78,7 +78,7 @@ def is_whole(artifact: Artifact, data: bytes = DATA) -> bool:
 
 
 def refusal(artifact: Artifact, dependencies: Dependencies) -> RecipeError:
-    """The error of a fetch that must fail, having looked that nothing got the final name."""
+    """Return the error of a fetch that must fail; check that it published no target."""
     with pytest.raises(RecipeError) as caught:
         fetch(artifact, dependencies)
     assert not os.path.exists(artifact.target)
@@ -86,14 +86,14 @@ def refusal(artifact: Artifact, dependencies: Dependencies) -> RecipeError:
 
 
 def ranges(server: FileServer, path: str = FILE) -> list[Span]:
-    """What was asked for, in order."""
+    """Return the requested ranges, in order."""
     return [request.range for request in server.asked(path)]
 
 
 def leave_partial(
     artifact: Artifact, data: bytes, validator: str = "", spans: list[tuple[int, int]] | None = None
 ) -> None:
-    """What a killed run leaves behind: bytes, of which the spans count."""
+    """Write what a killed run leaves: bytes, of which the journal lists the spans."""
     Path(artifact.partial).parent.mkdir(parents=True, exist_ok=True)
     Path(artifact.partial).write_bytes(data)
     claim: dict[str, Any] = {
@@ -107,7 +107,7 @@ def leave_partial(
 
 
 def until(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
-    """Poll for something true; fail where it does not come."""
+    """Wait until `done()` is true and return its value; fail with `what` if it never is."""
     deadline = time.monotonic() + timeout_s
     while not (result := done()):
         assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}"
@@ -116,7 +116,7 @@ def until(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
 
 
 def begun(act: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Call it in a thread that no test waits for longer than for its result."""
+    """Call a function in a daemon thread; return the future of its result."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -131,7 +131,7 @@ def begun(act: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 @contextmanager
 def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the recipe's logger says goes to caplog, whoever has set it up."""
+    """Send the recipe's log to caplog, whatever handlers it has."""
     logger = logging.getLogger("recipe")
     logger.addHandler(caplog.handler)
     monkeypatch.setattr(logger, "propagate", False)
@@ -164,6 +164,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_posix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`os` as Windows has it, as far as files go."""
+    """Remove from `os` what Windows does not have for files."""
     for name in ("pwrite", "preadv", "fdatasync", "posix_fallocate"):
         monkeypatch.delattr(os, name, raising=False)
