@@ -291,7 +291,7 @@ JUNK = [
 ]
 
 
-@pytest.mark.parametrize("name", ["journal", "live_journal"])
+@pytest.mark.parametrize("name", ["journal", "volatile_journal"])
 @pytest.mark.parametrize("text", JUNK, ids=range(len(JUNK)))
 def test_a_journal_that_is_none_counts_for_nothing(artifact: Artifact, text: str, name: str) -> None:
     """R20: whatever a crash leaves of it (aria2#790)."""
