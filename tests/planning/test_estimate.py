@@ -45,7 +45,7 @@ def test_memory_is_weights_cache_and_overhead() -> None:
     """Issue 5.5: and what the catalogue says where one of them is not known."""
     assert a_memory(5 * GB, 2 * GB).needed == 7 * GB + OVERHEAD
     assert a_memory(None).needed is None
-    assert a_memory(5 * GB, None, said=7 * GB).needed == 7 * GB
+    assert a_memory(5 * GB, None, declared=7 * GB).needed == 7 * GB
 
 
 @pytest.mark.parametrize(
