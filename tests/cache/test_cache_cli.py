@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -343,9 +344,10 @@ def test_an_unfinished_download_is_shown(project: Project, server: FileServer, s
         interrupt(running)
         assert running.finish().status == 130
     shown = project.doit("catalogue", "--json")
-    here = json.loads(shown.out)["models"][0]["here"]
-    assert here.endswith("%")
-    assert 0 < int(here.split()[0]) < 100
+    row = json.loads(shown.out)["models"][0]
+    assert (row["here"], row["state"]) == (False, "partial")
+    assert 0 < row["downloaded"] < row["size"]
+    assert re.search(r"^m .* \d+ %", project.doit().out, re.MULTILINE)
     assert not partial(slow).stat().st_mode & 0o111
 
 
