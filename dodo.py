@@ -219,7 +219,7 @@ def task_audit(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(audit.run, audit.arguments(context, request))]}
 
 
-@recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.JSON])
+@recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.YES, options.JSON])
 def task_prune(context: Context, request: TaskRequest) -> TaskDict:
     """free space: remove what no catalogue names, and abandoned downloads"""
     from tasks.verbs import prune
