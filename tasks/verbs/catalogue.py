@@ -79,7 +79,7 @@ def _word(row: dict[str, Any]) -> str:
         return formatting.format_percent(size, row["size"]) or formatting.format_size(
             size
         )
-    return _WORDS.get(row["state"], row["state"])
+    return _WORDS.get(row["state"], str(row["state"]))
 
 
 def _downloaded(file: Artifact, state: TargetState) -> int:

@@ -334,7 +334,7 @@ def _row(
     if stamp is None or not stamp.source:
         return row
     row["source"] = stamp.source
-    # a file of the cache is no source: the same prune may remove it
+    # a file of the cache is not a source: the same prune may remove it
     is_cached = stamp.source.startswith((f"{cache}/", f"{cache}{os.sep}"))
     if candidate.path.startswith("models/") and not is_cached:
         row["again"] = f"doit download --llamafile-url {shlex.quote(stamp.source)}"
