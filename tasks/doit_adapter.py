@@ -121,7 +121,7 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
 
 
 class RecipeFailed(TaskFailed):  # type: ignore[misc]  # doit has no types
-    """A task that failed with an error of the recipe, which a log in JSON takes apart."""
+    """A task that failed with an error of the recipe, whose facts a log may need."""
 
     def __init__(self, error: RecipeError) -> None:
         super().__init__(str(error))

@@ -58,7 +58,7 @@ BUDGETS = {  # at 88 columns
     ),
     "cache": (
         1_210,
-        "stamps, also where none can be written, inventory, audit, prune with grace periods, bill of materials",
+        "stamps, also where none can be written, inventory, audit, prune (grace periods), bill of materials",
     ),
     "transfer": (3_750, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (270, "the estimates"),

@@ -402,11 +402,12 @@ def test_a_model_that_is_served(servers: Project, tmp_path: Path) -> None:
         report = json.loads(servers.doit("prune", "--older-than", "0d", "--json").out)
         assert paths(report) == []
         assert {row["kept"] for row in report["kept"]} == {"a server uses it"}
-        assert "kept: a server uses it" in servers.doit("prune").out
+        assert "kept: a server uses it" in servers.doit("prune", "--older-than", "0d").out
         assert path.exists()
         assert ask(base, "still there") == "still there"
         assert servers.doit("stop").status == 0
-        report = json.loads(servers.doit("prune", "--json").out)
+        assert paths(pruned(servers)) == []  # served lately
+        report = pruned(servers, "--older-than", "0d")
         assert at(servers, path) in paths(report)
         assert not path.exists()
 
@@ -421,7 +422,7 @@ def test_a_server_that_is_starting(servers: Project, tmp_path: Path) -> None:
     words = [servers.doit_program, "start", "--llamafile-url", str(served), "--port", "0"]
     with subprocess.Popen(words, cwd=servers.path, env=servers.env, stdout=subprocess.DEVNULL) as start:
         wait_until(lambda: list(servers.cache.glob("run/*/served-*.json")), "a record", 60)
-        report = json.loads(servers.doit("prune", "--json").out)
+        report = json.loads(servers.doit("prune", "--older-than", "0d", "--json").out)
         assert paths(report) == []
         assert len(report["kept"]) == 2
         assert start.wait(60) == 0
@@ -472,7 +473,9 @@ def test_a_partial_whose_owner_lives(models: Project) -> None:
     journal = target(models, "b").with_name("b.llamafile.partial.json")
     data = json.loads(journal.read_text())
     journal.write_text(json.dumps({**data, "owner": process_identity.current().as_owner()}))
-    report = json.loads(good(models.process("prune", "--json")).out)  # for which this process is another one
+    report = json.loads(
+        good(models.process("prune", "--json", "--older-than", "0d")).out
+    )  # for which this process is another one
     assert paths(report) == []
     assert len(paths(report, "kept")) == 4
 
