@@ -68,7 +68,7 @@ BUDGETS = {  # at 88 columns
     "verbs": (3_040, "twenty verbs, most of them also as JSON; prune asks before it deletes"),
     "": (
         1_490,
-        "errors, also as fields of a log, URLs, options, the command line, the adapter to doit, context, graph",
+        "errors, URLs, options, command line, adapter to doit (error facts as fields), context, graph",
     ),
 }
 
