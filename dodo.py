@@ -101,7 +101,8 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODELS, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
+    params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON],
+    pos_arg="engine_arguments",
 )
 def task_start(context: Context, model: ResolvedModel) -> TaskDict:
     """serve it in the background; returns when it is ready"""
@@ -151,7 +152,7 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.report(params=[options.STOPPED_MODELS, options.ALL])
+@recipe.report(params=[options.STOPPED_MODELS, options.ALL, options.JSON])
 def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     """end a server that runs in the background, or in another terminal"""
     from tasks.verbs import stop
@@ -184,7 +185,13 @@ def task_doctor(context: Context, request: TaskRequest) -> TaskDict:
 
 
 @recipe.report(
-    params=[options.LOCK_MODELS, options.CHECK, options.UPGRADE, options.HASH]
+    params=[
+        options.LOCK_MODELS,
+        options.CHECK,
+        options.UPGRADE,
+        options.HASH,
+        options.JSON,
+    ]
 )
 def task_lock(context: Context, request: TaskRequest) -> TaskDict:
     """write models.lock: exactly which bytes each entry of models.yaml means"""
@@ -201,7 +208,7 @@ def task_add(context: Context, request: TaskRequest) -> TaskDict:
     """write an entry into models.yaml: doit add URL, or hf:OWNER/REPO/FILE"""
     from tasks.verbs import add
 
-    return {"actions": [(add.run, [context, request])]}
+    return {"actions": [(add.run, add.arguments(context, request))]}
 
 
 @recipe.report(params=[options.MODELS, options.JSON])
@@ -212,7 +219,7 @@ def task_audit(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(audit.run, audit.arguments(context, request))]}
 
 
-@recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.JSON])
+@recipe.report(params=[options.DRY_RUN, options.OLDER_THAN, options.YES, options.JSON])
 def task_prune(context: Context, request: TaskRequest) -> TaskDict:
     """free space: remove what no catalogue names, and abandoned downloads"""
     from tasks.verbs import prune

@@ -16,6 +16,7 @@ from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve
 from tasks.catalogue.types import Catalogue
 from tasks.command_line import CommandLine, TaskRequest, Verbs
+from tasks.console import log_format
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
@@ -74,6 +75,7 @@ def read(verbs: Verbs) -> Context:
     Raises:
         UsageError: one of them has an error; no task can run until it is fixed.
     """
+    log_format.check_format(os.environ)
     args = command_line.parse(sys.argv[1:], verbs)
     cwd = doit.get_initial_workdir() or os.getcwd()
     setting = files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd)

@@ -66,9 +66,9 @@ def as_load_error(function: Callable[[], Any]) -> Any:
         return function()
     except UsageError as error:
         if is_json(os.environ):
-            log_event("error", "%s", error, level=ERROR)
+            log_event("error", "%s", error.what, level=ERROR, **error.fields())
             raise SystemExit(_USAGE_ERROR) from None
-        sys.stderr.write(_annotation(str(error)))
+        sys.stderr.write(_annotation(str(error), "llamafile-recipe"))
         raise InvalidDodoFile(_safe(str(error))) from None
     except (MemoryError, ImportError) as error:
         raise InvalidDodoFile(_safe(_no_memory(error))) from None
@@ -101,7 +101,7 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
         with handle_signals(_unwind):
             function(*args)
     except RecipeError as error:
-        return TaskFailed(str(error))
+        return RecipeFailed(error)
     except OSError as error:  # no permission, a full disk, a file instead of a folder
         where = error.filename or "the system refuses"
         return TaskFailed(f"{where}: {error.strerror or error}")
@@ -114,10 +114,18 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
     except _SignalledError as signalled:
         _ignore_signals()
         log().warning(
-            "interrupted; what was downloaded is kept, the same command goes on with it"
+            "Interrupted. Partial downloads are kept; run the same command to resume."
         )
         raise SystemExit(128 + signalled.args[0]) from None  # as a shell reports it
     return None
+
+
+class RecipeFailed(TaskFailed):  # type: ignore[misc]  # doit has no types
+    """A task that failed with an error of the recipe, whose facts a log may need."""
+
+    def __init__(self, error: RecipeError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _ignore_signals() -> None:
@@ -264,8 +272,16 @@ class EventReporter(Reporter):
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Log an error."""
-        text = fail.message if isinstance(fail, TaskFailed) else fail.get_msg()
-        log_event("task_failed", "%s", text, level=ERROR, task=task.name)
+        fields: dict[str, object] = {}
+        if isinstance(fail, RecipeFailed):
+            text = fail.error.what
+            fields = fail.error.fields()
+        elif isinstance(fail, TaskFailed):
+            text = fail.message
+        else:
+            text = fail.get_msg()
+        fields["task"] = task.name
+        log_event("task_failed", "%s", text, level=ERROR, **fields)
 
     def complete_run(self) -> None:
         """Log errors that belong to no task."""
@@ -283,6 +299,12 @@ def log_event(
     logs.log_event(event, text, *args, level=level, **facts)
 
 
+def log_for_people(text: str) -> None:
+    """Log lines for people; a log in JSON has the same facts in its events."""
+    if not is_json(os.environ):
+        log().info("%s", text)
+
+
 def reporter(env: Mapping[str, str]) -> type[Reporter]:
     """Return the reporter that LLAMAFILE_LOG selects."""
     return EventReporter if is_json(env) else Reporter
@@ -298,7 +320,7 @@ def print_report(*blocks: str) -> None:
 
 def print_json(data: object) -> None:
     """Print data to stdout as ASCII JSON that has no command for GitHub."""
-    text = json.dumps(data, indent=1).replace("##[", "#\\u0023[")
+    text = json.dumps(data, indent=2).replace("##[", "#\\u0023[")
     with ignore_broken_pipe():
         print(text, flush=True)
 

@@ -45,6 +45,21 @@ class RecipeError(Exception):
                 lines.append(f"  {name}: {text}")
         return "\n".join(lines)
 
+    def fields(self) -> dict[str, object]:
+        """Return the facts and the fix, for a log in JSON; an absent one is None.
+
+        A fact that occurs twice has its values on separate lines.
+        """
+        facts: dict[str, str] = {}
+        for name, value in self.facts:
+            if value in ("", None):
+                continue
+            text = str(value).rstrip("\n")
+            if name in facts:
+                text = f"{facts[name]}\n{text}"
+            facts[name] = text
+        return {"facts": facts or None, "fix": self.fix or None}
+
 
 class UsageError(RecipeError):
     """The command line or the catalogue is wrong; nothing was run."""

@@ -15,8 +15,10 @@ from tasks.cache.inventory import classify_path, fold_path
 from tasks.errors import UsageError
 from tasks.system.paths import TEMPORARY
 
-# an unfinished download of a file that a catalogue names, and a log of a stopped server
+# an unfinished download of a file that a catalogue names
 ABANDONED_S = 30 * 86400.0
+# of any other file, a model of --llamafile-url without a digest, and a log
+RECENT_S = 7 * 86400.0
 # a writer needs a temporary file for milliseconds; hashing a copy may take minutes
 WRITER_S = 3600.0
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -29,6 +31,7 @@ _RECORD = re.compile(
     r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json"
 )
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
+_SERVER = re.compile(r"run/[^/]+/[^/]+-\d+\.json")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(
     rf"(?:{'|'.join(OURS)})/(?:[^/]+/)?{TEMPORARY}(?:(?:\.new|\.old)?\.tmp|\.copy)"
@@ -97,7 +100,8 @@ def select_removable(
     """Return the files that may be removed, in the order of `found`.
 
     Args:
-        gone: stamps and roots whose files do not exist any more.
+        gone: stamps and roots whose files do not exist any more, and the records of
+            servers that have ended.
         now: seconds since 1970.
         older_s: keep what was used or changed within this time; None: the usual times.
     """
@@ -131,12 +135,14 @@ def _target_rule(path: str, needed: LiveSet, existing: set[str]) -> _Rule | None
         why = "left by a copy that was interrupted"
         return _Rule(why, max(usual_s, WRITER_S), WRITER_S)
     if kind == "partial":
-        return _Rule("a download that was abandoned", usual_s)
+        return _Rule("a download that was abandoned", max(usual_s, RECENT_S))
     if named:
         if kind == "stamp" and target not in existing:
             return _Rule("its file does not exist")
         return None
     thing = "version" if target.startswith("engines/") else "file"
+    if target.startswith("models/url-"):
+        usual_s = max(usual_s, RECENT_S)  # served by its URL, which no record names
     return _Rule(f"no catalogue names this {thing}", usual_s)
 
 
@@ -156,16 +162,18 @@ def _record_rule(
     if _TEMPORARY.fullmatch(path):
         return _TEMPORARY_RULE
     if log := _LOG.fullmatch(path):
-        has_server = f"{log[1] or log[2]}.json" in existing
-        if has_server:
+        record = f"{log[1] or log[2]}.json"
+        if record in existing and record not in orphans:
             return None
-        return _Rule("the log of a stopped server", ABANDONED_S)
+        return _Rule("the log of a stopped server", RECENT_S)
+    if _SERVER.fullmatch(path) and path in orphans:
+        return _Rule("the record of a stopped server", RECENT_S)
     if not _RECORD.fullmatch(path):
         return None
     if path.startswith("catalogue/"):
         if path in needed.compiled:
             return None
-        return _Rule("compiled from a catalogue that has changed")
+        return _Rule("stale compiled catalogue")
     if path not in orphans:
         return None
     if path.startswith("stamps/"):
@@ -198,6 +206,19 @@ def _last_use(found: Iterable[CacheFile]) -> Mapping[tuple[str, bool], float]:
         group = _group(file.path)
         last[group] = max(used, last.get(group, used))
     return last
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of file under which a report adds it up."""
+    folder = path.partition("/")[0]
+    if folder in ("models", "engines"):
+        if classify_path(path).kind in ("whole", "stamp"):
+            return folder
+        return "partial downloads"
+    return _KINDS.get(folder, "records")
+
+
+_KINDS = {"run": "logs", "catalogue": "compiled catalogues"}
 
 
 def is_used(path: str, in_use: frozenset[str]) -> bool:

@@ -68,7 +68,7 @@ class _JsonFormatter(logging.Formatter):
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "message"),
-            "message": record.getMessage(),
+            "message": record.getMessage().strip(),
             **{k: value for k, value in facts.items() if value not in (None, "")},
         }
         return json.dumps(data, ensure_ascii=False, default=str)

@@ -36,7 +36,9 @@ def render_table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Style
     grid.columns[-1].overflow = "ellipsis"
     with console.capture() as output:
         console.print(grid)
-    return Styled(output.get().rstrip())
+    lines = output.get().rstrip().split("\n")
+    # a row ends where its text ends; styles of a terminal end behind their blanks
+    return Styled("\n".join(line.rstrip() for line in lines))
 
 
 def _console() -> Any:

@@ -27,6 +27,18 @@ from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 UNKNOWN = "unknown"
 
 
+def arguments(context: Context, request: TaskRequest) -> list[Any]:
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: the command line names no file, or several.
+    """
+    if len(request.extra) != 1:
+        fix = "doit add URL, or hf:OWNER/REPO/FILE"
+        raise UsageError("`doit add` takes one file", fix=fix)
+    return [context, request]
+
+
 def run(context: Context, request: TaskRequest) -> None:
     """Write the entry, and print it.
 
@@ -34,9 +46,6 @@ def run(context: Context, request: TaskRequest) -> None:
         UsageError: the file is not a model, or the name is taken.
         TransferError: the publisher states neither digest nor size.
     """
-    if len(request.extra) != 1:
-        fix = "doit add URL, or hf:OWNER/REPO/FILE"
-        raise UsageError("`doit add` takes one file", fix=fix)
     where = context.catalogue.where
     place, filename = _place(context, request.extra[0])
     facts = guess_model_info(filename)

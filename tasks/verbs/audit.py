@@ -61,6 +61,11 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     start = time.monotonic()
     chosen = known_files(context.catalogue, context.environment, named)
     looks = [_look(cache, file) for file in chosen]
+    absent = 0
+    if not named:
+        known = [look for look in looks if look.stat or look.stamp]
+        absent = len(looks) - len(known)
+        looks = known
     stop: list[int] = []
     try:
         with handle_signals(stop.append):
@@ -71,7 +76,8 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     if as_json:
         doit_adapter.print_json([_row(*row) for row in rows])
     else:
-        doit_adapter.print_report(*_text(rows, cache, time.monotonic() - start))
+        elapsed = time.monotonic() - start
+        doit_adapter.print_report(*_text(rows, absent, cache, elapsed))
     failed = [row for row in rows if row[1].is_failure]
     if failed:
         raise _error(
@@ -205,16 +211,25 @@ def _row(snapshot: FileSnapshot, result: AuditResult) -> dict[str, Any]:
 
 
 def _text(
-    rows: Sequence[tuple[FileSnapshot, AuditResult]], cache: str, elapsed: float
+    rows: Sequence[tuple[FileSnapshot, AuditResult]],
+    absent: int,
+    cache: str,
+    elapsed: float,
 ) -> list[str]:
+    """Return the report.
+
+    Args:
+        absent: number of files of the catalogue that were never downloaded.
+        elapsed: seconds.
+    """
     from rich.text import Text
 
     from tasks.console.tables import render_table
 
     here = [(snapshot, result) for snapshot, result in rows if snapshot.stat]
     missing = ""
-    if len(here) < len(rows):
-        missing = f"{len(rows) - len(here)} of the catalogue's files not here"
+    if absent := absent + len(rows) - len(here):
+        missing = f"{_files(absent)} of the catalogue not downloaded"
     where = f"Cache: {cache}"
     if not here:
         return [
@@ -276,9 +291,7 @@ def _error(
         if result.status is AuditStatus.UNREADABLE:
             problem = f"cannot be read: {result.got}"
         facts.append((snapshot.file.artifact.target, problem))
-    what = f"{len(failed)} files are not what must be here"
-    if len(failed) == 1:
-        what = "1 file is not what must be here"
+    what = f"{_files(len(failed))} failed verification"
     rows = zip(failed, rereads, strict=True)
     fixes = dict.fromkeys(_fix(context, *row, reread) for row, reread in rows)
     return IntegrityError(what, facts, "\n".join(fixes))

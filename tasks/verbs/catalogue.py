@@ -15,6 +15,9 @@ from tasks.console.text import Styled
 from tasks.context import Context
 from tasks.urls import is_local
 
+_HERE = ("complete", "changed", "bundled")  # states that need no download
+_WORDS = {"complete": "yes", "absent": "no"}
+
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`."""
@@ -35,6 +38,7 @@ def run(context: Context, as_json: bool) -> None:
 def _row(context: Context, name: str) -> dict[str, Any]:
     resolved = resolve_entry(name, context.catalogue, context.environment)
     model = resolved.model
+    state, downloaded = _state(context.environment.cache, resolved)
     return {
         "name": name,
         "aliases": list(model.aliases),
@@ -47,25 +51,35 @@ def _row(context: Context, name: str) -> dict[str, Any]:
         "sha256": model.sha256,
         "url": model.url,
         "path": resolved.artifact.target,
-        "here": _here(context.environment.cache, resolved),
+        "here": state in _HERE,
+        "state": state,
+        "downloaded": downloaded,
     }
 
 
-def _here(cache: str, resolved: ResolvedModel) -> str:
-    """Return in a word how much of the model is on this machine."""
+def _state(cache: str, resolved: ResolvedModel) -> tuple[str, int]:
+    """Return the state of the model on this machine, and how many bytes it has here."""
     states = {file: stamps.target_state(cache, file) for file in resolved.files}
+    size = sum(_downloaded(file, state) for file, state in states.items())
     if TargetState.MISSING not in states.values():
         if set(states.values()) == {TargetState.FRESH}:
-            return "yes"
-        return "changed"
-    size = sum(_downloaded(file, state) for file, state in states.items())
+            return "complete", size
+        return "changed", size
     if size:
-        return formatting.format_percent(size, resolved.size) or formatting.format_size(
+        return "partial", size
+    if is_local(resolved.model.url) and os.path.exists(resolved.artifact.sources[0]):
+        return "bundled", 0
+    return "absent", 0
+
+
+def _word(row: dict[str, Any]) -> str:
+    """Return the state as the table shows it: `yes`, `no`, `43 %`, `bundled`."""
+    if row["state"] == "partial":
+        size = row["downloaded"]
+        return formatting.format_percent(size, row["size"]) or formatting.format_size(
             size
         )
-    if is_local(resolved.model.url) and os.path.exists(resolved.artifact.sources[0]):
-        return "bundled"
-    return "no"
+    return _WORDS.get(row["state"], str(row["state"]))
 
 
 def _downloaded(file: Artifact, state: TargetState) -> int:
@@ -82,14 +96,14 @@ def _table(rows: list[dict[str, Any]], default: str) -> Styled:
 
     from tasks.console.tables import render_table
 
-    colours = {"yes": "green", "bundled": "green", "no": "dim"}
+    colours = {"complete": "green", "bundled": "green", "absent": "dim"}
     cells = [
         [
             Text(row["name"] + " *" * (row["name"] == default)),
             Text(formatting.format_size(row["size"] or None)),
             Text(_ram(row["ram_gb"])),
             Text(row["license"]),
-            Text(row["here"], colours.get(row["here"], "yellow")),
+            Text(_word(row), colours.get(row["state"], "yellow")),
             Text(row["title"]),
         ]
         for row in rows
@@ -109,14 +123,14 @@ def _next(rows: list[dict[str, Any]], context: Context) -> str:
     """Return the commands that a user may want to type next."""
     default = next(row for row in rows if row["name"] == context.catalogue.default)
     serve = f"serves {default['name']}"
-    if default["here"] not in ("yes", "bundled"):
+    if default["state"] not in ("complete", "bundled"):
         serve = f"downloads {formatting.format_size(default['size'])}, then {serve}"
     steps = [
         ("doit serve", serve),
         ("doit status", "what runs"),
         ("doit list", "every verb (options: doit help serve)"),
     ]
-    bundled = next((row["name"] for row in rows if row["here"] == "bundled"), None)
+    bundled = next((row["name"] for row in rows if row["state"] == "bundled"), None)
     if bundled:
         command = f'doit chat --model {bundled} "What are you?"'
         steps.insert(0, (command, "answers at once, without a download"))

@@ -48,7 +48,9 @@ def action(
                 f"--check only compares: {' and '.join(changing)} would change the file"
             )
             raise UsageError(what)
-        return check, [plain, old, place]
+        return check, [plain, old, place, "json" in request.options]
+    if "json" in request.options:
+        raise UsageError("--json is only for --check", fix="doit lock --check --json")
     moving: set[str] = set()
     if "upgrade" in request.options:
         moving = chosen or {*plain["engines"], *plain["models"]}
@@ -120,19 +122,33 @@ def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
         raise TransferError(what, [("why", error.what)], fix) from None
 
 
-def check(plain: Mapping[str, Any], old: LockFile | None, place: str) -> None:
+def check(
+    plain: Mapping[str, Any], old: LockFile | None, place: str, as_json: bool
+) -> None:
     """Check that the lock covers the catalogue.
 
     Raises:
         RecipeError: it does not.
     """
+    lacking = lockfile.coverage_errors(plain, old or LockFile(1))
+    if as_json:
+        covers = old is not None and not lacking
+        doit_adapter.print_json(
+            {
+                "lock": place,
+                "exists": old is not None,
+                "covers": covers,
+                "errors": lacking,
+            }
+        )
     if old is None:
         raise RecipeError(f"there is no {place}", fix="doit lock, and commit it")
-    if lacking := lockfile.coverage_errors(plain, old):
+    if lacking:
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
         raise RecipeError(what, facts, fix="doit lock, and commit it")
-    doit_adapter.print_report(f"{place} covers the catalogue: {_count(old)}")
+    if not as_json:
+        doit_adapter.print_report(f"{place} covers the catalogue: {_count(old)}")
 
 
 def _count(lock: LockFile) -> str:

@@ -181,8 +181,8 @@ def _known(count: int | None) -> str:
 
 def _memory_line(need: MemoryEstimate, total: int) -> str:
     """Return what memory a model needs, and what this machine has."""
-    here = f"{formatting.format_size(total)} are here"
-    tokens = "as many tokens as it was trained for"
+    here = f"{formatting.format_size(total)} installed"
+    tokens = "the full context"
     if need.context:
         tokens = f"{need.context} tokens"
     if need.needed is None:
@@ -190,7 +190,7 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
     if need.needed == need.declared:
         source = "models.yaml"
         if not need.context:
-            source += f"; more for {tokens}"
+            source += f"; more at {tokens}"
         declared = formatting.format_size(need.declared)
         return f"{need.model} needs about {declared} ({source}); {here}"
     about = "about "

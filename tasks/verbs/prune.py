@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
 from tasks.engine import server_registry
+from tasks.engine.server_record import Liveness
 from tasks.errors import RecipeError, UsageError
+from tasks.network import huggingface
 from tasks.system import files
 
 
@@ -56,16 +59,20 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     older_s = None
     if "older_than" in request.options:
         older_s = prune.parse_age(request.options["older_than"])
-    flags = [bool(request.options.get(name)) for name in ("dry_run", "json")]
+    flags = [bool(request.options.get(name)) for name in ("dry_run", "json", "yes")]
     return [context, older_s, *flags]
 
 
-def run(context: Context, older_s: float | None, dry: bool, as_json: bool) -> None:
+def run(
+    context: Context, older_s: float | None, dry: bool, as_json: bool, yes: bool
+) -> None:
     """Remove unneeded files, and print the report to stdout.
+
+    On a terminal the report comes first, and then a question. Scripts are not asked.
 
     Raises:
         RecipeError: the directory is not a cache of this recipe, a catalogue that uses
-            it cannot be read, or a file cannot be removed.
+            it cannot be read, a file cannot be removed, or the answer is no.
     """
     cache = context.environment.cache
     _check_own(cache)
@@ -76,33 +83,86 @@ def run(context: Context, older_s: float | None, dry: bool, as_json: bool) -> No
     unused = _unused(cache, roots, files_before, older_s)
     # read before their removal: the report says how to download a file again
     stamps = {candidate.path: _stamp(cache, candidate) for candidate in unused}
-    outcome = _remove(cache, unused, {file.path: file for file in files_before}, dry)
-    before = sum(file.size for file in files_before)
-    facts = {
-        "cache": cache,
-        "dry_run": dry,
-        "before": before,
-        "after": before - sum(candidate.size for candidate in outcome.removed),
-        "catalogues": list(roots.asked),
-        "not_asked": list(roots.elsewhere),
-        "removed": [
-            _row(candidate, stamps[candidate.path]) for candidate in outcome.removed
-        ],
-        "kept": [{**_row(candidate), "kept": why} for candidate, why in outcome.kept],
-        "failed": [
-            {**_row(candidate), "error": why} for candidate, why in outcome.failed
-        ],
-    }
+    found = {file.path: file for file in files_before}
+    asks = not (dry or as_json or yes) and _is_interactive()
+    outcome = _remove(cache, unused, found, dry or asks)
+    facts = _facts(cache, roots, files_before, outcome, stamps)
+    facts["dry_run"] = dry or asks
     if as_json:
         doit_adapter.print_json(facts)
     else:
         doit_adapter.print_report(*_text(outcome, facts))
+    if asks and outcome.removed:
+        _ask(facts)
+        outcome = _remove(cache, outcome.removed, found, dry=False)
+        freed = sum(candidate.size for candidate in outcome.removed)
+        doit_adapter.print_report(f"{formatting.format_size(freed)} freed")
     if outcome.failed:
         raise RecipeError(
             "not everything could be removed",
             [(candidate.path, why) for candidate, why in outcome.failed],
             "close the programs that use it, or run it as its owner",
         )
+
+
+def _is_interactive() -> bool:
+    """Whether somebody can answer a question: on a terminal, and not in CI."""
+    if huggingface.env_flag(os.environ.get("CI")):
+        return False
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
+
+
+def _ask(facts: dict[str, Any]) -> None:
+    """Ask whether to remove what the report lists.
+
+    Raises:
+        RecipeError: the answer is no.
+    """
+    freed = formatting.format_size(facts["before"] - facts["after"])
+    count = len(facts["removed"])
+    question = f"Remove {count} file{'s' * (count != 1)}, {freed}? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RecipeError("cancelled: nothing was removed")
+
+
+def _facts(
+    cache: str,
+    roots: Roots,
+    files_before: Sequence[CacheFile],
+    outcome: Outcome,
+    stamps: dict[str, Stamp | None],
+) -> dict[str, Any]:
+    """Return the report, as JSON has it."""
+    before = sum(file.size for file in files_before)
+    return {
+        "cache": cache,
+        "dry_run": False,
+        "before": before,
+        "after": before - sum(candidate.size for candidate in outcome.removed),
+        "catalogues": list(roots.asked),
+        "not_asked": list(roots.elsewhere),
+        "totals": _totals(outcome.removed),
+        "removed": [
+            _row(cache, candidate, stamps[candidate.path])
+            for candidate in outcome.removed
+        ],
+        "kept": [
+            {**_row(cache, candidate), "kept": why} for candidate, why in outcome.kept
+        ],
+        "failed": [
+            {**_row(cache, candidate), "error": why}
+            for candidate, why in outcome.failed
+        ],
+    }
+
+
+def _totals(removed: Sequence[Candidate]) -> dict[str, int]:
+    """Return the bytes of each kind of file, the largest first."""
+    sizes: Counter[str] = Counter()
+    for candidate in removed:
+        sizes[prune.kind_of(candidate.path)] += candidate.size
+    return dict(sizes.most_common())
 
 
 def _check_own(cache: str) -> None:
@@ -125,7 +185,12 @@ def _unused(
 ) -> list[Candidate]:
     """Return the files that no catalogue needs, as far as the age allows."""
     stamps = [file.path for file in found if file.path.startswith("stamps/")]
-    gone = [*roots.gone, *store.orphaned_stamps(cache, stamps)]
+    servers = [
+        os.path.relpath(record.path, cache).replace(os.sep, "/")
+        for record, liveness in server_registry.list_servers(cache)
+        if liveness is Liveness.GONE
+    ]
+    gone = [*roots.gone, *store.orphaned_stamps(cache, stamps), *servers]
     return prune.select_removable(found, roots.needed, gone, time.time(), older_s)
 
 
@@ -258,7 +323,9 @@ def _stamp(cache: str, candidate: Candidate) -> Stamp | None:
     return parse_stamp(files.read_json(f"{cache}/{candidate.target}{STAMP}"))
 
 
-def _row(candidate: Candidate, stamp: Stamp | None = None) -> dict[str, Any]:
+def _row(
+    cache: str, candidate: Candidate, stamp: Stamp | None = None
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": candidate.path,
         "why": candidate.why,
@@ -267,7 +334,9 @@ def _row(candidate: Candidate, stamp: Stamp | None = None) -> dict[str, Any]:
     if stamp is None or not stamp.source:
         return row
     row["source"] = stamp.source
-    if candidate.path.startswith("models/"):
+    # a file of the cache is not a source: the same prune may remove it
+    is_cached = stamp.source.startswith((f"{cache}/", f"{cache}{os.sep}"))
+    if candidate.path.startswith("models/") and not is_cached:
         row["again"] = f"doit download --llamafile-url {shlex.quote(stamp.source)}"
         if stamp.sha256:
             row["again"] += f" --sha256 {stamp.sha256}"
@@ -279,10 +348,16 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
 
     from tasks.console.tables import render_table
 
-    # a model and its stamp are one line
+    # a model and its stamp are one line; so are the many small files of a folder
+    counts = Counter(
+        _folder(candidate) for candidate in outcome.removed if not candidate.target
+    )
     sizes: Counter[tuple[str, str]] = Counter()
     for candidate in outcome.removed:
-        sizes[candidate.why, candidate.target or candidate.path] += candidate.size
+        place = candidate.target or candidate.path
+        if counts[_folder(candidate)] > 1:
+            place = f"{_folder(candidate)[1]}/ ({counts[_folder(candidate)]} files)"
+        sizes[candidate.why, place] += candidate.size
     for candidate, why in outcome.kept:
         sizes[f"kept: {why}", candidate.target or candidate.path] += candidate.size
     lines: list[str] = []
@@ -292,11 +367,26 @@ def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
             for (why, path), size in sizes.items()
         ]
         lines.append(render_table((">size", "why", "what"), cells))
-    lines += [f"again: {row['again']}" for row in facts["removed"] if "again" in row]
-    lines += [f"asked: {path}" for path in facts["catalogues"]]
+    lines += [
+        f"to restore: {row['again']}" for row in facts["removed"] if "again" in row
+    ]
+    lines += [f"catalogue checked: {path}" for path in facts["catalogues"]]
     by_age = "files that no catalogue here names are removed only with --older-than"
-    lines += [f"not asked: {path}; {by_age}" for path in facts["not_asked"]]
+    lines += [f"catalogue not checked: {path}; {by_age}" for path in facts["not_asked"]]
+    if len(facts["totals"]) > 1:
+        totals = [
+            f"{kind} {formatting.format_size(size)}"
+            for kind, size in facts["totals"].items()
+        ]
+        lines.append(f"total: {', '.join(totals)}")
     return [*lines, f"cache: {formatting.format_size(facts['before'])}{_freed(facts)}"]
+
+
+def _folder(candidate: Candidate) -> tuple[str, str]:
+    """Return the reason and the folder, by which small files are added up."""
+    if candidate.target:
+        return candidate.why, ""
+    return candidate.why, os.path.dirname(candidate.path)
 
 
 def _freed(facts: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     with serving(context.environment.cache, spec, Mode.SERVE, port) as (server, stop):
         if server is not None:
             usage = messages.ready_message(resolved.model, server.record, "Ctrl-C")
-            doit_adapter.log().info("%s", usage)
+            doit_adapter.log_for_people(usage)
             while not stop and not server.ended_by_stop():
                 server.check_alive()
                 time.sleep(_WATCH_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
@@ -48,6 +50,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
             None,
         )
         spec = specify(context.environment, context.catalogue, resolved)
+        is_new = record is None
         if record is None:
             record = _start(cache, resolved, spec)
         else:
@@ -56,7 +59,21 @@ def run(context: Context, resolved: ResolvedModel) -> None:
             text = "%s is already running at %s"
             name, url = resolved.name, record.url
             doit_adapter.log_event("server_runs", text, name, url, model=name, url=url)
-    doit_adapter.print_report(record.url)
+    if "json" in context.options_of(resolved):
+        doit_adapter.print_json(_row(record, is_new))
+    else:
+        doit_adapter.print_report(record.url)
+
+
+def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:
+    """Return the facts about the server, as `doit status --json` names them."""
+    return {
+        "model": record.name,
+        "url": record.url,
+        "engine": record.spec.get("--engine"),
+        "log": record.log,
+        "started": is_new,
+    }
 
 
 def _check_same(
@@ -101,7 +118,7 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
     usage = messages.ready_message(
         resolved.model, server.record, f"doit stop --model {resolved.name}"
     )
-    doit_adapter.log().info("%s", usage)
+    doit_adapter.log_for_people(usage)
     return server.record
 
 

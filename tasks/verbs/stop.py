@@ -19,11 +19,15 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     Raises:
         UsageError: there is no such model.
     """
-    return [context, server_names(context, request), bool(request.options.get("all"))]
+    flags = [bool(request.options.get(name)) for name in ("all", "json")]
+    return [context, server_names(context, request), *flags]
 
 
-def run(context: Context, named: Sequence[str], every: bool) -> None:
+def run(context: Context, named: Sequence[str], every: bool, as_json: bool) -> None:
     """Stop the servers of the named models, all of them, or the only one.
+
+    Args:
+        as_json: print to stdout which were stopped.
 
     Raises:
         ServerError: several run and none is named, or one does not end.
@@ -52,6 +56,10 @@ def run(context: Context, named: Sequence[str], every: bool) -> None:
         doit_adapter.log().info("nothing runs")
     for record in own:
         _stop(record)
+    if as_json:
+        stopped = [{"model": record.name, "url": record.url} for record in own]
+        absent = [name for name in named if name not in several]
+        doit_adapter.print_json({"stopped": stopped, "not_running": absent})
 
 
 def _stop(server: ServerRecord) -> None:

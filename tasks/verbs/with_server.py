@@ -74,11 +74,13 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     port = resolved.port_to_try(any_free=True)
     with serving(context.environment.cache, spec, Mode.WITH, port) as (server, stop):
         status = _status(server, words, context.environment.cwd, stop)
-        if is_json(os.environ):  # in a terminal the shell has the status
+        if is_json(os.environ):
             text = "%s: status %s"
             about: dict[str, Any] = {"model": resolved.name, "status": status}
             doit_adapter.log_event("command_ended", text, words[0], status, **about)
     if status:
+        if not (stop or is_json(os.environ)):
+            doit_adapter.log().error("%s failed with status %s", words[0], status)
         raise SystemExit(status)
 
 

@@ -71,7 +71,7 @@ def test_all_is_well(models: Project) -> None:
         path = target(models, name).relative_to(models.cache).as_posix()
         assert line.split() == [name, "50.0", "kB", "ok", path]
     assert last.startswith("2 files, 100.0 kB, in ")
-    assert last.endswith(f"1 of the catalogue's files not here. Cache: {models.cache}")
+    assert last.endswith(f"1 file of the catalogue not downloaded. Cache: {models.cache}")
 
 
 def test_for_programs(models: Project) -> None:
@@ -85,15 +85,24 @@ def test_for_programs(models: Project) -> None:
     assert {name: row["verdict"] for name, row in found.items()} == {
         "a.llamafile": "ok",
         "b.llamafile": "ok",
-        "c.llamafile": "missing",
+    }  # c was never downloaded
+
+
+def test_a_file_that_was_here(models: Project) -> None:
+    """Issue 14.8: a file is missing if its stamp says that it was here, or if its model is named."""
+    target(models, "b").unlink()
+    assert {name: row["verdict"] for name, row in rows(models).items()} == {
+        "a.llamafile": "ok",
+        "b.llamafile": "missing",
     }
+    assert rows(models, "--model", "c")["c.llamafile"]["verdict"] == "missing"
 
 
 @pytest.mark.parametrize("words", [["audit", "--model", "c"], ["audit:c"]])
 def test_nothing_here(models: Project, words: list[str]) -> None:
     """Issue 5.6: says so, and is no failure."""
     result = models.doit(*words)
-    said = f"nothing to audit: 1 of the catalogue's files not here. Cache: {models.cache}\n"
+    said = f"nothing to audit: 1 file of the catalogue not downloaded. Cache: {models.cache}\n"
     assert (result.status, result.out, result.err) == (0, said, "")
     assert rows(models, "--model", "c")["c.llamafile"]["verdict"] == "missing"
 
@@ -110,7 +119,7 @@ def test_rot_is_found_and_mended(models: Project) -> None:
     assert result.status == 1
     assert "differs: wrong SHA-256" in result.out
     assert result.err.splitlines() == [
-        "ERROR: 1 file is not what must be here",
+        "ERROR: 1 file failed verification",
         f"  {target(models)}:",
         f"      expected sha256:{right}",
         f"      got sha256:{wrong}",
@@ -131,7 +140,7 @@ def test_rot_is_found_twice(models: Project) -> None:
         found = rows(models, status=1)
         assert [found[f"{name}.llamafile"]["verdict"] for name in "ab"] == ["differs", "differs"]
     said = error(models)
-    assert "ERROR: 2 files are not what must be here" in said
+    assert "ERROR: 2 files failed verification" in said
     assert "  fix:\n      doit download:a\n      doit download:b\n" in said
     assert "a.llamafile" not in error(models, "--model", "b")
     assert models.doit("audit:c").status == 0
@@ -249,7 +258,7 @@ def test_what_cannot_be_read(models: Project) -> None:
 def test_a_download_that_is_not_finished(models: Project) -> None:
     """Issue 5.6: bytes that have no final name yet are no difference."""
     leave_partial(target(models, "c"), DATA["c"], 10_000)
-    assert rows(models)["c.llamafile"]["verdict"] == "missing"
+    assert "c.llamafile" not in rows(models)
 
 
 def test_a_cache_that_cannot_be_written(models: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -324,7 +325,7 @@ def test_an_interrupted_download_keeps_what_came(
         interrupt(running) if number == signal.SIGINT else running.send(number)
         result = running.finish()
     assert (result.status, result.out) == (status, "")
-    assert "interrupted; what was downloaded is kept, the same command goes on with it" in result.err
+    assert "Interrupted. Partial downloads are kept; run the same command to resume." in result.err
     have = claim(slow, BIG)
     assert seen <= have < len(BIG)
     assert partial(slow).read_bytes()[:have] == BIG[:have]
@@ -343,9 +344,10 @@ def test_an_unfinished_download_is_shown(project: Project, server: FileServer, s
         interrupt(running)
         assert running.finish().status == 130
     shown = project.doit("catalogue", "--json")
-    here = json.loads(shown.out)["models"][0]["here"]
-    assert here.endswith("%")
-    assert 0 < int(here.split()[0]) < 100
+    row = json.loads(shown.out)["models"][0]
+    assert (row["here"], row["state"]) == (False, "partial")
+    assert 0 < row["downloaded"] < row["size"]
+    assert re.search(r"^m .* \d+ %", project.doit().out, re.MULTILINE)
     assert not partial(slow).stat().st_mode & 0o111
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tasks.cache.inventory import classify_path
-from tasks.cache.prune import CacheFile, LiveSet, is_used, parse_age, paths_in_use, select_removable
+from tasks.cache.prune import CacheFile, LiveSet, is_used, kind_of, parse_age, paths_in_use, select_removable
 from tasks.errors import UsageError
 from tasks.system.paths import temporary_name
 
@@ -40,13 +40,8 @@ def reasons(
 
 def test_what_no_catalogue_names() -> None:
     """Issue 5.6: a model and a program go with all that lies beside them, however new they are."""
-    beside = [f"{M}.stamp.json", f"{M}.partial", f"{M}.partial.json", f"{M}.partial.live"]
-    assert set(reasons(*(old(path, 0) for path in (M, *beside, E, f"{E}.stamp.json")))) == {
-        M,
-        *beside,
-        E,
-        f"{E}.stamp.json",
-    }
+    beside = [f"{M}.stamp.json", E, f"{E}.stamp.json"]
+    assert set(reasons(*(old(path, 0) for path in (M, *beside)))) == {M, *beside}
     assert reasons(old(M), old(E)) == {M: NOBODY, E: "no catalogue names this version"}
     assert reasons(old(M), old(f"{M}.stamp.json"), old(E), named=f"{M} {E}") == {}
 
@@ -56,7 +51,8 @@ def test_what_no_catalogue_names() -> None:
     [
         pytest.param(f"{M}.partial", 29, True, False, id="somebody may go on with it"),
         pytest.param(f"{M}.partial", 31, True, True, id="nobody has gone on with it"),
-        pytest.param(f"{M}.partial", 0, False, True, id="nobody can go on with it"),
+        pytest.param(f"{M}.partial", 6, False, False, id="the same --llamafile-url goes on with it"),
+        pytest.param(f"{M}.partial", 8, False, True, id="nobody has gone on with it for a week"),
         pytest.param(f"{M}.partial.json", 31, True, True, id="its journal"),
         pytest.param(f"{M}.partial.live", 31, True, True, id="its other journal"),
         pytest.param(f"{M}.partial.json.12-34.new.tmp", 31, True, True, id="half a journal"),
@@ -123,8 +119,34 @@ def test_logs() -> None:
     """Issue 5.6: an old log goes; never one with a record beside it, and never a record."""
     logs = [LOG, f"{LOG}.1", f"{LOG}.before", "run/llama.log"]
     assert set(reasons(*map(old, logs))) == set(logs)
-    assert reasons(*(old(path, 29) for path in logs)) == {}
+    assert reasons(*(old(path, 6) for path in logs)) == {}
     assert set(reasons(*map(old, [*logs, RECORD]))) == {"run/llama.log"}
+    ended = [*logs, RECORD]
+    assert set(reasons(*map(old, ended), gone=RECORD)) == set(ended)
+    assert reasons(*(old(path, 6) for path in ended), gone=RECORD) == {}
+
+
+def test_a_model_of_a_url() -> None:
+    """Issue 14.9: one that was served by its URL, without a digest, stays for a week after its last use."""
+    url = "models/url-0123456789abcdef/m.gguf"
+    assert reasons(old(url, 6)) == {}
+    assert reasons(old(url, 40, read=6)) == {}
+    assert reasons(old(url, 40), old(f"{url}.stamp.json", 6)) == {}
+    assert reasons(old(url, 8)) == {url: NOBODY}
+    assert reasons(old(url, 6), older=0) == {url: NOBODY}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (M, "models"), (f"{M}.stamp.json", "models"), (f"{M}.partial.json", "partial downloads"),
+        (f"{M}.1-2.copy", "partial downloads"), (E, "engines"), (LOG, "logs"), (RECORD, "logs"),
+        (JSON, "compiled catalogues"), (STAMPS, "records"), (ROOT, "records"),
+    ],
+)  # fmt: skip
+def test_kinds(path: str, kind: str) -> None:
+    """Issue 14.9: what the report adds up."""
+    assert kind_of(path) == kind
 
 
 def test_another_machines_catalogue() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.fakes.server import FileServer
 from tests.support.partials import leave_partial, wait_until
 from tests.support.project import Project, Result
 from tests.support.servers import started
+from tests.support.terminal import Typing
 
 DATA = {name: noise(name.encode(), 50_000) for name in "abc"}
 BIG = noise(b"big", 20_000_000)
@@ -126,7 +128,7 @@ def test_dry_run(models: Project) -> None:
     line = next(line for line in text if "b.llamafile" in line)
     why = ["no", "catalogue", "names", "this", "file"]
     assert line.split() == [f"{size:.1f}", "kB", *why, at(models, target(models, "b"))]
-    assert f"asked: {models.path / 'models.yaml'}" in text
+    assert f"catalogue checked: {models.path / 'models.yaml'}" in text
     assert text[-1].startswith("cache: ")
     assert text[-1].endswith(" would be freed")
     real = pruned(models)
@@ -134,6 +136,47 @@ def test_dry_run(models: Project) -> None:
     assert real.pop("dry_run") is False
     assert dry == real
     assert real["before"] - real["after"] == sum(row["bytes"] for row in real["removed"])
+
+
+def test_many_small_files(models: Project) -> None:
+    """Issue 14.9: a line for all of them; a total for each kind; no source that lies in the cache itself."""
+    for number in range(7):
+        old = models.cache / "catalogue" / f"{number:064x}.json"
+        old.write_text("{}" * 50)
+    stamp = target(models, "b").with_name("b.llamafile.stamp.json")
+    elsewhere = models.cache / "models" / "url-0123456789abcdef" / "b.llamafile"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "source": str(elsewhere)}))
+    result = good(models.doit("prune", "--dry-run"))
+    [line] = [line for line in result.out.splitlines() if "catalogue/" in line]
+    assert line.split()[2:] == ["stale", "compiled", "catalogue", "catalogue/", "(7", "files)"]
+    assert re.search(r"^total: models 50\.\d kB, compiled catalogues 700 B$", result.out, re.MULTILINE)
+    assert "to restore:" not in result.out
+    assert all(line == line.rstrip() for line in result.out.splitlines())
+
+
+@posix
+@pytest.mark.parametrize(("answer", "status", "stays"), [("n", 1, True), ("", 1, True), ("y", 0, False)])
+def test_a_terminal_is_asked(models: Project, answer: str, status: int, stays: bool) -> None:
+    """Issue 14.9: the report comes first, then the question; only a yes removes anything."""
+    with Typing(models, "prune") as typing:
+        typing.wait_for("would be freed\nRemove ")
+        typing.wait_for(" kB? [y/N] ")
+        assert target(models, "b").exists()
+        typing.type(f"{answer}\n")
+        assert typing.finish() == status
+    assert target(models, "b").exists() is stays
+    assert ("cancelled: nothing was removed" in typing.shown) is stays
+    assert (" kB freed" in typing.shown) is not stays
+
+
+@posix
+def test_a_terminal_that_is_not_asked(models: Project) -> None:
+    """Issue 14.9: with --yes, and where there is nothing to remove."""
+    for words in (["prune", "--yes"], ["prune"]):
+        with Typing(models, *words) as typing:
+            assert typing.finish() == 0
+            assert "[y/N]" not in typing.shown
+    assert not target(models, "b").exists()
 
 
 def test_nothing_here(project: Project) -> None:
@@ -152,7 +195,7 @@ def test_what_came_without_a_catalogue(project: Project) -> None:
         good_download = project.doit(*command)
         assert good_download.status == 0, good_download.err
         again = f"doit {' '.join(command)}"
-        assert f"again: {again}" in good(project.doit("prune", "--dry-run")).out.splitlines()
+        assert f"to restore: {again}" in good(project.doit("prune", "--dry-run")).out.splitlines()
         [row] = [row for row in pruned(project)["removed"] if "again" in row]
         assert (row["source"], row["again"]) == (url, again)
         assert not list(project.cache.glob("models/*/x.llamafile"))
@@ -183,7 +226,10 @@ def test_a_download_that_was_abandoned(models: Project) -> None:
         leave_partial(target(models, name), DATA[name], 20_000)
     partial = target(models, "c").with_name("c.llamafile.partial")
     assert paths(pruned(models, "--older-than", "1h")) == []
-    assert len(paths(pruned(models))) == 4  # b, its stamp, and its partial with the journal
+    assert len(paths(pruned(models))) == 2  # b and its stamp
+    for path in target(models, "b").parent.iterdir():
+        age(path, 8)
+    assert len(paths(pruned(models))) == 2  # the partial of b with its journal
     assert partial.exists()
     for path in partial.parent.iterdir():
         age(path, 29)
@@ -269,7 +315,7 @@ def test_records_of_what_has_gone(models: Project, tmp_path: Path) -> None:
     report = pruned(models)
     whys = {row["path"]: row["why"] for row in report["removed"]}
     assert whys.pop(f"catalogue/{half.name}") == "left by a writer that was killed"
-    assert "compiled from a catalogue that has changed" in whys.values()
+    assert "stale compiled catalogue" in whys.values()
     assert len(list(models.cache.glob("catalogue/*"))) == 1
     assert [log.exists() for log in logs] == [False, False, True, True]
     assert len(list(models.cache.glob("stamps/*.json"))) == 1
@@ -331,7 +377,7 @@ def test_a_catalogue_of_another_machine(models: Project) -> None:
     report = pruned(models)
     assert paths(report) == []
     assert report["not_asked"] == [f"/app/models.yaml of container (roots/{record.name})"]
-    assert "not asked: /app/models.yaml of container" in models.doit("prune").out
+    assert "catalogue not checked: /app/models.yaml of container" in models.doit("prune").out
     for path in target(models, "b").parent.iterdir():
         age(path, 40)
     assert at(models, target(models, "b")) in paths(pruned(models, "--older-than", "30d"))
@@ -356,11 +402,12 @@ def test_a_model_that_is_served(servers: Project, tmp_path: Path) -> None:
         report = json.loads(servers.doit("prune", "--older-than", "0d", "--json").out)
         assert paths(report) == []
         assert {row["kept"] for row in report["kept"]} == {"a server uses it"}
-        assert "kept: a server uses it" in servers.doit("prune").out
+        assert "kept: a server uses it" in servers.doit("prune", "--older-than", "0d").out
         assert path.exists()
         assert ask(base, "still there") == "still there"
         assert servers.doit("stop").status == 0
-        report = json.loads(servers.doit("prune", "--json").out)
+        assert paths(pruned(servers)) == []  # served lately
+        report = pruned(servers, "--older-than", "0d")
         assert at(servers, path) in paths(report)
         assert not path.exists()
 
@@ -375,7 +422,7 @@ def test_a_server_that_is_starting(servers: Project, tmp_path: Path) -> None:
     words = [servers.doit_program, "start", "--llamafile-url", str(served), "--port", "0"]
     with subprocess.Popen(words, cwd=servers.path, env=servers.env, stdout=subprocess.DEVNULL) as start:
         wait_until(lambda: list(servers.cache.glob("run/*/served-*.json")), "a record", 60)
-        report = json.loads(servers.doit("prune", "--json").out)
+        report = json.loads(servers.doit("prune", "--older-than", "0d", "--json").out)
         assert paths(report) == []
         assert len(report["kept"]) == 2
         assert start.wait(60) == 0
@@ -426,7 +473,9 @@ def test_a_partial_whose_owner_lives(models: Project) -> None:
     journal = target(models, "b").with_name("b.llamafile.partial.json")
     data = json.loads(journal.read_text())
     journal.write_text(json.dumps({**data, "owner": process_identity.current().as_owner()}))
-    report = json.loads(good(models.process("prune", "--json")).out)  # for which this process is another one
+    report = json.loads(
+        good(models.process("prune", "--json", "--older-than", "0d")).out
+    )  # for which this process is another one
     assert paths(report) == []
     assert len(paths(report, "kept")) == 4
 

@@ -23,6 +23,7 @@ from tests.support.project import REPO, Project
 from tests.support.stamps import restamp
 from tests.test_readme import clone
 
+TITLE = "::error title=llamafile-recipe::"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
 
@@ -84,23 +85,40 @@ def test_warm(runner: Runner, server: FileServer) -> None:
 
 def test_later_steps_use_the_same_cache(runner: Runner, project: Project) -> None:
     """Issue 5.9: the caller's own doit finds what the action has brought."""
-    run = f"cd {project.path} && doit download:a && doit status || true"
+    run = "command -v doit; doit download:a && doit status || true; command -v python3"
     job = runner.job([use(models="a"), {"run": run}])
     assert job.ok
     assert job.log.count("::group::download:a") == 1
-    assert "-- download:a\nnothing runs" in job.log
-    assert set(job.env) == {"LLAMAFILE_CACHE"}
+    assert re.search(r"^.*/llamafile-recipe-bin/doit\n-- download:a\nnothing runs", job.log, re.MULTILINE)
+    assert job.log.splitlines()[-1] == shutil.which("python3", path=project.env["PATH"])
+    assert job.env["DOIT_FILE"] == str(project.path / "dodo.py")
+    assert set(job.env) == {"LLAMAFILE_CACHE", "DOIT_FILE"}
+    [path] = runner.home.glob(".cache/llamafile-recipe/models/*/a.llamafile")
+    assert job.outputs["llm"]["model-path"] == str(path)
 
 
 def test_an_entry_for_each_model(runner: Runner, server: FileServer) -> None:
     """Issue 5.9: what is new is fetched and saved, what is there is not; a hit is that of every model."""
     hit(runner.job([use(models="a\nb")]))
     assert fetched(server) == ["/a.llamafile", "/b.llamafile"]
-    job = runner.job([use(models="b c  d")])
+    job = runner.job([use(models="b,c,  d")])
     assert (hit(job), fetched(server)) == ("false", ["/c.llamafile", "/d.llamafile"])
     assert [key.split("-")[2] for key in runner.keys] == ["a", "b", "c", "d"]
     job = runner.job([use(models="d c b a")])
     assert (hit(job), fetched(server)) == ("true", [])
+    paths = job.outputs["llm"]["model-path"].splitlines()
+    assert [Path(path).name for path in paths] == [f"{name}.llamafile" for name in "dcba"]
+
+
+def test_no_python(runner: Runner) -> None:
+    """Issue 14.8: a machine without Python is told so, and what to do."""
+    bare = runner.workspace / "bin"
+    bare.mkdir()
+    (bare / "bash").symlink_to("/bin/bash")
+    job = runner.job([use(python="")], PATH=str(bare))
+    assert not job.ok
+    said = "there is no Python on the PATH; fix: use actions/setup-python before this action"
+    assert f"{TITLE}{said}" in job.log
 
 
 def test_serve(runner: Runner, project: Project) -> None:
@@ -119,7 +137,10 @@ def test_serve(runner: Runner, project: Project) -> None:
         assert "it says Hello\n" in job.log
         urls = job.outputs["llm"]["url"].splitlines()
         assert [re.sub(r"\d+$", "N", url) for url in urls] == ["http://127.0.0.1:N"] * 2
-        assert {name: text for name, text in job.env.items() if name != "LLAMAFILE_CACHE"} == {
+        logs = job.outputs["llm"]["log"].splitlines()
+        assert [Path(log).name.split("-")[0] for log in logs] == ["a", "b"]
+        ours = ("LLAMAFILE_CACHE", "DOIT_FILE")
+        assert {name: text for name, text in job.env.items() if name not in ours} == {
             "OPENAI_BASE_URL": f"{urls[0]}/v1", "OPENAI_API_KEY": key,
             "LLAMAFILE_URL": urls[0], "LLAMAFILE_MODEL": "a",
         }  # fmt: skip
@@ -167,7 +188,10 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
     """Issue 5.9: seen from the workspace, by the input or by the job's variable."""
     (runner.workspace / "llm").mkdir()
     shutil.move(project.path / "models.yaml", runner.workspace / "llm" / "models.yaml")
-    assert hit(runner.job([use(catalogue="llm/models.yaml")])) == "false"
+    run = {"run": "cd / && doit cache-key"}
+    first = runner.job([use(catalogue="llm/models.yaml"), run])
+    assert hit(first) == "false"
+    assert re.search(r"^llamafile-recipe-a-\w+\n\Z", first.log, re.MULTILINE)  # later steps have it, too
     assert hit(runner.job([use()], LLAMAFILE_CATALOGUE="llm/models.yaml")) == "true"
 
 
@@ -188,12 +212,12 @@ def test_a_catalogue_of_ones_own(runner: Runner, project: Project) -> None:
             "::models: expected at most 4, got 5; fix: use the action twice\n",
             id="many",
         ),
-        pytest.param({"models": "*"}, "::error::there is no model '*' in ", id="a pattern"),
-        pytest.param({"models": "aa"}, "::error::there is no model 'aa' in ", id="unknown"),
+        pytest.param({"models": "*"}, f"{TITLE}there is no model '*' in ", id="a pattern"),
+        pytest.param({"models": "aa"}, f"{TITLE}there is no model 'aa' in ", id="unknown"),
         pytest.param(
-            {"models": "a;touch${IFS}x"}, "::error::there is no model 'a;touch${IFS}x' in ", id="a command"
+            {"models": "a;touch${IFS}x"}, f"{TITLE}there is no model 'a;touch${{IFS}}x' in ", id="a command"
         ),
-        pytest.param({"port": "99999", "mode": "serve"}, "::error::--port: expected ", id="port"),
+        pytest.param({"port": "99999", "mode": "serve"}, f"{TITLE}--port: expected ", id="port"),
     ],
 )
 def test_wrong_inputs(runner: Runner, server: FileServer, inputs: dict[str, str], said: str) -> None:
@@ -221,7 +245,14 @@ def test_a_value_cannot_become_a_variable(runner: Runner) -> None:
     key = "key\nLD_PRELOAD=/tmp/evil.so\nend_of_urls\n"
     job = runner.job([use(models="a", mode="serve")], LLAMA_API_KEY=key)
     assert set(job.env) <= {
-        *("LLAMAFILE_CACHE", "OPENAI_BASE_URL", "OPENAI_API_KEY", "LLAMAFILE_URL", "LLAMAFILE_MODEL")
+        *(
+            "DOIT_FILE",
+            "LLAMAFILE_CACHE",
+            "OPENAI_BASE_URL",
+            "OPENAI_API_KEY",
+            "LLAMAFILE_URL",
+            "LLAMAFILE_MODEL",
+        )
     }
 
 

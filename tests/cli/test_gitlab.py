@@ -77,6 +77,15 @@ def test_two_jobs(project: Project, work: Path, server: FileServer) -> None:
     assert log.count("section_start") == log.count("section_end") == 2  # reading both once
 
 
+def test_jobs_with_other_models(project: Project, work: Path, server: FileServer) -> None:
+    """Issue 14.8: each set of models has an entry of its own, which the other job does not overwrite."""
+    other = CONFIG.replace('"a b"', '"b,c"')
+    for config, paths in ((CONFIG, "ab"), (other, "bc"), (CONFIG, ""), (other, "")):
+        status, log = run(project, work, config)
+        assert (status, asked_for(server)) == (0, [f"/{name}.llamafile" for name in paths]), log
+    assert len(list(work.with_name("caches").iterdir())) == 2
+
+
 def test_the_default_model(project: Project, work: Path, server: FileServer) -> None:
     """Issue 5.9: no name is the catalogue's default."""
     assert run(project, work, CONFIG.replace('"a b"', '""').replace("--model b", ""))[0] == 0

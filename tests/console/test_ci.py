@@ -28,7 +28,7 @@ def test_a_key_is_of_bytes_and_names_alone(found: list[tuple[str, str]], order: 
     key = cache_key("m", files(found))
     shuffled = [found[i] for i in order if i < len(found)]
     assert re.fullmatch(r"llamafile-recipe-m-[0-9a-f]{16}", key)
-    assert cache_key("m", files(shuffled, r"C:\Users\me\cache", size=1, owned=False)) == key
+    assert cache_key("m", files(shuffled, r"C:\Users\me\cache", size=1, in_cache=False)) == key
 
 
 @given(pins, st.data())

@@ -69,7 +69,7 @@ def test_events_stay_objects(project: Project) -> None:
     [
         pytest.param(["verify"], "verify%3Am", id="a task"),
         pytest.param(["serve", "--host", "192.0.2.1"], "serve%3Am", id="before it"),
-        pytest.param(["verify:n"], "", id="the command line"),
+        pytest.param(["verify:n"], "llamafile-recipe", id="the command line"),
     ],
 )
 def test_an_error_is_an_annotation(project: Project, words: list[str], title: str) -> None:

@@ -107,15 +107,27 @@ def test_events_of_a_failure(model: Project, server: FileServer) -> None:
     assert "the connection ended before the file did" in retry["why"]
     failed = one(found, "task_failed")
     assert (failed["level"], failed["task"]) == ("error", "download:m")
-    assert "HTTP 404" in failed["message"]
-    assert server.url(PATH) in failed["message"]
+    assert failed["message"] == "m could not be downloaded"
+    assert failed["facts"][server.url(PATH)].startswith("HTTP 404")
+    assert failed["fix"]
 
 
 def test_events_of_a_wrong_command_line(model: Project) -> None:
     """Issue 3.9: an unknown model is reported as an event, too."""
     result = model.doit("download:n", env=JSON)
     assert result.status == 3
-    assert "there is no model" in result.err
+    [event] = events(result)
+    assert (event["event"], event["level"]) == ("error", "error")
+    assert event["message"].startswith("there is no model 'n' in ")
+    assert event["fix"] == "`doit` shows the models"
+
+
+def test_events_that_nobody_has(model: Project) -> None:
+    """Issue 14.8: another format is a wrong command line, not silently the usual one."""
+    result = model.doit(env={"LLAMAFILE_LOG": "xml"})
+    assert (result.status, result.out) == (3, "")
+    assert "LLAMAFILE_LOG: expected json or text, got 'xml'\n  fix: LLAMAFILE_LOG=json" in result.err
+    assert model.doit(env={"LLAMAFILE_LOG": "text"}).status == 0
 
 
 @posix

@@ -68,6 +68,7 @@ def test_events(servers: Project) -> None:
     assert found["server_ready"]["seconds"] > 0
     assert found["server_ready"]["url"] == found["server_stopping"]["url"]
     assert {"download:m", "verify:m", "start:m"} <= {e["task"] for e in events if e["event"] == "task_done"}
+    assert not [e for e in events if e["message"] != e["message"].strip() or "curl" in e["message"]]
     started_tasks = [e["task"] for e in events if e["event"] == "task_started"]
     assert not [name for name in started_tasks if name.startswith("_")]
 

@@ -58,6 +58,21 @@ def test_stop(servers: Project) -> None:
     assert rows(servers) == []
 
 
+def test_start_and_stop_for_programs(servers: Project) -> None:
+    """Issue 14.8: an object on stdout says what was started, what ran already, and what was stopped."""
+    with_llamafile(servers)
+    words = ["start", "--port", "0", "--json"]
+    first, again = (json.loads(servers.background(*words).out) for _ in range(2))
+    [row] = rows(servers)
+    facts = {name: row[name] for name in ("model", "url", "engine", "log")}
+    assert first == {**facts, "started": True}
+    assert again == {**facts, "started": False}
+    stopped = [{"model": "m", "url": row["url"]}]
+    for found, absent in ((stopped, []), ([], ["m"])):
+        result = servers.doit("stop", "--model", "m", "--json")
+        assert (result.status, json.loads(result.out)) == (0, {"stopped": found, "not_running": absent})
+
+
 def test_nothing_to_stop(servers: Project) -> None:
     """Issue 4.2: without a server `doit stop` reports that, with status 0."""
     with_llamafile(servers)

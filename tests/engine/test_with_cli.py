@@ -123,6 +123,7 @@ def test_the_status_is_the_commands(project: Project, code: str, status: int) ->
     assert (result.status, result.out) == (status, "")
     assert "ERROR" not in result.err
     assert "m has stopped" in result.err
+    assert (f"sh failed with status {status}\n" in result.err) == bool(status)
     assert_clean(project)
 
 

@@ -46,7 +46,7 @@ class Runner:
     """
 
     def __init__(self, folder: Path, action: Path, base: Mapping[str, str]) -> None:
-        self.workspace, self._home, self._temp = folder / "work", folder / "runner", folder / "temp"
+        self.workspace, self.home, self._temp = folder / "work", folder / "runner", folder / "temp"
         self.workspace.mkdir()
         self._action, self._base, self._store = action, dict(base), folder / "caches"
         self._store.mkdir()
@@ -54,13 +54,13 @@ class Runner:
 
     def job(self, steps: Sequence[Mapping[str, Any]], **env: str) -> Job:
         """Run a job to its end: post steps, and the end of every process that it has left."""
-        for folder in (self._home, self._temp):
+        for folder in (self.home, self._temp):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         mark = f"github_{token_hex(8)}"
         job = Job(env={})
         self._env = {
-            **self._base, "HOME": str(self._home), "CI": "true", "GITHUB_ACTIONS": "true",
+            **self._base, "HOME": str(self.home), "CI": "true", "GITHUB_ACTIONS": "true",
             "GITHUB_WORKSPACE": str(self.workspace), "RUNNER_TEMP": str(self._temp), "RUNNER_OS": "Linux",
             "RUNNER_TRACKING_ID": mark, **env,
         }  # fmt: skip
@@ -113,7 +113,9 @@ class Runner:
         job.ok = job.ok and done.returncode == 0
         assert "Traceback" not in job.log, job.log
         job.env |= parse(files["GITHUB_ENV"].read_text("utf-8"))
-        assert not files["GITHUB_PATH"].read_text()
+        self._env["PATH"] = ":".join(
+            [*reversed(files["GITHUB_PATH"].read_text("utf-8").splitlines()), self._env["PATH"]]
+        )
         return parse(files["GITHUB_OUTPUT"].read_text("utf-8"))
 
     def _uses(self, what: str, words: dict[str, str], job: Job) -> dict[str, str]:
@@ -149,12 +151,12 @@ class Runner:
         entry = self._entry(key, path)
         if not entry.exists():
             self._missed.append((key, path))
-            return {"cache-hit": ""}  # as v4 has it: false is for a match of restore-keys
+            return {"cache-hit": ""}  # as v5 has it: false is for a match of restore-keys
         subprocess.run(["tar", "-xf", entry, "-P", "-C", self.workspace], check=True)
         return {"cache-hit": "true"}
 
     def _save(self, key: str, path: str) -> None:
-        paths = [re.sub(r"^~(?=/)", str(self._home), line) for line in path.splitlines()]
+        paths = [re.sub(r"^~(?=/)", str(self.home), line) for line in path.splitlines()]
         there = [one for one in paths if Path(one).exists()]
         assert there == paths, "the action caches what is not there"
         into = ["-cf", str(self._entry(key, path)), "-P", "-C", str(self.workspace)]

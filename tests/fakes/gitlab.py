@@ -42,7 +42,7 @@ def job(
     full = {**env, "CI": "true", "GITLAB_CI": "true", "CI_PROJECT_DIR": str(project)}
     for key, value in one["variables"].items():
         full[key] = re.sub(r"\$(\w+)", lambda found: full[found[1]], value)
-    archive = store / _key(one["cache"]["key"], project)
+    archive = store / _key(one["cache"]["key"], project, full)
     for path in one["cache"]["paths"]:
         shutil.rmtree(project / path, ignore_errors=True)
         if (archive / path).exists():
@@ -62,8 +62,10 @@ def job(
     return done.returncode, done.stdout.decode()
 
 
-def _key(key: Mapping[str, Any], project: Path) -> str:
+def _key(key: Mapping[str, Any], project: Path, variables: Mapping[str, str]) -> str:
     assert len(key["files"]) <= 2
     there = [project / name for name in key["files"] if (project / name).exists()]
     digest = hashlib.sha1(b"".join(path.read_bytes() for path in there)).hexdigest()
-    return f"{key['prefix']}-{digest if there else 'default'}"
+    prefix = re.sub(r"\$(\w+)", lambda found: variables[found[1]], key["prefix"])
+    assert "/" not in prefix, prefix
+    return f"{prefix}-{digest if there else 'default'}"

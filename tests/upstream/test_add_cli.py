@@ -248,6 +248,11 @@ def test_what_cannot_be_meant(ours: Project, args: list[str], said: str) -> None
     assert said in refused(ours, *args)
 
 
+def test_no_file_is_named(ours: Project) -> None:
+    """Issue 14.8: a wrong command line has status 3, as everywhere."""
+    assert ours.doit("add").status == 3
+
+
 def test_the_wrong_digest(ours: Project) -> None:
     """Issue 5.3: one that is given is held against the file."""
     err = refused(ours, "demo/demo.gguf", "--sha256", "a" * 64)

@@ -338,6 +338,13 @@ def test_check(world: World) -> None:
     bad = world.project.doit("lock", "--check", env=env)
     said = failed(bad)
     assert bad.out == ""
+    shown = world.project.doit("lock", "--check", "--json", env=env)
+    assert (shown.status, shown.err) == (1, bad.err)
+    assert json.loads(shown.out) == {
+        "lock": str(world.lock), "exists": True, "covers": False,
+        "errors": ["models.m names other files than models.yaml", "models.n is not in models.lock"],
+    }  # fmt: skip
+    assert "fix: doit lock --check --json" in world.project.doit("lock", "--json").err
     assert said.splitlines() == [
         f"ERROR: {world.lock} does not cover the catalogue",
         "  models.m: names other files than models.yaml",
