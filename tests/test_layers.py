@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
-    *("errors", "urls", "options", "console", "command_line", "system", "network", "catalogue"),
+    *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
     *("doit_adapter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
     *("context", "verbs", "graph"),
 )
@@ -31,7 +31,7 @@ IMPURE = {
 
 # loaded by a `doit download:M` that has nothing to do: costly packages are imported in functions
 WARM = {
-    *("graph", "context", "doit_adapter", "command_line", "errors", "urls"),
+    *("graph", "context", "doit_adapter", "command_line", "positional", "errors", "urls"),
     *("catalogue.types", "catalogue.load", "catalogue.resolve", "catalogue.artifact", "catalogue.file_specs"),
     *("catalogue.environment", "catalogue.settings", "catalogue.model_files", "cache.stamps", "cache.roots"),
     *("system.files", "console.formatting", "console.log_format", "network.huggingface", "verbs.download"),
@@ -62,8 +62,8 @@ BUDGETS = {  # at 88 columns
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_630, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (510, "the checks and their probes"),
-    "verbs": (2_880, "twenty verbs"),
-    "": (1_450, "errors, URLs, options, the command line, the adapter to doit, context, graph"),
+    "verbs": (3_100, "twenty verbs, and what help says of them"),
+    "": (1_660, "errors, URLs, options, the command line, words behind a verb, the adapter to doit, context, graph"),
 }
 
 
