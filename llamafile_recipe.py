@@ -155,11 +155,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
     def _run(self, all_args: Sequence[str]) -> Any:
         words, engine_words = _split(all_args)
         asks_help = any(word in _HELP for word in words)
-        words = [word for word in words if word not in _HELP]
-        options, words = self._loader_options(words)
-        if words[:1] == ["--version"] and not asks_help:
+        if "--version" in words and not asks_help:
             self.print_version()
             return 0
+        words = [word for word in words if word not in (*_HELP, "--version")]
+        options, words = self._loader_options(words)
         commands = self.get_cmds()
         words = self.process_args(words)
         name = "run"

@@ -29,13 +29,13 @@ pytestmark = [
 IS_LONG = os.environ.get("LLAMAFILE_FUZZ") == "long"
 
 NOISE = (
-    "", " ", "=", "a=b", "--", "-", ":", "serve:", ":m", "*", "tiny*", "m", "M", "nobody", "-1", "0", "8080",
-    "./x.gguf", "my", "model.gguf", "~/x.llamafile", "https://x.invalid/a?b=c", "hf:a/b/c.gguf", "30d", "\x1b[2J",
-    "a\nb", "::error::x", "\u202e", "é", "-h", "--help", "--version", "--json", "--model", "--model=", "-x",
+    "", " ", "=", "a=b", "--", "-", ":", "serve:", ":m", "*", "tiny*", "m", "M", "nobody", "-1", "0",
+    "8080", "./x.gguf", "my", "model.gguf", "~/x.llamafile", "https://x.invalid/a?b=c", "hf:a/b/c.gguf", "30d",
+    "\x1b[2J", "a\nb", "::error::x", "\u202e", "é", "-h", "--help", "--version", "--json", "--model", "--model=", "-x",
     "--always", "-v", "-k", "-f", "-n", "-a", "%s", "%(default)s", "{0}", "[red]", "x" * 5000,
 )  # fmt: skip
 OF_DOIT = (
-    "help", "list", "info", "forget", "ignore", "clean", "reset-dep", "run", "dumpdb", "strace", "task", "doit",
+    "help", "list", "info", "forget", "ignore", "clean", "reset-dep", "run", "dumpdb", "strace", "task",
 )  # fmt: skip
 OPTIONS = sorted({f"--{option['long']}" for verb in VERBS.values() for option in verb.params})
 

@@ -116,7 +116,7 @@ def test_a_name_where_doit_cfg_is_not(project: Project, tmp_path: Path) -> None:
     assert project.doit("plan", "--model=m", cwd=tmp_path).status == 0
 
 
-@pytest.mark.parametrize("words", [["status"], ["help", "serve"], ["list"], ["plan", "m"], ["--version"]])
+@pytest.mark.parametrize("words", [["catalogue"], ["help", "serve"], ["list"], ["plan", "m"], ["--version"]])
 @pytest.mark.parametrize("how", ["-f FILE", "-f FOLDER", "DOIT_FILE=FOLDER"])
 def test_where_dodo_is(project: Project, tmp_path: Path, how: str, words: list[str]) -> None:
     """Issue 14.1: a file or its directory; nothing is left in the current directory."""
