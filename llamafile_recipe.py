@@ -159,9 +159,9 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
             self.print_version()
             return 0
         words = [word for word in words if word not in (*_HELP, "--version")]
-        options, words = self._loader_options(words)
+        options, others = self._loader_options(words)
         commands = self.get_cmds()
-        words = self.process_args(words)
+        words = self.process_args(others)
         name = "run"
         if words and words[0] in commands:
             name = words.pop(0)
@@ -195,7 +195,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
     @staticmethod
     def print_version() -> None:
         """Print the version of the recipe, then that of doit."""
-        print(NAME, importlib.metadata.version(NAME))
+        try:
+            version = importlib.metadata.version(NAME)
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed by pip)"
+        print(NAME, version)
         print("doit", ".".join(map(str, VERSION)))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import doit.loader
 import llamafile_recipe
 import pytest
+from doit.cmd_run import Run
 from doit.control import TaskControl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,9 +31,10 @@ IS_LONG = os.environ.get("LLAMAFILE_FUZZ") == "long"
 
 NOISE = (
     "", " ", "=", "a=b", "--", "-", ":", "serve:", ":m", "*", "tiny*", "m", "M", "nobody", "-1", "0",
-    "8080", "./x.gguf", "my", "model.gguf", "~/x.llamafile", "https://x.invalid/a?b=c", "hf:a/b/c.gguf", "30d",
-    "\x1b[2J", "a\nb", "::error::x", "\u202e", "é", "-h", "--help", "--version", "--json", "--model", "--model=", "-x",
-    "--always", "-v", "-k", "-f", "-n", "-a", "%s", "%(default)s", "{0}", "[red]", "x" * 5000,
+    "8080", "./x.gguf", "my", "model.gguf", "~/x.llamafile", "https://x.invalid/a?b=c", "hf:a/b/c.gguf",
+    "30d", "\x1b[2J", "a\nb", "::error::x", "\u202e", "é", "-h", "--help", "--version", "--json",
+    "--model", "--model=", "-x", "--always", "-v", "-k", "-f", "-n", "-a", "%s", "%(default)s", "{0}",
+    "[red]", "x" * 5000,
 )  # fmt: skip
 OF_DOIT = (
     "help", "list", "info", "forget", "ignore", "clean", "reset-dep", "run", "dumpdb", "strace", "task",
@@ -46,7 +48,7 @@ WORD = VERB | OPTION | NOISES | st.sampled_from(OF_DOIT)
 LINE = st.builds(lambda first, rest: [first, *rest], VERB | WORD, st.lists(WORD, max_size=6))
 
 
-class Load(llamafile_recipe.Run):  # type: ignore[misc]
+class Load(Run):  # type: ignore[misc]
     """`doit run` up to the first task: what it selects is there, and nothing of it is executed."""
 
     name = "run"
