@@ -63,7 +63,10 @@ BUDGETS = {  # at 88 columns
     "engine": (3_630, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (510, "the checks and their probes"),
     "verbs": (3_100, "twenty verbs, and what help says of them"),
-    "": (1_660, "errors, URLs, options, the command line, words behind a verb, the adapter to doit, context, graph"),
+    "": (
+        1_660,
+        "errors, URLs, options, the command line, words behind a verb, the adapter to doit, context, graph",
+    ),
 }
 
 
