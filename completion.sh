@@ -1,26 +1,29 @@
-# Complete `doit` in bash and zsh: verbs, options and models (verb:MODEL and --model MODEL).
+# Complete `doit` and `llamafile-recipe` in bash and zsh: verbs, options, and models (MODEL, verb:MODEL, --model MODEL).
 # Setup: docs/environment.md, "Completion". In other doit projects it completes what `doit list` shows.
 
 _recipe_doit() {
     local line=${COMP_LINE:0:$COMP_POINT} cur before verb="" word="" list="" breaks="" cut=""
+    local program=${COMP_WORDS[0]:-doit}
     cur=${line##*[[:space:]]}
     before=${line%"$cur"}
     COMPREPLY=()
     # ask for verbs once per directory, for models each time
-    if [ "${_recipe_where-}" != "$PWD:${DOIT_FILE-}" ]; then
-        _recipe_where=$PWD:${DOIT_FILE-} _recipe_verbs=$(echo $(doit list --quiet 2>/dev/null))
+    if [ "${_recipe_where-}" != "$program:$PWD:${DOIT_FILE-}" ]; then
+        _recipe_where=$program:$PWD:${DOIT_FILE-} _recipe_verbs=$(echo $("$program" list --quiet 2>/dev/null))
     fi
     for word in $before; do
-        [ "$word" = -- ] && return # a command, or arguments of the engine
+        [ "$word" = -- ] && break # a command, or arguments of the engine follow
         case " $_recipe_verbs " in *" ${word%%:*} "*) verb=${word%%:*} ;; esac
     done
     case "$word $cur" in # the previous word and the current one
+        --\ *) [ "$verb" = with ] && [ "${before##* -- }" = "" ] && list=$(compgen -c -- "$cur") ;;
         -f\ * | -d\ * | --llamafile\ *) return ;; # filenames, by default
+        --engine\ * | --gpu\ *) list=$(_recipe_values "$word") ;;
         --model\ *) list=$(_recipe_models "") ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
-        *\ -*) list=$(doit help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z-]*\).*/\2/p') ;;
+        *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;
-        *) list="$_recipe_verbs help info list" ;;
+        *) list="$_recipe_verbs help info list ${verb:+$(_recipe_models "")}" ;;
     esac
     # bash replaces only what follows the last word break; zsh has no word breaks
     case ${COMP_WORDBREAKS-} in *:*) breaks=: ;; esac
@@ -33,7 +36,12 @@ _recipe_doit() {
 
 # print each model with a prefix
 _recipe_models() {
-    doit list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
+    "$program" list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
 }
 
-complete -o default -F _recipe_doit doit
+# print the values of an option, which its line in the help lists: a, b or c
+_recipe_values() {
+    "$program" help "$verb" 2>/dev/null | sed -n "s/^ *$1 [A-Z]* *//p" | sed 's/,//g; s/ or / /; s/\[.*//'
+}
+
+complete -o default -F _recipe_doit doit llamafile-recipe

@@ -50,7 +50,7 @@ def task_exe(context: Context, program: Artifact) -> TaskDict:
 
 @recipe.step(params=[options.MODELS, *options.SOURCE])
 def task_download(context: Context, model: ResolvedModel) -> TaskDict:
-    """download a model, verified: the default one, or --model NAME"""
+    """download a model, verified: the default one, or NAME"""
     from tasks.verbs import download
 
     files = download.files_of(context, model)
@@ -90,7 +90,7 @@ def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
     params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
 )
 def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
-    """serve a model in the foreground: the default one, or --model NAME"""
+    """serve a model in the foreground: the default one, or NAME"""
     from tasks.verbs import serve
 
     return {
@@ -119,7 +119,7 @@ def task_start(context: Context, model: ResolvedModel) -> TaskDict:
     params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="command"
 )
 def task_with(context: Context, model: ResolvedModel) -> TaskDict:
-    """serve it while a command runs: doit with --model NAME -- COMMAND"""
+    """serve it while a command runs: doit with NAME -- COMMAND"""
     from tasks.verbs import with_server
 
     return {

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from tasks import positional
 from tasks.errors import UsageError, did_you_mean
 from tasks.options import Option
 
@@ -72,6 +73,13 @@ class TaskRequest(NamedTuple):
             return (named,)
         return tuple(named)
 
+    @property
+    def task_name(self) -> str:
+        """The name of doit's task: `verb`, or `verb:model`."""
+        if self.model is None:
+            return self.verb
+        return f"{self.verb}:{self.model}"
+
 
 class CommandLine(NamedTuple):
     """The whole command line."""
@@ -81,8 +89,14 @@ class CommandLine(NamedTuple):
     words: tuple[str, ...] = ()  # that command's arguments
 
 
-def parse(argv: Sequence[str], verbs: Verbs) -> CommandLine:
+def parse(
+    argv: Sequence[str], verbs: Verbs, *, plain_doit: bool = False
+) -> CommandLine:
     """Parse a command line (without the program's name).
+
+    Args:
+        plain_doit: doit parses these words, too (docs/adr/0015): a model needs
+            `--model`, and a value must not look like a variable.
 
     Raises:
         UsageError: an option that does not exist, or an unexpected word.
@@ -100,6 +114,8 @@ def parse(argv: Sequence[str], verbs: Verbs) -> CommandLine:
         _check_first([word for word in words if word != "run"], verbs)
     elif words[start] in DOIT_COMMANDS:
         return _doit_command(words[start], words[start + 1 :], verbs)
+    if plain_doit and words[start:]:
+        _check_plain(words[start:], verbs)
     asks = _asks(words[start:], verbs)
     if extra:
         asks = _with_extra(asks, extra, verbs)
@@ -159,6 +175,33 @@ def _with_extra(
     return [*asks[:-1], last._replace(extra=(*last.extra, *extra))]
 
 
+def _check_plain(words: Sequence[str], verbs: Verbs) -> None:
+    """Refuse what doit itself would not understand, where it parses the words, too.
+
+    Raises:
+        UsageError: the fix is the form that doit understands.
+    """
+    word = words[0]
+    verb, colon, _ = word.partition(":")
+    if verbs[verb].pos_arg in _WORD_VERBS:
+        return
+    table = verbs[verb].model_params if colon else verbs[verb].params
+    pairs, rest = _parse_options(word, list(words[1:]), table, verbs)
+    for flag, value in pairs:
+        if "=" in value and not value.startswith("-") and value in words:
+            what = f"doit {word}: doit takes {value} for a variable, because of its ="
+            raise UsageError(what, fix=f"{flag}={positional.quoted(value)}")
+    if not rest:
+        return
+    if _is_task(rest[0], verbs):
+        _check_plain(rest, verbs)
+        return
+    name = positional.option_of(rest[0], table)
+    if name:
+        option = f"--{name.replace('_', '-')}={positional.quoted(rest[0])}"
+        raise UsageError(f"{rest[0]!r} is not a task", fix=f"doit {word} {option}")
+
+
 def _check_first(words: Sequence[str], verbs: Verbs) -> None:
     """Refuse a first word that is not an option: doit's own message names no verb."""
     if words and not words[0].startswith("-") and "=" not in words[0]:
@@ -185,12 +228,7 @@ def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
         return f"doit with … -- {word}"
     if not any(option["long"] == "model" for option in verbs[verb].params):
         return f"`doit help {verb}` lists its options"
-    fix = f"doit {verb}:{word}"
-    if verb == "lock":
-        fix = f"doit {verb} --model {word}"
-    if verbs[verb].pos_arg:
-        fix += "    (and `--` before arguments for the engine)"
-    return fix
+    return f"doit {verb} {positional.quoted(word)}"
 
 
 def _parse_verb(
@@ -202,7 +240,17 @@ def _parse_verb(
     if colon:
         table = verbs[verb].model_params
     pairs, words = _parse_options(word, rest, table, verbs)
-    options = _values(pairs, table)
+    names: list[str] = []
+    while words and not _is_task(words[0], verbs):
+        if verbs[verb].pos_arg in _WORD_VERBS or not positional.option_of(
+            words[0], table
+        ):
+            break
+        names.append(words[0])
+        more, words = _parse_options(word, words[1:], table, verbs)
+        pairs += more
+    options = _values(word, pairs, table)
+    positional.add_words(word, names, options, table)
     request = TaskRequest(verb, None, options, kind=verbs[verb].kind)
     if colon:
         request = request._replace(model=model)
@@ -217,7 +265,7 @@ def _parse_options(
     """Return (flag, value) pairs and the words that are not options.
 
     Raises:
-        UsageError: an option does not exist, or doit would drop its value.
+        UsageError: an option does not exist, or its value is empty.
     """
     longs = [one["long"] + _mark(one, "=") for one in table]
     shorts = "".join(one["short"] + _mark(one, ":") for one in table if one["short"])
@@ -233,11 +281,6 @@ def _parse_options(
         if flag == "--model" and not value.strip():
             what = f"doit {word}: --model: expected a name, got {value!r}"
             raise UsageError(what, fix="`doit` shows the models")
-        if "=" in value and not value.startswith("-") and value in rest:
-            import shlex  # only for this error
-
-            what = f"doit {word}: doit takes {value} for a variable, because of its ="
-            raise UsageError(what, fix=f"{flag}={shlex.quote(value)}")
     return pairs, words
 
 
@@ -249,9 +292,13 @@ def _mark(option: Option, mark: str) -> str:
 
 
 def _values(
-    pairs: Sequence[tuple[str, str]], table: Sequence[Option]
+    word: str, pairs: Sequence[tuple[str, str]], table: Sequence[Option]
 ) -> dict[str, Any]:
-    """Return the options' values by name."""
+    """Return the options' values by name.
+
+    Raises:
+        UsageError: several models, files or URLs where one is meant.
+    """
     by_flag = {"--" + one["long"]: one for one in table}
     by_flag |= {"-" + one["short"]: one for one in table if one["short"]}
     values: dict[str, Any] = {}
@@ -263,6 +310,7 @@ def _values(
         elif option["type"] is bool:
             values[name] = True
         else:
+            positional.check_single(word, name, value, values)
             values[name] = value
     return values
 

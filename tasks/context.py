@@ -69,14 +69,26 @@ class Context(NamedTuple):
             raise UsageError(what, fix=f"doit {request.verb}")
 
 
-def read(verbs: Verbs) -> Context:
+def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:
     """Read the command line and the catalogue.
+
+    Args:
+        plain_doit: as in `command_line.parse`.
 
     Raises:
         UsageError: one of them has an error; no task can run until it is fixed.
     """
     log_format.check_format(os.environ)
-    args = command_line.parse(sys.argv[1:], verbs)
+    args = command_line.parse(sys.argv[1:], verbs, plain_doit=plain_doit)
+    return read_catalogue(args)
+
+
+def read_catalogue(args: CommandLine) -> Context:
+    """Read the catalogue for a command line.
+
+    Raises:
+        UsageError: it has an error, or the command line names what it does not have.
+    """
     cwd = doit.get_initial_workdir() or os.getcwd()
     setting = files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd)
     path = Path(setting or ROOT / "models.yaml")

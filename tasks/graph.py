@@ -14,7 +14,7 @@ from typing import Any
 
 from doit.task import Task
 
-from tasks import context, doit_adapter
+from tasks import command_line, context, doit_adapter
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.command_line import Kind, TaskRequest, Verb
 from tasks.console import formatting
@@ -27,6 +27,8 @@ Creator = Callable[[Any, Any], TaskDict]
 DoitCreator = Callable[[], Iterator[Task]]
 Decorator = Callable[[Creator], DoitCreator]
 Expand = Callable[[str, Creator], Iterator[Task]]
+# (purpose, usage, options) of one of doit's own commands
+Command = tuple[str, str, Sequence[Option]]
 
 
 class Recipe:
@@ -37,6 +39,7 @@ class Recipe:
         self.verbs: dict[str, Verb] = {}
         self._default = default
         self._creators: list[tuple[str, Expand, Creator]] = []
+        self._plain_doit = True  # doit parses the command line, too (docs/adr/0015)
 
     def doit_config(self) -> dict[str, Any]:
         """Return DOIT_CONFIG."""
@@ -48,6 +51,30 @@ class Recipe:
             "dep_file": ":memory:",
             "verbosity": 2,
         }
+
+    def task_names(self, argv: Sequence[str]) -> list[str]:
+        """Return the tasks that a command line asks for; doit needs no more of it."""
+        self._plain_doit = False
+
+        def names() -> list[str]:
+            asked = command_line.parse(argv, self.verbs).tasks
+            return [request.task_name for request in asked]
+
+        return list(doit_adapter.as_load_error(names))
+
+    def help(
+        self, words: Sequence[str], commands: Mapping[str, Command], program: str
+    ) -> str:
+        """Return the text of `doit help WORDS`.
+
+        Args:
+            commands: doit's own ones.
+            program: the name of the command that was typed.
+        """
+        from tasks.verbs import help_text
+
+        table = help_text.Table(self.verbs, commands, program)
+        return str(doit_adapter.as_load_error(lambda: help_text.page(words, table)))
 
     def step(self, params: Sequence[Option]) -> Decorator:
         """Register a step of the chain: the creator is called for each model."""
@@ -101,7 +128,7 @@ class Recipe:
     @functools.cached_property
     def _context(self) -> Context:
         """Read the command line and the catalogue, once for all creators."""
-        return context.read(self.verbs)
+        return context.read(self.verbs, plain_doit=self._plain_doit)
 
     def _model_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make `verb`, and `verb:MODEL` for each model that is reached."""

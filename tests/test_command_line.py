@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tasks import command_line
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
 
@@ -43,8 +44,34 @@ def one(word: str, *extra: str, **options: Any) -> list[TaskRequest]:
             one("download", model=["a", "b"]),
             id="several times, where that is meant",
         ),
+        # a word behind the verb
+        pytest.param("serve demo", one("serve", model="demo"), id="a model"),
         pytest.param(
-            "serve --model a --model b", one("serve", model="b"), id="several times: the last holds"
+            "serve --port 9 demo --yes", one("serve", port="9", model="demo", yes=True), id="among options"
+        ),
+        pytest.param("start a b --port 0", one("start", model=["a", "b"], port="0"), id="several models"),
+        pytest.param("start --model a b", one("start", model=["a", "b"]), id="by option and by word"),
+        pytest.param(
+            "start a status b", [*one("start", model=["a"]), *one("status", model=["b"])], id="of two verbs"
+        ),
+        pytest.param("logs demo -n 5", one("logs", model="demo", lines="5"), id="of logs"),
+        pytest.param("stop a", one("stop", model=["a"]), id="of stop"),
+        pytest.param("lock a", one("lock", model=["a"]), id="of lock"),
+        pytest.param("plan 'tiny*'", one("plan", model=["tiny*"]), id="a pattern"),
+        pytest.param("with demo -- ls x", one("with", "ls", "x", model="demo"), id="of with"),
+        pytest.param(
+            "serve demo -- --metrics", one("serve", "--metrics", model="demo"), id="and the engine's"
+        ),
+        pytest.param("serve ./x.llamafile", one("serve", llamafile="./x.llamafile"), id="a file"),
+        pytest.param(
+            "serve '/a/My Model.gguf'", one("serve", llamafile="/a/My Model.gguf"), id="a file, quoted"
+        ),
+        pytest.param("start x.GGUF", one("start", llamafile="x.GGUF"), id="a file by its suffix"),
+        pytest.param(r"serve 'C:\x'", one("serve", llamafile="C:\\x"), id="a file of Windows"),
+        pytest.param("serve https://x/a?b=c", one("serve", llamafile_url="https://x/a?b=c"), id="a URL"),
+        pytest.param("stop ./x.gguf", one("stop", model=["./x.gguf"]), id="no file: stop takes models"),
+        pytest.param(
+            "serve --model a=b", one("serve", model="a=b"), id="with an equals sign, behind a blank"
         ),
         pytest.param("serve --llamafile-url U", one("serve", llamafile_url="U"), id="R2: --llamafile-url"),
         pytest.param("serve --llamafile_url U", one("serve", llamafile_url="U"), id="R2: the old spelling"),
@@ -200,7 +227,28 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("exe --model a", "--model", "`doit help exe`", id="exe is of no model"),
         pytest.param("serve --help", "--help", "doit help serve", id="help, as other programs have it"),
         pytest.param(
-            "serve --model a=b", "takes a=b for a variable", "--model=a=b", id="doit would drop the value"
+            "serve --model a --model b", "one model, got a, b", "doit serve --model a", id="two models"
+        ),
+        pytest.param("serve a b", "expected one model, got a, b", "doit serve --model a", id="two words"),
+        pytest.param(
+            "with --model a b -- x", "one model, got a, b", "doit with --model a", id="option and word"
+        ),
+        pytest.param("logs a b", "expected one model", "doit logs --model a", id="logs of two"),
+        pytest.param("start ./a ./b", "expected one file", "doit start --llamafile ./a", id="two files"),
+        pytest.param(
+            "serve /d/My Model.gguf",
+            "got 2 words",
+            "blanks: doit serve '/d/My Model.gguf'",
+            id="an unquoted path",
+        ),
+        pytest.param(
+            "start --llamafile /d/My Big Model.gguf",
+            "got 3 words",
+            "doit start --llamafile '/d/My Big Model.gguf'",
+            id="an unquoted path of an option",
+        ),
+        pytest.param(
+            "serve hf:o/r/m.gguf", "'hf:o/r/m.gguf' is not a model", "doit add hf:o/r/m.gguf", id="hf:"
         ),
         pytest.param("serv", "'serv' is not a task", "did you mean serve", id="a misspelt verb alone"),
         pytest.param(
@@ -210,9 +258,6 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("-a \x1b[2J exe", r"'\x1b[2J' is not a task", "`doit list`", id="a control character"),
         pytest.param("forget \x9b2J", r"'\x9b2J' is not a task", "`doit list`", id="for doit itself"),
         pytest.param("xyzzy", "'xyzzy' is not a task", "`doit list`", id="a word that is near to no verb"),
-        pytest.param("serve demo", "'demo' is not a task", "doit serve:demo", id="a model behind a blank"),
-        pytest.param("download verfy", "'verfy' is not a task", "did you mean verify?", id="a misspelt verb"),
-        pytest.param("serve 8080", "'8080' is not a task", "`--`", id="a word for the engine"),
         pytest.param("serve download", "nothing follows `serve`", "", id="a task behind serve"),
         pytest.param("serve:a serve:b", "nothing follows `serve`", "", id="two servers in the foreground"),
         pytest.param("download -- x", PASSES, "doit serve … -- ARG", id="-- without serve"),
@@ -223,8 +268,9 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("start status -- x", PASSES, "doit serve", id="-- behind another than start"),
         pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
         pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
+        pytest.param("with:a ls", "'ls' is not a task", "doit with … -- ls", id="with a command, and no --"),
         pytest.param(
-            "with pytest", "'pytest' is not a task", "doit with … -- pytest", id="with a command, and no --"
+            "with ls", "`doit with` needs a command", "-- COMMAND", id="with a model, and no command"
         ),
         pytest.param("with serve -- x", "nothing follows `with`", "", id="a task behind with"),
         pytest.param("with:a chat -- x", "nothing follows `with`", "", id="chat behind with"),
@@ -235,8 +281,6 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
         pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
         pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
-        pytest.param("stop a", "'a' is not a task", "doit stop:a", id="stop a model behind a blank"),
-        pytest.param("lock a", "'a' is not a task", "doit lock --model a", id="lock, behind a blank"),
         pytest.param("bom a", "'a' is not a task", "`doit help bom` lists its options", id="bom of no model"),
         pytest.param("strat", "'strat' is not a task", "did you mean start", id="start, misspelt"),
     ],
@@ -247,6 +291,32 @@ def test_refused(line: str, what: str, fix: str) -> None:
         parse(line.split())
     assert what in caught.value.what
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "fix"),
+    [
+        pytest.param("serve demo", "'demo' is not a task", "doit serve --model=demo", id="a model"),
+        pytest.param(
+            "verify --yes start 'a b'", "'a b' is", "doit start --model='a b'", id="of the last verb"
+        ),
+        pytest.param("serve ./x y", "'./x' is not", "doit serve --llamafile=./x", id="a file"),
+        pytest.param(
+            "plan --model a=b", "takes a=b for a variable", "--model=a=b", id="doit drops the value"
+        ),
+    ],
+)
+def test_what_doit_itself_does_not_understand(line: str, what: str, fix: str) -> None:
+    """ADR 15: where doit.cfg is not, the fix is the form that doit understands."""
+    words = shlex.split(line)
+    with pytest.raises(UsageError) as caught:
+        command_line.parse(words, VERBS, plain_doit=True)
+    assert what in caught.value.what
+    assert caught.value.fix == fix
+    pasted = shlex.split(fix.removeprefix("doit "))
+    if pasted[0].startswith("-"):
+        pasted.insert(0, words[0])
+    assert command_line.parse(pasted, VERBS, plain_doit=True) == parse(pasted)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
-    *("errors", "urls", "options", "console", "command_line", "system", "network", "catalogue"),
+    *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
     *("doit_adapter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
     *("context", "verbs", "graph"),
 )
@@ -31,7 +31,7 @@ IMPURE = {
 
 # loaded by a `doit download:M` that has nothing to do: costly packages are imported in functions
 WARM = {
-    *("graph", "context", "doit_adapter", "command_line", "errors", "urls"),
+    *("graph", "context", "doit_adapter", "command_line", "positional", "errors", "urls"),
     *("catalogue.types", "catalogue.load", "catalogue.resolve", "catalogue.artifact", "catalogue.file_specs"),
     *("catalogue.environment", "catalogue.settings", "catalogue.model_files", "cache.stamps", "cache.roots"),
     *("system.files", "console.formatting", "console.log_format", "network.huggingface", "verbs.download"),
@@ -65,10 +65,10 @@ BUDGETS = {  # at 88 columns
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_680, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (510, "the checks and their probes"),
-    "verbs": (3_040, "twenty verbs, most of them also as JSON; prune asks before it deletes"),
+    "verbs": (3_300, "twenty-one verbs and their help, most of them also as JSON; prune asks before it deletes"),
     "": (
-        1_490,
-        "errors, URLs, options, command line, adapter to doit (error facts as fields), context, graph",
+        1_750,
+        "errors, URLs, options, command line, words behind a verb, adapter to doit, context, graph",
     ),
 }
 

@@ -189,7 +189,7 @@ def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> Non
             access is disabled.
     """
     if not artifact.sources:
-        fix = "pass --llamafile-url URL once"
+        fix = "check the path, or pass --llamafile-url URL once"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
     if policy.frozen and artifact.sha256 is None:
         raise TransferError(

@@ -31,6 +31,11 @@ TYPED = [
     pytest.param(
         "doit with --model demo -- ls READ", "doit with --model demo -- ls README.md ", id="behind --"
     ),
+    pytest.param("doit serve rock", "doit serve rocket-3b ", id="a model behind a blank"),
+    pytest.param("doit add --sha", "doit add --sha256 ", id="an option with digits"),
+    pytest.param("doit serve --engine emb", "doit serve --engine embedded ", id="an engine"),
+    pytest.param("doit start --gpu vul", "doit start --gpu vulkan ", id="a GPU"),
+    pytest.param("doit with demo -- basenam", "doit with demo -- basename ", id="a command"),
     pytest.param("doit serve --llamafile READ", "doit serve --llamafile README.md ", id="a file"),
 ]
 
@@ -92,6 +97,10 @@ def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     assert completed(project, "doit chmod:tiny", here) == models
     line = "doit download --model demo verify --model tinyllama-"
     assert completed(project, line, tmp_path, elsewhere) == models[1:]
+    assert completed(project, "doit serve --engine ", here) == ["self", "llamafile", "embedded"]
+    assert "vulkan" in completed(project, "doit serve --gpu ", here)
+    assert "with" not in completed(project, "doit serve --gpu ", here)
+    assert "serve" not in completed(project, "doit serve -- --", here)
     assert completed(project, "doit serve --api", tmp_path, elsewhere) == ["--api-key"]
     assert "-f" not in completed(project, "doit chat -", here)
     assert completed(project, "doit serve:", tmp_path) == []

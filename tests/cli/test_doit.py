@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import doit.doit_cmd
+import llamafile_recipe
 import pytest
 
 from tests.engine.test_serve_cli import with_llamafile
@@ -99,7 +101,96 @@ def test_a_folder_without_doit_cfg(project: Project, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "IndexError" in done.stderr
+    assert "IndexError" in done.stderr  # doit's own
     shutil.copy2(REPO / "doit.cfg", tmp_path)
     result = project.process(*command, cwd=tmp_path)
     assert (result.status, result.out) == (0, "['']\n"), result.err
+
+
+def test_a_name_where_doit_cfg_is_not(project: Project, tmp_path: Path) -> None:
+    """ADR 15: doit itself knows no such word; the fix is what it knows, and can be pasted."""
+    with_llamafile(project)
+    result = project.doit("plan", "m", cwd=tmp_path)
+    assert (result.status, result.out) == (3, "")
+    assert result.err == "ERROR: 'm' is not a task\n  fix: doit plan --model=m\n"
+    assert project.doit("plan", "--model=m", cwd=tmp_path).status == 0
+
+
+@pytest.mark.parametrize("words", [["catalogue"], ["help", "serve"], ["list"], ["plan", "m"], ["--version"]])
+@pytest.mark.parametrize("how", ["-f FILE", "-f FOLDER", "DOIT_FILE=FOLDER"])
+def test_where_dodo_is(project: Project, tmp_path: Path, how: str, words: list[str]) -> None:
+    """Issue 14.1: a file or its directory; nothing is left in the current directory."""
+    with_llamafile(project)
+    (folder := tmp_path / "elsewhere").mkdir()
+    shutil.copy2(REPO / "doit.cfg", folder)
+    path = str(project.path / "dodo.py") if "FILE" in how.split()[-1] else str(project.path)
+    env = {"DOIT_FILE": str(project.path)} if how[0] == "D" else {}
+    given = [] if env else ["-f", path]
+    done = subprocess.run(
+        [project.doit_program, *given, *words], cwd=folder, env={**project.env, **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert [path.name for path in folder.iterdir()] == ["doit.cfg"]
+
+
+SCRIPT = "import llamafile_recipe; llamafile_recipe.main()"
+
+
+def script(project: Project, *words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run what pip installs as `llamafile-recipe`."""
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], cwd=cwd, env={**project.env, **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", ["", "LLAMAFILE_RECIPE", "DOIT_FILE", "DOIT_FILE of a file"])
+def test_the_command_of_its_own(project: Project, tmp_path: Path, variable: str) -> None:
+    """Issue 14.1: it finds the clone above the current directory, or by a variable, and leaves no file."""
+    with_llamafile(project)
+    folder = tmp_path / "elsewhere" if variable else project.path / "a" / "b"
+    folder.mkdir(parents=True)
+    path = project.path / "dodo.py" if variable.endswith("file") else project.path
+    env = {variable.split()[0]: str(path)} if variable else {}
+    done = script(project, "with", "m", "--", sys.executable, "-c", PRINTS, "", "a=b", cwd=folder, **env)
+    assert (done.returncode, done.stdout) == (0, "['', 'a=b']\n"), done.stderr
+    shown = script(project, "serve", "--help", cwd=folder, **env)
+    assert shown.stdout.startswith("usage: llamafile-recipe serve [MODEL | FILE | URL]")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_path_is_seen_from_where_the_user_is(project: Project) -> None:
+    """Issue 14.1: below the clone, a relative path is one of that directory."""
+    with_llamafile(project)
+    (folder := project.path / "below").mkdir()
+    shutil.copy2(project.path / "m.llamafile", folder / "other.llamafile")
+    done = script(project, "with", "other.llamafile", "--", "echo", "ready", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "ready\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "cwd", "expected"),
+    [
+        ({}, "clone", "clone"),
+        ({}, "clone/docs", "clone"),
+        ({"LLAMAFILE_RECIPE": "other"}, "clone", "clone/other"),
+        ({"DOIT_FILE": "/d/dodo.py"}, "clone", "/d"),
+        ({"LLAMAFILE_RECIPE": "/r", "DOIT_FILE": "/d/dodo.py"}, "clone", "/"),
+        ({"LLAMAFILE_RECIPE": ""}, "clone", "clone"),
+        ({}, "project", "installed"),
+    ],
+)
+def test_which_clone(tmp_path: Path, env: dict[str, str], cwd: str, expected: str) -> None:
+    """ADR 15: a variable, else the directory or one above it, else where pip installed it from."""
+    for name in ("clone/docs", "clone/other", "project"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    for name in ("dodo.py", "doit.cfg"):
+        shutil.copy2(REPO / name, tmp_path / "clone")
+    (tmp_path / "project" / "dodo.py").touch()  # of another doit project
+    found = llamafile_recipe.clone(env, str(tmp_path / cwd))
+    if expected == "installed":
+        assert found == llamafile_recipe.clone({}, tempfile.gettempdir())
+    else:
+        assert Path(found) == tmp_path / expected

@@ -293,7 +293,7 @@ def test_there_is_no_such_file(project: Project) -> None:
     _, exe = with_gguf(project)
     assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
     assert not exe.exists()  # no engine was fetched for it
-    assert "fix: pass --llamafile-url URL once" in said
+    assert "fix: check the path, or pass --llamafile-url URL once" in said
 
 
 def test_the_log_is_for_its_owner_alone(project: Project) -> None:

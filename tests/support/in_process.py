@@ -153,7 +153,6 @@ def _interpreter() -> Iterator[None]:
     import logging
 
     logger = logging.getLogger("recipe")
-    process_args = doit.doit_cmd.DoitMain.process_args  # llamafile_recipe.py sets it
     argv, handlers, no_bytecode = list(sys.argv), list(logger.handlers), sys.dont_write_bytecode
     level, propagate, folder = logger.level, logger.propagate, tempfile.tempdir
     umask = os.umask(0o22)
@@ -169,7 +168,6 @@ def _interpreter() -> Iterator[None]:
             warnings.showwarning = _show_warning  # type: ignore[assignment]  # pytest would keep it for itself
             yield
     finally:
-        doit.doit_cmd.DoitMain.process_args = process_args
         sys.argv[:], logger.handlers[:] = argv, handlers
         logger.setLevel(level)
         logger.propagate, sys.dont_write_bytecode, tempfile.tempdir = propagate, no_bytecode, folder

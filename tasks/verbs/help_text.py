@@ -1,0 +1,228 @@
+"""`doit help`: the verbs by what people do, the options of one, or a model."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tasks import context, positional
+from tasks.cache import stamps
+from tasks.catalogue.artifact import TargetState
+from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.settings import ServeSettings, serve_settings
+from tasks.command_line import CommandLine, Verbs
+from tasks.console import formatting
+from tasks.console.text import visible
+from tasks.errors import RecipeError, UsageError, did_you_mean
+from tasks.options import Option
+
+WIDTH = 80
+_VERB_COLUMN = 13  # of what a verb does
+_NO_BREAK = "\0"  # a space at which no line ends
+_GROUPS = {
+    "Run a model": "serve start restart chat with status logs stop",
+    "Models": "catalogue plan download add doctor prune",
+    "What is pinned": "lock audit bom",
+    "CI": "cache-key",
+    "Steps that the others run": "exe chmod verify",
+}
+# what follows a verb, by the name of its `pos_arg`
+_FURTHER_WORDS = {
+    "engine_arguments": " [-- ENGINE-ARGUMENTS]",
+    "command": " -- COMMAND",
+    "prompt": " [QUESTION]",
+    "source": " SOURCE",
+}
+
+
+class Table(NamedTuple):
+    """Everything that has a page: verbs, doit's own commands; and the program."""
+
+    verbs: Verbs
+    commands: Mapping[str, tuple[str, str, Sequence[Option]]]
+    program: str
+
+
+def page(words: Sequence[str], table: Table) -> str:
+    """Return the page that a user asks for; the overview without words.
+
+    Raises:
+        UsageError: there is no verb, command or model of that name.
+    """
+    known = [word for word in words if word.partition(":")[0] in table.verbs]
+    others = [word for word in words if not word.startswith("-")]
+    if known:
+        return verb_page(known[0], table, _defaults())
+    if not others or others[0] in ("help", "run"):
+        return overview(table)
+    if others[0] in table.commands:
+        return command_page(others[0], table)
+    return _model_page(others[0], table)
+
+
+def overview(table: Table) -> str:
+    """Return all verbs, grouped by what people do."""
+    blocks = [f"usage: {table.program} [VERB [MODEL] [OPTIONS]]"]
+    grouped = " ".join(_GROUPS.values()).split()
+    others = " ".join(verb for verb in table.verbs if verb not in grouped)
+    for title, names in {**_GROUPS, "More": others}.items():
+        verbs = [verb for verb in names.split() if verb in table.verbs]
+        rows = [(verb, table.verbs[verb].help) for verb in verbs]
+        if rows:
+            blocks.append(f"{title}\n{_rows(rows, _VERB_COLUMN)}")
+    own = sorted(name for name in table.commands if name not in ("help", "run"))
+    rows = [
+        (f"{table.program} help VERB", "its options"),
+        (f"{table.program} help MODEL", "what it is, where it is from, how to serve"),
+        (
+            f"{table.program} COMMAND",
+            f"a command of doit (pydoit.org): {', '.join(own)}",
+        ),
+    ]
+    return "\n".join([*blocks, "Help", _rows(rows)])
+
+
+def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
+    """Return the options of VERB, or of VERB:MODEL."""
+    name, colon, _ = word.partition(":")
+    verb = table.verbs[name]
+    options = verb.model_params if colon else verb.params
+    usage = f"usage: {table.program} {visible(word)}{_words_of(options)}"
+    shown = [one for one in options if not one["name"].endswith("_old")]
+    if shown:
+        usage += " [OPTIONS]"
+    usage += _FURTHER_WORDS.get(verb.pos_arg, "")
+    if verb.pos_arg in ("prompt", "source"):
+        usage = usage.replace(" [MODEL | FILE | URL]", "").replace(" [MODEL]", "")
+    parts = [usage, "", *_wrapped(verb.help, 0)]
+    if shown:
+        rows = [(_flags(one), _about(one, defaults)) for one in shown]
+        parts += ["", _rows(rows)]
+    return "\n".join(parts)
+
+
+def command_page(name: str, table: Table) -> str:
+    """Return the options of a command of doit's own."""
+    purpose, usage, options = table.commands[name]
+    shown = [one for one in options if one.get("short") or one.get("long")]
+    parts = [f"usage: {table.program} {name} {usage}".rstrip(), ""]
+    parts += [f"{purpose} (a command of doit: https://pydoit.org)"]
+    if shown:
+        rows = [(_flags(one), _plain(one)) for one in shown]
+        parts += ["", _rows(rows)]
+    return "\n".join(parts)
+
+
+def _plain(option: Option) -> str:
+    values = {"default": option["default"]}
+    return " ".join((str(option.get("help", "")) % values).split())
+
+
+def _words_of(options: Sequence[Option]) -> str:
+    """Return the words that a verb takes in place of options."""
+    names = {one["name"]: one["type"] for one in options}
+    if "model" not in names:
+        return ""
+    if "llamafile" in names:
+        return " [MODEL | FILE | URL]"
+    if names["model"] is list:
+        return " [MODEL ...]"
+    return " [MODEL]"
+
+
+def _flags(option: Option) -> str:
+    """Return how an option is typed: `-n, --lines N`."""
+    flags = []
+    if option.get("short"):
+        flags.append(f"-{option['short']}")
+    if option.get("long"):
+        flags.append(f"--{option['long']}")
+    value = "" if option.get("type") is bool else f" {option.get('metavar', 'ARG')}"
+    return ", ".join(flags) + value
+
+
+def _about(option: Option, defaults: ServeSettings) -> str:
+    """Return what an option does, with the default that applies here."""
+    default = getattr(defaults, option["name"], None)
+    if default in (None, ()) or "default:" in option["help"]:
+        return str(option["help"])
+    return f"{option['help']} [default:{_NO_BREAK}{default}]"
+
+
+def _defaults() -> ServeSettings:
+    """Return the settings of models.yaml; the built-in ones if it has errors."""
+    try:
+        read = context.read_catalogue(CommandLine(command="help"))
+    except RecipeError:
+        return ServeSettings()
+    return serve_settings(read.catalogue.defaults)
+
+
+def _rows(rows: Sequence[tuple[str, str]], column: int = 0) -> str:
+    """Return a list of names, each with its text in a second column."""
+    column = column or min(24, max(len(name) for name, _ in rows)) + 4
+    lines: list[str] = []
+    for name, text in rows:
+        first, *more = _wrapped(text, column) or [""]
+        if len(name) > column - 4:
+            lines += [f"  {name}", first]
+        else:
+            lines.append(f"  {name}".ljust(column) + first.lstrip())
+        lines += more
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    blank = " " * indent
+    lines = textwrap.wrap(text, WIDTH, initial_indent=blank, subsequent_indent=blank)
+    return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+def _model_page(word: str, table: Table) -> str:
+    """Return what an entry of models.yaml is.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    read = context.read_catalogue(CommandLine(command="help"))
+    catalogue = read.catalogue
+    if word.lower() not in catalogue.names_and_aliases:
+        names = (*table.verbs, *table.commands, *catalogue.names_and_aliases)
+        fix = did_you_mean(word, names) or f"{table.program} help"
+        raise UsageError(f"{word!r} is not a verb or a model", fix=fix)
+    resolved = resolve_entry(catalogue.name(word), catalogue, read.environment)
+    states = {
+        stamps.target_state(read.environment.cache, file) for file in resolved.files
+    }
+    facts = [*_facts(resolved), ("here", _here(states))]
+    lines = [f"  {name:<9} {visible(str(value))}" for name, value in facts if value]
+    name = positional.quoted(resolved.name)
+    steps = (
+        (f"{table.program} serve {name}", "serves it"),
+        (f"{table.program} plan {name}", "says what that would fetch and need"),
+        (f'{table.program} chat --model {name} "…"', "asks it"),
+    )
+    width = max(len(command) for command, _ in steps) + 2
+    lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
+    return "\n".join([f"{resolved.name}: {visible(resolved.model.title)}", *lines])
+
+
+def _facts(resolved: ResolvedModel) -> Iterator[tuple[str, object]]:
+    model = resolved.model
+    yield "aliases", ", ".join(model.aliases)
+    yield "license", model.license
+    yield "size", formatting.format_size(resolved.size)
+    yield "memory", f"{model.ram} GB" if model.ram else ""
+    yield "weights", ", ".join(filter(None, (model.params, model.quant)))
+    yield "engine", resolved.engine
+    yield "from", model.url
+    yield "sha256", model.sha256 or "not pinned; `doit lock` pins it"
+
+
+def _here(states: set[TargetState]) -> str:
+    if TargetState.MISSING in states:
+        return "no"
+    if states == {TargetState.FRESH}:
+        return "yes, verified"
+    return "yes, to be verified before it is used"
