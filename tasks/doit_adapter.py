@@ -114,7 +114,7 @@ def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
     except _SignalledError as signalled:
         _ignore_signals()
         log().warning(
-            "interrupted; what was downloaded is kept, the same command goes on with it"
+            "interrupted; the partial download is kept, the same command resumes it"
         )
         raise SystemExit(128 + signalled.args[0]) from None  # as a shell reports it
     return None

@@ -165,7 +165,7 @@ def _record_rule(
     if path.startswith("catalogue/"):
         if path in needed.compiled:
             return None
-        return _Rule("compiled from a catalogue that has changed")
+        return _Rule("stale compiled catalogue")
     if path not in orphans:
         return None
     if path.startswith("stamps/"):

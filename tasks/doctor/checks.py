@@ -123,7 +123,7 @@ def check_runnable(check: str, folder: str, ran: ProgramResult) -> CheckResult:
         check: `noexec` for the cache, `loader` for the folder of APE's loader.
     """
     if ran.succeeded:
-        return _ok(check, f"{folder} may hold programs")
+        return _ok(check, f"{folder} is not mounted noexec")
     remedy = failures.NOEXEC.partition(": ")[2]
     if check == "loader":
         remedy = _OTHER_TMPDIR
@@ -263,6 +263,6 @@ def proxy(hosts: str) -> CheckResult:
 def check_locks(folder: str, problem: str) -> CheckResult:
     """Check that the file system refuses a lock that another process holds."""
     if not problem:
-        return _ok("locks", "one process at a time")
+        return _ok("locks", "file locking works")
     remedy = "set LLAMAFILE_CACHE to a local disk, or run one doit at a time"
     return _warn("locks", f"{folder}: {problem}", remedy)

@@ -324,7 +324,7 @@ def test_an_interrupted_download_keeps_what_came(
         interrupt(running) if number == signal.SIGINT else running.send(number)
         result = running.finish()
     assert (result.status, result.out) == (status, "")
-    assert "interrupted; what was downloaded is kept, the same command goes on with it" in result.err
+    assert "interrupted; the partial download is kept, the same command resumes it" in result.err
     have = claim(slow, BIG)
     assert seen <= have < len(BIG)
     assert partial(slow).read_bytes()[:have] == BIG[:have]

@@ -269,7 +269,7 @@ def test_records_of_what_has_gone(models: Project, tmp_path: Path) -> None:
     report = pruned(models)
     whys = {row["path"]: row["why"] for row in report["removed"]}
     assert whys.pop(f"catalogue/{half.name}") == "left by a writer that was killed"
-    assert "compiled from a catalogue that has changed" in whys.values()
+    assert "stale compiled catalogue" in whys.values()
     assert len(list(models.cache.glob("catalogue/*"))) == 1
     assert [log.exists() for log in logs] == [False, False, True, True]
     assert len(list(models.cache.glob("stamps/*.json"))) == 1
