@@ -20,10 +20,6 @@ from tasks.system.ports import free_port
 
 from tests.support.project import REPO, SCRIPTS, Project
 
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.skipif(os.name != "posix", reason="the examples are run by sh"),
-]
 PAGE = (REPO / "docs" / "clients.md").read_text("utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (?:`(pip install [^`]+)`)? ?\|", PAGE, re.MULTILINE)
 ANSWER = "I am the tiny demo model of llamafile-recipe."
@@ -68,6 +64,8 @@ def port_for(client: str) -> int:
         pytest.skip(f"llm-llamafile asks port 8080 only: {error}")
 
 
+@pytest.mark.clients
+@pytest.mark.skipif(os.name != "posix", reason="the examples are run by sh")
 @pytest.mark.parametrize(("client", "command"), ROWS, ids=[name for name, _ in ROWS])
 def test_a_client(project: Project, programs: Path, client: str, command: str) -> None:
     """Issue 14.10: each example prints the demo's answer; one with a stream prints it twice."""
