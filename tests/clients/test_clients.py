@@ -23,7 +23,8 @@ from tests.support.project import REPO, SCRIPTS, Project
 PAGE = (REPO / "docs" / "clients.md").read_text("utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (?:`(pip install [^`]+)`)? ?\|", PAGE, re.MULTILINE)
 ANSWER = "I am the tiny demo model of llamafile-recipe."
-INSTALL_LIMIT = 600  # seconds
+INSTALL_LIMIT = 1200  # seconds
+ANSWER_LIMIT = 300  # seconds; on a busy machine, some take a minute to be imported
 
 
 def examples(client: str) -> list[tuple[str, str]]:
@@ -39,7 +40,7 @@ def programs(tmp_path: Path) -> Iterator[Path]:
     command = [sys.executable, "-m", "venv", "--without-pip", str(place)]
     subprocess.run(command, check=True, timeout=INSTALL_LIMIT)
     yield place / "bin"
-    shutil.rmtree(place)
+    shutil.rmtree(place, ignore_errors=True)  # a pip that was stopped may still write
 
 
 def install(command: str, programs: Path, home: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_client(project: Project, programs: Path, client: str, command: str) -
         file.write_text(text.replace("8080", str(port)), "utf-8")
         interpreter = {"python": str(programs / "python"), "sh": "sh"}[kind]
         words = ["with", "--model", "demo", "--port", str(port), "--", interpreter, str(file)]
-        result = project.doit(*words, env=env)
+        result = project.doit(*words, env=env, timeout=ANSWER_LIMIT)
         assert result.status == 0, result.err
         answers = 2 if "stream" in text else 1
         assert result.out.count(ANSWER) == answers, result.out
