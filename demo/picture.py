@@ -29,11 +29,11 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 PICTURE = Path(__file__).with_name("first-minute.svg")
-COLUMNS = 96
+COLUMNS = 104
 WITHIN = 60.0  # seconds for any of the commands
 PROMPT = "\x1b[1;32m$\x1b[0m"
 SERVE = "doit serve --model demo"
-ASK = 'doit chat --model demo "What are you?"'
+ASK = 'doit chat --model demo "Hello"'
 FRAME = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" \
 xmlns="http://www.w3.org/2000/svg">
@@ -100,9 +100,14 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """Return the lines that the terminal shows in the end."""
-        text = self._bytes.decode(errors="replace").replace("\r\n", "\n").rstrip("\n")
-        return [re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in text.split("\n")]
+        """Return what a terminal shows in the end: a line drawn again counts once.
+
+        The bar of a download is erased when the download ends.
+        """
+        text = self._bytes.decode(errors="replace").replace("\r\n", "\n")
+        text = re.sub(r"[^\n]*\n(?:\x1b\[\?25h)?\r?\x1b\[1A\x1b\[2K", "", text)
+        lines = text.rstrip("\n").split("\n")
+        return [re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in lines]
 
 
 def first_minute(home: Path) -> list[str]:
@@ -140,8 +145,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         lines = first_minute(Path(home).resolve())
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
-    for line in lines:
-        console.print(Text.from_ansi(line), soft_wrap=False)
+    for line in lines:  # a longer line ends in "…"; the README has the whole text
+        console.print(Text.from_ansi(line), no_wrap=True, overflow="ellipsis")
     svg = console.export_svg(
         title="llamafile-recipe", code_format=FRAME, unique_id="first-minute"
     )

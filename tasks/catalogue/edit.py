@@ -12,7 +12,7 @@ from typing import Any
 from tasks.errors import UsageError
 
 _INDENT = 2  # columns, if the catalogue's own cannot be determined
-# words with single blanks between them, or a URL: YAML reads these as text
+# words with single spaces between them, or a URL: YAML reads these as text
 _PLAIN = re.compile(
     r"[A-Za-z][\w./@%+-]*(?::(?=//)[\w./@%+:-]+)?(?: [\w.][\w./@%+-]*)*", re.ASCII
 )

@@ -46,7 +46,7 @@ def api_key_error(key: str) -> str:
     """
     if re.fullmatch(r"[!-+\--~]{4,}", key):
         return ""
-    return "expected at least four visible ASCII characters, without blanks and commas"
+    return "expected at least four visible ASCII characters, without spaces and commas"
 
 
 def settings_of(options: Mapping[str, Any]) -> ServeOptions:

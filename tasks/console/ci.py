@@ -1,7 +1,7 @@
 """Output that CI systems interpret: workflow commands, log groups, output files.
 
 Source: actions/runner, ActionCommand.cs: a command is a line that begins with `::`,
-after blanks, or has the older `##[` anywhere. GitLab, "Custom collapsible sections".
+after spaces, or has the older `##[` anywhere. GitLab, "Custom collapsible sections".
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def why_skipped(platform: str, engine: str) -> str:
     if platform == "win32":
         return "skipped: Windows has no chmod"
     if engine != "self":
-        return "skipped: it is data here, no program"
+        return "skipped: not an executable"
     return ""
 
 

@@ -126,7 +126,7 @@ def ask_version(
     output = "no version printed"
     if ending.output:
         output = ending.output.splitlines()[0]
-    doit_adapter.log().info("%s runs here: %s", name, output)
+    doit_adapter.log().info("%s: engine OK, %s", name, output)
     return command.parse_version(ending.output)
 
 

@@ -182,7 +182,7 @@ def _known(count: int | None) -> str:
 def _memory_line(need: MemoryEstimate, total: int) -> str:
     """Return what memory a model needs, and what this machine has."""
     here = f"{formatting.format_size(total)} installed"
-    tokens = "the full context"
+    tokens = "the model's full context"
     if need.context:
         tokens = f"{need.context} tokens"
     if need.needed is None:

@@ -295,7 +295,7 @@ def test_it_installs_itself(tmp_path: Path) -> None:
         [{"id": "llm", "uses": "x/llamafile-recipe@main", "with": {"models": "demo", "mode": "serve"}}]
     )
     assert job.ok, job.log
-    assert "demo runs here: embedded" in job.log
+    assert "demo: engine OK, embedded" in job.log
     assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")
     [installed] = tmp_path.glob(
         "temp/llamafile-recipe/lib/python*/site-packages/llamafile_recipe-*.dist-info"

@@ -31,7 +31,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         first = project.doit("verify")
         assert (first.status, first.out) == (0, "")
         assert ".  download:m" in first.err
-        assert "m runs here: llamafile v0.8.6" in first.err
+        assert "m: engine OK, llamafile v0.8.6" in first.err
         second = project.doit("verify:m")
         assert second.err.splitlines() == ["-- download:m", "-- chmod:m", "-- verify:m"]
         assert len(server.asked("/m.llamafile")) == 1

@@ -52,7 +52,7 @@ def test_chmod(project: Project) -> None:
 def test_chmod_of_data_is_skipped(project: Project) -> None:
     """R31: what is no program stays without the executable bit, and that is said."""
     target, _ = with_gguf(project)
-    skipped = "-- chmod:g  (skipped: it is data here, no program)"
+    skipped = "-- chmod:g  (skipped: not an executable)"
     assert good(project.doit("chmod:g")) == [".  download:g", skipped]
     assert mode(target) & 0o111 == 0
 
@@ -82,7 +82,7 @@ def test_verify(project: Project) -> None:
     target = project.target(with_llamafile(project, version="0.9.3"), "m.llamafile")
     first = project.doit("verify:m")
     assert good(first) == [".  download:m", ".  chmod:m", ".  verify:m"]
-    assert "m runs here: llamafile v0.9.3" in first.err
+    assert "m: engine OK, llamafile v0.9.3" in first.err
     stamp = json.loads(target.with_name("m.llamafile.stamp.json").read_text())
     assert stamp["engines"] == {"self": "0.9.3"}
     assert good(project.doit("verify")) == ["-- download:m", "-- chmod:m", "-- verify:m"]
@@ -176,7 +176,7 @@ def test_a_program_without_a_version(project: Project) -> None:
     project.catalogue({"m": project.entry("m.llamafile", data, engine_version="0.9.3")})
     result = project.doit("verify")
     assert good(result)[-1] == ".  verify:m"
-    assert "m runs here: development build" in result.err
+    assert "m: engine OK, development build" in result.err
     assert good(project.doit("verify"))[-1] == "-- verify:m"
     said = project.doit("serve", "--port", "0")
     assert said.status == 1
@@ -231,7 +231,7 @@ def test_exe(project: Project) -> None:
     _, exe = with_gguf(project)
     first = project.doit("exe")
     assert good(first) == [".  exe"]
-    assert "llamafile 0.10.5 runs here: llamafile v0.10.5" in first.err
+    assert "llamafile 0.10.5: engine OK, llamafile v0.10.5" in first.err
     assert mode(exe) == 0o755
     assert [run["argv"] for run in runs(project)] == [["--version"]]
     assert good(project.doit("exe")) == ["-- exe"]
@@ -241,7 +241,7 @@ def test_exe_is_redone_alone(project: Project) -> None:
     """R36: the program deleted, its mode lost, its bytes changed: each mended, and the model left alone."""
     _, exe = with_gguf(project)
     good(project.doit("verify"))
-    others = ["-- chmod:g  (skipped: it is data here, no program)", "-- download:g", "-- verify:g"]
+    others = ["-- chmod:g  (skipped: not an executable)", "-- download:g", "-- verify:g"]
     for harm in (exe.unlink, lambda: exe.chmod(0o644), lambda: exe.write_bytes(b"#!/bin/sh\n")):
         harm()
         assert sorted(good(project.doit("verify:g"))) == [*others, ".  exe"]

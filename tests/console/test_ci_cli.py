@@ -38,7 +38,7 @@ def test_folds(project: Project) -> None:
     assert re.fullmatch(
         "::group::download:m\nm: .* sha256 verified\n::endgroup::\n   download:m took .*\n"
         "::group::chmod:m\n::endgroup::\n   chmod:m took .*\n"
-        "::group::verify:m\nm runs here: .*\n::endgroup::\n   verify:m took .*\n",
+        "::group::verify:m\nm: engine OK, .*\n::endgroup::\n   verify:m took .*\n",
         first.err,
     )
     lines = [line for line in shape(first.err).splitlines() if line != "::endgroup::"]
@@ -101,7 +101,7 @@ def test_an_engine_cannot_speak_to_the_runner(servers: Project) -> None:
     assert "      ::set-output name=x::y\n" in servers.doit("verify", env={"CI": "true"}).err
     behave(servers, version_text="llamafile v0.10.5 ##[add-path]/tmp")
     result = servers.doit("verify", env=GITHUB)
-    assert "m runs here: llamafile v0.10.5 ##|[add-path]/tmp\n" in result.err
+    assert "m: engine OK, llamafile v0.10.5 ##|[add-path]/tmp\n" in result.err
     started(servers, "--port", "0")
     with Path(record(servers)["log"]).open("a") as log:
         log.write(HOSTILE)

@@ -119,7 +119,7 @@ def test_what_an_engine_prints(servers: Project) -> None:
     assert not raw(result.err)
     behave(servers, version_text=f"llamafile v0.10.5 {BAD}", answer=f"👩\u200d🚀 {BAD}")
     result = servers.doit("verify")
-    assert "m runs here: llamafile v0.10.5 " in result.err
+    assert "m: engine OK, llamafile v0.10.5 " in result.err
     assert not raw(result.err)
     started(servers, "--port", "0")
     with Path(record(servers)["log"]).open("a") as log:

@@ -62,7 +62,7 @@ def test_a_llamafile_of_any_name_is_tried(project: Project, tmp_path: Path, name
     own.chmod(0o755)
     result = project.doit("verify", "--llamafile", str(own))
     assert (result.status, result.out) == (0, ""), result.err
-    assert "m runs here: llamafile v0.9.3" in result.err.replace("m.bin runs", "m runs")
+    assert "m: engine OK, llamafile v0.9.3" in result.err.replace("m.bin:", "m:")
     assert [run["argv"] for run in runs(project)] == [["--version"]]
     again = project.doit("verify", "--llamafile", str(own))
     assert ".  verify" not in again.err

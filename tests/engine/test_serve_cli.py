@@ -354,7 +354,7 @@ def test_gguf(project: Project) -> None:
         steps = [line for line in running.err.splitlines() if line.startswith((". ", "--"))]
         assert sorted(steps) == sorted(
             [
-                *(".  exe", ".  download:g", "-- chmod:g  (skipped: it is data here, no program)"),
+                *(".  exe", ".  download:g", "-- chmod:g  (skipped: not an executable)"),
                 *(".  verify:g", ".  serve:g"),
             ]
         )
@@ -402,7 +402,7 @@ def test_the_demo_answers(project: Project) -> None:
         pieces = stream(url, "Who are you?")
         assert len(pieces) > 3
         assert re.search(r"starting demo \(embedded \d[\d.]+, log ", running.err)
-        assert "demo runs here: embedded v" in running.err
+        assert "demo: engine OK, embedded v" in running.err
     own = ["--llamafile", "demo/demo.gguf", "--engine", "embedded"]
     with serving(project, "serve", *own, "--port", "0", "--ctx-size", "512", "--threads", "1") as (_, url):
         assert ask(url, "Who are you?") == "".join(pieces)

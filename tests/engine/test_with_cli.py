@@ -371,7 +371,7 @@ def test_a_test_suite_with_a_model(project: Project, broken: bool) -> None:
     """Issue 4.4: the example of the docs, with the real engine, the demo model and OpenAI's client."""
     pytest.importorskip("xllamacpp")
     pytest.importorskip("openai")
-    page = (REPO / "docs" / "python-and-clients.md").read_text("utf-8")
+    page = (REPO / "docs" / "testing.md").read_text("utf-8")
     [example] = re.findall(r"```python\n(import os\n.*?)```", page, re.DOTALL)
     bad = "\n\ndef test_broken():\n    assert not os.environ['LLAMAFILE_MODEL']\n" if broken else ""
     (project.path / "test_answers.py").write_text(example + STREAMS + bad)
