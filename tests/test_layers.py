@@ -65,11 +65,11 @@ BUDGETS = {  # at 88 columns
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_680, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (510, "the checks and their probes"),
-    "verbs": (3_300, "twenty-one verbs and their help, most of them also as JSON; prune asks before it deletes"),
-    "": (
-        1_750,
-        "errors, URLs, options, command line, words behind a verb, adapter to doit, context, graph",
+    "verbs": (
+        3_300,
+        "twenty-one verbs and their help, most of them also as JSON; prune asks before it deletes",
     ),
+    "": (1_750, "errors, URLs, options, command line, words behind a verb, adapter to doit, context, graph"),
 }
 
 
