@@ -18,7 +18,7 @@ from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
-from tasks.engine import server_registry
+from tasks.engine import run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.messages import open_access_warning
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
@@ -158,13 +158,13 @@ class ManagedServer:
         )
 
     def _make_folder(self, cache: str, mode: Mode) -> str:
-        """Return the folder for log and record: in the cache, else a temporary one."""
-        folder = server_registry.folder(cache)
+        """Return the folder for log and record, or a temporary one."""
+        folder = run_folder.folder(cache)
         self._temporary = folder is None
         if folder is not None:
             return folder
         if mode is Mode.START:
-            raise server_registry.record_error(cache)
+            raise run_folder.record_error(cache)
         return self._folder.enter_context(server_registry.temporary_folder())
 
     def _launch(self, folder: str) -> None:
