@@ -87,7 +87,8 @@ def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
+    params=[options.MODEL, *options.SERVE, options.LOG, *options.SOURCE],
+    pos_arg="engine_arguments",
 )
 def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
     """serve a model in the foreground: the default one, or --model NAME"""
@@ -95,7 +96,7 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
 
     return {
         "check": (serve.check, [context, model]),
-        "actions": [(serve.run, [context, model])],
+        "actions": [(serve.run, [context, model, serve.shows_engine(context)])],
         "task_dep": [f"verify:{model.name}"],
     }
 

@@ -20,6 +20,7 @@ from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
 from tasks.engine import run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
+from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import open_access_warning
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
@@ -354,12 +355,13 @@ class ManagedServer:
 
 @contextmanager
 def serving(
-    cache: str, spec: LaunchSpec, mode: Mode, port: int
+    cache: str, spec: LaunchSpec, mode: Mode, port: int, *, echo: bool = False
 ) -> Iterator[tuple[ManagedServer | None, list[int]]]:
     """Run a server for a `with` block, and end it with the block.
 
     Args:
         port: as of `pick_port`.
+        echo: show the engine's output.
 
     Yields:
         The server, ready, and the signals received; no server if a signal came before
@@ -371,8 +373,9 @@ def serving(
     with handle_signals(stop.append):
         free = pick_port(cache, spec.settings.host, port)
         server = ManagedServer(cache, spec, mode, free, stop)
-        try:
+        with ExitStack() as stack:
+            if echo:
+                stack.enter_context(echo_log(spec.name, server.record.log))
+            stack.callback(server.end)
             ready = server.wait_ready() is not None
             yield (server if ready else None), stop
-        finally:
-            server.end()
