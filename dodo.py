@@ -87,7 +87,8 @@ def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODEL, *options.SERVE, *options.SOURCE], pos_arg="engine_arguments"
+    params=[options.MODEL, *options.SERVE, options.LOG, *options.SOURCE],
+    pos_arg="engine_arguments",
 )
 def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
     """serve a model in the foreground: the default one, or NAME"""
@@ -95,7 +96,7 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
 
     return {
         "check": (serve.check, [context, model]),
-        "actions": [(serve.run, [context, model])],
+        "actions": [(serve.run, [context, model, serve.shows_engine(context)])],
         "task_dep": [f"verify:{model.name}"],
     }
 
@@ -132,6 +133,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
 @recipe.server(
     params=[
         options.MODEL,
+        options.SERVER_PORT,
         options.TIMEOUT,
         options.YES,
         options.NO_ADOPT,
@@ -152,7 +154,24 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.report(params=[options.STOPPED_MODELS, options.ALL, options.JSON])
+@recipe.server(
+    params=[options.RUNNING_MODEL, *options.SERVE, *options.SOURCE],
+    pos_arg="engine_arguments",
+)
+def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
+    """end a server in the background and start it again, with the settings of now"""
+    from tasks.verbs import restart, start
+
+    return {
+        "check": (restart.check, [context, model]),
+        "actions": [(restart.run, [context, model]), (start.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.report(
+    params=[options.STOPPED_MODELS, options.SERVER_PORT, options.ALL, options.JSON]
+)
 def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     """end a server that runs in the background, or in another terminal"""
     from tasks.verbs import stop
@@ -160,7 +179,7 @@ def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(stop.run, stop.arguments(context, request))]}
 
 
-@recipe.report(params=[options.RUNNING_MODELS, options.JSON])
+@recipe.report(params=[options.RUNNING_MODELS, options.SERVER_PORT, options.JSON])
 def task_status(context: Context, request: TaskRequest) -> TaskDict:
     """show the servers: state, endpoint, memory, requests"""
     from tasks.verbs import status
@@ -168,7 +187,9 @@ def task_status(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(status.run, status.arguments(context, request))]}
 
 
-@recipe.report(params=[options.RUNNING_MODEL, options.FOLLOW, options.LINES])
+@recipe.report(
+    params=[options.RUNNING_MODEL, options.SERVER_PORT, options.FOLLOW, options.LINES]
+)
 def task_logs(context: Context, request: TaskRequest) -> TaskDict:
     """show what a server has printed"""
     from tasks.verbs import logs

@@ -327,9 +327,12 @@ def _option_fix(word: str, given: str, table: Sequence[Option], verbs: Verbs) ->
         if given and given == option["short"]:
             return f"-{given} {option.get('metavar', '')}".rstrip()
     near = did_you_mean("--" + given, ["--" + option["long"] for option in table])
+    is_engine = verbs[verb].pos_arg == "engine_arguments"
+    if near and is_engine:
+        return f"{near} (engine arguments go after `--`)"
     if near:
         return near
     fix = f"`doit help {verb}` lists the options"
-    if verbs[verb].pos_arg == "engine_arguments":
+    if is_engine:
         fix += "; engine arguments go after `--`"
     return fix

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import doit
 
-from tasks import ROOT, command_line
+from tasks import ROOT, command_line, doit_adapter
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.environment import Environment
@@ -23,10 +23,24 @@ from tasks.system import files
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
+    from tasks.engine.selection import Choice
     from tasks.engine.server_record import ServerRecord
 
 # verbs that read the catalogue itself, never its compiled form in the cache
 _TRUST_GIT = ("audit", "bom", "prune", "lock", "add")
+# verbs on servers and on this machine, which need no entry of the catalogue
+_WITHOUT_CATALOGUE = ("status", "logs", "stop", "chat", "doctor")
+# of a catalogue that cannot be read
+_NO_ENTRIES: dict[str, Any] = {
+    "default": "",
+    "models": {},
+    "names": {},
+    "engines": {},
+    "files": {},
+    "adopt_from": (),
+    "defaults": {},
+}
+_WARNING = 30  # as in logging
 
 
 class Context(NamedTuple):
@@ -38,6 +52,7 @@ class Context(NamedTuple):
     resolution: Resolution
     frozen: bool = False  # nothing unpinned is fetched
     server: ServerRecord | None = None  # a running one, which `doit chat` talks to
+    catalogue_error: UsageError | None = None  # then the catalogue has no entries
 
     def options_of(self, resolved: ResolvedModel) -> set[str]:
         """Return the options that any task on the command line gives for a model."""
@@ -76,7 +91,8 @@ def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:
         plain_doit: as in `command_line.parse`.
 
     Raises:
-        UsageError: one of them has an error; no task can run until it is fixed.
+        UsageError: one of them has an error; no task that needs it can run until it is
+            fixed.
     """
     log_format.check_format(os.environ)
     args = command_line.parse(sys.argv[1:], verbs, plain_doit=plain_doit)
@@ -99,11 +115,40 @@ def read_catalogue(args: CommandLine) -> Context:
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
     from_text = frozen or any(request.verb in _TRUST_GIT for request in args.tasks)
-    catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
-    roots.remember(str(path), cache)
+    problem = None
+    try:
+        catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
+        roots.remember(str(path), cache)
+    except UsageError as error:
+        if not _can_do_without_catalogue(args):
+            raise
+        problem = error
+        catalogue = Catalogue(_NO_ENTRIES, str(path))
     server = _running_server(args, catalogue, cache)
+    if problem:
+        if args.tasks[-1].verb == "chat" and server is None:
+            raise problem
+        _report_broken_catalogue(problem)
+    args = _restarted(args, catalogue, cache)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
-    return Context(catalogue, environment, args, resolution, frozen, server)
+    return Context(catalogue, environment, args, resolution, frozen, server, problem)
+
+
+def _can_do_without_catalogue(args: CommandLine) -> bool:
+    """Whether no task needs an entry of the catalogue; `chat` may find a server."""
+    if not args.tasks:
+        return False
+    return all(
+        request.verb in _WITHOUT_CATALOGUE
+        or (request.verb == "prune" and "dry_run" in request.options)
+        for request in args.tasks
+    )
+
+
+def _report_broken_catalogue(error: UsageError) -> None:
+    what = error.what.splitlines()[0].removesuffix(":")
+    text = "warning: %s; `doit catalogue` shows it"
+    doit_adapter.log_event("catalogue_error", text, what, level=_WARNING)
 
 
 def _is_frozen(args: CommandLine) -> bool:
@@ -128,12 +173,26 @@ def _writes_lock(args: CommandLine) -> bool:
     return bool(verb)
 
 
+def server_choice(context: Context, request: TaskRequest) -> Choice:
+    """Return which servers a task is about: by name, by port, or any.
+
+    Raises:
+        UsageError: as `server_names`, or --port is not a port.
+    """
+    from tasks.engine.selection import Choice, parse_port
+
+    names = tuple(dict.fromkeys(server_names(context, request)))
+    return Choice(names, parse_port(request.options.get("port")))
+
+
 def server_names(context: Context, request: TaskRequest) -> list[str]:
     """Return the names of the models that a task on servers is asked for.
 
     Raises:
         UsageError: a name is neither in the catalogue nor that of a server on record.
     """
+    if context.catalogue_error:
+        return list(request.models)  # an alias is not known
     cache = context.environment.cache
     return [_name(context.catalogue, cache, word) for word in request.models]
 
@@ -150,14 +209,15 @@ def _name(catalogue: Catalogue, cache: str, word: str) -> str:
 def _running_server(
     args: CommandLine, catalogue: Catalogue, cache: str
 ) -> ServerRecord | None:
-    """Return the server that `doit chat` talks to: the named one, or the only one.
+    """Return the server that `doit chat` talks to: the chosen one, or the only one.
 
     Raises:
-        UsageError: no name was given, and several servers run.
+        UsageError: several servers run and one is not chosen, or none has the port.
     """
     if not args.tasks or args.tasks[-1].verb != "chat":
         return None
     from tasks.engine import server_registry
+    from tasks.engine.selection import Choice, check_unambiguous, parse_port
     from tasks.engine.server_record import ServerState
 
     request = args.tasks[-1]
@@ -166,12 +226,57 @@ def _running_server(
         for record in server_registry.running(cache)
         if record.state is ServerState.READY
     ]
-    named = [_name(catalogue, cache, word) for word in request.models]
-    if named:
-        ready = [record for record in ready if record.name in named]
-    elif len({record.name for record in ready}) > 1:
-        several = ", ".join(dict.fromkeys(record.name for record in ready))
-        raise UsageError(
-            f"several servers run: {several}", fix="doit chat --model NAME"
-        )
-    return next(reversed(ready), None)
+    names = request.models
+    if catalogue.names:
+        names = tuple(_name(catalogue, cache, word) for word in request.models)
+    choice = Choice(names, parse_port(request.options.get("port")))
+    ready = choice.of(ready)
+    check_unambiguous(ready, names, "chat")
+    if choice.port and not ready:
+        what = f"no server is ready on port {choice.port}"
+        raise UsageError(what, fix="`doit status` shows the servers")
+    return next(iter(ready), None)
+
+
+def _restarted(args: CommandLine, catalogue: Catalogue, cache: str) -> CommandLine:
+    """Add the model and the port of the server that `doit restart` means.
+
+    Raises:
+        UsageError: none is named and none runs, several match, or the server runs in
+            another terminal.
+    """
+    tasks = [
+        _restart_request(request, catalogue, cache)
+        if request.verb == "restart"
+        else request
+        for request in args.tasks
+    ]
+    return args._replace(tasks=tuple(tasks))
+
+
+def _restart_request(
+    request: TaskRequest, catalogue: Catalogue, cache: str
+) -> TaskRequest:
+    from tasks.engine import server_registry
+    from tasks.engine.selection import STOPPABLE, Choice, check_unambiguous, parse_port
+    from tasks.engine.server_record import Mode
+
+    names = tuple(_name(catalogue, cache, word) for word in request.models)
+    choice = Choice(names, parse_port(request.options.get("port")))
+    running = server_registry.running(cache)
+    found = choice.of(record for record in running if record.mode in STOPPABLE)
+    check_unambiguous(found, names, "restart")
+    has_source = bool({"llamafile", "llamafile_url"} & request.options.keys())
+    if not found:
+        if names or has_source:
+            return request
+        what = "there is no server to restart"
+        raise UsageError(what, fix="doit start --model NAME")
+    server = found[0]
+    if server.mode is not Mode.START:
+        what = f"{server.name} at {server.url} runs in another terminal (`doit serve`, pid {server.owner})"
+        raise UsageError(what, fix="press Ctrl-C there, and run it again")
+    options = {**request.options, "port": str(server.port)}
+    if not (request.model or has_source):
+        options["model"] = server.name
+    return request._replace(options=options)

@@ -69,11 +69,33 @@ def as_load_error(function: Callable[[], Any]) -> Any:
             log_event("error", "%s", error.what, level=ERROR, **error.fields())
             raise SystemExit(_USAGE_ERROR) from None
         sys.stderr.write(_annotation(str(error), "llamafile-recipe"))
+        if _is_styled(sys.stderr):  # doit prints the message without styles
+            sys.stderr.write(_error_text(str(error), sys.stderr))
+            raise SystemExit(_USAGE_ERROR) from None
         raise InvalidDodoFile(_safe(str(error))) from None
     except (MemoryError, ImportError) as error:
         raise InvalidDodoFile(_safe(_no_memory(error))) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
+
+
+def _is_styled(stream: Any) -> bool:
+    """Return whether a stream is a terminal that gets styles."""
+    if not stream.isatty():
+        return False
+    from tasks.console.logs import is_styled
+
+    return is_styled(stream)
+
+
+def _error_text(text: str, stream: Any) -> str:
+    """Return the lines of an error for a stream."""
+    message = f"ERROR: {_safe(text)}\n"
+    if not _is_styled(stream):
+        return message
+    from tasks.console.styles import style_message
+
+    return style_message(message)
 
 
 def _no_memory(error: MemoryError | ImportError) -> str:
@@ -243,7 +265,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Print the recipe's error; a traceback only for an unexpected exception."""
         if isinstance(fail, TaskFailed):
             text = fail.message
-            self.write(f"ERROR: {_safe(text)}\n")
+            self.write(_error_text(text, self.outstream))
         else:
             super().add_failure(task, fail)
             text = fail.get_msg()
@@ -254,7 +276,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
         """Print errors that belong to no task; all others are printed already."""
         self._unfold()
         for text in self.runtime_errors:
-            self.write(f"ERROR: {_safe(text)}\n")
+            self.write(_error_text(text, self.outstream))
 
 
 class EventReporter(Reporter):

@@ -49,6 +49,10 @@ FROZEN = option(
 )
 TIMEOUT = option("timeout", "SECONDS", "time until it must be ready")
 ALL = option("all", "", "every one", bool)
+LOG = option(
+    "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"
+)
+SERVER_PORT = option("port", "N", "the server on this port")
 FOLLOW = option("follow", "", "continue until the server ends", bool, "f")
 LINES = option("lines", "N", "only the last N lines", str, "n")
 DRY_RUN = option("dry-run", "", "only show what would be removed", bool)

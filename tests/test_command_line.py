@@ -277,7 +277,7 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("serve status", "nothing follows `serve`", "", id="status behind serve"),
         pytest.param("chat Hi --modle a", "option --modle", "did you mean --model", id="chat, misspelt"),
         pytest.param("chat:a --model b", "option --model", "`doit help chat`", id="chat of two models"),
-        pytest.param("chat --port 9", "option --port", "`doit help chat`", id="chat takes no port"),
+        pytest.param("chat --gpu x", "option --gpu", "`doit help chat`", id="chat takes no gpu"),
         pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
         pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
         pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
@@ -349,7 +349,7 @@ def test_the_kinds_of_verbs() -> None:
     """Steps and servers in the order of the chain; what a verb needs follows from its kind."""
     of = {kind: [verb for verb, one in VERBS.items() if one.kind is kind] for kind in Kind}
     assert of[Kind.STEP] == ["download", "chmod", "verify"]
-    assert of[Kind.SERVER] == ["serve", "start", "with", "chat"]
+    assert of[Kind.SERVER] == ["serve", "start", "with", "chat", "restart"]
     assert of[Kind.PROGRAM] == ["exe"]
     assert of[Kind.PLAN] == ["plan"]
 

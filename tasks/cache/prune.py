@@ -30,7 +30,7 @@ _TARGET = re.compile(rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/
 _RECORD = re.compile(
     r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json"
 )
-_LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.1|\.before)?|(run/[^/]+)\.log")
+_LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.[12]|\.before)?|(run/[^/]+)\.log")
 _SERVER = re.compile(r"run/[^/]+/[^/]+-\d+\.json")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(

@@ -10,10 +10,11 @@ import logging
 import os
 import sys
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TextIO
 
 from tasks.console.ci import escape_workflow_commands
 from tasks.console.log_format import is_json
+from tasks.console.styles import allows_styles, style_message
 from tasks.console.text import visible
 
 _log = logging.getLogger("recipe")
@@ -36,21 +37,35 @@ def logger() -> logging.Logger:
     """Return the logger, set up for stderr; stdout is for reports."""
     if not _log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(
-            _JsonFormatter() if is_json(os.environ) else _LineFormatter()
-        )
+        if is_json(os.environ):
+            handler.setFormatter(_JsonFormatter())
+        else:
+            handler.setFormatter(_LineFormatter(is_styled(sys.stderr)))
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)
         _log.propagate = False
     return _log
 
 
+def is_styled(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that gets styles."""
+    return stream.isatty() and allows_styles(os.environ, sys.platform)
+
+
 class _LineFormatter(logging.Formatter):
     """Format a message, which may contain text from an engine or a server."""
 
+    def __init__(self, styled: bool) -> None:
+        super().__init__()
+        self._styled = styled
+
     def format(self, record: logging.LogRecord) -> str:
         """Return a line that is safe for a terminal and has no command for GitHub."""
-        return escape_workflow_commands(visible(super().format(record)), os.environ)
+        text = visible(super().format(record))
+        if self._styled:
+            facts: dict[str, Any] = getattr(record, "facts", {})
+            text = style_message(text, visible(str(facts.get("url") or "")))
+        return escape_workflow_commands(text, os.environ)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 from tasks.console.log_format import is_json
 from tasks.console.logs import log_event, logger
+from tasks.console.styles import allows_styles
 from tasks.console.text import PROSE, visible
 
 _DIM = "\x1b[2m"
 _RESET = "\x1b[0m"
-
-
-def is_dimmed(env: Mapping[str, str]) -> bool:
-    """Whether a terminal with this environment may get styles (no-color.org)."""
-    return not env.get("NO_COLOR") and env.get("TERM") != "dumb"
 
 
 class Reasoning:
@@ -57,7 +52,7 @@ class Reasoning:
 
     def _write(self, text: str) -> None:
         safe = visible(text, PROSE)
-        if is_dimmed(os.environ):
+        if allows_styles(os.environ, sys.platform):
             # each piece is reset, so that an interrupted one leaves no style behind
             safe = f"{_DIM}{safe}{_RESET}"
         sys.stderr.write(safe)

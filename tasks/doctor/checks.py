@@ -96,11 +96,23 @@ def check_embedded(version: str) -> CheckResult:
     return _fail("embedded", found, "pip install '.[embedded]'")
 
 
-def check_cache(folder: str, problem: str) -> CheckResult:
-    """Check that the cache can be written."""
+def check_catalogue(problem: str) -> CheckResult:
+    """Report a catalogue that cannot be read."""
+    return _fail("catalogue", problem, "`doit catalogue` shows each error")
+
+
+def check_cache(folder: str, problem: str, state: str = "") -> CheckResult:
+    """Check that the cache can be written.
+
+    Args:
+        state: the folder that has the servers of a cache that can only be read.
+    """
     if not problem:
         return _ok("cache", folder)
     remedy = "set LLAMAFILE_CACHE to a directory you can write to"
+    if state:
+        found = f"{folder}: {problem}; servers are recorded in {state}"
+        return _warn("cache", found, f"to download models, {remedy}")
     return _fail("cache", f"{folder}: {problem}", remedy)
 
 

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-BEFORE = ".before"  # suffix of the previous server's log
-LIMIT = 10 * 1024 * 1024  # bytes of one file; the previous file is kept as .1
+# suffixes: the higher the number, the older
+ROTATED = ".1"  # the earlier part of this server's log
+BEFORE = ".2"  # the previous server's log
+LIMIT = 10 * 1024 * 1024  # bytes of one file; see ROTATED
 _BLOCK = 64 * 1024
 _POLL_S = 0.2  # between two reads of `follow`
 
@@ -33,7 +35,7 @@ class RotatingLog:
         with contextlib.suppress(OSError):
             os.replace(path, f"{path}{BEFORE}")
         with contextlib.suppress(OSError):
-            os.unlink(f"{path}.1")
+            os.unlink(f"{path}{ROTATED}")
         self._next()
 
     def write(self, data: bytes) -> None:
@@ -54,7 +56,7 @@ class RotatingLog:
             os.close(self._handle)
             self._handle = -1
         if os.path.exists(self._path):
-            os.replace(self._path, f"{self._path}.1")
+            os.replace(self._path, f"{self._path}{ROTATED}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._handle = os.open(self._path, flags, 0o600)
         self._size = 0
@@ -63,7 +65,7 @@ class RotatingLog:
 def tail(path: str, size: int) -> bytes:
     """Return the last `size` bytes of both files; empty without a log."""
     data = b""
-    for name in (path, f"{path}.1"):
+    for name in (path, f"{path}{ROTATED}"):
         try:
             with open(name, "rb") as file:
                 length = os.fstat(file.fileno()).st_size
@@ -97,7 +99,7 @@ def last_lines(path: str, count: int | None) -> tuple[bytes, LogPosition]:
         end = LogPosition(os.fstat(file.fileno()).st_ino, file.tell())
     lines = content.splitlines(keepends=True)
     if count is None or len(lines) < count:
-        lines = tail(f"{path}.1", 2 * LIMIT).splitlines(keepends=True) + lines
+        lines = tail(f"{path}{ROTATED}", 2 * LIMIT).splitlines(keepends=True) + lines
     if count is not None:
         lines = lines[max(0, len(lines) - count) :]
     return b"".join(lines), end
@@ -112,7 +114,7 @@ def follow(path: str, mark: LogPosition, alive: Callable[[], bool]) -> Iterator[
     """
     name = path
     if os.stat(path).st_ino != mark.file:
-        name = f"{path}.1"
+        name = f"{path}{ROTATED}"
     file = open(name, "rb")  # noqa: SIM115  # it is replaced at a rotation
     try:
         if os.fstat(file.fileno()).st_ino == mark.file:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ from pathlib import Path
 from tasks.cache import stamps
 from tasks.catalogue.artifact import DIGEST_CHARS
 from tasks.console.text import digest
-from tasks.engine import record_files
-from tasks.engine.logfile import BEFORE
+from tasks.engine import record_files, run_folder
+from tasks.engine.logfile import BEFORE, ROTATED
 from tasks.engine.server_record import (
     EARLIER_SUPERVISOR_COMMAND,
     SUPERVISOR_COMMAND,
@@ -47,43 +46,6 @@ _KEY_S = 600.0
 _log = logging.getLogger("recipe")
 
 
-def folder(cache: str) -> str | None:
-    """Create the folder where engines run and write logs, for this user alone.
-
-    Returns:
-        None where it cannot be written, is behind a symbolic link, or belongs to
-        another user, who could put records there.
-    """
-    path = record_files.machine_folder(cache)
-    if record_files.is_behind_link(cache):
-        return None
-    with contextlib.suppress(OSError):
-        own_files.make_folder(cache, "run")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        if record_files.is_mine(os.lstat(path)):
-            os.chmod(path, 0o700)
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    if (
-        stat.S_ISDIR(status.st_mode)
-        and record_files.is_mine(status)
-        and os.access(path, os.W_OK)
-    ):
-        return path
-    return None
-
-
-def can_record(cache: str) -> bool:
-    """Predict whether `folder` will return a path, without creating it."""
-    path = record_files.machine_folder(cache)
-    existing = files.nearest_existing_dir(path)
-    if existing == path and not record_files.is_mine(os.stat(path)):
-        return False
-    return os.access(existing, os.W_OK) and not record_files.is_behind_link(cache)
-
-
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[str]:
     """Create a folder for one engine, where the cache cannot have one."""
@@ -92,22 +54,6 @@ def temporary_folder() -> Iterator[str]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def record_error(cache: str) -> ServerError:
-    """Return the error for a server that no command could find again."""
-    path = record_files.machine_folder(cache)
-    facts = [("folder", path)]
-    with contextlib.suppress(OSError):
-        if not record_files.is_mine(os.stat(files.nearest_existing_dir(path))):
-            facts.append(("belongs to", "another user"))
-    return ServerError(
-        "`doit start` cannot record its server in the cache, so no command could find "
-        "and stop it",
-        facts,
-        fix="set LLAMAFILE_CACHE to a directory you can write to, or run `doit serve` "
-        "in the foreground",
-    )
 
 
 def list_servers(cache: str) -> list[tuple[ServerRecord, Liveness]]:
@@ -319,9 +265,30 @@ def drop_old_logs(cache: str, name: str) -> None:
     for path in logs(cache, name)[:-KEPT_LOGS]:
         if os.path.exists(f"{path.removesuffix('.log')}.json"):
             continue
-        for file in (path, f"{path}.1", f"{path}{BEFORE}"):
+        for file in _log_files(path):
             with contextlib.suppress(OSError):
                 os.unlink(file)
+
+
+def dead_logs(cache: str) -> list[str]:
+    """List the log files of servers that do not run, of this user and machine."""
+    alive = {
+        record.log
+        for record, liveness in list_servers(cache)
+        if liveness is not Liveness.GONE
+    }
+    found = []
+    for folder in record_files.machine_folders(cache):
+        for path in sorted(Path(folder).glob("*-*.log*")):
+            log = f"{str(path).rpartition('.log')[0]}.log"
+            if str(path) in _log_files(log) and log not in alive:
+                found.append(str(path))
+    return found
+
+
+def _log_files(path: str) -> tuple[str, ...]:
+    """Return all files of a log; `.before` is of an earlier version."""
+    return tuple(f"{path}{suffix}" for suffix in ("", ROTATED, BEFORE, ".before"))
 
 
 @contextlib.contextmanager
@@ -336,10 +303,11 @@ def start_lock(cache: str, name: str) -> Iterator[None]:
     # of this user alone, and short, whatever the names of the machine and the model are
     owner = os.path.basename(record_files.machine_folder(cache))
     key = digest(f"{owner}/{name}")[:DIGEST_CHARS]
-    lock = FileLock(own_files.lock_file(cache, f"start-{key}.lock"))
+    root = run_folder.root(cache)
+    lock = FileLock(own_files.lock_file(root, f"start-{key}.lock"))
     reported = False
     try:
-        own_files.make_folder(cache, "locks")
+        own_files.make_folder(root, "locks")
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=_WAIT_S)
@@ -349,7 +317,7 @@ def start_lock(cache: str, name: str) -> Iterator[None]:
                     _log.info("another doit is starting %s; waiting for it", what)
                 reported = True
     except OSError as error:
-        raise stamps.cache_write_error(cache, error) from None
+        raise stamps.cache_write_error(root, error) from None
     try:
         yield
     finally:

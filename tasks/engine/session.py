@@ -18,8 +18,9 @@ from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
-from tasks.engine import server_registry
+from tasks.engine import run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
+from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import open_access_warning
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
@@ -158,13 +159,13 @@ class ManagedServer:
         )
 
     def _make_folder(self, cache: str, mode: Mode) -> str:
-        """Return the folder for log and record: in the cache, else a temporary one."""
-        folder = server_registry.folder(cache)
+        """Return the folder for log and record, or a temporary one."""
+        folder = run_folder.folder(cache)
         self._temporary = folder is None
         if folder is not None:
             return folder
         if mode is Mode.START:
-            raise server_registry.record_error(cache)
+            raise run_folder.record_error(cache)
         return self._folder.enter_context(server_registry.temporary_folder())
 
     def _launch(self, folder: str) -> None:
@@ -359,12 +360,13 @@ class ManagedServer:
 
 @contextmanager
 def serving(
-    cache: str, spec: LaunchSpec, mode: Mode, port: int
+    cache: str, spec: LaunchSpec, mode: Mode, port: int, *, echo: bool = False
 ) -> Iterator[tuple[ManagedServer | None, list[int]]]:
     """Run a server for a `with` block, and end it with the block.
 
     Args:
         port: as of `pick_port`.
+        echo: show the engine's output.
 
     Yields:
         The server, ready, and the signals received; no server if a signal came before
@@ -376,8 +378,9 @@ def serving(
     with handle_signals(stop.append):
         free = pick_port(cache, spec.settings.host, port)
         server = ManagedServer(cache, spec, mode, free, stop)
-        try:
+        with ExitStack() as stack:
+            if echo:
+                stack.enter_context(echo_log(spec.name, server.record.log))
+            stack.callback(server.end)
             ready = server.wait_ready() is not None
             yield (server if ready else None), stop
-        finally:
-            server.end()

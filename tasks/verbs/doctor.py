@@ -19,6 +19,7 @@ from tasks.context import Context
 from tasks.doctor import checks as health
 from tasks.doctor import probes
 from tasks.doctor.checks import CheckResult
+from tasks.engine import run_folder
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
 from tasks.planning.estimate import estimate_memory, plan_file
@@ -32,23 +33,33 @@ _Check = Callable[[], CheckResult | list[CheckResult]]
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`, which checks for the needs of one model."""
-    name = (request.models or (context.catalogue.default,))[0]
-    resolved = resolve_entry(name, context.catalogue, context.environment)
+    resolved = None
+    if not context.catalogue_error:
+        name = (request.models or (context.catalogue.default,))[0]
+        resolved = resolve_entry(name, context.catalogue, context.environment)
     return [context, resolved, bool(request.options.get("json"))]
 
 
-def run(context: Context, resolved: ResolvedModel, as_json: bool) -> None:
+def run(context: Context, resolved: ResolvedModel | None, as_json: bool) -> None:
     """Print the report to stdout.
+
+    Args:
+        resolved: None where the catalogue cannot be read.
 
     Raises:
         SystemExit: 1 if a check fails.
     """
     cache = context.environment.cache
-    findings = _findings({"cache": partial(_cache, cache)})
+    findings = _findings({"cache": partial(_cache, context)})
+    if context.catalogue_error:
+        what = context.catalogue_error.what.splitlines()[0].removesuffix(":")
+        findings.append(health.check_catalogue(what))
     checks = _machine(resolved)
     if findings[0].state is health.CheckState.OK:
         checks.update(_programs(cache))
-    findings += _findings({**checks, **_needs(context, resolved), **_network(resolved)})
+    if resolved:
+        checks.update(_needs(context, resolved))
+    findings += _findings({**checks, **_network(resolved)})
     if as_json:
         rows = [{**one._asdict(), "state": one.state.value} for one in findings]
         doit_adapter.print_json(rows)
@@ -71,15 +82,20 @@ def _findings(checks: dict[str, _Check]) -> list[CheckResult]:
     return findings
 
 
-def _cache(cache: str) -> CheckResult:
-    return health.check_cache(cache, probes.write_error(cache))
+def _cache(context: Context) -> CheckResult:
+    cache = context.environment.cache
+    problem = probes.write_error(cache)
+    state = ""
+    if problem and os.path.isdir(os.path.join(cache, "models")):
+        state = run_folder.folder(cache) or ""
+    return health.check_cache(cache, problem, state)
 
 
-def _machine(resolved: ResolvedModel) -> dict[str, _Check]:
+def _machine(resolved: ResolvedModel | None) -> dict[str, _Check]:
     """Return the checks of the hardware, and of the embedded engine's package."""
     machine = platform.machine()
     checks: dict[str, _Check] = {}
-    if resolved.engine == "embedded":
+    if resolved and resolved.engine == "embedded":
         checks["embedded"] = lambda: health.check_embedded(probes.version("xllamacpp"))
     return {
         **checks,
@@ -158,8 +174,10 @@ def _port(host: str, number: int) -> CheckResult:
     return health.check_port(address, "", "")
 
 
-def _network(resolved: ResolvedModel) -> dict[str, _Check]:
-    host = resolved.settings.host or "127.0.0.1"
+def _network(resolved: ResolvedModel | None) -> dict[str, _Check]:
+    host = "127.0.0.1"
+    if resolved and resolved.settings.host:
+        host = resolved.settings.host
     return {"hub": hub_findings, "proxy": partial(_proxy, host)}
 
 

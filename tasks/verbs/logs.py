@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from codecs import iterdecode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
-from tasks.context import Context, server_names
-from tasks.engine import logfile, server_registry
-from tasks.engine.server_record import ServerRecord
+from tasks.context import Context, server_choice
+from tasks.engine import logfile, selection, server_registry
+from tasks.engine.selection import Choice
+from tasks.engine.server_record import Liveness, ServerRecord
 from tasks.errors import ServerError, UsageError
 from tasks.system import process_identity
 
@@ -23,14 +24,17 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
-        UsageError: there is no such model, or -n is not a number.
+        UsageError: there is no such model, -n is not a number, or several servers
+            match.
     """
-    name = next(iter(server_names(context, request)), "")
+    choice = server_choice(context, request)
     lines = _count(request.options.get("lines"))
-    return [context, name, lines, bool(request.options.get("follow"))]
+    if context.command_line.tasks:
+        _candidates(context.environment.cache, choice)
+    return [context, choice, lines, bool(request.options.get("follow"))]
 
 
-def run(context: Context, name: str, count: int | None, follow: bool) -> None:
+def run(context: Context, choice: Choice, count: int | None, follow: bool) -> None:
     """Write the log to stdout, without control sequences.
 
     Raises:
@@ -39,12 +43,8 @@ def run(context: Context, name: str, count: int | None, follow: bool) -> None:
     """
     from tasks.system.signals import handle_signals
 
-    runs = [
-        record for record, _ in server_registry.list_servers(context.environment.cache)
-    ]
-    if name:
-        runs = [record for record in runs if record.name == name]
-    path = _path(context.environment.cache, name, runs)
+    runs = _candidates(context.environment.cache, choice)
+    path = _path(context.environment.cache, choice, runs)
     supervisor = next((record.keeper for record in runs if record.log == path), None)
     stop: list[int] = []
     with handle_signals(stop.append), doit_adapter.ignore_broken_pipe():
@@ -61,24 +61,50 @@ def run(context: Context, name: str, count: int | None, follow: bool) -> None:
         raise SystemExit(128 + stop[0])
 
 
-def _path(cache: str, name: str, runs: Sequence[ServerRecord]) -> str:
-    """Return the path of the newest log.
+def _candidates(cache: str, choice: Choice) -> list[ServerRecord]:
+    """Return the servers that are meant: those that run, else those that have ended.
 
     Raises:
-        ServerError: there is none, or no name was given and there are several servers.
+        UsageError: several run, or several models have run.
     """
-    several = dict.fromkeys(record.name for record in runs)
-    if not name and len(several) > 1:
-        what = f"there are several servers: {', '.join(several)}"
-        raise ServerError(what, fix="--model NAME")
-    paths = [record.log for record in runs]
-    if name and not paths:
-        paths = server_registry.logs(cache, name)
+    servers = server_registry.list_servers(cache)
+    running = [record for record, state in servers if state is Liveness.RUNNING]
+    runs = choice.of(running)
+    selection.check_unambiguous(runs, choice.names, "logs")
+    ended = choice.of(record for record, _ in servers)
+    if not runs:
+        # the newest of each model
+        runs = list({record.name: record for record in ended}.values())
+    if len(runs) > 1:
+        facts = [(one.name, f"doit logs --model {one.name}") for one in runs]
+        what = "several servers have ended, and none runs"
+        raise UsageError(what, facts, fix="run one of these commands")
+    return runs
+
+
+def _path(cache: str, choice: Choice, runs: list[ServerRecord]) -> str:
+    """Return the path of the newest log; say which one it is if there are others.
+
+    Raises:
+        ServerError: there is none.
+    """
+    paths = [
+        path for name in choice.names for path in server_registry.logs(cache, name)
+    ]
+    if choice.port:
+        paths = [path for path in paths if path.endswith(f"-{choice.port}.log")]
+    several = len(paths) > 1
+    if runs:
+        paths = [runs[0].log]
     if paths:
+        if several:
+            doit_adapter.log().info("the log %s", paths[-1])
         return paths[-1]
     what = "nothing runs here"
-    if name:
-        what = f"{name} has no log on this machine"
+    if choice.port:
+        what = f"there is no log of a server on port {choice.port}"
+    if choice.names:
+        what = f"{choice.names[0]} has no log on this machine"
     fix = "`doit status` shows what runs; doit logs --model NAME what ran before"
     raise ServerError(what, fix=fix)
 

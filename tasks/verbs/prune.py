@@ -205,7 +205,12 @@ def _roots(context: Context) -> Roots:
     asked = {context.catalogue.where: context.catalogue}
     elsewhere = []
     gone = []
+    if context.catalogue_error:  # only with --dry-run
+        asked = {}
+        elsewhere.append(f"{context.catalogue.where}, which has an error")
     for root in gc_roots(cache):
+        if context.catalogue_error and root.path == context.catalogue.where:
+            continue
         if not store.is_missing(root.path):
             asked.setdefault(root.path, _catalogue(cache, root))
         elif root.machine == machine:

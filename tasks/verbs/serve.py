@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
@@ -10,8 +13,28 @@ from tasks.context import Context
 from tasks.engine import messages
 from tasks.engine.server_record import Mode
 from tasks.engine.session import check_start, pick_port, serving, specify
+from tasks.errors import UsageError, did_you_mean
 
+_LOGS = ("quiet", "engine")  # values of --log
 _WATCH_S = 0.2  # between two checks of a running engine
+
+
+def shows_engine(context: Context) -> bool:
+    """Return whether the engine's output is shown: --log, else without a terminal.
+
+    Raises:
+        UsageError: --log has another value.
+    """
+    options: Mapping[str, Any] = {}
+    if context.command_line.tasks:
+        options = context.command_line.tasks[-1].options
+    log = options.get("log")
+    if log is None:
+        return not sys.stderr.isatty()
+    if log not in _LOGS:
+        what = f"--log: expected {' or '.join(_LOGS)}, got {log!r}"
+        raise UsageError(what, fix=did_you_mean(log, _LOGS) or "--log engine")
+    return bool(log == "engine")
 
 
 def check(context: Context, resolved: ResolvedModel) -> None:
@@ -25,8 +48,11 @@ def check(context: Context, resolved: ResolvedModel) -> None:
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=False))
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: ResolvedModel, echo: bool) -> None:
     """Start the engine, report when it is ready, and stop it when asked to.
+
+    Args:
+        echo: show the engine's output.
 
     Raises:
         ServerError: it could not be started, was not ready in time, or ended by itself.
@@ -34,7 +60,8 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     """
     spec = specify(context.environment, context.catalogue, resolved)
     port = resolved.port_to_try(any_free=False)
-    with serving(context.environment.cache, spec, Mode.SERVE, port) as (server, stop):
+    cache = context.environment.cache
+    with serving(cache, spec, Mode.SERVE, port, echo=echo) as (server, stop):
         if server is not None:
             usage = messages.ready_message(resolved.model, server.record, "Ctrl-C")
             doit_adapter.log_for_people(usage)

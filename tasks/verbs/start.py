@@ -7,7 +7,7 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import messages, server_registry
+from tasks.engine import messages, run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec
 from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.engine.session import ManagedServer, check_start, pick_port, specify
@@ -24,8 +24,8 @@ def check(context: Context, resolved: ResolvedModel) -> None:
     """
     cache = context.environment.cache
     check_start(cache, resolved, context.download_policy())
-    if not server_registry.can_record(cache):
-        raise server_registry.record_error(cache)
+    if not run_folder.can_record(cache):
+        raise run_folder.record_error(cache)
     try:
         _port(cache, resolved)
     except ServerError:

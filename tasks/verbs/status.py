@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.text import Styled
-from tasks.context import Context, server_names
+from tasks.context import Context, server_choice
 from tasks.engine import server_registry
+from tasks.engine.selection import Choice
 from tasks.engine.server_record import Liveness, ServerRecord, ServerState
 
 
@@ -21,10 +22,11 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     Raises:
         UsageError: there is no such model.
     """
-    return [context, server_names(context, request), bool(request.options.get("json"))]
+    choice = server_choice(context, request)
+    return [context, choice, bool(request.options.get("json"))]
 
 
-def run(context: Context, named: Sequence[str], as_json: bool) -> None:
+def run(context: Context, choice: Choice, as_json: bool) -> None:
     """Print the report to stdout.
 
     Raises:
@@ -35,9 +37,9 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     rows = [
         _row(record, liveness)
         for record, liveness in server_registry.list_servers(context.environment.cache)
-        if not named or record.name in named
+        if choice.of([record])
     ]
-    for name in named:
+    for name in choice.names:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": ServerState.STOPPED.value})
     if as_json:
@@ -46,7 +48,10 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
         doit_adapter.print_report(_table(rows))
     else:
         hint = "  doit start --model NAME    starts a server in the background"
-        doit_adapter.print_report(f"nothing runs\n{hint}")
+        where = ""
+        if choice.port:
+            where = f" on port {choice.port}"
+        doit_adapter.print_report(f"nothing runs{where}\n{hint}")
     ready = {row["model"] for row in rows if row["state"] == ServerState.READY.value}
     if not rows or {row["model"] for row in rows} - ready:
         raise SystemExit(1)

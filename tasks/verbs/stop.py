@@ -2,79 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
-from tasks.context import Context, server_names
-from tasks.engine import server_registry
-from tasks.engine.server_record import Mode, ServerRecord
-from tasks.errors import ServerError
+from tasks.context import Context, server_choice
+from tasks.engine import selection, server_registry
+from tasks.engine.selection import STOPPABLE, Choice
+from tasks.engine.stopping import stop_server
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or several servers run and one is not
+            chosen.
     """
-    flags = [bool(request.options.get(name)) for name in ("all", "json")]
-    return [context, server_names(context, request), *flags]
+    choice = server_choice(context, request)
+    every = bool(request.options.get("all"))
+    if not every and context.command_line.tasks:
+        _check(context.environment.cache, choice)
+    return [context, choice, every, bool(request.options.get("json"))]
 
 
-def run(context: Context, named: Sequence[str], every: bool, as_json: bool) -> None:
+def _check(cache: str, choice: Choice) -> None:
+    own = [one for one in server_registry.running(cache) if one.mode in STOPPABLE]
+    fix = "doit stop --all    ends all of them"
+    if choice.names:
+        fix = f"doit stop --model {choice.names[0]} --all    ends all of them"
+    selection.check_unambiguous(choice.of(own), choice.names, "stop", fix)
+
+
+def run(context: Context, choice: Choice, every: bool, as_json: bool) -> None:
     """Stop the servers of the named models, all of them, or the only one.
 
     Args:
         as_json: print to stdout which were stopped.
 
     Raises:
-        ServerError: several run and none is named, or one does not end.
+        UsageError: several run and one is not chosen.
+        ServerError: one does not end.
     """
     cache = context.environment.cache
     server_registry.reap_orphans(cache)
-    running = server_registry.running(cache)
-    if named:
-        running = [record for record in running if record.name in named]
-    # `doit with` and `doit chat` stop their servers themselves
-    own = [record for record in running if record.mode in (Mode.START, Mode.SERVE)]
-    several = dict.fromkeys(record.name for record in own)
-    if len(several) > 1 and not (named or every):
-        what = f"several servers run: {', '.join(several)}"
-        raise ServerError(what, fix="--model NAME for one of them, or --all")
+    if not every:
+        _check(cache, choice)
+    running = choice.of(server_registry.running(cache))
+    own = [record for record in running if record.mode in STOPPABLE]
     for record in running:
         if record not in own:
             text = "%s at %s belongs to `doit %s` (pid %s), and ends with it"
             doit_adapter.log().info(
                 text, record.name, record.url, record.mode.value, record.owner
             )
-    for name in named:
-        if name not in several:
-            doit_adapter.log().info("%s does not run", name)
-    if not (named or own):
-        doit_adapter.log().info("nothing runs")
+    where = ""
+    if choice.port:
+        where = f" on port {choice.port}"
+    for name in choice.names:
+        if name not in {record.name for record in own}:
+            doit_adapter.log().info("%s does not run%s", name, where)
+    if not (choice.names or own):
+        doit_adapter.log().info("nothing runs%s", where)
     for record in own:
-        _stop(record)
+        stop_server(record)
     if as_json:
         stopped = [{"model": record.name, "url": record.url} for record in own]
-        absent = [name for name in named if name not in several]
+        names = {record.name for record in own}
+        absent = [name for name in choice.names if name not in names]
         doit_adapter.print_json({"stopped": stopped, "not_running": absent})
-
-
-def _stop(server: ServerRecord) -> None:
-    from tasks.system.ports import free_port
-
-    name, url = server.name, server.url
-    text = "stopping %s at %s"
-    doit_adapter.log_event("server_stopping", text, name, url, model=name, url=url)
-    if not server_registry.stop(server):
-        pid = 0
-        if server.engine:
-            pid = server.engine.pid
-        raise ServerError(f"{name} (pid {pid}) does not end", fix=f"kill -9 {pid}")
-    doit_adapter.log_event("server_stopped", "%s has stopped", name, model=name)
-    try:
-        free_port(server.host, server.port)
-    except ServerError as error:
-        doit_adapter.log().warning("%s", error.what)

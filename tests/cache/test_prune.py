@@ -117,7 +117,7 @@ def test_temporary_files(folder: str, end: str) -> None:
 
 def test_logs() -> None:
     """Issue 5.6: an old log goes; never one with a record beside it, and never a record."""
-    logs = [LOG, f"{LOG}.1", f"{LOG}.before", "run/llama.log"]
+    logs = [LOG, f"{LOG}.1", f"{LOG}.2", f"{LOG}.before", "run/llama.log"]
     assert set(reasons(*map(old, logs))) == set(logs)
     assert reasons(*(old(path, 6) for path in logs)) == {}
     assert set(reasons(*map(old, [*logs, RECORD]))) == {"run/llama.log"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.engine.test_serve_cli import serving, with_gguf, with_llamafile
 from tests.support.project import Project
-from tests.support.servers import failed
+from tests.support.servers import failed, started
 from tests.support.users import AsUser
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts and users as Linux has them")
@@ -67,7 +68,6 @@ def everything_works(project: Project, model: str) -> None:
         (["with", "--", "true"], 0),
         (["status"], 1),
         (["logs"], 1),
-        (["logs", "--model", model], 1),
         (["stop"], 0),
         (["audit"], 0),
         (["bom"], 0),
@@ -81,8 +81,25 @@ def everything_works(project: Project, model: str) -> None:
     assert parallel.status == 0, parallel.err
     with serving(project, "serve", "--port", "0"):
         pass
-    said = failed(project.background("start", "--port", "0"))
-    assert "`doit start` cannot record its server in the cache" in said
+    a_server_in_the_background(project, model)
+
+
+def a_server_in_the_background(project: Project, model: str) -> None:
+    """Issue 14.6: it is recorded in the state directory, where every verb on servers finds it."""
+    url = started(project, "--port", "0")
+    port = url.rpartition(":")[2]
+    status = project.doit("status", "--json")
+    [row] = json.loads(status.out)
+    assert (status.status, row["url"]) == (0, url), status
+    assert row["log"].startswith(project.env["HOME"])
+    chat = project.doit("chat", "Hello")
+    assert (chat.status, chat.out) == (0, "Hello\n"), chat.err
+    assert project.doit("logs").out
+    stopped = project.doit("stop")
+    assert (stopped.status, f"stopping {model} at {url}" in stopped.err) == (0, True), stopped
+    assert project.doit("status").status == 1
+    log = project.doit("logs", "--model", model, "--port", port)
+    assert (log.status, bool(log.out)) == (0, True), log
 
 
 @pytest.mark.parametrize(

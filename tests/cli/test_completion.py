@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.project import REPO, Project
 from tests.support.terminal import Typing
-from tests.test_readme import ENVIRONMENT, blocks
+from tests.test_readme import blocks
 
+ENVIRONMENT = "docs/environment.md"
 BASH, ZSH = shutil.which("bash") or "", shutil.which("zsh") or ""
 LIBRARY = Path("/usr/share/bash-completion/bash_completion")  # what the script of doit's needs
 pytestmark = pytest.mark.skipif(not BASH or os.name == "nt", reason="no bash on a terminal")

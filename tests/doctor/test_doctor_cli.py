@@ -251,8 +251,19 @@ def moved(project: Project, folder: Path) -> None:
 
 @linux
 def test_a_read_only_cache(healthy: Project, mount: Callable[..., Path]) -> None:
-    """Issue 5.8: also for root."""
-    moved(healthy, mount("ro"))
+    """Issue 5.8, 14.6: also for root; where models are, they can be served."""
+    moved(healthy, mount("rw"))
+    remount = ["mount", "-o", "remount,ro", str(healthy.cache)]
+    (healthy.cache / "models").mkdir()
+    subprocess.run(remount, check=True, timeout=30)
+    found = rows(healthy)
+    verdict(
+        found, "cache", "warn", "Read-only file system; servers are recorded in ", "to download models, set "
+    )
+    assert healthy.env["HOME"] in found["cache"]["found"]
+    subprocess.run(["mount", "-o", "remount,rw", str(healthy.cache)], check=True, timeout=30)
+    (healthy.cache / "models").rmdir()
+    subprocess.run(remount, check=True, timeout=30)
     verdict(rows(healthy, 1), "cache", "fail", "Read-only file system", "LLAMAFILE_CACHE")
 
 

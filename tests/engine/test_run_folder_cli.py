@@ -107,11 +107,21 @@ def temporary(project: Project) -> list[Path]:
 
 
 def test_another_users_folder(others: Project) -> None:
+    """Issue 14.6: nothing is written there; a server is recorded in the state directory of its user."""
+    url = started(others, "--port", "0")
+    assert [row["url"] for row in rows(others)] == [url]
+    assert others.doit("stop").status == 0
+    assert list(others.run_folder.iterdir()) == []
+
+
+def test_no_folder_at_all(others: Project, tmp_path: Path) -> None:
     """Findings 6, 28, 30: `start` refuses it; what runs in the foreground takes a folder of its own."""
+    (tmp_path / "file").touch()
+    others.env["LLAMAFILE_STATE"] = str(tmp_path / "file")
     said = failed(others.background("start", "--port", "0"))
-    assert "`doit start` cannot record its server in the cache" in said
-    assert "belongs to: another user" in said
-    assert "fix: set LLAMAFILE_CACHE to " in said
+    assert "`doit start` cannot record its server, so no command could find and stop it" in said
+    assert f"folder: {tmp_path}/file/run/" in said
+    assert "fix: set LLAMAFILE_STATE to " in said
     assert engines(others) == []
     result = others.doit("with", "--", sys.executable, "-c", "print('it ran')")
     assert (result.status, result.out) == (0, "it ran\n"), result.err
@@ -128,8 +138,10 @@ def test_another_users_folder(others: Project) -> None:
     assert others.doit("stop").status == 0
 
 
-def test_an_engine_that_fails_in_a_temporary_folder(others: Project) -> None:
+def test_an_engine_that_fails_in_a_temporary_folder(others: Project, tmp_path: Path) -> None:
     """Finding 30: the folder goes, and no message names a log in it."""
+    (tmp_path / "file").touch()
+    others.env["LLAMAFILE_STATE"] = str(tmp_path / "file")
     behave(others, crash={"text": "no such thing", "status": 7})
     said = failed(others.doit("serve", "--port", "0"))
     assert "no such thing" in said
@@ -167,13 +179,38 @@ def test_a_record_is_private_to_its_user(servers: Project) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
 def test_a_run_folder_behind_a_link(project: Project, tmp_path: Path) -> None:
-    """Nothing is written there: `start` says so, and a server in the foreground does without."""
+    """Nothing is written there, be it in the cache or in the state directory."""
     pytest.importorskip("xllamacpp")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    project.cache.mkdir(exist_ok=True)
-    (project.cache / "run").symlink_to(elsewhere)
+    for place in (project.cache, tmp_path / "state"):
+        place.mkdir(exist_ok=True)
+        (place / "run").symlink_to(elsewhere)
+    project.env["LLAMAFILE_STATE"] = str(tmp_path / "state")
     result = project.doit("start", "--model", "demo", "--port", "0")
     assert (result.status, "cannot record its server" in result.err) == (1, True), result
     assert project.process("with", "--model", "demo", "--", sys.executable, "-c", "1").status == 0
     assert list(elsewhere.iterdir()) == []
+
+
+def test_the_state_directory(servers: Project, tmp_path: Path) -> None:
+    """Issue 14.6: LLAMAFILE_STATE has records, logs and locks, mode 0700; a server of before is found."""
+    with_llamafile(servers)
+    before = started(servers, "--port", "0")
+    servers.env["LLAMAFILE_STATE"] = str(tmp_path / "state")
+    assert [row["url"] for row in rows(servers)] == [before]
+    said = failed(servers.background("start", "--ctx-size", "99"))
+    assert f"m is already running at {before}, with other settings" in said
+    assert servers.doit("stop").status == 0
+    url = started(servers, "--port", "0")
+    [row] = rows(servers)
+    assert row["url"] == url
+    assert row["log"].startswith(f"{tmp_path}/state/run/")
+    folder = Path(row["log"]).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list((tmp_path / "state" / "locks").glob("start-*.lock"))
+    assert not records(servers)
+    del servers.env["LLAMAFILE_STATE"]
+    assert rows(servers) == []
+    servers.env["LLAMAFILE_STATE"] = str(tmp_path / "state")
+    assert servers.doit("stop").status == 0

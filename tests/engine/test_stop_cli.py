@@ -101,11 +101,20 @@ def test_which_one(servers: Project) -> None:
     """Issue 4.2: where several run one has to be named, or all of them."""
     two_models(servers)
     first, second = (started(servers, "--model", name, "--port", "0") for name in "ab")
-    said = failed(servers.doit("stop"))
+    pids = [record(servers, name)["engine"]["pid"] for name in "ab"]
+    ports = [port_of(url) for url in (first, second)]
+    said = failed(servers.doit("stop"), 3)
     assert said.splitlines() == [
-        "ERROR: several servers run: a, b",
-        "  fix: --model NAME for one of them, or --all",
+        "ERROR: `doit stop` is for one server, and 2 are running",
+        *(
+            f"  {name}, port {port}, pid {pid}: doit stop --port {port}"
+            for name, port, pid in zip("ab", ports, pids, strict=True)
+        ),
+        "  fix: doit stop --all    ends all of them",
     ]
+    said = failed(servers.doit("chat", "Hello"), 3)
+    assert said.startswith("ERROR: `doit chat` is for one server, and 2 are running\n")
+    assert f": doit chat --port {ports[1]}\n" in said
     result = servers.doit("stop", "--model", "B")
     assert result.err.splitlines() == [f"stopping b at {second}", "b has stopped"]
     assert ask(first, "still there") == "still there"
@@ -256,7 +265,7 @@ def test_a_server_in_another_terminal(servers: Project) -> None:
 
 
 def test_one_model_in_two_ways(servers: Project) -> None:
-    """Issue 4.1, 4.2: `doit start` beside `doit serve` of the same model; `doit stop` ends both."""
+    """Issue 14.5: `doit start` beside `doit serve` of the same model; `doit stop` never ends two for one."""
     with_llamafile(servers, top={"defaults": {"port": free_port()}})
     with servers.start("serve") as running:
         running.wait_for("stop     Ctrl-C")
@@ -265,7 +274,24 @@ def test_one_model_in_two_ways(servers: Project) -> None:
             ("doit serve", "ready"),
             ("doit start", "ready"),
         ]
-        assert servers.doit("stop").status == 0
+        ports = [str(port_of(row["url"])) for row in rows(servers)]
+        for words in (["stop"], ["stop", "--model", "m"], ["logs"], ["chat", "Hello"]):
+            said = failed(servers.doit(*words), 3)
+            assert f"ERROR: `doit {words[0]}` is for one server, and 2 of m are running" in said
+        for words, status in ((["status"], 0), (["logs"], 0), (["chat", "Hello"], 0), (["stop"], 0)):
+            result = servers.doit(words[0], "--port", ports[1], *words[1:])
+            assert result.status == status, result
+        [row] = rows(servers)
+        assert (row["by"], row["state"]) == ("doit serve", "ready")
+        for words, status, text in (
+            (["stop"], 0, f"nothing runs on port {ports[1]}"),
+            (["status"], 1, f"nothing runs on port {ports[1]}"),
+            (["chat", "Hello"], 3, f"no server is ready on port {ports[1]}"),
+        ):
+            result = servers.doit(words[0], "--port", ports[1], *words[1:])
+            assert (result.status, text in result.out + result.err) == (status, True), result
+        started(servers, "--port", "0")
+        assert servers.doit("stop", "--model", "m", "--all").status == 0
         assert running.finish().status == 0
     assert servers.processes() == []
 

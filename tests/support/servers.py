@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tasks.engine.server_registry import folder
+from tasks.engine.run_folder import folder
 from tasks.system import process_identity
 from tasks.system.process_id import MARK_VARIABLE
 

@@ -1,0 +1,51 @@
+"""`doit restart`: end a server in the background; `start` starts it again.
+
+Its settings are those of now: of the command line and models.yaml. The port is kept.
+"""
+
+from __future__ import annotations
+
+from tasks import doit_adapter
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.context import Context
+from tasks.engine import run_folder, server_registry
+from tasks.engine.server_record import Mode, ServerRecord, differences
+from tasks.engine.session import check_start, specify
+from tasks.engine.stopping import stop_server
+
+
+def check(context: Context, resolved: ResolvedModel) -> None:
+    """Check that the server can be started, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot.
+    """
+    cache = context.environment.cache
+    check_start(cache, resolved, context.download_policy())
+    if not run_folder.can_record(cache):
+        raise run_folder.record_error(cache)
+
+
+def run(context: Context, resolved: ResolvedModel) -> None:
+    """Say which settings change, and end the server, if it runs.
+
+    Raises:
+        ServerError: the engine does not support a setting, or the server does not end.
+    """
+    cache = context.environment.cache
+    server_registry.reap_orphans(cache)
+    spec = specify(context.environment, context.catalogue, resolved)
+    for record in server_registry.running(cache):
+        if _is_meant(record, resolved):
+            # refuse invalid settings while the server still runs
+            spec.argv(record.port, "")
+            changes = differences(record, spec.record_spec(record.port), spec.key)
+            for name, text in changes:
+                doit_adapter.log().info("%s changes %s: %s", resolved.name, name, text)
+            stop_server(record)
+
+
+def _is_meant(record: ServerRecord, resolved: ResolvedModel) -> bool:
+    if record.mode is not Mode.START or record.name != resolved.name:
+        return False
+    return resolved.requested_port in (None, record.port)
