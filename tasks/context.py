@@ -274,7 +274,8 @@ def _restart_request(
         raise UsageError(what, fix="doit start --model NAME")
     server = found[0]
     if server.mode is not Mode.START:
-        what = f"{server.name} at {server.url} runs in another terminal (`doit serve`, pid {server.owner})"
+        where = f"in another terminal (`doit serve`, pid {server.owner})"
+        what = f"{server.name} at {server.url} runs {where}"
         raise UsageError(what, fix="press Ctrl-C there, and run it again")
     options = {**request.options, "port": str(server.port)}
     if not (request.model or has_source):

@@ -161,8 +161,8 @@ def test_list_all(still: Project) -> None:
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
-LIFE = ["restart", "start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny", "logs", "stop:tiny",
-        "doctor", "doctor:t"]  # fmt: skip
+LIFE = ["restart", "start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny",
+        "logs", "stop:tiny", "doctor", "doctor:t"]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue", *LIFE])
