@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks import options
-from tasks.graph import Recipe, TaskDict
+from tasks.graph import CHECK_PLAN, Recipe, TaskDict
 
 if TYPE_CHECKING:
     from tasks.catalogue.artifact import Artifact
@@ -55,7 +55,8 @@ def task_download(context: Context, model: ResolvedModel) -> TaskDict:
 
     files = download.files_of(context, model)
     return {
-        "actions": [(download.run, [context, model, files])],
+        "actions": [(download.run, [context, files])],
+        "task_dep": [CHECK_PLAN],
         "targets": [file.target for file in files],
         "uptodate": [lambda: download.are_fresh(context, files)],
     }
@@ -133,6 +134,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
         options.MODEL,
         options.TIMEOUT,
         options.YES,
+        options.FORCE,
         options.NO_ADOPT,
         options.FROZEN,
     ],

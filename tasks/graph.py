@@ -21,12 +21,20 @@ from tasks.console import formatting
 from tasks.context import Context
 from tasks.options import Option
 
+CHECK_PLAN = "_check_plan"  # the task before all downloads; hidden, as of its name
 TaskDict = dict[str, Any]
 # (context, model, program or request) → task
 Creator = Callable[[Any, Any], TaskDict]
 DoitCreator = Callable[[], Iterator[Task]]
 Decorator = Callable[[Creator], DoitCreator]
 Expand = Callable[[str, Creator], Iterator[Task]]
+
+
+def _check_plan(context: Context) -> None:
+    """Refuse what cannot work, and ask before a large download."""
+    from tasks.planning import preflight
+
+    preflight.check(context.planned_command())
 
 
 class Recipe:
@@ -109,6 +117,9 @@ class Recipe:
         yield self._model_group(verb, reached)
         if not reached:
             return
+        if verb == "download":
+            action = (_check_plan, [self._context])
+            yield doit_adapter.action_task(CHECK_PLAN, {"actions": [action]})
         for name, resolved in self._context.resolution.by_name.items():
             fields = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any, BinaryIO, NamedTuple
 
 from tasks.cache import stamps
-from tasks.cache.space import SPACE_MARGIN
+from tasks.cache.space import SPACE_MARGIN, space_missing
 from tasks.catalogue import gguf
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
@@ -97,12 +97,12 @@ def blockers(
     """
     found = []
     write = total([file_plan.to_write for file_plan in needs])[0]
-    if write and write + SPACE_MARGIN > free:
-        size = formatting.format_size(write)
-        what = (
-            f"the disk has {formatting.format_size(free)} free, and {size} are needed"
-        )
-        found.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
+    missing = space_missing(write, 0, free)
+    if write and missing:
+        sizes = map(formatting.format_size, (free, missing, write, SPACE_MARGIN))
+        text = "the disk has {} free: {} are missing for {} and {} that stay free"
+        remedy = "doit prune, or LLAMAFILE_CACHE on another disk"
+        found.append((text.format(*sizes), remedy))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:
             found.append(_memory_problem(estimate, estimate.needed, here))

@@ -129,6 +129,7 @@ class _Transfer:
         # whether a source sent wrong bytes, and whether a retry is useless
         self.wrong = False
         self.final = True
+        self.fixes: list[str] = []  # what the user can do, by source
         # hosts that do not respond
         self.silent: set[str] = set()
 
@@ -206,6 +207,7 @@ class _Transfer:
         except SourceFailedError as reason:
             self._passed_over(url, reason)
             self.final = self.final and reason.final
+            self.fixes.append(reason.fix)
             if reason.silent:
                 self.silent.add(urlsplit(url).netloc)
         except IntegrityError as error:
@@ -341,7 +343,15 @@ class _Transfer:
             fixes = ["run it again"]
             if self.final:
                 fixes = ["fix the errors above, or use another URL"]
+        known = set(self.fixes)
+        if len(known) == 1 and known != {""} and len(self.fixes) == len(self.reasons):
+            fixes = [f"{known.pop()}; then {_again(done)}"]
         raise TransferError(f"{label} could not be downloaded", facts, fixes[0])
+
+
+def _again(done: int) -> str:
+    """Return what to do once the cause is gone; some bytes may be kept."""
+    return "run it again to resume the download" if done else "run it again"
 
 
 def _received(partial: Partial, size: int) -> str:
