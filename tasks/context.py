@@ -14,12 +14,7 @@ from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.artifact import TargetState
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.resolve import (
-    Resolution,
-    ResolvedModel,
-    resolve,
-    resolve_entry,
-)
+from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
 from tasks.command_line import CommandLine, Kind, TaskRequest, Verbs
 from tasks.errors import UsageError

@@ -169,7 +169,10 @@ class Recipe:
             resolved.exe for resolved in context.resolution.by_name.values()
         ):
             program = llamafile_exe(context.catalogue, context.environment)
-            yield self._task(verb, creator(context, program))
+            fields = creator(context, program)
+            if self._is_reached("download"):  # which makes that task
+                fields["task_dep"] = [CHECK_PLAN]
+            yield self._task(verb, fields)
         else:
             yield self._group(verb, [])
 

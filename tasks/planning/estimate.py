@@ -35,6 +35,7 @@ class FilePlan(NamedTuple):
     source: str  # where its bytes will come from
     size: int | None  # bytes of the whole file
     taken: int = 0  # bytes of a partial download that are kept
+    allocated: int = 0  # bytes of the disk that the partial download has
 
     @property
     def to_fetch(self) -> int | None:
@@ -50,7 +51,9 @@ class FilePlan(NamedTuple):
         """Bytes to write to the disk; None if unknown."""
         if self.state in ("adopt", "copy"):
             return self.size or 0
-        return self.to_fetch
+        if self.to_fetch is None or self.size is None:
+            return self.to_fetch
+        return min(self.to_fetch, max(0, self.size - self.allocated))
 
     def describe(self) -> str:
         """Return the state as text."""
@@ -222,7 +225,10 @@ def _download(artifact: Artifact) -> FilePlan:
         action = "fetch"
     source = next(iter([*remote, *artifact.sources]), "")
     size = artifact.size or saved.size
-    return FilePlan(artifact.label, artifact.target, action, source, size, saved.done)
+    allocated = files.allocated(artifact.partial)
+    return FilePlan(
+        artifact.label, artifact.target, action, source, size, saved.done, allocated
+    )
 
 
 def _size(path: str) -> int | None:

@@ -36,7 +36,7 @@ class Command(NamedTuple):
     yes: bool = False
     force: bool = False  # try what cannot work
     offline: bool = False  # no byte may come, so there is nothing to ask
-    implied: str = ""  # the model that nobody named, which is never just downloaded
+    implied: str = ""  # the model of a `doit chat` that names none
 
 
 def check(command: Command) -> None:
@@ -160,7 +160,7 @@ def _ask(
 
 
 def can_ask(env: Mapping[str, str]) -> bool:
-    """Whether a user can see a question and answer it; in CI nobody does."""
+    """Whether a user can see a question and answer it."""
     if huggingface.env_flag(env.get("CI")) or sys.stdin is None:
         return False
     return sys.stdin.isatty() and sys.stderr.isatty()
@@ -187,9 +187,7 @@ def _rate(cache: str) -> int | None:
     return last_rate(cache)
 
 
-def size_lines(
-    needs: Iterable[FilePlan], free: int, rate: int | None
-) -> list[str]:
+def size_lines(needs: Iterable[FilePlan], free: int, rate: int | None) -> list[str]:
     """Return what a download takes: bytes of each file, time, and disk afterwards.
 
     Args:

@@ -34,7 +34,8 @@ def disk_problems(needs: Sequence[FilePlan]) -> list[Problem]:
     found = []
     for disk, rows in by_disk.items():
         free = shutil.disk_usage(places[disk]).free
-        found += estimate.blockers(rows, free, (), 0)
+        problems = estimate.blockers(rows, free, (), 0)
+        found += [(f"{what} (in {places[disk]})", fix) for what, fix in problems]
     return found
 
 
@@ -59,9 +60,7 @@ def engine_problems(jobs: Iterable[ResolvedModel]) -> list[Problem]:
     return [(what, "pip install '.[embedded]', or --engine llamafile")]
 
 
-def surely_fits(
-    resolved: ResolvedModel, needs: Sequence[FilePlan], here: int
-) -> bool:
+def surely_fits(resolved: ResolvedModel, needs: Sequence[FilePlan], here: int) -> bool:
     """Whether a model needs less memory than there is, whatever its metadata.
 
     The metadata of a large model takes a tenth of a second to read.

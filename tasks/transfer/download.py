@@ -27,6 +27,7 @@ from tasks.transfer.journal import forget
 from tasks.transfer.partial import Partial
 from tasks.urls import host_of, is_local, lacks_scheme, url_error
 
+_FIX_BY_FINAL = ("run it again", "fix the errors above, or use another URL")
 _log = logging.getLogger("recipe")
 
 
@@ -126,12 +127,10 @@ class _Transfer:
         self.expected = artifact.sha256
         self.start = dependencies.clock()
         self.reasons: list[tuple[str, object]] = []
-        # whether a source sent wrong bytes, and whether a retry is useless
-        self.wrong = False
-        self.final = True
+        self.wrong = False  # whether a source sent wrong bytes
+        self.final = True  # whether a retry is useless
         self.fixes: list[str] = []  # what the user can do, by source
-        # hosts that do not respond
-        self.silent: set[str] = set()
+        self.silent: set[str] = set()  # hosts that do not respond
 
     def first_that_delivers(self) -> Stamp:
         """Try the sources in order until one has delivered the artifact."""
@@ -323,14 +322,14 @@ class _Transfer:
 
     def _fail(self, done: int) -> Stamp:
         """Raise the error that lists why each source failed."""
-        label = self.artifact.label
+        what = f"{self.artifact.label} could not be downloaded"
         facts = list(self.reasons)
         fixes: list[str] = []
         if done:
             facts.append(("partial", f"{formatting.format_size(done)} are kept"))
             fixes = ["run it again to resume the download"]
         if self.wrong:
-            what = f"{label}: no source sent the right bytes"
+            what = f"{self.artifact.label}: no source sent the right bytes"
             compare = (
                 "compare the digest with the publisher's, or add mirrors in models.yaml"
             )
@@ -340,18 +339,10 @@ class _Transfer:
                 )
             raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
         if not fixes:
-            fixes = ["run it again"]
-            if self.final:
-                fixes = ["fix the errors above, or use another URL"]
-        known = set(self.fixes)
-        if len(known) == 1 and known != {""} and len(self.fixes) == len(self.reasons):
-            fixes = [f"{known.pop()}; then {_again(done)}"]
-        raise TransferError(f"{label} could not be downloaded", facts, fixes[0])
-
-
-def _again(done: int) -> str:
-    """Return what to do once the cause is gone; some bytes may be kept."""
-    return "run it again to resume the download" if done else "run it again"
+            fixes = [_FIX_BY_FINAL[self.final]]
+        if len(set(self.fixes)) == 1 and len(self.fixes) == len(self.reasons):
+            fixes[0] = self.fixes[0] or fixes[0]  # every source failed by one cause
+        raise TransferError(what, facts, fixes[0])
 
 
 def _received(partial: Partial, size: int) -> str:

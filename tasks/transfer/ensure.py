@@ -20,9 +20,7 @@ from tasks.urls import is_local
 
 
 def ensure_files(
-    cache: str,
-    wanted: Iterable[Artifact],
-    policy: DownloadPolicy,
+    cache: str, wanted: Iterable[Artifact], policy: DownloadPolicy
 ) -> None:
     """Ensure that each target is correct.
 
@@ -71,10 +69,7 @@ def ensure_file(
 
 
 def _converge_locked(
-    cache: str,
-    artifact: Artifact,
-    policy: DownloadPolicy | None,
-    again: bool,
+    cache: str, artifact: Artifact, policy: DownloadPolicy | None, again: bool
 ) -> None:
     """Do what `converge` does, while this process holds the artifact's lock."""
     from tasks.transfer.locks import artifact_lock, wait_for_owner

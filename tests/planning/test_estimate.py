@@ -55,7 +55,11 @@ def test_memory_is_weights_cache_and_overhead() -> None:
         pytest.param([a_need("have")], 0, [], [], id="a full disk is enough for what is here"),
         pytest.param([a_need("fetch")], GB + SPACE_MARGIN, [], [], id="just enough"),
         pytest.param(
-            [a_need("fetch")], GB, [], ["the disk has 1.00 GB free: 67.1 MB are missing for 1.00 GB and 67.1 MB that stay free"], id="margin"
+            [a_need("fetch")],
+            GB,
+            [],
+            ["the disk has 1.00 GB free: 67.1 MB are missing for 1.00 GB and 67.1 MB that stay free"],
+            id="margin",
         ),
         pytest.param(
             [a_need("fetch"), a_need("adopt")],

@@ -84,9 +84,7 @@ def test_a_context_that_does_not_fit(project: Project) -> None:
 def test_force_goes_on(project: Project) -> None:
     """Issue 14.2: the estimate may be wrong."""
     with_llamafile(project, ram=10**6)
-    assert "cannot work: m needs 1000000.0 GB" in failed(project.doit("with", "--", "true")).replace(
-        "1,000,000", "1000000"
-    ).replace("1000.00 TB", "1000000.0 GB").replace("1000.0 TB", "1000000.0 GB")
+    assert "cannot work: m needs 1000.0 TB of memory" in failed(project.doit("with", "--", "true"))
     assert project.doit("with", "--force", "--", "true").status == 0
 
 
@@ -156,9 +154,7 @@ def test_one_question_for_all_files(project: Project, server: FileServer) -> Non
 
 
 @posix
-@pytest.mark.parametrize(
-    ("words", "env"), [(["--yes"], {}), ([], {"CI": "true"})], ids=["--yes", "CI"]
-)
+@pytest.mark.parametrize(("words", "env"), [(["--yes"], {}), ([], {"CI": "true"})], ids=["--yes", "CI"])
 def test_not_asked(project: Project, server: FileServer, words: list[str], env: dict[str, str]) -> None:
     """Issue 14.2: nobody is there to answer, or the answer is known."""
     ask_above(catalogue(project, server), 1_000_000)
@@ -312,7 +308,7 @@ def test_a_name_that_cannot_be_resolved(project: Project) -> None:
     project.catalogue({"m": project.entry("https://models.invalid/m.gguf", DATA, engine="embedded")})
     said = failed(project.doit("download"))
     assert "cannot resolve models.invalid; check the network or the proxy: doit doctor" in said
-    assert "  fix: check the network or the proxy: doit doctor; then run it again" in said
+    assert "  fix: check the network or the proxy: doit doctor" in said
 
 
 def test_a_file_that_is_gone(project: Project, server: FileServer) -> None:
