@@ -175,7 +175,7 @@ def test_help(still: Project, task: str) -> None:
     """R10, R17: every option of a verb, with what it means."""
     text = good(still.doit("help", task))
     options = {line.split("=")[0].split()[0] for line in text.splitlines() if line.startswith("  --")}
-    source = {"--llamafile", "--llamafile-url", "--llamafile_url", "--sha256", "--yes"}
+    source = {"--llamafile", "--llamafile-url", "--llamafile_url", "--sha256", "--yes", "--force"}
     settings = {"--host", "--port", "--force-gpu", "--gpu", "--ngl", "--ctx-size", "--n-predict"}
     settings |= {"--threads", "--engine", "--timeout", "--api-key", "--probe"}
     expected = {
@@ -185,7 +185,7 @@ def test_help(still: Project, task: str) -> None:
         "start": {"--model", *source, *settings},
         "start:tiny": source | settings,
         "with": {"--model", *source, *settings},
-        "chat": {"--model", "--timeout", "--yes", "--no-adopt"},
+        "chat": {"--model", "--timeout", "--yes", "--force", "--no-adopt"},
         "chat:t": {"--timeout"},
         "stop": {"--model", "--all"},
         "status": {"--model", "--json"},

@@ -84,7 +84,7 @@ def test_a_context_that_does_not_fit(project: Project) -> None:
 def test_force_goes_on(project: Project) -> None:
     """Issue 14.2: the estimate may be wrong."""
     with_llamafile(project, ram=10**6)
-    assert "cannot work: m needs 1000.0 TB of memory" in failed(project.doit("with", "--", "true"))
+    assert "cannot work: m needs 1000000.0 GB of memory" in failed(project.doit("with", "--", "true"))
     assert project.doit("with", "--force", "--", "true").status == 0
 
 
