@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks import options
-from tasks.graph import CHECK_PLAN, Recipe, TaskDict
+from tasks.graph import Recipe, TaskDict
 
 if TYPE_CHECKING:
     from tasks.catalogue.artifact import Artifact
@@ -56,7 +56,6 @@ def task_download(context: Context, model: ResolvedModel) -> TaskDict:
     files = download.files_of(context, model)
     return {
         "actions": [(download.run, [context, files])],
-        "task_dep": [CHECK_PLAN],
         "targets": [file.target for file in files],
         "uptodate": [lambda: download.are_fresh(context, files)],
     }

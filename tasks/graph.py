@@ -21,20 +21,12 @@ from tasks.console import formatting
 from tasks.context import Context
 from tasks.options import Option
 
-CHECK_PLAN = "_check_plan"  # the task before all downloads; hidden, as of its name
 TaskDict = dict[str, Any]
 # (context, model, program or request) → task
 Creator = Callable[[Any, Any], TaskDict]
 DoitCreator = Callable[[], Iterator[Task]]
 Decorator = Callable[[Creator], DoitCreator]
 Expand = Callable[[str, Creator], Iterator[Task]]
-
-
-def _check_plan(context: Context) -> None:
-    """Refuse what cannot work, and ask before a large download."""
-    from tasks.planning import preflight
-
-    preflight.check(context.planned_command())
 
 
 class Recipe:
@@ -44,6 +36,7 @@ class Recipe:
         """Take the verb that a `doit` without arguments means."""
         self.verbs: dict[str, Verb] = {}
         self._default = default
+        self._is_checked = False  # what this command line needs
         self._creators: list[tuple[str, Expand, Creator]] = []
 
     def doit_config(self) -> dict[str, Any]:
@@ -117,16 +110,14 @@ class Recipe:
         yield self._model_group(verb, reached)
         if not reached:
             return
-        if verb == "download":
-            action = (_check_plan, [self._context])
-            yield doit_adapter.action_task(CHECK_PLAN, {"actions": [action]})
         for name, resolved in self._context.resolution.by_name.items():
             fields = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)
             }
-            yield self._sub_task(
-                verb, name, {**fields, **creator(self._context, resolved)}
-            )
+            fields |= creator(self._context, resolved)
+            if verb == "download":
+                fields = self._planned(fields)
+            yield self._sub_task(verb, name, fields)
         for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
 
@@ -141,7 +132,9 @@ class Recipe:
             fields = creator(context, job)
             name = f"_check_{verb}:{job.name}"
             checks.append(
-                doit_adapter.action_task(name, {"actions": [fields.pop("check")]})
+                doit_adapter.action_task(
+                    name, {"actions": [fields.pop("check"), (self._check_plan, [])]}
+                )
             )
             return {**fields, "task_dep": [name, *fields["task_dep"]]}
 
@@ -170,11 +163,21 @@ class Recipe:
         ):
             program = llamafile_exe(context.catalogue, context.environment)
             fields = creator(context, program)
-            if self._is_reached("download"):  # which makes that task
-                fields["task_dep"] = [CHECK_PLAN]
-            yield self._task(verb, fields)
+            yield self._task(verb, self._planned(fields))
         else:
             yield self._group(verb, [])
+
+    def _planned(self, fields: TaskDict) -> TaskDict:
+        """Return a task that downloads, with the check of the whole command before."""
+        return {**fields, "actions": [(self._check_plan, []), *fields["actions"]]}
+
+    def _check_plan(self) -> None:
+        """Refuse what cannot work, and ask before a large download; once per run."""
+        from tasks.planning import preflight
+
+        if not self._is_checked:
+            preflight.check(self._context.planned_command())
+        self._is_checked = True
 
     def _report_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make `verb` and each `verb:MODEL`, as far as they are asked for."""

@@ -56,14 +56,20 @@ BUDGETS = {  # at 88 columns
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
         "lock file, editing, resolving",
     ),
-    "cache": (1_230, "stamps, also where none can be written, inventory, audit, prune, bill of materials, rate"),
+    "cache": (
+        1_230,
+        "stamps, also where none can be written, inventory, audit, prune, bill of materials, rate",
+    ),
     "transfer": (3_770, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (580, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (3_630, "command lines of every version, readiness, supervisor, records, known failures"),
     "doctor": (510, "the checks and their probes"),
     "verbs": (2_910, "twenty verbs"),
-    "": (1_550, "errors, URLs, options, the command line, the adapter to doit, context, graph, the model of chat"),
+    "": (
+        1_550,
+        "errors, URLs, options, the command line, the adapter to doit, context, graph, the model of chat",
+    ),
 }
 
 

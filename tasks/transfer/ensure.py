@@ -214,7 +214,7 @@ def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferErr
     return TransferError(
         f"{policy.offline} forbids the network, and these files are missing",
         facts,
-        fix="\n".join(filter(None, [fix, policy.engine_fix])),
+        fix="; ".join(filter(None, [fix, policy.engine_fix])),
     )
 
 

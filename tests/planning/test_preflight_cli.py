@@ -21,7 +21,7 @@ from tests.support.users import AsUser
 
 DATA = gguf(3_000_000)
 DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
-HUGE = {"params": "900000B", "serve": {"ctx_size": 1_000_000}}
+HUGE: dict[str, Any] = {"params": "900000B", "serve": {"ctx_size": 1_000_000}}
 PREFLIGHT = "tasks/planning/preflight.py"
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals and fake engines are POSIX")
