@@ -111,7 +111,7 @@ class Recipe:
         if not reached:
             return
         for name, resolved in self._context.resolution.by_name.items():
-            fields = {
+            fields: TaskDict = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)
             }
             fields |= creator(self._context, resolved)
