@@ -55,7 +55,7 @@ def task_download(context: Context, model: ResolvedModel) -> TaskDict:
 
     files = download.files_of(context, model)
     return {
-        "actions": [(download.run, [context, model, files])],
+        "actions": [(download.run, [context, files])],
         "targets": [file.target for file in files],
         "uptodate": [lambda: download.are_fresh(context, files)],
     }
@@ -136,6 +136,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
         options.SERVER_PORT,
         options.TIMEOUT,
         options.YES,
+        options.FORCE,
         options.NO_ADOPT,
         options.FROZEN,
     ],

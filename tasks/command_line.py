@@ -326,7 +326,9 @@ def _option_fix(word: str, given: str, table: Sequence[Option], verbs: Verbs) ->
             return f"--{given} {option.get('metavar', '')}".rstrip()
         if given and given == option["short"]:
             return f"-{given} {option.get('metavar', '')}".rstrip()
-    near = did_you_mean("--" + given, ["--" + option["long"] for option in table])
+    # an option that overrides a check is never what a misspelt one means
+    names = [option["long"] for option in table if option["long"] != "force"]
+    near = did_you_mean("--" + given, ["--" + name for name in names])
     is_engine = verbs[verb].pos_arg == "engine_arguments"
     if near and is_engine:
         return f"{near} (engine arguments go after `--`)"

@@ -12,19 +12,22 @@ import doit
 from tasks import ROOT, command_line, doit_adapter
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
+from tasks.catalogue.artifact import TargetState
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve
+from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
-from tasks.command_line import CommandLine, TaskRequest, Verbs
+from tasks.command_line import CommandLine, Kind, TaskRequest, Verbs
 from tasks.console import log_format
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
+from tasks.system.packages import has_package
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
     from tasks.engine.selection import Choice
     from tasks.engine.server_record import ServerRecord
+    from tasks.planning import preflight
 
 # verbs that read the catalogue itself, never its compiled form in the cache
 _TRUST_GIT = ("audit", "bom", "prune", "lock", "add")
@@ -72,6 +75,32 @@ class Context(NamedTuple):
             offline=huggingface.offline(os.environ),
         )
 
+    def planned_command(self) -> preflight.Command:
+        """Return what this command line will do, to be checked before it begins."""
+        from tasks.planning import preflight
+
+        tasks = self.command_line.tasks
+        given = {key for request in tasks for key in request.options}
+        served = (
+            name
+            for request, names in self.resolution.requested
+            if request.kind is Kind.SERVER
+            for name in names
+        )
+        implied = ""
+        if _is_unnamed_chat(self.command_line):
+            implied = next(iter(self.resolution.requested[-1][1]), "")
+        return preflight.Command(
+            self.environment.cache,
+            tuple(self.resolution.by_name.values()),
+            frozenset(served),
+            no_adopt="no_adopt" in given,
+            yes="yes" in given,
+            force="force" in given,
+            offline=bool(huggingface.offline(os.environ)),
+            implied=implied,
+        )
+
     @staticmethod
     def reject_model_option(request: TaskRequest) -> None:
         """Refuse a model behind a verb that reports on the whole cache.
@@ -110,7 +139,7 @@ def read_catalogue(args: CommandLine) -> Context:
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
     environment = Environment(
-        sys.platform, cache, str(path.parent), cwd, files.first_bytes
+        sys.platform, cache, str(path.parent), cwd, files.first_bytes, has_package
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
@@ -130,6 +159,8 @@ def read_catalogue(args: CommandLine) -> Context:
             raise problem
         _report_broken_catalogue(problem)
     args = _restarted(args, catalogue, cache)
+    if problem is None and server is None and _is_unnamed_chat(args):
+        args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
     return Context(catalogue, environment, args, resolution, frozen, server, problem)
 
@@ -149,6 +180,54 @@ def _report_broken_catalogue(error: UsageError) -> None:
     what = error.what.splitlines()[0].removesuffix(":")
     text = "warning: %s; `doit catalogue` shows it"
     doit_adapter.log_event("catalogue_error", text, what, level=_WARNING)
+
+
+def _is_unnamed_chat(args: CommandLine) -> bool:
+    """Whether the command line is `doit chat` without the name of a model."""
+    if len(args.tasks) != 1:
+        return False
+    return args.tasks[0].verb == "chat" and not args.tasks[0].models
+
+
+def _with_model_here(
+    args: CommandLine, catalogue: Catalogue, environment: Environment
+) -> CommandLine:
+    """Give `doit chat` the one model that is here, if the default one is not.
+
+    Raises:
+        UsageError: several models are here.
+    """
+    from tasks.transfer.ensure import is_available
+
+    request = args.tasks[0]
+    default = catalogue.name(catalogue.default)
+    files = resolve_entry(default, catalogue, environment).files
+    if "yes" in request.options or all(
+        is_available(environment.cache, file) for file in files
+    ):
+        return args
+    here = [name for name in catalogue.names if _is_here(name, catalogue, environment)]
+    if len(here) > 1:
+        what = f"the default model {default} is not here, and several others are"
+        raise UsageError(f"{what}: {', '.join(here)}", fix="doit chat --model NAME")
+    if not here:
+        return args
+    text = "%s answers: it is here, and the default model %s is not"
+    doit_adapter.log_event("model_chosen", text, here[0], default, model=here[0])
+    options = {**request.options, "model": here[0]}
+    return args._replace(tasks=(request._replace(options=options),))
+
+
+def _is_here(name: str, catalogue: Catalogue, environment: Environment) -> bool:
+    """Whether all files of an entry are in the cache."""
+    try:
+        artifacts = resolve_entry(name, catalogue, environment).files
+    except UsageError:  # it is for another system
+        return False
+    return all(
+        stamps.target_state(environment.cache, artifact) is not TargetState.MISSING
+        for artifact in artifacts
+    )
 
 
 def _is_frozen(args: CommandLine) -> bool:

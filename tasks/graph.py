@@ -38,6 +38,7 @@ class Recipe:
         """Take the verb that a `doit` without arguments means."""
         self.verbs: dict[str, Verb] = {}
         self._default = default
+        self._is_checked = False  # what this command line needs
         self._creators: list[tuple[str, Expand, Creator]] = []
         self._plain_doit = True  # doit parses the command line, too (docs/adr/0015)
 
@@ -137,12 +138,13 @@ class Recipe:
         if not reached:
             return
         for name, resolved in self._context.resolution.by_name.items():
-            fields = {
+            fields: TaskDict = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)
             }
-            yield self._sub_task(
-                verb, name, {**fields, **creator(self._context, resolved)}
-            )
+            fields |= creator(self._context, resolved)
+            if verb == "download":
+                fields = self._planned(fields)
+            yield self._sub_task(verb, name, fields)
         for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
 
@@ -157,7 +159,9 @@ class Recipe:
             fields = creator(context, job)
             name = f"_check_{verb}:{job.name}"
             checks.append(
-                doit_adapter.action_task(name, {"actions": [fields.pop("check")]})
+                doit_adapter.action_task(
+                    name, {"actions": [fields.pop("check"), (self._check_plan, [])]}
+                )
             )
             return {**fields, "task_dep": [name, *fields["task_dep"]]}
 
@@ -185,9 +189,22 @@ class Recipe:
             resolved.exe for resolved in context.resolution.by_name.values()
         ):
             program = llamafile_exe(context.catalogue, context.environment)
-            yield self._task(verb, creator(context, program))
+            fields = creator(context, program)
+            yield self._task(verb, self._planned(fields))
         else:
             yield self._group(verb, [])
+
+    def _planned(self, fields: TaskDict) -> TaskDict:
+        """Return a task that downloads, with the check of the whole command before."""
+        return {**fields, "actions": [(self._check_plan, []), *fields["actions"]]}
+
+    def _check_plan(self) -> None:
+        """Refuse what cannot work, and ask before a large download; once per run."""
+        from tasks.planning import preflight
+
+        if not self._is_checked:
+            preflight.check(self._context.planned_command())
+        self._is_checked = True
 
     def _report_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make `verb` and each `verb:MODEL`, as far as they are asked for."""

@@ -41,6 +41,7 @@ LOCK_MODELS = option(
 )
 JSON = option("json", "", "as JSON, for programs", bool)
 YES = option("yes", "", "answer yes instead of asking", bool)
+FORCE = option("force", "", "try what `doit plan` says cannot work", bool)
 NO_ADOPT = option(
     "no-adopt", "", "download it even if another program has a copy", bool
 )
@@ -77,6 +78,7 @@ SOURCE = [
     },
     option("sha256", "HEX", "the digest that file must have"),
     YES,
+    FORCE,
     NO_ADOPT,
     FROZEN,
 ]

@@ -35,15 +35,15 @@ WARM = {
     *("catalogue.types", "catalogue.load", "catalogue.resolve", "catalogue.artifact", "catalogue.file_specs"),
     *("catalogue.environment", "catalogue.settings", "catalogue.model_files", "cache.stamps", "cache.roots"),
     *("system.files", "console.formatting", "console.log_format", "network.huggingface", "verbs.download"),
-    *("transfer.ensure", "transfer.policy"),
+    *("transfer.ensure", "transfer.policy", "planning.preflight", "system.packages"),
 }
 COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging")
 
 # lines of a package, and why it may have so many
 BUDGETS = {  # at 88 columns
-    "console": (610, "text, styles, tables, progress, two kinds of log lines, reasoning, two CI systems"),
+    "console": (630, "text, styles, tables, progress, two kinds of log lines, reasoning, two CI systems"),
     "system": (
-        1_410,
+        1_430,
         "processes and files on three systems, no link of a cache followed, caches of several users",
     ),
     "network": (
@@ -52,16 +52,16 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_700,
+        3_740,
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
         "lock file, editing, resolving",
     ),
     "cache": (
-        1_220,
-        "stamps, also where none can be written, inventory, audit, prune (grace periods), bill of materials",
+        1_360,
+        "stamps, also where none can be written, inventory, audit, prune with grace periods, bill of materials",
     ),
     "transfer": (3_800, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (270, "the estimates"),
+    "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
         3_960,
@@ -69,9 +69,9 @@ BUDGETS = {  # at 88 columns
         "the choice of one server of several, the output on stderr",
     ),
     "doctor": (520, "the checks and their probes"),
-    "verbs": (3_500, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
+    "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
     "": (
-        1_900,
+        2_010,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),

@@ -12,6 +12,10 @@ def _no_bytes(_: str) -> bytes:
     return b""
 
 
+def _no_package(_: str) -> bool:
+    return False
+
+
 class Environment(NamedTuple):
     """Platform and directories."""
 
@@ -21,6 +25,8 @@ class Environment(NamedTuple):
     cwd: str  # absolute directory in which the user typed the command
     # path → the first bytes of the file, empty if there is none
     first_bytes: Callable[[str], bytes] = _no_bytes
+    # name → whether this Python package is installed
+    has_package: Callable[[str], bool] = _no_package
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

@@ -158,6 +158,16 @@ def coverage_errors(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
     return errors
 
 
+def contradicted(plain: Mapping[str, Any], lock: LockFile) -> list[str]:
+    """Return the entries whose pins in models.yaml and in models.lock differ."""
+    names = []
+    for table, name, _, files in entries(plain):
+        pairs = [(want, locked_file(lock, table, name, want)) for want in files]
+        if any(row and find_conflict(want, row) for want, row in pairs):
+            names.append(name)
+    return names
+
+
 def _coverage_error(
     lock: LockFile,
     table: str,

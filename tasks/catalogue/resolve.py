@@ -62,6 +62,13 @@ class ResolvedModel(NamedTuple):
         Artifact, ...
     ] = ()  # further files: other parts, vision projector
     mmproj: str = ""  # path of the projector
+    is_gguf: bool = False  # more than one engine serves it
+    is_own: bool = False  # a file of the user's, which no entry names
+
+    @property
+    def is_own_gguf(self) -> bool:
+        """Whether it is a GGUF that no entry names."""
+        return self.is_gguf and self.is_own
 
     @property
     def files(self) -> tuple[Artifact, ...]:
@@ -215,7 +222,10 @@ def _job(
     mmproj = ""
     if source.files and source.files[-1].mmproj:
         mmproj = more[-1].target
-    engine = _engine(options.get("engine"), source.model, artifact, environment)
+    is_own = source.name not in catalogue.names or not artifact.in_cache
+    engine, is_gguf = _engine(
+        options.get("engine"), source.model, artifact, environment, is_own
+    )
     exe = None
     # "" is any verb, as doit's own commands see it
     starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
@@ -239,6 +249,8 @@ def _job(
         bool(options.get("force_gpu")) or gpu not in ("auto", "disable"),
         more,
         mmproj,
+        is_gguf,
+        is_own,
     )
 
 
@@ -314,9 +326,19 @@ def _api_key(options: Mapping[str, Any]) -> str:
 
 
 def _engine(
-    requested: str | None, model: Model, artifact: Artifact, environment: Environment
-) -> str:
-    """Return the engine: as requested, as in the entry, or the default for the file.
+    requested: str | None,
+    model: Model,
+    artifact: Artifact,
+    environment: Environment,
+    is_own: bool,
+) -> tuple[str, bool]:
+    """Return the engine, and whether the file is a GGUF.
+
+    The engine is the requested one, that of the entry, or the default for the file. For
+    an entry, git alone decides; a file of the user's own gets an engine that is here.
+
+    Args:
+        is_own: no entry names the file.
 
     Raises:
         UsageError: the engine is unknown, or cannot serve the file.
@@ -334,6 +356,8 @@ def _engine(
     is_gguf = holds_gguf(head, artifact.target)
     on_windows = environment.platform == "win32"
     default = "llamafile" if is_gguf or on_windows else "self"
+    if is_gguf and is_own and environment.has_package("xllamacpp"):
+        default = "embedded"
     engine = requested or model.engine or default
     if engine == "self" and is_gguf:
         what = f"{artifact.label} is a GGUF, which is not a program"
@@ -344,8 +368,8 @@ def _engine(
     if engine == "self" and on_windows:
         if requested is not None:
             raise _windows_error(artifact)
-        return "llamafile"
-    return engine
+        return "llamafile", is_gguf
+    return engine, is_gguf
 
 
 def _windows_error(artifact: Artifact) -> UsageError:

@@ -60,7 +60,10 @@ _SCANNER = (
     "a virus scanner blocks it, for a llamafile most often by mistake: update its "
     "definitions, or add an exception for the cache (LLAMAFILE_CACHE)"
 )
-_CRASHED = "the engine crashed; try --gpu disable to see whether the GPU is the cause"
+_CRASHED = (
+    "the engine crashed: check the limits (ulimit -a) and the free memory; on a "
+    "machine with a GPU, try --gpu disable"
+)
 _SANDBOX = (
     "a sandbox forbids a system call: `doit serve -- --unsecure` turns off "
     "llamafile's own; to rule out the container's, try docker run --security-opt "
@@ -242,6 +245,12 @@ KNOWN_FAILURES = (
         "a DLL is missing: install https://aka.ms/vs/17/release/vc_redist.x64.exe, "
         "or try --gpu disable",
         status=(0xC0000135,),
+    ),
+    # tasks/engine/embedded.py: xllamacpp from PyPI has no GPU on Linux
+    KnownFailure(
+        "this build of xllamacpp does not use that GPU: remove --gpu to use the CPU, "
+        "or use --engine llamafile",
+        "available in this build",
     ),
     # -- the GPU: cuda.c:966, #273, #384, #961, #1048; #200 (0.5, 0.6)
     KnownFailure(

@@ -12,6 +12,7 @@ from tasks.network.access import Failure, tunnel_failure
 
 # of OpenSSL, for a server that does not speak TLS
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+NO_NAME = "check the network or the proxy: doit doctor"
 
 
 class Limits(NamedTuple):
@@ -37,7 +38,8 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
     if failure:
         return failure
     if kinds & {"NameResolutionError", "gaierror"}:
-        return Failure("the host's name cannot be resolved (is the network up?)")
+        name = host.partition(":")[0] or "the host's name"
+        return Failure(f"cannot resolve {name}", NO_NAME)
     if "ProxyError" in kinds:
         what = f"the proxy does not answer ({reason})"
         return tunnel_failure(reason, variable) or Failure(what, f"check {variable}")

@@ -36,8 +36,8 @@ _TOO_MANY = frozenset({429, 503})
 _LINK_DEAD = frozenset({400, 401, 403, 404, 410, 618})
 _LINK_REFUSED = frozenset({403, 618})  # a signed link that is new
 _REMEDY = {
-    404: "the file is gone, or the URL is misspelt",
-    410: "the file is gone",
+    404: "the file is gone, or the URL is misspelt: correct it, or add a mirror",
+    410: "the file is gone: use another URL, or add a mirror",
     451: "the file is not available here, for legal reasons",
 }
 _HEX = frozenset("0123456789abcdef")

@@ -19,12 +19,16 @@ class SourceFailedError(Exception):
     Args:
         silent: its host did not answer at all.
         final: a retry would not help.
+        fix: what the user can do, if known.
     """
 
-    def __init__(self, reason: str, silent: bool = False, final: bool = False) -> None:
+    def __init__(
+        self, reason: str, silent: bool = False, final: bool = False, fix: str = ""
+    ) -> None:
         super().__init__(reason)
         self.silent = silent
         self.final = final
+        self.fix = fix
 
 
 class RetryBudget:
@@ -67,7 +71,7 @@ class RetryBudget:
         if decision.action is Action.REFRESH_LINK:
             self._links += 1
         if decision.action is Action.GIVE_UP or self._links > MAX_LINK_REFRESHES:
-            raise SourceFailedError(decision.reason, final=True)
+            raise SourceFailedError(decision.reason, final=True, fix=decision.remedy)
         if decision.action is Action.REFRESH_LINK and not decision.rate_limited:
             return 0.0
         wait_s = backoff_s(self.failures, decision.wait_s, jitter)
@@ -79,7 +83,9 @@ class RetryBudget:
         tries = max(self.failures, restarts)
         if tries >= self._most:
             raise SourceFailedError(
-                f"{decision.reason} (tried {tries} times)", decision.no_response
+                f"{decision.reason} (tried {tries} times)",
+                decision.no_response,
+                fix=decision.remedy,
             )
         self._waited_s += wait_s
         return wait_s

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any, BinaryIO, NamedTuple
 
 from tasks.cache import stamps
-from tasks.cache.space import SPACE_MARGIN
+from tasks.cache.space import SPACE_MARGIN, space_missing
 from tasks.catalogue import gguf
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
@@ -35,6 +35,7 @@ class FilePlan(NamedTuple):
     source: str  # where its bytes will come from
     size: int | None  # bytes of the whole file
     taken: int = 0  # bytes of a partial download that are kept
+    allocated: int = 0  # bytes of the disk that the partial download has
 
     @property
     def to_fetch(self) -> int | None:
@@ -50,7 +51,9 @@ class FilePlan(NamedTuple):
         """Bytes to write to the disk; None if unknown."""
         if self.state in ("adopt", "copy"):
             return self.size or 0
-        return self.to_fetch
+        if self.to_fetch is None or self.size is None:
+            return self.to_fetch
+        return min(self.to_fetch, max(0, self.size - self.allocated))
 
     def describe(self) -> str:
         """Return the state as text."""
@@ -97,12 +100,12 @@ def blockers(
     """
     reasons = []
     write = total([file_plan.to_write for file_plan in needs])[0]
-    if write and write + SPACE_MARGIN > free:
-        size = formatting.format_size(write)
-        what = (
-            f"the disk has {formatting.format_size(free)} free, and {size} are needed"
-        )
-        reasons.append((what, "doit prune, or LLAMAFILE_CACHE on another disk"))
+    missing = space_missing(write, 0, free)
+    if write and missing:
+        sizes = map(formatting.format_size, (free, missing, write, SPACE_MARGIN))
+        text = "the disk has {} free: {} are missing for {} and {} that stay free"
+        remedy = "doit prune, or LLAMAFILE_CACHE on another disk"
+        reasons.append((text.format(*sizes), remedy))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:
             reasons.append(_memory_problem(estimate, estimate.needed, here))
@@ -222,7 +225,10 @@ def _download(artifact: Artifact) -> FilePlan:
         action = "fetch"
     source = next(iter([*remote, *artifact.sources]), "")
     size = artifact.size or saved.size
-    return FilePlan(artifact.label, artifact.target, action, source, size, saved.done)
+    allocated = files.allocated(artifact.partial)
+    return FilePlan(
+        artifact.label, artifact.target, action, source, size, saved.done, allocated
+    )
 
 
 def _size(path: str) -> int | None:

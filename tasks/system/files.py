@@ -197,6 +197,14 @@ def stat(path: str | Path) -> FileStat | None:
     return stat_of(status) if S_ISREG(status.st_mode) else None
 
 
+def allocated(path: str) -> int:
+    """Return the bytes that a file has on its disk, 0 where they are unknown."""
+    try:
+        return getattr(os.stat(path), "st_blocks", 0) * 512
+    except OSError:
+        return 0
+
+
 def is_full(error: OSError) -> bool:
     """Return whether the disk is full or the user's quota exceeded."""
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))

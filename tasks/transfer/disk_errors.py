@@ -27,7 +27,7 @@ def disk_error(artifact: Artifact, error: OSError) -> RecipeError:
         )
     saved = load_progress(artifact)
     size = artifact.size or saved.size
-    taken = max(saved.done, _taken_on_disk(artifact.partial))
+    taken = max(saved.done, files.allocated(artifact.partial))
     missing = ""
     if size:
         missing = formatting.format_size(max(0, size - taken) + space.SPACE_MARGIN)
@@ -57,11 +57,3 @@ def name_too_long(artifact: Artifact, folder: str) -> RecipeError:
     return RecipeError(
         f"{artifact.label}: the file name or the path is too long", facts, fix
     )
-
-
-def _taken_on_disk(path: str) -> int:
-    """Return the allocated bytes of a file, 0 where they are unknown."""
-    try:
-        return getattr(os.stat(path), "st_blocks", 0) * 512
-    except OSError:
-        return 0

@@ -27,6 +27,7 @@ from tasks.transfer.journal import forget
 from tasks.transfer.partial import Partial
 from tasks.urls import host_of, is_local, lacks_scheme, url_error
 
+_FIX_BY_FINAL = ("run it again", "fix the errors above, or use another URL")
 _log = logging.getLogger("recipe")
 
 
@@ -126,11 +127,10 @@ class _Transfer:
         self.expected = artifact.sha256
         self.start = dependencies.clock()
         self.reasons: list[tuple[str, object]] = []
-        # whether a source sent wrong bytes, and whether a retry is useless
-        self.wrong = False
-        self.final = True
-        # hosts that do not respond
-        self.silent: set[str] = set()
+        self.wrong = False  # whether a source sent wrong bytes
+        self.final = True  # whether a retry is useless
+        self.fixes: list[str] = []  # what the user can do, by source
+        self.silent: set[str] = set()  # hosts that do not respond
 
     def first_that_delivers(self) -> Stamp:
         """Try the sources in order until one has delivered the artifact."""
@@ -206,6 +206,7 @@ class _Transfer:
         except SourceFailedError as reason:
             self._passed_over(url, reason)
             self.final = self.final and reason.final
+            self.fixes.append(reason.fix)
             if reason.silent:
                 self.silent.add(urlsplit(url).netloc)
         except IntegrityError as error:
@@ -322,14 +323,14 @@ class _Transfer:
 
     def _fail(self, done: int) -> Stamp:
         """Raise the error that lists why each source failed."""
-        label = self.artifact.label
+        what = f"{self.artifact.label} could not be downloaded"
         facts = list(self.reasons)
         fixes: list[str] = []
         if done:
             facts.append(("partial", f"{formatting.format_size(done)} are kept"))
             fixes = ["run it again to resume the download"]
         if self.wrong:
-            what = f"{label}: no source sent the right bytes"
+            what = f"{self.artifact.label}: no source sent the right bytes"
             compare = (
                 "compare the digest with the publisher's, or add mirrors in models.yaml"
             )
@@ -339,10 +340,10 @@ class _Transfer:
                 )
             raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
         if not fixes:
-            fixes = ["run it again"]
-            if self.final:
-                fixes = ["fix the errors above, or use another URL"]
-        raise TransferError(f"{label} could not be downloaded", facts, fixes[0])
+            fixes = [_FIX_BY_FINAL[self.final]]
+        if len(set(self.fixes)) == 1 and len(self.fixes) == len(self.reasons):
+            fixes[0] = self.fixes[0] or fixes[0]  # every source failed by one cause
+        raise TransferError(what, facts, fixes[0])
 
 
 def _received(partial: Partial, size: int) -> str:

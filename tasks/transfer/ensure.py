@@ -20,31 +20,21 @@ from tasks.urls import is_local
 
 
 def ensure_files(
-    cache: str,
-    wanted: Iterable[Artifact],
-    policy: DownloadPolicy,
-    question: str = "",
-    yes: bool = False,
+    cache: str, wanted: Iterable[Artifact], policy: DownloadPolicy
 ) -> None:
     """Ensure that each target is correct.
-
-    Args:
-        question: asked before the first download, unless `yes`.
 
     Raises:
         RecipeError: as `converge`.
     """
     for artifact in wanted:
         if stamps.target_state(cache, artifact) is not TargetState.FRESH:
-            ensure_file(cache, artifact, question, yes, policy)
-            question = ""  # asked once for all files of a model
+            ensure_file(cache, artifact, policy)
 
 
 def ensure_file(
     cache: str,
     artifact: Artifact,
-    question: str = "",
-    yes: bool = False,
     policy: DownloadPolicy | None = None,
     again: bool = False,
 ) -> None:
@@ -71,7 +61,7 @@ def ensure_file(
         raise stamps.cache_write_error(cache, error) from None
     check_place(cache, artifact)
     try:
-        _converge_locked(cache, artifact, question, yes, policy, again)
+        _converge_locked(cache, artifact, policy, again)
     except NoLockError:
         # right bytes need no lock, for nothing will be written
         if is_read or not _is_right_there(cache, artifact):
@@ -79,12 +69,7 @@ def ensure_file(
 
 
 def _converge_locked(
-    cache: str,
-    artifact: Artifact,
-    question: str,
-    yes: bool,
-    policy: DownloadPolicy | None,
-    again: bool,
+    cache: str, artifact: Artifact, policy: DownloadPolicy | None, again: bool
 ) -> None:
     """Do what `converge` does, while this process holds the artifact's lock."""
     from tasks.transfer.locks import artifact_lock, wait_for_owner
@@ -108,7 +93,7 @@ def _converge_locked(
                 _warn_of_no_model(artifact)
                 if policy is not None:
                     check_allowed(cache, artifact, policy)
-                _fetch(cache, artifact, question, yes)
+                _fetch(cache, artifact)
                 return
             except (
                 OwnershipLostError
@@ -189,7 +174,7 @@ def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> Non
             access is disabled.
     """
     if not artifact.sources:
-        fix = "check the path, or pass --llamafile-url URL once"
+        fix = "check the path, or say where to download it from: --llamafile-url URL"
         raise TransferError(f"there is no file {artifact.target}", fix=fix)
     if policy.frozen and artifact.sha256 is None:
         raise TransferError(
@@ -226,10 +211,11 @@ def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferErr
         for artifact in _missing(cache, first, policy.needed)
         if artifact.sources
     ]
+    fix = f"unset {policy.offline}, or copy the cache of another machine to {cache}"
     return TransferError(
         f"{policy.offline} forbids the network, and these files are missing",
         facts,
-        fix=f"unset {policy.offline}, or copy the cache of another machine to {cache}",
+        fix="; ".join(filter(None, [fix, policy.engine_fix])),
     )
 
 
@@ -243,18 +229,31 @@ def _missing(cache: str, first: Artifact, needed: Iterable[Artifact]) -> list[Ar
     ]
 
 
+def is_available(cache: str, artifact: Artifact) -> bool:
+    """Return whether no byte of a file has to be downloaded."""
+    return not _must_download(cache, artifact)
+
+
 def _must_download(cache: str, artifact: Artifact) -> bool:
     return stamps.target_state(cache, artifact) is TargetState.MISSING and not _is_near(
         artifact
     )
 
 
-def _fetch(cache: str, artifact: Artifact, question: str, yes: bool) -> None:
-    if question and not yes:
-        confirm(question)
-    from tasks.transfer.download import fetch
+def _fetch(cache: str, artifact: Artifact) -> None:
+    """Download a file, write its stamp, and record the rate."""
+    import time
 
-    stamps.write_stamp(cache, artifact, fetch(artifact))
+    from tasks.cache.rate import record_rate
+    from tasks.transfer.download import fetch
+    from tasks.transfer.journal import load_progress
+
+    had = load_progress(artifact).done
+    start = time.monotonic()
+    stamp = fetch(artifact)
+    if stamp.source.startswith(("http:", "https:")):
+        record_rate(cache, stamp.stat.size - had, time.monotonic() - start)
+    stamps.write_stamp(cache, artifact, stamp)
 
 
 def confirm(question: str) -> None:

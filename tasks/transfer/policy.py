@@ -16,6 +16,7 @@ class DownloadPolicy(NamedTuple):
     offline: str  # the variable that forbids network access, or empty
     needed: tuple[Artifact, ...] = ()  # all files of the command line
     pins: Mapping[str, str] = {}  # path of a model's file → what pins its digest
+    engine_fix: str = ""  # how to do without the engine's program, if that is possible
 
     def pin_fix(self, artifact: Artifact) -> str:
         """Return the command or option that pins an artifact."""
@@ -24,7 +25,7 @@ class DownloadPolicy(NamedTuple):
 
 
 def download_policy(
-    jobs: Iterable[ResolvedModel],
+    jobs: Collection[ResolvedModel],
     catalogued: Collection[str],
     *,
     frozen: bool,
@@ -44,7 +45,15 @@ def download_policy(
             programs.append(resolved.exe)
         for file in resolved.files:
             pins.setdefault(file.target, _pin_fix(resolved, catalogued))
-    return DownloadPolicy(frozen, offline, (*files, *programs), pins)
+    needed = (*files, *programs)
+    return DownloadPolicy(frozen, offline, needed, pins, _engine_fix(jobs))
+
+
+def _engine_fix(jobs: Iterable[ResolvedModel]) -> str:
+    """Return the fix where a GGUF has an engine that may have to be downloaded."""
+    if not any(resolved.exe and resolved.is_gguf for resolved in jobs):
+        return ""
+    return "--engine embedded serves a .gguf without it (pip install '.[embedded]')"
 
 
 def _pin_fix(resolved: ResolvedModel, catalogued: Collection[str]) -> str:

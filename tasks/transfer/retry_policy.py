@@ -153,15 +153,19 @@ class RetryPolicy:
         with self._lock:
             done = self._partial.tracker.done
             size = self._partial.tracker.size
+        host = host_of(self._url)
+        where = ""
+        if host not in decision.why:
+            where = f" from {host}"
         progress = ""
         if done and size:
             progress = f", {formatting.format_percent(done, size)} received"
         log_event(
             "retry",
-            "%s: %s from %s; retrying in %s%s",
+            "%s: %s%s; retrying in %s%s",
             self._artifact.label,
             decision.why,
-            host_of(self._url),
+            where,
             formatting.format_duration(wait_s),
             progress,
             level=logging.WARNING,

@@ -26,12 +26,11 @@ def are_fresh(context: Context, files: Sequence[Artifact]) -> bool:
     )
 
 
-def run(context: Context, resolved: ResolvedModel, files: Sequence[Artifact]) -> None:
+def run(context: Context, files: Sequence[Artifact]) -> None:
     """Download missing files.
 
     Raises:
         RecipeError: a file is not available.
     """
     policy = context.download_policy()
-    yes = "yes" in context.options_of(resolved)
-    ensure_files(context.environment.cache, files, policy, resolved.confirmation, yes)
+    ensure_files(context.environment.cache, files, policy)

@@ -11,6 +11,7 @@ from tasks.context import Context
 from tasks.engine.command import Launch
 from tasks.engine.file_format import make_executable, native_program, why_skipped
 from tasks.engine.version import ask_version, record_version, recorded_version
+from tasks.errors import TransferError
 from tasks.system import files
 from tasks.transfer.ensure import ensure_file
 
@@ -29,7 +30,14 @@ def is_proven(context: Context, artifact: Artifact) -> bool:
 def run(context: Context, artifact: Artifact) -> None:
     """Download it, make it executable and ask for its version, as with a llamafile."""
     cache, platform = context.environment.cache, context.environment.platform
-    ensure_file(cache, artifact, policy=context.download_policy())
+    policy = context.download_policy()
+    try:
+        ensure_file(cache, artifact, policy)
+    except TransferError as error:
+        if not policy.engine_fix or policy.engine_fix in error.fix:
+            raise
+        fix = f"{error.fix}\n{policy.engine_fix}"
+        raise TransferError(error.what, error.facts, fix) from None
     skipped = why_skipped(platform, "self")
     if skipped:
         doit_adapter.log().info("chmod %s", skipped)

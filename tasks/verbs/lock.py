@@ -146,9 +146,21 @@ def check(
     if lacking:
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
-        raise RecipeError(what, facts, fix="doit lock, and commit it")
+        raise RecipeError(what, facts, fix=_check_fix(plain, old))
     if not as_json:
         doit_adapter.print_report(f"{place} covers the catalogue: {_count(old)}")
+
+
+def _check_fix(plain: Mapping[str, Any], old: LockFile) -> str:
+    """Return the command that makes a lock cover the catalogue.
+
+    `doit lock` refuses an entry that contradicts its pin; --upgrade replaces the pin.
+    """
+    names = [f"--model {name}" for name in lockfile.contradicted(plain, old)]
+    if not names:
+        return "doit lock, and commit it"
+    command = f"doit lock --upgrade {' '.join(names)}, and commit it"
+    return f"edit the catalogue, or if it is right: {command}"
 
 
 def _count(lock: LockFile) -> str:

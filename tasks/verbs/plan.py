@@ -15,7 +15,7 @@ from tasks.console import formatting
 from tasks.context import Context
 from tasks.engine.file_format import format_error
 from tasks.errors import RecipeError
-from tasks.planning import estimate
+from tasks.planning import estimate, verdict
 from tasks.planning.estimate import FilePlan, MemoryEstimate, estimate_memory, plan_file
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
@@ -43,7 +43,12 @@ def run(context: Context, request: TaskRequest) -> None:
     takes = [estimate_memory(resolved, needs) for resolved in jobs]
     here = memory.total()
     free = shutil.disk_usage(files.nearest_existing_dir(cache)).free
-    problems = estimate.blockers(needs, free, takes, here)
+    problems = [
+        *verdict.disk_problems(needs),
+        *verdict.memory_problems(takes, here),
+        *verdict.engine_problems(jobs),
+        *verdict.write_problem(cache, needs),
+    ]
     policy = context.download_policy()
     refused = (_refused(cache, artifact, policy) for artifact in wanted)
     problems += dict.fromkeys(filter(None, refused))
@@ -142,8 +147,7 @@ def _text(
         render_table(("file", "state", ">size", ">to fetch", "from"), rows),
         "",
         f"network  {_fetched(needs)}",
-        f"disk     {formatting.format_size(free)} free, "
-        f"{formatting.format_size(free - write)} afterwards",
+        f"disk     {formatting.format_size(free)} free, {_afterwards(free, write)}",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
     lines += [f"note     {note}" for note in facts["notes"]]
@@ -169,6 +173,13 @@ def _fetched(needs: list[FilePlan]) -> str:
     if fetch:
         return f"at least {formatting.format_size(fetch)}"
     return "not known"
+
+
+def _afterwards(free: int, write: int) -> str:
+    """Return what a disk has after `write` bytes, or that these do not fit."""
+    if write > free:
+        return f"too little for {formatting.format_size(write)}"
+    return f"{formatting.format_size(free - write)} afterwards"
 
 
 def _known(count: int | None) -> str:
@@ -221,7 +232,7 @@ def _data(
         "files": [estimate.as_json(file_plan) for file_plan in needs],
         "to_fetch": fetch,
         "to_fetch_is_exact": known,
-        "disk": {"free": facts["free"], "afterwards": facts["free"] - write},
+        "disk": {"free": facts["free"], "afterwards": max(0, facts["free"] - write)},
         "memory": {
             "here": facts["memory"],
             "models": [{**one._asdict(), "needed": one.needed} for one in takes],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from tasks import doit_adapter
 from tasks.cache import prune, store
 from tasks.cache.inventory import STAMP, cached_files
 from tasks.cache.prune import CacheFile, Candidate, LiveSet
+from tasks.cache.prune_report import Outcome, report_lines, report_row
 from tasks.cache.roots import Root, gc_roots
 from tasks.catalogue import load
 from tasks.catalogue.artifact import Artifact, Stamp, engine_filename, parse_stamp
@@ -39,14 +39,6 @@ class Roots(NamedTuple):
     elsewhere: tuple[str, ...]  # on other machines, so that they cannot be read here
     gone: tuple[str, ...]  # records of those that do not exist any more, from the cache
     needed: LiveSet
-
-
-class Outcome(NamedTuple):
-    """What was done with each unneeded file."""
-
-    removed: list[Candidate]
-    kept: list[tuple[Candidate, str]]  # and why
-    failed: list[tuple[Candidate, str]]  # and why
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
@@ -91,7 +83,7 @@ def run(
     if as_json:
         doit_adapter.print_json(facts)
     else:
-        doit_adapter.print_report(*_text(outcome, facts))
+        doit_adapter.print_report(*report_lines(outcome, facts))
     if asks and outcome.removed:
         _ask(facts)
         outcome = _remove(cache, outcome.removed, found, dry=False)
@@ -144,14 +136,15 @@ def _facts(
         "not_asked": list(roots.elsewhere),
         "totals": _totals(outcome.removed),
         "removed": [
-            _row(cache, candidate, stamps[candidate.path])
+            report_row(cache, candidate, stamps[candidate.path])
             for candidate in outcome.removed
         ],
         "kept": [
-            {**_row(cache, candidate), "kept": why} for candidate, why in outcome.kept
+            {**report_row(cache, candidate), "kept": why}
+            for candidate, why in outcome.kept
         ],
         "failed": [
-            {**_row(cache, candidate), "error": why}
+            {**report_row(cache, candidate), "error": why}
             for candidate, why in outcome.failed
         ],
     }
@@ -326,80 +319,3 @@ def _stamp(cache: str, candidate: Candidate) -> Stamp | None:
     if candidate.path != candidate.target:
         return None
     return parse_stamp(files.read_json(f"{cache}/{candidate.target}{STAMP}"))
-
-
-def _row(
-    cache: str, candidate: Candidate, stamp: Stamp | None = None
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "path": candidate.path,
-        "why": candidate.why,
-        "bytes": candidate.size,
-    }
-    if stamp is None or not stamp.source:
-        return row
-    row["source"] = stamp.source
-    # a file of the cache is not a source: the same prune may remove it
-    is_cached = stamp.source.startswith((f"{cache}/", f"{cache}{os.sep}"))
-    if candidate.path.startswith("models/") and not is_cached:
-        row["again"] = f"doit download --llamafile-url {shlex.quote(stamp.source)}"
-        if stamp.sha256:
-            row["again"] += f" --sha256 {stamp.sha256}"
-    return row
-
-
-def _text(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    # a model and its stamp are one line; so are the many small files of a folder
-    counts = Counter(
-        _folder(candidate) for candidate in outcome.removed if not candidate.target
-    )
-    sizes: Counter[tuple[str, str]] = Counter()
-    for candidate in outcome.removed:
-        place = candidate.target or candidate.path
-        if counts[_folder(candidate)] > 1:
-            place = f"{_folder(candidate)[1]}/ ({counts[_folder(candidate)]} files)"
-        sizes[candidate.why, place] += candidate.size
-    for candidate, why in outcome.kept:
-        sizes[f"kept: {why}", candidate.target or candidate.path] += candidate.size
-    lines: list[str] = []
-    if sizes:
-        cells = [
-            [Text(formatting.format_size(size)), Text(why), Text(path)]
-            for (why, path), size in sizes.items()
-        ]
-        lines.append(render_table((">size", "why", "what"), cells))
-    lines += [
-        f"to restore: {row['again']}" for row in facts["removed"] if "again" in row
-    ]
-    lines += [f"catalogue checked: {path}" for path in facts["catalogues"]]
-    by_age = "files that no catalogue here names are removed only with --older-than"
-    lines += [f"catalogue not checked: {path}; {by_age}" for path in facts["not_asked"]]
-    if len(facts["totals"]) > 1:
-        totals = [
-            f"{kind} {formatting.format_size(size)}"
-            for kind, size in facts["totals"].items()
-        ]
-        lines.append(f"total: {', '.join(totals)}")
-    return [*lines, f"cache: {formatting.format_size(facts['before'])}{_freed(facts)}"]
-
-
-def _folder(candidate: Candidate) -> tuple[str, str]:
-    """Return the reason and the folder, by which small files are added up."""
-    if candidate.target:
-        return candidate.why, ""
-    return candidate.why, os.path.dirname(candidate.path)
-
-
-def _freed(facts: dict[str, Any]) -> str:
-    freed = facts["before"] - facts["after"]
-    if freed <= 0:
-        return ", nothing to remove"
-    verb = "freed"
-    if facts["dry_run"]:
-        verb = "would be freed"
-    after = formatting.format_size(facts["after"])
-    return f" → {after}, {formatting.format_size(freed)} {verb}"

@@ -170,7 +170,7 @@ def test_help(still: Project, task: str) -> None:
     """R10, R17: every option of a verb, with what it means."""
     text = good(still.doit("help", task))
     options = {line.split()[0] for line in text.splitlines() if line.startswith("  --")}
-    source = {"--llamafile", "--llamafile-url", "--sha256", "--yes"}
+    source = {"--llamafile", "--llamafile-url", "--sha256", "--yes", "--force"}
     settings = {"--host", "--port", "--force-gpu", "--gpu", "--ngl", "--ctx-size", "--n-predict"}
     settings |= {"--threads", "--engine", "--timeout", "--api-key", "--probe"}
     expected = {
@@ -180,7 +180,7 @@ def test_help(still: Project, task: str) -> None:
         "start": {"--model", *source, *settings},
         "start:tiny": source | settings,
         "with": {"--model", *source, *settings},
-        "chat": {"--model", "--port", "--timeout", "--yes", "--no-adopt"},
+        "chat": {"--model", "--port", "--timeout", "--yes", "--force", "--no-adopt"},
         "chat:t": {"--timeout"},
         "restart": {"--model", *source, *settings},
         "stop": {"--model", "--port", "--all"},

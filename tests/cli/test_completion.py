@@ -27,7 +27,7 @@ TYPED = [
     pytest.param("doit verify:rock", "doit verify:rocket-3b ", id="of another verb"),
     pytest.param("doit download --model rock", "doit download --model rocket-3b ", id="behind --model"),
     pytest.param("doit start --model=rock", "doit start --model=rocket-3b ", id="in one word with it"),
-    pytest.param("doit serve --force", "doit serve --force-gpu ", id="an option"),
+    pytest.param("doit serve --force-", "doit serve --force-gpu ", id="an option"),
     pytest.param("doit help cat", "doit help catalogue ", id="behind a command of doit's"),
     pytest.param(
         "doit with --model demo -- ls READ", "doit with --model demo -- ls README.md ", id="behind --"

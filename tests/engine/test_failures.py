@@ -197,6 +197,12 @@ ENDINGS = [
     row("", "vc_redist", 3221225781, WIN, id="ollama 6804: 0xC0000135"),
     # the GPU
     row(
+        "error: support for --gpu nvidia was explicitly requested, but it wasn't available in this build of "
+        "xllamacpp",
+        "remove --gpu to use the CPU",
+        id="embedded.py: a build without it",
+    ),
+    row(
         "fatal error: support for --gpu nvidia was explicitly requested, but it wasn't available",
         "--gpu auto",
         id="273: no such GPU",

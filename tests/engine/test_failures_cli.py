@@ -186,7 +186,8 @@ def test_an_at_sign_in_the_path(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "me@home"
     folder.mkdir()
     own = llamafile.build_gguf(folder / "own.gguf")
-    said = failure(project.doit("serve", "--llamafile", str(own), "--port", "0"))
+    words = ["--engine", "llamafile", "--llamafile", str(own)]
+    said = failure(project.doit("serve", *words, "--port", "0"))
     assert f"llamafile cannot open {own}: it ends a path at the first @" in said
 
 
@@ -293,7 +294,7 @@ def test_there_is_no_such_file(project: Project) -> None:
     _, exe = with_gguf(project)
     assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
     assert not exe.exists()  # no engine was fetched for it
-    assert "fix: check the path, or pass --llamafile-url URL once" in said
+    assert "fix: check the path, or say where to download it from: --llamafile-url URL" in said
 
 
 def test_the_log_is_for_its_owner_alone(project: Project) -> None:

@@ -19,11 +19,11 @@ NAMES = ["M.GGUF", "sha256-72e994", "x.bin", "no ending"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gguf_of_any_name(project: Project, tmp_path: Path, name: str) -> None:
-    """F10: llamafile serves it as it serves any .gguf."""
+    """F10: with --engine llamafile, llamafile serves it as it serves any .gguf."""
     with_gguf(project)
     own = tmp_path / name
     own.write_bytes(DEMO)
-    result = project.doit("with", "--llamafile", str(own), "--", "true")
+    result = project.doit("with", "--engine", "llamafile", "--llamafile", str(own), "--", "true")
     assert result.status == 0, result.err
     served = [run["argv"] for run in runs(project) if "--server" in run["argv"]]
     assert [words[words.index("-m") + 1] for words in served] == [str(own)]

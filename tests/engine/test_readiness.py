@@ -146,7 +146,8 @@ def test_status_in_words(status: int | None, platform: str, text: str) -> None:
         pytest.param(
             ProcessExit(["x"], -11, "one line"),
             "it failed\n  command: x\n  ended: signal 11 (SIGSEGV)\n  output: one line\n"
-            "  fix: the engine crashed; try --gpu disable to see whether the GPU is the cause",
+            "  fix: the engine crashed: check the limits (ulimit -a) and the free memory; on a machine with "
+            "a GPU, try --gpu disable",
             id="a crash",
         ),
     ],

@@ -75,7 +75,7 @@ def lost(cause: Exception) -> Exception:
         (requests.ReadTimeout("timed out"), SHORT, "no complete answer within 5 s", "", False),
         (requests.ConnectTimeout("timed out"), SHORT, "no connection within 5 s", "", False),
         # before there is a connection
-        (socket.gaierror(-2, "x"), STREAMED, "the host's name cannot be resolved", "", False),
+        (socket.gaierror(-2, "x"), STREAMED, "cannot resolve models.example", "doit doctor", False),
         (OSError(111, "Connection refused"), STREAMED, "Connection refused", "", False),
         (requests.exceptions.InvalidURL("no URL"), STREAMED, "no URL", "", True),
         (requests.TooManyRedirects("Exceeded 10 redirects."), STREAMED, "10 redirects", "", True),

@@ -55,13 +55,17 @@ def test_memory_is_weights_cache_and_overhead() -> None:
         pytest.param([a_need("have")], 0, [], [], id="a full disk is enough for what is here"),
         pytest.param([a_need("fetch")], GB + SPACE_MARGIN, [], [], id="just enough"),
         pytest.param(
-            [a_need("fetch")], GB, [], ["the disk has 1.00 GB free, and 1.00 GB are needed"], id="margin"
+            [a_need("fetch")],
+            GB,
+            [],
+            ["the disk has 1.00 GB free: 67.1 MB are missing for 1.00 GB and 67.1 MB that stay free"],
+            id="margin",
         ),
         pytest.param(
             [a_need("fetch"), a_need("adopt")],
             GB,
             [],
-            ["the disk has 1.00 GB free, and 2.00 GB are needed"],
+            ["the disk has 1.00 GB free: 1.07 GB are missing for 2.00 GB and 67.1 MB that stay free"],
             id="all files together",
         ),
         pytest.param(

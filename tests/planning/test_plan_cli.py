@@ -154,7 +154,7 @@ def test_a_file_of_your_own(project: Project, tmp_path: Path) -> None:
     missing = project.doit("plan", "--llamafile", str(tmp_path / "none.gguf"), "--engine", "embedded")
     assert missing.status == 1
     assert "there is no file" in missing.out
-    assert "pass --llamafile-url URL once" in missing.out
+    assert "fix: check the path, or say where to download it from" in missing.out
 
 
 @pytest.mark.parametrize(

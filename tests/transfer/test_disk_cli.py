@@ -133,9 +133,14 @@ def goes_on(project: Project, server: FileServer, have: int) -> None:
 def test_too_small_from_the_start(model: Project, server: FileServer, tmpfs: Callable[[str], Disk]) -> None:
     """Issue 3.7: what it needs, what is missing, where; nothing is asked of the server, nothing is taken."""
     tmpfs("50m")
-    result = model.doit("download")
+    refused = model.doit("download")
+    assert refused.status == 1
+    assert "ERROR: cannot work: the disk has 52.4 MB free: " in refused.err
+    result = model.doit("download", "--force")
     assert result.status == 1
     assert "ERROR: m does not fit on the disk" in result.err
+    [missing] = re.findall(r"missing: (.*)", result.err)
+    assert f"{missing} are missing for 25.2 MB and 67.1 MB that stay free (in {model.cache})" in refused.err
     assert megabytes("needs", result.err) == 25.2
     assert megabytes("missing", result.err) == pytest.approx(25.2 + 67.1 - 52.4, abs=0.2)
     assert f"in: {model.target(DATA, NAME).parent}" in result.err

@@ -203,7 +203,7 @@ def test_a_missing_file_without_a_url(catalogue: Project, elsewhere: Path) -> No
     result = catalogue.doit("download", "--llamafile", "none.llamafile", cwd=elsewhere)
     assert result.status == 1
     assert f"there is no file {elsewhere / 'none.llamafile'}" in result.err
-    assert "pass --llamafile-url URL once" in result.err
+    assert "say where to download it from: --llamafile-url URL" in result.err
     assert os.listdir(elsewhere) == []
 
 

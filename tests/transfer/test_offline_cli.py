@@ -121,7 +121,8 @@ def test_everything_that_is_missing(
         f"  s: 1.00 MB from {parts[0]}",
         f"  s part 2 of 2: 2.00 MB from {parts[1]}",
         f"  llamafile 0.10.5: 350.0 MB from {server.url('/exe')}",
-        f"  fix: unset {variable}, or copy the cache of another machine to {project.cache}",
+        f"  fix: unset {variable}, or copy the cache of another machine to {project.cache}; "
+        "--engine embedded serves a .gguf without it (pip install '.[embedded]')",
     ]
     assert not tried.exists()
     assert server.requests == []

@@ -320,6 +320,21 @@ def test_an_old_lock_survives_a_failure(world: World) -> None:
     assert world.lock.read_bytes() == before
 
 
+def test_check_of_a_changed_digest(world: World) -> None:
+    """Issue 14.2: the command that it names works, where `doit lock` refuses."""
+    project = world.project
+    url = "https://example.org/m.gguf"
+    project.catalogue({"m": project.entry(url, OLD, engine="embedded")}, EMBEDDED)
+    assert project.doit("lock").status == 0
+    project.catalogue({"m": project.entry(url, NEW, engine="embedded")}, EMBEDDED)
+    said = failed(world.project.doit("lock", "--check"))
+    assert said.splitlines()[-1] == (
+        "  fix: edit the catalogue, or if it is right: doit lock --upgrade --model m, and commit it"
+    ), said
+    assert world.project.doit("lock", "--upgrade", "--model", "m").status == 0
+    assert world.project.doit("lock", "--check").status == 0
+
+
 def test_check(world: World) -> None:
     """Issue 5.1: 0 or 1, with what lacks; nobody is asked, and it works without a network."""
     env = {"LLAMAFILE_OFFLINE": "1"}

@@ -1,0 +1,212 @@
+"""Refuse what cannot work, and ask before a large download, before the first byte.
+
+A run with nothing to do loads this, so costly modules are imported in functions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasks import doit_adapter
+from tasks.cache import stamps
+from tasks.catalogue.artifact import Artifact, TargetState
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.console import formatting
+from tasks.errors import RecipeError
+from tasks.network import huggingface
+from tasks.system.packages import has_package
+from tasks.transfer.ensure import confirm
+
+if TYPE_CHECKING:
+    from tasks.planning.estimate import FilePlan
+
+LARGE = 10**9  # bytes to download from which a terminal is asked
+
+
+class Command(NamedTuple):
+    """What a command line will do, as far as it has to be checked before."""
+
+    cache: str
+    jobs: tuple[ResolvedModel, ...]
+    served: frozenset[str] = frozenset()  # names of those that get a server
+    no_adopt: bool = False
+    yes: bool = False
+    force: bool = False  # try what cannot work
+    offline: bool = False  # no byte may come, so there is nothing to ask
+    implied: str = ""  # the model of a `doit chat` that names none
+
+
+def check(command: Command) -> None:
+    """Check a command line once, for all of its models.
+
+    Raises:
+        RecipeError: it cannot work, or the user does not want the download.
+    """
+    missing = [one for one in _artifacts(command) if not _is_fresh(command.cache, one)]
+    if not missing and not command.served:
+        return
+    needs = _plan(command, missing)
+    if not command.force:
+        _refuse(command, needs)
+    _announce_engine(command, needs)
+    if missing and not command.yes and not command.offline:
+        _ask(command, missing, needs)
+
+
+def _artifacts(command: Command) -> list[Artifact]:
+    """Return each file of the command line once."""
+    found: dict[Artifact, None] = {}
+    for resolved in command.jobs:
+        found.update(dict.fromkeys(resolved.files))
+        if resolved.exe:
+            found[resolved.exe] = None
+    return list(found)
+
+
+def _is_fresh(cache: str, artifact: Artifact) -> bool:
+    return stamps.target_state(cache, artifact) is TargetState.FRESH
+
+
+def _plan(command: Command, missing: Sequence[Artifact]) -> list[FilePlan]:
+    """Return what has to be done for the missing files and those of the servers."""
+    from tasks.planning.estimate import plan_file
+
+    served = [one for one in command.jobs if one.name in command.served]
+    wanted = dict.fromkeys([*missing, *(file for one in served for file in one.files)])
+    return [plan_file(command.cache, one, not command.no_adopt) for one in wanted]
+
+
+def _refuse(command: Command, needs: Sequence[FilePlan]) -> None:
+    """Refuse what cannot work, in the words of `doit plan`.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    from tasks.planning import verdict
+
+    # a copy may share its blocks with the original, so that it needs no space
+    fetched = [need for need in needs if need.state in ("fetch", "resume")]
+    served = [one for one in command.jobs if one.name in command.served]
+    problems = [
+        *verdict.disk_problems(fetched),
+        *verdict.engine_problems(served),
+        *_memory_problems(served, needs),
+    ]
+    if problems:
+        what = "\ncannot work: ".join(what for what, _ in problems)
+        fixes = dict.fromkeys(fix for _, fix in problems)
+        fix = "\n".join([*fixes, "--force tries it nevertheless"])
+        raise RecipeError(f"cannot work: {what}", fix=fix)
+
+
+def _memory_problems(
+    served: Sequence[ResolvedModel], needs: Sequence[FilePlan]
+) -> list[tuple[str, str]]:
+    if not served:
+        return []
+    from tasks.planning import estimate, verdict
+    from tasks.system import memory
+
+    here = memory.total()
+    takes = [
+        estimate.estimate_memory(one, list(needs))
+        for one in served
+        if not verdict.surely_fits(one, needs, here)
+    ]
+    return verdict.memory_problems(takes, here)
+
+
+def _announce_engine(command: Command, needs: Sequence[FilePlan]) -> None:
+    """Say that a file of the user's needs an engine which is downloaded."""
+    fetched = {need.path: need for need in needs if need.to_fetch != 0}
+    for resolved in command.jobs:
+        if not (resolved.exe and resolved.is_own_gguf):
+            continue
+        need = fetched.get(resolved.exe.target)
+        if need and not has_package("xllamacpp"):
+            text = "%s needs the llamafile engine (%s), or pip install '.[embedded]'"
+            size = formatting.format_size(need.size)
+            doit_adapter.log().info(text, resolved.name, size)
+
+
+def _ask(
+    command: Command, missing: Sequence[Artifact], needs: Sequence[FilePlan]
+) -> None:
+    """Ask the one question of a command line: about other URLs, and about the size.
+
+    Raises:
+        RecipeError: the answer is no, or a question needs a terminal.
+    """
+    absent = set(missing)
+    urls = [
+        resolved.confirmation
+        for resolved in command.jobs
+        if resolved.confirmation and absent & set(resolved.files)
+    ]
+    fetched = [need for need in needs if need.to_fetch != 0]
+    count = sum(need.to_fetch or 0 for need in fetched)
+    is_implied = bool(command.implied and fetched)
+    if is_implied and not urls and not can_ask(os.environ):
+        raise _not_here(command.implied, count)
+    asks_size = (count > LARGE or is_implied) and can_ask(os.environ)
+    if asks_size:
+        lines = size_lines(fetched, _free(command.cache), _rate(command.cache))
+        confirm("\n".join([*lines, *(urls or ["Download?"])]))
+    elif urls:
+        confirm("\n".join(urls))
+
+
+def can_ask(env: Mapping[str, str]) -> bool:
+    """Whether a user can see a question and answer it."""
+    if huggingface.env_flag(env.get("CI")) or sys.stdin is None:
+        return False
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _not_here(name: str, count: int) -> RecipeError:
+    size = formatting.format_size(count) if count else "of unknown size"
+    what = f"no server runs, and the default model {name} is not here ({size})"
+    fix = f"doit download:{name}, or --yes to download it now"
+    return RecipeError(what, fix=fix)
+
+
+def _free(cache: str) -> int:
+    import shutil
+
+    from tasks.system import files
+
+    return shutil.disk_usage(files.nearest_existing_dir(cache)).free
+
+
+def _rate(cache: str) -> int | None:
+    from tasks.cache.rate import last_rate
+
+    return last_rate(cache)
+
+
+def size_lines(needs: Iterable[FilePlan], free: int, rate: int | None) -> list[str]:
+    """Return what a download takes: bytes of each file, time, and disk afterwards.
+
+    Args:
+        free: bytes of the disk.
+        rate: bytes a second of the last download; None if unknown.
+    """
+    from tasks.urls import host_of
+
+    lines = []
+    count = 0
+    for need in needs:
+        size = "unknown size"
+        if need.to_fetch is not None:
+            size = formatting.format_size(need.to_fetch)
+        count += need.to_fetch or 0
+        lines.append(f"{need.label}: {size} from {host_of(need.source)}")
+    after = formatting.format_size(max(0, free - count))
+    total = f"to download: {formatting.format_size(count)}"
+    if rate:
+        time = formatting.format_duration(count / rate)
+        total += f", about {time} at the rate of the last download"
+    return [*lines, f"{total}; {after} of the disk stay free"]

@@ -1,0 +1,13 @@
+"""Which Python packages are installed."""
+
+from __future__ import annotations
+
+
+def has_package(name: str) -> bool:
+    """Whether a top-level package can be found; it is not imported."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
