@@ -58,7 +58,7 @@ BUDGETS = {  # at 88 columns
     ),
     "cache": (
         1_360,
-        "stamps, also where none can be written, inventory, audit, prune with grace periods, bill of materials",
+        "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
     "transfer": (3_800, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),

@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
 def report_row(
     cache: str, candidate: Candidate, stamp: Stamp | None = None
 ) -> dict[str, Any]:
+    """Return the facts about one file, as JSON has them."""
     row: dict[str, Any] = {
         "path": candidate.path,
         "why": candidate.why,
@@ -41,6 +42,7 @@ def report_row(
 
 
 def report_lines(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
+    """Return the report: a table, how to restore, and the totals."""
     from rich.text import Text
 
     from tasks.console.tables import render_table

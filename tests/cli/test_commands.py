@@ -128,7 +128,7 @@ def test_another_catalogue(project: Project, tmp_path: Path) -> None:
     found = json.loads(
         project.doit("catalogue", "--json", cwd=folder, env={"LLAMAFILE_CATALOGUE": "own.yaml"}).out
     )
-    assert {model["name"]: model["here"] for model in found["models"]}["tiny"] == "bundled"
+    assert {model["name"]: model["state"] for model in found["models"]}["tiny"] == "bundled"
     for gone in ("gone.yaml", str(folder)):
         message = refused(project.doit(cwd=folder, env={"LLAMAFILE_CATALOGUE": gone}))
         assert f"cannot read the catalogue {folder / gone}" in message

@@ -143,7 +143,7 @@ def test_events_of_waiting_and_of_an_interruption(model: Project, server: FileSe
             server.set_rate(PATH, None)
             waited = second.finish()
     assert (stopped.status, waited.status) == (143, 0)
-    assert any("interrupted" in event["message"] for event in events(stopped))
+    assert any("Interrupted" in event["message"] for event in events(stopped))
     assert one(events(waited), "downloaded")["fetched"] < len(DATA)
 
 

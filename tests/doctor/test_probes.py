@@ -42,7 +42,7 @@ def test_tiny_programs_run_side_by_side(tmp_path: Path) -> None:
         str(n): lambda: [probes.run_test_program(str(tmp_path), checks.TINY_SCRIPT) for _ in range(30)]
         for n in range(4)
     }
-    assert all(ran.spoke for found in probes.run_concurrently(looks, 60).values() for ran in found)
+    assert all(ran.succeeded for found in probes.run_concurrently(looks, 60).values() for ran in found)
 
 
 def test_a_program_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from tests.support.project import wait_until
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "demo.gguf"
-UP_WITHIN = 30.0  # seconds; it takes 0.3
+UP_WITHIN = 240.0  # seconds; inference is slow if other programs use all cores
 STOPPED_WITHIN = 2.0  # seconds
 
 installed = pytest.mark.skipif(

@@ -20,7 +20,7 @@ ELSEWHERE = ProcessId(1, 1.0, "another boot", host="elsewhere")
 CHILD = """
 import json, sys
 from tasks.system.process_identity import current
-print(json.dumps(myself().as_owner()), flush=True)
+print(json.dumps(current().as_owner()), flush=True)
 sys.stdin.read()
 """
 

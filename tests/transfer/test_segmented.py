@@ -408,10 +408,14 @@ def test_a_pause_asked_of_one_lane_does_not_stop_the_others(
 ) -> None:
     """R19, R27: one request is told to come back in an hour, all others are answered."""
     over = threading.Event()
+    server.set_rate(FILE, 10_000)  # the first is still busy when the second is refused
     server.script(FILE, Honest(), Status(500, {"Retry-After": f"{asked_s:.0f}"}))
     artifact = model(tmp_path, server.url(FILE))
     try:
-        fetched(artifact, world, within_s=90, sleep=lambda s: over.wait(s) and None)
+        done = begun(fetch, artifact, world.tools(sleep=lambda s: over.wait(s) and None))
+        until(lambda: len(server.asked(FILE)) > 1, "a second connection asks")
+        server.set_rate(FILE, None)
+        done.result(90)
     finally:
         over.set()
     assert is_whole(artifact, DATA)
