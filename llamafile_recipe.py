@@ -141,11 +141,20 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
     def run(self, all_args: Sequence[str]) -> int:
         """Run a command line; return the exit status."""
         try:
-            return int(self._run(all_args) or 0)
+            status = int(self._run(all_args) or 0)
+            if sys.stdout:
+                sys.stdout.flush()
+            return status
         except CmdParseError as error:
             text = _parse_error(str(error), self.BIN_NAME)
         except (InvalidDodoFile, InvalidCommand, InvalidTask) as error:
             text = str(error)
+        except BrokenPipeError:  # as `doit help | head` ends
+            _drop_stdout()
+            return 0
+        except OSError as error:  # a full disk behind stdout
+            _drop_stdout()
+            text = f"cannot write: {error.strerror or error}"
         except Exception:  # a defect: the traceback says where
             text = traceback.format_exc()
         if sys.stderr:
@@ -217,6 +226,11 @@ def _parse_error(text: str, program: str) -> str:
     text = re.sub(r" \(parsing options: .*", "", text, flags=re.DOTALL)
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return f"{text}\n  fix: {program} VERB [OPTIONS]; `{program} help` lists the verbs"
+
+
+def _drop_stdout() -> None:
+    """Discard what is left to write: Python flushes stdout again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> NoReturn:

@@ -81,7 +81,7 @@ def as_load_error(function: Callable[[], Any]) -> Any:
 
 def _is_styled(stream: Any) -> bool:
     """Return whether a stream is a terminal that gets styles."""
-    if not stream.isatty():
+    if not getattr(stream, "isatty", bool)():
         return False
     from tasks.console.logs import is_styled
 

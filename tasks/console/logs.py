@@ -49,7 +49,8 @@ def logger() -> logging.Logger:
 
 def is_styled(stream: TextIO) -> bool:
     """Return whether a stream is a terminal that gets styles."""
-    return stream.isatty() and allows_styles(os.environ, sys.platform)
+    is_terminal = getattr(stream, "isatty", bool)()
+    return is_terminal and allows_styles(os.environ, sys.platform)
 
 
 class _LineFormatter(logging.Formatter):

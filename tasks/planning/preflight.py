@@ -163,7 +163,8 @@ def can_ask(env: Mapping[str, str]) -> bool:
     """Whether a user can see a question and answer it."""
     if huggingface.env_flag(env.get("CI")) or sys.stdin is None:
         return False
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    streams = (sys.stdin, sys.stderr)  # one that was closed is None
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 def _not_here(name: str, count: int) -> RecipeError:

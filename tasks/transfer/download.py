@@ -325,10 +325,10 @@ class _Transfer:
         """Raise the error that lists why each source failed."""
         what = f"{self.artifact.label} could not be downloaded"
         facts = list(self.reasons)
-        fixes: list[str] = []
+        resume: list[str] = []
         if done:
             facts.append(("partial", f"{formatting.format_size(done)} are kept"))
-            fixes = ["run it again to resume the download"]
+            resume = ["run it again to resume the download"]
         if self.wrong:
             what = f"{self.artifact.label}: no source sent the right bytes"
             compare = (
@@ -338,12 +338,12 @@ class _Transfer:
                 compare = (
                     "open the URL in a browser to see what it sends, or use another URL"
                 )
-            raise IntegrityError(what, facts, "\n".join([compare, *fixes]))
-        if not fixes:
-            fixes = [_FIX_BY_FINAL[self.final]]
-        if len(set(self.fixes)) == 1 and len(self.fixes) == len(self.reasons):
-            fixes[0] = self.fixes[0] or fixes[0]  # every source failed by one cause
-        raise TransferError(what, facts, fixes[0])
+            raise IntegrityError(what, facts, "\n".join([compare, *resume]))
+        fixes = resume or [_FIX_BY_FINAL[self.final]]
+        has_one_cause = len(set(self.fixes)) == 1
+        if has_one_cause and len(self.fixes) == len(self.reasons) and self.fixes[0]:
+            fixes = [self.fixes[0], *resume]
+        raise TransferError(what, facts, "\n".join(fixes))
 
 
 def _received(partial: Partial, size: int) -> str:

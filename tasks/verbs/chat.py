@@ -103,9 +103,10 @@ def _prompt(words: tuple[str, ...]) -> str:
         ServerError: there is none, and stdin is not a terminal.
     """
     prompt = " ".join(words)
-    if prompt.strip() or (not words and sys.stdin.isatty()):
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if prompt.strip() or (is_terminal and not words):
         return prompt
-    if not words:
+    if sys.stdin is not None and not words:
         prompt = sys.stdin.read().strip()
     if not prompt.strip():
         raise ServerError(

@@ -101,7 +101,8 @@ def _is_interactive() -> bool:
     """Whether somebody can answer a question: on a terminal, and not in CI."""
     if huggingface.env_flag(os.environ.get("CI")):
         return False
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
+    streams = (sys.stdin, sys.stdout)  # one that was closed is None
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 def _ask(facts: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def shows_engine(context: Context) -> bool:
         options = context.command_line.tasks[-1].options
     log = options.get("log")
     if log is None:
-        return not sys.stderr.isatty()
+        return not (sys.stderr and sys.stderr.isatty())
     if log not in _LOGS:
         what = f"--log: expected {' or '.join(_LOGS)}, got {log!r}"
         raise UsageError(what, fix=did_you_mean(log, _LOGS) or "--log engine")

@@ -274,7 +274,7 @@ def test_a_forged_stamp_is_found_by_the_audit(project: Project, ran: Path) -> No
         restamp(path)
     ran.unlink(missing_ok=True)
     err = said(project.doit("audit"), 1)
-    assert "2 files are not what must be here" in err
+    assert "2 files failed verification" in err
     assert "doit exe" in err
     assert "doit download:g" in err
     assert good(project.doit("verify"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine.test_serve_cli import with_llamafile
 from tests.support.project import Project
-from tests.support.servers import failed, rows, started
+from tests.support.servers import rows, started
 from tests.support.users import UIDS, AsUser
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="users and namespaces as Linux has them")
@@ -94,18 +94,17 @@ def test_a_file_that_its_owner_has_not_made_executable(both: tuple[Project, Proj
 
 
 def test_a_cache_of_another_user(shared: Project, user: AsUser) -> None:
-    """F1: without permission to write it, what runs in the foreground works, and `start` says why not."""
+    """F1, issue 14.6: without permission to write it, servers are recorded in the user's state directory."""
     with_llamafile(shared)
     assert shared.doit("with", "--", "true").status == 0
     (shared.path / "history").chmod(0o666)
     second = user(0)
     assert printed(second) == "it ran\n"
     assert second.doit("chat", "Hello").out == "Hello\n"
-    said = failed(second.background("start", "--port", "0"))
-    assert "`doit start` cannot record its server in the cache" in said
+    assert second.background("start", "--port", "0").status == 0
     for words in (["status"], ["logs"], ["logs", "--model", "m"], ["stop", "--model", "m"], ["stop"]):
         result = second.doit(*words)
-        assert result.status in (0, 1), result
+        assert result.status == 0, result
         assert "Permission denied" not in result.err
     assert list(Path(second.env["TMPDIR"]).iterdir()) == []
 

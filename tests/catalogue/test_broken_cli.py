@@ -40,7 +40,7 @@ def test_a_running_server(servers: Project, name: str, text: str | None, said: s
         (["status", "--model", "m", "--json"], url),
         (["logs", "--model", "m"], "server listening"),
         (["chat", "Hello"], "Hello\n"),
-        (["prune", "--dry-run"], "not asked: "),
+        (["prune", "--dry-run"], "catalogue not checked: "),
         (["stop", "--model", "m"], ""),
         (["stop"], ""),
     ):

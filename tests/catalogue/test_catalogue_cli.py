@@ -97,8 +97,10 @@ def test_json(project: Project) -> None:
     leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
     found = json.loads(report(project.doit("catalogue", "--json")))
     assert found["default"] == "gone"
-    states = {model["name"]: model["here"] for model in found["models"]}
-    assert states == {"gone": "no", "part": "43 %", "here": "yes", "new": "changed", "ship": "bundled"}
+    states = {model["name"]: model["state"] for model in found["models"]}
+    assert states == {
+        "gone": "absent", "part": "partial", "here": "complete", "new": "changed", "ship": "bundled"
+    }  # fmt: skip
     model = found["models"][2]
     target = project.target(data["here"], "here.gguf")
     assert model == {
@@ -113,7 +115,9 @@ def test_json(project: Project) -> None:
         "sha256": project.entry("", data["here"])["sha256"],
         "url": "https://models.invalid/here.gguf",
         "path": str(target),
-        "here": "yes",
+        "here": True,
+        "state": "complete",
+        "downloaded": 400_000,
     }
 
 
@@ -205,7 +209,9 @@ def test_a_narrow_terminal(project: Project) -> None:
     head, *lines = table.splitlines()
     assert head.split()[:5] == ["model", "size", "RAM", "licence", "here"]
     at = head.index("here")
-    assert {line[at:].split()[0] for line in lines} == {model["here"] for model in found["models"]}
+    words = {"absent": "no", "complete": "yes"}
+    shown = {line[at:].split()[0] for line in lines}
+    assert shown == {words.get(model["state"], model["state"]) for model in found["models"]}
     assert all(len(line) <= 80 for line in text.splitlines() if "Cache:" not in line)
 
 

@@ -115,6 +115,10 @@ class Kept:
     def write(self, text: str) -> None:
         self._text += text
 
+    def isatty(self) -> bool:
+        """It is no terminal."""
+        return False
+
     def flush(self) -> None:
         """Nothing waits."""
 

@@ -407,3 +407,22 @@ def test_closed_descriptors(project: Project, closed: str, status: int) -> None:
     assert "Traceback" not in done.stderr
     assert ("pass --yes" in done.stderr) is bool(status)
     assert project.target(source.read_bytes(), "m.gguf").exists() is not bool(status)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell and /dev/full")
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("help serve | true", 0, ""),
+        ("--version | true", 0, ""),
+        ("help > /dev/full", 3, "ERROR: cannot write: No space left on device\n"),
+        ("--version > /dev/full", 3, "ERROR: cannot write: No space left on device\n"),
+    ],
+)
+def test_stdout_that_cannot_be_written(still: Project, words: str, status: int, said: str) -> None:
+    """A reader that stops early is not an error; a full disk is one line."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"'{still.doit_program}' {words}"],
+        cwd=still.path, env=still.env, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (status, said)

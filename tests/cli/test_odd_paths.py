@@ -130,7 +130,7 @@ NOBODY = "~nobody-of-that-name/x"
 NO_HOME = "cannot choose a cache directory: no home directory is known\n  fix: "
 NO_PROXY = "is not the URL of a proxy\n  fix: HTTPS_PROXY="
 ADD = "add hf:o/r/x.gguf"
-SOME = ("LLAMAFILE_LOG", "CI", "HF_HOME", "NO_PROXY", "HF_TOKEN", "TMPDIR", "LANG")
+SOME = ("CI", "HF_HOME", "NO_PROXY", "HF_TOKEN", "TMPDIR", "LANG")
 FOLDERS = ("OLLAMA_MODELS", "HF_HUB_CACHE", "HF_HOME", "HF_TOKEN_PATH")
 BYTES = os.fsdecode(b"a\xe9\x01\"'\n\xff")
 
@@ -154,6 +154,7 @@ BYTES = os.fsdecode(b"a\xe9\x01\"'\n\xff")
         ({"COLUMNS": "²", "LINES": "²"}, "catalogue", ""),
         ({"COLUMNS": "9" * 20}, "catalogue", ""),
         (dict.fromkeys(SOME, BYTES), "", ""),
+        ({"LLAMAFILE_LOG": BYTES}, "", "LLAMAFILE_LOG: expected json or text"),
         (dict.fromkeys(FOLDERS, BYTES), "download:demo", ""),
     ],
 )  # fmt: skip

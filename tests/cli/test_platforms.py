@@ -241,11 +241,13 @@ def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
         pytest.param("list --all exe verify", ["verify"], id="the verb that is named"),
         pytest.param(
             "list --all serve:small",
-            ["download", "chmod", "verify", "serve", "start", "with", "chat"],
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "restart"],
             id="what one model depends on",
         ),
         pytest.param(
-            "info serve:small", ["download", "chmod", "verify", "serve", "start", "with", "chat"], id="info"
+            "info serve:small",
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "restart"],
+            id="info",
         ),
     ],
 )

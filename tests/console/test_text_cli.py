@@ -138,7 +138,11 @@ def test_the_name_of_a_file_of_ones_own(project: Project) -> None:
     """Finding 21: in the table of `doit plan`, in errors, and as an event."""
     path = project.path / f"a{BAD}.gguf"
     path.write_bytes((project.path / "demo" / "demo.gguf").read_bytes())
-    for words in (["plan", "--engine", "embedded"], ["serve"], ["verify", "--engine", "self"]):
+    for words in (
+        ["plan", "--engine", "embedded"],
+        ["serve", "--engine", "llamafile"],
+        ["verify", "--engine", "self"],
+    ):
         result = project.doit(*words, "--llamafile", str(path))
         assert not raw(result.out + result.err), result
     result = project.doit("serve", "--llamafile", f"{path}x", env={"LLAMAFILE_LOG": "json"})

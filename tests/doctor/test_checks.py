@@ -50,7 +50,9 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
             "disk is full",
             id="a full disk",
         ),
-        pytest.param(checks.check_runnable("noexec", "/c", RUNS), "ok", "/c may hold", "", id="exec"),
+        pytest.param(
+            checks.check_runnable("noexec", "/c", RUNS), "ok", "/c is not mounted noexec", "", id="exec"
+        ),
         pytest.param(
             checks.check_runnable("noexec", "/c", ProgramResult(None, "Permission denied", errno.EACCES)),
             "fail",
@@ -150,7 +152,7 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
             "to a local disk",
             id="locks lie",
         ),
-        pytest.param(checks.check_locks("/l", ""), "ok", "one process", "", id="locks"),
+        pytest.param(checks.check_locks("/l", ""), "ok", "file locking works", "", id="locks"),
         pytest.param(
             checks.check_failed("x", ModuleNotFoundError("No module named 'psutil'")),
             "warn",

@@ -312,9 +312,9 @@ def test_space_is_looked_at_before_the_first_byte(project: Project, server: File
     project.catalogue({"m": {**project.entry(server.url(PATH), DATA), "size": 10**15}})
     result = project.doit("download")
     assert result.status == 1
-    assert "m does not fit on the disk" in result.err
-    assert "needs: 1000000.0 GB" in result.err
-    missing = re.search(r"missing: (\d+\.\d) GB", result.err)
+    assert "cannot work: the disk has " in result.err
+    assert " for 1000000.0 GB" in result.err
+    missing = re.search(r"(\d+\.\d) GB are missing", result.err)
     assert missing
     assert 0 < float(missing[1]) < 10**6
     assert "fix: free some space, or set LLAMAFILE_CACHE to another disk" in result.err

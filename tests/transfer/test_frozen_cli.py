@@ -67,7 +67,7 @@ def test_refused_before_anything_is_sent(world: World, words: list[str], label: 
     for line, env in ways:
         said = failed(world.project.doit(*line, env=env))
         assert f"{label} {NOT_PINNED}" in said
-        assert f"fix: {remedy}" in said
+        assert remedy in said
     assert world.hub.origin.requests + world.github.origin.requests == []
     assert not list(world.project.cache.rglob("*.llamafile*"))
 

@@ -376,7 +376,7 @@ def test_a_contradiction(world: World) -> None:
     before = world.lock.read_bytes()
     hub_model(world, sha256=sha256(NEW))
     where = world.project.path / "models.yaml"
-    for words in (["list"], ["download"], ["serve:m"], ["status"], ["lock"], ["catalogue"], ["plan"]):
+    for words in (["list"], ["download"], ["serve:m"], ["lock"], ["catalogue"], ["plan"]):
         said = failed(world.project.doit(*words), 3)
         assert f"models.m: sha256 is {sha256(NEW)} in models.yaml and {sha256(OLD)} in models.lock" in said
         assert f"fix: edit {where}, or if it is right: doit lock --upgrade --model m" in said
