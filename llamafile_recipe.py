@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import re
+import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from doit.version import VERSION
 NAME = "llamafile-recipe"
 _HELP = ("-h", "--help")
 _USAGE_ERROR = 3  # exit status
+_CODE = ("dodo.py", "doit.cfg", "tasks")
+_MAX_CONFIG = 10_000  # characters of doit.cfg
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -258,7 +261,8 @@ def clone(env: Mapping[str, str], cwd: str) -> str:
         path = os.path.join(cwd, env.get(variable) or "")
         if env.get(variable):
             return path if os.path.isdir(path) else os.path.dirname(path)
-    return next(filter(_is_clone, (*_upwards(cwd), _installed_from())), "")
+    above = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
+    return next(filter(_is_clone, (cwd, *above, _installed_from())), "")
 
 
 def _upwards(folder: str) -> Iterator[str]:
@@ -266,6 +270,23 @@ def _upwards(folder: str) -> Iterator[str]:
     while folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
         yield folder
+
+
+def _is_trusted(folder: str) -> bool:
+    """Whether a directory above the current one, and its code, belong to this user.
+
+    The code is run. In a directory that other users can write to, such as /tmp, another
+    user can have put it there.
+    """
+    if os.name == "nt":
+        return True
+    try:
+        paths = (folder, *(os.path.join(folder, name) for name in _CODE))
+        found = [os.stat(path) for path in paths]
+    except OSError:
+        return False
+    users = (0, os.geteuid())
+    return all(one.st_uid in users and not one.st_mode & stat.S_IWOTH for one in found)
 
 
 def _installed_from() -> str:
@@ -282,7 +303,7 @@ def _is_clone(folder: str) -> bool:
     """Whether a directory has a dodo.py, and a doit.cfg that names this module."""
     try:
         with open(os.path.join(folder, "doit.cfg"), encoding="utf-8") as file:
-            named = "llamafile_recipe" in file.read()
+            named = "llamafile_recipe" in file.read(_MAX_CONFIG)
     except (OSError, ValueError):
         return False
     return named and os.path.isfile(os.path.join(folder, "dodo.py"))

@@ -188,9 +188,32 @@ def test_which_clone(tmp_path: Path, env: dict[str, str], cwd: str, expected: st
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     for name in ("dodo.py", "doit.cfg"):
         shutil.copy2(REPO / name, tmp_path / "clone")
+    (tmp_path / "clone" / "tasks").mkdir()
     (tmp_path / "project" / "dodo.py").touch()  # of another doit project
     found = llamafile_recipe.clone(env, str(tmp_path / cwd))
     if expected == "installed":
         assert found == llamafile_recipe.clone({}, tempfile.gettempdir())
     else:
         assert Path(found) == tmp_path / expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners and modes")
+@pytest.mark.parametrize("name", ["", "dodo.py", "doit.cfg", "tasks"])
+@pytest.mark.parametrize("uid", [None, 12345], ids=["writable", "owned"])
+def test_a_clone_above_that_another_user_can_change(tmp_path: Path, name: str, uid: int | None) -> None:
+    """ADR 15: its code is not run; in the directory itself it is, as `doit` does."""
+    folder = tmp_path / "clone"
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "docs").mkdir()
+    for file in ("dodo.py", "doit.cfg"):
+        shutil.copy2(REPO / file, folder)
+    assert llamafile_recipe.clone({}, str(folder / "docs")) == str(folder)
+    if uid is None:
+        (folder / name).chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(folder / name, uid, uid)
+    else:
+        pytest.skip("only root may give a file away")
+    assert llamafile_recipe.clone({}, str(folder / "docs")) != str(folder)
+    assert llamafile_recipe.clone({}, str(folder)) == str(folder)
+    assert llamafile_recipe.clone({"LLAMAFILE_RECIPE": str(folder)}, str(folder / "docs")) == str(folder)
