@@ -78,8 +78,9 @@ def record_error(cache: str) -> ServerError:
         path = record_files.machine_folder(one)
         facts.append(("folder", path))
         with contextlib.suppress(OSError):
-            if not record_files.is_mine(os.stat(files.nearest_existing_dir(path))):
-                facts.append(("belongs to", "another user"))
+            existing = files.nearest_existing_dir(path)
+            if not record_files.is_mine(os.stat(existing)):
+                facts.append((f"{existing} belongs to", "another user"))
     return ServerError(
         "`doit start` cannot record its server, so no command could find and stop it",
         facts,

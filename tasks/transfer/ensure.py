@@ -175,7 +175,10 @@ def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> Non
     """
     if not artifact.sources:
         fix = "check the path, or say where to download it from: --llamafile-url URL"
-        raise TransferError(f"there is no file {artifact.target}", fix=fix)
+        what = f"no such file: {artifact.target}"
+        if os.path.lexists(artifact.target):
+            what = f"{artifact.target} is not a regular file"
+        raise TransferError(what, fix=fix)
     if policy.frozen and artifact.sha256 is None:
         raise TransferError(
             f"{artifact.label} is not pinned; "

@@ -185,7 +185,7 @@ class LockResolver:
 
         path = self._place.absolute(local_path(want.url), self._place.root)
         if files.stat(path) is None:
-            raise RecipeError(f"there is no file {path}")
+            raise RecipeError(f"no such file: {path}")
         digest, status = files.sha256_file(path)
         if want.sha256 not in (None, digest):
             what = f"sha256 is {want.sha256} in models.yaml, and {path} has {digest}"

@@ -33,7 +33,7 @@ class FileSnapshot(NamedTuple):
     """A file as it was before it was read."""
 
     file: CachedFile
-    stat: FileStat | None  # None where there is no file
+    stat: FileStat | None  # None if the file does not exist
     stamp: Stamp | None
 
 

@@ -75,12 +75,12 @@ def _refused(
 
 
 def _is_nowhere(file_plan: FilePlan) -> bool:
-    """Whether the only source of a file is a local path where there is no file."""
+    """Whether the only source of a file is a local path that does not exist."""
     return file_plan.state == "nowhere" and bool(file_plan.source)
 
 
 def _no_source(file_plan: FilePlan) -> tuple[str, str]:
-    what = f"{file_plan.label}: there is no file {local_path(file_plan.source)}"
+    what = f"{file_plan.label}: no such file: {local_path(file_plan.source)}"
     return what, "copy the file there, or correct `url:`"
 
 

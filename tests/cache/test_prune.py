@@ -16,7 +16,7 @@ M, E = f"{DIR}/m.gguf", "engines/llamafile-0.10.5"
 JSON = "catalogue/" + "a" * 64 + ".json"
 STAMPS, ROOT = "stamps/0123456789abcdef.json", "roots/0123456789abcdef.json"
 LOG, RECORD = "run/laptop/m-8080.log", "run/laptop/m-8080.json"
-NOBODY = "no catalogue names this file"
+NOT_NAMED = "no catalogue names this file"
 
 
 def old(path: str, days: float = 100, read: float | None = None, size: int = 10) -> CacheFile:
@@ -42,7 +42,7 @@ def test_what_no_catalogue_names() -> None:
     """Issue 5.6: a model and a program go with all that lies beside them, however new they are."""
     beside = [f"{M}.stamp.json", E, f"{E}.stamp.json"]
     assert set(reasons(*(old(path, 0) for path in (M, *beside)))) == {M, *beside}
-    assert reasons(old(M), old(E)) == {M: NOBODY, E: "no catalogue names this version"}
+    assert reasons(old(M), old(E)) == {M: NOT_NAMED, E: "no catalogue names this version"}
     assert reasons(old(M), old(f"{M}.stamp.json"), old(E), named=f"{M} {E}") == {}
 
 
@@ -50,9 +50,9 @@ def test_what_no_catalogue_names() -> None:
     ("path", "days", "named", "goes"),
     [
         pytest.param(f"{M}.partial", 29, True, False, id="somebody may go on with it"),
-        pytest.param(f"{M}.partial", 31, True, True, id="nobody has gone on with it"),
-        pytest.param(f"{M}.partial", 6, False, False, id="the same --llamafile-url goes on with it"),
-        pytest.param(f"{M}.partial", 8, False, True, id="nobody has gone on with it for a week"),
+        pytest.param(f"{M}.partial", 31, True, True, id="not resumed for a month"),
+        pytest.param(f"{M}.partial", 6, False, False, id="the same --llamafile-url resumes it"),
+        pytest.param(f"{M}.partial", 8, False, True, id="not resumed for a week"),
         pytest.param(f"{M}.partial.json", 31, True, True, id="its journal"),
         pytest.param(f"{M}.partial.live", 31, True, True, id="its other journal"),
         pytest.param(f"{M}.partial.json.12-34.new.tmp", 31, True, True, id="half a journal"),
@@ -82,11 +82,11 @@ def test_a_left_over_is_as_old_as_its_newest_file() -> None:
 
 def test_what_was_used_lately() -> None:
     """Issue 5.6: --older-than keeps what was changed or read since; a stamp that was read tells nothing."""
-    assert reasons(old(M, 40), older=30) == {M: NOBODY}
+    assert reasons(old(M, 40), older=30) == {M: NOT_NAMED}
     assert reasons(old(M, 40, read=20), older=30) == {}
     assert reasons(old(M, 40), old(f"{M}.stamp.json", 20), older=30) == {}
     assert len(reasons(old(M, 40), old(f"{M}.stamp.json", 40, read=1), older=30)) == 2
-    assert reasons(old(M, -1), older=0) == {}  # from the future: nobody knows
+    assert reasons(old(M, -1), older=0) == {}  # its time is in the future
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_a_model_of_a_url() -> None:
     assert reasons(old(url, 6)) == {}
     assert reasons(old(url, 40, read=6)) == {}
     assert reasons(old(url, 40), old(f"{url}.stamp.json", 6)) == {}
-    assert reasons(old(url, 8)) == {url: NOBODY}
-    assert reasons(old(url, 6), older=0) == {url: NOBODY}
+    assert reasons(old(url, 8)) == {url: NOT_NAMED}
+    assert reasons(old(url, 6), older=0) == {url: NOT_NAMED}
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def printed(project: Project) -> str:
 
 
 def test_each_has_servers_of_their_own(both: tuple[Project, Project]) -> None:
-    """F1: whoever comes second can serve, start, chat, see and stop; never the other one's server."""
+    """F1: a second user can serve, start, chat, list and stop, but only their own servers."""
     for one in both:
         assert printed(one) == "it ran\n"
     urls = [started(one, "--port", "0") for one in both]

@@ -290,11 +290,20 @@ def test_there_is_no_such_file(project: Project) -> None:
     """R5: a missing file without a URL names the option to pass and says that it is needed once."""
     with_llamafile(project)
     said = failure(project.doit("serve", "--llamafile", "gone.llamafile", "--port", "0"))
-    assert f"there is no file {project.path / 'gone.llamafile'}" in said
+    assert f"no such file: {project.path / 'gone.llamafile'}" in said
     _, exe = with_gguf(project)
-    assert "there is no file" in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
+    assert "no such file: " in failure(project.doit("serve", "--llamafile", "gone.gguf", "--port", "0"))
     assert not exe.exists()  # no engine was fetched for it
     assert "fix: check the path, or say where to download it from: --llamafile-url URL" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a named pipe")
+def test_a_file_that_is_not_regular(project: Project, tmp_path: Path) -> None:
+    """F10: a named pipe or a directory is named as what it is, and is not waited for."""
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path in (tmp_path / "pipe.gguf", tmp_path):
+        said = failure(project.doit("serve", "--llamafile", str(path), "--port", "0"))
+        assert f"{path} is not a regular file" in said
 
 
 def test_the_log_is_for_its_owner_alone(project: Project) -> None:

@@ -79,7 +79,7 @@ def test_a_file_is_verified_with_a_digest(project: Project, tmp_path: Path) -> N
     own.unlink()
     missing = project.doit(*words)
     assert missing.status == 1
-    assert f"there is no file {own}" in missing.err
+    assert f"no such file: {own}" in missing.err
 
 
 def test_the_bytes_of_a_download_decide(project: Project) -> None:

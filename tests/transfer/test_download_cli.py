@@ -202,7 +202,7 @@ def test_a_missing_file_without_a_url(catalogue: Project, elsewhere: Path) -> No
     """R5: the option to pass, and that it is needed once."""
     result = catalogue.doit("download", "--llamafile", "none.llamafile", cwd=elsewhere)
     assert result.status == 1
-    assert f"there is no file {elsewhere / 'none.llamafile'}" in result.err
+    assert f"no such file: {elsewhere / 'none.llamafile'}" in result.err
     assert "say where to download it from: --llamafile-url URL" in result.err
     assert os.listdir(elsewhere) == []
 

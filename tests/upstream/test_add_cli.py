@@ -209,7 +209,7 @@ def test_a_file_of_your_own(ours: Project, tmp_path: Path) -> None:
     outside.write_bytes(DEMO)
     assert ours.doit("add", str(outside)).status == 0
     assert yaml.safe_load(text(ours))["models"]["out-side"]["url"] == str(outside)
-    assert "there is no file" in refused(ours, "demo/none.gguf")
+    assert "no such file: " in refused(ours, "demo/none.gguf")
     served = ours.doit("with", "--model", "own-2m", "--", "sh", "-c", "curl -s $LLAMAFILE_URL/v1/models")
     assert served.status == 0, served.err
     assert '"Own-2M"' in served.out

@@ -304,7 +304,7 @@ def test_everything_that_cannot_be_found_out(world: World) -> None:
     assert "  branch: o/r has no revision v9\n" in said
     assert "  plain: 127.0.0.1 states no SHA-256 of refused.gguf\n" in said
     assert re.search(r"  silent: 127\.0\.0\.1: .*refused.*\(tried 3 times\)\n", said)
-    assert f"  nowhere: there is no file {world.project.path}/not/there.gguf\n" in said
+    assert f"  nowhere: no such file: {world.project.path}/not/there.gguf\n" in said
     assert "good" not in said
     assert "set HF_TOKEN to a token that may read it" in said
     assert "doit lock --download" in said
