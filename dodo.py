@@ -164,7 +164,7 @@ def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
     from tasks.verbs import restart, start
 
     return {
-        "check": (restart.check, [context, model]),
+        "check": (start.check_background, [context, model]),
         "actions": [(restart.run, [context, model]), (start.run, [context, model])],
         "task_dep": [f"verify:{model.name}"],
     }

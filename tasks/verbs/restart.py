@@ -8,22 +8,10 @@ from __future__ import annotations
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import run_folder, server_registry
+from tasks.engine import server_registry
 from tasks.engine.server_record import Mode, ServerRecord, differences
-from tasks.engine.session import check_start, specify
+from tasks.engine.session import specify
 from tasks.engine.stopping import stop_server
-
-
-def check(context: Context, resolved: ResolvedModel) -> None:
-    """Check that the server can be started, before anything is downloaded.
-
-    Raises:
-        ServerError: it cannot.
-    """
-    cache = context.environment.cache
-    check_start(cache, resolved, context.download_policy())
-    if not run_folder.can_record(cache):
-        raise run_folder.record_error(cache)
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:

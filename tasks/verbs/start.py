@@ -16,8 +16,8 @@ from tasks.errors import ServerError
 _AGAIN = "doit stop --model {}, then this again"
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
-    """Check that the server can be started, before anything is downloaded.
+def check_background(context: Context, resolved: ResolvedModel) -> None:
+    """Check that a server that outlives doit can be started and recorded.
 
     Raises:
         ServerError: it cannot.
@@ -26,6 +26,16 @@ def check(context: Context, resolved: ResolvedModel) -> None:
     check_start(cache, resolved, context.download_policy())
     if not run_folder.can_record(cache):
         raise run_folder.record_error(cache)
+
+
+def check(context: Context, resolved: ResolvedModel) -> None:
+    """Check that the server can be started, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot.
+    """
+    check_background(context, resolved)
+    cache = context.environment.cache
     try:
         _port(cache, resolved)
     except ServerError:
