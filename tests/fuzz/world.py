@@ -201,7 +201,7 @@ class World:
 
     def run(self, args: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:
         """Run doit in this process."""
-        return in_process.run(args, self.project, self.env(env), None, LIMIT_S)
+        return in_process.run(args, self.project, self.env(env), None, LIMIT_S, errors="replace")
 
     def _process(self, args: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:
         done = subprocess.run(

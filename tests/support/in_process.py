@@ -45,15 +45,24 @@ def needs_process(env: Mapping[str, str]) -> bool:
 
 
 def run(
-    args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: str | None, timeout: float
+    args: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: str | None,
+    timeout: float,
+    errors: str = "strict",
 ) -> tuple[int, str, str]:
-    """Run `doit` with these arguments; return its exit status, stdout and stderr."""
+    """Run `doit` with these arguments; return its exit status, stdout and stderr.
+
+    Args:
+        errors: for bytes on stdout that are not UTF-8, as `doit logs` copies them.
+    """
     with ExitStack() as stack:
         for change in (_collected(), _directory(cwd), _environment(env), _own_modules(), _interpreter()):
             stack.enter_context(change)
         stack.enter_context(_signals())
         threads = stack.enter_context(_threads())
-        texts = stack.enter_context(_streams(stdin))
+        texts = stack.enter_context(_streams(stdin, errors))
         _renew_doit(args)
         stack.enter_context(_alarm(timeout))
         status = _status(lambda: doit.doit_cmd.DoitMain().run(list(args)))
@@ -197,7 +206,7 @@ def _signals() -> Iterator[None]:
 
 
 @contextmanager
-def _streams(stdin: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
+def _streams(stdin: str | None, errors: str) -> Iterator[Callable[[], tuple[str, str]]]:
     """Redirect the standard streams and their descriptors, which child processes inherit."""
     before = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
     for stream in (sys.stdout, sys.stderr):
@@ -213,7 +222,7 @@ def _streams(stdin: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
             sys.stdin = _stream(0, "r")
             sys.stdout = _stream(1, "w")
             sys.stderr = _stream(2, "w", errors="backslashreplace", buffering=1)
-            yield lambda: (_text(sys.stdout, out), _text(sys.stderr, err))
+            yield lambda: (_text(sys.stdout, out, errors), _text(sys.stderr, err, "strict"))
         finally:
             sys.stdin, sys.stdout, sys.stderr = before[:3]
             for number, copy in enumerate(kept):
@@ -225,10 +234,10 @@ def _stream(number: int, mode: str, **how: Any) -> Any:
     return open(number, mode, encoding="utf-8", closefd=False, **how)
 
 
-def _text(stream: Any, file: Any) -> str:
+def _text(stream: Any, file: Any, errors: str) -> str:
     stream.flush()
     file.seek(0)
-    return io.TextIOWrapper(io.BytesIO(file.read()), encoding="utf-8").read()
+    return io.TextIOWrapper(io.BytesIO(file.read()), encoding="utf-8", errors=errors).read()
 
 
 @contextmanager
