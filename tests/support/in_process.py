@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import io
 import os
 import signal
@@ -19,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import doit.cmd_run
@@ -27,8 +28,18 @@ import doit.doit_cmd
 import doit.loader
 import doit.plugin
 
+from tests.support import shared_modules
+
 # doit looks for plugins in every installed package, twice a run; these stay the same
 doit.plugin.entry_points = functools.cache(doit.plugin.entry_points)
+
+
+def _source_lines(function: Any) -> tuple[list[str], int]:
+    return [], inspect.unwrap(function).__code__.co_firstlineno
+
+
+# doit parses dodo.py again for each verb to learn its line, which the compiled code knows
+doit.loader.inspect = SimpleNamespace(**{**vars(inspect), "getsourcelines": _source_lines})
 
 PACKAGES = ("dodo", "tasks", "demo")  # a project has its own copy of these; `tasks` finds its root by it
 READ_AT_START = ("PYTHON", "LANG", "LC_", "TZ", "LD_")  # variables that a running interpreter reads no more
@@ -60,6 +71,7 @@ def run(
     with ExitStack() as stack:
         for change in (_collected(), _directory(cwd), _environment(env), _own_modules(), _interpreter()):
             stack.enter_context(change)
+        stack.enter_context(shared_modules.shared())
         stack.enter_context(_signals())
         threads = stack.enter_context(_threads())
         texts = stack.enter_context(_streams(stdin, errors))
@@ -101,12 +113,14 @@ def _renew_doit(args: Sequence[str]) -> None:
 def _collected() -> Iterator[None]:
     """Collect garbage after the run, so that files and sockets are closed as at the end of a process.
 
-    This is cheap, as conftest.py has frozen the objects from before the first test.
+    This is cheap: what the run has created is still in the youngest generation, which alone is read.
     """
+    gc.disable()
     try:
         yield
     finally:
-        gc.collect()
+        gc.collect(0)
+        gc.enable()
 
 
 @contextmanager
@@ -152,7 +166,7 @@ def _own_modules() -> Iterator[None]:
 
 
 def _take_modules() -> dict[str, ModuleType]:
-    names = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    names = [name for name in sys.modules if name.startswith(PACKAGES) and name.partition(".")[0] in PACKAGES]
     return {name: sys.modules.pop(name) for name in names}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import compileall
-import functools
 import hashlib
 import json
 import os
@@ -13,10 +11,9 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +25,7 @@ import psutil
 from tasks.engine import record_files
 
 from tests.support import in_process
+from tests.support.shared_modules import mould
 
 REPO = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = sysconfig.get_path("scripts")
@@ -39,16 +37,6 @@ ENGINES = {
 
 
 RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
-
-
-@functools.cache
-def mould() -> Path:
-    """Return a compiled copy of tasks/ and demo/, to which all projects of this process link."""
-    place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
-    for name in ("tasks", "demo"):
-        shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(place / "tasks", quiet=1)
-    return place
 
 
 def link(source: str, target: str) -> None:
@@ -151,10 +139,11 @@ class Project:
             return self.process(*args, cwd=cwd, timeout=timeout, env=env, stdin=stdin)
         mark = uuid4().hex
         full = {**self._environment(cwd, env), RUN_VARIABLE: mark}
+        older = set(psutil.pids())
         try:
             result = Result(*in_process.run(args, cwd or self.path, full, stdin, timeout))
         finally:
-            survivors = marked(RUN_VARIABLE, mark)
+            survivors = marked(RUN_VARIABLE, mark, older)
             for process in survivors:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -295,14 +284,22 @@ class Running:
         self._popen.wait(10)
 
 
-def marked(variable: str, value: str) -> list[psutil.Process]:
-    """Return the running processes whose environment has this variable and value."""
+def marked(variable: str, value: str, older: Collection[int] = ()) -> list[psutil.Process]:
+    """Return the running processes, but for the older ones, whose environment has this variable and value."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.environ().get(variable) == value and lives(process):
+            if process.pid not in older and _has(process, variable, value) and lives(process):
                 found.append(process)
     return found
+
+
+def _has(process: psutil.Process, variable: str, value: str) -> bool:
+    if sys.platform != "linux":
+        return process.environ().get(variable) == value
+    # psutil parses all variables of all processes, which takes ten times as long
+    with open(f"/proc/{process.pid}/environ", "rb") as file:
+        return f"\0{variable}={value}\0".encode() in b"\0" + file.read()
 
 
 def lives(process: psutil.Process) -> bool:

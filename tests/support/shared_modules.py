@@ -1,0 +1,128 @@
+"""Modules of the recipe that all runs in this process share: their import takes longer than most verbs.
+
+They are imported once, from the copy that every project links to (`mould` in project.py). A run gets them
+if the files of its project are those of that copy, and with its project's ROOT. A test whose project has
+another file imports all of them again.
+
+No module of tasks/ may keep state between two calls (test_in_process.py); what `functools.cache` keeps is
+forgotten after each run.
+"""
+
+from __future__ import annotations
+
+import compileall
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent.parent
+PACKAGE = "tasks"
+_shared: dict[str, ModuleType] = {}
+_caches: list[Any] = []  # functions of these modules that have a functools.cache
+
+
+@functools.cache
+def mould() -> Path:
+    """Return a compiled copy of tasks/ and demo/, to which all projects of this process link."""
+    place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
+    for name in ("tasks", "demo"):
+        shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(place / "tasks", quiet=1)
+    return place
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let `import tasks` give a run the shared modules if its project has the same files."""
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        if finder.used:
+            _keep()
+
+
+def _keep() -> None:
+    """Take the modules that the run has used, and forget what they remember of it."""
+    for name, module in list(sys.modules.items()):
+        if name not in _shared and name.partition(".")[0] == PACKAGE:
+            _shared[name] = module
+            _caches.extend(value for value in vars(module).values() if hasattr(value, "cache_clear"))
+    for function in _caches:
+        function.cache_clear()
+
+
+class _Finder(MetaPathFinder):
+    """Finds the package `tasks` where Python does, and replaces it by the shared one."""
+
+    def __init__(self) -> None:
+        self.used = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != PACKAGE:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.origin is None:
+            return None
+        root = Path(spec.origin).parent.parent
+        if not has_the_same_files(root):
+            return None
+        self.used = True
+        return ModuleSpec(name, _Loader(root.resolve()))
+
+
+class _Loader(Loader):
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the shared modules, with this root, in the place of the new one."""
+        if not _shared:
+            _shared[PACKAGE] = _first()
+        for one in _shared.values():
+            if hasattr(one, "ROOT"):
+                one.ROOT = self._root
+        sys.modules.update(_shared)
+
+
+def _first() -> ModuleType:
+    path = mould() / PACKAGE / "__init__.py"
+    spec = importlib.util.spec_from_file_location(PACKAGE, path, submodule_search_locations=[str(path.parent)])
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def has_the_same_files(root: Path) -> bool:
+    """Return whether a project's modules are links to those of the mould, or copies of the same age."""
+    try:
+        return all(_identity(root, name) == mine for name, mine in _modules())
+    except OSError:
+        return False
+
+
+@functools.cache
+def _modules() -> list[tuple[str, tuple[int, int]]]:
+    names = [str(path.relative_to(mould())) for path in (mould() / PACKAGE).rglob("*.py")]
+    return [(name, _identity(mould(), name)) for name in names]
+
+
+def _identity(folder: Path, name: str) -> tuple[int, int]:
+    found = os.stat(os.path.join(folder, name))
+    return found.st_mtime_ns, found.st_size
