@@ -101,7 +101,9 @@ class _Loader(Loader):
 
 def _first() -> ModuleType:
     path = mould() / PACKAGE / "__init__.py"
-    spec = importlib.util.spec_from_file_location(PACKAGE, path, submodule_search_locations=[str(path.parent)])
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, path, submodule_search_locations=[str(path.parent)]
+    )
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
