@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+if TYPE_CHECKING:
+    from tests.fakes.engine_args import Box
 
 VARIABLE = "FAKE_LLAMAFILE"  # JSON in the environment; its keys override behaviour.json's
 NOTED = ("LLAMA_API_KEY", "LLAMAFILE_RECIPE_RUN")  # variables that `history` shows
@@ -50,7 +52,7 @@ class Behaviour(TypedDict, total=False):
     hop: bool  # a busy port means the next one, ten times; the default before 0.10
 
 
-def load(box: zipfile.ZipFile | None) -> Behaviour:
+def load(box: Box | None) -> Behaviour:
     """Merge behaviour.json and the environment; a misspelt key is an error of the test."""
     merged: dict[str, Any] = {"version": "0.8.6"}
     merged.update(json.loads(box.read("behaviour.json")) if box else {})

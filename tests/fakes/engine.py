@@ -14,12 +14,19 @@ import signal
 import sys
 import threading
 import time
-import zipfile
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tests.fakes import behaviour
-from tests.fakes.engine_args import Refused, api_keys, is_server, model_name, parse, stored_args, with_stored
+from tests.fakes.engine_args import (
+    Box,
+    Refused,
+    api_keys,
+    is_server,
+    model_name,
+    parse,
+    stored_args,
+    with_stored,
+)
 
 if TYPE_CHECKING:  # imported where it serves: --version must be quick
     from tests.fakes.behaviour import Behaviour, Crash
@@ -36,9 +43,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def own_zip(program: str) -> zipfile.ZipFile | None:
+def own_zip() -> Box | None:
     """Open the file this engine was started from, None when it runs as a plain module."""
-    return zipfile.ZipFile(program) if zipfile.is_zipfile(program) else None
+    loader: Any = globals().get("__loader__")
+    return Box(loader) if hasattr(loader, "archive") else None
 
 
 def serve(state: State) -> None:
@@ -118,7 +126,7 @@ def announce(httpd: Httpd) -> None:
         told["api_key"] = f"api_key: {hint(httpd.state.keys)}"
     print(json.dumps(told), flush=True)
     with contextlib.suppress(OSError):  # as the real one: in the working directory
-        Path("llama.log").write_text(line + "\n")
+        write("llama.log", line + "\n")
     say(line)
 
 
@@ -210,17 +218,21 @@ def tell_version(mood: Behaviour) -> int:
 def note(mood: Behaviour, argv: list[str]) -> None:
     """Write down this run for the test to read."""
     if "record" in mood:
-        draft = Path(f"{mood['record']}.{os.getpid()}")
-        draft.write_text(json.dumps(argv))
-        draft.replace(mood["record"])  # a reader never sees half of it
+        draft = f"{mood['record']}.{os.getpid()}"
+        write(draft, json.dumps(argv))
+        os.replace(draft, mood["record"])  # a reader never sees half of it
     if "history" in mood:
         env = {name: os.environ[name] for name in behaviour.NOTED if name in os.environ}
-        line = json.dumps({"argv": argv, "pid": os.getpid(), "cwd": str(Path.cwd()), "env": env})
-        with Path(mood["history"]).open("a") as file:
-            file.write(line + "\n")
+        line = json.dumps({"argv": argv, "pid": os.getpid(), "cwd": os.getcwd(), "env": env})
+        write(mood["history"], line + "\n", "a")
 
 
-def run(argv: list[str], mood: Behaviour, box: zipfile.ZipFile | None) -> int:
+def write(path: str, text: str, mode: str = "w") -> None:
+    with open(path, mode, encoding="utf-8") as file:
+        file.write(text)
+
+
+def run(argv: list[str], mood: Behaviour, box: Box | None) -> int:
     """Be a llamafile; raise Refused for what one would not accept."""
     version = mood["version"]
     words = with_stored(stored_args(box), argv)
@@ -240,9 +252,9 @@ def run(argv: list[str], mood: Behaviour, box: zipfile.ZipFile | None) -> int:
     return 0
 
 
-def main(program: str, argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Run the engine and return its exit status."""
-    box = own_zip(program)
+    box = own_zip()
     mood = behaviour.load(box)
     ignore(mood)
     note(mood, argv)
@@ -256,4 +268,4 @@ def main(program: str, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[0], sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

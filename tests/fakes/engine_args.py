@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a start is to be quick: it imports few modules
+    from collections.abc import Mapping
+    from zipimport import zipimporter
 
 GPUS = ["auto", "disable", "d", "amd", "rocblas", "rocm", "hip"]
 GPUS += ["apple", "metal", "nvidia", "cublas"]
@@ -20,6 +23,23 @@ ALIASES = {
 }
 NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--parallel", "--threads"}
 TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--mmproj", "--fancy-test-flag"}
+
+
+class Box:
+    """The members of the zip that the engine was started from (`zipfile` takes longer to import)."""
+
+    def __init__(self, loader: zipimporter) -> None:
+        self._loader = loader
+
+    def read(self, name: str) -> bytes:
+        return self._loader.get_data(os.path.join(self._loader.archive, name))
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            self.read(name)
+        except OSError:
+            return False
+        return True
 
 
 class Refused(Exception):
@@ -84,36 +104,43 @@ def api_keys(flags: dict[str, str], version: str, environment: Mapping[str, str]
     keys = [environment.get("LLAMA_API_KEY", "") if is_modern(version) else "", flags.get("--api-key", "")]
     name = flags.get("--api-key-file")
     try:
-        keys += Path(name).read_text().splitlines() if name is not None else []
+        keys += lines_of(name) if name is not None else []
     except OSError as error:
         what = f"error: failed to open file '{name}'\nerror: invalid parameter for argument: --api-key-file"
         raise Refused(what) from error
     return [key for key in keys if key]
 
 
-def stored_args(box: zipfile.ZipFile | None) -> list[str]:
+def lines_of(name: str) -> list[str]:
+    with open(name, encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def stored_args(box: Box | None) -> list[str]:
     """Return the lines of `.args`."""
-    if box is None or ".args" not in box.namelist():
+    if box is None or ".args" not in box:
         return []
     return box.read(".args").decode().splitlines()
 
 
-def open_model(name: str, box: zipfile.ZipFile | None) -> str:
+def open_model(name: str, box: Box | None) -> str:
     """Return the model's file name or raise Refused. Source: llamafile.c:264-304 (0.9.3)"""
     outer, at, inner = name.partition("@")  # at the first @, also of a directory
     if at:
         return stored_gguf(outer, inner)
-    if not Path(name).exists():
-        if box is None or name not in box.namelist():
+    if not os.path.exists(name):
+        if box is None or name not in box:
             raise unloadable(name, "No such file or directory")
         return name
-    with Path(name).open("rb") as file:
+    with open(name, "rb") as file:
         magic = file.read(4)
-    return Path(name).name if magic == b"GGUF" else stored_gguf(name, None)
+    return os.path.basename(name) if magic == b"GGUF" else stored_gguf(name, None)
 
 
 def stored_gguf(outer: str, inner: str | None) -> str:
     """Return the one GGUF member of a zip, which must be stored uncompressed."""
+    import zipfile
+
     if not zipfile.is_zipfile(outer):
         raise unloadable(outer, "not a gguf or zip file")
     with zipfile.ZipFile(outer) as box:
@@ -134,7 +161,7 @@ def unloadable(name: str, why: str) -> Refused:
     )
 
 
-def model_name(flags: dict[str, str], version: str, box: zipfile.ZipFile | None) -> str:
+def model_name(flags: dict[str, str], version: str, box: Box | None) -> str:
     """Return the name of the model to serve."""
     if "--model" not in flags and is_modern(version):
         raise Refused("error: missing required -m MODEL.gguf")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHAT, COMPLETION = "/v1/chat/completions", "/completion"
 DONE = "[DONE]"  # ends a chat's stream; the old server just stops
@@ -55,21 +56,22 @@ def failure(modern: bool, status: int, message: str) -> tuple[int, object]:
     return status, OLD_TEXTS.get(status, f"{status} Internal Server Error\n{message}")
 
 
-@dataclass
 class Task:
-    """One request, and the words that answer it."""
+    """One request, and the words that answer it.
 
-    chat: bool
-    modern: bool
-    stream: bool
-    usage_asked: bool
-    model: str
-    prompt: str
-    words: list[str]  # with their spaces: what they join to is the answer
-    limited: bool  # the request's limit ends it, not the answer's end
-    slot: int = 0
-    thoughts: int = 0  # how many of the words are reasoning
-    reasoning_field: str = "reasoning_content"
+    Args:
+        words: with their spaces: what they join to is the answer.
+        limited: the request's limit ends it, not the answer's end.
+        thoughts: how many of the words are reasoning.
+    """
+
+    def __init__(
+        self, *, chat: bool, modern: bool, stream: bool, usage_asked: bool, model: str, prompt: str,
+        words: list[str], limited: bool, thoughts: int = 0,
+    ) -> None:  # fmt: skip
+        self.chat, self.modern, self.stream, self.usage_asked = chat, modern, stream, usage_asked
+        self.model, self.prompt, self.words, self.limited = model, prompt, words, limited
+        self.thoughts, self.slot, self.reasoning_field = thoughts, 0, "reasoning_content"
 
     @property
     def reason(self) -> str:

@@ -11,15 +11,14 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.engine_args import Refused, is_modern
 from tests.fakes.engine_chat import CHAT, COMPLETION, ILL, ODD, Task, failure, read
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.fakes.behaviour import Behaviour
 
 HOPS = 10  # times that the old server tries the next port (server.cpp:3141)
@@ -27,23 +26,23 @@ SLOTS_OLD, SLOTS_NEW = 1, 4  # --parallel's default; 4 is upstream's since the e
 POLL = 0.02  # seconds between two looks at the client
 LOADING = failure(True, 503, "Loading model")
 LOADING_OPEN = ("/health", "/v1/models")  # of the new server: have answers of their own while it loads
+REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
 KEY_OPEN = ("/", "/health", "/v1/health", "/v1/models")  # of the new server: need no key
 
 
-@dataclass
 class State:
     """What the server's threads share."""
 
-    flags: dict[str, str]
-    model: str
-    behaviour: Behaviour
-    ready: threading.Event
-    keys: list[str]
-    busy: list[bool] = field(default_factory=list)  # one for each slot
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        count = int(self.flags.get("--parallel", "-1"))
+    def __init__(
+        self, flags: dict[str, str], model: str, behaviour: Behaviour, ready: threading.Event, keys: list[str]
+    ) -> None:
+        self.flags = flags
+        self.model = model
+        self.behaviour = behaviour
+        self.ready = ready
+        self.keys = keys
+        self.lock = threading.Lock()
+        count = int(self.flags.get("--parallel", "-1"))  # one for each slot
         self.busy = [False] * (count if count > 0 else SLOTS_NEW if self.modern else SLOTS_OLD)
 
     @property
@@ -105,11 +104,64 @@ class Httpd(socketserver.ThreadingTCPServer):
             super().handle_error(request, client_address)
 
 
-class Api(BaseHTTPRequestHandler):
-    """The routes of llama.cpp's server that clients of it use."""
+class Headers(dict[str, str]):
+    """The header fields of a request; the case of their names does not matter."""
 
-    protocol_version = "HTTP/1.1"
+    def get(self, name: str, otherwise: Any = None) -> Any:
+        return super().get(name.lower(), otherwise)
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """HTTP/1.1, as much as clients of an engine use: to import `http.server` takes longer than the rest."""
+
     server: Httpd
+    command = path = ""
+    headers: Headers
+
+    def handle(self) -> None:
+        while self.read_head():
+            methods = {"GET": self.do_GET, "POST": self.do_POST}
+            if self.command not in methods:
+                self.reply(501, f"Unsupported method ({self.command!r})")
+                return
+            methods[self.command]()
+            self.wfile.flush()
+            if self.headers.get("Connection", "").lower() == "close":
+                return
+
+    def read_head(self) -> bool:
+        """Read the request line and the header fields; say whether there are any."""
+        words = self.rfile.readline(65_537).decode("latin-1").split()
+        if len(words) != 3:
+            return False
+        self.command, self.path, version = words
+        self.headers = Headers()
+        while line := self.rfile.readline(65_537).decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            self.headers[name.strip().lower()] = value.strip()
+        if version == "HTTP/1.0":
+            self.headers.setdefault("connection", "close")
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def do_GET(self) -> None:
+        raise NotImplementedError
+
+    def do_POST(self) -> None:
+        raise NotImplementedError
+
+    def reply(self, status: int, content: object) -> None:
+        raise NotImplementedError
+
+    def send_head(self, status: int, **fields: object) -> None:
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+
+class Api(Handler):
+    """The routes of llama.cpp's server that clients of it use."""
 
     def do_GET(self) -> None:
         state, path = self.server.state, self.path.partition("?")[0]
@@ -158,9 +210,9 @@ class Api(BaseHTTPRequestHandler):
 
     def key(self) -> str:
         """Return the key that the client sent, empty if none."""
-        sent = self.headers.get("Authorization", "")
+        sent: str = self.headers.get("Authorization", "")
         if self.server.state.modern:
-            return (sent or self.headers.get("X-Api-Key", "")).removeprefix("Bearer ")
+            return (sent or str(self.headers.get("X-Api-Key", ""))).removeprefix("Bearer ")
         return sent.removeprefix("Bearer ") if sent.startswith("Bearer ") else ""
 
     def answer(self, task: Task) -> None:
@@ -226,13 +278,10 @@ class Api(BaseHTTPRequestHandler):
             raise ConnectionAbortedError("the client left")
 
     def open_stream(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
         if self.is_ill():
-            self.send_header("Connection", "close")
+            self.send_head(200, Content_Type="text/event-stream", Connection="close")
         else:
-            self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+            self.send_head(200, Content_Type="text/event-stream", Transfer_Encoding="chunked")
 
     def send_odd(self, name: str, event: object) -> None:
         """Send an event in another way; one that is ill ends the stream."""
@@ -260,14 +309,8 @@ class Api(BaseHTTPRequestHandler):
         text = content if isinstance(content, str) else json.dumps(content)
         kind = "text/html" if status == 200 else "text/plain"
         kind = kind if isinstance(content, str) else "application/json"
-        self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(text.encode())))
-        self.end_headers()
+        self.send_head(status, Content_Type=f"{kind}; charset=utf-8", Content_Length=len(text.encode()))
         self.wfile.write(text.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
 
 
 def bind(state: State) -> Httpd:

@@ -99,7 +99,7 @@ def _noise(size: int) -> bytes:
 def _stub(python: str) -> bytes:
     script = (
         f"case $0 in */*) ;; *) echo '{NO_SLASH}' >&2; exit 127;; esac\n"
-        f'exec {shlex.quote(python)} "$0" "$@"\n'
+        f'exec {shlex.quote(python)} -SE "$0" "$@"\n'  # it starts sooner without site-packages
         "exit 127\n"
     )
     return MAGIC + b"\n" + JUNK + b"'\n" + os.fsencode(script)
