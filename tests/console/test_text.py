@@ -32,11 +32,11 @@ def test_visible(text: str, shown: str) -> None:
 
 def test_every_character_becomes_printable() -> None:
     """Finding 21: no character of Unicode is left out, and the result can always be encoded."""
-    for code in range(0x110000):
-        shown = visible(chr(code), WORD)
-        assert shown.isprintable() or shown.isspace(), hex(code)
-        assert not {"\n", "\r", "\x1b"} & set(shown), hex(code)
-    assert visible("".join(map(chr, range(0x110000)))).encode()
+    for first in range(0, 0x110000, 0x100):
+        shown = visible("".join(map(chr, range(first, first + 0x100))), WORD)
+        assert all(one.isprintable() or one.isspace() for one in shown), hex(first)
+        assert not {"\n", "\r", "\x1b"} & set(shown), hex(first)
+        assert shown.encode()
 
 
 def test_what_else_stays() -> None:

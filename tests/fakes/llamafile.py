@@ -28,6 +28,7 @@ __all__ = ["MAGIC", "VARIABLE", "Behaviour", "Crash", "build", "build_exe", "bui
 MAGIC = b"MZqFpD='"  # cosmopolitan ape/specification.md
 ALIGNMENT = 65536  # of the model in the zip (zipalign.c:49)
 LOCAL_HEADER = 30  # bytes before a member's name
+PERIOD = 1_000_003  # bytes after which noise repeats itself
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same input builds the same bytes
 HERE = Path(__file__).parent
 # Beside engine.py:
@@ -84,7 +85,7 @@ def gguf(size: int = 24) -> bytes:
 
 def noise(seed: bytes, size: int) -> bytes:
     """Return bytes that begin as a llamafile does, and go on with noise."""
-    return MAGIC + hashlib.shake_128(seed).digest(size - len(MAGIC))
+    return MAGIC + _repeated(seed, size - len(MAGIC))
 
 
 def _header() -> bytes:
@@ -93,7 +94,13 @@ def _header() -> bytes:
 
 def _noise(size: int) -> bytes:
     # Not zeros: bytes written at a wrong offset must show.
-    return hashlib.shake_128(b"llamafile").digest(size)
+    return _repeated(b"llamafile", size)
+
+
+def _repeated(seed: bytes, size: int) -> bytes:
+    # pieces of a download begin at multiples of other numbers than this prime
+    block = hashlib.shake_128(seed).digest(min(size, PERIOD))
+    return (block * -(-size // PERIOD))[:size]
 
 
 def _stub(python: str) -> bytes:
