@@ -32,10 +32,10 @@ def size_environ(env: Mapping[str, str]) -> dict[str, str]:
 
 def terminal_width() -> int | None:
     """Return the columns of the terminal; None if stdout is not a terminal."""
-    console = _terminal()
-    if not console.is_terminal:
-        return None
-    return int(console.width)
+    console = _console()
+    if console.is_terminal:
+        return int(console.width)
+    return None
 
 
 def fit(widths: Sequence[int], limits: Sequence[Limit], width: int) -> dict[int, int]:
@@ -98,19 +98,13 @@ def _total(widths: Collection[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _terminal() -> Any:
-    from rich.console import Console
-
-    return Console(_environ=size_environ(os.environ))
-
-
 def _console() -> Any:
     from rich.console import Console
 
-    console = _terminal()
-    if console.is_terminal:
-        return console
-    return Console(width=_PIPE_WIDTH, _environ=size_environ(os.environ))
+    console: Any = Console(_environ=size_environ(os.environ))
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 def _grid(

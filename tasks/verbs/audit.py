@@ -199,7 +199,6 @@ def _size(snapshot: FileSnapshot) -> int | None:
 def _row(snapshot: FileSnapshot, result: AuditResult) -> dict[str, Any]:
     return {
         "file": snapshot.file.artifact.target,
-        "label": snapshot.file.label,
         "models": list(snapshot.file.models),
         "in_catalogue": snapshot.file.is_named,
         "size": _size(snapshot),
@@ -222,7 +221,11 @@ def _report(
         elapsed: seconds.
     """
     rows = [_row(*one) for one in judged]
-    here = [row for row in rows if row["size"] is not None]
+    here = [
+        {**row, "label": snapshot.file.label}
+        for row, (snapshot, _) in zip(rows, judged, strict=True)
+        if row["size"] is not None
+    ]
     missing = ""
     if absent := absent + len(rows) - len(here):
         missing = f"{_files(absent)} of the catalogue not downloaded"
