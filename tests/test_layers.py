@@ -68,7 +68,7 @@ BUDGETS = {  # at 88 columns
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        3_960,
+        3_990,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
         "the choice of one server of several, the output on stderr",
     ),

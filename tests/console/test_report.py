@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tasks.console.formatting import format_size
@@ -123,7 +122,7 @@ def test_each_table_fits_80_columns(name: str) -> None:
     assert omitted == [] or lines[-1] == f"not shown, as the terminal is too narrow: {', '.join(omitted)}"
 
 
-FOR_PEOPLE = re.compile(r"[\d.]+ (B|kB|MB|GB|%|ms|s|min|h)|yes|no|-|\?|true|false|None")
+FOR_PEOPLE = re.compile(r"[\d.]+( (B|kB|MB|GB|%|ms|s|min|h))?|yes|no|-|\?|[Tt]rue|[Ff]alse|None")
 
 
 def strings(data: object) -> Iterator[str]:
@@ -138,15 +137,34 @@ def strings(data: object) -> Iterator[str]:
         yield data
 
 
-def test_json_has_values_not_text_for_people(project: Project, tmp_path: Path) -> None:
-    """Each verb that reports: numbers and booleans stay what they are, and stderr stays empty."""
-    file = tmp_path / "m.gguf"
+@pytest.fixture
+def filled(project: Project, tmp_path: Path) -> Project:
+    """A cache with a model whose name, licence and source are long."""
+    file = tmp_path / "mistral-7b-instruct-v0.2.Q5_K_M.gguf"
     file.write_bytes((project.path / "demo" / "demo.gguf").read_bytes())
-    project.catalogue({"m": project.entry(str(file), file.read_bytes(), engine="embedded")})
+    entry = project.entry(str(file), file.read_bytes(), engine="embedded", ram=7)
+    project.catalogue({NAME: {**entry, "license": "CC-BY-NC-SA-4.0", "serve": {"ctx_size": 131_072}}})
     assert project.doit("download").status == 0
-    words: dict[str, Any] = {}
-    for verb in ("catalogue", "plan", "audit", "bom", "doctor", "status", "prune --dry-run"):
-        result = project.doit(*verb.split(), "--json")
+    return project
+
+
+def test_a_terminal_of_80_columns(filled: Project) -> None:
+    """Each line fits, but for a path, and for a command, which a user copies."""
+    env = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
+    for verb in ("plan", "bom", "audit", "doctor", "catalogue", "status", "prune --dry-run"):
+        shown = re.sub(r"\x1b\[[\d;]*m", "", filled.doit(*verb.split(), env=env).out)
+        assert shown
+        paths = str(filled.cache.parent)
+        long = [line for line in shown.splitlines() if len(line) > 80 and paths not in line]
+        assert not [line for line in long if not line.startswith("  fix: ")], verb
+
+
+def test_json_has_values_not_text_for_people(filled: Project) -> None:
+    """Each verb that reports: numbers and booleans stay what they are, and stderr stays empty.
+
+    Not `bom`: CycloneDX wants the value of a property as text.
+    """
+    for verb in ("catalogue", "plan", "audit", "doctor", "status", "prune --dry-run"):
+        result = filled.doit(*verb.split(), "--json")
         assert result.err == ""
-        words[verb] = [text for text in strings(json.loads(result.out)) if FOR_PEOPLE.fullmatch(text)]
-    assert not any(words.values()), words
+        assert not [text for text in strings(json.loads(result.out)) if FOR_PEOPLE.fullmatch(text)], verb
