@@ -41,7 +41,7 @@ def terminal_width() -> int | None:
 def fit(widths: Sequence[int], limits: Sequence[Limit], width: int) -> dict[int, int]:
     """Return the width of each column that is shown, by its index.
 
-    Optional columns are left out, the last one first, until the shortest form of the
+    Optional columns are left out, the first one first, until the shortest form of the
     table fits. Then the longest columns are shortened. If that is not enough, the table
     is wider than the terminal, which wraps it: a value is never lost silently.
 
@@ -53,7 +53,7 @@ def fit(widths: Sequence[int], limits: Sequence[Limit], width: int) -> dict[int,
     shown = list(range(len(widths)))
     optional = [index for index in shown if limits[index].optional]
     while optional and _total([least[index] for index in shown]) > width:
-        shown.remove(optional.pop())
+        shown.remove(optional.pop(0))
     fitted = {index: widths[index] for index in shown}
     while _total(fitted.values()) > width:
         longer = [index for index in shown if fitted[index] > least[index]]

@@ -21,7 +21,7 @@ FIXED, SHORT, SPARE = Limit(), Limit(5), Limit(5, optional=True)
         pytest.param((3, 40), (SHORT, SHORT), 12, (3, 7), id="a short one is not made longer"),
         pytest.param((8, 9, 9), (FIXED, SPARE, FIXED), 26, (8, 5, 9), id="shortened rather than left out"),
         pytest.param((8, 9, 9), (FIXED, SPARE, FIXED), 25, (8, None, 9), id="left out"),
-        pytest.param((8, 9, 9), (FIXED, SPARE, SPARE), 20, (8, 9, None), id="the last one first"),
+        pytest.param((8, 9, 9), (FIXED, SPARE, SPARE), 20, (8, None, 9), id="the first one first"),
         pytest.param((8, 9, 9), (FIXED, SPARE, SPARE), 9, (8, None, None), id="both"),
         pytest.param((8,), (FIXED,), 3, (8,), id="nothing gives way"),
     ],
