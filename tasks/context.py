@@ -277,10 +277,10 @@ def server_names(context: Context, request: TaskRequest) -> list[str]:
 
 
 def _name(catalogue: Catalogue, cache: str, word: str) -> str:
-    from tasks.engine import server_registry
+    from tasks.engine import log_files, server_registry
 
     known = {record.name for record, _ in server_registry.list_servers(cache)}
-    if word in known or server_registry.logs(cache, word):
+    if word in known or log_files.logs(cache, word):
         return word
     return catalogue.name(word)
 

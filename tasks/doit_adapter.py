@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
 from doit.reporter import ConsoleReporter
@@ -19,6 +19,9 @@ from tasks.console import formatting
 from tasks.console.log_format import is_json
 from tasks.console.text import LINES, WORD, Styled, visible
 from tasks.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from tasks.console.report import Report
 
 INFO, ERROR = 20, 40  # as in logging, which a run with nothing to do does not import
 _USAGE_ERROR = 3  # exit status
@@ -345,6 +348,16 @@ def print_json(data: object) -> None:
     text = json.dumps(data, indent=2).replace("##[", "#\\u0023[")
     with ignore_broken_pipe():
         print(text, flush=True)
+
+
+def show_report(report: Report, as_json: bool) -> None:
+    """Print a report to stdout: for people, or as JSON."""
+    from tasks.console import report as reports
+
+    if as_json:
+        print_json(reports.as_json(report))
+    else:
+        print_report(*reports.as_text(report))
 
 
 def escape_stream(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:

@@ -41,13 +41,17 @@ COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging
 
 # lines of a package, and why it may have so many
 BUDGETS = {  # at 88 columns
-    "console": (630, "text, styles, tables, progress, two kinds of log lines, reasoning, two CI systems"),
+    "console": (
+        810,
+        "text, styles, progress, two kinds of log lines, reasoning, two CI systems, "
+        "one renderer for all verbs that report, whose tables fit the terminal",
+    ),
     "system": (
         1_430,
         "processes and files on three systems, no link of a cache followed, caches of several users",
     ),
     "network": (
-        1_700,
+        1_720,
         "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
         "proxies), retries, the Hub's environment",
     ),
@@ -60,11 +64,11 @@ BUDGETS = {  # at 88 columns
         1_360,
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
-    "transfer": (3_800, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (3_830, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        3_960,
+        3_990,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
         "the choice of one server of several, the output on stderr",
     ),

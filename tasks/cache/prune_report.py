@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tasks.cache.prune import Candidate
 from tasks.catalogue.artifact import Stamp
 from tasks.console import formatting
+from tasks.console.report import Column, Report
 
 
 class Outcome(NamedTuple):
@@ -41,32 +42,9 @@ def report_row(
     return row
 
 
-def report_lines(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
+def report(outcome: Outcome, facts: dict[str, Any]) -> Report:
     """Return the report: a table, how to restore, and the totals."""
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    # a model and its stamp are one line; so are the many small files of a folder
-    counts = Counter(
-        _folder(candidate) for candidate in outcome.removed if not candidate.target
-    )
-    sizes: Counter[tuple[str, str]] = Counter()
-    for candidate in outcome.removed:
-        place = candidate.target or candidate.path
-        if counts[_folder(candidate)] > 1:
-            place = f"{_folder(candidate)[1]}/ ({counts[_folder(candidate)]} files)"
-        sizes[candidate.why, place] += candidate.size
-    for candidate, why in outcome.kept:
-        sizes[f"kept: {why}", candidate.target or candidate.path] += candidate.size
-    lines: list[str] = []
-    if sizes:
-        cells = [
-            [Text(formatting.format_size(size)), Text(why), Text(path)]
-            for (why, path), size in sizes.items()
-        ]
-        lines.append(render_table((">size", "why", "what"), cells))
-    lines += [
+    lines = [
         f"to restore: {row['again']}" for row in facts["removed"] if "again" in row
     ]
     lines += [f"catalogue checked: {path}" for path in facts["catalogues"]]
@@ -78,7 +56,29 @@ def report_lines(outcome: Outcome, facts: dict[str, Any]) -> list[str]:
             for kind, size in facts["totals"].items()
         ]
         lines.append(f"total: {', '.join(totals)}")
-    return [*lines, f"cache: {formatting.format_size(facts['before'])}{_freed(facts)}"]
+    lines.append(f"cache: {formatting.format_size(facts['before'])}{_freed(facts)}")
+    return Report(_COLUMNS, _rows(outcome), lines, data=facts)
+
+
+def _rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return the rows for people: files that belong together are added up.
+
+    A model and its stamp are one row; so are the many small files of a folder.
+    """
+    counts = Counter(
+        _folder(candidate) for candidate in outcome.removed if not candidate.target
+    )
+    sizes: Counter[tuple[str, str]] = Counter()
+    for candidate in outcome.removed:
+        place = candidate.target or candidate.path
+        if counts[_folder(candidate)] > 1:
+            place = f"{_folder(candidate)[1]}/ ({counts[_folder(candidate)]} files)"
+        sizes[candidate.why, place] += candidate.size
+    for candidate, why in outcome.kept:
+        sizes[f"kept: {why}", candidate.target or candidate.path] += candidate.size
+    return [
+        {"bytes": size, "why": why, "path": path} for (why, path), size in sizes.items()
+    ]
 
 
 def _folder(candidate: Candidate) -> tuple[str, str]:
@@ -97,3 +97,10 @@ def _freed(facts: dict[str, Any]) -> str:
         verb = "would be freed"
     after = formatting.format_size(facts["after"])
     return f" → {after}, {formatting.format_size(freed)} {verb}"
+
+
+_COLUMNS = (
+    Column("bytes", ">size", formatting.format_size),
+    Column("why", "why", least=20),
+    Column("path", "what", least=10),
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.console.text import WORD, Styled, visible
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 160  # columns, if stdout is not a terminal
 _MIN_LAST = 10  # columns of the last column
+_GAP = 2  # blanks between columns
+
+
+class Limit(NamedTuple):
+    """How far a column of a table gives way on a narrow terminal."""
+
+    least: int = 0  # characters to which it may be shortened; 0: it is never shortened
+    optional: bool = False  # it may be left out
 
 
 def size_environ(env: Mapping[str, str]) -> dict[str, str]:
@@ -21,48 +30,103 @@ def size_environ(env: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in env.items() if k not in sizes or v.isascii()}
 
 
-def render_table(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Styled:
-    """Format a table; only its last column is shortened to fit.
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None if stdout is not a terminal."""
+    console = _console()
+    if console.is_terminal:
+        return int(console.width)
+    return None
+
+
+def fit(widths: Sequence[int], limits: Sequence[Limit], width: int) -> dict[int, int]:
+    """Return the width of each column that is shown, by its index.
+
+    Optional columns are left out, the first one first, until the shortest form of the
+    table fits. Then the longest columns are shortened. If that is not enough, the table
+    is wider than the terminal, which wraps it: a value is never lost silently.
+
+    Args:
+        widths: of the columns' longest cells, in characters.
+        width: of the terminal.
+    """
+    least = [min(w, limit.least or w) for w, limit in zip(widths, limits, strict=True)]
+    shown = list(range(len(widths)))
+    optional = [index for index in shown if limits[index].optional]
+    while optional and _total([least[index] for index in shown]) > width:
+        shown.remove(optional.pop(0))
+    fitted = {index: widths[index] for index in shown}
+    while _total(fitted.values()) > width:
+        longer = [index for index in shown if fitted[index] > least[index]]
+        if not longer:
+            break
+        fitted[max(longer, key=lambda index: fitted[index])] -= 1
+    return fitted
+
+
+def render_table(
+    titles: Sequence[str], rows: Sequence[Sequence[Text]], limits: Sequence[Limit] = ()
+) -> Styled:
+    """Format a table to the width of the terminal.
 
     Args:
         titles: of the columns; one that begins with > is right-aligned.
+        limits: of the columns; without them only the last one is shortened.
     """
+    limits = limits or [*[Limit()] * (len(titles) - 1), Limit(_MIN_LAST)]
+    for cell in chain(*rows):
+        cell.plain = visible(cell.plain, WORD)
+    widths = [
+        max(len(title.lstrip(">")), *(cell.cell_len for cell in cells))
+        for title, *cells in zip(titles, *rows, strict=True)
+    ]
     console = _console()
-    grid = _grid(titles, rows)
-    taken = sum((column.min_width or 0) + 2 for column in grid.columns[:-1])
-    # rich would drop columns that do not fit; a terminal wraps them
-    console.width = max(console.width, taken + _MIN_LAST)
-    grid.columns[-1].max_width = console.width - taken
-    grid.columns[-1].overflow = "ellipsis"
+    fitted = fit(widths, limits, console.width)
+    # rich would drop columns that do not fit
+    console.width = max(console.width, _total(fitted.values()))
     with console.capture() as output:
-        console.print(grid)
+        console.print(_grid(titles, rows, fitted))
     lines = output.get().rstrip().split("\n")
+    omitted = [title for n, title in enumerate(titles) if n not in fitted]
+    if omitted:
+        names = ", ".join(title.lstrip(">") for title in omitted)
+        lines.append(f"not shown, as the terminal is too narrow: {names}")
     # a row ends where its text ends; styles of a terminal end behind their blanks
     return Styled("\n".join(line.rstrip() for line in lines))
+
+
+def _total(widths: Collection[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def _console() -> Any:
     from rich.console import Console
 
-    env = size_environ(os.environ)
-    console = Console(_environ=env)
-    if console.is_terminal:
-        return console
-    return Console(width=_PIPE_WIDTH, _environ=env)
+    console: Any = Console(_environ=size_environ(os.environ))
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
-def _grid(titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> Any:
+def _grid(
+    titles: Sequence[str], rows: Sequence[Sequence[Text]], widths: Mapping[int, int]
+) -> Any:
     from rich.table import Table
 
-    grid: Any = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        justify = "right" if title.startswith(">") else "left"
-        grid.add_column(title.lstrip(">"), justify=justify, no_wrap=True)
+    grid: Any = Table(
+        box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold"
+    )
+    for index, width in widths.items():
+        title = titles[index]
+        justify = "left"
+        if title.startswith(">"):
+            justify = "right"
+        grid.add_column(
+            title.lstrip(">"),
+            justify=justify,
+            no_wrap=True,
+            overflow="ellipsis",
+            width=width,
+        )
     for row in rows:
-        for cell in row:
-            cell.plain = visible(cell.plain, WORD)
-        for cell, column in zip(row[:-1], grid.columns, strict=False):
-            width = column.min_width or len(str(column.header))
-            column.min_width = max(width, cell.cell_len)
-        grid.add_row(*row)
+        grid.add_row(*(row[index] for index in widths))
     return grid

@@ -16,30 +16,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.cache import stamps
-from tasks.catalogue.artifact import DIGEST_CHARS
-from tasks.console.text import digest
-from tasks.engine import record_files, run_folder
-from tasks.engine.logfile import BEFORE, ROTATED
+from tasks.engine import record_files
 from tasks.engine.server_record import (
     EARLIER_SUPERVISOR_COMMAND,
     SUPERVISOR_COMMAND,
     Liveness,
     ServerRecord,
     ServerState,
-    filter_logs,
     liveness_of,
     without_key,
 )
 from tasks.errors import ServerError
-from tasks.system import files, own_files, process_identity
+from tasks.system import files, process_identity
 from tasks.system.process_identity import _never, is_alive
 from tasks.system.processes import INTERRUPT_S, KILL_S
 
-KEPT_LOGS = 10
-_ANY = "+"  # name of the lock to pick a port; a model cannot have that name
 _POLL_S = 0.05
-_WAIT_S = 1.0  # between two attempts to lock
 # a key without a record is this old only if the doit that wrote it was killed
 _KEY_S = 600.0
 
@@ -245,88 +237,6 @@ def kill_marked(mark: str) -> bool:
     _, left = psutil.wait_procs(processes, timeout=KILL_S)
     # psutil reports a zombie as alive
     return not any(process_identity.is_running(process.pid) for process in left)
-
-
-def logs(cache: str, name: str) -> list[str]:
-    """Return the paths of a model's logs on this machine, the newest last."""
-    dated = []
-    for path in record_files.machine_folders(cache):
-        # the folder may be missing, or belong to another user
-        with contextlib.suppress(OSError):
-            for file in filter_logs(name, os.listdir(path)):
-                log = os.path.join(path, file)
-                with contextlib.suppress(OSError):
-                    dated.append((os.stat(log).st_mtime, log))
-    return [log for _, log in sorted(dated)]
-
-
-def drop_old_logs(cache: str, name: str) -> None:
-    """Delete a model's oldest logs: there is one for each port that was used."""
-    for path in logs(cache, name)[:-KEPT_LOGS]:
-        if os.path.exists(f"{path.removesuffix('.log')}.json"):
-            continue
-        for file in _log_files(path):
-            with contextlib.suppress(OSError):
-                os.unlink(file)
-
-
-def dead_logs(cache: str) -> list[str]:
-    """List the log files of servers that do not run, of this user and machine."""
-    alive = {
-        record.log
-        for record, liveness in list_servers(cache)
-        if liveness is not Liveness.GONE
-    }
-    found = []
-    for folder in record_files.machine_folders(cache):
-        for path in sorted(Path(folder).glob("*-*.log*")):
-            log = f"{str(path).rpartition('.log')[0]}.log"
-            if str(path) in _log_files(log) and log not in alive:
-                found.append(str(path))
-    return found
-
-
-def _log_files(path: str) -> tuple[str, ...]:
-    """Return all files of a log; `.before` is of an earlier version."""
-    return tuple(f"{path}{suffix}" for suffix in ("", ROTATED, BEFORE, ".before"))
-
-
-@contextlib.contextmanager
-def start_lock(cache: str, name: str) -> Iterator[None]:
-    """Hold the lock to start a model in the background; wait for another process.
-
-    Raises:
-        ServerError: the cache cannot be written, so no command could find the server.
-    """
-    from filelock import FileLock, Timeout
-
-    # of this user alone, and short, whatever the names of the machine and the model are
-    owner = os.path.basename(record_files.machine_folder(cache))
-    key = digest(f"{owner}/{name}")[:DIGEST_CHARS]
-    root = run_folder.root(cache)
-    lock = FileLock(own_files.lock_file(root, f"start-{key}.lock"))
-    reported = False
-    try:
-        own_files.make_folder(root, "locks")
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=_WAIT_S)
-            except Timeout:
-                if not reported:
-                    what = "a server" if name == _ANY else name
-                    _log.info("another doit is starting %s; waiting for it", what)
-                reported = True
-    except OSError as error:
-        raise stamps.cache_write_error(root, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def port_lock(cache: str) -> contextlib.AbstractContextManager[None]:
-    """Hold the lock to pick a port, until its server is recorded."""
-    return start_lock(cache, _ANY)
 
 
 def _pid(record: ServerRecord) -> int | None:

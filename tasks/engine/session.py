@@ -18,7 +18,7 @@ from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
-from tasks.engine import run_folder, server_registry
+from tasks.engine import log_files, run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import open_access_warning
@@ -120,7 +120,7 @@ class ManagedServer:
         folder = self._make_folder(cache, mode)
         path = os.path.join(folder, record_name(spec.name, port))
         try:
-            server_registry.drop_old_logs(cache, spec.name)
+            log_files.drop_old_logs(cache, spec.name)
             self.record = self._prepare(path, mode, port)
             stamps.check_unchanged(cache, spec.files)
             self._launch(folder)

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidProxyURL
 from urllib3.exceptions import HTTPError
 
 from tasks.errors import TransferError
 from tasks.network import access, failures, huggingface
-from tasks.network.deadline import Deadline, FinalResponse, timed_response
+from tasks.network.deadline import Deadline
+from tasks.network.session import Adapter, Session
 from tasks.urls import is_proxy, url_error
 
 ANSWER_S = 30.0  # for a whole short response, with connection and redirects
@@ -100,65 +99,10 @@ class StreamedResponse(NamedTuple):
     sent: str = ""  # the credentials that the last request had: TOKEN or NETRC
 
 
-class _Session(requests.Session):
-    """A session with a deadline, which can do without the passwords of .netrc."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deadline: Deadline | None = (
-            None  # of the short response that is being read
-        )
-        self.use_netrc = True
-
-    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
-        """Drop the token on a redirect to another host; .netrc may have a password.
-
-        The method of requests replaces the token on a redirect to the same host.
-        """
-        headers = prepared_request.headers
-        other_host: Any = self.should_strip_auth
-        if other_host(response.request.url, prepared_request.url):
-            headers.pop("Authorization", None)
-        if self.use_netrc and "Authorization" not in headers:
-            auth = requests.utils.get_netrc_auth(prepared_request.url)
-            if auth:
-                prepared_request.prepare_auth(auth)
-
-
-class _Adapter(HTTPAdapter):
-    """Apply the session's deadline, while there is one, to each response."""
-
-    def __init__(self, session: Any) -> None:
-        super().__init__(max_retries=0)
-        self._session = session
-
-    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        """Return a pool whose connections get their response class here."""
-        try:
-            pool: Any = super().get_connection_with_tls_context(*args, **options)
-        except TypeError:  # raised by requests for `http://user:password@`
-            what = "the proxy's address names no host"
-            raise InvalidProxyURL(what) from None
-        pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
-        return pool
-
-    def _connection(self, kind: Any, **options: Any) -> Any:
-        connection = kind(**options)
-
-        def response(*args: Any, **more: Any) -> Any:
-            deadline = self._session.deadline
-            if deadline:
-                return timed_response(deadline, *args, **more)
-            return FinalResponse(*args, **more)
-
-        connection.response_class = response
-        return connection
-
-
 def new_session() -> Any:
     """Return a session that never retries: the callers decide about retries."""
-    session: Any = _Session()
-    adapter = _Adapter(session)
+    session: Any = Session()
+    adapter = Adapter(session)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     session.max_redirects = MAX_REDIRECTS
@@ -331,11 +275,8 @@ def _sent(
     if proxy and not is_proxy(proxy):  # not shown: it may have a password
         what = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not the URL of a proxy"
         raise PermanentTransferError(what, fix="HTTPS_PROXY=http://HOST:PORT")
-    if token:
-        # as `auth`, because requests replaces the header by an entry of .netrc
-        options["auth"] = partial(_authorize, token)
-    elif not session.use_netrc:
-        options["auth"] = _stay_anonymous
+    if auth := session.authentication(token):
+        options["auth"] = auth
     timeouts = (_connect_s(limit_s), limit_s or READ_TIMEOUT_S)
     try:
         response: requests.Response = session.request(
@@ -351,15 +292,6 @@ def _url_of(error: Exception, url: str) -> str:
     """Return the URL of the failed request, which may be a redirect's."""
     request = getattr(error, "request", None)
     return str(getattr(request, "url", None) or url)
-
-
-def _stay_anonymous(request: Any) -> Any:
-    return request
-
-
-def _authorize(token: str, request: Any) -> Any:
-    request.headers["Authorization"] = f"Bearer {token}"
-    return request
 
 
 def _connect_s(limit_s: float) -> float:

@@ -55,15 +55,6 @@ class FilePlan(NamedTuple):
             return self.to_fetch
         return min(self.to_fetch, max(0, self.size - self.allocated))
 
-    def describe(self) -> str:
-        """Return the state as text."""
-        if self.state != "resume":
-            return self.state
-        done = formatting.format_percent(
-            self.taken, self.size
-        ) or formatting.format_size(self.taken)
-        return f"resume from {done}"
-
 
 class MemoryEstimate(NamedTuple):
     """The memory that serving one model needs, in bytes."""

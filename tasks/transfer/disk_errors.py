@@ -1,15 +1,16 @@
-"""Errors of a target's file system: full, read-only, or a name that is too long."""
+"""Errors of a target's file system: no space, read-only, a name that is too long."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 
 from tasks.cache import space
 from tasks.catalogue.artifact import Artifact
 from tasks.console import formatting
-from tasks.errors import RecipeError
+from tasks.errors import NoRoomError, RecipeError
 from tasks.system import files
 from tasks.system.paths import ENDING_BYTES
 from tasks.transfer.journal import load_progress
@@ -57,3 +58,30 @@ def name_too_long(artifact: Artifact, folder: str) -> RecipeError:
     return RecipeError(
         f"{artifact.label}: the file name or the path is too long", facts, fix
     )
+
+
+def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
+    """Check that the disk has space for the rest of a file.
+
+    Args:
+        size: bytes of the whole file, None while it is unknown.
+        taken: bytes that are allocated already.
+
+    Raises:
+        NoRoomError: it has not.
+        OSError: its folder cannot be created.
+    """
+    folder = os.path.dirname(artifact.target)
+    os.makedirs(folder, exist_ok=True)
+    missing = space.space_missing(size, taken, shutil.disk_usage(folder).free)
+    if missing:
+        raise NoRoomError(
+            f"{artifact.label} does not fit on the disk",
+            [
+                ("needs", formatting.format_size((size or 0) - taken)),
+                ("missing", formatting.format_size(missing)),
+                ("kept free", formatting.format_size(space.SPACE_MARGIN)),
+                ("in", folder),
+            ],
+            fix="free some space, or set LLAMAFILE_CACHE to another disk",
+        )

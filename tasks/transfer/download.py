@@ -15,12 +15,11 @@ from tasks.console import formatting
 from tasks.console.logs import log_event
 from tasks.console.progress import Progress
 from tasks.errors import IntegrityError, NoRoomError, TransferError
-from tasks.network import content, huggingface, response
+from tasks.network import huggingface, response
 from tasks.network.retry import SourceFailedError
 from tasks.network.tokens import hub_token
-from tasks.system import files
 from tasks.system.file_stat import FileStat
-from tasks.transfer import contents, local_sources
+from tasks.transfer import local_sources, verification
 from tasks.transfer.dependencies import Dependencies
 from tasks.transfer.disk_errors import disk_error
 from tasks.transfer.journal import forget
@@ -256,7 +255,7 @@ class _Transfer:
             )
             try:
                 source.receive()
-                self._check_digest(partial, bar)
+                verification.check_bytes(self.artifact, self.expected, partial, bar)
                 return
             except IntegrityError as error:
                 partial.restart()
@@ -264,7 +263,7 @@ class _Transfer:
                     raise
                 self._log_again(error)
             except SourceFailedError:
-                if not self._has_right_bytes(partial):
+                if not verification.has_right_bytes(self.artifact, partial):
                     raise
                 return
 
@@ -272,42 +271,6 @@ class _Transfer:
         received = dict(error.facts).get("received", "")
         note = f" ({received})" if received else ""
         _log.warning("%s%s; downloading it again over one connection", error.what, note)
-
-    def _has_right_bytes(self, partial: Partial) -> bool:
-        """Return whether the file is complete though the source states more bytes."""
-        with partial.changed:
-            done = partial.tracker.done
-            is_one_span = partial.tracker.contiguous_end(0) == done
-        if not (
-            done and is_one_span and self.artifact.sha256 and not self.artifact.size
-        ):
-            return False
-        while not partial.hasher.wait(done, 0.1):
-            pass
-        return partial.hasher.hexdigest() == self.artifact.sha256
-
-    def _check_digest(self, partial: Partial, bar: Progress) -> None:
-        size = partial.tracker.size or 0
-        while not partial.hasher.wait(size, 0.1):
-            bar.update(size, size, "verifying")
-        bar.update(size, size)
-        if self.artifact.size not in (None, size):
-            facts = [
-                ("expected", f"{self.artifact.size} bytes"),
-                ("got", f"{size} bytes"),
-            ]
-            raise IntegrityError(f"{self.artifact.label}: wrong size", facts)
-        got = partial.hasher.hexdigest()
-        if self.expected not in (None, got):
-            facts = [
-                ("received", _received(partial, size)),
-                ("expected", f"sha256:{self.expected}"),
-                ("got", f"sha256:{got}"),
-            ]
-            raise IntegrityError(f"{self.artifact.label}: wrong SHA-256", facts)
-        if problem := contents.problem(self.artifact, self.artifact.partial, size):
-            facts = [("got", problem), ("expected", contents.EXPECTED)]
-            raise IntegrityError(f"{self.artifact.label}: not a model", facts)
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
         """Read the digest and the validator that the publisher states."""
@@ -346,13 +309,6 @@ class _Transfer:
         raise TransferError(what, facts, "\n".join(fixes))
 
 
-def _received(partial: Partial, size: int) -> str:
-    """Return how many bytes arrived and how they begin, for a message."""
-    head = bytearray(min(size, content.HEAD_BYTES))
-    count = partial.file.read_into(0, memoryview(head))
-    return content.received(bytes(head[:count]), size)
-
-
 def _done(
     artifact: Artifact, source: str, held: FileStat, digest: str, elapsed: float,
     where: str, had: int,
@@ -365,7 +321,7 @@ def _done(
         held: state of the hashed file, before the rename.
         had: bytes of an earlier run.
     """
-    status = _settled(artifact, held, digest)
+    status = verification.target_stat(artifact, held, digest)
     size = held.size
     kept = f", {formatting.format_size(had)} was here already" if had else ""
     pinned = artifact.sha256 is not None
@@ -377,24 +333,3 @@ def _done(
         seconds=round(elapsed, 3), source=source, sha256=digest,
         verified=pinned)  # fmt: skip
     return Stamp(status, digest, source, {})
-
-
-def _settled(artifact: Artifact, held: FileStat, digest: str) -> FileStat:
-    """Return the state of the target, which must be the hashed file.
-
-    If its state differs, the target is read: it was replaced, or the file system sets
-    times late.
-
-    Raises:
-        IntegrityError: it has other bytes.
-    """
-    status = files.stat(artifact.target)
-    if status is not None and status.is_same_but_renamed(held):
-        return status
-    hashed = files.sha256_file(artifact.target)
-    if hashed.sha256 != digest:
-        facts = [("expected", f"sha256:{digest}"), ("got", f"sha256:{hashed.sha256}")]
-        what = f"{artifact.target} was replaced during the download"
-        fix = "find the program that writes to the cache, and run it again"
-        raise IntegrityError(what, facts, fix)
-    return hashed.stat

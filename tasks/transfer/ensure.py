@@ -73,7 +73,7 @@ def _converge_locked(
 ) -> None:
     """Do what `converge` does, while this process holds the artifact's lock."""
     from tasks.transfer.locks import artifact_lock, wait_for_owner
-    from tasks.transfer.partial import OwnershipLostError
+    from tasks.transfer.owned_journal import OwnershipLostError
 
     if artifact.in_cache:
         share_folder(cache, artifact)

@@ -13,7 +13,6 @@ two processes apart, and the digest and the rename keep the target correct.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 import time
@@ -21,23 +20,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.catalogue.artifact import Artifact
-from tasks.errors import NoRoomError
-from tasks.system import own_files
 from tasks.system.file_stat import FileStat
-from tasks.system.files import fsync_dir, is_full, stat_of, write_atomic, write_new
-from tasks.system.process_identity import current, may_be_writing
-from tasks.transfer.journal import (
-    VolatileJournal,
-    _owner_in,
-    _saved,
-    forget,
-    halves,
-    link,
-    load_progress,
-    unlink,
-)
+from tasks.system.files import fsync_dir, is_full, stat_of
+from tasks.transfer.disk_errors import check_space
+from tasks.transfer.journal import VolatileJournal, _saved, forget, load_progress
+from tasks.transfer.owned_journal import OwnedJournal, OwnershipLostError
 from tasks.transfer.random_access import open_file
-from tasks.transfer.ranges import RangeTracker, Span, count
+from tasks.transfer.ranges import RangeTracker, count
 from tasks.transfer.streaming_hash import StreamingHasher
 
 # the journal is saved after SAVE_BYTES bytes or SAVE_S seconds with new bytes,
@@ -48,10 +37,6 @@ SAVE_S = 1.0
 LOOK_S = 0.05
 # the journal is saved at least this often: other machines see that the process runs
 BEAT_S = 5.0
-
-
-class OwnershipLostError(Exception):
-    """The journal has another owner: another process writes this partial now."""
 
 
 class Partial:
@@ -84,15 +69,13 @@ class Partial:
         self.answers = 2 if saved.spans else 0
         self.restarts = 0
         self.error: Exception | None = None
-        self._owner = current()
-        self._claimed: tuple[Span, ...] = ()
-        self._saved_at = clock()
+        self._journal = OwnedJournal(artifact, clock)
         self._published = False
         os.makedirs(os.path.dirname(artifact.target), exist_ok=True)
         self._saving = threading.Lock()
         # before the file is opened: the old journal may be of another artifact; and
         # only with the bytes that are on disk
-        self._take_over(_saved(artifact).spans)
+        self._journal.take_over(self._state(), _saved(artifact).spans)
         self.file = open_file(artifact.partial)
         self._volatile = VolatileJournal(artifact.volatile_journal, self._state)
         self.hasher = self._follow()
@@ -205,62 +188,18 @@ class Partial:
         with self._saving:
             with self.changed:
                 spans = self.tracker.spans()
-            if spans != self._claimed:
+            if spans != self._journal.spans:
                 self.file.sync()
-            self._check_owner()
+            self._journal.check_owner()
             try:
-                self._write_journal(spans, is_last=last)
+                self._journal.write(self._state(), spans, is_last=last)
             except FileNotFoundError:  # another process took over and removed it
                 raise OwnershipLostError(self._artifact.label) from None
             except OSError as error:
                 if last or not is_full(error):
                     raise
                 # the bytes may still fit; the old journal remains valid
-                self._saved_at = self._clock()
-
-    def _take_over(self, spans: tuple[Span, ...]) -> None:
-        """Become the owner of the journal.
-
-        By renames and links, which are atomic also where file locks do not work.
-
-        Raises:
-            OwnershipLostError: another process was faster.
-        """
-        path = self._artifact.journal
-        new = own_files.temporary_path(path, ".new.tmp")
-        old = own_files.temporary_path(path, ".old.tmp")
-        try:
-            write_new(new, json.dumps({**self._state(), "spans": spans}))
-            # of several processes that find the journal of a dead owner, one renames it
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, old)
-            owner = _owner_in(old)
-            if owner is not None and may_be_writing(owner, old):
-                link(old, path)
-                raise OwnershipLostError(self._artifact.label)
-            link(new, path)
-        except (FileExistsError, FileNotFoundError):
-            raise OwnershipLostError(self._artifact.label) from None
-        finally:
-            unlink(new)
-            unlink(old)
-        # a slower process may be about to link one of these
-        for half in halves(self._artifact):
-            unlink(half)
-        self._claimed = spans
-        self._saved_at = self._clock()
-
-    def _check_owner(self) -> None:
-        if _owner_in(self._artifact.journal) != self._owner:
-            raise OwnershipLostError(self._artifact.label)
-
-    def _write_journal(self, spans: tuple[Span, ...], *, is_last: bool) -> None:
-        state = {**self._state(), "spans": spans}
-        if is_last:
-            state["owner"] = None
-        write_atomic(self._artifact.journal, json.dumps(state))
-        self._claimed = spans
-        self._saved_at = self._clock()
+                self._journal.postpone()
 
     def _state(self) -> dict[str, Any]:
         """Return the content of a journal."""
@@ -273,7 +212,7 @@ class Partial:
             "sources": self._artifact.sources,
             "validator": self.validator,
             "spans": spans,
-            "owner": self._owner.as_owner(),
+            "owner": self._journal.owner,
         }
 
     def _keep_saving(self) -> None:
@@ -288,8 +227,8 @@ class Partial:
 
     def _must_save(self) -> bool:
         """Return whether there are enough new bytes, or the last save was long ago."""
-        age_s = self._clock() - self._saved_at
-        gained = self.done - count(self._claimed)
+        age_s = self._clock() - self._journal.saved_at
+        gained = self.done - count(self._journal.spans)
         if not gained:
             return age_s >= BEAT_S
         # a complete file is synced while its digest is finished
@@ -300,7 +239,7 @@ class Partial:
         with self.changed:
             spans = self.tracker.spans()
         with contextlib.suppress(OSError, OwnershipLostError):
-            self._check_owner()
+            self._journal.check_owner()
             self.file.keep_only(spans)
 
     def _release(self) -> None:
@@ -311,7 +250,7 @@ class Partial:
             self.save(last=True)
             self._volatile.end()
         else:
-            self._check_owner()
+            self._journal.check_owner()
             self._volatile.end()
             self.file.close()  # Windows cannot remove an open file
             forget(self._artifact)
@@ -329,48 +268,16 @@ class Partial:
         self._stop_threads()
         self.file.truncate(size)
         self.file.sync()
-        self._check_owner()
+        self._journal.check_owner()
         held = stat_of(self.file.stat())
         self.file.close()  # Windows cannot rename an open file
         self._published = True
         try:
             os.replace(self._artifact.partial, self._artifact.target)
         except OSError:
-            self._write_journal(((0, size),), is_last=True)
+            self._journal.write(self._state(), ((0, size),), is_last=True)
             raise
         fsync_dir(os.path.dirname(self._artifact.target))
         self._volatile.end()
         forget(self._artifact)
         return held
-
-
-def check_space(artifact: Artifact, size: int | None, taken: int) -> None:
-    """Check that the disk has space for the rest of a file.
-
-    Args:
-        size: bytes of the whole file, None while it is unknown.
-        taken: bytes that are allocated already.
-
-    Raises:
-        NoRoomError: it has not.
-        OSError: its folder cannot be created.
-    """
-    import shutil  # only a download needs these three
-
-    from tasks.cache.space import SPACE_MARGIN, space_missing
-    from tasks.console import formatting
-
-    folder = os.path.dirname(artifact.target)
-    os.makedirs(folder, exist_ok=True)
-    missing = space_missing(size, taken, shutil.disk_usage(folder).free)
-    if missing:
-        raise NoRoomError(
-            f"{artifact.label} does not fit on the disk",
-            [
-                ("needs", formatting.format_size((size or 0) - taken)),
-                ("missing", formatting.format_size(missing)),
-                ("kept free", formatting.format_size(SPACE_MARGIN)),
-                ("in", folder),
-            ],
-            fix="free some space, or set LLAMAFILE_CACHE to another disk",
-        )

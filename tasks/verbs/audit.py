@@ -22,6 +22,7 @@ from tasks.cache.store import known_files
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
+from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.errors import IntegrityError
 from tasks.system import files
@@ -73,11 +74,8 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     except CancelledError:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
-    if as_json:
-        doit_adapter.print_json([_row(*row) for row in rows])
-    else:
-        elapsed = time.monotonic() - start
-        doit_adapter.print_report(*_text(rows, absent, cache, elapsed))
+    report = _report(rows, absent, cache, time.monotonic() - start)
+    doit_adapter.show_report(report, as_json)
     failed = [row for row in rows if row[1].is_failure]
     if failed:
         raise _error(
@@ -210,45 +208,44 @@ def _row(snapshot: FileSnapshot, result: AuditResult) -> dict[str, Any]:
     }
 
 
-def _text(
-    rows: Sequence[tuple[FileSnapshot, AuditResult]],
+def _report(
+    judged: Sequence[tuple[FileSnapshot, AuditResult]],
     absent: int,
     cache: str,
     elapsed: float,
-) -> list[str]:
+) -> Report:
     """Return the report.
 
     Args:
         absent: number of files of the catalogue that were never downloaded.
         elapsed: seconds.
     """
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    here = [(snapshot, result) for snapshot, result in rows if snapshot.stat]
+    rows = [_row(*one) for one in judged]
+    here = [
+        {**row, "label": snapshot.file.label}
+        for row, (snapshot, _) in zip(rows, judged, strict=True)
+        if row["size"] is not None
+    ]
     missing = ""
     if absent := absent + len(rows) - len(here):
         missing = f"{_files(absent)} of the catalogue not downloaded"
     where = f"Cache: {cache}"
     if not here:
-        return [
-            f"nothing to audit: {missing or 'the catalogue names no file'}. {where}"
-        ]
-    colours = {AuditStatus.OK: "green", AuditStatus.UNPINNED: "yellow"}
-    cells = [
-        [
-            Text(_label(snapshot.file)),
-            Text(formatting.format_size(_size(snapshot))),
-            Text(_verdict(snapshot.file, result), colours.get(result.status, "red")),
-            Text(snapshot.file.artifact.target.removeprefix(f"{cache}/")),
-        ]
-        for snapshot, result in here
-    ]
-    total = formatting.format_size(sum(_size(snapshot) or 0 for snapshot, _ in here))
+        nothing = f"nothing to audit: {missing or 'the catalogue names no file'}"
+        return Report((), (), empty=f"{nothing}. {where}", data=rows)
+    total = formatting.format_size(sum(row["size"] for row in here))
     read = f"{_files(len(here))}, {total}, in {formatting.format_duration(elapsed)}"
     summary = ". ".join(filter(None, (read, missing, where)))
-    return [render_table(("model", ">size", "verdict", "file"), cells), summary]
+    return Report(_columns(cache), here, [Fact("", summary)], data=rows)
+
+
+def _columns(cache: str) -> tuple[Column, ...]:
+    return (
+        Column("label", "model", describe=_label, least=12),
+        Column("size", ">size", formatting.format_size),
+        Column("verdict", "verdict", describe=_verdict, style=_style, least=22),
+        Column("file", "file", lambda path: path.removeprefix(f"{cache}/"), least=20),
+    )
 
 
 def _files(count: int) -> str:
@@ -257,22 +254,27 @@ def _files(count: int) -> str:
     return f"{count} files"
 
 
-def _label(file: CachedFile) -> str:
-    if not file.is_named:
+def _label(row: Row) -> str:
+    if not row["in_catalogue"]:
         return "-"
-    return file.label
+    return str(row["label"])
 
 
-def _verdict(file: CachedFile, result: AuditResult) -> str:
-    if result.status is AuditStatus.UNPINNED:
-        if file.is_named:
+def _style(row: Row) -> str:
+    colours = {AuditStatus.OK.value: "green", AuditStatus.UNPINNED.value: "yellow"}
+    return colours.get(row["verdict"], "red")
+
+
+def _verdict(row: Row) -> str:
+    if row["verdict"] == AuditStatus.UNPINNED.value:
+        if row["in_catalogue"]:
             return "as its stamp says; not pinned"
         return "as its stamp says; not in the catalogue"
-    if result.status is AuditStatus.DIFFERS:
-        if result.got.endswith("bytes"):
+    if row["verdict"] == AuditStatus.DIFFERS.value:
+        if str(row["got"]).endswith("bytes"):
             return "differs: wrong size"
         return "differs: wrong SHA-256"
-    return str(result.status.value)
+    return str(row["verdict"])
 
 
 def _error(

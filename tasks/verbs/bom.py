@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from tasks import doit_adapter
@@ -13,7 +13,7 @@ from tasks.cache.bom import BomEntry
 from tasks.cache.store import known_files
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.console.text import Styled
+from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.system import files
 
@@ -35,15 +35,15 @@ def run(context: Context, as_json: bool) -> None:
         RecipeError: SOURCE_DATE_EPOCH is not a time.
     """
     rows = [*_rows(context), *_embedded(context)]
+    document = None
     if as_json:
         at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
-        doit_adapter.print_json(bom.cyclonedx(rows, at, _version("llamafile-recipe")))
-    elif rows:
-        doit_adapter.print_report(_table(rows))
-    else:
-        doit_adapter.print_report(
-            f"nothing is here. Cache: {context.environment.cache}"
-        )
+        document = bom.cyclonedx(rows, at, _version("llamafile-recipe"))
+    nothing = f"nothing is here. Cache: {context.environment.cache}"
+    table = [row._asdict() for row in rows]
+    doit_adapter.show_report(
+        Report(_COLUMNS, table, empty=nothing, data=document), as_json
+    )
     for row in rows:
         if row.path and row.sha256 is None:
             text = (
@@ -83,42 +83,32 @@ def _version(package: str) -> str:
         return ""
 
 
-def _table(rows: Sequence[BomEntry]) -> Styled:
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    titles = ("name", ">size", "licence", "engine", "sha256", "commit", "source")
-    cells = [
-        [
-            Text(row.name),
-            Text(_size(row)),
-            Text(row.license or "?"),
-            Text(row.version or _engines(row)),
-            Text(_digest(row)),
-            Text(row.commit[:7]),
-            Text(row.source),
-        ]
-        for row in rows
-    ]
-    return render_table(titles, cells)
+def _licence(row: Row) -> str:
+    return str(row["license"] or "?")
 
 
-def _size(row: BomEntry) -> str:
-    if row.size is None:
-        return ""
-    return formatting.format_size(row.size)
-
-
-def _engines(row: BomEntry) -> str:
+def _engines(row: Row) -> str:
+    if row["version"]:
+        return str(row["version"])
     return ", ".join(
-        f"{name} {version}" for name, version in sorted(row.engines.items())
+        f"{name} {version}" for name, version in sorted(row["engines"].items())
     )
 
 
-def _digest(row: BomEntry) -> str:
-    if row.sha256:
-        return row.sha256[:12]
-    if row.path:
+def _digest(row: Row) -> str:
+    if row["sha256"]:
+        return str(row["sha256"][:12])
+    if row["path"]:
         return "not verified"
     return ""  # a package has none
+
+
+_COLUMNS = (
+    Column("name", "name", least=12),
+    Column("size", ">size", formatting.format_size),
+    Column("license", "licence", describe=_licence, least=10),
+    Column("engines", "engine", describe=_engines, least=15),
+    Column("sha256", "sha256", describe=_digest),
+    Column("commit", "commit", lambda commit: commit[:7], optional=True),
+    Column("source", "source", least=24, optional=True),
+)

@@ -11,7 +11,7 @@ from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.console.text import Styled
+from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.urls import is_local
 
@@ -27,12 +27,11 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
 def run(context: Context, as_json: bool) -> None:
     """Print the report to stdout."""
     rows = [_row(context, name) for name in context.catalogue.names]
-    if as_json:
-        doit_adapter.print_json({"default": context.catalogue.default, "models": rows})
-    else:
-        doit_adapter.print_report(
-            _table(rows, context.catalogue.default), "", _next(rows, context)
-        )
+    default = context.catalogue.default
+    data = {"default": default, "models": rows}
+    facts = ("", _next(rows, context))
+    report = Report(_columns(default), rows, facts, data=data)
+    doit_adapter.show_report(report, as_json)
 
 
 def _row(context: Context, name: str) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def _state(cache: str, resolved: ResolvedModel) -> tuple[str, int]:
     return "absent", 0
 
 
-def _word(row: dict[str, Any]) -> str:
+def _word(row: Row) -> str:
     """Return the state as the table shows it: `yes`, `no`, `43 %`, `bundled`."""
     if row["state"] == "partial":
         size = row["downloaded"]
@@ -91,32 +90,27 @@ def _downloaded(file: Artifact, state: TargetState) -> int:
     return file.size or 0
 
 
-def _table(rows: list[dict[str, Any]], default: str) -> Styled:
-    from rich.text import Text
+def _columns(default: str) -> tuple[Column, ...]:
+    def name(row: Row) -> str:
+        return str(row["name"]) + " *" * (row["name"] == default)
 
-    from tasks.console.tables import render_table
-
-    colours = {"complete": "green", "bundled": "green", "absent": "dim"}
-    cells = [
-        [
-            Text(row["name"] + " *" * (row["name"] == default)),
-            Text(formatting.format_size(row["size"] or None)),
-            Text(_ram(row["ram_gb"])),
-            Text(row["license"]),
-            Text(_word(row), colours.get(row["state"], "yellow")),
-            Text(row["title"]),
-        ]
-        for row in rows
-    ]
-    return render_table(
-        ("model", ">size", ">RAM", "licence", "here", "what it is"), cells
+    return (
+        Column("name", "model", describe=name, least=20),
+        Column("size", ">size", _size, unknown="?"),
+        Column("ram_gb", ">RAM", lambda gigabytes: f"{gigabytes} GB", unknown="?"),
+        Column("license", "licence", least=10),
+        Column("state", "here", describe=_word, style=_style),
+        Column("title", "what it is", least=10),
     )
 
 
-def _ram(gigabytes: float | None) -> str:
-    if not gigabytes:
-        return "?"
-    return f"{gigabytes} GB"
+def _size(count: int) -> str:
+    return formatting.format_size(count or None)
+
+
+def _style(row: Row) -> str:
+    colours = {"complete": "green", "bundled": "green", "absent": "dim"}
+    return colours.get(row["state"], "yellow")
 
 
 def _next(rows: list[dict[str, Any]], context: Context) -> str:

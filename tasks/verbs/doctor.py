@@ -15,6 +15,7 @@ from tasks import doit_adapter, urls
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.command_line import TaskRequest
+from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.doctor import checks as health
 from tasks.doctor import probes
@@ -60,11 +61,7 @@ def run(context: Context, resolved: ResolvedModel | None, as_json: bool) -> None
     if resolved:
         checks.update(_needs(context, resolved))
     findings += _findings({**checks, **_network(resolved)})
-    if as_json:
-        rows = [{**one._asdict(), "state": one.state.value} for one in findings]
-        doit_adapter.print_json(rows)
-    else:
-        doit_adapter.print_report(*_report(findings))
+    doit_adapter.show_report(_report(findings), as_json)
     if any(result.state is health.CheckState.FAIL for result in findings):
         raise SystemExit(1)
 
@@ -207,25 +204,23 @@ def hub_findings(limit_s: float = probes.LOOK_S) -> list[CheckResult]:
     return [health.check_hub(endpoint, answer.status)]
 
 
-def _report(found: list[CheckResult]) -> list[str]:
+def _report(found: list[CheckResult]) -> Report:
     """Return the table, the fixes, and the number of findings of each state."""
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    rows = [
-        [
-            Text(one.check),
-            Text(one.state.value, colours[one.state.value]),
-            Text(one.found),
-        ]
-        for one in found
-    ]
-    lines: list[str] = [render_table(("check", "state", "found"), rows)]
-    lines += [
+    rows = [{**one._asdict(), "state": one.state.value} for one in found]
+    fixes = [
         f"{one.check}: {one.found}\n  fix: {one.remedy}" for one in found if one.remedy
     ]
     states = [one.state for one in found]
     counts = [f"{states.count(state)} {state.value}" for state in health.CheckState]
-    return [*lines, ", ".join(counts)]
+    return Report(_COLUMNS, rows, [*fixes, ", ".join(counts)])
+
+
+def _style(row: Row) -> str:
+    return {"ok": "green", "warn": "yellow", "fail": "bold red"}[row["state"]]
+
+
+_COLUMNS = (
+    Column("check", "check"),
+    Column("state", "state", style=_style),
+    Column("found", "found", least=10),
+)

@@ -11,7 +11,7 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.context import Context, server_choice
-from tasks.engine import logfile, selection, server_registry
+from tasks.engine import log_files, logfile, selection, server_registry
 from tasks.engine.selection import Choice
 from tasks.engine.server_record import Liveness, ServerRecord
 from tasks.errors import ServerError, UsageError
@@ -88,9 +88,7 @@ def _path(cache: str, choice: Choice, runs: list[ServerRecord]) -> str:
     Raises:
         ServerError: there is none.
     """
-    paths = [
-        path for name in choice.names for path in server_registry.logs(cache, name)
-    ]
+    paths = [path for name in choice.names for path in log_files.logs(cache, name)]
     if choice.port:
         paths = [path for path in paths if path.endswith(f"-{choice.port}.log")]
     several = len(paths) > 1

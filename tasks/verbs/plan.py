@@ -12,6 +12,7 @@ from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
+from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.engine.file_format import format_error
 from tasks.errors import RecipeError
@@ -55,10 +56,11 @@ def run(context: Context, request: TaskRequest) -> None:
     problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
     facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
-    if request.options.get("json"):
-        doit_adapter.print_json(_data(jobs, needs, takes, facts, problems))
-    else:
-        doit_adapter.print_report(*_text(needs, takes, facts, problems))
+    data = _data(jobs, needs, takes, facts, problems)
+    report = Report(
+        _COLUMNS, data["files"], _text(needs, takes, facts, problems), data=data
+    )
+    doit_adapter.show_report(report, bool(request.options.get("json")))
     if problems:
         raise SystemExit(1)
 
@@ -125,36 +127,36 @@ def _text(
     takes: list[MemoryEstimate],
     facts: dict[str, Any],
     problems: list[Any],
-) -> list[str]:
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    colours = {"have": "green", "fetch": "yellow", "nowhere": "red"}
-    rows = [
-        [
-            Text(file_plan.label),
-            Text(file_plan.describe(), colours.get(file_plan.state, "")),
-            Text(formatting.format_size(file_plan.size)),
-            Text(_known(file_plan.to_fetch)),
-            Text(_short(file_plan.source)),
-        ]
-        for file_plan in needs
-    ]
+) -> list[Fact | str]:
+    """Return what people read below the table of the files."""
     write, _ = estimate.total([file_plan.to_write for file_plan in needs])
     free = facts["free"]
-    lines: list[str] = [
-        render_table(("file", "state", ">size", ">to fetch", "from"), rows),
+    disk = f"{formatting.format_size(free)} free, {_afterwards(free, write)}"
+    lines: list[Fact | str] = [
         "",
-        f"network  {_fetched(needs)}",
-        f"disk     {formatting.format_size(free)} free, {_afterwards(free, write)}",
+        Fact("network  ", _fetched(needs)),
+        Fact("disk     ", disk),
     ]
-    lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
-    lines += [f"note     {note}" for note in facts["notes"]]
+    lines += [Fact("memory   ", _memory_line(one, facts["memory"])) for one in takes]
+    lines += [Fact("note     ", note) for note in facts["notes"]]
     for what, fix in problems:
-        lines.append(f"cannot work: {what}")
+        lines.append(Fact("cannot work: ", what))
         lines += [f"  fix: {line}" for line in fix.splitlines()]
     return lines
+
+
+def state_text(row: Row) -> str:
+    """Return the state; of a partial download also how much of it is here."""
+    if row["state"] != "resume":
+        return str(row["state"])
+    here, size = row["here"], row["size"]
+    done = formatting.format_percent(here, size) or formatting.format_size(here)
+    return f"resume from {done}"
+
+
+def _style(row: Row) -> str:
+    colours = {"have": "green", "fetch": "yellow", "nowhere": "red"}
+    return colours.get(row["state"], "")
 
 
 def _short(source: str) -> str:
@@ -182,9 +184,7 @@ def _afterwards(free: int, write: int) -> str:
     return f"{formatting.format_size(free - write)} afterwards"
 
 
-def _known(count: int | None) -> str:
-    if count is None:
-        return estimate.UNKNOWN
+def _amount(count: int) -> str:
     if not count:
         return "-"
     return formatting.format_size(count)
@@ -241,3 +241,12 @@ def _data(
         "problems": [{"what": what, "fix": fix} for what, fix in problems],
         "works": not problems,
     }
+
+
+_COLUMNS = (
+    Column("file", "file", least=12),
+    Column("state", "state", describe=state_text, style=_style),
+    Column("size", ">size", formatting.format_size, unknown=estimate.UNKNOWN),
+    Column("to_fetch", ">to fetch", _amount, unknown=estimate.UNKNOWN),
+    Column("source", "from", _short, least=10),
+)

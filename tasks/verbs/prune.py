@@ -17,7 +17,7 @@ from tasks import doit_adapter
 from tasks.cache import prune, store
 from tasks.cache.inventory import STAMP, cached_files
 from tasks.cache.prune import CacheFile, Candidate, LiveSet
-from tasks.cache.prune_report import Outcome, report_lines, report_row
+from tasks.cache.prune_report import Outcome, report, report_row
 from tasks.cache.roots import Root, gc_roots
 from tasks.catalogue import load
 from tasks.catalogue.artifact import Artifact, Stamp, engine_filename, parse_stamp
@@ -80,10 +80,7 @@ def run(
     outcome = _remove(cache, unused, found, dry or asks)
     facts = _facts(cache, roots, files_before, outcome, stamps)
     facts["dry_run"] = dry or asks
-    if as_json:
-        doit_adapter.print_json(facts)
-    else:
-        doit_adapter.print_report(*report_lines(outcome, facts))
+    doit_adapter.show_report(report(outcome, facts), as_json)
     if asks and outcome.removed:
         _ask(facts)
         outcome = _remove(cache, outcome.removed, found, dry=False)

@@ -7,7 +7,7 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import messages, run_folder, server_registry
+from tasks.engine import messages, run_folder, server_locks, server_registry
 from tasks.engine.launch_spec import LaunchSpec
 from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.engine.session import ManagedServer, check_start, pick_port, specify
@@ -53,7 +53,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         SystemExit: it was stopped before it was ready (128 + signal).
     """
     cache = context.environment.cache
-    with server_registry.start_lock(cache, resolved.name):
+    with server_locks.start_lock(cache, resolved.name):
         server_registry.reap_orphans(cache)
         record = next(
             (record for record in _started(cache, resolved.name) if _is_ready(record)),
@@ -111,7 +111,7 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
     with handle_signals(stop.append):
         for record in server_registry.ended(cache, resolved.name):
             server_registry.delete_record(record.path)
-        with server_registry.port_lock(cache):
+        with server_locks.port_lock(cache):
             server = ManagedServer(
                 cache, spec, Mode.START, _port(cache, resolved), stop
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
-from tasks.console.text import Styled
+from tasks.console.report import Column, Report, Row
 from tasks.context import Context, server_choice
 from tasks.engine import server_registry
 from tasks.engine.selection import Choice
@@ -42,19 +41,19 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
     for name in choice.names:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": ServerState.STOPPED.value})
-    if as_json:
-        doit_adapter.print_json(rows)
-    elif rows:
-        doit_adapter.print_report(_table(rows))
-    else:
-        hint = "  doit start --model NAME    starts a server in the background"
-        where = ""
-        if choice.port:
-            where = f" on port {choice.port}"
-        doit_adapter.print_report(f"nothing runs{where}\n{hint}")
+    doit_adapter.show_report(Report(_COLUMNS, rows, empty=_nothing(choice)), as_json)
     ready = {row["model"] for row in rows if row["state"] == ServerState.READY.value}
     if not rows or {row["model"] for row in rows} - ready:
         raise SystemExit(1)
+
+
+def _nothing(choice: Choice) -> str:
+    """Return what people are told where no server runs."""
+    hint = "  doit start --model NAME    starts a server in the background"
+    where = ""
+    if choice.port:
+        where = f" on port {choice.port}"
+    return f"nothing runs{where}\n{hint}"
 
 
 def _row(record: ServerRecord, liveness: Liveness) -> dict[str, Any]:
@@ -95,57 +94,18 @@ def _state_and_requests(record: ServerRecord) -> tuple[ServerState, int | None]:
 
 
 def _memory(pid: int) -> int | None:
-    """Return the bytes of memory of a process and its descendants."""
+    """Return the bytes of memory of a process and its descendants, if it has any."""
     import psutil
 
     try:
         root = psutil.Process(pid)
         processes = (root, *root.children(recursive=True))
-        return sum(process.memory_info().rss for process in processes)
+        return sum(process.memory_info().rss for process in processes) or None
     except psutil.Error:
         return None
 
 
-def _table(rows: list[dict[str, Any]]) -> Styled:
-    from rich.text import Text
-
-    from tasks.console.tables import render_table
-
-    colours = {"ready": "green", "stopped": "dim", "unhealthy": "red"}
-    titles = (
-        "model",
-        "state",
-        "endpoint",
-        "pid",
-        ">uptime",
-        ">memory",
-        ">requests",
-        "engine",
-    )
-    cells = [
-        [
-            Text(row["model"]),
-            Text(_state(row), colours.get(row["state"], "yellow")),
-            Text(row.get("url") or ""),
-            Text(str(row.get("pid") or "")),
-            Text(_cell(formatting.format_duration, row.get("uptime_s"))),
-            Text(_cell(formatting.format_size, row.get("memory") or None)),
-            Text(_cell(str, row.get("requests"))),
-            Text(row.get("engine") or ""),
-        ]
-        for row in rows
-    ]
-    return render_table(titles, cells)
-
-
-def _cell(text: Callable[[Any], str], value: object) -> str:
-    """Return the text of a value; empty if it is not known."""
-    if value is None:
-        return ""
-    return text(value)
-
-
-def _state(row: dict[str, Any]) -> str:
+def _state(row: Row) -> str:
     """Return the state; of a server that ended by itself also its exit status."""
     if row.get("ended") is None:
         return str(row["state"])
@@ -153,3 +113,20 @@ def _state(row: dict[str, Any]) -> str:
 
     ago = formatting.format_duration(max(0.0, time.time() - (row["ended_at"] or 0)))
     return f"{row['state']} ({status_text(row['ended'])}, {ago} ago)"
+
+
+def _style(row: Row) -> str:
+    colours = {"ready": "green", "stopped": "dim", "unhealthy": "red"}
+    return colours.get(row["state"], "yellow")
+
+
+_COLUMNS = (
+    Column("model", "model", least=12),
+    Column("state", "state", describe=_state, style=_style, least=20),
+    Column("url", "endpoint"),
+    Column("pid", "pid", optional=True),
+    Column("uptime_s", ">uptime", formatting.format_duration),
+    Column("memory", ">memory", formatting.format_size),
+    Column("requests", ">requests", optional=True),
+    Column("engine", "engine", least=10, optional=True),
+)

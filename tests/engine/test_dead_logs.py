@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tasks.engine import server_registry
+from tasks.engine import log_files
 
 from tests.support.project import Project
 from tests.support.servers import known, write_record
@@ -30,4 +30,4 @@ def test_dead_logs(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyP
                 dead.append(str(log))
     for name in ("llama.log", "m-8081.log.3", "m-8081.key"):
         ended.with_name(name).touch()
-    assert sorted(server_registry.dead_logs(cache)) == sorted(dead)
+    assert sorted(log_files.dead_logs(cache)) == sorted(dead)

@@ -31,7 +31,8 @@ from tasks.system.process_id import ProcessId
 from tasks.system.process_identity import current
 from tasks.transfer import partial
 from tasks.transfer.journal import SavedProgress, load_progress, owned_by_other
-from tasks.transfer.partial import BEAT_S, SAVE_S, OwnershipLostError, Partial
+from tasks.transfer.owned_journal import OwnershipLostError
+from tasks.transfer.partial import BEAT_S, SAVE_S, Partial
 from tasks.transfer.ranges import Piece, count
 
 from tests.support.world import until, without_posix

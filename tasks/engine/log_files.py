@@ -1,0 +1,58 @@
+"""Find and delete the logs of servers, of this user and on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from tasks.engine import record_files
+from tasks.engine.logfile import BEFORE, ROTATED
+from tasks.engine.server_record import Liveness, filter_logs
+from tasks.engine.server_registry import list_servers
+
+KEPT_LOGS = 10
+
+
+def logs(cache: str, name: str) -> list[str]:
+    """Return the paths of a model's logs on this machine, the newest last."""
+    dated = []
+    for path in record_files.machine_folders(cache):
+        # the folder may be missing, or belong to another user
+        with contextlib.suppress(OSError):
+            for file in filter_logs(name, os.listdir(path)):
+                log = os.path.join(path, file)
+                with contextlib.suppress(OSError):
+                    dated.append((os.stat(log).st_mtime, log))
+    return [log for _, log in sorted(dated)]
+
+
+def drop_old_logs(cache: str, name: str) -> None:
+    """Delete a model's oldest logs: there is one for each port that was used."""
+    for path in logs(cache, name)[:-KEPT_LOGS]:
+        if os.path.exists(f"{path.removesuffix('.log')}.json"):
+            continue
+        for file in _log_files(path):
+            with contextlib.suppress(OSError):
+                os.unlink(file)
+
+
+def dead_logs(cache: str) -> list[str]:
+    """List the log files of servers that do not run, of this user and machine."""
+    alive = {
+        record.log
+        for record, liveness in list_servers(cache)
+        if liveness is not Liveness.GONE
+    }
+    found = []
+    for folder in record_files.machine_folders(cache):
+        for path in sorted(Path(folder).glob("*-*.log*")):
+            log = f"{str(path).rpartition('.log')[0]}.log"
+            if str(path) in _log_files(log) and log not in alive:
+                found.append(str(path))
+    return found
+
+
+def _log_files(path: str) -> tuple[str, ...]:
+    """Return all files of a log; `.before` is of an earlier version."""
+    return tuple(f"{path}{suffix}" for suffix in ("", ROTATED, BEFORE, ".before"))
