@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import fork_server
 from tests.support.fake_engines import odd, start
 from tests.support.fixtures import mount, servers
-from tests.support.project import Project, mould
+from tests.support.project import Project
+from tests.support.shared_modules import mould
 from tests.support.users import public, shared, user
 
 __all__ = ["mount", "odd", "public", "servers", "shared", "start", "user"]  # fixtures of several modules
@@ -56,9 +58,11 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
     """A temporary copy of the recipe with a cache and a home of its own."""
-    return Project(tmp_path)
+    made = Project(tmp_path)
+    made.forks = request.node.get_closest_marker("smoke") is None  # these start the script itself
+    return made
 
 
 def pytest_collection_finish() -> None:
@@ -68,7 +72,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """What this process's projects linked goes with it (xdist's workers run no atexit)."""
+    """What this process's projects linked and forked goes with it (xdist's workers run no atexit)."""
+    fork_server.close()
     if mould.cache_info().currsize:
         shutil.rmtree(mould(), ignore_errors=True)
 

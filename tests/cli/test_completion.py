@@ -20,24 +20,23 @@ BASH, ZSH = shutil.which("bash") or "", shutil.which("zsh") or ""
 LIBRARY = Path("/usr/share/bash-completion/bash_completion")  # what the script of doit's needs
 pytestmark = pytest.mark.skipif(not BASH or os.name == "nt", reason="no bash on a terminal")
 
+READY = r"printf 'is %s\n' ready"
 # pressing Tab behind the one gives the other
 TYPED = [
-    pytest.param("doit ver", "doit verify ", id="a verb"),
-    pytest.param("doit serve:mistral-v", "doit serve:mistral-v0.3 ", id="a model behind its verb"),
-    pytest.param("doit verify:rock", "doit verify:rocket-3b ", id="of another verb"),
-    pytest.param("doit download --model rock", "doit download --model rocket-3b ", id="behind --model"),
-    pytest.param("doit start --model=rock", "doit start --model=rocket-3b ", id="in one word with it"),
-    pytest.param("doit serve --force-", "doit serve --force-gpu ", id="an option"),
-    pytest.param("doit help cat", "doit help catalogue ", id="behind a command of doit's"),
-    pytest.param(
-        "doit with --model demo -- ls READ", "doit with --model demo -- ls README.md ", id="behind --"
-    ),
-    pytest.param("doit serve rock", "doit serve rocket-3b ", id="a model behind a blank"),
-    pytest.param("doit add --sha", "doit add --sha256 ", id="an option with digits"),
-    pytest.param("doit serve --engine emb", "doit serve --engine embedded ", id="an engine"),
-    pytest.param("doit start --gpu vul", "doit start --gpu vulkan ", id="a GPU"),
-    pytest.param("doit with demo -- basenam", "doit with demo -- basename ", id="a command"),
-    pytest.param("doit serve --llamafile READ", "doit serve --llamafile README.md ", id="a file"),
+    ("doit ver", "doit verify "),  # a verb
+    ("doit serve:mistral-v", "doit serve:mistral-v0.3 "),  # a model behind its verb
+    ("doit verify:rock", "doit verify:rocket-3b "),  # of another verb
+    ("doit download --model rock", "doit download --model rocket-3b "),  # behind --model
+    ("doit start --model=rock", "doit start --model=rocket-3b "),  # in one word with it
+    ("doit serve --force-", "doit serve --force-gpu "),  # an option
+    ("doit help cat", "doit help catalogue "),  # behind a command of doit's
+    ("doit with --model demo -- ls READ", "doit with --model demo -- ls README.md "),  # behind --
+    ("doit serve rock", "doit serve rocket-3b "),  # a model behind a blank
+    ("doit add --sha", "doit add --sha256 "),  # an option with digits
+    ("doit serve --engine emb", "doit serve --engine embedded "),  # an engine
+    ("doit start --gpu vul", "doit start --gpu vulkan "),  # a GPU
+    ("doit with demo -- basenam", "doit with demo -- basename "),  # a command
+    ("doit serve --llamafile READ", "doit serve --llamafile README.md "),  # a file
 ]
 
 
@@ -48,33 +47,38 @@ def shell(project: Project, program: str, first: str) -> Iterator[Typing]:
     (project.path / "README.md").touch()
     words = ["-f", "-i"] if program == ZSH else ["--norc", "--noprofile", "-i"]
     with Typing(project, *words, program=program) as typing:
-        typing.type(f"{first} && printf 'is %s\\n' ready\n")
+        typing.type(f"{first} && {READY}\n")
         typing.wait_for("is ready\n")
         yield typing
         typing.type("\x15exit\n")  # Ctrl-U takes the line away
         typing.finish()
 
 
-@pytest.mark.parametrize(("typed", "completed"), TYPED)
+def complete(typing: Typing, rows: list[tuple[str, str]]) -> None:
+    """Type each text on a line of its own, and Tab behind it."""
+    for typed, completed in rows:
+        typing.type(f"{typed}\t")
+        typing.wait_for(completed)
+        typing.type(f"\x15{READY}\n")
+        typing.wait_for("is ready\n")
+
+
 @pytest.mark.parametrize(
     "program", [BASH, pytest.param(ZSH, marks=pytest.mark.skipif(not ZSH, reason="no zsh"))]
 )
-def test_completion(project: Project, program: str, typed: str, completed: str) -> None:
+def test_completion(project: Project, program: str) -> None:
     """Issue 5.10: verbs, options and models, in both shells, with the lines of docs/environment.md."""
     [block] = blocks("zsh" if program == ZSH else "bash", ENVIRONMENT)
     lines = block.replace("~/llamafile-recipe", ".").replace("&& compinit &&", "&& compinit -u -D &&")
     with shell(project, program, "; ".join(line for line in lines.splitlines() if line[0] != "#")) as typing:
-        typing.type(f"{typed}\t")
-        typing.wait_for(completed)
+        complete(typing, TYPED)
 
 
 @pytest.mark.skipif(not LIBRARY.exists(), reason="no package bash-completion")
-@pytest.mark.parametrize(("typed", "completed"), TYPED[:3])
-def test_tabcompletion(project: Project, typed: str, completed: str) -> None:
+def test_tabcompletion(project: Project) -> None:
     """Issue 5.10: what `doit tabcompletion` writes works with our verbs and models."""
     with shell(project, BASH, f". {LIBRARY} && . <(doit tabcompletion)") as typing:
-        typing.type(f"{typed}\t")
-        typing.wait_for(completed)
+        complete(typing, TYPED[:3])
 
 
 def completed(project: Project, line: str, cwd: Path, env: Mapping[str, str] | None = None) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.engine.test_serve_cli import with_llamafile
 from tests.fuzz.case import STATUSES
+from tests.support import in_process
 from tests.support.project import REPO, Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
@@ -126,12 +127,9 @@ def test_where_dodo_is(project: Project, tmp_path: Path, how: str, words: list[s
     path = str(project.path / "dodo.py") if "FILE" in how.split()[-1] else str(project.path)
     env = {"DOIT_FILE": str(project.path)} if how[0] == "D" else {}
     given = [] if env else ["-f", path]
-    done = subprocess.run(
-        [project.doit_program, *given, *words], cwd=folder, env={**project.env, **env},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    status, out, err = in_process.run([*given, *words], folder, {**project.env, **env}, None, 60)
+    assert status == 0, err
+    assert out
     assert [path.name for path in folder.iterdir()] == ["doit.cfg"]
 
 

@@ -16,7 +16,10 @@ import pytest
 from tests.fuzz import kinds
 from tests.fuzz.world import ROOT
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
+pytestmark = [
+    pytest.mark.chain,  # each case runs doit
+    pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script"),
+]
 
 # read here: the tests themselves see no such variables
 IS_LONG = os.environ.get("LLAMAFILE_FUZZ") == "long"

@@ -24,7 +24,7 @@ from uuid import uuid4
 import psutil
 from tasks.engine import record_files
 
-from tests.support import in_process
+from tests.support import fork_server, in_process
 from tests.support.shared_modules import mould
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -36,6 +36,7 @@ ENGINES = {
 }
 
 
+_POPEN: dict[bool, type[subprocess.Popen[str]]] = {False: subprocess.Popen, True: fork_server.Forked}
 RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
 
 
@@ -81,6 +82,7 @@ class Project:
             "LLAMAFILE_CACHE": str(self.cache),
         }
         self.doit_program = DOIT  # another one runs as a process
+        self.forks = True  # `doit` as a process is a fork, if that gives the same one (see fork_server.py)
 
     def catalogue(
         self,
@@ -170,13 +172,18 @@ class Project:
 
         The output is read until it is closed, as a shell does: a server that keeps a pipe open makes it fail.
         """
-        done = subprocess.run(
-            [self.doit_program, *args], cwd=self.path, env={**self.env, **(env or {})}, timeout=timeout,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8",
-            start_new_session=True, check=False,
-        )  # fmt: skip
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return Result(done.returncode, done.stdout, done.stderr)
+        command, env = [self.doit_program, *args], {**self.env, **(env or {})}
+        with _POPEN[self._may_fork(command, env)](
+            command, cwd=self.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, text=True, encoding="utf-8", start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        assert "Traceback" not in out + err, err
+        return Result(process.returncode, out, err)
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes of this project's cache: doit, supervisors, engines and their children."""
@@ -191,15 +198,21 @@ class Project:
     ) -> Running:
         """Start `doit`. Use `with`, which ends it and everything that it started."""
         command = [self.doit_program, *args]
-        return Running(command, cwd or self.path, self._environment(cwd, env), stdin)
+        full = self._environment(cwd, env)
+        return Running(command, cwd or self.path, full, stdin, forks=self._may_fork(command, full))
+
+    def _may_fork(self, command: list[str], env: Mapping[str, str]) -> bool:
+        return self.forks and self.doit_program == DOIT and fork_server.can_fork(command, env)
 
 
 class Running:
     """A running command whose output can be waited for."""
 
-    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdin: str | None) -> None:
+    def __init__(
+        self, command: list[str], cwd: Path, env: Mapping[str, str], stdin: str | None, forks: bool = False
+    ) -> None:
         self._mark = uuid4().hex
-        self._popen = subprocess.Popen(
+        self._popen = _POPEN[forks](
             command, cwd=cwd, env={**env, RUN_VARIABLE: self._mark},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -295,8 +308,9 @@ def marked(variable: str, value: str, older: Collection[int] = ()) -> list[psuti
 
 
 def _has(process: psutil.Process, variable: str, value: str) -> bool:
-    if sys.platform != "linux":
-        return process.environ().get(variable) == value
+    forked = fork_server.environment_of(process.pid)
+    if forked or sys.platform != "linux":
+        return (forked or process.environ()).get(variable) == value
     # psutil parses all variables of all processes, which takes ten times as long
     with open(f"/proc/{process.pid}/environ", "rb") as file:
         return f"\0{variable}={value}\0".encode() in b"\0" + file.read()

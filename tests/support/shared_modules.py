@@ -94,8 +94,8 @@ class _Loader(Loader):
         if not _shared:
             _shared[PACKAGE] = _first()
         for one in _shared.values():
-            if hasattr(one, "ROOT"):
-                one.ROOT = self._root
+            if "ROOT" in vars(one):
+                vars(one)["ROOT"] = self._root
         sys.modules.update(_shared)
 
 

@@ -1,0 +1,240 @@
+"""Start `doit` as a process of its own, by a fork of a process that has done the imports of all runs.
+
+Python, doit and the libraries take most of the processor time of a short command. A process that `Forked`
+starts is what `doit` starts: its own pid, session, working directory, environment, signals and streams, and
+it imports tasks/ from its project. What only a new interpreter reads makes `can_fork` say no, and the tests
+marked smoke start the script.
+
+    python fork_server.py DESCRIPTOR
+
+The server imports nothing of the tests or of the recipe.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+IMPORTED = (
+    *("doit.doit_cmd", "llamafile_recipe", "requests", "urllib3", "psutil", "yaml", "pydantic", "filelock"),
+    *("platformdirs", "rich.console", "rich.table", "rich.text", "logging", "multiprocessing", "sqlite3"),
+    *("dbm", "shutil", "hashlib", "queue", "concurrent.futures", "urllib.parse", "dataclasses", "tempfile"),
+)
+READ_AT_START = ("PYTHON", "LC_", "TZ", "LD_")  # variables that a running interpreter reads no more
+KEPT = ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")
+MOST = 100_000  # bytes of a request
+
+
+# ---- in the process of the tests
+
+
+def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Return whether a fork gives the same process as a start."""
+    read = any(name.startswith(READ_AT_START) for name in env)
+    same = env.get("LANG") == os.environ.get("LANG")
+    return sys.platform == "linux" and same and not read and len(_request(command, "", env)) < MOST
+
+
+def environment_of(pid: int) -> Mapping[str, str]:
+    """Return the environment of a forked process: the system shows that of the server."""
+    return _environments.get(pid, {})
+
+
+_environments: dict[int, Mapping[str, str]] = {}
+
+
+class Forked(subprocess.Popen[str]):
+    """A process that the server has forked; the command is `doit` and its arguments."""
+
+    def _execute_child(self, args: Any, *given: Any) -> None:
+        cwd, env = given[4:6]
+        to_stdin, from_stdout, from_stderr = given[9], given[12], given[14]
+        try:
+            self.pid = _server().fork(args, str(cwd), env, (to_stdin, from_stdout, from_stderr))
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*given[9:15])  # type: ignore[attr-defined]
+
+    def _internal_poll(self, **_: Any) -> int | None:
+        return self._status(0)
+
+    def _wait(self, timeout: float | None) -> int:
+        status = self._status(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return status
+
+    def _status(self, timeout: float | None) -> int | None:
+        if self.returncode is None and self._child_created:
+            self.returncode = _server().status(self.pid, timeout)
+        return self.returncode
+
+
+class _Server:
+    """The connection to the server; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended: dict[int, int] = {}
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            number = other.fileno()
+            # pipes, as what a fork gets: what Python knows of a stream is from its start
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(number)], pass_fds=[number], start_new_session=True, cwd="/",
+                env={name: os.environ[name] for name in KEPT if name in os.environ},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """End the server; what it has forked goes on."""
+        self._socket.close()
+        self._process.communicate(timeout=60)
+
+    def fork(self, args: Sequence[str], cwd: str, env: Mapping[str, str], streams: tuple[int, ...]) -> int:
+        with self._lock:
+            socket.send_fds(self._socket, [_request(args, cwd, env)], streams)
+            while (pid := self._read()) is None:
+                pass
+            _environments[pid] = dict(env)
+            return pid
+
+    def status(self, pid: int, timeout: float | None) -> int | None:
+        """Return the exit status of a process, -N for signal N; None if it still runs after the timeout."""
+        deadline = time.monotonic() + (3600 if timeout is None else timeout)
+        while True:
+            with self._lock:
+                while pid not in self._ended and select.select([self._socket], [], [], 0)[0]:
+                    self._read()
+                if pid in self._ended:
+                    return self._ended[pid]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            select.select([self._socket], [], [], min(left, 0.1))
+
+    def _read(self) -> int | None:
+        """Read a message: the pid of a new process, or the end of another one."""
+        message = self._socket.recv(1000)
+        assert message, "the fork server has ended"
+        pid, *status = map(int, message.split())
+        if not status:
+            return pid
+        self._ended[pid] = os.waitstatus_to_exitcode(status[0])
+        _environments.pop(pid, None)
+        return None
+
+
+@functools.cache
+def _server() -> _Server:
+    return _Server()
+
+
+def close() -> None:
+    """End the server of this process, if there is one."""
+    if _server.cache_info().currsize:
+        _server().close()
+        _server.cache_clear()
+
+
+def _request(args: Sequence[str], cwd: str, env: Mapping[str, str]) -> bytes:
+    umask = os.umask(0o22)
+    os.umask(umask)
+    return json.dumps([list(args), cwd, dict(env), umask]).encode()
+
+
+# ---- in the server
+
+
+def serve(connection: socket.socket) -> tuple[list[str], str, dict[str, str], int]:
+    """Fork on each request; return in the new process, with what it is to run."""
+    awake, wake = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        select.select([connection.fileno(), awake], [], [])
+        _drain(awake)
+        _report_ended(connection)
+        if not select.select([connection], [], [], 0)[0]:
+            continue
+        data, streams, _, _ = socket.recv_fds(connection, MOST, 3)
+        if not data:  # the tests have ended
+            os._exit(0)
+        pid = os.fork()
+        if pid == 0:
+            _become(streams)
+            args, cwd, env, umask = json.loads(data)
+            return args, cwd, env, umask
+        for number in streams:
+            os.close(number)
+        connection.send(f"{pid}".encode())
+
+
+def _drain(pipe: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(pipe, 1000)
+
+
+def _report_ended(connection: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        connection.send(f"{pid} {status}".encode())
+
+
+def _become(streams: Sequence[int]) -> None:
+    """Set up streams, session and signals as those of a process that was started.
+
+    The objects of `sys` stay: they write to the descriptors, and their buffers are empty.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with suppress(OSError):  # that of the folder itself
+                os.close(int(name))
+
+
+def main() -> None:
+    """Serve, and in each new process run `doit`."""
+    sys.path.pop(0)  # that of this file
+    for name in IMPORTED:
+        importlib.import_module(name)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()
+    args, cwd, env, umask = serve(connection)
+    connection.detach()  # closed already
+    os.chdir(cwd)
+    os.umask(umask)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path.insert(0, os.path.dirname(args[0]))
+    sys.argv[:] = args
+    from doit.__main__ import main as doit
+
+    sys.exit(doit())
+
+
+if __name__ == "__main__":
+    main()
