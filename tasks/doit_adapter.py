@@ -352,12 +352,10 @@ def print_json(data: object) -> None:
 
 def show_report(report: Report, as_json: bool) -> None:
     """Print a report to stdout: for people, or as JSON."""
-    from tasks.console import report as reports
-
     if as_json:
-        print_json(reports.as_json(report))
+        print_json(report.as_json())
     else:
-        print_report(*reports.as_text(report))
+        print_report(*report.as_text())
 
 
 def escape_stream(blocks: Iterable[str], keep: str = LINES) -> Iterator[str]:

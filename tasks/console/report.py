@@ -61,23 +61,21 @@ class Report(NamedTuple):
     empty: str = ""  # instead of a table without rows
     data: object = None  # for JSON; None: the rows
 
+    def as_json(self) -> object:
+        """Return what programs get: values, no text that was formatted for people."""
+        if self.data is None:
+            return list(self.rows)
+        return self.data
 
-def as_json(report: Report) -> object:
-    """Return what programs get: values, no text that was formatted for people."""
-    if report.data is None:
-        return list(report.rows)
-    return report.data
-
-
-def as_text(report: Report) -> list[str]:
-    """Return what people get: the table and the facts, a block each."""
-    blocks: list[str] = []
-    if report.rows:
-        blocks.append(_table(report.columns, report.rows))
-    elif report.empty:
-        blocks.append(report.empty)
-    width = terminal_width()
-    return [*blocks, *(_line(fact, width) for fact in report.facts)]
+    def as_text(self) -> list[str]:
+        """Return what people get: the table and the facts, a block each."""
+        blocks: list[str] = []
+        if self.rows:
+            blocks.append(_table(self.columns, self.rows))
+        elif self.empty:
+            blocks.append(self.empty)
+        width = terminal_width()
+        return [*blocks, *(_line(fact, width) for fact in self.facts)]
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Styled:

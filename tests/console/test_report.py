@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tasks.console.formatting import format_size
-from tasks.console.report import Column, Fact, Report, as_json, as_text
+from tasks.console.report import Column, Fact, Report
 from tasks.verbs import audit, bom, catalogue, doctor, plan, status
 
 from tests.support.project import Project
@@ -36,29 +36,28 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_rows_in_two_forms() -> None:
     """Programs get the values, people what the columns make of them."""
     report = Report(COLUMNS, ROWS, [Fact("note  ", "well"), "a b"], empty="nothing")
-    table, *facts = as_text(report)
+    table, *facts = report.as_text()
     assert [line.split() for line in table.splitlines()] == [
         ["name", "size", "here"], ["A", "1.00", "kB", "yes"], ["B", "?", "no"], ["C", "?"],
     ]  # fmt: skip
     assert facts == ["note  well", "a b"]
-    assert as_json(report) == ROWS
+    assert report.as_json() == ROWS
 
 
 def test_without_rows() -> None:
     """People are told so; programs get an empty list, or the data that the verb has."""
-    assert as_text(Report(COLUMNS, [], ["fact"], empty="nothing")) == ["nothing", "fact"]
-    assert as_text(Report(COLUMNS, [], ["fact"])) == ["fact"]
-    assert as_json(Report(COLUMNS, [], empty="nothing")) == []
-    assert as_json(Report(COLUMNS, [], data={"rows": []})) == {"rows": []}
+    assert Report(COLUMNS, [], ["fact"], empty="nothing").as_text() == ["nothing", "fact"]
+    assert Report(COLUMNS, [], ["fact"]).as_text() == ["fact"]
+    assert Report(COLUMNS, [], empty="nothing").as_json() == []
+    assert Report(COLUMNS, [], data={"rows": []}).as_json() == {"rows": []}
 
 
 @pytest.mark.usefixtures("terminal")
 def test_a_terminal_gets_facts_wrapped_and_commands_whole() -> None:
     """A hostile text stays one line of a fact."""
     words = "word " * 30
-    long, hostile, command = as_text(
-        Report((), [], [Fact("memory   ", words), Fact("", "a\x1b[2Jb"), f"doit {words}"])
-    )
+    facts = [Fact("memory   ", words), Fact("", "a\x1b[2Jb"), f"doit {words}"]
+    long, hostile, command = Report((), [], facts).as_text()
     lines = long.splitlines()
     assert [line[:9] for line in lines] == ["memory   ", " " * 9, " " * 9]
     assert max(map(len, lines)) <= 80
@@ -115,14 +114,14 @@ WIDEST = {  # the widest rows that the verbs make in practice
 def test_each_table_fits_80_columns(name: str) -> None:
     """A value is shortened visibly, and a column that is left out is named."""
     columns, row = WIDEST[name]
-    [table] = as_text(Report(columns, [row]))
+    [table] = Report(columns, [row]).as_text()
     lines = re.sub(r"\x1b\[[\d;]*m", "", table).splitlines()
     assert max(map(len, lines)) <= 80, lines
     omitted = [column.title.lstrip(">") for column in columns if column.title.lstrip(">") not in lines[0]]
     assert omitted == [] or lines[-1] == f"not shown, as the terminal is too narrow: {', '.join(omitted)}"
 
 
-FOR_PEOPLE = re.compile(r"[\d.]+( (B|kB|MB|GB|%|ms|s|min|h))?|yes|no|-|\?|[Tt]rue|[Ff]alse|None")
+FOR_PEOPLE = re.compile(r"\d+(\.\d+)?( (B|kB|MB|GB|%|ms|s|min|h))?|yes|no|-|\?|[Tt]rue|[Ff]alse|None")
 
 
 def strings(data: object) -> Iterator[str]:
