@@ -62,6 +62,7 @@ class TaskRequest(NamedTuple):
     options: Mapping[str, Any]
     extra: tuple[str, ...] = ()  # the words after `--`
     kind: Kind = Kind.STEP
+    after_dashes: int = 0  # words of `extra` behind `--`, if others may precede it
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -172,7 +173,11 @@ def _with_extra(
         what = "`--` passes arguments to the engine, or to a command"
         raise UsageError(what, fix="doit serve … -- ARGUMENTS, doit with … -- COMMAND")
     last = asks[-1]
-    return [*asks[:-1], last._replace(extra=(*last.extra, *extra))]
+    words = (*last.extra, *extra)
+    count = 0
+    if verbs[last.verb].pos_arg in _WORD_VERBS:
+        count = len(extra)
+    return [*asks[:-1], last._replace(extra=words, after_dashes=count)]
 
 
 def _check_plain(words: Sequence[str], verbs: Verbs) -> None:

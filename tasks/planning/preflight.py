@@ -36,6 +36,7 @@ class Command(NamedTuple):
     yes: bool = False
     force: bool = False  # try what cannot work
     offline: bool = False  # no byte may come, so there is nothing to ask
+    chat: str = ""  # the word for the model of `doit chat`, which always asks
     implied: str = ""  # the model of a `doit chat` that names none
 
 
@@ -148,10 +149,10 @@ def _ask(
     ]
     fetched = [need for need in needs if need.to_fetch != 0]
     count = sum(need.to_fetch or 0 for need in fetched)
-    is_implied = bool(command.implied and fetched)
-    if is_implied and not urls and not can_ask(os.environ):
-        raise _not_here(command.implied, count)
-    asks_size = (count > LARGE or is_implied) and can_ask(os.environ)
+    is_chat = bool(command.chat and fetched)
+    if is_chat and not can_ask(os.environ):
+        raise _not_here(command, fetched, count)
+    asks_size = (count > LARGE or is_chat) and can_ask(os.environ)
     if asks_size:
         lines = size_lines(fetched, _free(command.cache), _rate(command.cache))
         confirm("\n".join([*lines, *(urls or ["Download?"])]))
@@ -167,11 +168,22 @@ def can_ask(env: Mapping[str, str]) -> bool:
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
-def _not_here(name: str, count: int) -> RecipeError:
-    size = formatting.format_size(count) if count else "of unknown size"
-    what = f"no server runs, and the default model {name} is not here ({size})"
-    fix = f"doit download:{name}, or --yes to download it now"
-    return RecipeError(what, fix=fix)
+def _not_here(
+    command: Command, fetched: Sequence[FilePlan], count: int
+) -> RecipeError:
+    size = "of unknown size"
+    if count:
+        size = formatting.format_size(count)
+    labels = ", ".join(need.label for need in fetched)
+    what = f"{labels} is not here"
+    if command.implied:
+        what = f"no server runs, and the default model {command.implied} is not here"
+    what = f"{what} ({size}); `doit chat` downloads it only with --yes"
+    verb = "download"
+    programs = {resolved.exe.label for resolved in command.jobs if resolved.exe}
+    if programs & {need.label for need in fetched}:
+        verb = "verify"  # which also installs the engine's program
+    return RecipeError(what, fix=f"doit {verb} {command.chat}")
 
 
 def _free(cache: str) -> int:
