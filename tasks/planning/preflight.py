@@ -1,5 +1,11 @@
 """Refuse what cannot work, and ask before a large download, before the first byte.
 
+The order of the checks of a verb that starts a server (`graph` calls them):
+
+1. `refuse`: disk, engine and memory. Nothing that a user can end or choose helps.
+2. the verb's own check: files without a source, its words, and the port.
+3. `ask`: nothing is asked for a command that would then be refused.
+
 A run with nothing to do loads this, so costly modules are imported in functions.
 """
 
@@ -40,21 +46,37 @@ class Command(NamedTuple):
     implied: str = ""  # the model of a `doit chat` that names none
 
 
-def check(command: Command) -> None:
-    """Check a command line once, for all of its models.
+class Needs(NamedTuple):
+    """What a command line that can work needs."""
+
+    missing: tuple[Artifact, ...] = ()  # files that are not here
+    plans: tuple[FilePlan, ...] = ()  # of these, and of the servers' files
+
+
+def refuse(command: Command) -> Needs:
+    """Refuse a command line that cannot work, once for all of its models.
 
     Raises:
-        RecipeError: it cannot work, or the user does not want the download.
+        RecipeError: it cannot.
     """
     missing = [one for one in _artifacts(command) if not _is_fresh(command.cache, one)]
     if not missing and not command.served:
-        return
-    needs = _plan(command, missing)
+        return Needs()
+    plans = _plan(command, missing)
     if not command.force:
-        _refuse(command, needs)
-    _announce_engine(command, needs)
-    if missing and not command.yes and not command.offline:
-        _ask(command, missing, needs)
+        _refuse(command, plans)
+    return Needs(tuple(missing), tuple(plans))
+
+
+def ask(command: Command, needs: Needs) -> None:
+    """Say what a file of the user's needs, and ask before a download.
+
+    Raises:
+        RecipeError: the user does not want it, or a question needs a terminal.
+    """
+    _announce_engine(command, needs.plans)
+    if needs.missing and not command.yes and not command.offline:
+        _ask(command, needs.missing, needs.plans)
 
 
 def _artifacts(command: Command) -> list[Artifact]:
@@ -168,9 +190,7 @@ def can_ask(env: Mapping[str, str]) -> bool:
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
-def _not_here(
-    command: Command, fetched: Sequence[FilePlan], count: int
-) -> RecipeError:
+def _not_here(command: Command, fetched: Sequence[FilePlan], count: int) -> RecipeError:
     size = "of unknown size"
     if count:
         size = formatting.format_size(count)

@@ -130,6 +130,11 @@ def test_an_unknown_size(project: Project) -> None:
             {}, {"LLAMAFILE_OFFLINE": "1"}, "LLAMAFILE_OFFLINE forbids the network",
             "unset LLAMAFILE_OFFLINE", id="offline",
         ),
+        pytest.param(
+            {"url": "https://huggingface.co/o/r/resolve/main/m.gguf"}, {"HF_ENDPOINT": "hf-mirror.com"},
+            "HF_ENDPOINT: expected https://HOST, got hf-mirror.com", "set HF_ENDPOINT=https://HOST",
+            id="an endpoint that is no URL",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work(

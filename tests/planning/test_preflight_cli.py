@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_too_little_memory(project: Project, server: FileServer, command: list[s
     assert "  --force tries it nevertheless" in said
     [planned] = [line for line in project.doit("plan").out.splitlines() if "cannot work" in line]
     assert planned.strip() in said
+    assert untouched(project, server)
+
+
+def test_the_order_of_the_checks(project: Project, server: FileServer) -> None:
+    """Issue 14.2: what cannot work at all, then what can be chosen, as the port; the question is last."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        catalogue(project, server, **HUGE)
+        assert "cannot work: m needs " in failed(project.doit("serve", "--port", port))
+        used = f"port {port} on 127.0.0.1 is in use"
+        assert used in failed(project.doit("serve", "--port", port, "--force"))
+        url = server.url("/else/m.gguf")
+        other = project.doit("serve", "--port", port, "--force", "--llamafile-url", url)
+        assert used in failed(other)
+        asked = project.doit("serve", "--port", "0", "--force", "--llamafile-url", url)
+        assert "pass --yes to confirm" in failed(asked)
     assert untouched(project, server)
 
 
@@ -197,17 +214,19 @@ def test_chat_does_not_download_by_surprise(project: Project, server: FileServer
     """Issue 14.2: the error names both ways on."""
     catalogue(project, server)
     said = failed(project.doit("chat", "Hello"))
-    assert "no server runs, and the default model m is not here (3.00 MB)" in said
-    assert "  fix: doit download:m, or --yes to download it now" in said
+    why = "is not here (3.00 MB); `doit chat` downloads it only with --yes\n  fix: doit download m\n"
+    assert f"no server runs, and the default model m {why}" in said
+    for words in (["--model", "m", "Hello"], ["m", "Hello"]):
+        assert failed(project.doit("chat", *words)) == f"ERROR: m {why}"
     assert untouched(project, server)
-    project.doit("chat", "--yes", "Hello")
+    project.doit("chat", "m", "--yes", "Hello")
     assert server.asked("/m.gguf")
 
 
 @posix
 def test_chat_asks_on_a_terminal(project: Project, server: FileServer) -> None:
     """Issue 14.2: whatever the size."""
-    result = on_terminal(catalogue(project, server), "chat", "Hello", typed="n\n")
+    result = on_terminal(catalogue(project, server), "chat", "m", "Hello", typed="n\n")
     assert result.status == 1
     assert "to download: 3.00 MB; " in result.err
     assert untouched(project, server)
