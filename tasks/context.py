@@ -362,4 +362,8 @@ def _restart_request(
     options = {**request.options, "port": str(server.port)}
     if not (request.model or has_source):
         options["model"] = server.name
+        path = server.spec.get("model", "").partition(",")[0]
+        if server.name not in catalogue.names and os.path.isabs(path):
+            options["llamafile"] = path
+            del options["model"]
     return request._replace(options=options)

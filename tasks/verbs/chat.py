@@ -233,7 +233,8 @@ class _Answer:
         if not self.text.strip():
             what = f"{self._name} did not answer"
         if self._is_cut:
-            fix = f"doit start --model {self._name} --n-predict -1, then ask again"
+            command = f"doit restart --model {self._name} --n-predict -1"
+            fix = f"`{command}`, then ask again"
             limit = "it reached the limit of tokens (--n-predict, --ctx-size)"
             return ServerError(f"{what}: {limit}", fix=fix)
         if not self.text.strip():

@@ -212,7 +212,7 @@ def test_reasoning_on_a_terminal(project: Project, env: dict[str, str], shown: s
     assert shown in result.err
 
 
-LIMIT = "it reached the limit of tokens (--n-predict, --ctx-size)\n  fix: doit start --m"
+LIMIT = "it reached the limit of tokens (--n-predict, --ctx-size)\n  fix: `doit restart --m"
 CUT = "warning: the answer is incomplete"
 NONE = "ERROR: m did not answer"
 

@@ -145,6 +145,7 @@ def test_two_files_of_one_name(servers: Project) -> None:
     assert stopped.err.splitlines()[0] == f"stopping own at {urls[0]}"
     assert ask(urls[1], "still there") == "still there"
     assert servers.doit("chat", paths[1], "Hello").out == "Hello\n"
+    assert servers.background("restart", "own").out == f"{urls[1]}\n"
     assert servers.doit("stop", paths[0]).err == "own does not run\n"
 
 

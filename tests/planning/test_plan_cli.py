@@ -124,7 +124,7 @@ def test_an_unknown_size(project: Project) -> None:
         ),
         pytest.param(
             {"sha256": None}, {"CI": "true"}, "m is not pinned; --frozen and CI=true allow pinned files only",
-            "doit lock --model m, and commit models.lock", id="frozen",
+            "`doit lock --model m`, and commit models.lock", id="frozen",
         ),
         pytest.param(
             {}, {"LLAMAFILE_OFFLINE": "1"}, "LLAMAFILE_OFFLINE forbids the network",

@@ -17,7 +17,7 @@ from tests.fakes.llamafile import gguf
 from tests.fakes.server import FileServer
 from tests.support.project import REPO, Project
 from tests.support.servers import failed, two_models
-from tests.support.terminal import on_terminal
+from tests.support.terminal import Typing, on_terminal
 from tests.support.users import AsUser
 
 DATA = gguf(3_000_000)
@@ -153,6 +153,18 @@ def test_no_downloads_nothing(project: Project, server: FileServer, command: lis
     assert "to download: 3.00 MB; " in result.err
     assert result.err.count("Download? [y/N]") == 1
     assert "cancelled: nothing was downloaded" in result.err
+    assert untouched(project, server)
+
+
+@posix
+def test_ctrl_c_at_the_question(project: Project, server: FileServer) -> None:
+    """Issue 14.2: one word on a line of its own, and nothing was begun that could be resumed."""
+    ask_above(catalogue(project, server), 1_000_000)
+    with Typing(project, "download") as terminal:
+        terminal.wait_for("Download? [y/N] ")
+        terminal.type("\x03")
+        assert terminal.finish() == 130
+        assert terminal.shown.splitlines()[-1:] == ["Interrupted."]
     assert untouched(project, server)
 
 
