@@ -298,8 +298,8 @@ def confirm(question: str) -> None:
         )
     from tasks.system.signals import handle_signals
 
-    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     with handle_signals(_end_question):
+        print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
     if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("cancelled: nothing was downloaded")

@@ -150,7 +150,7 @@ def test_the_shipped_catalogue(project: Project) -> None:
     assert default["url"].endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
     text = report(project.doit())
     assert list(rows(text)) == [model["name"] for model in found["models"]]
-    assert 'doit chat --model demo "What are you?"' in text
+    assert 'doit chat demo "What are you?"' in text
 
 
 def test_text_is_shown_as_it_is(project: Project) -> None:

@@ -163,7 +163,7 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
     said = failed(servers.background("start", "--model", "b", "--port", str(usual)))
     pid = record(servers, "a")["engine"]["pid"]
     assert f"port {usual} is in use by a, started by `doit start` (pid {pid})\n" in said
-    assert "fix: run doit stop --model a, or use --port 0 for a free one" in said
+    assert f"fix: `doit stop --port {usual}`, or --port 0 for a free one" in said
     other = started(servers, "--model", "b")
     assert port_of(other) != str(usual)
     assert ask(other, "b") == "b"

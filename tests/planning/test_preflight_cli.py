@@ -339,8 +339,8 @@ def test_a_name_that_cannot_be_resolved(project: Project) -> None:
     project.set_constant("tasks/network/response.py", "RETRIES", 1)
     project.catalogue({"m": project.entry("https://models.invalid/m.gguf", DATA, engine="embedded")})
     said = failed(project.doit("download"))
-    assert "cannot resolve models.invalid; check the network or the proxy: doit doctor" in said
-    assert "  fix: check the network or the proxy: doit doctor" in said
+    assert "cannot resolve models.invalid; check the network or the proxy: `doit doctor`" in said
+    assert "  fix: check the network or the proxy: `doit doctor`" in said
 
 
 def test_a_file_that_is_gone(project: Project, server: FileServer) -> None:
