@@ -18,6 +18,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from dbm import whichdb
 from typing import Any, NoReturn
 
@@ -159,7 +160,7 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
         except Exception:  # a defect: the traceback says where
             text = traceback.format_exc()
         if sys.stderr:
-            sys.stderr.write(f"ERROR: {text}\n")
+            sys.stderr.write(_error_line(text))
         return _USAGE_ERROR
 
     def _run(self, all_args: Sequence[str]) -> Any:
@@ -227,6 +228,18 @@ def _parse_error(text: str, program: str) -> str:
     text = re.sub(r" \(parsing options: .*", "", text, flags=re.DOTALL)
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return f"{text}\n  fix: {program} VERB [OPTIONS]; `{program} help` lists the verbs"
+
+
+def _error_line(text: str) -> str:
+    """Return an error as the log has it: a line of text, or JSON (LLAMAFILE_LOG)."""
+    if os.environ.get("LLAMAFILE_LOG", "").strip().lower() != "json":
+        return f"ERROR: {text}\n"
+    message, _, fix = text.strip().partition("\n  fix: ")
+    time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    event = {"time": time, "level": "error", "event": "error", "message": message}
+    if fix:
+        event["fix"] = fix
+    return json.dumps(event, ensure_ascii=False) + "\n"
 
 
 def _drop_stdout() -> None:

@@ -33,7 +33,7 @@ COLUMNS = 104
 WITHIN = 60.0  # seconds for any of the commands
 PROMPT = "\x1b[1;32m$\x1b[0m"
 SERVE = "doit serve --model demo"
-ASK = 'doit chat --model demo "Hello"'
+ASK = 'doit chat demo "Hello"'
 FRAME = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" \
 xmlns="http://www.w3.org/2000/svg">

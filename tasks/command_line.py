@@ -24,6 +24,7 @@ DOIT_COMMANDS = frozenset(
     ]
 )
 _LAST = ("serve", "with", "chat")  # verbs that no other verb may follow
+_MODEL_FLAGS = ("--model", "--llamafile", "--llamafile-url", "--llamafile_url")
 _WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
 
 
@@ -62,6 +63,7 @@ class TaskRequest(NamedTuple):
     options: Mapping[str, Any]
     extra: tuple[str, ...] = ()  # the words after `--`
     kind: Kind = Kind.STEP
+    after_dashes: int = 0  # words of `extra` behind `--`, if others may precede it
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -116,12 +118,37 @@ def parse(
         return _doit_command(words[start], words[start + 1 :], verbs)
     if plain_doit and words[start:]:
         _check_plain(words[start:], verbs)
+    if "--" not in argv:
+        _check_dashes(words[start:], verbs)
     asks = _asks(words[start:], verbs)
     if extra:
         asks = _with_extra(asks, extra, verbs)
     if asks and asks[-1].verb == "with" and not asks[-1].extra:
         raise UsageError("`doit with` needs a command", fix="doit with … -- COMMAND")
     return CommandLine(tuple(asks))
+
+
+def _check_dashes(words: Sequence[str], verbs: Verbs) -> None:
+    """Refuse the command of `doit with` where no `--` precedes it.
+
+    Raises:
+        UsageError: the fix is the whole command line, with `--`.
+    """
+    word, *rest = words or [""]
+    verb, colon, _ = word.partition(":")
+    if verb != "with" or verb not in verbs:
+        return
+    table = verbs[verb].params
+    if colon:
+        table = verbs[verb].model_params
+    pairs, command = _parse_options(word, rest, table, verbs)
+    has_model = colon or any(flag in _MODEL_FLAGS for flag, _ in pairs)
+    if command and not has_model:  # the model, then further options
+        _, command = _parse_options(word, command[1:], table, verbs)
+    if command:
+        typed = list(words[: len(words) - len(command)])
+        fix = " ".join(map(positional.quoted, ["doit", *typed, "--", *command]))
+        raise UsageError("`doit with` needs `--` before its command", fix=fix)
 
 
 def _is_known(word: str, verbs: Verbs) -> bool:
@@ -172,7 +199,11 @@ def _with_extra(
         what = "`--` passes arguments to the engine, or to a command"
         raise UsageError(what, fix="doit serve … -- ARGUMENTS, doit with … -- COMMAND")
     last = asks[-1]
-    return [*asks[:-1], last._replace(extra=(*last.extra, *extra))]
+    words = (*last.extra, *extra)
+    count = 0
+    if verbs[last.verb].pos_arg in _WORD_VERBS:
+        count = len(extra)
+    return [*asks[:-1], last._replace(extra=words, after_dashes=count)]
 
 
 def _check_plain(words: Sequence[str], verbs: Verbs) -> None:
@@ -221,6 +252,8 @@ def _check_controls(words: Sequence[str]) -> None:
 
 def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
     """Return the fix for a word that is not a task."""
+    if not word.strip():
+        return "name a model (`doit` lists them); is a variable unset?"
     # one or two letters are near to many verbs
     if len(word) > 2 and (near := did_you_mean(word, tuple(verbs))):
         return near

@@ -20,6 +20,7 @@ from tasks.command_line import CommandLine, Kind, TaskRequest, Verbs
 from tasks.console import log_format
 from tasks.errors import UsageError
 from tasks.network import huggingface
+from tasks.positional import quoted
 from tasks.system import files
 from tasks.system.packages import has_package
 from tasks.transfer.policy import DownloadPolicy, download_policy
@@ -87,9 +88,11 @@ class Context(NamedTuple):
             if request.kind is Kind.SERVER
             for name in names
         )
-        implied = ""
+        chat = implied = ""
+        if tasks and tasks[-1].verb == "chat":
+            chat = _source_words(tasks[-1], self.resolution)
         if _is_unnamed_chat(self.command_line):
-            implied = next(iter(self.resolution.requested[-1][1]), "")
+            implied = chat
         return preflight.Command(
             self.environment.cache,
             tuple(self.resolution.by_name.values()),
@@ -98,6 +101,7 @@ class Context(NamedTuple):
             yes="yes" in given,
             force="force" in given,
             offline=bool(huggingface.offline(os.environ)),
+            chat=chat,
             implied=implied,
         )
 
@@ -153,12 +157,13 @@ def read_catalogue(args: CommandLine) -> Context:
             raise
         problem = error
         catalogue = Catalogue(_NO_ENTRIES, str(path))
-    server = _running_server(args, catalogue, cache)
+    args = _with_named_model(args, catalogue, environment)
+    server = _running_server(args, catalogue, environment)
     if problem:
         if args.tasks[-1].verb == "chat" and server is None:
             raise problem
         _report_broken_catalogue(problem)
-    args = _restarted(args, catalogue, cache)
+    args = _restarted(args, catalogue, environment)
     if problem is None and server is None and _is_unnamed_chat(args):
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
@@ -186,7 +191,28 @@ def _is_unnamed_chat(args: CommandLine) -> bool:
     """Whether the command line is `doit chat` without the name of a model."""
     if len(args.tasks) != 1:
         return False
-    return args.tasks[0].verb == "chat" and not args.tasks[0].models
+    request = args.tasks[0]
+    has_model = bool(request.models or "llamafile" in request.options)
+    return request.verb == "chat" and not has_model
+
+
+def _source_words(request: TaskRequest, resolution: Resolution) -> str:
+    """Return the words that name the model of a task to another verb."""
+    if path := request.options.get("llamafile"):
+        return quoted(path)
+    return next(iter(resolution.requested[-1][1]), "")
+
+
+def _with_named_model(
+    args: CommandLine, catalogue: Catalogue, environment: Environment
+) -> CommandLine:
+    """Take the model of `doit chat MODEL QUESTION` out of the question."""
+    if not args.tasks or args.tasks[-1].verb != "chat":
+        return args
+    from tasks.engine.naming import chat_request
+
+    request = chat_request(args.tasks[-1], catalogue, environment)
+    return args._replace(tasks=(*args.tasks[:-1], request))
 
 
 def _with_model_here(
@@ -253,40 +279,18 @@ def _writes_lock(args: CommandLine) -> bool:
 
 
 def server_choice(context: Context, request: TaskRequest) -> Choice:
-    """Return which servers a task is about: by name, by port, or any.
+    """Return which servers a task is about: by model, by file, by port, or any.
 
     Raises:
-        UsageError: as `server_names`, or --port is not a port.
+        UsageError: as `naming.choice_of`.
     """
-    from tasks.engine.selection import Choice, parse_port
+    from tasks.engine.naming import choice_of
 
-    names = tuple(dict.fromkeys(server_names(context, request)))
-    return Choice(names, parse_port(request.options.get("port")))
-
-
-def server_names(context: Context, request: TaskRequest) -> list[str]:
-    """Return the names of the models that a task on servers is asked for.
-
-    Raises:
-        UsageError: a name is neither in the catalogue nor that of a server on record.
-    """
-    if context.catalogue_error:
-        return list(request.models)  # an alias is not known
-    cache = context.environment.cache
-    return [_name(context.catalogue, cache, word) for word in request.models]
-
-
-def _name(catalogue: Catalogue, cache: str, word: str) -> str:
-    from tasks.engine import log_files, server_registry
-
-    known = {record.name for record, _ in server_registry.list_servers(cache)}
-    if word in known or log_files.logs(cache, word):
-        return word
-    return catalogue.name(word)
+    return choice_of(request, context.catalogue, context.environment)
 
 
 def _running_server(
-    args: CommandLine, catalogue: Catalogue, cache: str
+    args: CommandLine, catalogue: Catalogue, environment: Environment
 ) -> ServerRecord | None:
     """Return the server that `doit chat` talks to: the chosen one, or the only one.
 
@@ -296,28 +300,27 @@ def _running_server(
     if not args.tasks or args.tasks[-1].verb != "chat":
         return None
     from tasks.engine import server_registry
-    from tasks.engine.selection import Choice, check_unambiguous, parse_port
+    from tasks.engine.naming import choice_of
+    from tasks.engine.selection import check_unambiguous
     from tasks.engine.server_record import ServerState
 
-    request = args.tasks[-1]
     ready = [
         record
-        for record in server_registry.running(cache)
+        for record in server_registry.running(environment.cache)
         if record.state is ServerState.READY
     ]
-    names = request.models
-    if catalogue.names:
-        names = tuple(_name(catalogue, cache, word) for word in request.models)
-    choice = Choice(names, parse_port(request.options.get("port")))
+    choice = choice_of(args.tasks[-1], catalogue, environment)
     ready = choice.of(ready)
-    check_unambiguous(ready, names, "chat")
+    check_unambiguous(ready, choice.names, "chat")
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"
         raise UsageError(what, fix="`doit status` shows the servers")
     return next(iter(ready), None)
 
 
-def _restarted(args: CommandLine, catalogue: Catalogue, cache: str) -> CommandLine:
+def _restarted(
+    args: CommandLine, catalogue: Catalogue, environment: Environment
+) -> CommandLine:
     """Add the model and the port of the server that `doit restart` means.
 
     Raises:
@@ -325,7 +328,7 @@ def _restarted(args: CommandLine, catalogue: Catalogue, cache: str) -> CommandLi
             another terminal.
     """
     tasks = [
-        _restart_request(request, catalogue, cache)
+        _restart_request(request, catalogue, environment)
         if request.verb == "restart"
         else request
         for request in args.tasks
@@ -334,20 +337,20 @@ def _restarted(args: CommandLine, catalogue: Catalogue, cache: str) -> CommandLi
 
 
 def _restart_request(
-    request: TaskRequest, catalogue: Catalogue, cache: str
+    request: TaskRequest, catalogue: Catalogue, environment: Environment
 ) -> TaskRequest:
     from tasks.engine import server_registry
-    from tasks.engine.selection import STOPPABLE, Choice, check_unambiguous, parse_port
+    from tasks.engine.naming import choice_of
+    from tasks.engine.selection import STOPPABLE, check_unambiguous
     from tasks.engine.server_record import Mode
 
-    names = tuple(_name(catalogue, cache, word) for word in request.models)
-    choice = Choice(names, parse_port(request.options.get("port")))
-    running = server_registry.running(cache)
+    choice = choice_of(request, catalogue, environment)
+    running = server_registry.running(environment.cache)
     found = choice.of(record for record in running if record.mode in STOPPABLE)
-    check_unambiguous(found, names, "restart")
     has_source = bool({"llamafile", "llamafile_url"} & request.options.keys())
+    check_unambiguous(found, choice.names, "restart")
     if not found:
-        if names or has_source:
+        if choice.names:
             return request
         what = "there is no server to restart"
         raise UsageError(what, fix="doit start --model NAME")
@@ -359,4 +362,8 @@ def _restart_request(
     options = {**request.options, "port": str(server.port)}
     if not (request.model or has_source):
         options["model"] = server.name
+        path = server.spec.get("model", "").partition(",")[0]
+        if server.name not in catalogue.names and os.path.isabs(path):
+            options["llamafile"] = path
+            del options["model"]
     return request._replace(options=options)

@@ -305,7 +305,7 @@ class EventReporter(Reporter):
             text = fail.message
         else:
             text = fail.get_msg()
-        fields["task"] = task.name
+        fields["task"] = task.name.removeprefix("_check_")
         log_event("task_failed", "%s", text, level=ERROR, **fields)
 
     def complete_run(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.task import Task
 
@@ -20,6 +20,9 @@ from tasks.command_line import Kind, TaskRequest, Verb
 from tasks.console import formatting
 from tasks.context import Context
 from tasks.options import Option
+
+if TYPE_CHECKING:
+    from tasks.planning import preflight
 
 TaskDict = dict[str, Any]
 # (context, model, program or request) → task
@@ -158,11 +161,12 @@ class Recipe:
         def with_check(context: Context, job: Any) -> TaskDict:
             fields = creator(context, job)
             name = f"_check_{verb}:{job.name}"
-            checks.append(
-                doit_adapter.action_task(
-                    name, {"actions": [fields.pop("check"), (self._check_plan, [])]}
-                )
-            )
+            actions = [
+                (self._refuse_plan, []),
+                fields.pop("check"),
+                (self._check_plan, []),
+            ]
+            checks.append(doit_adapter.action_task(name, {"actions": actions}))
             return {**fields, "task_dep": [name, *fields["task_dep"]]}
 
         yield from self._model_tasks(verb, with_check)
@@ -198,12 +202,23 @@ class Recipe:
         """Return a task that downloads, with the check of the whole command before."""
         return {**fields, "actions": [(self._check_plan, []), *fields["actions"]]}
 
+    @functools.cached_property
+    def _needs(self) -> preflight.Needs:
+        """What the command line needs; refuse what cannot work, once per run."""
+        from tasks.planning import preflight
+
+        return preflight.refuse(self._context.planned_command())
+
+    def _refuse_plan(self) -> None:
+        """Refuse what cannot work."""
+        _ = self._needs
+
     def _check_plan(self) -> None:
         """Refuse what cannot work, and ask before a large download; once per run."""
         from tasks.planning import preflight
 
         if not self._is_checked:
-            preflight.check(self._context.planned_command())
+            preflight.ask(self._context.planned_command(), self._needs)
         self._is_checked = True
 
     def _report_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:

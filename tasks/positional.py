@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from tasks.errors import UsageError
@@ -38,6 +38,28 @@ def option_of(word: str, table: Sequence[Option]) -> str:
     if is_path(word):
         return "llamafile"
     return "model"
+
+
+def chat_options(
+    words: Sequence[str], names: Container[str], is_file: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return the model or the file that the first word behind `chat` is.
+
+    Args:
+        words: those before `--`: a model, then a question, or only a question.
+        names: of the models, and their aliases.
+
+    Returns:
+        The option that means the same; empty if all words are the question.
+    """
+    if not words:
+        return {}
+    first = words[0]
+    if first in names:
+        return {"model": first}
+    if _has_suffix(first) and is_file(first):
+        return {"llamafile": first}
+    return {}
 
 
 def is_path(word: str) -> bool:

@@ -18,6 +18,7 @@ _WORDS = [
     *("serve", "serve:demo", "download", "list", "--port", "--", "-h", "--model=x", "x=1", "*", "8080"),
     *("with", "chat", "logs", "-f", "-n", "stop", "--all"),
 ]
+NO_DASHES = "`doit with` needs `--` before its command"
 PASSES = "`--` passes arguments to the engine, or to a command"
 
 
@@ -171,7 +172,11 @@ def one(word: str, *extra: str, **options: Any) -> list[TaskRequest]:
         pytest.param("chat list serve", one("chat", "list", "serve"), id="chat: verbs are words there"),
         pytest.param("chat 'is 1+1=2?' x=y", one("chat", "is 1+1=2?", "x=y"), id="chat: words with ="),
         pytest.param("chat ''", one("chat", ""), id="chat: an empty word"),
-        pytest.param("chat a -- --b -- c", one("chat", "a", "--b", "--", "c"), id="chat: -- and words"),
+        pytest.param(
+            "chat a -- --b -- c",
+            [one("chat", "a", "--b", "--", "c")[0]._replace(after_dashes=3)],
+            id="chat: -- and words",
+        ),
         pytest.param("verify chat Hello", [*one("verify"), *one("chat", "Hello")], id="chat behind another"),
     ],
 )
@@ -268,7 +273,11 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("start status -- x", PASSES, "doit serve", id="-- behind another than start"),
         pytest.param("with", "`doit with` needs a command", "doit with … -- COMMAND", id="with nothing"),
         pytest.param("with:a --", "`doit with` needs a command", "-- COMMAND", id="with -- and nothing"),
-        pytest.param("with:a ls", "'ls' is not a task", "doit with … -- ls", id="with a command, and no --"),
+        pytest.param("with:a ls", NO_DASHES, "doit with:a -- ls", id="with a command, and no --"),
+        pytest.param("with a echo hi", NO_DASHES, "doit with a -- echo hi", id="with a model and a command"),
+        pytest.param("with a --yes ls -l", NO_DASHES, "doit with a --yes -- ls -l", id="with its options"),
+        pytest.param("with --port 0 a serve", NO_DASHES, "--port 0 a -- serve", id="with a verb as command"),
+        pytest.param("with --model a ls", NO_DASHES, "doit with --model a -- ls", id="with --model"),
         pytest.param(
             "with ls", "`doit with` needs a command", "-- COMMAND", id="with a model, and no command"
         ),

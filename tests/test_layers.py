@@ -70,7 +70,7 @@ BUDGETS = {  # at 88 columns
     "engine": (
         3_990,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
-        "the choice of one server of several, the output on stderr",
+        "the choice of one server of several, also by a file's path, the output on stderr",
     ),
     "doctor": (520, "the checks and their probes"),
     "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),

@@ -25,7 +25,7 @@ def cache_key(name: str, files: Iterable[Artifact]) -> str:
         if file.sha256 is None:
             what = f"{file.label} has no digest: its bytes may change, so it has no key"
             model = file.label.split()[0]
-            fix = f"doit lock --model {model}, and commit models.lock"
+            fix = f"`doit lock --model {model}`, and commit models.lock"
             raise RecipeError(what, fix=fix)
         lines.append(f"{file.sha256} {_filename(file)}\n")
     key = digest("".join([_LAYOUT, *sorted(lines)]))

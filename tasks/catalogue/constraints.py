@@ -17,6 +17,9 @@ ENGINES = ("self", "llamafile", "embedded")
 LATEST = "latest"  # as an engine's version
 
 
+MOST = 999_999_999  # of a number that an engine gets
+
+
 GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
 
 
@@ -91,9 +94,13 @@ def _is_revision(value: str) -> bool:
 
 
 def at_least(low: int, about: str) -> Constraint:
-    """Return the constraint of a whole number with a minimum."""
-    expected = f"a whole number, {low} or more"
-    return Constraint(about, expected, lambda v: v >= low, {"minimum": low})
+    """Return the constraint of a whole number with a minimum.
+
+    Engines read 32 bits.
+    """
+    expected = f"a whole number from {low} to {MOST:,}"
+    schema = {"minimum": low, "maximum": MOST}
+    return Constraint(about, expected, lambda v: low <= v <= MOST, schema)
 
 
 def one_of(choices: tuple[str, ...], about: str) -> Constraint:

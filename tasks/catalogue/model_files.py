@@ -144,7 +144,7 @@ def local_file(
         UsageError: the URL is not allowed.
     """
     target = environment.absolute(path, environment.cwd)
-    filename = re.split(r"[\\/]", target)[-1]
+    filename = _filename(target)
     known = catalogue.by_filename(filename)
     question = ""
     if known and url:
@@ -155,6 +155,15 @@ def local_file(
     name = _task_name(filename)
     artifact = Artifact(name, sources, target, sha256, None, in_cache=False)
     return ModelSource(name, Model(filename, "unknown", url or ""), artifact, question)
+
+
+def own_name(path: str) -> str:
+    """Return the name of the model that `local_file` makes of a path."""
+    return _task_name(_filename(path))
+
+
+def _filename(path: str) -> str:
+    return re.split(r"[\\/]", path)[-1]
 
 
 def file_from_url(

@@ -7,6 +7,7 @@ for a catalogue that is not compiled yet.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
@@ -91,7 +92,8 @@ def compile_catalogue(
     problems = apply_lock(plain, lock)
     if problems:
         names = dict.fromkeys(f"--model {path[1]}" for path, _ in problems)
-        fix = f"edit {where}, or if it is right: doit lock --upgrade {' '.join(names)}"
+        command = f"doit lock --upgrade {' '.join(names)}"
+        fix = f"edit {where}, or if it is right: `{command}`"
         raise UsageError(_report(where, problems, lines), fix=fix)
     models = plain["models"]
     names = {
@@ -140,12 +142,13 @@ def read_lock(text: str, where: str) -> LockFile:
     Raises:
         UsageError: it is damaged, or was edited.
     """
-    fix = f"git checkout --theirs {where} && doit lock"
+    place = shlex.quote(where)
+    fix = f"git checkout --theirs {place} && doit lock"
     _check_conflict(text, where, fix)
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, LockFile)
     if problems:
-        fix = f"git checkout {where}, or delete it and recreate it: doit lock"
+        fix = f"git checkout {place}\nor recreate it: `rm {place} && doit lock`"
         raise UsageError(_report(where, problems, lines), fix=fix)
     return _LOCK.validate_python(plain, strict=False)
 

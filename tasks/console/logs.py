@@ -16,6 +16,7 @@ from tasks.console.ci import escape_workflow_commands
 from tasks.console.log_format import is_json
 from tasks.console.styles import allows_styles, style_message
 from tasks.console.text import visible
+from tasks.errors import RecipeError
 
 _log = logging.getLogger("recipe")
 
@@ -79,12 +80,28 @@ class _JsonFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""
         time = datetime.fromtimestamp(record.created, timezone.utc)
-        facts: dict[str, Any] = getattr(record, "facts", {})
+        message, about = _split(record)
+        facts: dict[str, Any] = {**about, **getattr(record, "facts", {})}
         data = {
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "message"),
-            "message": record.getMessage().strip(),
+            "message": message,
             **{k: value for k, value in facts.items() if value not in (None, "")},
         }
         return json.dumps(data, ensure_ascii=False, default=str)
+
+
+def _split(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+    """Return a record's message, and the facts and the fix that its text has.
+
+    The level is a field of its own, too.
+    """
+    text = record.getMessage().strip()
+    for level in ("ERROR: ", "warning: "):
+        text = text.removeprefix(level)
+    errors = [arg for arg in record.args or () if isinstance(arg, RecipeError)]
+    if errors:
+        return text.replace(str(errors[0]), errors[0].what), errors[0].fields()
+    text, _, fix = text.partition("\n  fix: ")
+    return text, {"fix": fix}

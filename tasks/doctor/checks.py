@@ -15,6 +15,7 @@ from tasks.cache.space import space_missing
 from tasks.catalogue.artifact import EXECUTABLE_MAGICS
 from tasks.console import formatting
 from tasks.engine import failures
+from tasks.network.failures import NO_NAME
 from tasks.system.exit_status import ProcessExit, status_text
 
 EXPECTED_OUTPUT = "llamafile-recipe runs"  # the output of the test programs
@@ -223,8 +224,14 @@ def check_memory(
     return _ok("memory", found)
 
 
-def check_port(address: str, problem: str, fix: str) -> CheckResult:
-    """Check that a server could listen at an address."""
+def check_port(address: str, problem: str, fix: str, server: str = "") -> CheckResult:
+    """Check that a server could listen at an address.
+
+    Args:
+        server: the model whose server listens there; empty if none is of this user.
+    """
+    if server:
+        return _ok("port", f"{address}: {server} is served there")
     if problem:
         return _warn("port", problem, fix)
     return _ok("port", f"{address} is free")
@@ -251,8 +258,10 @@ def check_hub(
     """
     if status is not None and (status < 400 or status in _REACHABLE_STATUS):
         return _ok("hub", f"{redact_credentials(endpoint)} answers")
-    remedy = fix or "check the network, HTTPS_PROXY and HF_ENDPOINT"
-    remedy += "; what is in the cache is served without it"
+    if not fix or fix == NO_NAME:  # which names `doit doctor`
+        problem = problem.replace(f"; {NO_NAME}", "")
+        fix = "check the network, HTTPS_PROXY and HF_ENDPOINT"
+    remedy = f"{fix}; what is in the cache is served without it"
     problem = " ".join(problem.replace(endpoint, redact_credentials(endpoint)).split())
     found = f"{redact_credentials(endpoint)}: {problem or f'answers {status}'}"
     return CheckResult(

@@ -17,15 +17,24 @@ class Choice(NamedTuple):
 
     names: tuple[str, ...] = ()  # of models; empty: any
     port: int | None = None  # None: any
+    files: tuple[tuple[str, str], ...] = ()  # (name, path) of files of the user's
 
     def of(self, servers: Iterable[ServerRecord]) -> list[ServerRecord]:
         """Return the servers that match."""
         return [
             server
             for server in servers
-            if (not self.names or server.name in self.names)
-            and self.port in (None, server.port)
+            if self.port in (None, server.port) and self._names(server)
         ]
+
+    def _names(self, server: ServerRecord) -> bool:
+        """Whether it is the server of one of the names, and of its file."""
+        if not self.names:
+            return True
+        paths = [path for name, path in self.files if name == server.name]
+        if paths:
+            return any(path in server.command for path in paths)
+        return server.name in self.names
 
 
 def parse_port(text: str | None) -> int | None:

@@ -254,8 +254,7 @@ def check_port_not_ours(cache: str, port: int) -> None:
             raise ServerError(
                 f"port {port} is in use by {record.name}, started by "
                 f"`doit {record.mode.value}` (pid {_pid(record)})",
-                fix=f"run doit stop --model {record.name}, "
-                "or use --port 0 for a free one",
+                fix=f"`doit stop --port {port}`, or --port 0 for a free one",
             )
 
 

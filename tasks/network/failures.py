@@ -12,7 +12,7 @@ from tasks.network.access import Failure, tunnel_failure
 
 # of OpenSSL, for a server that does not speak TLS
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
-NO_NAME = "check the network or the proxy: doit doctor"
+NO_NAME = "check the network or the proxy: `doit doctor`"
 
 
 class Limits(NamedTuple):

@@ -95,7 +95,7 @@ def blockers(
     if write and missing:
         sizes = map(formatting.format_size, (free, missing, write, SPACE_MARGIN))
         text = "the disk has {} free: {} are missing for {} and {} that stay free"
-        remedy = "doit prune, or LLAMAFILE_CACHE on another disk"
+        remedy = "`doit prune`, or LLAMAFILE_CACHE on another disk"
         reasons.append((text.format(*sizes), remedy))
     for estimate in memory:
         if estimate.needed and estimate.needed > here and not estimate.gpu:

@@ -1,5 +1,11 @@
 """Refuse what cannot work, and ask before a large download, before the first byte.
 
+The order of the checks of a verb that starts a server (`graph` calls them):
+
+1. `refuse`: disk, engine and memory. Nothing that a user can end or choose helps.
+2. the verb's own check: files without a source, its words, and the port.
+3. `ask`: nothing is asked for a command that would then be refused.
+
 A run with nothing to do loads this, so costly modules are imported in functions.
 """
 
@@ -36,24 +42,41 @@ class Command(NamedTuple):
     yes: bool = False
     force: bool = False  # try what cannot work
     offline: bool = False  # no byte may come, so there is nothing to ask
+    chat: str = ""  # the word for the model of `doit chat`, which always asks
     implied: str = ""  # the model of a `doit chat` that names none
 
 
-def check(command: Command) -> None:
-    """Check a command line once, for all of its models.
+class Needs(NamedTuple):
+    """What a command line that can work needs."""
+
+    missing: tuple[Artifact, ...] = ()  # files that are not here
+    plans: tuple[FilePlan, ...] = ()  # of these, and of the servers' files
+
+
+def refuse(command: Command) -> Needs:
+    """Refuse a command line that cannot work, once for all of its models.
 
     Raises:
-        RecipeError: it cannot work, or the user does not want the download.
+        RecipeError: it cannot.
     """
     missing = [one for one in _artifacts(command) if not _is_fresh(command.cache, one)]
     if not missing and not command.served:
-        return
-    needs = _plan(command, missing)
+        return Needs()
+    plans = _plan(command, missing)
     if not command.force:
-        _refuse(command, needs)
-    _announce_engine(command, needs)
-    if missing and not command.yes and not command.offline:
-        _ask(command, missing, needs)
+        _refuse(command, plans)
+    return Needs(tuple(missing), tuple(plans))
+
+
+def ask(command: Command, needs: Needs) -> None:
+    """Say what a file of the user's needs, and ask before a download.
+
+    Raises:
+        RecipeError: the user does not want it, or a question needs a terminal.
+    """
+    _announce_engine(command, needs.plans)
+    if needs.missing and not command.yes and not command.offline:
+        _ask(command, needs.missing, needs.plans)
 
 
 def _artifacts(command: Command) -> list[Artifact]:
@@ -148,10 +171,10 @@ def _ask(
     ]
     fetched = [need for need in needs if need.to_fetch != 0]
     count = sum(need.to_fetch or 0 for need in fetched)
-    is_implied = bool(command.implied and fetched)
-    if is_implied and not urls and not can_ask(os.environ):
-        raise _not_here(command.implied, count)
-    asks_size = (count > LARGE or is_implied) and can_ask(os.environ)
+    is_chat = bool(command.chat and fetched)
+    if is_chat and not can_ask(os.environ):
+        raise _not_here(command, fetched, count)
+    asks_size = (count > LARGE or is_chat) and can_ask(os.environ)
     if asks_size:
         lines = size_lines(fetched, _free(command.cache), _rate(command.cache))
         confirm("\n".join([*lines, *(urls or ["Download?"])]))
@@ -167,11 +190,20 @@ def can_ask(env: Mapping[str, str]) -> bool:
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
-def _not_here(name: str, count: int) -> RecipeError:
-    size = formatting.format_size(count) if count else "of unknown size"
-    what = f"no server runs, and the default model {name} is not here ({size})"
-    fix = f"doit download:{name}, or --yes to download it now"
-    return RecipeError(what, fix=fix)
+def _not_here(command: Command, fetched: Sequence[FilePlan], count: int) -> RecipeError:
+    size = "of unknown size"
+    if count:
+        size = formatting.format_size(count)
+    labels = ", ".join(need.label for need in fetched)
+    what = f"{labels} is not here"
+    if command.implied:
+        what = f"no server runs, and the default model {command.implied} is not here"
+    what = f"{what} ({size}); `doit chat` downloads it only with --yes"
+    verb = "download"
+    programs = {resolved.exe.label for resolved in command.jobs if resolved.exe}
+    if programs & {need.label for need in fetched}:
+        verb = "verify"  # which also installs the engine's program
+    return RecipeError(what, fix=f"doit {verb} {command.chat}")
 
 
 def _free(cache: str) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 from tasks import doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.artifact import Artifact, Stamp, TargetState
+from tasks.catalogue.artifact import Artifact, Stamp, TargetState, stamp_path
 from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
 from tasks.console.text import visible
@@ -156,6 +157,30 @@ def _same_bytes(cache: str, artifact: Artifact) -> bool:
     return False
 
 
+def move_to_pinned(cache: str, artifact: Artifact, stamp: Stamp, folder: str) -> None:
+    """Move a download to the folder of its digest, where a pinned entry has it.
+
+    What cannot be moved stays, and is copied when the entry is used.
+    """
+    import contextlib
+
+    from tasks.transfer.locks import artifact_lock
+
+    target = os.path.join(folder, os.path.basename(artifact.target))
+    pinned = artifact._replace(target=target, sha256=stamp.sha256)
+    with contextlib.suppress(OSError, RecipeError), artifact_lock(cache, pinned):
+        check_place(cache, pinned)
+        if files.stat(target) or files.stat(artifact.target) != stamp.stat:
+            return
+        os.makedirs(folder, exist_ok=True)
+        os.replace(artifact.target, target)
+        moved = files.stat(target)
+        if moved and moved.is_same_but_renamed(stamp.stat):
+            stamps.write_stamp(cache, pinned, stamp._replace(stat=moved))
+        os.unlink(stamp_path(cache, artifact))
+        os.rmdir(os.path.dirname(artifact.target))
+
+
 def check_source(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None:
     """Check that a missing file may be downloaded, before any download starts.
 
@@ -264,15 +289,27 @@ def confirm(question: str) -> None:
 
     Raises:
         RecipeError: the answer is no, or stdin is not a terminal.
+        SystemExit: a signal came (128 + signal).
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise RecipeError(
             question.replace("\n", "\n  "),
             fix="stdin is not a terminal: pass --yes to confirm",
         )
-    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    from tasks.system.signals import handle_signals
+
+    with handle_signals(_end_question):
+        print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("cancelled: nothing was downloaded")
+
+
+def _end_question(number: int) -> NoReturn:
+    """End because of a signal; the terminal's cursor is behind the question."""
+    print(file=sys.stderr)
+    doit_adapter.log().warning("Interrupted.")
+    raise SystemExit(128 + number)
 
 
 def _is_right_there(cache: str, artifact: Artifact) -> bool:

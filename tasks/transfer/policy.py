@@ -20,7 +20,7 @@ class DownloadPolicy(NamedTuple):
 
     def pin_fix(self, artifact: Artifact) -> str:
         """Return the command or option that pins an artifact."""
-        program = "doit lock --model llamafile, and commit models.lock"
+        program = "`doit lock --model llamafile`, and commit models.lock"
         return self.pins.get(artifact.target, program)
 
 
@@ -62,5 +62,5 @@ def _pin_fix(resolved: ResolvedModel, catalogued: Collection[str]) -> str:
         and resolved.artifact.in_cache
         and not resolved.confirmation
     ):
-        return f"doit lock --model {resolved.name}, and commit models.lock"
+        return f"`doit lock --model {resolved.name}`, and commit models.lock"
     return "--sha256 HEX"

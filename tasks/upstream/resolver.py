@@ -13,7 +13,7 @@ from tasks.cache import stamps
 from tasks.catalogue import lockfile
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.file_specs import parse_hub_url
+from tasks.catalogue.file_specs import parse_hub_url, split_count
 from tasks.catalogue.lockfile import FROM_CATALOGUE, LockedFile, LockFile
 from tasks.catalogue.types import FileSpec
 from tasks.command_line import TaskRequest
@@ -195,7 +195,7 @@ class LockResolver:
 
     def _downloaded(self, name: str, stated: RemoteFile) -> RemoteFile:
         from tasks.catalogue.artifact import Artifact, model_dir
-        from tasks.transfer.ensure import ensure_file
+        from tasks.transfer.ensure import ensure_file, move_to_pinned
 
         cache = self._place.cache
         target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
@@ -204,6 +204,9 @@ class LockResolver:
         stamp = stamps.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
+        if not split_count(target):
+            folder = model_dir(cache, stamp.sha256, stated.url)
+            move_to_pinned(cache, artifact, stamp, folder)
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
 
 

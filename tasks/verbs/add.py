@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from typing import Any
 
 from tasks import doit_adapter
@@ -20,6 +21,7 @@ from tasks.command_line import TaskRequest
 from tasks.console.text import WORD, visible
 from tasks.context import Context
 from tasks.errors import RecipeError, TransferError, UsageError
+from tasks.positional import quoted
 from tasks.upstream.metadata import RemoteFile
 from tasks.upstream.resolver import OPEN_FIX, LockResolver
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
@@ -49,7 +51,7 @@ def run(context: Context, request: TaskRequest) -> None:
     where = context.catalogue.where
     place, filename = _place(context, request.extra[0])
     facts = guess_model_info(filename)
-    name = _name(context, request.options.get("name"), facts)
+    name = _name(context, request, facts)
     entry = _entry(context, request, name, place, facts)
     with edit_file.editing(where, context.environment.cache):
         _insert(where, name, entry)
@@ -103,12 +105,13 @@ def _local_url(path: str, root: str) -> str:
     return path
 
 
-def _name(context: Context, given: str | None, facts: dict[str, str]) -> str:
+def _name(context: Context, request: TaskRequest, facts: dict[str, str]) -> str:
     """Return the name of the entry.
 
     Raises:
-        UsageError: it is taken.
+        UsageError: it is taken; the fix has one that is not.
     """
+    given = request.options.get("name")
     taken = {word.lower() for word in context.catalogue.names_and_aliases}
     names = [facts["name"]]
     if given:
@@ -119,7 +122,10 @@ def _name(context: Context, given: str | None, facts: dict[str, str]) -> str:
         if name.lower() not in taken and not name.endswith("-"):
             return name
     what = f"there is a model {names[0]!r} in {context.catalogue.where}"
-    raise UsageError(what, fix="--name ANOTHER")
+    numbered = (f"{names[-1]}-{number}" for number in count(2))
+    free = next(name for name in numbered if name.lower() not in taken)
+    command = ["doit", "add", request.extra[0], "--name", free]
+    raise UsageError(what, fix=" ".join(map(quoted, command)))
 
 
 def _entry(
@@ -136,8 +142,8 @@ def _entry(
     """
     sha256 = parse_sha256(request.options.get("sha256"))
     draft = {**place, "license": request.options.get("license") or UNKNOWN}
-    count = split_count(filename_of(place.get("file") or place["url"]))
-    if sha256 and not count:
+    parts = split_count(filename_of(place.get("file") or place["url"]))
+    if sha256 and not parts:
         draft["sha256"] = sha256
     locker = LockResolver(
         context.environment, request, {}, LockFile(1), context.catalogue.where
@@ -152,7 +158,7 @@ def _entry(
     if stated[0].commit and "hf" in place:
         place = {**place, "revision": stated[0].commit}
     pins = _pin(stated[0])
-    if count:
+    if parts:
         pins = {"parts": [_pin(part) for part in stated]}
     licence = request.options.get("license") or locker.fetch_license(stated[0].url)
     if not licence:
@@ -162,19 +168,24 @@ def _entry(
     more: dict[str, Any] = {
         key: facts[key] for key in ("params", "quant") if key in facts
     }
-    if not _is_served(context, filename_of(stated[0].url)):
+    if _is_for_embedded(context, filename_of(stated[0].url)):
         more["engine"] = "embedded"
     return {"title": facts["title"], **place, **pins, "license": licence, **more}
 
 
-def _is_served(context: Context, filename: str) -> bool:
-    """Whether the file is served without an `engine:` in its entry."""
+def _is_for_embedded(context: Context, filename: str) -> bool:
+    """Whether the entry names the embedded engine, as `serve` takes it for a file."""
     if not has_gguf_name(filename):
-        return True
-    try:
-        return bool(context.catalogue.engine("llamafile").url)
-    except UsageError:
         return False
+    catalogue = context.catalogue
+    try:
+        has_llamafile = bool(catalogue.engine("llamafile").url)
+    except UsageError:
+        has_llamafile = False
+    if not has_llamafile:
+        return True
+    installed = context.environment.has_package("xllamacpp")
+    return installed and catalogue.has_engine("embedded")
 
 
 def _pin(stated: RemoteFile) -> dict[str, Any]:

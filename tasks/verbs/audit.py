@@ -308,9 +308,9 @@ def _fix(
     if result.bytes_are_right:
         return f"the digest is right: correct the size in {context.catalogue.where}"
     if not file.is_named and file.is_program:
-        return f"doit prune, or delete {target}"
+        return f"`doit prune`, or delete {target}"
     if not file.is_named:
-        return f"doit prune, or delete {os.path.dirname(target)}"
+        return f"`doit prune`, or delete {os.path.dirname(target)}"
     again = f"doit download:{next(iter(file.models), '')}"
     if file.is_program:
         again = "doit exe"

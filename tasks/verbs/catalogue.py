@@ -113,6 +113,14 @@ def _style(row: Row) -> str:
     return colours.get(row["state"], "yellow")
 
 
+def _ready_name(rows: list[dict[str, Any]], default: dict[str, Any]) -> str:
+    """Return the model to try: the default one if it is here, a bundled one, or any."""
+    states = ("bundled", "complete")
+    here = [row for row in rows if row["state"] in states]
+    here.sort(key=lambda row: (row is not default, states.index(row["state"])))
+    return next((str(row["name"]) for row in here), "")
+
+
 def _next(rows: list[dict[str, Any]], context: Context) -> str:
     """Return the commands that a user may want to type next."""
     default = next(row for row in rows if row["name"] == context.catalogue.default)
@@ -124,9 +132,9 @@ def _next(rows: list[dict[str, Any]], context: Context) -> str:
         ("doit status", "what runs"),
         ("doit list", "every verb (options: doit help serve)"),
     ]
-    bundled = next((row["name"] for row in rows if row["state"] == "bundled"), None)
-    if bundled:
-        command = f'doit chat --model {bundled} "What are you?"'
+    name = _ready_name(rows, default)
+    if name:
+        command = f'doit chat {name} "What are you?"'
         steps.insert(0, (command, "answers at once, without a download"))
     lines = [f"* the default. Cache: {context.environment.cache}", "Next:"]
     lines += [f"  {command:<39} {about}" for command, about in steps]

@@ -105,14 +105,43 @@ def _prompt(words: tuple[str, ...]) -> str:
     prompt = " ".join(words)
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if prompt.strip() or (is_terminal and not words):
+        _check_text(prompt)
         return prompt
     if sys.stdin is not None and not words:
-        prompt = sys.stdin.read().strip()
+        prompt = _stdin_text().strip()
     if not prompt.strip():
         raise ServerError(
             "there is no question", fix='doit chat "What is a llamafile?"'
         )
     return prompt
+
+
+def _stdin_text() -> str:
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError:
+        raise _not_text_error() from None
+    _check_text(text)
+    return text
+
+
+def _check_text(text: str) -> None:
+    """Refuse bytes that are not UTF-8: Python keeps them as surrogates.
+
+    Raises:
+        ServerError: there are some; a model reads characters.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _not_text_error() from None
+
+
+def _not_text_error() -> ServerError:
+    return ServerError(
+        "the question is not text: it has bytes that are not UTF-8",
+        fix="convert it to UTF-8, for example with iconv",
+    )
 
 
 def _converse(record: ServerRecord) -> None:
@@ -130,6 +159,9 @@ def _converse(record: ServerRecord) -> None:
             if ended.args[0] != signal.SIGINT:
                 raise
             print(flush=True)
+            continue
+        except UnicodeDecodeError:
+            doit_adapter.log().warning("warning: %s", _not_text_error())
             continue
         if line:
             messages.append({"role": "user", "content": line})
@@ -201,7 +233,8 @@ class _Answer:
         if not self.text.strip():
             what = f"{self._name} did not answer"
         if self._is_cut:
-            fix = f"doit start --model {self._name} --n-predict -1, then ask again"
+            command = f"doit restart --model {self._name} --n-predict -1"
+            fix = f"`{command}`, then ask again"
             limit = "it reached the limit of tokens (--n-predict, --ctx-size)"
             return ServerError(f"{what}: {limit}", fix=fix)
         if not self.text.strip():

@@ -14,13 +14,14 @@ from typing import Any
 from tasks import doit_adapter, urls
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.settings import ServeSettings
 from tasks.command_line import TaskRequest
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.doctor import checks as health
 from tasks.doctor import probes
 from tasks.doctor.checks import CheckResult
-from tasks.engine import run_folder
+from tasks.engine import run_folder, server_registry
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
 from tasks.planning.estimate import estimate_memory, plan_file
@@ -139,7 +140,7 @@ def _needs(context: Context, resolved: ResolvedModel) -> dict[str, _Check]:
     """Return the checks of disk, memory and port for one model."""
     return {
         "disk": partial(_disk_and_memory, context, resolved),
-        "port": partial(_port, resolved.settings.host, resolved.settings.port),
+        "port": partial(_port, context.environment.cache, resolved.settings),
     }
 
 
@@ -160,14 +161,19 @@ def _disk_and_memory(context: Context, resolved: ResolvedModel) -> list[CheckRes
     ]
 
 
-def _port(host: str, number: int) -> CheckResult:
+def _port(cache: str, settings: ServeSettings) -> CheckResult:
+    host = settings.host
+    number = settings.port
+    host, number = settings.host, settings.port
     address = f"{host}:{number}"
     if not number:
         address = f"some port of {host}"
+    running = server_registry.running(cache)
+    server = next((one.name for one in running if one.port == number), "")
     try:
         ports.free_port(host, number)
     except ServerError as error:
-        return health.check_port(address, error.what, error.fix)
+        return health.check_port(address, error.what, error.fix, server)
     return health.check_port(address, "", "")
 
 

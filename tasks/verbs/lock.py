@@ -142,7 +142,7 @@ def check(
             }
         )
     if old is None:
-        raise RecipeError(f"there is no {place}", fix="doit lock, and commit it")
+        raise RecipeError(f"there is no {place}", fix="`doit lock`, and commit it")
     if lacking:
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
@@ -158,8 +158,8 @@ def _check_fix(plain: Mapping[str, Any], old: LockFile) -> str:
     """
     names = [f"--model {name}" for name in lockfile.contradicted(plain, old)]
     if not names:
-        return "doit lock, and commit it"
-    command = f"doit lock --upgrade {' '.join(names)}, and commit it"
+        return "`doit lock`, and commit it"
+    command = f"`doit lock --upgrade {' '.join(names)}`, and commit it"
     return f"edit the catalogue, or if it is right: {command}"
 
 

@@ -16,6 +16,7 @@ from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.engine.file_format import format_error
 from tasks.errors import RecipeError
+from tasks.network import huggingface
 from tasks.planning import estimate, verdict
 from tasks.planning.estimate import FilePlan, MemoryEstimate, estimate_memory, plan_file
 from tasks.system import files, memory
@@ -51,7 +52,8 @@ def run(context: Context, request: TaskRequest) -> None:
         *verdict.write_problem(cache, needs),
     ]
     policy = context.download_policy()
-    refused = (_refused(cache, artifact, policy) for artifact in wanted)
+    refused = [_refused(cache, artifact, policy) for artifact in wanted]
+    refused += [_no_endpoint(*one) for one in zip(wanted, needs, strict=True)]
     problems += dict.fromkeys(filter(None, refused))
     problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
@@ -71,6 +73,21 @@ def _refused(
     """Return why a file may not be fetched, and the fix; None if it may."""
     try:
         check_source(cache, artifact, policy)
+    except RecipeError as error:
+        return error.what, error.fix
+    return None
+
+
+def _no_endpoint(artifact: Artifact, file_plan: FilePlan) -> tuple[str, str] | None:
+    """Return why HF_ENDPOINT cannot be used, if a file comes from there alone."""
+    if file_plan.state not in ("fetch", "resume"):
+        return None
+    if not all(huggingface.is_hub(url) for url in artifact.sources):
+        return None
+    from tasks.transfer.download import check_endpoint
+
+    try:
+        check_endpoint(pinned=artifact.sha256 is not None)
     except RecipeError as error:
         return error.what, error.fix
     return None

@@ -13,8 +13,6 @@ from tasks.engine.server_record import Mode, ServerRecord, ServerState, differen
 from tasks.engine.session import ManagedServer, check_start, pick_port, specify
 from tasks.errors import ServerError
 
-_AGAIN = "doit stop --model {}, then this again"
-
 
 def check_background(context: Context, resolved: ResolvedModel) -> None:
     """Check that a server that outlives doit can be started and recorded.
@@ -40,7 +38,7 @@ def check(context: Context, resolved: ResolvedModel) -> None:
         _port(cache, resolved)
     except ServerError:
         # read after the port: another doit may just have started this server
-        if not _started(cache, resolved.name):
+        if not _started(cache, resolved):
             raise
 
 
@@ -56,8 +54,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     with server_locks.start_lock(cache, resolved.name):
         server_registry.reap_orphans(cache)
         record = next(
-            (record for record in _started(cache, resolved.name) if _is_ready(record)),
-            None,
+            (record for record in _started(cache, resolved) if _is_ready(record)), None
         )
         spec = specify(context.environment, context.catalogue, resolved)
         is_new = record is None
@@ -101,7 +98,7 @@ def _check_same(
         what = (
             f"{resolved.name} is already running at {record.url}, with other settings"
         )
-        raise ServerError(what, facts, fix=_AGAIN.format(resolved.name))
+        raise ServerError(what, facts, fix=_stop_command(record))
 
 
 def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecord:
@@ -125,9 +122,11 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
                 server.end()
     if not is_ready:
         raise SystemExit(128 + stop[0])
-    usage = messages.ready_message(
-        resolved.model, server.record, f"doit stop --model {resolved.name}"
-    )
+    stop_command = f"doit stop --model {resolved.name}"
+    running = server_registry.running(cache)
+    if sum(record.name == resolved.name for record in running) > 1:
+        stop_command = _stop_command(server.record)
+    usage = messages.ready_message(resolved.model, server.record, stop_command)
     doit_adapter.log_for_people(usage)
     return server.record
 
@@ -155,7 +154,7 @@ def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
 
     if client.health(record.host, record.port) != 200:
         what = f"{resolved.name} runs at {record.url} and does not answer"
-        raise ServerError(what, [("log", record.log)], fix=_AGAIN.format(resolved.name))
+        raise ServerError(what, [("log", record.log)], fix=_stop_command(record))
     if resolved.probe:
         client.probe_inference(
             resolved.name,
@@ -166,11 +165,21 @@ def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
         )
 
 
-def _started(cache: str, name: str) -> list[ServerRecord]:
-    """Return a model's servers in the background."""
-    running = server_registry.running(cache)
+def _stop_command(record: ServerRecord) -> str:
+    """Return the command that stops one server, if others of its name run, too."""
+    return f"doit stop --model {record.name} --port {record.port}"
+
+
+def _started(cache: str, resolved: ResolvedModel) -> list[ServerRecord]:
+    """Return a model's servers in the background.
+
+    Files of the user's in two folders may have one name.
+    """
     return [
-        record for record in running if (record.name, record.mode) == (name, Mode.START)
+        record
+        for record in server_registry.running(cache)
+        if (record.name, record.mode) == (resolved.name, Mode.START)
+        and (not resolved.is_own or resolved.artifact.target in record.command)
     ]
 
 

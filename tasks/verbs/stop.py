@@ -28,9 +28,9 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
 
 def _check(cache: str, choice: Choice) -> None:
     own = [one for one in server_registry.running(cache) if one.mode in STOPPABLE]
-    fix = "doit stop --all    ends all of them"
+    fix = "doit stop --all"
     if choice.names:
-        fix = f"doit stop --model {choice.names[0]} --all    ends all of them"
+        fix = f"doit stop --model {choice.names[0]} --all"
     selection.check_unambiguous(choice.of(own), choice.names, "stop", fix)
 
 

@@ -202,7 +202,7 @@ def test_what_the_catalogue_does_not_name(models: Project) -> None:
     rot(target(models))
     said = error(models)
     assert f"expected sha256:{hashlib.sha256(DATA['a']).hexdigest()}" in said
-    assert f"fix: doit prune, or delete {target(models).parent}" in said
+    assert f"fix: `doit prune`, or delete {target(models).parent}" in said
 
 
 @linux

@@ -138,7 +138,7 @@ def test_what_nothing_pins(project: Project, what: str) -> None:
     error = failed(project.doit("cache-key", "--model", "gguf", env={"GITHUB_OUTPUT": str(output)}))
     assert f"{'llamafile 0.10.5' if what == 'program' else 'gguf'} has no digest" in error
     named = "llamafile" if what == "program" else "gguf"
-    assert f"fix: doit lock --model {named}, and commit models.lock" in error
+    assert f"fix: `doit lock --model {named}`, and commit models.lock" in error
     assert not output.exists()
 
 
@@ -148,7 +148,7 @@ def test_the_lock_pins(project: Project) -> None:
         server.files["/own.gguf"] = B
         entry = project.entry(server.url("/own.gguf"), engine="embedded")
         project.catalogue({"own": entry}, ENGINES)
-        assert "fix: doit lock --model own, and commit models.lock" in failed(project.doit("cache-key"))
+        assert "fix: `doit lock --model own`, and commit models.lock" in failed(project.doit("cache-key"))
         locked = project.doit("lock", "--model", "own", "--download")
         assert locked.status == 0, locked.err
     key = keys(project.doit("cache-key"))

@@ -73,11 +73,31 @@ def test_the_table(project: Project) -> None:
         "ship": "? ? MIT bundled Shipped with the folder",
     }
     assert f"* the default. Cache: {project.cache}\n" in text
-    assert "Next:\n  doit chat --model ship " in text
+    assert "Next:\n  doit chat ship " in text
     assert re.search(r"^  doit serve  +downloads 400.0 kB, then serves gone$", text, re.MULTILINE)
     assert "doit list " in text
     assert "\x1b" not in text
     assert not list(project.cache.rglob("gone*"))
+
+
+def test_what_to_try_first(project: Project) -> None:
+    """Issue 14.1: a model that is here, the default one before others; none if none is here."""
+    (project.path / "ship.gguf").write_bytes(b"GGUF")
+    urls = {"gone": "https://models.invalid/gone.gguf", "ship": "ship.gguf"}
+    models = {name: project.entry(url, b"GGUF", engine="embedded") for name, url in urls.items()}
+    asked = '\n  doit chat ship "What are you?" '
+    for default in models:
+        project.catalogue(models, default=default)
+        assert asked in report(project.doit())
+    target = project.target(b"GGUF", "ship.gguf")
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"GGUF")
+    stamp = Stamp(stat_of(target.stat()), models["ship"]["sha256"], "x", {})
+    target.with_name("ship.gguf.stamp.json").write_text(json.dumps(stamp_data(stamp)))
+    assert asked in report(project.doit())
+    target.unlink()
+    (project.path / "ship.gguf").unlink()
+    assert "doit chat" not in report(project.doit())
 
 
 def test_downloads_nothing_and_changes_nothing(project: Project) -> None:
@@ -130,7 +150,7 @@ def test_the_shipped_catalogue(project: Project) -> None:
     assert default["url"].endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
     text = report(project.doit())
     assert list(rows(text)) == [model["name"] for model in found["models"]]
-    assert 'doit chat --model demo "What are you?"' in text
+    assert 'doit chat demo "What are you?"' in text
 
 
 def test_text_is_shown_as_it_is(project: Project) -> None:

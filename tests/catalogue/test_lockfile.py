@@ -424,7 +424,7 @@ def test_a_contradiction_says_which_to_edit() -> None:
         f"  {WHERE}:12: models.pinned: sha256 is {A64} in models.yaml and {B64} in models.lock",
         f"  {WHERE}:{line}: models.hub: sha256 is {B64} in models.yaml and {digest(4)} in models.lock",
         f"  {WHERE}:{line}: models.hub: size is 77 in models.yaml and 5 in models.lock",
-        f"  fix: edit {WHERE}, or if it is right: doit lock --upgrade --model pinned --model hub",
+        f"  fix: edit {WHERE}, or if it is right: `doit lock --upgrade --model pinned --model hub`",
     ]
 
 

@@ -618,7 +618,14 @@ def test_arguments_for_the_engine() -> None:
         pytest.param("serve --host 'a b'", "linux", "--host: expected", "", id="R23: a blank in a host"),
         # R17
         pytest.param(
-            "serve --ctx-size 4k", "linux", "--ctx-size: expected a whole number, 0 or more", "", id="ctx 4k"
+            "serve --ctx-size 4k", "linux", "--ctx-size: expected a whole number from 0 to", "", id="ctx 4k"
+        ),
+        pytest.param(
+            "serve --ctx-size 1000000000",
+            "linux",
+            "from 0 to 999,999,999, got '1000000000'",
+            "",
+            id="ctx big",
         ),
         pytest.param("serve --ctx-size -1", "linux", "--ctx-size: expected", "", id="ctx below 0"),
         pytest.param("serve --n-predict -2", "linux", "--n-predict: expected", "", id="n-predict below -1"),

@@ -174,14 +174,14 @@ SEEN = [
         "{port: 70000, ctx_size: -1, n_predict: -2, ngl: -2, threads: 0, timeout: 0, gpu: cuda, args: [4]}",
         [
             "19: models.tiny.serve.args.0: expected text, got 4; put it in quotes",
-            "19: models.tiny.serve.ctx_size: expected a whole number, 0 or more, got -1",
+            "19: models.tiny.serve.ctx_size: expected a whole number from 0 to 999,999,999, got -1",
             "19: models.tiny.serve.gpu: expected one of auto, disable, amd, apple, nvidia, vulkan,"
             ' got "cuda"',
-            "19: models.tiny.serve.n_predict: expected a whole number, -1 or more, got -2",
-            "19: models.tiny.serve.ngl: expected a whole number, -1 or more, got -2",
+            "19: models.tiny.serve.n_predict: expected a whole number from -1 to 999,999,999, got -2",
+            "19: models.tiny.serve.ngl: expected a whole number from -1 to 999,999,999, got -2",
             "19: models.tiny.serve.port: expected a whole number from 0 to 65535, got 70000",
-            "19: models.tiny.serve.threads: expected a whole number, 1 or more, got 0",
-            "19: models.tiny.serve.timeout: expected a whole number, 1 or more, got 0",
+            "19: models.tiny.serve.threads: expected a whole number from 1 to 999,999,999, got 0",
+            "19: models.tiny.serve.timeout: expected a whole number from 1 to 999,999,999, got 0",
         ],
         id="every setting out of its range, all at once",
     ),
@@ -189,7 +189,7 @@ SEEN = [
         "    engine_version",
         "    ram: 0\n    engine: ollama\n    engine_version",
         [
-            "18: models.tiny.ram: expected a whole number, 1 or more, got 0",
+            "18: models.tiny.ram: expected a whole number from 1 to 999,999,999, got 0",
             '19: models.tiny.engine: expected one of self, llamafile, embedded, got "ollama"',
         ],
         id="an engine that there is not",

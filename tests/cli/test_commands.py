@@ -58,6 +58,30 @@ def test_mistakes(still: Project, words: str, said: str) -> None:
     assert not (still.cache / "models").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ("--foo", True),
+        ("list --foo", True),
+        ("dumpdb", False),
+        ("sevre", True),
+        ("serve --foo", True),
+        ("verify:nop*", True),
+        ("chat tiny", True),
+        ("with tiny -- nosuch", False),
+        ("with tiny nosuch", True),
+    ],
+)
+def test_an_error_for_programs(still: Project, words: str, fix: bool) -> None:
+    """Issue 14.8: each line of stderr is an object, and the error has its fix in a field."""
+    result = still.doit(*shlex.split(words), env={"LLAMAFILE_LOG": "json"})
+    events = [json.loads(line) for line in result.err.splitlines()]
+    [error] = [event for event in events if event["level"] == "error"]
+    assert ("fix" in error) == fix, error
+    assert not any(mark in error["message"] for mark in ("ERROR", "fix: "))
+    assert not any(str(event.get("task", "")).startswith("_") for event in events)
+
+
 def test_the_error_of_an_unknown_model(still: Project) -> None:
     """R37: the message names the file to look at, and models by name or alias."""
     assert refused(still.doit("serve", "--model", "mistrl")).splitlines() == [

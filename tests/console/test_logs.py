@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tasks.console import logs
 from tasks.console.log_format import is_json
+from tasks.errors import ServerError
 
 from tests.fakes.server import Drop, FileServer, Status
 from tests.support.world import DATA, FILE, HALF, SIZE
@@ -86,6 +87,37 @@ def test_lines_for_programs(fresh: pytest.CaptureFixture[str], monkeypatch: pyte
     }  # fmt: skip
     assert (second["level"], second["event"]) == ("warning", "message")
     assert second["message"] == "two\nlines and a \x1b[1m"
+
+
+ERROR = ServerError("m ended", [("log", "x.log")], fix="doit logs m")
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "expected"),
+    [
+        ("plain", (), {"message": "plain"}),
+        ("ERROR: no %s", ("command",), {"message": "no command"}),
+        ("warning: open\n  fix: close it", (), {"message": "open", "fix": "close it"}),
+        ("%s", (ERROR,), {"message": "m ended", "facts": {"log": "x.log"}, "fix": "doit logs m"}),
+        (
+            "warning: early: %s",
+            (ERROR,),
+            {"message": "early: m ended", "facts": {"log": "x.log"}, "fix": "doit logs m"},
+        ),
+    ],
+)
+def test_fields_of_a_message(
+    fresh: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    args: tuple[object, ...],
+    expected: dict[str, Any],
+) -> None:
+    """Issue 14.8: facts and fix are fields, and the level is not a part of the message."""
+    monkeypatch.setenv("LLAMAFILE_LOG", "json")
+    logs.logger().warning(text, *args)
+    [event] = map(json.loads, fresh.readouterr().err.splitlines())
+    assert {name: event[name] for name in event if name in ("message", "facts", "fix")} == expected
 
 
 def test_it_is_set_up_once(fresh: pytest.CaptureFixture[str]) -> None:

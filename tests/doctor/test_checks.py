@@ -7,6 +7,7 @@ import errno
 import pytest
 from tasks.doctor import checks
 from tasks.doctor.checks import CheckResult, ProgramResult
+from tasks.network.failures import NO_NAME
 
 RUNS = ProgramResult(0, f"{checks.EXPECTED_OUTPUT}\n")
 GB = 10**9
@@ -123,7 +124,17 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
         pytest.param(
             checks.check_port("h:1", "1 is in use", "--port 0"), "warn", "in use", "--port 0", id="taken"
         ),
+        pytest.param(
+            checks.check_port("h:1", "1 is in use", "--port 0", "m"), "ok", "h:1: m is served", "", id="ours"
+        ),
         pytest.param(checks.check_hub("https://h", 200), "ok", "https://h answers", "", id="hub"),
+        pytest.param(
+            checks.check_hub("https://h", None, f"cannot resolve h; {NO_NAME}", NO_NAME),
+            "warn",
+            "https://h: cannot resolve h",
+            "check the network, HTTPS_PROXY and HF_ENDPOINT; ",
+            id="a name that is not known",
+        ),
         pytest.param(
             checks.check_hub("https://u:p@h", 404), "ok", "https://h answers", "", id="a mirror's root"
         ),

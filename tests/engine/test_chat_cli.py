@@ -50,6 +50,15 @@ def test_one_answer(project: Project, version: str, words: list[str], stdin: str
     assert_clean(project)
 
 
+def test_a_question_that_is_not_text(project: Project) -> None:
+    """Issue 14.1: bytes of another encoding are named before anything is fetched or started."""
+    with_llamafile(project)
+    for words in ([b"\xff".decode("utf-8", "surrogateescape")], ["m", "a\udcffb"]):
+        said = failed(project.doit("chat", *words))
+        assert said.startswith("ERROR: the question is not text: it has bytes that are not UTF-8\n  fix: ")
+    assert not (project.cache / "models").exists()
+
+
 def test_another_model(project: Project) -> None:
     """Issue 4.6: --model may be anywhere on the command line; `chat:MODEL` is equal."""
     two_models(project)
@@ -58,6 +67,23 @@ def test_another_model(project: Project) -> None:
         assert (result.status, result.out) == (0, "Hello\n"), result.err
         assert "b is ready at" in result.err
         assert "a is ready" not in result.err
+    assert_clean(project)
+
+
+def test_the_first_word_is_the_model(project: Project) -> None:
+    """Issue 14.1: a model's name, a server's, or a file; behind `--`, it is a word of the question."""
+    two_models(project)
+    for words, name, answer in (
+        (["b", "Hello"], "b", "Hello"),
+        (["b", "Hello", "b"], "b", "Hello b"),
+        (["b.llamafile", "Hello"], "b", "Hello"),
+        (["--", "b"], "a", "b"),
+        (["no.llamafile", "?"], "a", "no.llamafile ?"),
+    ):
+        result = project.doit("chat", *words)
+        assert (result.status, result.out) == (0, f"{answer}\n"), result.err
+        assert f"{name} is ready at" in result.err
+    assert project.doit("chat", "b", stdin="from stdin").out == "from stdin\n"
     assert_clean(project)
 
 
@@ -186,7 +212,7 @@ def test_reasoning_on_a_terminal(project: Project, env: dict[str, str], shown: s
     assert shown in result.err
 
 
-LIMIT = "it reached the limit of tokens (--n-predict, --ctx-size)\n  fix: doit start --m"
+LIMIT = "it reached the limit of tokens (--n-predict, --ctx-size)\n  fix: `doit restart --m"
 CUT = "warning: the answer is incomplete"
 NONE = "ERROR: m did not answer"
 

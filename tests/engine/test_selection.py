@@ -9,9 +9,9 @@ from tasks.errors import UsageError
 from tasks.system.process_id import ProcessId
 
 
-def server(name: str, port: int, host: str = "127.0.0.1") -> ServerRecord:
+def server(name: str, port: int, host: str = "127.0.0.1", path: str = "") -> ServerRecord:
     engine = ProcessId(pid=port + 1, started=1.0, boot="b", space="s")
-    return ServerRecord(name, Mode.START, host, port, {}, (), "x.log", "0" * 16, engine=engine)
+    return ServerRecord(name, Mode.START, host, port, {}, ("e", "-m", path), "x.log", "0" * 16, engine=engine)
 
 
 A1, A2, B3 = server("a", 1), server("a", 2), server("b", 3)
@@ -33,6 +33,26 @@ RUNNING = [A1, A2, B3]
 def test_matching(names: tuple[str, ...], port: int | None, expected: list[ServerRecord]) -> None:
     """Name and port both have to match."""
     assert Choice(names, port).of(RUNNING) == expected
+
+
+OWN1, OWN2 = server("own", 4, path="/x/own.gguf"), server("own", 5, path="/y/own.gguf")
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "expected"),
+    [
+        (("own",), (), [OWN1, OWN2]),
+        (("own",), (("own", "/y/own.gguf"),), [OWN2]),
+        (("own",), (("own", "/z/own.gguf"),), []),
+        (("own",), (("own", "/x/own.gguf"), ("own", "/y/own.gguf")), [OWN1, OWN2]),
+        (("own", "b"), (("own", "/x/own.gguf"),), [B3, OWN1]),
+    ],
+)
+def test_files(
+    names: tuple[str, ...], files: tuple[tuple[str, str], ...], expected: list[ServerRecord]
+) -> None:
+    """A path means the server of that file, whatever others have its name."""
+    assert Choice(names, files=files).of([B3, OWN1, OWN2]) == expected
 
 
 @pytest.mark.parametrize(

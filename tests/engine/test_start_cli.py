@@ -113,7 +113,7 @@ def test_other_settings(servers: Project) -> None:
         "  --ngl: running -, requested 3",
         "  --api-key: running -, requested given",
     ]
-    assert said.splitlines()[-1] == "  fix: doit stop --model m, then this again"
+    assert said.splitlines()[-1] == f"  fix: doit stop --model m --port {port_of(url)}"
     assert len(engines(servers)) == 1
     assert ask(url, "still there") == "still there"
 
@@ -129,7 +129,7 @@ def test_the_same_again_must_answer(servers: Project) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert said.startswith(f"ERROR: m runs at {url} and does not answer\n")
-    assert said.endswith("  fix: doit stop --model m, then this again\n")
+    assert said.endswith(f"  fix: doit stop --model m --port {port_of(url)}\n")
     wait_until(lambda: rows(servers)[0]["state"] == "ready")
     assert servers.background("start", "--probe").status == 0
     assert len(engines(servers)) == 1
@@ -163,7 +163,7 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
     said = failed(servers.background("start", "--model", "b", "--port", str(usual)))
     pid = record(servers, "a")["engine"]["pid"]
     assert f"port {usual} is in use by a, started by `doit start` (pid {pid})\n" in said
-    assert "fix: run doit stop --model a, or use --port 0 for a free one" in said
+    assert f"fix: `doit stop --port {usual}`, or --port 0 for a free one" in said
     other = started(servers, "--model", "b")
     assert port_of(other) != str(usual)
     assert ask(other, "b") == "b"

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -110,7 +111,7 @@ def test_which_one(servers: Project) -> None:
             f"  {name}, port {port}, pid {pid}: doit stop --port {port}"
             for name, port, pid in zip("ab", ports, pids, strict=True)
         ),
-        "  fix: doit stop --all    ends all of them",
+        "  fix: doit stop --all",
     ]
     said = failed(servers.doit("chat", "Hello"), 3)
     assert said.startswith("ERROR: `doit chat` is for one server, and 2 are running\n")
@@ -123,6 +124,29 @@ def test_which_one(servers: Project) -> None:
     assert result.status == 0
     assert re.findall(r"^(.) has stopped$", result.err, re.MULTILINE) == ["a", "b"]
     assert servers.processes() == []
+
+
+def test_two_files_of_one_name(servers: Project) -> None:
+    """Issue 14.5: each has its own server, which its path names; the second one's command has the port."""
+    two_models(servers)
+    paths = []
+    for folder in ("x", "y"):
+        (servers.path / folder).mkdir()
+        shutil.copy2(servers.path / "a.llamafile", servers.path / folder / "own.llamafile")
+        paths.append(os.path.join(folder, "own.llamafile"))
+    urls = [started(servers, path, "--port", "0") for path in paths]
+    again = servers.background("start", paths[1])
+    assert (again.status, again.out) == (0, f"{urls[1]}\n"), again.err
+    assert [row["url"] for row in rows(servers, paths[1])] == [urls[1]]
+    assert "of own are running" in failed(servers.doit("stop", "own"), 3)
+    third = servers.background("start", paths[0], "--port", "0", "--ctx-size", "99")
+    assert f"fix: doit stop --model own --port {port_of(urls[0])}\n" in failed(third)
+    stopped = servers.doit("stop", str(servers.path / paths[0]))
+    assert stopped.err.splitlines()[0] == f"stopping own at {urls[0]}"
+    assert ask(urls[1], "still there") == "still there"
+    assert servers.doit("chat", paths[1], "Hello").out == "Hello\n"
+    assert servers.background("restart", "own").out == f"{urls[1]}\n"
+    assert servers.doit("stop", paths[0]).err == "own does not run\n"
 
 
 def test_one_that_does_not_listen(servers: Project) -> None:

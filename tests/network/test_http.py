@@ -316,7 +316,7 @@ def test_a_host_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = failure("https://models.invalid/m")
     assert "cannot resolve models.invalid" in str(error)
-    assert "fix: check the network or the proxy: doit doctor" in str(error)
+    assert "fix: check the network or the proxy: `doit doctor`" in str(error)
     assert not isinstance(error, http.PermanentTransferError)
 
 

@@ -124,11 +124,16 @@ def test_an_unknown_size(project: Project) -> None:
         ),
         pytest.param(
             {"sha256": None}, {"CI": "true"}, "m is not pinned; --frozen and CI=true allow pinned files only",
-            "doit lock --model m, and commit models.lock", id="frozen",
+            "`doit lock --model m`, and commit models.lock", id="frozen",
         ),
         pytest.param(
             {}, {"LLAMAFILE_OFFLINE": "1"}, "LLAMAFILE_OFFLINE forbids the network",
             "unset LLAMAFILE_OFFLINE", id="offline",
+        ),
+        pytest.param(
+            {"url": "https://huggingface.co/o/r/resolve/main/m.gguf"}, {"HF_ENDPOINT": "hf-mirror.com"},
+            "HF_ENDPOINT: expected https://HOST, got hf-mirror.com", "set HF_ENDPOINT=https://HOST",
+            id="an endpoint that is no URL",
         ),
     ],
 )  # fmt: skip

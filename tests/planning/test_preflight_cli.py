@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.fakes.llamafile import gguf
 from tests.fakes.server import FileServer
 from tests.support.project import REPO, Project
 from tests.support.servers import failed, two_models
-from tests.support.terminal import on_terminal
+from tests.support.terminal import Typing, on_terminal
 from tests.support.users import AsUser
 
 DATA = gguf(3_000_000)
@@ -64,6 +65,22 @@ def test_too_little_memory(project: Project, server: FileServer, command: list[s
     assert "  --force tries it nevertheless" in said
     [planned] = [line for line in project.doit("plan").out.splitlines() if "cannot work" in line]
     assert planned.strip() in said
+    assert untouched(project, server)
+
+
+def test_the_order_of_the_checks(project: Project, server: FileServer) -> None:
+    """Issue 14.2: what cannot work at all, then what can be chosen, as the port; the question is last."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        catalogue(project, server, **HUGE)
+        assert "cannot work: m needs " in failed(project.doit("serve", "--port", port))
+        used = f"port {port} on 127.0.0.1 is in use"
+        assert used in failed(project.doit("serve", "--port", port, "--force"))
+        url = server.url("/else/m.gguf")
+        other = project.doit("serve", "--port", port, "--force", "--llamafile-url", url)
+        assert used in failed(other)
+        asked = project.doit("serve", "--port", "0", "--force", "--llamafile-url", url)
+        assert "pass --yes to confirm" in failed(asked)
     assert untouched(project, server)
 
 
@@ -140,6 +157,18 @@ def test_no_downloads_nothing(project: Project, server: FileServer, command: lis
 
 
 @posix
+def test_ctrl_c_at_the_question(project: Project, server: FileServer) -> None:
+    """Issue 14.2: one word on a line of its own, and nothing was begun that could be resumed."""
+    ask_above(catalogue(project, server), 1_000_000)
+    with Typing(project, "download") as terminal:
+        terminal.wait_for("Download? [y/N] ")
+        terminal.type("\x03")
+        assert terminal.finish() == 130
+        assert terminal.shown.splitlines()[-1:] == ["Interrupted."]
+    assert untouched(project, server)
+
+
+@posix
 def test_one_question_for_all_files(project: Project, server: FileServer) -> None:
     """Issue 14.2: and the next one knows how fast the last download was."""
     ask_above(catalogue(project, server, "mno"), 1_000_000)
@@ -197,17 +226,19 @@ def test_chat_does_not_download_by_surprise(project: Project, server: FileServer
     """Issue 14.2: the error names both ways on."""
     catalogue(project, server)
     said = failed(project.doit("chat", "Hello"))
-    assert "no server runs, and the default model m is not here (3.00 MB)" in said
-    assert "  fix: doit download:m, or --yes to download it now" in said
+    why = "is not here (3.00 MB); `doit chat` downloads it only with --yes\n  fix: doit download m\n"
+    assert f"no server runs, and the default model m {why}" in said
+    for words in (["--model", "m", "Hello"], ["m", "Hello"]):
+        assert failed(project.doit("chat", *words)) == f"ERROR: m {why}"
     assert untouched(project, server)
-    project.doit("chat", "--yes", "Hello")
+    project.doit("chat", "m", "--yes", "Hello")
     assert server.asked("/m.gguf")
 
 
 @posix
 def test_chat_asks_on_a_terminal(project: Project, server: FileServer) -> None:
     """Issue 14.2: whatever the size."""
-    result = on_terminal(catalogue(project, server), "chat", "Hello", typed="n\n")
+    result = on_terminal(catalogue(project, server), "chat", "m", "Hello", typed="n\n")
     assert result.status == 1
     assert "to download: 3.00 MB; " in result.err
     assert untouched(project, server)
@@ -308,8 +339,8 @@ def test_a_name_that_cannot_be_resolved(project: Project) -> None:
     project.set_constant("tasks/network/response.py", "RETRIES", 1)
     project.catalogue({"m": project.entry("https://models.invalid/m.gguf", DATA, engine="embedded")})
     said = failed(project.doit("download"))
-    assert "cannot resolve models.invalid; check the network or the proxy: doit doctor" in said
-    assert "  fix: check the network or the proxy: doit doctor" in said
+    assert "cannot resolve models.invalid; check the network or the proxy: `doit doctor`" in said
+    assert "  fix: check the network or the proxy: `doit doctor`" in said
 
 
 def test_a_file_that_is_gone(project: Project, server: FileServer) -> None:

@@ -317,7 +317,7 @@ def test_space_is_looked_at_before_the_first_byte(project: Project, server: File
     missing = re.search(r"(\d+\.\d) GB are missing", result.err)
     assert missing
     assert 0 < float(missing[1]) < 10**6
-    assert "doit prune, or LLAMAFILE_CACHE on another disk" in result.err
+    assert "`doit prune`, or LLAMAFILE_CACHE on another disk" in result.err
     assert server.requests == []
 
 

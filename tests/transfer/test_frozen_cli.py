@@ -44,16 +44,16 @@ NOT_PINNED = "is not pinned; --frozen and CI=true allow pinned files only"
 
 # words, what is not pinned, the remedy
 ROWS = [
-    pytest.param(["download"], "m", "doit lock --model m, and commit models.lock", id="download"),
-    pytest.param(["download:m"], "m", "doit lock --model m, and commit models.lock", id="download:m"),
+    pytest.param(["download"], "m", "`doit lock --model m`, and commit models.lock", id="download"),
+    pytest.param(["download:m"], "m", "`doit lock --model m`, and commit models.lock", id="download:m"),
     pytest.param(["download", "--no-adopt"], "m", "doit lock --model m,", id="download, from nowhere else"),
-    pytest.param(["verify"], "m", "doit lock --model m, and commit models.lock", id="verify"),
-    pytest.param(["serve"], "m", "doit lock --model m, and commit models.lock", id="serve"),
-    pytest.param(["start"], "m", "doit lock --model m, and commit models.lock", id="start"),
-    pytest.param(["with", "--", "true"], "m", "doit lock --model m, and commit models.lock", id="with"),
-    pytest.param(["chat", "Hello"], "m", "doit lock --model m, and commit models.lock", id="chat"),
-    pytest.param(["exe"], "llamafile 0.10.5", "doit lock --model llamafile, and commit", id="exe"),
-    pytest.param(["serve:g"], "llamafile 0.10.5", "doit lock --model llamafile, and commit", id="serve g"),
+    pytest.param(["verify"], "m", "`doit lock --model m`, and commit models.lock", id="verify"),
+    pytest.param(["serve"], "m", "`doit lock --model m`, and commit models.lock", id="serve"),
+    pytest.param(["start"], "m", "`doit lock --model m`, and commit models.lock", id="start"),
+    pytest.param(["with", "--", "true"], "m", "`doit lock --model m`, and commit models.lock", id="with"),
+    pytest.param(["chat", "Hello"], "m", "`doit lock --model m`, and commit models.lock", id="chat"),
+    pytest.param(["exe"], "llamafile 0.10.5", "`doit lock --model llamafile`, and commit", id="exe"),
+    pytest.param(["serve:g"], "llamafile 0.10.5", "`doit lock --model llamafile`, and commit", id="serve g"),
     pytest.param(["verify:g"], "llamafile 0.10.5", "doit lock --model llamafile", id="verify g"),
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ OTHER = "https://elsewhere.example/x.gguf"
 @pytest.mark.parametrize(
     ("line", "fix"),
     [
-        ("download:tiny", "doit lock --model tiny, and commit models.lock"),
+        ("download:tiny", "`doit lock --model tiny`, and commit models.lock"),
         ("download --llamafile Own.llamafile", "--sha256 HEX"),
         (f"download --llamafile-url {OTHER}", "--sha256 HEX"),
         (f"download:big --llamafile-url {OTHER}", "--sha256 HEX"),
@@ -40,4 +40,4 @@ def test_what_pins_the_program() -> None:
     [resolved] = jobs
     assert resolved.exe
     assert policy.needed == (*resolved.files, resolved.exe)
-    assert policy.pin_fix(resolved.exe) == "doit lock --model llamafile, and commit models.lock"
+    assert policy.pin_fix(resolved.exe) == "`doit lock --model llamafile`, and commit models.lock"

@@ -186,6 +186,7 @@ def test_a_plain_server(ours: Project) -> None:
         sent = server.bytes_sent(f"/{NAME}")
         assert ours.doit("download:other").status == 0
         assert server.bytes_sent(f"/{NAME}") == sent == len(DATA)
+        assert [path.parent.name for path in ours.cache.rglob(NAME)] == [SHA256[:16]]
 
 
 def test_no_answer(ours: Project) -> None:
@@ -225,7 +226,7 @@ def test_a_name_that_is_taken(ours: Project, site: HubSite) -> None:
     assert "old-q4_k_m" in yaml.safe_load(ours.doit("add", "hf:o/r/old.Q4_K_M.gguf").out.partition("\n")[2])
     err = refused(ours, "hf:o/r/old.gguf")
     assert "there is a model 'old' in " in err
-    assert "fix: --name ANOTHER" in err
+    assert "fix: doit add hf:o/r/old.gguf --name old-2\n" in err
     assert "there is a model 'OLD' in " in refused(ours, "hf:o/r/old.gguf", "--name", "OLD")
     assert "expected a name of letters" in refused(ours, "hf:o/r/old.gguf", "--name", "a b")
 

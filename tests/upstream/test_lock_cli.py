@@ -329,7 +329,7 @@ def test_check_of_a_changed_digest(world: World) -> None:
     project.catalogue({"m": project.entry(url, NEW, engine="embedded")}, EMBEDDED)
     said = failed(world.project.doit("lock", "--check"))
     assert said.splitlines()[-1] == (
-        "  fix: edit the catalogue, or if it is right: doit lock --upgrade --model m, and commit it"
+        "  fix: edit the catalogue, or if it is right: `doit lock --upgrade --model m`, and commit it"
     ), said
     assert world.project.doit("lock", "--upgrade", "--model", "m").status == 0
     assert world.project.doit("lock", "--check").status == 0
@@ -364,7 +364,7 @@ def test_check(world: World) -> None:
         f"ERROR: {world.lock} does not cover the catalogue",
         "  models.m: names other files than models.yaml",
         "  models.n: is not in models.lock",
-        "  fix: doit lock, and commit it",
+        "  fix: `doit lock`, and commit it",
     ]
     assert world.requests == asked
 
@@ -379,7 +379,7 @@ def test_a_contradiction(world: World) -> None:
     for words in (["list"], ["download"], ["serve:m"], ["lock"], ["catalogue"], ["plan"]):
         said = failed(world.project.doit(*words), 3)
         assert f"models.m: sha256 is {sha256(NEW)} in models.yaml and {sha256(OLD)} in models.lock" in said
-        assert f"fix: edit {where}, or if it is right: doit lock --upgrade --model m" in said
+        assert f"fix: edit {where}, or if it is right: `doit lock --upgrade --model m`" in said
     assert "models.m: sha256 is" in failed(world.project.doit("lock", "--check"))
     said = failed(world.project.doit("lock", "--upgrade", "--model", "m"))
     assert (
