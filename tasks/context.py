@@ -21,7 +21,7 @@ from tasks.console import log_format
 from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.system import files
-from tasks.system.packages import has_package
+from tasks.system.packages import find_program, has_package
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
@@ -139,7 +139,13 @@ def read_catalogue(args: CommandLine) -> Context:
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
     environment = Environment(
-        sys.platform, cache, str(path.parent), cwd, files.first_bytes, has_package
+        sys.platform,
+        cache,
+        str(path.parent),
+        cwd,
+        files.first_bytes,
+        has_package,
+        find_program,
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)

@@ -43,8 +43,9 @@ COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging
 BUDGETS = {  # at 88 columns
     "console": (630, "text, styles, tables, progress, two kinds of log lines, reasoning, two CI systems"),
     "system": (
-        1_430,
-        "processes and files on three systems, no link of a cache followed, caches of several users",
+        1_445,
+        "processes and files on three systems, no link of a cache followed, caches of several users, "
+        "what is installed",
     ),
     "network": (
         1_700,
@@ -52,9 +53,9 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_740,
+        3_910,
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
-        "lock file, editing, resolving",
+        "lock file, editing, resolving, the choice between four engines",
     ),
     "cache": (
         1_360,
@@ -64,9 +65,10 @@ BUDGETS = {  # at 88 columns
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        3_960,
+        4_330,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
-        "the choice of one server of several, the output on stderr",
+        "the choice of one server of several, the output on stderr, llama-server, what an engine may see, "
+        "which web pages may ask it",
     ),
     "doctor": (520, "the checks and their probes"),
     "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),

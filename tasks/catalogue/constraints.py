@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from tasks.system.paths import MAX_NAME
 
-ENGINES = ("self", "llamafile", "embedded")
+ENGINES = ("self", "llamafile", "embedded", "llama-server")
 
 
 LATEST = "latest"  # as an engine's version

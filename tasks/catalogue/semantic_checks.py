@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
 from tasks.catalogue.engine_args import instead_of
+from tasks.catalogue.engine_choice import GGUF_ONLY
 from tasks.catalogue.file_specs import (
     file_location,
     projector,
@@ -121,8 +122,9 @@ def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     engine = entry.get("engine") or ("llamafile" if is_gguf else "self")
     if engine == "self" and is_gguf:
         return "a .gguf is not a program: expected llamafile or embedded"
-    if engine == "embedded" and has_llamafile_name(filename):
-        return "the embedded engine reads .gguf files: expected self or llamafile"
+    if engine in GGUF_ONLY and has_llamafile_name(filename):
+        title = GGUF_ONLY[engine]
+        return f"the {title} reads .gguf files: expected self or llamafile"
     if engine == "llamafile" and not has_exe:
         needed = "engines.llamafile needs url and version"
         return f"llamafile serves it, so {needed} (or: engine: embedded)"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tasks.cache.space import space_missing
 from tasks.catalogue.artifact import EXECUTABLE_MAGICS
+from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.console import formatting
 from tasks.engine import failures
 from tasks.system.exit_status import ProcessExit, status_text
@@ -94,6 +95,13 @@ def check_embedded(version: str) -> CheckResult:
         return _ok("embedded", version)
     found = "the package xllamacpp is not installed"
     return _fail("embedded", found, "pip install '.[embedded]'")
+
+
+def check_llama_server(program: str) -> CheckResult:
+    """Check the program of the engine llama-server; empty: it is not on PATH."""
+    if program:
+        return _ok("llama-server", program)
+    return _fail("llama-server", LLAMA_SERVER_MISSING, INSTALL_LLAMA_SERVER)
 
 
 def check_catalogue(problem: str) -> CheckResult:

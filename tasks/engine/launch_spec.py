@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
@@ -26,13 +27,14 @@ class LaunchSpec(NamedTuple):
     extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
     probe: bool = False  # ready only after it has generated a token
     require_gpu: bool = False  # do not fall back to the CPU
+    alternatives: str = ""  # other engines, for the error of one that fails
 
     @property
     def engine_title(self) -> str:
         """Return the engine's program and version, for people."""
         program = "llamafile"
-        if self.launch.engine == "embedded":
-            program = "embedded"
+        if self.launch.engine in ("embedded", "llama-server"):
+            program = self.launch.engine
         return f"{program} {self.version}".strip()
 
     @property
@@ -96,9 +98,8 @@ class LaunchSpec(NamedTuple):
 
 def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
     """Return every file that the engine consists of, or reads."""
-    if resolved.exe:
-        return (*resolved.files, resolved.exe)
-    return resolved.files
+    programs = (resolved.exe, resolved.program)
+    return (*resolved.files, *filter(None, programs))
 
 
 def launch_spec(
@@ -115,4 +116,5 @@ def launch_spec(
         extra=resolved.engine_args,
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
+        alternatives=alternatives(resolved.engine, is_gguf=resolved.is_gguf),
     )

@@ -233,14 +233,17 @@ class ManagedServer:
         spec = self._spec
         record = self.record
         limit = spec.settings.timeout
-        seconds = readiness.wait_ready(
-            spec.name,
-            self._supervisor,
-            record.host,
-            record.port,
-            limit,
-            lambda: self._stop,
-        )
+        try:
+            seconds = readiness.wait_ready(
+                spec.name,
+                self._supervisor,
+                record.host,
+                record.port,
+                limit,
+                lambda: self._stop,
+            )
+        except ServerError as error:
+            raise self._with_alternatives(error) from None
         if seconds is None:
             return None
         if spec.require_gpu:
@@ -264,6 +267,17 @@ class ManagedServer:
         text = "%s is ready at %s after %s"
         doit_adapter.log_event("server_ready", text, *values, **fields)
         return seconds
+
+    def _with_alternatives(self, error: ServerError) -> ServerError:
+        """Add the other engines to the error of an engine that ended by itself."""
+        from tasks.engine import failures
+
+        if self._supervisor.exited() is None or self._supervisor.stopped_on_request:
+            return error
+        platform = self._spec.launch.platform
+        ending = self._supervisor.ending()
+        others = self._spec.alternatives
+        return failures.with_alternatives(error, ending, platform, others)
 
     def _probe(self, limit: float) -> bool:
         from tasks.engine import client

@@ -24,6 +24,7 @@ from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
 from tasks.planning.estimate import estimate_memory, plan_file
 from tasks.system import files, memory, ports
+from tasks.system.packages import find_program
 
 # of all checks together, which run in parallel; the slowest one makes four attempts
 LIMIT_S = 25.0
@@ -92,11 +93,15 @@ def _cache(context: Context) -> CheckResult:
 
 
 def _machine(resolved: ResolvedModel | None) -> dict[str, _Check]:
-    """Return the checks of the hardware, and of the embedded engine's package."""
+    """Return the checks of the hardware, and of an engine that is installed."""
     machine = platform.machine()
     checks: dict[str, _Check] = {}
     if resolved and resolved.engine == "embedded":
         checks["embedded"] = lambda: health.check_embedded(probes.version("xllamacpp"))
+    if resolved and resolved.engine == "llama-server":
+        checks["llama-server"] = lambda: health.check_llama_server(
+            find_program("llama-server")
+        )
     return {
         **checks,
         "cpu": lambda: health.check_cpu(

@@ -190,7 +190,7 @@ SEEN = [
         "    ram: 0\n    engine: ollama\n    engine_version",
         [
             "18: models.tiny.ram: expected a whole number, 1 or more, got 0",
-            '19: models.tiny.engine: expected one of self, llamafile, embedded, got "ollama"',
+            '19: models.tiny.engine: expected one of self, llamafile, embedded, llama-server, got "ollama"',
         ],
         id="an engine that there is not",
     ),
