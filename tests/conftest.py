@@ -23,7 +23,7 @@ __all__ = ["llama_server", "mount", "odd", "public", "servers", "shared", "start
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
-    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "FAKE_LLAMAFILE"),
+    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "LC_FAKE_LLAMAFILE"),
 )
 _LOOPBACK = ("127.", "::1", "localhost")
 

@@ -104,6 +104,17 @@ def check_llama_server(program: str) -> CheckResult:
     return _fail("llama-server", LLAMA_SERVER_MISSING, INSTALL_LLAMA_SERVER)
 
 
+def open_to_pages(found: str, remedy: str) -> CheckResult:
+    """Report a server that any web page can use."""
+    return _warn("origins", found, remedy)
+
+
+def system_config(path: str) -> CheckResult:
+    """Report a configuration of llama.cpp that the recipe cannot keep from engines."""
+    found = f"{path} changes the settings of llama.cpp's servers on this machine"
+    return _warn("config", found, f"remove {path}, or check that it changes nothing")
+
+
 def check_catalogue(problem: str) -> CheckResult:
     """Report a catalogue that cannot be read."""
     return _fail("catalogue", problem, "`doit catalogue` shows each error")

@@ -88,6 +88,7 @@ def serve_command(
     settings: ServeSettings,
     *,
     version: str | None,
+    more: Sequence[str] = (),
     extra: Sequence[str] = (),
     key_file: str = "",
 ) -> list[str]:
@@ -96,10 +97,10 @@ def serve_command(
     Args:
         settings: all levels merged; the port is resolved.
         version: the engine's; None where it is unknown.
+        more: further options of the recipe.
         extra: arguments passed through unchanged. They come last, to override.
         key_file: path of a file with the API key. llamafile has read it since 0.6
-            (server.cpp --api-key-file); the embedded engine reads the environment.
-            `ps` shows neither (R30).
+            (server.cpp --api-key-file). `ps` does not show it (R30).
 
     Raises:
         ServerError: the engine does not support a setting.
@@ -123,7 +124,7 @@ def serve_command(
     options = _setting_options(settings)
     if launch.engine == "llama-server":
         options = _llama_server_options(settings)
-    return [*argv, *options, *settings.args, *extra]
+    return [*argv, *options, *more, *settings.args, *extra]
 
 
 def llamafile_version(engine: str, version: str | None) -> Version | None:

@@ -19,6 +19,7 @@ from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
 from tasks.engine import run_folder, server_registry
+from tasks.engine.isolation import is_open_to_pages, open_pages
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import open_access_warning
@@ -116,6 +117,10 @@ class ManagedServer:
         host = spec.settings.host
         if not spec.key and not is_loopback(host):
             doit_adapter.log().warning("%s", open_access_warning(spec.name, host))
+        engine = spec.launch.engine
+        if is_open_to_pages(engine, spec.version, spec.settings, spec.key):
+            what, fix = open_pages(spec.name, engine, spec.version)
+            doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
         self._folder = ExitStack()
         folder = self._make_folder(cache, mode)
         path = os.path.join(folder, record_name(spec.name, port))
@@ -131,7 +136,7 @@ class ManagedServer:
         self._log_start()
 
     def _prepare(self, path: str, mode: Mode, port: int) -> ServerRecord:
-        """Write the key file, if the engine reads one; return the server record.
+        """Write the key file, if there is a key; return the server record.
 
         Args:
             path: of the server's files, without the suffix.
@@ -141,7 +146,7 @@ class ManagedServer:
         """
         spec = self._spec
         key_file = ""
-        if spec.reads_key_file:
+        if spec.key:
             key_file = f"{path}.key"
             files.write_atomic(key_file, f"{spec.key}\n", private=True)
         return ServerRecord(
@@ -189,7 +194,9 @@ class ManagedServer:
         try:
             self._supervisor: SupervisorClient = SupervisorClient(
                 record.command,
-                env=engine_env(launch.engine, **self._spec.variables(record.mark)),
+                env=engine_env(
+                    launch.engine, folder, self._spec.variables(record.mark)
+                ),
                 cwd=engine_cwd(launch.engine, folder),
                 log=record.log,
                 record=record.path,

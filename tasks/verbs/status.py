@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,7 @@ from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Context, server_choice
 from tasks.engine import server_registry
+from tasks.engine.environment import system_config
 from tasks.engine.selection import Choice
 from tasks.engine.server_record import Liveness, ServerRecord, ServerState
 
@@ -52,6 +55,10 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
         if choice.port:
             where = f" on port {choice.port}"
         doit_adapter.print_report(f"nothing runs{where}\n{hint}")
+    config = system_config(os.environ, sys.platform)
+    if rows and os.path.exists(config):
+        text = "warning: %s changes the settings of llama.cpp's servers on this machine"
+        doit_adapter.log().warning(text, config)
     ready = {row["model"] for row in rows if row["state"] == ServerState.READY.value}
     if not rows or {row["model"] for row in rows} - ready:
         raise SystemExit(1)

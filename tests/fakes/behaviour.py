@@ -7,7 +7,9 @@ import os
 import zipfile
 from typing import Any, TypedDict, cast
 
-VARIABLE = "FAKE_LLAMAFILE"  # JSON in the environment; its keys override behaviour.json's
+VARIABLE = (
+    "LC_FAKE_LLAMAFILE"  # JSON; engines get the variables of the locale; its keys override behaviour.json's
+)
 NOTED = ("LLAMA_API_KEY", "LLAMAFILE_RECIPE_RUN")  # variables that `history` shows
 
 

@@ -38,7 +38,8 @@ ENGINES = {
 }
 
 
-RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
+# in the environment of a Running's command and of whatever that starts: engines get those of the locale
+RUN_VARIABLE = "LC_RECIPE_TEST_RUN"
 
 
 @functools.cache
@@ -191,7 +192,7 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes of this project's cache: doit, supervisors, engines and their children."""
-        return marked("LLAMAFILE_CACHE", str(self.cache))
+        return marked("HOME", self.env["HOME"])
 
     def start(
         self,
