@@ -53,7 +53,7 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_910,
+        3_960,
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
         "lock file, editing, resolving, the choice between four engines",
     ),
@@ -70,7 +70,7 @@ BUDGETS = {  # at 88 columns
         "the choice of one server of several, the output on stderr, llama-server, what an engine may see, "
         "which web pages may ask it",
     ),
-    "doctor": (520, "the checks and their probes"),
+    "doctor": (540, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
     "": (
         2_010,

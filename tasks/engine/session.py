@@ -19,17 +19,15 @@ from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
 from tasks.engine import run_folder, server_registry
-from tasks.engine.isolation import is_open_to_pages, open_pages
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
-from tasks.engine.messages import open_access_warning
+from tasks.engine.messages import access_warnings
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
 from tasks.transfer.ensure import check_source
 from tasks.transfer.policy import DownloadPolicy
-from tasks.urls import is_loopback
 
 if TYPE_CHECKING:
     from tasks.engine.supervisor_client import SupervisorClient
@@ -114,13 +112,8 @@ class ManagedServer:
     ) -> None:
         self._spec = spec
         self._stop = stop
-        host = spec.settings.host
-        if not spec.key and not is_loopback(host):
-            doit_adapter.log().warning("%s", open_access_warning(spec.name, host))
-        engine = spec.launch.engine
-        if is_open_to_pages(engine, spec.version, spec.settings, spec.key):
-            what, fix = open_pages(spec.name, engine, spec.version)
-            doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
+        for warning in access_warnings(spec):
+            doit_adapter.log().warning("%s", warning)
         self._folder = ExitStack()
         folder = self._make_folder(cache, mode)
         path = os.path.join(folder, record_name(spec.name, port))
