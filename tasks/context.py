@@ -22,7 +22,7 @@ from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.positional import quoted
 from tasks.system import files
-from tasks.system.packages import has_package
+from tasks.system.packages import find_program, has_package
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
@@ -143,7 +143,13 @@ def read_catalogue(args: CommandLine) -> Context:
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
     environment = Environment(
-        sys.platform, cache, str(path.parent), cwd, files.first_bytes, has_package
+        sys.platform,
+        cache,
+        str(path.parent),
+        cwd,
+        files.first_bytes,
+        has_package,
+        find_program,
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)

@@ -82,7 +82,7 @@ SOURCE = [
     NO_ADOPT,
     FROZEN,
 ]
-ENGINE = option("engine", "NAME", "self, llamafile or embedded")
+ENGINE = option("engine", "NAME", "self, llamafile, embedded or llama-server")
 SERVE = [
     option("host", "ADDR", "address to listen on"),
     option("port", "N", "TCP port; 0 picks a free one"),

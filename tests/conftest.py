@@ -15,15 +15,17 @@ from hypothesis import HealthCheck, settings
 from tests.support import fork_server
 from tests.support.fake_engines import odd, start
 from tests.support.fixtures import mount, servers
+from tests.support.llama_server import llama_server
 from tests.support.project import Project
 from tests.support.shared_modules import mould
 from tests.support.users import public, shared, user
 
-__all__ = ["mount", "odd", "public", "servers", "shared", "start", "user"]  # fixtures of several modules
+# fixtures of several modules
+__all__ = ["llama_server", "mount", "odd", "public", "servers", "shared", "start", "user"]
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),
-    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "FAKE_LLAMAFILE"),
+    *("CURL_CA_BUNDLE", "SSL_CERT_", "CI", "NO_COLOR", "GITHUB_", "GITLAB_", "DOIT_", "LC_FAKE_LLAMAFILE"),
 )
 _LOOPBACK = ("127.", "::1", "localhost")
 

@@ -47,8 +47,9 @@ BUDGETS = {  # at 88 columns
         "one renderer for all verbs that report, whose tables fit the terminal",
     ),
     "system": (
-        1_430,
-        "processes and files on three systems, no link of a cache followed, caches of several users",
+        1_445,
+        "processes and files on three systems, no link of a cache followed, caches of several users, "
+        "what is installed",
     ),
     "network": (
         1_720,
@@ -56,9 +57,9 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_740,
+        3_960,
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
-        "lock file, editing, resolving",
+        "lock file, editing, resolving, the choice between four engines",
     ),
     "cache": (
         1_360,
@@ -72,7 +73,7 @@ BUDGETS = {  # at 88 columns
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
         "the choice of one server of several, also by a file's path, the output on stderr",
     ),
-    "doctor": (520, "the checks and their probes"),
+    "doctor": (540, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
     "": (
         2_010,

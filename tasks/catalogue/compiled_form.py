@@ -14,12 +14,12 @@ from tasks.catalogue.types import Engine, Model, ServeOptions
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("title", "license", "url", "hf", "file", "revision"), str),
-    **dict.fromkeys(("sha256", "params", "quant", "host", "gpu"), str),
+    **dict.fromkeys(("sha256", "params", "quant", "host", "gpu", "id", "cors"), str),
     **dict.fromkeys(("engine", "engine_version", "version"), str),
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
     **dict.fromkeys((*LISTS, "more", "parts"), list),
-    **dict.fromkeys(("serve", "mmproj"), dict),
+    **dict.fromkeys(("serve", "mmproj", "env"), dict),
 }
 
 
@@ -62,6 +62,7 @@ def _is_entry(
         and all(isinstance(plain[key], str) for key in required)
         and all(v is None or isinstance(v, KINDS[key]) for key, v in plain.items())
         and all(_are_texts(plain[key]) for key in LISTS if key in plain)
+        and _are_texts(list(plain.get("env", {}).values()))
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and all(map(_is_file, plain.get("more", ())))
     )

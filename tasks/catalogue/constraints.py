@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from tasks.system.paths import MAX_NAME
 
-ENGINES = ("self", "llamafile", "embedded")
+ENGINES = ("self", "llamafile", "embedded", "llama-server")
 
 
 LATEST = "latest"  # as an engine's version
@@ -91,6 +91,11 @@ def _is_path_in_repo(value: str) -> bool:
 
 def _is_revision(value: str) -> bool:
     return bool(value) and _has_only(value, "._-/")
+
+
+def _is_origin(value: str) -> bool:
+    scheme, _, host = value.partition("://")
+    return scheme in ("http", "https") and _is_host(host.strip("[]"))
 
 
 def at_least(low: int, about: str) -> Constraint:
@@ -189,6 +194,31 @@ PORT = Constraint(
 )
 
 
+CORS = Constraint(
+    "web pages that may use the server: localhost, * for all, or origins such as "
+    "https://example.org, separated by commas [localhost]",
+    "localhost, * or origins such as https://example.org, separated by commas",
+    lambda v: v in ("*", "localhost") or all(map(_is_origin, v.split(","))),
+    {"pattern": r"^(\*|localhost|https?://[^\s,/]+(,https?://[^\s,/]+)*)$"},
+)
+
+
+MODEL_ID = Constraint(
+    "name of the model in the server's API [its name here]",
+    "letters, digits, '.', '_', '-' and '/'",
+    lambda v: v[:1].isalnum() and _has_only(v, "._-/") and len(v) <= MAX_NAME,
+    {"pattern": rf"^[A-Za-z0-9][A-Za-z0-9._/-]{{0,{MAX_NAME - 1}}}$"},
+)
+
+
+_ENV_NAME = Constraint(
+    "name of a variable",
+    "a name of letters, digits and '_'",
+    lambda v: v.isascii() and v.isidentifier(),
+    {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+)
+
+
 _URL = Constraint(
     "https://…, file:///…, or a path relative to this file; http:// needs sha256"
 )
@@ -242,6 +272,9 @@ Size = Annotated[int | None, _SIZE]
 Licence = Annotated[
     str, Constraint("license of the file, an SPDX identifier if there is one")
 ]
+
+
+EnvName = Annotated[str, _ENV_NAME]
 
 
 EngineName = Annotated[str | None, _ENGINE]

@@ -55,6 +55,30 @@ def instead_of(word: str) -> tuple[str, Instead] | None:
     return flag, _FLAGS[flag]
 
 
+# variables that set what the recipe sets, beside LLAMA_ARG_* of the flags above
+_VARIABLES: Mapping[str, Instead] = {
+    "LLAMA_API_KEY": _API_KEY,
+    "HF_TOKEN": _HF_TOKEN,
+    "LLAMAFILE_RECIPE_RUN": Instead("", "another name: the recipe sets it"),
+}
+
+
+def instead_of_variable(name: str) -> Instead | None:
+    """Return what to use instead of a variable of an engine's environment.
+
+    llama.cpp's server reads an option from LLAMA_ARG_ and its name.
+    """
+    upper = name.upper()
+    if upper in _VARIABLES:
+        return _VARIABLES[upper]
+    if not upper.startswith("LLAMA_ARG_"):
+        return None
+    match = instead_of(f"--{upper.removeprefix('LLAMA_ARG_')}")
+    if match is None:
+        return None
+    return match[1]
+
+
 def _long_flag(flag: str) -> str:
     """Return the managed flag that an abbreviation means, or an empty text."""
     if flag in _FLAGS:

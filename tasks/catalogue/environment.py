@@ -16,6 +16,10 @@ def _no_package(_: str) -> bool:
     return False
 
 
+def _no_program(_: str) -> str:
+    return ""
+
+
 class Environment(NamedTuple):
     """Platform and directories."""
 
@@ -27,6 +31,8 @@ class Environment(NamedTuple):
     first_bytes: Callable[[str], bytes] = _no_bytes
     # name → whether this Python package is installed
     has_package: Callable[[str], bool] = _no_package
+    # name → absolute path of this program on PATH, empty if there is none
+    find_program: Callable[[str], str] = _no_program
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

@@ -11,12 +11,11 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.constraints import ENGINES
 from tasks.catalogue.engine_args import check_engine_args
+from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import pins_error, split_count, split_error
 from tasks.catalogue.model_files import (
-    WINDOWS_EXE_LIMIT,
     ModelSource,
     absolute_source,
     adoption_folders,
@@ -28,7 +27,6 @@ from tasks.catalogue.model_files import (
     local_file,
     parse_sha256,
 )
-from tasks.catalogue.model_format import has_model_name, holds_gguf, holds_program
 from tasks.catalogue.settings import (
     ServeSettings,
     api_key_error,
@@ -37,7 +35,7 @@ from tasks.catalogue.settings import (
 )
 from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.command_line import CommandLine, Kind, TaskRequest
-from tasks.errors import UsageError, did_you_mean
+from tasks.errors import UsageError
 from tasks.urls import url_error
 
 
@@ -47,7 +45,7 @@ class ResolvedModel(NamedTuple):
     name: str  # its name in tasks
     model: Model
     artifact: Artifact
-    engine: str  # self, llamafile or embedded
+    engine: str  # self, llamafile, embedded or llama-server
     settings: ServeSettings
     exe: Artifact | None = None  # llamafile's executable, if the engine is `llamafile`
     engine_args: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
@@ -64,6 +62,8 @@ class ResolvedModel(NamedTuple):
     mmproj: str = ""  # path of the projector
     is_gguf: bool = False  # more than one engine serves it
     is_own: bool = False  # a file of the user's, which no entry names
+    engine_reason: str = ""  # why this engine serves it
+    program: Artifact | None = None  # llama-server, if it is the engine and on PATH
 
     @property
     def is_own_gguf(self) -> bool:
@@ -223,9 +223,10 @@ def _job(
     if source.files and source.files[-1].mmproj:
         mmproj = more[-1].target
     is_own = source.name not in catalogue.names or not artifact.in_cache
-    engine, is_gguf = _engine(
+    choice, is_gguf = engine_of(
         options.get("engine"), source.model, artifact, environment, is_own
     )
+    engine = choice.engine
     exe = None
     # "" is any verb, as doit's own commands see it
     starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
@@ -251,6 +252,8 @@ def _job(
         mmproj,
         is_gguf,
         is_own,
+        choice.reason,
+        installed_program(engine, environment),
     )
 
 
@@ -323,58 +326,3 @@ def _api_key(options: Mapping[str, Any]) -> str:
     if problem:
         raise UsageError(f"--api-key: {problem}")
     return key
-
-
-def _engine(
-    requested: str | None,
-    model: Model,
-    artifact: Artifact,
-    environment: Environment,
-    is_own: bool,
-) -> tuple[str, bool]:
-    """Return the engine, and whether the file is a GGUF.
-
-    The engine is the requested one, that of the entry, or the default for the file. For
-    an entry, git alone decides; a file of the user's own gets an engine that is here.
-
-    Args:
-        is_own: no entry names the file.
-
-    Raises:
-        UsageError: the engine is unknown, or cannot serve the file.
-    """
-    if requested is not None and requested not in ENGINES:
-        hint = did_you_mean(requested, ENGINES)
-        raise UsageError(
-            f"--engine: there is no engine {requested!r}",
-            fix=hint or f"the engines are {', '.join(ENGINES)}",
-        )
-    head = b""
-    if not (artifact.in_cache and has_model_name(artifact.target)):
-        # a file in the cache is not verified yet, so its name decides, which is in git
-        head = environment.first_bytes(artifact.target)
-    is_gguf = holds_gguf(head, artifact.target)
-    on_windows = environment.platform == "win32"
-    default = "llamafile" if is_gguf or on_windows else "self"
-    if is_gguf and is_own and environment.has_package("xllamacpp"):
-        default = "embedded"
-    engine = requested or model.engine or default
-    if engine == "self" and is_gguf:
-        what = f"{artifact.label} is a GGUF, which is not a program"
-        raise UsageError(what, fix="--engine llamafile, or --engine embedded")
-    if engine == "embedded" and holds_program(head, artifact.target):
-        reason = "a llamafile, but the embedded engine reads GGUF files"
-        raise UsageError(f"{artifact.label} is {reason}", fix="remove --engine")
-    if engine == "self" and on_windows:
-        if requested is not None:
-            raise _windows_error(artifact)
-        return "llamafile", is_gguf
-    return engine, is_gguf
-
-
-def _windows_error(artifact: Artifact) -> UsageError:
-    """Return the error for a .llamafile that Windows cannot start (R9)."""
-    reason = "not an .exe, so Windows cannot start it"
-    if (artifact.size or 0) > WINDOWS_EXE_LIMIT:
-        reason = "over 4 GiB, the limit of Windows for a program"
-    return UsageError(f"{artifact.label} is {reason}", fix="--engine llamafile")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
-from tasks.catalogue.engine_args import instead_of
+from tasks.catalogue.engine_args import instead_of, instead_of_variable
+from tasks.catalogue.engine_choice import GGUF_ONLY
 from tasks.catalogue.file_specs import (
     file_location,
     projector,
@@ -99,6 +100,7 @@ def _args_problems(settings: Any) -> Iterator[Problem]:
     """Yield arguments that other keys set, or that no program can receive."""
     if not isinstance(settings, dict):
         return
+    yield from _env_problems(settings.get("env"))
     for index, word in enumerate(_list(settings, "args")):
         if not isinstance(word, str):
             continue
@@ -111,6 +113,21 @@ def _args_problems(settings: Any) -> Iterator[Problem]:
             yield path, "an argument cannot have a NUL character"
 
 
+def _env_problems(variables: Any) -> Iterator[Problem]:
+    """Yield variables that other keys set, or that hold a credential."""
+    if not isinstance(variables, dict):
+        return
+    for name, value in variables.items():
+        if not isinstance(name, str):
+            continue
+        path = ("env", name)
+        match = instead_of_variable(name)
+        if match:
+            yield path, f"{name} is not allowed in env; use {match.key}"
+        elif isinstance(value, str) and "\0" in value:
+            yield path, "a variable cannot have a NUL character"
+
+
 def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     """Return why the model's engine cannot serve its file, or an empty text."""
     url = _url(entry)
@@ -121,8 +138,9 @@ def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     engine = entry.get("engine") or ("llamafile" if is_gguf else "self")
     if engine == "self" and is_gguf:
         return "a .gguf is not a program: expected llamafile or embedded"
-    if engine == "embedded" and has_llamafile_name(filename):
-        return "the embedded engine reads .gguf files: expected self or llamafile"
+    if engine in GGUF_ONLY and has_llamafile_name(filename):
+        title = GGUF_ONLY[engine]
+        return f"the {title} reads .gguf files: expected self or llamafile"
     if engine == "llamafile" and not has_exe:
         needed = "engines.llamafile needs url and version"
         return f"llamafile serves it, so {needed} (or: engine: embedded)"

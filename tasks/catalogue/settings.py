@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from tasks.catalogue.constraints import Constraint
@@ -29,6 +29,8 @@ class ServeSettings:
     ngl: int | None = None
     gpu: str | None = None
     threads: int | None = None
+    cors: str | None = None  # None: pages of this machine
+    env: Mapping[str, str] = field(default_factory=dict)
     args: tuple[str, ...] = ()
 
 

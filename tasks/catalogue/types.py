@@ -7,17 +7,20 @@ validates models.yaml with the same types; `constraints` has what a value must b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tasks.catalogue.constraints import (
+    CORS,
     GPUS,
     HOST,
+    MODEL_ID,
     PORT,
     VERSION_OR_LATEST,
     Constraint,
     EngineName,
     EngineVersion,
+    EnvName,
     Licence,
     Mirrors,
     Name,
@@ -63,18 +66,27 @@ class ServeOptions(Strict):
     timeout: Annotated[
         int | None, at_least(1, "seconds until the server must be ready")
     ] = None
+    cors: Annotated[str | None, CORS] = None
+    env: Annotated[
+        dict[EnvName, str],
+        Constraint("variables of the engine's environment: name → text"),
+    ] = field(default_factory=dict)
     args: Annotated[
         tuple[str, ...], Constraint("more arguments for the engine, passed unchanged")
     ] = ()
 
     def over(self, below: ServeOptions) -> ServeOptions:
-        """Merge: values set here win over `below`; `args` are concatenated."""
+        """Merge: values set here win over `below`; `args` are concatenated.
+
+        The variables of both are set; those set here win.
+        """
         merged: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if value is None:
-                value = getattr(below, field.name)
-            merged[field.name] = value
+                value = getattr(below, one.name)
+            merged[one.name] = value
+        merged["env"] = {**below.env, **self.env}
         return ServeOptions(**{**merged, "args": (*below.args, *self.args)})
 
 
@@ -109,6 +121,7 @@ class Model(Strict):
     hf: Repo = None
     file: RepoFile = None
     revision: Revision = None
+    id: Annotated[str | None, MODEL_ID] = None
     aliases: Annotated[tuple[Name, ...], Constraint("other names of the model")] = ()
     mirrors: Mirrors = ()
     sha256: Sha256 = None

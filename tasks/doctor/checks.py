@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tasks.cache.space import space_missing
 from tasks.catalogue.artifact import EXECUTABLE_MAGICS
+from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.console import formatting
 from tasks.engine import failures
 from tasks.network.failures import NO_NAME
@@ -95,6 +96,24 @@ def check_embedded(version: str) -> CheckResult:
         return _ok("embedded", version)
     found = "the package xllamacpp is not installed"
     return _fail("embedded", found, "pip install '.[embedded]'")
+
+
+def check_llama_server(program: str) -> CheckResult:
+    """Check the program of the engine llama-server; empty: it is not on PATH."""
+    if program:
+        return _ok("llama-server", program)
+    return _fail("llama-server", LLAMA_SERVER_MISSING, INSTALL_LLAMA_SERVER)
+
+
+def open_to_pages(found: str, remedy: str) -> CheckResult:
+    """Report a server that any web page can use."""
+    return _warn("origins", found, remedy)
+
+
+def system_config(path: str) -> CheckResult:
+    """Report a configuration of llama.cpp that the recipe cannot keep from engines."""
+    found = f"{path} changes the settings of llama.cpp's servers on this machine"
+    return _warn("config", found, f"remove {path}, or check that it changes nothing")
 
 
 def check_catalogue(problem: str) -> CheckResult:

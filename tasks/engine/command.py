@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.settings import ServeSettings
@@ -22,10 +23,10 @@ OWN_LOG_SINCE: Version = (0, 8)
 class Launch(NamedTuple):
     """How to start an engine; all paths are absolute."""
 
-    engine: str  # self, llamafile or embedded
+    engine: str  # self, llamafile, embedded or llama-server
     platform: str  # a value of sys.platform
     model: str
-    exe: str = ""  # llamafile's executable, for the engine `llamafile`
+    exe: str = ""  # the program of the engines `llamafile` and `llama-server`
     python: str = ""  # the Python interpreter, for the engine `embedded`
     mmproj: str = ""  # the model's vision projector
     native: bool = False  # the program is ELF or Mach-O, which a shell cannot read
@@ -40,6 +41,8 @@ class Launch(NamedTuple):
         """
         if self.engine == "embedded":
             return [self.python, "-m", "tasks.engine.embedded"]
+        if self.engine == "llama-server":
+            return [self.exe]
         file = self.model if self.engine == "self" else self.exe
         if self.native or self.platform == "win32":
             return [file]
@@ -56,6 +59,23 @@ def parse_version(text: str) -> str:
     return match.group(1) if match else ""
 
 
+def parse_build(text: str) -> str:
+    """Return llama.cpp's build number in the output of `--version`, or "".
+
+    It is `version: 11669 (5e1b7c9)`, or from a distribution
+    `version: 0.7.0 (build 11669, commit Debian)`.
+    """
+    match = re.search(r"^version: (?:.*\bbuild )?(\d+)\b(?!\.)", text, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def version_in(engine: str, output: str) -> str:
+    """Return the version that an engine prints with `--version`, or an empty string."""
+    if engine == "llama-server":
+        return parse_build(output)
+    return parse_version(output)
+
+
 def version_tuple(version: str | None) -> Version | None:
     """Convert `0.8.6` to numbers; None for an unknown version."""
     if not version:
@@ -68,6 +88,7 @@ def serve_command(
     settings: ServeSettings,
     *,
     version: str | None,
+    more: Sequence[str] = (),
     extra: Sequence[str] = (),
     key_file: str = "",
 ) -> list[str]:
@@ -76,18 +97,20 @@ def serve_command(
     Args:
         settings: all levels merged; the port is resolved.
         version: the engine's; None where it is unknown.
+        more: further options of the recipe.
         extra: arguments passed through unchanged. They come last, to override.
         key_file: path of a file with the API key. llamafile has read it since 0.6
-            (server.cpp --api-key-file); the embedded engine reads the environment.
-            `ps` shows neither (R30).
+            (server.cpp --api-key-file). `ps` does not show it (R30).
 
     Raises:
         ServerError: the engine does not support a setting.
     """
-    known = None if launch.engine == "embedded" else version_tuple(version)
+    known = llamafile_version(launch.engine, version)
     _check_gpu(settings, version, known)
     _check_paths(launch)
-    argv = [*launch.program(), "--server"]
+    argv = launch.program()
+    if launch.engine != "llama-server":
+        argv.append("--server")
     if known is not None and known < NOBROWSER_GONE:
         argv.append("--nobrowser")
         if known >= OWN_LOG_SINCE:
@@ -98,7 +121,31 @@ def serve_command(
         argv += ["-m", launch.model]
     if launch.mmproj:
         argv += ["--mmproj", launch.mmproj]
-    return [*argv, *_setting_options(settings), *settings.args, *extra]
+    options = _setting_options(settings)
+    if launch.engine == "llama-server":
+        options = _llama_server_options(settings)
+    return [*argv, *options, *more, *settings.args, *extra]
+
+
+def llamafile_version(engine: str, version: str | None) -> Version | None:
+    """Return the version of llamafile; None for an unknown one, or another engine."""
+    if engine in ("self", "llamafile"):
+        return version_tuple(version)
+    return None
+
+
+def _llama_server_options(settings: ServeSettings) -> list[str]:
+    """Return the settings as options of llama-server, which lacks `--gpu`.
+
+    It has the GPU backends that it was built with; a kind of GPU selects none of them.
+    """
+    options = _setting_options(replace(settings, gpu=None))
+    if settings.gpu == "disable":
+        options += ["--device", "none"]
+    elif settings.gpu not in (None, "auto") and settings.ngl is None:
+        # without -ngl, it does not report a missing GPU
+        options += ["-ngl", "auto"]
+    return options
 
 
 def _setting_options(settings: ServeSettings) -> list[str]:
@@ -133,7 +180,7 @@ def _check_paths(launch: Launch) -> None:
 
     Source: llamafile.c splits the path of -m at its first @, to name a file in a zip
     """
-    if launch.engine == "embedded":
+    if launch.engine not in ("self", "llamafile"):
         return
     paths = [launch.mmproj]
     if launch.engine == "llamafile":

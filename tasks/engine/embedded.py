@@ -30,6 +30,9 @@ OPTIONS = {
     "--port": "port",
     "--gpu": "gpu",
     "--api-key": "api_key",
+    "--api-key-file": "api_key_file",
+    "--cors-origins": "cors_origins",
+    **dict.fromkeys(["-a", "--alias"], "alias"),
     **dict.fromkeys(["-mm", "--mmproj"], "mmproj"),
 }
 IGNORED = ["--server", "--nobrowser"]
@@ -66,6 +69,8 @@ class Settings:
     parallel: int
     api_keys: list[str]
     mmproj: str = ""
+    alias: str = ""  # the model's name in the API; empty: the file's
+    cors_origins: str = "localhost"
 
 
 def parse(arguments: list[str]) -> dict[str, str]:
@@ -103,13 +108,24 @@ def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
     return value
 
 
-def parse_settings(
-    values: Mapping[str, str], environment: Mapping[str, str]
-) -> Settings:
-    """Return the settings of the options' texts and $LLAMA_API_KEY.
+def read_keys(path: str) -> str:
+    """Return the keys in a file, one a line, separated by commas.
 
     Raises:
-        UsageError: a value is invalid.
+        UsageError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"cannot read the keys in {path}: {error}") from error
+    return ",".join(lines)
+
+
+def parse_settings(values: Mapping[str, str]) -> Settings:
+    """Return the settings of the options' texts.
+
+    Raises:
+        UsageError: a value is invalid, or the file with the keys cannot be read.
     """
     if "model" not in values:
         raise UsageError("missing required -m MODEL.gguf")
@@ -118,7 +134,9 @@ def parse_settings(
         kinds = ", ".join(GPUS)
         raise UsageError(f"--gpu must be one of auto, disable, {kinds}, not {gpu!r}")
     layers = values.get("gpu_layers", "auto")
-    keys = values.get("api_key", environment.get("LLAMA_API_KEY", ""))
+    keys = values.get("api_key", "")
+    if "api_key_file" in values:
+        keys += "," + read_keys(values["api_key_file"])
     if keys and not keys.strip(","):
         raise UsageError("the API key is empty")
     return Settings(
@@ -133,6 +151,8 @@ def parse_settings(
         parallel=number(values.get("parallel", "1"), "--parallel", 1),
         api_keys=[key for key in keys.split(",") if key],
         mmproj=values.get("mmproj", ""),
+        alias=values.get("alias", ""),
+        cors_origins=values.get("cors_origins", "localhost"),
     )
 
 
@@ -252,7 +272,9 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params = engine.CommonParams()
     params.offline = True
     params.model.path = str(settings.model)
-    params.model_alias = {settings.model.stem.encode("utf-8", "replace").decode()}
+    name = settings.alias or settings.model.stem
+    params.model_alias = {name.encode("utf-8", "replace").decode()}
+    params.cors_origins = settings.cors_origins
     params.hostnames = [settings.host]
     params.port = settings.port
     params.n_ctx = settings.ctx_size
@@ -322,7 +344,7 @@ def main(arguments: list[str]) -> int:
         if "--version" in arguments:
             print(f"embedded v{load_package().__version__}")
         else:
-            serve(parse_settings(parse(arguments), os.environ))
+            serve(parse_settings(parse(arguments)))
     except UsageError as refusal:
         # one write, because a thread of the engine writes there, too
         sys.stderr.write(f"error: {refusal}\n")

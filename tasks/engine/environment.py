@@ -1,46 +1,86 @@
-"""Filter the user's environment for an engine, a third party's program. Pure."""
+"""Build an engine's environment: a list of variables passes, nothing else. Pure.
+
+An engine is a program of a third party, and every variable may change what it does:
+llama.cpp's server reads `LLAMA_ARG_*` for nearly every option. docs/environment.md
+lists what passes.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-# upper-case names of variables with credentials, or with paths to them
+# upper-case names
+_PASSED = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TEMP", "TMP", "TZ"),
+        *("LANG", "LANGUAGE"),
+        # Windows does not start a program without some of these
+        *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE"),
+        *("LOCALAPPDATA", "USERNAME", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE"),
+        # where the libraries of GPU runtimes are
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+    )
+)
 _PREFIXES = (
-    *("ACTIONS_", "ANTHROPIC_", "ARM_", "AWS_", "AZURE_", "CLOUDSDK_", "DOCKER_"),
-    *("GCLOUD_", "GCP_", "GH_", "GIT_", "GITHUB_", "GITLAB_", "GOOGLE_", "GPG_"),
-    *("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "KUBE", "NPM_", "OPENAI_", "PIP_"),
-    *("PYPI_", "SSH_", "TWINE_", "UV_", "VAULT_"),
+    "LC_",
+    # GPU runtimes: CUDA_VISIBLE_DEVICES, GGML_VK_VISIBLE_DEVICES, VK_ICD_FILENAMES
+    *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "GGML_", "VK_"),
 )
-_SECRET = re.compile(
-    r"(TOKENS?|PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|CREDENTIALS?|APIKEYS?"
-    r"|(API|ACCESS|PRIVATE)_?KEYS?)(_|$)"
-    r"|(^|_)(AUTH|AUTHORIZATION|COOKIE|PASS|PAT|PW|PWD)(_ID|_FILE|_PATH)?$"
-    r"|(^|_)(BEARER|DSN|JWTS?|KEYS?|WEBHOOKS?)(_|$)"
-)
-_NOT_SECRET = ("PWD", "OLDPWD")  # directories
-# an engine needs no proxy, and the URL of a proxy may contain a password
-_PROXY = re.compile(r"_PROXY$")
-_USER_IN_URL = re.compile(r"://[^/@\s]+@")  # with a password, or a token alone
+# of the recipe itself, for its supervisor
+_RECIPE = ("LLAMAFILE_", "XDG_")
+# llama.cpp reads it before the command line, and has no option against that
+# Source: common/arg.cpp of llama.cpp, PR 26118
+SYSTEM_CONFIG = "/etc/llama.cpp/config.ini"
 
 
-def is_private(name: str, value: str) -> bool:
-    """Return whether a variable contains a credential, or may contain one."""
-    # Windows, curl and pip treat `https_proxy` and `HTTPS_PROXY` alike
+def is_passed(name: str) -> bool:
+    """Return whether a variable of the user reaches an engine."""
+    # Windows treats names in lower and upper case alike
     upper = name.upper()
-    if upper in _NOT_SECRET:
-        return False
-    if upper.startswith(_PREFIXES) or _SECRET.search(upper) or _PROXY.search(upper):
-        return True
-    return _USER_IN_URL.search(value) is not None
+    return upper in _PASSED or upper.startswith(_PREFIXES)
 
 
-def engine_environment(env: Mapping[str, str], **more: str) -> dict[str, str]:
-    """Return the environment for an engine, its `--version` and its supervisor.
+def engine_environment(
+    env: Mapping[str, str], more: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment for an engine and its `--version`.
 
     Args:
         env: the user's.
-        more: variables that the recipe sets; they are not filtered.
+        more: variables that the recipe or models.yaml sets; they are not filtered.
     """
-    public = {name: value for name, value in env.items() if not is_private(name, value)}
-    return {**public, **more}
+    passed = {name: value for name, value in env.items() if is_passed(name)}
+    return {**passed, **more}
+
+
+def supervisor_environment(
+    env: Mapping[str, str], more: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment for the supervisor of an engine.
+
+    Args:
+        env: the user's.
+        more: variables that the recipe sets.
+    """
+    own = {name: value for name, value in env.items() if name.startswith(_RECIPE)}
+    return {**own, **engine_environment(env, more)}
+
+
+def config_variables(folder: str, platform: str) -> dict[str, str]:
+    """Return the variables that keep the user's configuration from an engine.
+
+    llama.cpp reads `llama.cpp/config.ini` in the user's configuration directory.
+
+    Args:
+        folder: an empty directory.
+    """
+    if platform == "win32":
+        return {"APPDATA": folder}
+    return {"XDG_CONFIG_HOME": folder}
+
+
+def system_config(env: Mapping[str, str], platform: str) -> str:
+    """Return the path of llama.cpp's configuration for all users of a machine."""
+    if platform == "win32":
+        return f"{env.get('PROGRAMDATA', 'C:/ProgramData')}/llama.cpp/config.ini"
+    return SYSTEM_CONFIG

@@ -29,7 +29,7 @@ def match_failure(ending: ProcessExit, platform: str) -> KnownFailure | None:
 def _matches(entry: KnownFailure, ending: ProcessExit, platform: str) -> bool:
     if entry.platform not in ("", platform):
         return False
-    if entry.engine and entry.engine not in ending.command:
+    if entry.engine and entry.engine not in _names(ending.command):
         return False
     if entry.status:
         if ending.status is None:
@@ -39,6 +39,23 @@ def _matches(entry: KnownFailure, ending: ProcessExit, platform: str) -> bool:
             return False
     flags = re.IGNORECASE | re.MULTILINE
     return re.search(entry.pattern, ending.output, flags) is not None
+
+
+def _names(command: Sequence[str]) -> set[str]:
+    """Return the words of a command, and the file names of those that are paths."""
+    files = {re.split(r"[\\/]", word)[-1] for word in command}
+    return {*command, *(name.removesuffix(".exe") for name in files)}
+
+
+def with_alternatives(
+    error: ServerError, ending: ProcessExit, platform: str, alternatives: str
+) -> ServerError:
+    """Add the other engines to the fix of a failed one, where they may help."""
+    entry = match_failure(ending, platform)
+    if not alternatives or (entry and not entry.other_engine):
+        return error
+    fix = "\n".join(filter(None, (error.fix, alternatives)))
+    return ServerError(error.what, error.facts, fix)
 
 
 def remedy(ending: ProcessExit, platform: str) -> str:

@@ -20,7 +20,9 @@ class KnownFailure(NamedTuple):
     pattern: str = ""  # searched in the output, ignoring case; ^ and $ match at lines
     status: tuple[int, ...] = ()  # one of these exit statuses; empty: any
     platform: str = ""  # a value of sys.platform; empty: any
-    engine: str = ""  # a word of the command that started it; empty: any
+    # a word of the command that started it, or the file name of one; empty: any
+    engine: str = ""
+    other_engine: bool = True  # another engine may work
 
 
 def _signal(number: int) -> tuple[int, int]:
@@ -104,6 +106,7 @@ KNOWN_FAILURES = (
     KnownFailure(
         "another program uses the port: use --port 0 for a free one",
         r"couldn't bind|address already in use",
+        other_engine=False,
     ),
     # -- an APE's start: #106, #108, #488, jart/cosmopolitan#918; arranger1044/iSoul#16
     KnownFailure(
@@ -144,6 +147,7 @@ KNOWN_FAILURES = (
     KnownFailure(
         "the disk is full: free some space in TMPDIR, HOME and the cache",
         "No space left on device",
+        other_engine=False,
     ),
     # measured with dash and bash; #479
     KnownFailure(
@@ -285,6 +289,13 @@ KNOWN_FAILURES = (
         "the model is newer than the engine: pip install -U '.[embedded]'",
         _TOO_NEW,
         engine="tasks.engine.embedded",
+    ),
+    # measured with build 11669
+    KnownFailure(
+        "the model is newer than the engine: update llama-server (brew upgrade "
+        "llama.cpp, apt upgrade llama.cpp, winget upgrade llama.cpp)",
+        _TOO_NEW,
+        engine="llama-server",
     ),
     # llama.cpp:4447, #711, #730; llama.cpp:5447
     KnownFailure(

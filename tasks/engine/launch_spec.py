@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
-from tasks.engine.server_record import KEY_VARIABLE
+from tasks.engine.isolation import isolation_options
 from tasks.system.process_id import MARK_VARIABLE
 
 
@@ -26,19 +27,16 @@ class LaunchSpec(NamedTuple):
     extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
     probe: bool = False  # ready only after it has generated a token
     require_gpu: bool = False  # do not fall back to the CPU
+    alternatives: str = ""  # other engines, for the error of one that fails
+    model_id: str = ""  # the model's name in the API
 
     @property
     def engine_title(self) -> str:
         """Return the engine's program and version, for people."""
         program = "llamafile"
-        if self.launch.engine == "embedded":
-            program = "embedded"
+        if self.launch.engine in ("embedded", "llama-server"):
+            program = self.launch.engine
         return f"{program} {self.version}".strip()
-
-    @property
-    def reads_key_file(self) -> bool:
-        """Return whether the engine reads its key from a file, not a variable."""
-        return bool(self.key) and self.launch.engine != "embedded"
 
     def argv(self, port: int, key_file: str) -> list[str]:
         """Return the engine's command line.
@@ -46,24 +44,25 @@ class LaunchSpec(NamedTuple):
         Raises:
             ServerError: the engine does not support a setting.
         """
+        isolated = isolation_options(
+            self.launch.engine, self.version, self.settings, self.model_id
+        )
         return serve_command(
             self.launch,
             replace(self.settings, port=port),
             version=self.version,
+            more=isolated,
             extra=self.extra,
             key_file=key_file,
         )
 
     def variables(self, mark: str) -> dict[str, str]:
-        """Return the recipe's own variables for the engine's environment.
+        """Return the variables of models.yaml and the recipe's own.
 
         Args:
             mark: identifies the engine's processes.
         """
-        variables = {MARK_VARIABLE: mark}
-        if self.key and not self.reads_key_file:
-            variables[KEY_VARIABLE] = self.key
-        return variables
+        return {**self.settings.env, MARK_VARIABLE: mark}
 
     def record_spec(self, port: int | None) -> dict[str, str]:
         """Return what is served and how, by option; equal for equal servers.
@@ -86,6 +85,9 @@ class LaunchSpec(NamedTuple):
             "--ngl": settings.ngl,
             "--gpu": settings.gpu,
             "--threads": settings.threads,
+            "--alias": self.model_id,
+            "cors": settings.cors,
+            "env": shlex.join(f"{name}={text}" for name, text in settings.env.items()),
             "--": shlex.join((*settings.args, *self.extra)),
             "--api-key": "given" if self.key else "",
         }
@@ -96,9 +98,8 @@ class LaunchSpec(NamedTuple):
 
 def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
     """Return every file that the engine consists of, or reads."""
-    if resolved.exe:
-        return (*resolved.files, resolved.exe)
-    return resolved.files
+    programs = (resolved.exe, resolved.program)
+    return (*resolved.files, *filter(None, programs))
 
 
 def launch_spec(
@@ -115,4 +116,6 @@ def launch_spec(
         extra=resolved.engine_args,
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
+        model_id=resolved.model.id or resolved.name,
+        alternatives=alternatives(resolved.engine, is_gguf=resolved.is_gguf),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from tasks.catalogue.types import Model
+from tasks.engine.isolation import is_open_to_pages, open_pages
+from tasks.engine.launch_spec import LaunchSpec
 from tasks.engine.server_record import ServerRecord
-from tasks.urls import needed_no_proxy
+from tasks.urls import is_loopback, needed_no_proxy
 
 
 def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
@@ -33,6 +35,19 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
         f"  log      {record.log}\n"
         f"  stop     {stop}"
     )
+
+
+def access_warnings(spec: LaunchSpec) -> list[str]:
+    """Return the warnings about who can use a server, before it is started."""
+    warnings = []
+    host = spec.settings.host
+    if not spec.key and not is_loopback(host):
+        warnings.append(open_access_warning(spec.name, host))
+    engine = spec.launch.engine
+    if is_open_to_pages(engine, spec.version, spec.settings, spec.key):
+        what, fix = open_pages(spec.name, engine, spec.version)
+        warnings.append(f"warning: {what}\n  fix: {fix}")
+    return warnings
 
 
 def open_access_warning(name: str, host: str) -> str:

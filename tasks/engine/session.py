@@ -21,14 +21,13 @@ from tasks.console import formatting
 from tasks.engine import log_files, run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
-from tasks.engine.messages import open_access_warning
+from tasks.engine.messages import access_warnings
 from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.system import files, process_identity
 from tasks.transfer.ensure import check_source
 from tasks.transfer.policy import DownloadPolicy
-from tasks.urls import is_loopback
 
 if TYPE_CHECKING:
     from tasks.engine.supervisor_client import SupervisorClient
@@ -113,9 +112,8 @@ class ManagedServer:
     ) -> None:
         self._spec = spec
         self._stop = stop
-        host = spec.settings.host
-        if not spec.key and not is_loopback(host):
-            doit_adapter.log().warning("%s", open_access_warning(spec.name, host))
+        for warning in access_warnings(spec):
+            doit_adapter.log().warning("%s", warning)
         self._folder = ExitStack()
         folder = self._make_folder(cache, mode)
         path = os.path.join(folder, record_name(spec.name, port))
@@ -131,7 +129,7 @@ class ManagedServer:
         self._log_start()
 
     def _prepare(self, path: str, mode: Mode, port: int) -> ServerRecord:
-        """Write the key file, if the engine reads one; return the server record.
+        """Write the key file, if there is a key; return the server record.
 
         Args:
             path: of the server's files, without the suffix.
@@ -141,7 +139,7 @@ class ManagedServer:
         """
         spec = self._spec
         key_file = ""
-        if spec.reads_key_file:
+        if spec.key:
             key_file = f"{path}.key"
             files.write_atomic(key_file, f"{spec.key}\n", private=True)
         return ServerRecord(
@@ -189,7 +187,9 @@ class ManagedServer:
         try:
             self._supervisor: SupervisorClient = SupervisorClient(
                 record.command,
-                env=engine_env(launch.engine, **self._spec.variables(record.mark)),
+                env=engine_env(
+                    launch.engine, folder, self._spec.variables(record.mark)
+                ),
                 cwd=engine_cwd(launch.engine, folder),
                 log=record.log,
                 record=record.path,
@@ -233,14 +233,17 @@ class ManagedServer:
         spec = self._spec
         record = self.record
         limit = spec.settings.timeout
-        seconds = readiness.wait_ready(
-            spec.name,
-            self._supervisor,
-            record.host,
-            record.port,
-            limit,
-            lambda: self._stop,
-        )
+        try:
+            seconds = readiness.wait_ready(
+                spec.name,
+                self._supervisor,
+                record.host,
+                record.port,
+                limit,
+                lambda: self._stop,
+            )
+        except ServerError as error:
+            raise self._with_alternatives(error) from None
         if seconds is None:
             return None
         if spec.require_gpu:
@@ -264,6 +267,17 @@ class ManagedServer:
         text = "%s is ready at %s after %s"
         doit_adapter.log_event("server_ready", text, *values, **fields)
         return seconds
+
+    def _with_alternatives(self, error: ServerError) -> ServerError:
+        """Add the other engines to the error of an engine that ended by itself."""
+        from tasks.engine import failures
+
+        if self._supervisor.exited() is None or self._supervisor.stopped_on_request:
+            return error
+        platform = self._spec.launch.platform
+        ending = self._supervisor.ending()
+        others = self._spec.alternatives
+        return failures.with_alternatives(error, ending, platform, others)
 
     def _probe(self, limit: float) -> bool:
         from tasks.engine import client

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tasks.engine import logfile
-from tasks.engine.environment import engine_environment
+from tasks.engine.environment import supervisor_environment
 from tasks.engine.server_record import SUPERVISOR_COMMAND
 from tasks.errors import ServerError
 from tasks.system import processes
@@ -78,7 +78,7 @@ class SupervisorClient:
         self._process = subprocess.Popen(
             [sys.executable, *SUPERVISOR_COMMAND, values["mark"]],
             cwd=root,
-            env=engine_environment(os.environ, PYTHONPATH=root),
+            env=supervisor_environment(os.environ, {"PYTHONPATH": root}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -6,16 +6,18 @@ import contextlib
 import errno
 import os
 import platform
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp
+from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
 from tasks.engine import command, failures
-from tasks.engine.environment import engine_environment
+from tasks.engine.environment import config_variables, engine_environment
 from tasks.engine.file_format import native_program
 from tasks.errors import ServerError
 from tasks.system import files, own_files, processes
@@ -24,25 +26,62 @@ from tasks.system import files, own_files, processes
 def launch_of(system: str, resolved: ResolvedModel) -> command.Launch:
     """Return how to start the job's engine on this machine."""
     program = resolved.artifact.target
-    if resolved.exe:
-        program = resolved.exe.target
+    exe = ""
+    if separate := resolved.exe or resolved.program:
+        program = separate.target
+        exe = program
     return command.Launch(
         engine=resolved.engine,
         platform=system,
         model=resolved.artifact.target,
-        exe=resolved.exe.target if resolved.exe else "",
+        exe=exe,
         python=sys.executable,
         mmproj=resolved.mmproj,
         native=bool(native_program(program)),
     )
 
 
-def engine_env(engine: str, **more: str) -> dict[str, str]:
-    """Return an engine's environment; the embedded one must find this project."""
+def check_installed(resolved: ResolvedModel) -> None:
+    """Check that llama-server is installed, if it is the engine.
+
+    Raises:
+        ServerError: it is not on PATH.
+    """
+    if resolved.engine == "llama-server" and resolved.program is None:
+        what = f"{resolved.name}: {LLAMA_SERVER_MISSING}"
+        raise ServerError(what, fix=INSTALL_LLAMA_SERVER)
+
+
+def engine_env(
+    engine: str, folder: str, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return an engine's environment; the embedded one must find this project.
+
+    Args:
+        folder: the engine's, for an empty configuration directory.
+        more: variables that the recipe or models.yaml sets.
+
+    Raises:
+        OSError: the directory cannot be created.
+    """
+    config = config_variables(empty_folder(folder), sys.platform)
+    more = {**config, **(more or {})}
     if engine == "embedded":
         paths = [str(ROOT), os.environ.get("PYTHONPATH")]
         more = {**more, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return engine_environment(os.environ, **more)
+    return engine_environment(os.environ, more)
+
+
+def empty_folder(folder: str) -> str:
+    """Return an empty directory in a folder; what was put into it is removed."""
+    path = os.path.join(folder, "config")
+    if os.path.islink(path):
+        os.unlink(path)
+    with contextlib.suppress(FileNotFoundError):
+        if os.listdir(path):
+            shutil.rmtree(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
 
 
 def engine_cwd(engine: str, folder: str) -> str:
@@ -85,23 +124,29 @@ def recorded_version(cache: str, artifact: Artifact, engine: str) -> str | None:
 
 def engine_version(cache: str, catalogue: Catalogue, resolved: ResolvedModel) -> str:
     """Return the version of the job's engine: the recorded one, else models.yaml's."""
-    recorded = recorded_version(
-        cache, resolved.exe or resolved.artifact, resolved.engine
-    )
+    program = resolved.exe or resolved.program or resolved.artifact
+    recorded = recorded_version(cache, program, resolved.engine)
     if recorded:
         return recorded
     if resolved.exe:
         return catalogue.engine("llamafile").version or ""
+    if resolved.engine == "llama-server":
+        return ""
     return resolved.model.engine_version or ""
 
 
 def ask_version(
-    name: str, launch: command.Launch, cache: str, given: Iterable[Artifact]
+    name: str,
+    launch: command.Launch,
+    cache: str,
+    given: Iterable[Artifact],
+    others: str = "",
 ) -> str:
     """Run `--version`; return the version, or an empty string if none is printed.
 
     Args:
         given: the files that the program consists of, or reads.
+        others: other engines, for the error.
 
     Raises:
         ServerError: the program cannot be started, fails, or exceeds the time limit.
@@ -112,22 +157,23 @@ def ask_version(
     try:
         with run_dir(cache) as folder:
             cwd = engine_cwd(launch.engine, folder)
-            ending = processes.run(argv, env=engine_env(launch.engine), cwd=cwd)
+            env = engine_env(launch.engine, folder)
+            ending = processes.run(argv, env=env, cwd=cwd)
     except OSError as error:
         failed = failures.launch_error(name, argv, error, launch.platform)
         raise _with_format(failed, argv[0], error) from None
-    if ending.status is None:
-        what = f"{name} did not print its version within {processes.VERSION_S:.0f} s"
-        raise failures.engine_error(what, ending, launch.platform)
     if ending.status != 0:
-        raise failures.engine_error(
-            f"{name} does not run here", ending, launch.platform
-        )
+        what = f"{name} does not run here"
+        if ending.status is None:
+            limit = f"{processes.VERSION_S:.0f} s"
+            what = f"{name} did not print its version within {limit}"
+        failed = failures.engine_error(what, ending, launch.platform)
+        raise failures.with_alternatives(failed, ending, launch.platform, others)
     output = "no version printed"
     if ending.output:
         output = ending.output.splitlines()[0]
     doit_adapter.log().info("%s: engine OK, %s", name, output)
-    return command.parse_version(ending.output)
+    return command.version_in(launch.engine, ending.output)
 
 
 def _with_format(failed: ServerError, program: str, error: OSError) -> ServerError:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from tasks.cache import stamps
 from tasks.catalogue import gguf
+from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.planning import estimate
 from tasks.planning.estimate import OVERHEAD, FilePlan, MemoryEstimate
@@ -52,12 +53,18 @@ def write_problem(cache: str, needs: Iterable[FilePlan]) -> list[Problem]:
 
 
 def engine_problems(jobs: Iterable[ResolvedModel]) -> list[Problem]:
-    """Return the problem of a model whose engine is a package that is not installed."""
+    """Return the problems of models whose engine is not installed."""
+    jobs = tuple(jobs)
+    missing = [
+        (f"{resolved.name}: {LLAMA_SERVER_MISSING}", INSTALL_LLAMA_SERVER)
+        for resolved in jobs
+        if resolved.engine == "llama-server" and resolved.program is None
+    ]
     embedded = [resolved.name for resolved in jobs if resolved.engine == "embedded"]
     if not embedded or has_package("xllamacpp"):
-        return []
+        return missing
     what = f"{', '.join(embedded)}: the embedded engine needs the package xllamacpp"
-    return [(what, "pip install '.[embedded]', or --engine llamafile")]
+    return [*missing, (what, "pip install '.[embedded]', or --engine llamafile")]
 
 
 def surely_fits(resolved: ResolvedModel, needs: Sequence[FilePlan], here: int) -> bool:

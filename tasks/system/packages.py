@@ -1,4 +1,4 @@
-"""Which Python packages are installed."""
+"""Which Python packages and which programs are installed."""
 
 from __future__ import annotations
 
@@ -11,3 +11,14 @@ def has_package(name: str) -> bool:
         return find_spec(name) is not None
     except (ImportError, ValueError):
         return False
+
+
+def find_program(name: str) -> str:
+    """Return the absolute path of a program on PATH; empty if there is none."""
+    from os.path import abspath
+    from shutil import which
+
+    found = which(name)
+    if found is None:
+        return ""
+    return abspath(found)

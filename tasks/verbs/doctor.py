@@ -22,10 +22,15 @@ from tasks.doctor import checks as health
 from tasks.doctor import probes
 from tasks.doctor.checks import CheckResult
 from tasks.engine import run_folder, server_registry
+from tasks.engine.environment import system_config
+from tasks.engine.isolation import is_open_to_pages, open_pages
+from tasks.engine.server_record import KEY_VARIABLE
+from tasks.engine.version import engine_version
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
 from tasks.planning.estimate import estimate_memory, plan_file
 from tasks.system import files, memory, ports
+from tasks.system.packages import find_program
 
 # of all checks together, which run in parallel; the slowest one makes four attempts
 LIMIT_S = 25.0
@@ -90,11 +95,15 @@ def _cache(context: Context) -> CheckResult:
 
 
 def _machine(resolved: ResolvedModel | None) -> dict[str, _Check]:
-    """Return the checks of the hardware, and of the embedded engine's package."""
+    """Return the checks of the hardware, and of an engine that is installed."""
     machine = platform.machine()
     checks: dict[str, _Check] = {}
     if resolved and resolved.engine == "embedded":
         checks["embedded"] = lambda: health.check_embedded(probes.version("xllamacpp"))
+    if resolved and resolved.engine == "llama-server":
+        checks["llama-server"] = lambda: health.check_llama_server(
+            find_program("llama-server")
+        )
     return {
         **checks,
         "cpu": lambda: health.check_cpu(
@@ -139,9 +148,28 @@ def _engine(cache: str) -> list[CheckResult]:
 def _needs(context: Context, resolved: ResolvedModel) -> dict[str, _Check]:
     """Return the checks of disk, memory and port for one model."""
     return {
+        "origins": partial(_origins, context, resolved),
+        "config": _config,
         "disk": partial(_disk_and_memory, context, resolved),
         "port": partial(_port, context.environment.cache, resolved.settings),
     }
+
+
+def _origins(context: Context, resolved: ResolvedModel) -> list[CheckResult]:
+    """Report a model whose engine cannot restrict which web pages use it."""
+    version = engine_version(context.environment.cache, context.catalogue, resolved)
+    key = resolved.key or os.environ.get(KEY_VARIABLE, "")
+    if not is_open_to_pages(resolved.engine, version, resolved.settings, key):
+        return []
+    return [health.open_to_pages(*open_pages(resolved.name, resolved.engine, version))]
+
+
+def _config() -> list[CheckResult]:
+    """Report llama.cpp's configuration for all users, which engines read."""
+    path = system_config(os.environ, sys.platform)
+    if not os.path.exists(path):
+        return []
+    return [health.system_config(path)]
 
 
 def _disk_and_memory(context: Context, resolved: ResolvedModel) -> list[CheckResult]:

@@ -45,5 +45,6 @@ def run(context: Context, artifact: Artifact) -> None:
         make_executable(cache, artifact)
     native = bool(native_program(artifact.target))
     launch = Launch("llamafile", platform, "", artifact.target, native=native)
-    version = ask_version(artifact.label, launch, cache, [artifact])
+    others = policy.engine_fix
+    version = ask_version(artifact.label, launch, cache, [artifact], others)
     record_version(cache, artifact, "llamafile", version)

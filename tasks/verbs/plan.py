@@ -15,6 +15,7 @@ from tasks.console import formatting
 from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.engine.file_format import format_error
+from tasks.engine.version import engine_version
 from tasks.errors import RecipeError
 from tasks.network import huggingface
 from tasks.planning import estimate, verdict
@@ -58,6 +59,7 @@ def run(context: Context, request: TaskRequest) -> None:
     problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
     facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
+    facts["engines"] = [_engine(context, resolved) for resolved in jobs]
     data = _data(jobs, needs, takes, facts, problems)
     report = Report(
         _COLUMNS, data["files"], _text(needs, takes, facts, problems), data=data
@@ -127,6 +129,22 @@ def _format_error(path: str, engine: str, *, owned: bool) -> RecipeError | None:
         return RecipeError(f"cannot read {path}: {error.strerror or error}")
 
 
+def _engine(context: Context, resolved: ResolvedModel) -> dict[str, str]:
+    """Return which engine serves a model, its version as far as known, and why."""
+    cache = context.environment.cache
+    return {
+        "model": resolved.name,
+        "engine": resolved.engine,
+        "version": engine_version(cache, context.catalogue, resolved),
+        "reason": resolved.engine_reason,
+    }
+
+
+def _title(engine: dict[str, str]) -> str:
+    """Return an engine and its version; a llamafile's own engine is `self`."""
+    return f"{engine['engine']} {engine['version']}".strip()
+
+
 def _notes(context: Context, jobs: list[ResolvedModel]) -> list[str]:
     """Return what is different on this system (R9)."""
     if context.environment.platform != "win32":
@@ -153,6 +171,10 @@ def _text(
         "",
         Fact("network  ", _fetched(needs)),
         Fact("disk     ", disk),
+    ]
+    lines += [
+        Fact("engine   ", f"{one['model']}: {_title(one)} ({one['reason']})")
+        for one in facts["engines"]
     ]
     lines += [Fact("memory   ", _memory_line(one, facts["memory"])) for one in takes]
     lines += [Fact("note     ", note) for note in facts["notes"]]
@@ -254,6 +276,7 @@ def _data(
             "here": facts["memory"],
             "models": [{**one._asdict(), "needed": one.needed} for one in takes],
         },
+        "engines": facts["engines"],
         "notes": facts["notes"],
         "problems": [{"what": what, "fix": fix} for what, fix in problems],
         "works": not problems,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import Any
 
@@ -11,6 +13,7 @@ from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context, server_choice
 from tasks.engine import server_registry
+from tasks.engine.environment import system_config
 from tasks.engine.selection import Choice
 from tasks.engine.server_record import Liveness, ServerRecord, ServerState
 
@@ -42,6 +45,10 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": ServerState.STOPPED.value})
     doit_adapter.show_report(Report(_COLUMNS, rows, empty=_nothing(choice)), as_json)
+    config = system_config(os.environ, sys.platform)
+    if rows and os.path.exists(config):
+        text = "warning: %s changes the settings of llama.cpp's servers on this machine"
+        doit_adapter.log().warning(text, config)
     ready = {row["model"] for row in rows if row["state"] == ServerState.READY.value}
     if not rows or {row["model"] for row in rows} - ready:
         raise SystemExit(1)

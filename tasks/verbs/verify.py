@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from tasks import doit_adapter
+from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
 from tasks.engine import file_format
+from tasks.engine.launch_spec import given_files
 from tasks.engine.version import (
     ask_version,
+    check_installed,
     launch_of,
     record_version,
     recorded_version,
@@ -16,20 +19,26 @@ from tasks.engine.version import (
 
 def is_proven(context: Context, resolved: ResolvedModel) -> bool:
     """Whether the engine has run with exactly these bytes."""
-    return (
-        recorded_version(context.environment.cache, resolved.artifact, resolved.engine)
-        is not None
-    )
+    cache = context.environment.cache
+    files = [resolved.artifact]
+    if resolved.engine == "llama-server":
+        if resolved.program is None:
+            return False
+        files.append(resolved.program)
+    return None not in [
+        recorded_version(cache, file, resolved.engine) for file in files
+    ]
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:
     """Ask the engine for its version and write it into the model's stamp.
 
     Raises:
-        ServerError: the engine does not run here.
+        ServerError: the engine is not installed, or does not run here.
         IntegrityError: the model has a format that the engine does not read.
     """
     cache = context.environment.cache
+    check_installed(resolved)
     file_format.check_format(resolved.artifact, resolved.engine)
     for further in resolved.extra_files:
         # a GGUF, whatever the engine
@@ -39,10 +48,14 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         version = context.catalogue.engine("llamafile").version or ""
     else:
         launch = launch_of(context.environment.platform, resolved)
-        version = ask_version(resolved.name, launch, cache, resolved.files)
+        others = alternatives(resolved.engine, is_gguf=resolved.is_gguf)
+        given = given_files(resolved)
+        version = ask_version(resolved.name, launch, cache, given, others)
     if resolved.engine == "self":
         _warn_of_other(context, resolved, version)
     record_version(cache, resolved.artifact, resolved.engine, version)
+    if resolved.program:
+        record_version(cache, resolved.program, resolved.engine, version)
 
 
 def _warn_of_other(context: Context, resolved: ResolvedModel, version: str) -> None:

@@ -57,7 +57,7 @@ def environment(record: ServerRecord) -> dict[str, str]:
         "OPENAI_BASE_URL": f"{record.url}/v1",
         "OPENAI_API_KEY": record.key or "none",
         "LLAMAFILE_URL": record.url,
-        "LLAMAFILE_MODEL": record.name,
+        "LLAMAFILE_MODEL": record.spec.get("--alias", record.name),
     }
 
 

@@ -29,8 +29,8 @@ SCHEMA_FILE = ROOT / "models.schema.json"
 NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
-    "title, license, url, hf, file, revision, aliases, mirrors, sha256, size, parts, mmproj, params, quant, "
-    "ram, engine, engine_version, serve"
+    "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, mmproj, params, "
+    "quant, ram, engine, engine_version, serve"
 )
 
 
@@ -190,7 +190,7 @@ SEEN = [
         "    ram: 0\n    engine: ollama\n    engine_version",
         [
             "18: models.tiny.ram: expected a whole number from 1 to 999,999,999, got 0",
-            '19: models.tiny.engine: expected one of self, llamafile, embedded, got "ollama"',
+            '19: models.tiny.engine: expected one of self, llamafile, embedded, llama-server, got "ollama"',
         ],
         id="an engine that there is not",
     ),

@@ -170,4 +170,5 @@ def test_engines_of_the_catalogue() -> None:
     assert {name for name in ENGINES if name != "self" and SHIPPED.engine(name).title} == {
         "llamafile",
         "embedded",
+        "llama-server",
     }

@@ -38,7 +38,7 @@ def healthy(project: Project, hub: FileServer) -> Project:
     """A project on a machine on which nothing fails."""
     project.env |= {"HF_ENDPOINT": hub.url(""), "LC_ALL": "C.UTF-8"}
     model = project.entry("https://models.invalid/m.llamafile", b"model", ram=1)
-    project.catalogue({"m": {**model, "serve": {"port": free_port()}}})
+    project.catalogue({"m": {**model, "serve": {"port": free_port(), "cors": "*"}}})
     return project
 
 

@@ -14,7 +14,7 @@ from tasks.catalogue.resolve import resolve
 from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.types import Catalogue
-from tasks.engine.command import Launch, parse_version, serve_command, version_tuple
+from tasks.engine.command import Launch, parse_version, serve_command, version_in, version_tuple
 from tasks.errors import ServerError
 
 from tests.support.command_lines import parse
@@ -85,6 +85,26 @@ def test_command_line(
         == f"{program} --server {flags} {model} {TAIL}".split()
     )
     assert here.version_command() == [*program.split(), "--version"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        (ServeSettings(ngl=9999, threads=2), f"{USUAL} -ngl 9999 --threads 2"),
+        (ServeSettings(gpu="auto"), USUAL),
+        (ServeSettings(gpu="disable"), f"{USUAL} --device none"),
+        (ServeSettings(gpu="vulkan"), f"{USUAL} -ngl auto"),
+        (ServeSettings(gpu="nvidia", ngl=9), f"{USUAL} -ngl 9"),
+        (ServeSettings(args=("--mlock",)), f"{USUAL} --mlock"),
+    ],
+)
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_llama_server(settings: ServeSettings, flags: str, platform: str) -> None:
+    """Issue 15.3: started as it is; it has neither --server nor --gpu, and no version of llamafile."""
+    here = Launch("llama-server", platform, "/a@b/m.gguf", "/opt/llama-server")
+    assert here.version_command() == ["/opt/llama-server", "--version"]
+    words = serve_command(here, settings, version="11669")
+    assert words == ["/opt/llama-server", "-m", "/a@b/m.gguf", *flags.split()]
 
 
 KEY = "sk-not-for-ps"
@@ -176,6 +196,23 @@ def test_version(text: str, version: str, numbers: tuple[int, ...] | None) -> No
     """What `--version` prints, as text and as numbers."""
     assert parse_version(text) == version
     assert version_tuple(parse_version(text)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("version: 11669 (5e1b7c9)\nbuilt with GNU 13.3.0 for Linux x86_64\n", "11669"),
+        ("version: 0.7.0 (build 11669, commit Debian)\nbuilt with GNU 16.2.0\n", "11669"),
+        ("load_backend: loaded CPU backend from /x.so\nversion: 6500 (abc)\n", "6500"),
+        ("version: 0.7.0\n", ""),
+        ("version: unknown\n", ""),
+        ("llamafile v0.10.5\n", ""),
+        ("", ""),
+    ],
+)
+def test_build_of_llama_server(text: str, version: str) -> None:
+    """Issue 15.3: llama.cpp's builds are numbered, whoever packed it."""
+    assert version_in("llama-server", text) == version
 
 
 def test_versions_are_compared_as_numbers() -> None:

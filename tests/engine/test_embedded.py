@@ -192,6 +192,7 @@ def test_package_of_another_version_names_the_remedy(tmp_path: Path) -> None:
         pytest.param(["-m", "x", "-c", "-1"], "--ctx-size must be from 0", id="ctx-size -1"),
         pytest.param(["-m", "x", "--gpu", "tpu"], "--gpu must be one of auto,", id="R24"),
         pytest.param(["-m", "x", "--api-key", ","], "the API key is empty", id="R30"),
+        pytest.param(["-m", "x", "--api-key-file", "/x"], "cannot read the keys in /x: ", id="no key file"),
     ],
 )
 def test_command_line_that_cannot_be(arguments: list[str], message: str) -> None:
@@ -357,13 +358,14 @@ def test_settings_reach_the_engine(start: Start) -> None:
 
 
 @installed
-@pytest.mark.parametrize("where", ["command line", "environment"])
-def test_api_key(start: Start, where: str) -> None:
-    """R30: without the key, only /health answers."""
+@pytest.mark.parametrize("where", ["command line", "file"])
+def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
+    """R30: without the key, only /health answers; a variable is not read (issue 15.1)."""
     openai = pytest.importorskip("openai")
     key = "s3cret"
-    if where == "environment":
-        running = start("--port", 0, LLAMA_API_KEY=key)
+    if where == "file":
+        (tmp_path / "m.key").write_text(f"{key}\n")
+        running = start("--port", 0, "--api-key-file", tmp_path / "m.key", LLAMA_API_KEY="another")
     else:
         running = start("--port", 0, "--api-key", key, LLAMA_API_KEY="another")
     messages = [{"role": "user", "content": "Who are you?"}]

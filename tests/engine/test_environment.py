@@ -1,65 +1,77 @@
-"""An engine, a third party's program, gets no credential of the user."""
+"""An engine's environment is a list of variables: nothing else of the user reaches it."""
 
 from __future__ import annotations
 
 import pytest
-from tasks.engine.environment import engine_environment, is_private
+from tasks.engine.environment import (
+    config_variables,
+    engine_environment,
+    is_passed,
+    supervisor_environment,
+    system_config,
+)
+
+pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("HF_TOKEN", "HF_HOME", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "GH_TOKEN", "GITHUB_ENV"),
-        *("CI_JOB_TOKEN", "CI_REGISTRY_PASSWORD", "ACTIONS_ID_TOKEN_REQUEST_URL", "NPM_CONFIG__AUTH"),
-        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GOOGLE_APPLICATION_CREDENTIALS"),
-        *("AZURE_CLIENT_SECRET", "OPENAI_API_KEY", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "MY_APIKEY"),
-        *("DB_PASSWORD", "PGPASSWORD", "MYSQL_PWD", "VAULT_ADDR", "SSH_AUTH_SOCK", "TOKEN", "my_token"),
-        *("SIGNING_KEY", "SIGNING_KEY_FILE", "X_PRIVATE_KEY", "GPG_PASSPHRASE", "DOCKER_AUTH_CONFIG"),
-        *("HTTP_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "Ftp_Proxy", "PIP_INDEX_URL", "KUBECONFIG"),
-        *("SECRET_ONE", "APP_SECRETS", "BASIC_AUTH", "SESSION_COOKIE", "Hf_Token"),
-        *("SIGNING_KEY_BASE64", "CI_JOB_JWT_V2", "SENTRY_DSN", "SLACK_WEBHOOK_URL", "BEARER", "SSH_KEYS_1"),
+        *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "Path", "SystemRoot"),
+        *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
+        *("HSA_OVERRIDE_GFX_VERSION", "NVIDIA_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "LD_LIBRARY_PATH"),
+        *("USERPROFILE", "LOCALAPPDATA", "DYLD_LIBRARY_PATH"),
     ],
 )
-def test_what_an_engine_does_not_see(name: str) -> None:
-    """Finding 22: a variable is private by its name, in upper or lower case."""
-    assert is_private(name, "x")
-    assert engine_environment({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
+def test_what_passes(name: str) -> None:
+    """Issue 15.1: what a program needs to start, the locale, and the GPU runtimes' own."""
+    assert is_passed(name)
+    assert engine_environment({name: "x"}, {}) == {name: "x"}
 
 
 @pytest.mark.parametrize(
-    "value",
+    "name",
     [
-        "https://user:pw@proxy.example:3128",
-        "postgres://app:pw@db/app",
-        "a redis://:pw@cache:6379 b",
-        "https://token@host/1",
+        *("LLAMA_ARG_N_PARALLEL", "LLAMA_ARG_CTX_SIZE", "LLAMA_API_KEY", "LLAMA_CACHE", "LLAMA_LOG_FILE"),
+        *("HF_TOKEN", "HF_HOME", "HTTP_PROXY", "https_proxy", "NO_PROXY", "AWS_SECRET_ACCESS_KEY"),
+        *("GITHUB_TOKEN", "OPENAI_API_KEY", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME", "APPDATA", "PROGRAMDATA"),
+        *("PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "OMP_NUM_THREADS"),
+        *("LLAMAFILE_CACHE", "CI", "PWD", "MY_VARIABLE", "TOKENIZERS_PARALLELISM", "MTMD_BACKEND_DEVICE"),
     ],
 )
-def test_a_password_in_a_url(value: str) -> None:
-    """Finding 22: a URL with credentials is private under any name."""
-    assert is_private("DATABASE_URL", value)
+def test_what_does_not_pass(name: str) -> None:
+    """Issue 15.1: whatever else there is, by any name."""
+    assert not is_passed(name)
+    assert engine_environment({name: "x", "PATH": "/bin"}, {}) == {"PATH": "/bin"}
+
+
+def test_what_is_given() -> None:
+    """Variables of models.yaml and of the recipe win over those of the user."""
+    assert engine_environment({"LANG": "de", "A": "1"}, {"LANG": "C", "B": "2"}) == {"LANG": "C", "B": "2"}
+
+
+def test_the_supervisor_has_the_recipes_own_variables() -> None:
+    """It writes the records, whose folder they name; it has no credential either."""
+    env = {
+        "LLAMAFILE_STATE": "/s",
+        "XDG_STATE_HOME": "/x",
+        "HF_TOKEN": "t",
+        "LLAMA_API_KEY": "k",
+        "HOME": "/h",
+    }
+    expected = {"LLAMAFILE_STATE": "/s", "XDG_STATE_HOME": "/x", "HOME": "/h", "PYTHONPATH": "/r"}
+    assert supervisor_environment(env, {"PYTHONPATH": "/r"}) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("platform", "variables", "system"),
     [
-        *((name, "1") for name in ("PATH", "HOME", "LANG", "TMPDIR", "TERM", "PWD", "OLDPWD", "SYSTEMROOT")),
-        *((name, "1") for name in ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")),
-        *((name, "1") for name in ("GGML_VK_VISIBLE_DEVICES", "LLAMA_ARG_THREADS", "OMP_NUM_THREADS")),
-        *((name, "1") for name in ("LLAMAFILE_CACHE", "TOKENIZERS_PARALLELISM", "KEYBOARD")),
-        *((name, "1") for name in ("CI", "DISPLAY", "COMPASS", "PATTERN", "HF", "VIRTUAL_ENV")),
-        ("DOCS", "https://example.org/a:b"),
-        ("MAIL", "user@example.org"),
+        ("linux", {"XDG_CONFIG_HOME": "/run/config"}, "/etc/llama.cpp/config.ini"),
+        ("darwin", {"XDG_CONFIG_HOME": "/run/config"}, "/etc/llama.cpp/config.ini"),
+        ("win32", {"APPDATA": "/run/config"}, "D:/Data/llama.cpp/config.ini"),
     ],
 )
-def test_what_an_engine_sees(name: str, value: str) -> None:
-    """Finding 22: variables for libraries, devices and threads are kept."""
-    assert not is_private(name, value)
-    assert engine_environment({name: value}) == {name: value}
-
-
-def test_what_the_recipe_sets_itself() -> None:
-    """Variables that the recipe sets are kept: the embedded engine reads its key there."""
-    env = {"LLAMA_API_KEY": "old", "A": "1"}
-    assert engine_environment(env, LLAMA_API_KEY="new") == {"A": "1", "LLAMA_API_KEY": "new"}
-    assert engine_environment(env, PYTHONPATH="/root") == {"A": "1", "PYTHONPATH": "/root"}
+def test_the_configuration_of_llama_cpp(platform: str, variables: dict[str, str], system: str) -> None:
+    """Issue 15.1: the user's is replaced by an empty directory; the machine's can only be reported."""
+    assert config_variables("/run/config", platform) == variables
+    assert system_config({"PROGRAMDATA": "D:/Data"}, platform) == system

@@ -27,6 +27,7 @@ from tests.support.project import Project, Running, interrupt
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
 OLD = ["--nobrowser", "--log-disable"]  # what goes to 0.8 and 0.9 first
+NAMED = ["--alias", "m"]  # what it gets last, before the arguments of the user
 AS_BEFORE = {"ctx_size": 0, "n_predict": 1024}  # what the reference script passed (R11)
 
 
@@ -104,15 +105,15 @@ def ask(url: str, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("version", "olds"),
+    ("version", "olds", "named"),
     [
-        pytest.param("0.6.2", ["--nobrowser"], id="0.6.2 keeps no log of its own"),
-        pytest.param("0.8.6", OLD, id="0.8.6"),
-        pytest.param("0.9.3", OLD, id="0.9.3"),
-        pytest.param("0.10.5", [], id="0.10.5 has no --nobrowser"),
+        pytest.param("0.6.2", ["--nobrowser"], [], id="0.6.2 keeps no log of its own"),
+        pytest.param("0.8.6", OLD, NAMED, id="0.8.6"),
+        pytest.param("0.9.3", OLD, NAMED, id="0.9.3"),
+        pytest.param("0.10.5", [], ["--offline", *NAMED], id="0.10.5 has no --nobrowser"),
     ],
 )
-def test_from_nothing_to_an_answer(project: Project, version: str, olds: list[str]) -> None:
+def test_from_nothing_to_an_answer(project: Project, version: str, olds: list[str], named: list[str]) -> None:
     """R8, R11, R16, R21, R36: download, chmod, verify, serve; the flags are those of the version."""
     data = with_llamafile(project, version=version)
     target = project.target(data, "m.llamafile")
@@ -126,7 +127,8 @@ def test_from_nothing_to_an_answer(project: Project, version: str, olds: list[st
     assert asked["argv"] == ["--version"]
     port = url.rpartition(":")[2]
     endpoint = ["--host", "127.0.0.1", "--port", port]
-    assert served["argv"] == [*("--server", *olds, *endpoint, "--ctx-size", "0", "--n-predict", "1024")]
+    limits = ["--ctx-size", "0", "--n-predict", "1024"]
+    assert served["argv"] == ["--server", *olds, *endpoint, *limits, *named]
 
 
 def test_the_second_serve_only_serves(project: Project) -> None:
@@ -244,7 +246,10 @@ def test_options_reach_the_engine(project: Project, words: list[str], expected: 
     with serving(project, "serve:m", "--host", "127.0.0.1", "--port", port, *words) as (_, url):
         assert url == f"http://127.0.0.1:{port}"
     head = ["--server", *OLD, "--host", "127.0.0.1", "--port", port]
-    assert arguments(project) == [*head, *expected]
+    got = arguments(project)
+    at = got.index("--alias")
+    assert got[at : at + 2] == NAMED
+    assert [*got[:at], *got[at + 2 :]] == [*head, *expected]
 
 
 def test_precedence(project: Project) -> None:
@@ -269,6 +274,7 @@ def test_precedence(project: Project) -> None:
     assert arguments(project) == [
         *("--server", *OLD, "--host", "127.0.0.1", "--port", url.rpartition(":")[2]),
         *("--ctx-size", "100", "--n-predict", "20", "-ngl", "4", "--gpu", "amd", "--threads", "30"),
+        *NAMED,
         *("--fancy-test-flag", "defaults", "--fancy-test-flag", "serve", "--fancy-test-flag", "here"),
     ]
 
@@ -283,7 +289,7 @@ def test_every_address(project: Project) -> None:
         assert url.startswith("http://127.0.0.1:")
         assert ask(url, "all of them") == "all of them"
     port = url.rpartition(":")[2]
-    assert arguments(project) == ["--server", *OLD, "--host", "0.0.0.0", "--port", port]
+    assert arguments(project) == ["--server", *OLD, "--host", "0.0.0.0", "--port", port, *NAMED]
 
 
 def test_the_engine_knows_its_version_better(project: Project) -> None:
@@ -365,7 +371,8 @@ def test_gguf(project: Project) -> None:
     assert asked["argv"] == ["--version"]
     endpoint = ["--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     limits = ["--ctx-size", "0", "--n-predict", "1024"]
-    assert served["argv"] == ["--server", "-m", str(model), *endpoint, *limits]
+    isolated = ["--offline", "--alias", "g"]
+    assert served["argv"] == ["--server", "-m", str(model), *endpoint, *limits, *isolated]
     with serving(project, "serve", "--port", "0") as (running, _):
         done = [line for line in running.err.splitlines() if line.startswith(". ")]
         assert done == [".  serve:g"]

@@ -280,6 +280,7 @@ def test_the_words_of_a_spec() -> None:
         "--port": "9",
         "--ctx-size": "0",
         "--ngl": "3",
+        "--alias": "tiny",
         "--": "-t 2",
         "--api-key": "given",
     }

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 if TYPE_CHECKING:
     from tests.fakes.engine_args import Box
 
-VARIABLE = "FAKE_LLAMAFILE"  # JSON in the environment; its keys override behaviour.json's
+VARIABLE = (
+    "LC_FAKE_LLAMAFILE"  # JSON; engines get the variables of the locale; its keys override behaviour.json's
+)
 NOTED = ("LLAMA_API_KEY", "LLAMAFILE_RECIPE_RUN")  # variables that `history` shows
 
 

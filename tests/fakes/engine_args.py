@@ -20,9 +20,19 @@ ALIASES = {
     "-np": "--parallel",
     "-t": "--threads",
     "-m": "--model",
+    "-a": "--alias",
 }
 NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--parallel", "--threads"}
-TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--mmproj", "--fancy-test-flag"}
+TEXTS = {
+    "--alias",
+    "--host",
+    "--gpu",
+    "--api-key",
+    "--api-key-file",
+    "--model",
+    "--mmproj",
+    "--fancy-test-flag",
+}
 
 
 class Box:
@@ -73,7 +83,7 @@ def with_stored(stored: list[str], user: list[str]) -> list[str]:
 
 def parse(argv: list[str], version: str) -> dict[str, str]:
     """Return flag -> value (the last wins) or raise Refused."""
-    switches = {"--server", *([] if is_modern(version) else ["--nobrowser", "--log-disable"])}
+    switches = {"--server", *(["--offline"] if is_modern(version) else ["--nobrowser", "--log-disable"])}
     found: dict[str, str] = {}
     words = iter(argv)
     for word in words:

@@ -171,7 +171,7 @@ class Api(Handler):
         elif path == "/health" or (path == "/v1/health" and state.modern):
             self.reply(*state.health())
         elif path == "/v1/models":
-            entry = {"id": state.model, "object": "model", "owned_by": "llamacpp"}
+            entry = {"id": state.flags.get("--alias", state.model), "object": "model", "owned_by": "llamacpp"}
             self.reply(200, {"object": "list", "data": [{**entry, "created": int(time.time())}]})
         elif path == "/slots":
             self.reply(200, state.slots())
@@ -186,6 +186,10 @@ class Api(Handler):
         refusal = self.refusal(self.path)
         if refusal:
             self.reply(*refusal)
+        elif self.path == "/tokenize":
+            self.reply(200, {"tokens": list(json.loads(body)["content"].encode())})
+        elif self.path == "/detokenize":
+            self.reply(200, {"content": bytes(json.loads(body)["tokens"]).decode()})
         elif self.path not in (CHAT, COMPLETION):
             self.reply(*failure(state.modern, 404, "File Not Found"))
         elif "chat_status" in state.behaviour:

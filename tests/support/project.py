@@ -37,7 +37,8 @@ ENGINES = {
 
 
 _POPEN: dict[bool, type[subprocess.Popen[str]]] = {False: subprocess.Popen, True: fork_server.Forked}
-RUN_VARIABLE = "RECIPE_TEST_RUN"  # in the environment of a Running's command and of whatever that starts
+# in the environment of a Running's command and of whatever that starts: engines get those of the locale
+RUN_VARIABLE = "LC_RECIPE_TEST_RUN"
 
 
 def link(source: str, target: str) -> None:
@@ -187,7 +188,7 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes of this project's cache: doit, supervisors, engines and their children."""
-        return marked("LLAMAFILE_CACHE", str(self.cache))
+        return marked("HOME", self.env["HOME"])
 
     def start(
         self,

@@ -114,4 +114,4 @@ def write_record(project: Project, port: int, *, mark: str = "0123456789abcdef",
 
 def marked(project: Project, mark: str) -> dict[str, str]:
     """Return the environment of a process that an engine with that marker has started."""
-    return {MARK_VARIABLE: mark, "LLAMAFILE_CACHE": str(project.cache)}
+    return {MARK_VARIABLE: mark, "HOME": project.env["HOME"]}

@@ -1,0 +1,163 @@
+"""Choose the engine that serves a file, with the reason. Pure.
+
+docs/engines.md has the rule as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.constraints import ENGINES
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
+from tasks.catalogue.model_format import has_model_name, holds_gguf, holds_program
+from tasks.catalogue.types import Model
+from tasks.errors import UsageError, did_you_mean
+
+# they read a .gguf, in the order in which an installed one is preferred
+GGUF_ENGINES = ("embedded", "llama-server", "llamafile")
+# they read nothing else
+GGUF_ONLY = {"embedded": "embedded engine", "llama-server": "engine llama-server"}
+_INSTALLED = {
+    "embedded": "the package xllamacpp is installed",
+    "llama-server": "llama-server is on PATH",
+}
+LLAMA_SERVER_MISSING = "the engine llama-server is not on PATH"
+INSTALL_LLAMA_SERVER = (
+    "install llama-server: brew install llama.cpp, apt install llama.cpp, or winget "
+    "install llama.cpp\nor name another engine: --engine llamafile, or `engine: "
+    "llamafile` of the model in models.yaml"
+)
+
+
+class Question(NamedTuple):
+    """What the choice of an engine depends on."""
+
+    requested: str | None  # --engine
+    entry: str | None  # `engine:` of the entry
+    is_gguf: bool
+    is_own: bool  # no entry names the file
+    on_windows: bool = False
+    installed: Collection[str] = ()  # those of `_INSTALLED` that are on this machine
+
+
+class EngineChoice(NamedTuple):
+    """An engine, and why it was chosen."""
+
+    engine: str
+    reason: str
+
+
+def choose_engine(question: Question) -> EngineChoice:
+    """Return the engine of a file.
+
+    The command line decides, then the entry. Without either, a llamafile serves itself,
+    and a GGUF of an entry is served by the llamafile that models.yaml pins: what is
+    installed changes nothing. For a GGUF that no entry names, an installed engine comes
+    before one that would be downloaded.
+    """
+    if question.requested:
+        return EngineChoice(question.requested, "--engine")
+    if question.entry == "self" and question.on_windows:
+        return EngineChoice("llamafile", "Windows cannot start the .llamafile itself")
+    if question.entry:
+        return EngineChoice(question.entry, "`engine:` of the model")
+    if not question.is_gguf:
+        if question.on_windows:
+            reason = "Windows cannot start the .llamafile itself"
+            return EngineChoice("llamafile", reason)
+        return EngineChoice("self", "a .llamafile contains its engine")
+    if not question.is_own:
+        reason = "the model names no engine: models.yaml pins llamafile"
+        return EngineChoice("llamafile", reason)
+    for engine, reason in _INSTALLED.items():
+        if engine in question.installed:
+            return EngineChoice(engine, reason)
+    return EngineChoice("llamafile", "no other engine is installed")
+
+
+def alternatives(engine: str, *, is_gguf: bool) -> str:
+    """Return the options that select another engine for the file, or an empty text."""
+    if not is_gguf:
+        return ""
+    others = [f"--engine {one}" for one in GGUF_ENGINES if one != engine]
+    return f"or try another engine: {', '.join(others)}"
+
+
+def engine_of(
+    requested: str | None,
+    model: Model,
+    artifact: Artifact,
+    environment: Environment,
+    is_own: bool,
+) -> tuple[EngineChoice, bool]:
+    """Return the engine, and whether the file is a GGUF.
+
+    Args:
+        is_own: no entry names the file.
+
+    Raises:
+        UsageError: the engine is unknown, or cannot serve the file.
+    """
+    if requested is not None and requested not in ENGINES:
+        hint = did_you_mean(requested, ENGINES)
+        raise UsageError(
+            f"--engine: there is no engine {requested!r}",
+            fix=hint or f"the engines are {', '.join(ENGINES)}",
+        )
+    head = b""
+    if not (artifact.in_cache and has_model_name(artifact.target)):
+        # a file in the cache is not verified yet, so its name decides, which is in git
+        head = environment.first_bytes(artifact.target)
+    is_gguf = holds_gguf(head, artifact.target)
+    on_windows = environment.platform == "win32"
+    choice = choose_engine(
+        Question(
+            requested,
+            model.engine,
+            is_gguf,
+            is_own,
+            on_windows,
+            _installed(environment) if is_gguf and is_own else (),
+        )
+    )
+    engine = choice.engine
+    if (requested or model.engine) == "self" and is_gguf:
+        what = f"{artifact.label} is a GGUF, which is not a program"
+        raise UsageError(what, fix="--engine llamafile, or --engine embedded")
+    if engine in GGUF_ONLY and holds_program(head, artifact.target):
+        reason = f"a llamafile, but the {GGUF_ONLY[engine]} reads GGUF files"
+        raise UsageError(f"{artifact.label} is {reason}", fix="remove --engine")
+    if engine == "self" and on_windows:
+        raise _windows_error(artifact)
+    return choice, is_gguf
+
+
+def _installed(environment: Environment) -> tuple[str, ...]:
+    """Return the engines that are installed on this machine."""
+    found = []
+    if environment.has_package("xllamacpp"):
+        found.append("embedded")
+    if environment.find_program("llama-server"):
+        found.append("llama-server")
+    return tuple(found)
+
+
+def _windows_error(artifact: Artifact) -> UsageError:
+    """Return the error for a .llamafile that Windows cannot start (R9)."""
+    reason = "not an .exe, so Windows cannot start it"
+    if (artifact.size or 0) > WINDOWS_EXE_LIMIT:
+        reason = "over 4 GiB, the limit of Windows for a program"
+    return UsageError(f"{artifact.label} is {reason}", fix="--engine llamafile")
+
+
+def installed_program(engine: str, environment: Environment) -> Artifact | None:
+    """Return the installed program of an engine that the recipe does not download."""
+    if engine != "llama-server":
+        return None
+    path = environment.find_program(engine)
+    if not path:
+        return None
+    return Artifact(engine, (), path, in_cache=False)
