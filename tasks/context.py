@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,7 +82,7 @@ class Context(NamedTuple):
 
         tasks = self.command_line.tasks
         given = {key for request in tasks for key in request.options}
-        served = (
+        served = frozenset(
             name
             for request, names in self.resolution.requested
             if request.kind is Kind.SERVER
@@ -90,16 +91,29 @@ class Context(NamedTuple):
         implied = ""
         if _is_unnamed_chat(self.command_line):
             implied = next(iter(self.resolution.requested[-1][1]), "")
+        jobs = self.resolution.by_name
         return preflight.Command(
             self.environment.cache,
-            tuple(self.resolution.by_name.values()),
-            frozenset(served),
+            tuple(jobs.values()),
+            served,
             no_adopt="no_adopt" in given,
             yes="yes" in given,
             force="force" in given,
             offline=bool(huggingface.offline(os.environ)),
             implied=implied,
+            lacking=tuple(
+                self.lacking_features(
+                    one for name, one in jobs.items() if name in served
+                )
+            ),
         )
+
+    def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
+        """Return (what, fix) for each key that a job's engine does not have."""
+        from tasks.engine import version
+
+        cache = self.environment.cache
+        return version.feature_problems(cache, self.catalogue, jobs)
 
     @staticmethod
     def reject_model_option(request: TaskRequest) -> None:

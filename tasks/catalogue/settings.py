@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
 from tasks.catalogue.constraints import Constraint
-from tasks.catalogue.types import ServeOptions
+from tasks.catalogue.types import Sampling, ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has
@@ -29,6 +29,12 @@ class ServeSettings:
     ngl: int | None = None
     gpu: str | None = None
     threads: int | None = None
+    parallel: int | None = None
+    idle: int | None = None  # seconds
+    metrics: bool | None = None
+    reasoning: bool | int | str | None = None
+    pooling: str | None = None
+    sampling: Sampling | None = None
     args: tuple[str, ...] = ()
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tasks.catalogue.model_files import TEMPLATE, CompanionFile
 from tasks.catalogue.settings import ServeSettings
+from tasks.engine.feature_options import companion_options, feature_options
 from tasks.errors import ServerError
 
 Version = tuple[int, ...]
@@ -27,7 +29,8 @@ class Launch(NamedTuple):
     model: str
     exe: str = ""  # llamafile's executable, for the engine `llamafile`
     python: str = ""  # the Python interpreter, for the engine `embedded`
-    mmproj: str = ""  # the model's vision projector
+    companions: tuple[CompanionFile, ...] = ()
+    kind: str = "chat"  # what the model is for
     native: bool = False  # the program is ELF or Mach-O, which a shell cannot read
 
     def program(self) -> list[str]:
@@ -96,9 +99,10 @@ def serve_command(
         argv += ["--api-key-file", key_file]
     if launch.engine != "self":
         argv += ["-m", launch.model]
-    if launch.mmproj:
-        argv += ["--mmproj", launch.mmproj]
-    return [*argv, *_setting_options(settings), *settings.args, *extra]
+    argv += companion_options(launch.engine, launch.companions, known, launch.platform)
+    argv += _setting_options(settings)
+    argv += feature_options(launch.engine, launch.kind, settings, known)
+    return [*argv, *settings.args, *extra]
 
 
 def _setting_options(settings: ServeSettings) -> list[str]:
@@ -135,7 +139,7 @@ def _check_paths(launch: Launch) -> None:
     """
     if launch.engine == "embedded":
         return
-    paths = [launch.mmproj]
+    paths = [one.path for one in launch.companions if one.role != TEMPLATE]
     if launch.engine == "llamafile":
         paths.insert(0, launch.model)
     for path in paths:

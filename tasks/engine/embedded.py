@@ -3,7 +3,8 @@
     python -m tasks.engine.embedded --server -m MODEL.gguf --host 127.0.0.1 --port 8080
 
 The server comes from the optional package xllamacpp. The recipe starts this program as
-it starts any engine: it imports no other module of `tasks`, and none imports it.
+it starts any engine: it imports nothing of `tasks` but its own flags, and no module
+imports it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tasks.engine import embedded_values
+from tasks.engine.embedded_flags import FLAGS, suggestion
+
+# flags whose values are checked before the package is loaded; FLAGS has all others.
 # not argparse: it also accepts --port=1, -c5 and -np4, and no value that begins with -
 OPTIONS = {
     **dict.fromkeys(["-m", "--model"], "model"),
     **dict.fromkeys(["-c", "--ctx-size"], "ctx_size"),
-    **dict.fromkeys(["-n", "--n-predict"], "n_predict"),
+    **dict.fromkeys(["-n", "--predict", "--n-predict"], "n_predict"),
     **dict.fromkeys(["-ngl", "--gpu-layers", "--n-gpu-layers"], "gpu_layers"),
     **dict.fromkeys(["-t", "--threads"], "threads"),
     **dict.fromkeys(["-np", "--parallel"], "parallel"),
@@ -66,26 +71,42 @@ class Settings:
     parallel: int
     api_keys: list[str]
     mmproj: str = ""
+    flags: tuple[tuple[str, str], ...] = ()  # all others, in order
 
 
-def parse(arguments: list[str]) -> dict[str, str]:
-    """Return each option's text by name; the last one wins.
+class Arguments(NamedTuple):
+    """The texts of a command line."""
+
+    values: dict[str, str]  # by name in OPTIONS; the last one wins
+    flags: list[tuple[str, str]]  # others, in order
+
+
+def parse(arguments: list[str]) -> Arguments:
+    """Return the text of each option.
 
     Raises:
         UsageError: an option is unknown, or has no value.
     """
     values: dict[str, str] = {}
+    flags: list[tuple[str, str]] = []
     rest = iter(arguments)
     for option in rest:
         if option in IGNORED:
             continue
-        if option not in OPTIONS:
-            raise UsageError(f"unknown argument: {option}")
-        value = next(rest, "")
-        if not value:
-            raise UsageError(f"{option} needs a value")
-        values[OPTIONS[option]] = value
-    return values
+        flag = FLAGS.get(option)
+        if option not in OPTIONS and flag is None:
+            hint = suggestion(option, [*OPTIONS])
+            raise UsageError(f"unknown argument: {option}{hint}")
+        value = ""
+        if flag is None or flag.has_value:
+            value = next(rest, "")
+            if not value:
+                raise UsageError(f"{option} needs a value")
+        if flag is None:
+            values[OPTIONS[option]] = value
+        else:
+            flags.append((option, value))
+    return Arguments(values, flags)
 
 
 def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
@@ -103,14 +124,13 @@ def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
     return value
 
 
-def parse_settings(
-    values: Mapping[str, str], environment: Mapping[str, str]
-) -> Settings:
+def parse_settings(given: Arguments, environment: Mapping[str, str]) -> Settings:
     """Return the settings of the options' texts and $LLAMA_API_KEY.
 
     Raises:
         UsageError: a value is invalid.
     """
+    values = given.values
     if "model" not in values:
         raise UsageError("missing required -m MODEL.gguf")
     gpu = values.get("gpu", "auto").lower()
@@ -133,6 +153,7 @@ def parse_settings(
         parallel=number(values.get("parallel", "1"), "--parallel", 1),
         api_keys=[key for key in keys.split(",") if key],
         mmproj=values.get("mmproj", ""),
+        flags=tuple(given.flags),
     )
 
 
@@ -268,6 +289,10 @@ def parameters(engine: Any, settings: Settings) -> Any:
         params.n_gpu_layers = 0
         params.no_kv_offload = True
         params.no_op_offload = True
+    try:
+        embedded_values.apply(engine, params, settings.flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return params
 
 

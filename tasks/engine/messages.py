@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from tasks.catalogue.types import Model
+from tasks.engine.requests_by_kind import EXAMPLES
 from tasks.engine.server_record import ServerRecord
 from tasks.urls import needed_no_proxy
 
@@ -23,11 +24,12 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
     proxy = ""
     if hosts := needed_no_proxy(os.environ, record.host):
         proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
+    request = EXAMPLES[model.kind]
     return (
         f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {record.url}/v1/chat/completions"
+        f"  try it   curl {record.url}{request.path}"
         f" -H 'Content-Type: application/json'{header}"
-        """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
+        f" -d '{request.text}'\n"
         f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
         f"{proxy}"
         f"  log      {record.log}\n"

@@ -37,6 +37,8 @@ class Command(NamedTuple):
     force: bool = False  # try what cannot work
     offline: bool = False  # no byte may come, so there is nothing to ask
     implied: str = ""  # the model of a `doit chat` that names none
+    # (what, fix) of the engines that lack what a served model needs
+    lacking: tuple[tuple[str, str], ...] = ()
 
 
 def check(command: Command) -> None:
@@ -93,6 +95,7 @@ def _refuse(command: Command, needs: Sequence[FilePlan]) -> None:
     problems = [
         *verdict.disk_problems(fetched),
         *verdict.engine_problems(served),
+        *command.lacking,
         *_memory_problems(served, needs),
     ]
     if problems:

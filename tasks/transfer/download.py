@@ -306,8 +306,7 @@ class _Transfer:
             ]
             raise IntegrityError(f"{self.artifact.label}: wrong SHA-256", facts)
         if problem := contents.problem(self.artifact, self.artifact.partial, size):
-            facts = [("got", problem), ("expected", contents.EXPECTED)]
-            raise IntegrityError(f"{self.artifact.label}: not a model", facts)
+            raise contents.wrong_file(self.artifact, problem)
 
     def _unpinned(self, headers: Any, partial: Partial) -> None:
         """Read the digest and the validator that the publisher states."""

@@ -163,6 +163,7 @@ def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
             record.port,
             record.key,
             resolved.settings.timeout,
+            kind=resolved.model.kind,
         )
 
 
