@@ -37,15 +37,20 @@ def check_files(resolved: ResolvedModel) -> None:
 def _check_template(file: Artifact) -> None:
     with open(file.target, "rb") as stream:
         content = stream.read(_TEMPLATE_BYTES + 1)
-    problem = text_problem(content)
-    if len(content) > _TEMPLATE_BYTES:
+    problem = text_problem(content) or _encoding_problem(content)
+    if not problem and len(content) > _TEMPLATE_BYTES:
         problem = f"it has more than {_TEMPLATE_BYTES} bytes"
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        problem = problem or "it is not UTF-8"
     if problem:
         raise _not_a(file, TEMPLATE, "a text, the chat template in Jinja", problem)
+
+
+def _encoding_problem(content: bytes) -> str:
+    try:
+        content[:_TEMPLATE_BYTES].decode()
+    except UnicodeDecodeError as error:
+        if error.end < _TEMPLATE_BYTES:
+            return f"it is not UTF-8: {error.reason} at byte {error.start}"
+    return ""
 
 
 def _check_adapter(resolved: ResolvedModel, file: Artifact) -> None:

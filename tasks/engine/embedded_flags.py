@@ -97,7 +97,7 @@ TABLE = """
 --grammar                             grammar    sampling.grammar
 --grammar-file                        grammars   sampling.grammar
 -bs --backend-sampling                set        sampling.backend_sampling
--md --model-draft --spec-draft-model  text       speculative.draft.mparams.path
+-md --model-draft --spec-draft-model  path       speculative.draft.mparams.path
 --spec-type                           spec       speculative.types
 --spec-draft-n-max                    int        speculative.draft.n_max
 --spec-draft-n-min                    int        speculative.draft.n_min

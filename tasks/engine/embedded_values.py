@@ -183,6 +183,7 @@ _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "text": str,
+    "path": str,
     "set": lambda _: True,
     "unset": lambda _: False,
     "loud": lambda _: _LOUDEST,
