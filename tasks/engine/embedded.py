@@ -196,14 +196,27 @@ def reachable(settings: Settings) -> Settings:
     files = [str(settings.model)]
     if settings.mmproj:
         files.append(settings.mmproj)
-    paths = [os.path.abspath(file) for file in files]
+    given = [embedded_values.path_in(name, text) for name, text in settings.flags]
+    more = [path for path in given if path]
+    paths = [os.path.abspath(file) for file in [*files, *more]]
     if is_utf8("".join(paths)):
         return settings
     os.chdir(os.path.commonpath([os.path.dirname(path) for path in paths]))
-    model, *projector = (os.path.relpath(path) for path in paths)
-    if not is_utf8(model + "".join(projector)):
-        raise UsageError(f"the name of {model!a} is not UTF-8: rename the file")
-    return replace(settings, model=Path(model), mmproj="".join(projector))
+    near = [os.path.relpath(path) for path in paths]
+    for path in near:
+        if not is_utf8(path):
+            raise UsageError(f"the name of {path!a} is not UTF-8: rename the file")
+    model, *projector = near[: len(files)]
+    names = dict(zip(more, near[len(files) :], strict=True))
+    flags = []
+    for (name, text), path in zip(settings.flags, given, strict=True):
+        value = text
+        if path:
+            value = text.replace(path, names[path])
+        flags.append((name, value))
+    return replace(
+        settings, model=Path(model), mmproj="".join(projector), flags=tuple(flags)
+    )
 
 
 def check_endpoint(host: str, port: int) -> None:

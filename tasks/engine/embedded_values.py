@@ -63,6 +63,18 @@ def apply(engine: Any, params: Any, given: Iterable[tuple[str, str]]) -> None:
         _mark_sampling(engine, params, flag.attributes[0])
 
 
+def path_in(name: str, text: str) -> str:
+    """Return the path that the engine opens for a flag; "" if it opens none."""
+    kind = FLAGS[name].kind
+    if kind == "path":
+        return text
+    if kind == "lora":
+        return text.strip('"')
+    if kind == "scaled":
+        return text.strip('"').rpartition(":")[0]
+    return ""
+
+
 def _holder(params: Any, path: str) -> tuple[Any, str]:
     *parents, attribute = path.split(".")
     for parent in parents:

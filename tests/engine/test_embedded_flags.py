@@ -41,7 +41,7 @@ ABSENT = {
     *("--spec-ngram-size-n", "--spec-ngram-size-m", "--spec-ngram-min-hits", "--spm-infill"),
     *("--mmproj-url", "--agent", "--api-key-file", "--models-dir", "--models-preset", "--models-max"),
     *("--models-autoload", "--reasoning-effort", "--reasoning-preserve", "--embd-gemma-default"),
-    *("--spec-default"),
+    "--spec-default",
 }  # fmt: skip
 PRESETS = ("--fim-", "--gpt-oss-", "--vision-")  # of models that are downloaded
 
