@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.fake_engines import odd, start
 from tests.support.fixtures import mount, servers
+from tests.support.llama_server import llama_server
 from tests.support.project import Project, mould
 from tests.support.users import public, shared, user
 
-__all__ = ["mount", "odd", "public", "servers", "shared", "start", "user"]  # fixtures of several modules
+# fixtures of several modules
+__all__ = ["llama_server", "mount", "odd", "public", "servers", "shared", "start", "user"]
 
 _SCRUBBED = (
     *("LLAMAFILE_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"),

@@ -101,7 +101,9 @@ def serve_command(
         argv += ["-m", launch.model]
     argv += companion_options(launch.engine, launch.companions, known, launch.platform)
     argv += _setting_options(settings)
-    argv += feature_options(launch.engine, launch.kind, settings, known)
+    argv += feature_options(
+        launch.engine, launch.kind, settings, version_tuple(version)
+    )
     return [*argv, *settings.args, *extra]
 
 

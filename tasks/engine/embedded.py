@@ -93,7 +93,9 @@ def parse(arguments: list[str]) -> Arguments:
     for option in rest:
         if option in IGNORED:
             continue
-        flag = FLAGS.get(option)
+        flag = None
+        if option not in OPTIONS:
+            flag = FLAGS.get(option)
         if option not in OPTIONS and flag is None:
             hint = suggestion(option, [*OPTIONS])
             raise UsageError(f"unknown argument: {option}{hint}")

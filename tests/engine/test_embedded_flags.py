@@ -12,8 +12,6 @@ from tasks.engine import embedded_values
 from tasks.engine.embedded import IGNORED, OPTIONS
 from tasks.engine.embedded_flags import FLAGS, suggestion
 
-from tests.support.llama_server import llama_server
-
 # a value of each type that is not the default of any flag
 VALUES = {
     "int": "7", "float": "0.25", "text": "x", "path": "/x", "bit": "1", "prio": "2", "flash": "on",
@@ -121,9 +119,9 @@ def test_a_wrong_one(name: str, value: str, said: str) -> None:
     assert str(caught.value).startswith(said)
 
 
-def test_no_flag_of_llama_server_is_forgotten() -> None:
+def test_no_flag_of_llama_server_is_forgotten(llama_server: Path) -> None:
     """What `llama-server --help` lists is in the table, or named here as one without an attribute."""
-    text = subprocess.run([llama_server(), "--help"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run([llama_server, "--help"], capture_output=True, text=True, check=True).stdout
     lines = [line for line in text.splitlines() if re.match("--?[a-zA-Z]", line)]
     known = {*FLAGS, *OPTIONS, *IGNORED, *ABSENT}
     forgotten = []

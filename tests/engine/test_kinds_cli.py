@@ -23,7 +23,6 @@ from tests.engine.test_serve_cli import arguments, behave, fetch
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
 from tests.support.gguf_files import lora
-from tests.support.llama_server import llama_server
 from tests.support.ports import free_port
 from tests.support.project import ENGINES, REPO, Project
 from tests.support.publishers import sha256
@@ -91,9 +90,8 @@ def test_companions_and_settings_reach_the_embedded_engine(servers: Project) -> 
     assert "lora: running " in said
 
 
-def test_they_reach_llama_server(tmp_path: Path) -> None:
+def test_they_reach_llama_server(llama_server: Path, tmp_path: Path) -> None:
     """The same, with llama.cpp's own server."""
-    program = llama_server()
     files = {"draft": tmp_path / "draft.gguf", "template": tmp_path / "chat.jinja"}
     files["draft"].write_bytes(DEMO)
     files["template"].write_text(TEMPLATE)
@@ -104,7 +102,7 @@ def test_they_reach_llama_server(tmp_path: Path) -> None:
     settings = ServeSettings(**{**SETTINGS, "sampling": sampling})  # type: ignore[arg-type]
     words = companion_options("llama-server", given, (11669,), "linux")
     words += feature_options("llama-server", "chat", settings, (11669,))
-    with llama_serving([program, *words, "-c", "512", "-t", "1"]) as url:
+    with llama_serving([str(llama_server), *words, "-c", "512", "-t", "1"]) as url:
         check_server(url)
 
 
