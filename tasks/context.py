@@ -220,7 +220,8 @@ def _with_model_here(
         is_available(environment.cache, file) for file in files
     ):
         return args
-    here = [name for name in catalogue.names if _is_here(name, catalogue, environment)]
+    chats = [name for name in catalogue.names if catalogue.model(name).kind == "chat"]
+    here = [name for name in chats if _is_here(name, catalogue, environment)]
     if len(here) > 1:
         what = f"the default model {default} is not here, and several others are"
         raise UsageError(f"{what}: {', '.join(here)}", fix="doit chat --model NAME")
@@ -310,6 +311,7 @@ def _running_server(
     if not args.tasks or args.tasks[-1].verb != "chat":
         return None
     from tasks.engine import server_registry
+    from tasks.engine.requests_by_kind import kind_of
     from tasks.engine.selection import Choice, check_unambiguous, parse_port
     from tasks.engine.server_record import ServerState
 
@@ -324,6 +326,8 @@ def _running_server(
         names = tuple(_name(catalogue, cache, word) for word in request.models)
     choice = Choice(names, parse_port(request.options.get("port")))
     ready = choice.of(ready)
+    if not names and choice.port is None:
+        ready = [record for record in ready if kind_of(record) == "chat"]
     check_unambiguous(ready, names, "chat")
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"

@@ -21,6 +21,10 @@ TABLE = """
 --cpu-strict-batch                    bit        cpuparams_batch.strict_cpu
 --prio                                prio       cpuparams.priority
 --prio-batch                          prio       cpuparams_batch.priority
+-C --cpu-mask                         mask       cpuparams.cpumask
+-Cr --cpu-range                       range      cpuparams.cpumask
+-Cb --cpu-mask-batch                  mask       cpuparams_batch.cpumask
+-Crb --cpu-range-batch                range      cpuparams_batch.cpumask
 --poll                                int        cpuparams.poll
 --poll-batch                          int        cpuparams_batch.poll
 -b --batch-size                       int        n_batch
@@ -122,6 +126,12 @@ TABLE = """
                                                  speculative.draft.cpuparams.priority
 --prio-batch-draft --spec-draft-prio-batch                     prio
                                            speculative.draft.cpuparams_batch.priority
+-Cd --cpu-mask-draft --spec-draft-cpu-mask                     mask
+                                                 speculative.draft.cpuparams.cpumask
+-Crd --cpu-range-draft --spec-draft-cpu-range                  range
+                                                 speculative.draft.cpuparams.cpumask
+-Cbd --cpu-mask-batch-draft --spec-draft-cpu-mask-batch        mask
+                                           speculative.draft.cpuparams_batch.cpumask
 --poll-draft --spec-draft-poll                                 int
                                                  speculative.draft.cpuparams.poll
 --poll-batch-draft --spec-draft-poll-batch                     int

@@ -56,6 +56,8 @@ def apply(engine: Any, params: Any, given: Iterable[tuple[str, str]]) -> None:
             try:
                 before = getattr(holder, attribute)
                 setattr(holder, attribute, _value(engine, flag.kind, text, before))
+                if flag.kind in ("mask", "range"):
+                    holder.mask_valid = True
             except (ValueError, TypeError, OverflowError, OSError) as error:
                 raise ValueError(f"{name}: {text!r} is not valid ({error})") from error
         if flag.kind == "rank":
@@ -157,6 +159,22 @@ def _padded(engine: Any, text: str, before: list[float]) -> list[float]:
     return values + before[len(values) :]
 
 
+def _mask(engine: Any, text: str, before: list[bool]) -> list[bool]:
+    bits = int(text, 16)
+    if not 0 < bits < 1 << len(before):
+        raise ValueError(f"expected a mask of at most {len(before)} CPUs")
+    return [bool(bits >> cpu & 1) for cpu in range(len(before))]
+
+
+def _range(engine: Any, text: str, before: list[bool]) -> list[bool]:
+    first, _, last = text.partition("-")
+    low = int(first or 0)
+    high = int(last or len(before) - 1)
+    if not 0 <= low <= high < len(before):
+        raise ValueError("expected LOWEST-HIGHEST")
+    return [low <= cpu <= high for cpu in range(len(before))]
+
+
 def _targets(engine: Any, text: str, before: list[int]) -> list[int]:
     values = [int(word) * _MEBIBYTE for word in text.split(",")]
     if len(values) == 1:
@@ -223,6 +241,8 @@ _SPECIAL: dict[str, Callable[[Any, str, Any], Any]] = {
     "grammars": lambda engine, text, _: _grammar(engine, _file(text)),
     "more": lambda _, text, before: [*before, text],
     "floats": _padded,
+    "mask": _mask,
+    "range": _range,
     "mebibytes": _targets,
     "lora": _loras,
     "scaled": _scaled_loras,

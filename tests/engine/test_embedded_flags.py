@@ -20,21 +20,21 @@ VALUES = {
     "scaled": "C:\\a:0.5",
     "seed": "5", "spec": "draft-simple,ngram-mod", "sampling": "probabilistic", "layers": "all", "more": "x",
     "names": "a, b", "json": '{"a": true}', "format": "none", "reasoning": "off", "pooling": "last",
-    "list": "a,b", "grammar": 'root ::= "a"',
+    "list": "a,b", "mask": "0x5", "range": "1-2", "grammar": 'root ::= "a"',
 }  # fmt: skip
 # xllamacpp checks these against the devices and buffers of the machine
 OF_THE_MACHINE = ("tensor_buft_overrides", "devices", "mmproj_device", "samplers")
 
 # flags of llama-server whose parameter CommonParams does not have, or that another engine's user needs
 ABSENT = {
-    *("--help", "--version", "--cache-list", "--completion-bash", "--list-devices", "--cpu-mask"),
-    *("--cpu-range", "--cpu-mask-batch", "--cpu-range-batch", "--defrag-thold", "--rpc", "--device"),
+    *("--help", "--version", "--cache-list", "--completion-bash", "--list-devices"),
+    *("--defrag-thold", "--rpc", "--device"),
     *("--cpu-moe", "--n-cpu-moe", "--moe-cache-mib", "--n-cpu-ffn", "--override-kv", "--control-vector"),
     *("--control-vector-scaled", "--control-vector-layer-range", "--model-url", "--docker-repo"),
     *("--hf-repo", "--hf-file", "--hf-token", "--log-disable", "--log-file", "--log-colors"),
     *("--log-prefix", "--log-timestamps", "--sampler-seq", "--top-nsigma", "--dry-sequence-breaker"),
-    *("--logit-bias", "--json-schema", "--json-schema-file", "--spec-draft-hf", "--spec-draft-cpu-mask"),
-    *("--spec-draft-cpu-range", "--spec-draft-cpu-mask-batch", "--spec-draft-cpu-moe"),
+    *("--logit-bias", "--json-schema", "--json-schema-file", "--spec-draft-hf"),
+    "--spec-draft-cpu-moe",
     *("--spec-draft-n-cpu-moe", "--spec-draft-n-ubatch", "--draft", "--draft-min"),
     *("--spec-ngram-size-n", "--spec-ngram-size-m", "--spec-ngram-min-hits", "--spm-infill"),
     *("--mmproj-url", "--agent", "--api-key-file", "--models-dir", "--models-preset", "--models-max"),

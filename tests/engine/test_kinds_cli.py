@@ -148,6 +148,16 @@ def test_an_embedder_and_a_reranker(servers: Project) -> None:
     )
 
 
+def test_chat_does_not_choose_an_embedder(project: Project) -> None:
+    """Of the models that are here, only those that chat can stand in for the default one."""
+    entry = project.entry("demo/demo.gguf", DEMO, engine="embedded", kind="embedding")
+    absent = project.entry("https://example.org/absent.gguf", DEMO, engine="embedded")
+    project.catalogue({"absent": absent, "e": entry}, EMBEDDED)
+    assert project.doit("download", "e").status == 0
+    said = failed(project.doit("chat", "Hello"))
+    assert "no server runs, and the default model absent is not here" in said
+
+
 def test_llamafile_gets_them(project: Project) -> None:
     """The flags of 0.10 for a llamafile: fetched, verified and passed."""
     data = llamafile.build(project.path / "m.llamafile", version="0.10.5").read_bytes()
