@@ -56,7 +56,7 @@ def task_download(context: Context, model: ResolvedModel) -> TaskDict:
     files = download.files_of(context, model)
     return {
         "actions": [(download.run, [context, files])],
-        "targets": [file.target for file in files],
+        "targets": download.own_targets(context, model),
         "uptodate": [lambda: download.are_fresh(context, files)],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,7 +83,7 @@ class Context(NamedTuple):
 
         tasks = self.command_line.tasks
         given = {key for request in tasks for key in request.options}
-        served = (
+        served = frozenset(
             name
             for request, names in self.resolution.requested
             if request.kind is Kind.SERVER
@@ -93,17 +94,30 @@ class Context(NamedTuple):
             chat = _source_words(tasks[-1], self.resolution)
         if _is_unnamed_chat(self.command_line):
             implied = chat
+        jobs = self.resolution.by_name
         return preflight.Command(
             self.environment.cache,
-            tuple(self.resolution.by_name.values()),
-            frozenset(served),
+            tuple(jobs.values()),
+            served,
             no_adopt="no_adopt" in given,
             yes="yes" in given,
             force="force" in given,
             offline=bool(huggingface.offline(os.environ)),
             chat=chat,
             implied=implied,
+            lacking=tuple(
+                self.lacking_features(
+                    one for name, one in jobs.items() if name in served
+                )
+            ),
         )
+
+    def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
+        """Return (what, fix) for each key that a job's engine does not have."""
+        from tasks.engine import version
+
+        cache = self.environment.cache
+        return version.feature_problems(cache, self.catalogue, jobs)
 
     @staticmethod
     def reject_model_option(request: TaskRequest) -> None:
@@ -238,7 +252,8 @@ def _with_model_here(
         is_available(environment.cache, file) for file in files
     ):
         return args
-    here = [name for name in catalogue.names if _is_here(name, catalogue, environment)]
+    chats = [name for name in catalogue.names if catalogue.model(name).kind == "chat"]
+    here = [name for name in chats if _is_here(name, catalogue, environment)]
     if len(here) > 1:
         what = f"the default model {default} is not here, and several others are"
         raise UsageError(f"{what}: {', '.join(here)}", fix="doit chat --model NAME")
@@ -307,6 +322,7 @@ def _running_server(
         return None
     from tasks.engine import server_registry
     from tasks.engine.naming import choice_of
+    from tasks.engine.requests_by_kind import kind_of
     from tasks.engine.selection import check_unambiguous
     from tasks.engine.server_record import ServerState
 
@@ -317,6 +333,8 @@ def _running_server(
     ]
     choice = choice_of(args.tasks[-1], catalogue, environment)
     ready = choice.of(ready)
+    if not choice.names and choice.port is None:
+        ready = [record for record in ready if kind_of(record) == "chat"]
     check_unambiguous(ready, choice.names, "chat")
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"

@@ -30,6 +30,7 @@ class Artifact(NamedTuple):
     in_cache: bool = True  # it lies in the cache, so wrong bytes may be replaced
     # folders that may already have the file; None: adopt no file
     adopt_from: tuple[str, ...] | None = ()
+    is_text: bool = False  # a text file, such as a chat template, not a model
 
     @property
     def partial(self) -> str:

@@ -9,17 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.catalogue.types import Engine, Model, ServeOptions
+from tasks.catalogue.types import COMPANION_KEYS, Engine, Model, Sampling, ServeOptions
 
 LISTS = ("aliases", "mirrors", "args")
-KINDS: Mapping[str, type] = {
+KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("title", "license", "url", "hf", "file", "revision"), str),
     **dict.fromkeys(("sha256", "params", "quant", "host", "gpu", "id", "cors"), str),
     **dict.fromkeys(("engine", "engine_version", "version"), str),
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
-    **dict.fromkeys((*LISTS, "more", "parts"), list),
-    **dict.fromkeys(("serve", "mmproj", "env"), dict),
+    **dict.fromkeys(("kind", "pooling"), str),
+    **dict.fromkeys(("parallel", "idle", "top_k", "seed"), int),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty"), (int, float)),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (int, float)),
+    "metrics": bool,
+    "reasoning": (bool, int, str),
+    **dict.fromkeys((*LISTS, "more", "parts", "lora"), list),
+    **dict.fromkeys(("serve", "sampling", "mmproj", "draft", "template", "env"), dict),
 }
 
 
@@ -48,14 +54,14 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
 
 
 def _is_entry(
-    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions]
+    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions | Sampling]
 ) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
     if kind is Model:
         allowed.add("more")
     required: tuple[str, ...] = ("title", "license")
-    if kind is ServeOptions:
+    if kind in (ServeOptions, Sampling):
         required = ()
     return (
         plain.keys() <= allowed
@@ -64,19 +70,21 @@ def _is_entry(
         and all(_are_texts(plain[key]) for key in LISTS if key in plain)
         and _are_texts(list(plain.get("env", {}).values()))
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
+        and (not plain.get("sampling") or _is_entry(plain["sampling"], Sampling))
         and all(map(_is_file, plain.get("more", ())))
     )
 
 
 def _is_file(plain: Sequence[Any]) -> bool:
     """Whether this is a row of `more`: the fields of `types.FileSpec.as_row`."""
-    url, mirrors, sha256, size, mmproj = plain
+    url, mirrors, sha256, size, role, scale = plain
     return (
         isinstance(url, str)
         and _are_texts(mirrors)
         and isinstance(sha256, (str, type(None)))
         and isinstance(size, (int, type(None)))
-        and isinstance(mmproj, bool)
+        and role in ("", *COMPANION_KEYS)
+        and isinstance(scale, (int, float, type(None)))
     )
 
 

@@ -23,6 +23,14 @@ MOST = 999_999_999  # of a number that an engine gets
 GPUS = ("auto", "disable", "amd", "apple", "nvidia", "vulkan")
 
 
+# what a model is for
+MODEL_KINDS = ("chat", "embedding", "rerank")
+
+
+# how the vectors of a text's tokens become one; Source: llama.cpp --pooling
+POOLINGS = ("none", "mean", "cls", "last", "rank")
+
+
 class Constraint(NamedTuple):
     """A constraint and its meaning, beside a type: `Annotated[str, Rule(...)]`."""
 
@@ -106,6 +114,19 @@ def at_least(low: int, about: str) -> Constraint:
     expected = f"a whole number from {low} to {MOST:,}"
     schema = {"minimum": low, "maximum": MOST}
     return Constraint(about, expected, lambda v: low <= v <= MOST, schema)
+
+
+def between(low: float, high: float, about: str) -> Constraint:
+    """Return the constraint of a number in a range."""
+    expected = f"a number from {low:g} to {high:g}"
+    bounds = {"minimum": low, "maximum": high}
+    return Constraint(about, expected, lambda v: low <= v <= high, bounds)
+
+
+def _is_reasoning(value: bool | int | str) -> bool:
+    if isinstance(value, str):
+        return value in ("auto", "off")
+    return value is False or (value is not True and value >= 0)
 
 
 def one_of(choices: tuple[str, ...], about: str) -> Constraint:
@@ -236,6 +257,15 @@ _ADOPT_FROM = Constraint(
 _ENGINE = one_of(
     ENGINES,
     "program that serves the model; default: self for .llamafile, llamafile for .gguf",
+)
+
+
+# YAML reads an unquoted `off` as false
+REASONING = Constraint(
+    "reasoning before an answer: auto (as the model's template says), off, "
+    "or a limit in tokens",
+    "auto, off, or a whole number of tokens",
+    _is_reasoning,
 )
 
 

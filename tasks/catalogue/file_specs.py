@@ -7,12 +7,12 @@ parts of a split GGUF.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from tasks.catalogue.constraints import LATEST
-from tasks.catalogue.types import FileSpec
+from tasks.catalogue.types import COMPANION_KEYS, FileSpec
 from tasks.network.huggingface import HUB
 from tasks.system.paths import short_name
 from tasks.urls import file_of_page
@@ -185,9 +185,25 @@ def file_location(entry: Mapping[str, Any]) -> tuple[str, str]:
     return url, url
 
 
-def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `mmproj:` as an entry; its repository defaults to the model's."""
-    own = dict(entry["mmproj"])
+def companions(
+    entry: Mapping[str, Any],
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield (path of the key, entry) of each companion of a model.
+
+    Its repository defaults to the model's.
+    """
+    for role in COMPANION_KEYS:
+        value = entry.get(role)
+        if isinstance(value, Mapping):
+            yield (role,), _companion(entry, value)
+        elif isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    yield (role, str(index)), _companion(entry, item)
+
+
+def _companion(entry: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(given)
     if not own.get("url") and not own.get("hf"):
         own["hf"] = entry.get("hf")
         own["revision"] = own.get("revision") or entry.get("revision")
@@ -195,7 +211,7 @@ def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_specs(entry: Mapping[str, Any]) -> list[FileSpec]:
-    """Return all files of a valid entry: the served one, other parts, projector."""
+    """Return all files of a valid entry: the served one, other parts, companions."""
     file = _file_of(entry)
     count = split_count(file.url)
     files = [file]
@@ -203,8 +219,9 @@ def file_specs(entry: Mapping[str, Any]) -> list[FileSpec]:
         no_pins: list[dict[str, Any]] = [{}] * count
         pins = entry.get("parts") or no_pins
         files = [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
-    if entry.get("mmproj"):
-        files.append(_file_of(projector(entry))._replace(mmproj=True))
+    for path, own in companions(entry):
+        file = _file_of(own)._replace(role=path[0], scale=own.get("scale"))
+        files.append(file)
     return files
 
 

@@ -60,6 +60,7 @@ class ModelMetadata(NamedTuple):
     # only each n-th layer has a KV cache; the others have a state of fixed size
     full_attention_interval: int | None = None
     split_count: int | None = None  # files
+    type: str | None = None  # model, adapter, mmproj …
 
 
 _KEYS = {
@@ -239,6 +240,9 @@ def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
 def _meta(values: Mapping[str, Any]) -> ModelMetadata:
     name = values.get("general.architecture")
     fields: dict[str, Any] = {"split_count": _whole(values.get("split.count"))}
+    kind = values.get("general.type")
+    if isinstance(kind, str):
+        fields["type"] = kind
     for key, field in _KEYS.items():
         value = values.get(f"{name}.{key}")
         is_array = field in _PER_LAYER and _is_count_array(value)

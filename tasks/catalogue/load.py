@@ -32,6 +32,7 @@ _FORMAT = b"2"  # of a compiled file, and part of its key
 # the code that validates; part of the key, too
 _VALIDATORS = (
     "catalogue/types.py",
+    "catalogue/constraints.py",
     "catalogue/schema.py",
     "catalogue/semantic_checks.py",
     "catalogue/engine_args.py",

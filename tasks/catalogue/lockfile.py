@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
 from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
-from tasks.catalogue.types import FileSpec, Strict
+from tasks.catalogue.types import COMPANION_KEYS, FileSpec, Strict
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_error
@@ -209,12 +209,12 @@ def apply_lock(
         ]
         pairs = list(zip(files, locked, strict=True))
         # the parts of a split file are pinned all or none
-        all_parts = all(row for want, row in pairs if not want.mmproj)
+        all_parts = all(row for want, row in pairs if not want.role)
         pins: list[FileSpec] = []
         for want, row in pairs:
             if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
-            usable = row if want.mmproj or all_parts else None
+            usable = row if want.role or all_parts else None
             pins.append(_pinned(want, usable))
             if usable and entry.get("version") == LATEST:
                 entry["version"] = usable.version  # type: ignore[index]
@@ -236,7 +236,7 @@ def _pinned(want: FileSpec, row: LockedFile | None) -> FileSpec:
 
 def _write(entry: Any, pins: list[FileSpec]) -> None:
     first, *more = pins
-    for key in ("mirrors", "sha256", "size", "parts", "mmproj"):
+    for key in ("mirrors", "sha256", "size", "parts", *COMPANION_KEYS):
         entry.pop(key, None)
     entry["url"] = first.url
     values = {

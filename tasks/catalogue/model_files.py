@@ -18,6 +18,17 @@ from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no larger executable (R9)
 
 
+TEMPLATE = "template"  # the role whose file is text
+
+
+class CompanionFile(NamedTuple):
+    """A file that an engine gets beside the model."""
+
+    role: str  # mmproj, draft, lora or template
+    path: str
+    scale: float | None = None  # of a LoRA adapter
+
+
 class ModelSource(NamedTuple):
     """A model, and where its files come from."""
 
@@ -76,18 +87,18 @@ def extra_files(
 ) -> tuple[FileSpec, ...]:
     """Return the further files of a model that comes from another URL.
 
-    Its other parts are beside the first; pins and projector are those of `known`.
+    Its other parts are beside the first; pins and companions are those of `known`.
     """
     url = artifact.sources[0]
     urls = [part_url(url, number) for number in range(2, split_count(url) + 1)]
-    pins = [file for file in known if not file.mmproj]
+    pins = [file for file in known if not file.role]
     if len(pins) != len(urls):
         pins = [FileSpec("")] * len(urls)
     parts = [
         pin._replace(url=part_url, mirrors=())
         for pin, part_url in zip(pins, urls, strict=True)
     ]
-    return (*parts, *(file for file in known if file.mmproj))
+    return (*parts, *(file for file in known if file.role))
 
 
 def extra_artifacts(
@@ -95,23 +106,41 @@ def extra_artifacts(
 ) -> tuple[Artifact, ...]:
     """Return the artifacts of the further files.
 
-    Parts lie beside the first, where engines expect them; a projector lies in the
+    Parts lie beside the first, where engines expect them; a companion lies in the
     directory of its digest.
     """
     first_dir = first.target.rpartition("/")[0]
-    count = sum(not file.mmproj for file in files) + 1
+    count = sum(not file.role for file in files) + 1
+    roles: dict[str, int] = {}
     artifacts = []
     for number, file in enumerate(files, 2):
         sources = _catalogue_sources(file, environment)
         folder = first_dir
         label = f"{first.label} part {number} of {count}"
-        if file.mmproj:
+        if file.role:
             folder = model_dir(environment.cache, file.sha256, sources[0])
-            label = f"{first.label} mmproj"
+            label = f"{first.label} {file.role}"
+            roles[file.role] = roles.get(file.role, 0) + 1
+            if roles[file.role] > 1:
+                label += f" {roles[file.role]}"
         target = inside(folder, filename_of(file.url))
         artifact = Artifact(label, sources, target, file.sha256, file.size)
-        artifacts.append(artifact._replace(adopt_from=first.adopt_from))
+        is_text = file.role == TEMPLATE
+        artifacts.append(
+            artifact._replace(adopt_from=first.adopt_from, is_text=is_text)
+        )
     return tuple(artifacts)
+
+
+def companion_files(
+    files: tuple[FileSpec, ...], artifacts: tuple[Artifact, ...]
+) -> tuple[CompanionFile, ...]:
+    """Return what is served with a model, of its further files and their artifacts."""
+    return tuple(
+        CompanionFile(file.role, artifact.target, file.scale)
+        for file, artifact in zip(files, artifacts, strict=True)
+        if file.role
+    )
 
 
 def adoption_folders(catalogue: Catalogue, environment: Environment) -> tuple[str, ...]:

@@ -85,6 +85,23 @@ def head_problem(head: bytes) -> str:
     return f"it is {kind}: {text}"
 
 
+def text_problem(head: bytes) -> str:
+    """Return why a file is not a text that someone wrote, such as a template; or "".
+
+    Args:
+        head: its first HEAD bytes, or all of a shorter file.
+    """
+    if not head:
+        return "it is empty (0 bytes)"
+    if content.is_lfs_pointer(head):
+        return "it is a Git LFS pointer, not the file that it names"
+    if content.is_web_page(head):
+        return "it is a web page"
+    if b"\0" in head or not content.text_start(head):
+        return f"it is not a text: it begins with {head[:8]!r}"
+    return ""
+
+
 def _gguf_problem(head: bytes) -> str:
     """Return what is wrong with a GGUF's version, or that it has none."""
     if len(head) < 8:

@@ -16,9 +16,11 @@ from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import pins_error, split_count, split_error
 from tasks.catalogue.model_files import (
+    CompanionFile,
     ModelSource,
     absolute_source,
     adoption_folders,
+    companion_files,
     entry_artifact,
     extra_artifacts,
     extra_files,
@@ -56,10 +58,8 @@ class ResolvedModel(NamedTuple):
     key: str = ""  # API key from the command line
     probe: bool = False  # ready only after it has generated a token
     require_gpu: bool = False  # a GPU was requested: do not fall back to the CPU
-    extra_files: tuple[
-        Artifact, ...
-    ] = ()  # further files: other parts, vision projector
-    mmproj: str = ""  # path of the projector
+    extra_files: tuple[Artifact, ...] = ()  # further files: other parts, companions
+    companions: tuple[CompanionFile, ...] = ()
     is_gguf: bool = False  # more than one engine serves it
     is_own: bool = False  # a file of the user's, which no entry names
     engine_reason: str = ""  # why this engine serves it
@@ -219,9 +219,6 @@ def _job(
     adopt_from = adoption_folders(catalogue, environment)
     artifact = source.artifact._replace(adopt_from=adopt_from)
     more = extra_artifacts(artifact, source.files, environment)
-    mmproj = ""
-    if source.files and source.files[-1].mmproj:
-        mmproj = more[-1].target
     is_own = source.name not in catalogue.names or not artifact.in_cache
     choice, is_gguf = engine_of(
         options.get("engine"), source.model, artifact, environment, is_own
@@ -249,7 +246,7 @@ def _job(
         bool(options.get("probe")),
         bool(options.get("force_gpu")) or gpu not in ("auto", "disable"),
         more,
-        mmproj,
+        companion_files(source.files, more),
         is_gguf,
         is_own,
         choice.reason,
@@ -312,7 +309,7 @@ def _check_pins(url: str, first: Artifact, files: Iterable[FileSpec]) -> None:
     Raises:
         UsageError: only some are.
     """
-    parts = [file.sha256 for file in files if not file.mmproj]
+    parts = [file.sha256 for file in files if not file.role]
     problem = pins_error(url, [first.sha256, *parts])
     if problem:
         raise UsageError(problem, fix=f"doit add {url}")

@@ -12,8 +12,8 @@ from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
 from tasks.catalogue.engine_args import instead_of, instead_of_variable
 from tasks.catalogue.engine_choice import GGUF_ONLY
 from tasks.catalogue.file_specs import (
+    companions,
     file_location,
-    projector,
     split_count,
     split_error,
 )
@@ -94,6 +94,19 @@ def _model_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
     text = _engine_problem(entry, has_exe)
     if text:
         yield ("engine",), text
+    yield from _kind_problems(entry)
+
+
+def _kind_problems(entry: _Entry) -> Iterator[Problem]:
+    """Yield keys that only a model of another kind can have."""
+    kind = entry.get("kind", "chat")
+    if kind in ("embedding", "rerank"):
+        for key in ("mmproj", "draft", "template"):
+            if entry.get(key):
+                yield (key,), f"only for kind: chat, and this is kind: {kind}"
+    settings = entry.get("serve")
+    if kind == "chat" and isinstance(settings, dict) and settings.get("pooling"):
+        yield ("serve", "pooling"), "requires kind: embedding"
 
 
 def _args_problems(settings: Any) -> Iterator[Problem]:
@@ -196,10 +209,9 @@ def _url_key(entry: _Entry) -> Path:
 def _file_problems(entry: _Entry) -> Iterator[Problem]:
     """Yield conflicts between the keys that locate and pin a model's files."""
     yield from _location_problems(entry)
-    if isinstance(entry.get("mmproj"), dict):
-        own = projector(entry)
-        yield from _below(("mmproj",), _location_problems(own))
-        yield from _below(("mmproj",), _url_problems(own))
+    for path, own in companions(entry):
+        yield from _below(path, _location_problems(own))
+        yield from _below(path, _url_problems(own))
     url = _url(entry)
     problem = split_error(url)
     if problem:

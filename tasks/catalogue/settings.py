@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from tasks.catalogue.constraints import Constraint
-from tasks.catalogue.types import ServeOptions
+from tasks.catalogue.types import Sampling, ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has
@@ -31,6 +31,12 @@ class ServeSettings:
     threads: int | None = None
     cors: str | None = None  # None: pages of this machine
     env: Mapping[str, str] = field(default_factory=dict)
+    parallel: int | None = None
+    idle: int | None = None  # seconds
+    metrics: bool | None = None
+    reasoning: bool | int | str | None = None
+    pooling: str | None = None
+    sampling: Sampling | None = None
     args: tuple[str, ...] = ()
 
 

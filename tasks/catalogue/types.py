@@ -15,7 +15,10 @@ from tasks.catalogue.constraints import (
     GPUS,
     HOST,
     MODEL_ID,
+    MODEL_KINDS,
+    POOLINGS,
     PORT,
+    REASONING,
     VERSION_OR_LATEST,
     Constraint,
     EngineName,
@@ -32,9 +35,13 @@ from tasks.catalogue.constraints import (
     Title,
     Url,
     at_least,
+    between,
     one_of,
 )
 from tasks.errors import UsageError, did_you_mean
+
+# keys of a model that name files which are served with it
+COMPANION_KEYS = ("mmproj", "draft", "lora", "template")
 
 
 class Strict:
@@ -46,6 +53,46 @@ class Strict:
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+
+@dataclass(eq=False, repr=False)
+class Sampling(Strict):
+    """`sampling:`: how a token is chosen, unless a request says otherwise."""
+
+    temperature: Annotated[float | None, between(0, 10, "0: the likeliest token")] = (
+        None
+    )
+    top_k: Annotated[
+        int | None, at_least(0, "choose among the K likeliest tokens, 0: all")
+    ] = None
+    top_p: Annotated[
+        float | None, between(0, 1, "choose among the likeliest, up to this sum")
+    ] = None
+    min_p: Annotated[
+        float | None, between(0, 1, "lowest probability, relative to the likeliest")
+    ] = None
+    repeat_penalty: Annotated[
+        float | None, between(0, 10, "penalty of repeated tokens, 1: none")
+    ] = None
+    presence_penalty: Annotated[
+        float | None, between(-2, 2, "penalty of tokens that occurred, 0: none")
+    ] = None
+    frequency_penalty: Annotated[
+        float | None, between(-2, 2, "penalty for each occurrence, 0: none")
+    ] = None
+    seed: Annotated[
+        int | None, at_least(-1, "start of the random numbers, -1: random")
+    ] = None
+
+    def over(self, below: Sampling | None) -> Sampling:
+        """Merge: values set here win over `below`."""
+        lower = vars(below or Sampling())
+        upper = {key: value for key, value in vars(self).items() if value is not None}
+        return Sampling(**{**lower, **upper})
+
+    def given(self) -> dict[str, float]:
+        """Return the values that are set, by key."""
+        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 @dataclass(eq=False, repr=False)
@@ -71,6 +118,22 @@ class ServeOptions(Strict):
         dict[EnvName, str],
         Constraint("variables of the engine's environment: name → text"),
     ] = field(default_factory=dict)
+    parallel: Annotated[
+        int | None, at_least(1, "requests that are answered at the same time")
+    ] = None
+    idle: Annotated[
+        int | None, at_least(1, "seconds without a request until it frees its memory")
+    ] = None
+    metrics: Annotated[
+        bool | None, Constraint("serve /metrics for Prometheus [false]")
+    ] = None
+    reasoning: Annotated[bool | int | str | None, REASONING] = None
+    pooling: Annotated[
+        str | None, one_of(POOLINGS, "how an embedding is made of the tokens' vectors")
+    ] = None
+    sampling: Annotated[
+        Sampling | None, Constraint("how a token is chosen, unless a request says it")
+    ] = None
     args: Annotated[
         tuple[str, ...], Constraint("more arguments for the engine, passed unchanged")
     ] = ()
@@ -87,6 +150,8 @@ class ServeOptions(Strict):
                 value = getattr(below, one.name)
             merged[one.name] = value
         merged["env"] = {**below.env, **self.env}
+        if self.sampling is not None:
+            merged["sampling"] = self.sampling.over(below.sampling)
         return ServeOptions(**{**merged, "args": (*below.args, *self.args)})
 
 
@@ -99,8 +164,8 @@ class Part(Strict):
 
 
 @dataclass(eq=False, repr=False)
-class Projector(Strict):
-    """The vision projector of a model: `mmproj:`."""
+class Companion(Strict):
+    """A file that is served with a model: `mmproj:`, `draft:` or `template:`."""
 
     url: Url = ""
     hf: Repo = None
@@ -109,6 +174,15 @@ class Projector(Strict):
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
+
+
+@dataclass(eq=False, repr=False)
+class Adapter(Companion):
+    """One adapter of `lora:`."""
+
+    scale: Annotated[
+        float | None, between(-100, 100, "how strongly it is applied [1]")
+    ] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -130,9 +204,19 @@ class Model(Strict):
         tuple[Part, ...],
         Constraint("digest and size of each part of a split GGUF, in order"),
     ] = ()
+    kind: Annotated[str, one_of(MODEL_KINDS, "what the model is for [chat]")] = "chat"
     mmproj: Annotated[
-        Projector | None,
+        Companion | None,
         Constraint("vision projector, passed to the engine with --mmproj"),
+    ] = None
+    draft: Annotated[
+        Companion | None, Constraint("small model for speculative decoding")
+    ] = None
+    lora: Annotated[
+        tuple[Adapter, ...], Constraint("adapters that change the model's answers")
+    ] = ()
+    template: Annotated[
+        Companion | None, Constraint("text file with the chat template (Jinja)")
     ] = None
     params: Annotated[str | None, Constraint("number of parameters, such as 7.24B")] = (
         None
@@ -169,23 +253,29 @@ class FileSpec(NamedTuple):
     mirrors: tuple[str, ...] = ()
     sha256: str | None = None
     size: int | None = None
-    mmproj: bool = False  # it is the model's vision projector
+    # of a companion: mmproj, draft, lora or template; empty for the model's own files
+    role: str = ""
+    scale: float | None = None  # of a LoRA adapter
     # as in models.yaml: a URL, a path, or hf:owner/repo@revision/file
     source: str = ""
 
     def as_row(self) -> list[Any]:
         """Return it as a row of `more` in the compiled catalogue."""
-        return [self.url, list(self.mirrors), self.sha256, self.size, self.mmproj]
+        pins = [self.url, list(self.mirrors), self.sha256, self.size]
+        return [*pins, self.role, self.scale]
 
     @staticmethod
     def from_row(row: Sequence[Any]) -> FileSpec:
         """Read a row of `more`."""
-        url, mirrors, sha256, size, mmproj = row
-        return FileSpec(url, tuple(mirrors), sha256, size, mmproj)
+        url, mirrors, sha256, size, role, scale = row
+        return FileSpec(url, tuple(mirrors), sha256, size, role, scale)
 
 
 def _settings(plain: Mapping[str, Any]) -> ServeOptions:
-    return ServeOptions(**{**plain, "args": tuple(plain.get("args", ()))})
+    values = {**plain, "args": tuple(plain.get("args", ()))}
+    if values.get("sampling") is not None:
+        values["sampling"] = Sampling(**values["sampling"])
+    return ServeOptions(**values)
 
 
 class Catalogue:
@@ -238,14 +328,14 @@ class Catalogue:
             UsageError: there is no such model.
         """
         plain = dict(self._models[self.name(word)])
-        for key in ("more", "parts", "mmproj"):  # see `Catalogue.more`
+        for key in ("more", "parts", *COMPANION_KEYS):  # see `extra_files`
             plain.pop(key, None)
         for key in ("aliases", "mirrors"):
             plain[key] = tuple(plain.get(key, ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
     def extra_files(self, word: str) -> tuple[FileSpec, ...]:
-        """Return the further files of a model: other parts first, then its projector.
+        """Return the further files of a model: other parts, then its companions.
 
         Raises:
             UsageError: there is no such model.

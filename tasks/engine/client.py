@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 from tasks import urls
 from tasks.console import formatting
+from tasks.engine import requests_by_kind
 from tasks.engine.chat import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, event_texts
 from tasks.engine.server_record import ServerRecord
 from tasks.errors import ServerError
@@ -93,28 +94,30 @@ def probe_inference(
     key: str,
     timeout_s: float,
     stopped: Callable[[], object] = lambda: False,
+    kind: str = "chat",
 ) -> bool:
-    """Generate one token, to prove that the server can answer requests.
+    """Ask for one token, or one embedding, to prove that the server can answer.
 
     Args:
+        kind: of the model.
         stopped: returns a true value when the user asked to stop. It is polled,
             because an answer can take minutes.
 
     Returns:
-        True after the token; False when the user asked to stop.
+        True after the answer; False when the user asked to stop.
 
     Raises:
         ServerError: the server sent an error, or nothing within `timeout_s`.
     """
-    messages = [{"role": "user", "content": "Hello"}]
-    body = {"model": name, "max_tokens": 1, "messages": messages}
+    probe = requests_by_kind.probe(kind, name)
     responses: list[tuple[int, bytes] | None] = []
 
     def request() -> None:
         limit = max(1.0, timeout_s)
-        path = "/v1/chat/completions"
         responses.append(
-            send_request(host, port, path, body=body, key=key, timeout_s=limit)
+            send_request(
+                host, port, probe.path, body=probe.body, key=key, timeout_s=limit
+            )
         )
 
     thread = threading.Thread(target=request, daemon=True)

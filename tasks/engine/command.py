@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from tasks.catalogue.model_files import TEMPLATE, CompanionFile
 from tasks.catalogue.settings import ServeSettings
+from tasks.engine.feature_options import companion_options, feature_options
 from tasks.errors import ServerError
 
 Version = tuple[int, ...]
@@ -28,7 +30,8 @@ class Launch(NamedTuple):
     model: str
     exe: str = ""  # the program of the engines `llamafile` and `llama-server`
     python: str = ""  # the Python interpreter, for the engine `embedded`
-    mmproj: str = ""  # the model's vision projector
+    companions: tuple[CompanionFile, ...] = ()
+    kind: str = "chat"  # what the model is for
     native: bool = False  # the program is ELF or Mach-O, which a shell cannot read
 
     def program(self) -> list[str]:
@@ -119,12 +122,14 @@ def serve_command(
         argv += ["--api-key-file", key_file]
     if launch.engine != "self":
         argv += ["-m", launch.model]
-    if launch.mmproj:
-        argv += ["--mmproj", launch.mmproj]
-    options = _setting_options(settings)
-    if launch.engine == "llama-server":
-        options = _llama_server_options(settings)
-    return [*argv, *options, *more, *settings.args, *extra]
+    argv += companion_options(
+        launch.engine, launch.companions, version_tuple(version), launch.platform
+    )
+    argv += _engine_options(launch.engine, settings)
+    argv += feature_options(
+        launch.engine, launch.kind, settings, version_tuple(version)
+    )
+    return [*argv, *more, *settings.args, *extra]
 
 
 def llamafile_version(engine: str, version: str | None) -> Version | None:
@@ -132,6 +137,12 @@ def llamafile_version(engine: str, version: str | None) -> Version | None:
     if engine in ("self", "llamafile"):
         return version_tuple(version)
     return None
+
+
+def _engine_options(engine: str, settings: ServeSettings) -> list[str]:
+    if engine == "llama-server":
+        return _llama_server_options(settings)
+    return _setting_options(settings)
 
 
 def _llama_server_options(settings: ServeSettings) -> list[str]:
@@ -182,7 +193,7 @@ def _check_paths(launch: Launch) -> None:
     """
     if launch.engine not in ("self", "llamafile"):
         return
-    paths = [launch.mmproj]
+    paths = [one.path for one in launch.companions if one.role != TEMPLATE]
     if launch.engine == "llamafile":
         paths.insert(0, launch.model)
     for path in paths:

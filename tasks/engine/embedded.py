@@ -3,7 +3,8 @@
     python -m tasks.engine.embedded --server -m MODEL.gguf --host 127.0.0.1 --port 8080
 
 The server comes from the optional package xllamacpp. The recipe starts this program as
-it starts any engine: it imports no other module of `tasks`, and none imports it.
+it starts any engine: it imports nothing of `tasks` but its own flags, and no module
+imports it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tasks.engine import embedded_values
+from tasks.engine.embedded_flags import FLAGS, suggestion
+
+# flags whose values are checked before the package is loaded; FLAGS has all others.
 # not argparse: it also accepts --port=1, -c5 and -np4, and no value that begins with -
 OPTIONS = {
     **dict.fromkeys(["-m", "--model"], "model"),
     **dict.fromkeys(["-c", "--ctx-size"], "ctx_size"),
-    **dict.fromkeys(["-n", "--n-predict"], "n_predict"),
+    **dict.fromkeys(["-n", "--predict", "--n-predict"], "n_predict"),
     **dict.fromkeys(["-ngl", "--gpu-layers", "--n-gpu-layers"], "gpu_layers"),
     **dict.fromkeys(["-t", "--threads"], "threads"),
     **dict.fromkeys(["-np", "--parallel"], "parallel"),
@@ -69,28 +73,46 @@ class Settings:
     parallel: int
     api_keys: list[str]
     mmproj: str = ""
+    flags: tuple[tuple[str, str], ...] = ()  # all others, in order
     alias: str = ""  # the model's name in the API; empty: the file's
     cors_origins: str = "localhost"
 
 
-def parse(arguments: list[str]) -> dict[str, str]:
-    """Return each option's text by name; the last one wins.
+class Arguments(NamedTuple):
+    """The texts of a command line."""
+
+    values: dict[str, str]  # by name in OPTIONS; the last one wins
+    flags: list[tuple[str, str]]  # others, in order
+
+
+def parse(arguments: list[str]) -> Arguments:
+    """Return the text of each option.
 
     Raises:
         UsageError: an option is unknown, or has no value.
     """
     values: dict[str, str] = {}
+    flags: list[tuple[str, str]] = []
     rest = iter(arguments)
     for option in rest:
         if option in IGNORED:
             continue
+        flag = None
         if option not in OPTIONS:
-            raise UsageError(f"unknown argument: {option}")
-        value = next(rest, "")
-        if not value:
-            raise UsageError(f"{option} needs a value")
-        values[OPTIONS[option]] = value
-    return values
+            flag = FLAGS.get(option)
+        if option not in OPTIONS and flag is None:
+            hint = suggestion(option, [*OPTIONS])
+            raise UsageError(f"unknown argument: {option}{hint}")
+        value = ""
+        if flag is None or flag.has_value:
+            value = next(rest, "")
+            if not value:
+                raise UsageError(f"{option} needs a value")
+        if flag is None:
+            values[OPTIONS[option]] = value
+        else:
+            flags.append((option, value))
+    return Arguments(values, flags)
 
 
 def number(text: str, name: str, low: int, high: int = LARGEST) -> int:
@@ -121,12 +143,13 @@ def read_keys(path: str) -> str:
     return ",".join(lines)
 
 
-def parse_settings(values: Mapping[str, str]) -> Settings:
+def parse_settings(given: Arguments) -> Settings:
     """Return the settings of the options' texts.
 
     Raises:
         UsageError: a value is invalid, or the file with the keys cannot be read.
     """
+    values = given.values
     if "model" not in values:
         raise UsageError("missing required -m MODEL.gguf")
     gpu = values.get("gpu", "auto").lower()
@@ -153,6 +176,7 @@ def parse_settings(values: Mapping[str, str]) -> Settings:
         mmproj=values.get("mmproj", ""),
         alias=values.get("alias", ""),
         cors_origins=values.get("cors_origins", "localhost"),
+        flags=tuple(given.flags),
     )
 
 
@@ -195,14 +219,27 @@ def reachable(settings: Settings) -> Settings:
     files = [str(settings.model)]
     if settings.mmproj:
         files.append(settings.mmproj)
-    paths = [os.path.abspath(file) for file in files]
+    given = [embedded_values.path_in(name, text) for name, text in settings.flags]
+    more = [path for path in given if path]
+    paths = [os.path.abspath(file) for file in [*files, *more]]
     if is_utf8("".join(paths)):
         return settings
     os.chdir(os.path.commonpath([os.path.dirname(path) for path in paths]))
-    model, *projector = (os.path.relpath(path) for path in paths)
-    if not is_utf8(model + "".join(projector)):
-        raise UsageError(f"the name of {model!a} is not UTF-8: rename the file")
-    return replace(settings, model=Path(model), mmproj="".join(projector))
+    near = [os.path.relpath(path) for path in paths]
+    for path in near:
+        if not is_utf8(path):
+            raise UsageError(f"the name of {path!a} is not UTF-8: rename the file")
+    model, *projector = near[: len(files)]
+    names = dict(zip(more, near[len(files) :], strict=True))
+    flags = []
+    for (name, text), path in zip(settings.flags, given, strict=True):
+        value = text
+        if path:
+            value = text.replace(path, names[path])
+        flags.append((name, value))
+    return replace(
+        settings, model=Path(model), mmproj="".join(projector), flags=tuple(flags)
+    )
 
 
 def check_endpoint(host: str, port: int) -> None:
@@ -290,6 +327,10 @@ def parameters(engine: Any, settings: Settings) -> Any:
         params.n_gpu_layers = 0
         params.no_kv_offload = True
         params.no_op_offload = True
+    try:
+        embedded_values.apply(engine, params, settings.flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return params
 
 

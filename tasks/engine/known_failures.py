@@ -102,6 +102,18 @@ KNOWN_FAILURES = (
         "model: use the one that its publisher put beside the model",
         r"failed to load (CLIP|multimodal) model",
     ),
+    # measured with llama-server 11669, xllamacpp 2026.10 and a GGUF that is a model
+    KnownFailure(
+        "the file of `lora:` is not a LoRA adapter in GGUF, or belongs to another "
+        "model",
+        "failed to load lora adapter",
+    ),
+    # measured with the same, and a truncated draft
+    KnownFailure(
+        "the file of `draft:` is not a model that this engine reads, or has another "
+        "vocabulary than the model",
+        "failed to load draft model",
+    ),
     # server.cpp:3146, #81; #971 (0.10); #716 (--v2)
     KnownFailure(
         "another program uses the port: use --port 0 for a free one",

@@ -72,12 +72,12 @@ class LaunchSpec(NamedTuple):
         """
         settings = self.settings
         launch = self.launch
-        others = (launch.exe, launch.mmproj)
+        others = (launch.exe, *(one.path for one in launch.companions))
         models = [file for file in self.files if file.target not in others]
         spec = {
             "model": ",".join(file.sha256 or file.target for file in models),
             "--engine": f"{launch.engine} {self.version}".strip(),
-            "--mmproj": launch.mmproj,
+            **_companions(launch),
             "--host": settings.host,
             "--port": port,
             "--ctx-size": settings.ctx_size,
@@ -88,12 +88,42 @@ class LaunchSpec(NamedTuple):
             "--alias": self.model_id,
             "cors": settings.cors,
             "env": shlex.join(f"{name}={text}" for name, text in settings.env.items()),
+            **_features(launch, settings),
             "--": shlex.join((*settings.args, *self.extra)),
             "--api-key": "given" if self.key else "",
         }
         return {
             name: str(value) for name, value in spec.items() if value not in (None, "")
         }
+
+
+def _companions(launch: Launch) -> dict[str, str]:
+    """Return the paths of the companions, by their key; an adapter with its scale."""
+    values: dict[str, str] = {"--mmproj": ""}
+    for one in launch.companions:
+        key = one.role
+        text = one.path
+        if one.role == "mmproj":
+            key = "--mmproj"
+        if one.scale is not None:
+            text += f" (scale {one.scale:g})"
+        values[key] = ", ".join(filter(None, [values.get(key), text]))
+    return values
+
+
+def _features(launch: Launch, settings: ServeSettings) -> dict[str, str]:
+    """Return the kind and the settings that only models.yaml has, by their key."""
+    values = {}
+    if launch.kind != "chat":
+        values["kind"] = launch.kind
+    for key in ("parallel", "idle", "metrics", "reasoning", "pooling"):
+        value = getattr(settings, key)
+        if value is not None:
+            values[key] = str(value).lower()
+    if settings.sampling:
+        given = settings.sampling.given()
+        values["sampling"] = ", ".join(f"{key} {given[key]:g}" for key in given)
+    return values
 
 
 def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:

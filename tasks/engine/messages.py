@@ -7,6 +7,7 @@ import os
 from tasks.catalogue.types import Model
 from tasks.engine.isolation import is_open_to_pages, open_pages
 from tasks.engine.launch_spec import LaunchSpec
+from tasks.engine.requests_by_kind import EXAMPLES
 from tasks.engine.server_record import ServerRecord
 from tasks.urls import is_loopback, needed_no_proxy
 
@@ -25,11 +26,12 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
     proxy = ""
     if hosts := needed_no_proxy(os.environ, record.host):
         proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
+    request = EXAMPLES[model.kind]
     return (
         f"  model    {model.title}, licence {model.license}\n"
-        f"  try it   curl {record.url}/v1/chat/completions"
+        f"  try it   curl {record.url}{request.path}"
         f" -H 'Content-Type: application/json'{header}"
-        """ -d '{"messages":[{"role":"user","content":"Hello"}]}'\n"""
+        f" -d '{request.text}'\n"
         f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
         f"{proxy}"
         f"  log      {record.log}\n"

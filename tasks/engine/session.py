@@ -291,6 +291,7 @@ class ManagedServer:
                 record.key,
                 limit,
                 lambda: self._stop,
+                self._spec.launch.kind,
             )
         except ServerError as error:
             deadline = self._start + self._spec.settings.timeout

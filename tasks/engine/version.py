@@ -16,11 +16,11 @@ from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
-from tasks.engine import command, failures
+from tasks.engine import capabilities, command, failures
 from tasks.engine.environment import config_variables, engine_environment
 from tasks.engine.file_format import native_program
 from tasks.errors import ServerError
-from tasks.system import files, own_files, processes
+from tasks.system import files, own_files, packages, processes
 
 
 def launch_of(system: str, resolved: ResolvedModel) -> command.Launch:
@@ -36,7 +36,8 @@ def launch_of(system: str, resolved: ResolvedModel) -> command.Launch:
         model=resolved.artifact.target,
         exe=exe,
         python=sys.executable,
-        mmproj=resolved.mmproj,
+        companions=resolved.companions,
+        kind=resolved.model.kind,
         native=bool(native_program(program)),
     )
 
@@ -133,6 +134,26 @@ def engine_version(cache: str, catalogue: Catalogue, resolved: ResolvedModel) ->
     if resolved.engine == "llama-server":
         return ""
     return resolved.model.engine_version or ""
+
+
+def expected_version(cache: str, catalogue: Catalogue, resolved: ResolvedModel) -> str:
+    """Return the version of the job's engine, before it has run; "" if unknown."""
+    if resolved.engine == "embedded":
+        return packages.package_version("xllamacpp")
+    return engine_version(cache, catalogue, resolved)
+
+
+def feature_problems(
+    cache: str, catalogue: Catalogue, jobs: Iterable[ResolvedModel]
+) -> list[tuple[str, str]]:
+    """Return (what, fix) for each key that a job's engine does not have."""
+    problems = []
+    for resolved in jobs:
+        if not capabilities.features_of(resolved):
+            continue
+        version = expected_version(cache, catalogue, resolved)
+        problems += capabilities.feature_problems(resolved, version)
+    return problems
 
 
 def ask_version(

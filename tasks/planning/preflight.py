@@ -44,6 +44,8 @@ class Command(NamedTuple):
     offline: bool = False  # no byte may come, so there is nothing to ask
     chat: str = ""  # the word for the model of `doit chat`, which always asks
     implied: str = ""  # the model of a `doit chat` that names none
+    # (what, fix) of the engines that lack what a served model needs
+    lacking: tuple[tuple[str, str], ...] = ()
 
 
 class Needs(NamedTuple):
@@ -116,6 +118,7 @@ def _refuse(command: Command, needs: Sequence[FilePlan]) -> None:
     problems = [
         *verdict.disk_problems(fetched),
         *verdict.engine_problems(served),
+        *command.lacking,
         *_memory_problems(served, needs),
     ]
     if problems:

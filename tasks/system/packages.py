@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 
+def package_version(name: str) -> str:
+    """Return the version of an installed distribution; "" if there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
 def has_package(name: str) -> bool:
     """Whether a top-level package can be found; it is not imported."""
     from importlib.util import find_spec

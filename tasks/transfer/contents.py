@@ -1,4 +1,4 @@
-"""Check that a file that gets its final name begins and goes on as a model.
+"""Check that a file that gets its final name begins and goes on as it has to.
 
 A digest decides about pinned files. Of an unpinned one, a server may have sent an error
 message, a Git LFS pointer or a part of the file with status 200.
@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.gguf import model_problem
-from tasks.catalogue.model_format import HEAD
+from tasks.catalogue.model_format import HEAD, text_problem
+from tasks.errors import IntegrityError
 from tasks.system import own_files
 
-EXPECTED = "a GGUF or a llamafile"
+
+def expected(artifact: Artifact) -> str:
+    """Return what a file has to be, for an error message."""
+    if artifact.is_text:
+        return "a text"
+    return "a GGUF or a llamafile"
+
+
+def wrong_file(artifact: Artifact, problem: str) -> IntegrityError:
+    """Return the error for bytes that cannot be the artifact."""
+    kind = "model"
+    if artifact.is_text:
+        kind = "text"
+    facts = [("got", problem), ("expected", expected(artifact))]
+    return IntegrityError(f"{artifact.label}: not a {kind}", facts)
 
 
 def problem(artifact: Artifact, path: str, size: int) -> str:
@@ -28,4 +43,6 @@ def problem(artifact: Artifact, path: str, size: int) -> str:
     with open(own_files.open_regular(path), "rb") as file:
         head = file.read(min(size, HEAD))
         file.seek(0)
+        if artifact.is_text:
+            return text_problem(head)
         return model_problem(head, file, size)

@@ -123,7 +123,7 @@ def copy_or_clone(
                 raise LocalFileRejectedError(why, wrong=True)
             if problem := contents.problem(artifact, copy, size):
                 raise LocalFileRejectedError(
-                    f"{problem}\nexpected: {contents.EXPECTED}", wrong=True
+                    f"{problem}\nexpected: {contents.expected(artifact)}", wrong=True
                 )
             os.fsync(file.fileno())
             held = stat_of(os.fstat(file.fileno()))

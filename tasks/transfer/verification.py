@@ -39,8 +39,7 @@ def check_bytes(
         ]
         raise IntegrityError(f"{artifact.label}: wrong SHA-256", facts)
     if problem := contents.problem(artifact, artifact.partial, size):
-        facts = [("got", problem), ("expected", contents.EXPECTED)]
-        raise IntegrityError(f"{artifact.label}: not a model", facts)
+        raise contents.wrong_file(artifact, problem)
 
 
 def has_right_bytes(artifact: Artifact, partial: Partial) -> bool:

@@ -14,6 +14,7 @@ from tasks.catalogue.resolve import ResolvedModel
 from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
 from tasks.context import Context
+from tasks.engine.requests_by_kind import check_chats, kind_of
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
@@ -28,8 +29,9 @@ def check(context: Context, resolved: ResolvedModel) -> None:
     """Check that the model can be served and asked, before anything is downloaded.
 
     Raises:
-        ServerError: it cannot, or there is no question.
+        ServerError: it cannot, it is of another kind, or there is no question.
     """
+    check_chats(resolved.name, resolved.model.kind)
     cache = context.environment.cache
     check_start(cache, resolved, context.download_policy())
     _prompt(context.command_line.tasks[-1].extra)
@@ -63,6 +65,7 @@ def run_with(context: Context, server: ServerRecord) -> None:
         ServerError: it did not answer.
         SystemExit: as `run`.
     """
+    check_chats(server.name, kind_of(server))
     if status := talk(server, context.command_line.tasks[-1].extra):
         raise SystemExit(status)
 

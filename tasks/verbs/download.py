@@ -18,6 +18,20 @@ def files_of(context: Context, resolved: ResolvedModel) -> list[Artifact]:
     return list(resolved.files)
 
 
+def own_targets(context: Context, resolved: ResolvedModel) -> list[str]:
+    """Return the paths of the model's files that no earlier model has.
+
+    doit permits one task for a target, and two models may share a draft or a projector.
+    """
+    taken: set[str] = set()
+    for other in context.resolution.by_name.values():
+        if other.name == resolved.name:
+            break
+        taken.update(file.target for file in other.files)
+    targets = dict.fromkeys(file.target for file in resolved.files)
+    return [target for target in targets if target not in taken]
+
+
 def are_fresh(context: Context, files: Sequence[Artifact]) -> bool:
     """Whether each file is here and is the one that was verified."""
     return all(

@@ -50,6 +50,7 @@ def run(context: Context, request: TaskRequest) -> None:
         *verdict.disk_problems(needs),
         *verdict.memory_problems(takes, here),
         *verdict.engine_problems(jobs),
+        *context.lacking_features(jobs),
         *verdict.write_problem(cache, needs),
     ]
     policy = context.download_policy()
@@ -111,6 +112,8 @@ def _no_model(resolved: ResolvedModel, needs: list[FilePlan]) -> tuple[str, str]
     for artifact in resolved.files:
         file_plan = by_path[artifact.target]
         engine = resolved.engine
+        if artifact.is_text:
+            continue
         if artifact is not resolved.artifact:
             engine = "embedded"  # a GGUF, whatever the engine
         if file_plan.state not in ("have", "copy", "adopt"):

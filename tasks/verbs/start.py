@@ -162,6 +162,7 @@ def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
             record.port,
             record.key,
             resolved.settings.timeout,
+            kind=resolved.model.kind,
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tasks import doit_adapter
+from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import file_format
+from tasks.engine import companions, file_format
 from tasks.engine.launch_spec import given_files
 from tasks.engine.version import (
     ask_version,
@@ -18,16 +19,21 @@ from tasks.engine.version import (
 
 
 def is_proven(context: Context, resolved: ResolvedModel) -> bool:
-    """Whether the engine has run with exactly these bytes."""
+    """Whether the engine has run with exactly these bytes, companions included."""
     cache = context.environment.cache
-    files = [resolved.artifact]
-    if resolved.engine == "llama-server":
-        if resolved.program is None:
-            return False
-        files.append(resolved.program)
-    return None not in [
-        recorded_version(cache, file, resolved.engine) for file in files
-    ]
+    if resolved.engine == "llama-server" and resolved.program is None:
+        return False
+    return all(
+        recorded_version(cache, file, resolved.engine) is not None
+        for file in _proven_files(resolved)
+    )
+
+
+def _proven_files(resolved: ResolvedModel) -> list[Artifact]:
+    """Return the files whose stamps record the engine: the model and companions."""
+    paths = {companion.path for companion in resolved.companions}
+    beside = [file for file in resolved.extra_files if file.target in paths]
+    return [resolved.artifact, *beside]
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:
@@ -40,9 +46,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     cache = context.environment.cache
     check_installed(resolved)
     file_format.check_format(resolved.artifact, resolved.engine)
-    for further in resolved.extra_files:
-        # a GGUF, whatever the engine
-        file_format.check_format(further, "embedded")
+    companions.check_files(resolved)
     if resolved.engine == "llamafile":
         # the task `exe` has run the program
         version = context.catalogue.engine("llamafile").version or ""
@@ -53,9 +57,8 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         version = ask_version(resolved.name, launch, cache, given, others)
     if resolved.engine == "self":
         _warn_of_other(context, resolved, version)
-    record_version(cache, resolved.artifact, resolved.engine, version)
-    if resolved.program:
-        record_version(cache, resolved.program, resolved.engine, version)
+    for file in _proven_files(resolved):
+        record_version(cache, file, resolved.engine, version)
 
 
 def _warn_of_other(context: Context, resolved: ResolvedModel, version: str) -> None:

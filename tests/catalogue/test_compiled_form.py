@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tasks.catalogue.compiled_form import KINDS, is_catalogue
 from tasks.catalogue.schema import compile_catalogue
-from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model, ServeOptions
+from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model, Sampling, ServeOptions
 
 from tests.support.catalogues import VALID, WHERE
 
@@ -20,11 +20,11 @@ PLAIN = json.loads(
 )
 
 
-@pytest.mark.parametrize("kind", [Model, Engine, ServeOptions])
+@pytest.mark.parametrize("kind", [Model, Engine, ServeOptions, Sampling])
 def test_every_field_has_a_type(kind: Any) -> None:
     """A new key of models.yaml needs one here; the rows of `more` have as many fields as they are checked."""
     assert set(kind.__dataclass_fields__) <= set(KINDS)
-    assert len(FileSpec("").as_row()) == 5
+    assert len(FileSpec("").as_row()) == 6
 
 
 def test_what_is_compiled_fits() -> None:

@@ -151,17 +151,22 @@ def test_parts(count: int, data: st.DataObject) -> None:
 ENTRIES = [
     pytest.param(
         {"url": "u.gguf", "mirrors": ["v.gguf"], "sha256": A64, "size": 5},
-        [("u.gguf", "u.gguf", ("v.gguf",), A64, 5, False)],
+        [("u.gguf", "u.gguf", ("v.gguf",), A64, 5, "", None)],
         id="a URL",
     ),
     pytest.param(
         {"hf": "o/r", "file": "q/m.gguf"},
-        [("hf:o/r@main/q/m.gguf", f"{HUB}/o/r/resolve/main/q/m.gguf", (), None, None, False)],
+        [("hf:o/r@main/q/m.gguf", f"{HUB}/o/r/resolve/main/q/m.gguf", (), None, None, "", None)],
         id="main of the Hub, unsaid",
     ),
     pytest.param(
         {"hf": "o/r", "file": "a b.gguf", "revision": "refs/pr/1"},
-        [("hf:o/r@refs/pr/1/a b.gguf", f"{HUB}/o/r/resolve/refs%2Fpr%2F1/a%20b.gguf", (), None, None, False)],
+        [
+            (
+                *("hf:o/r@refs/pr/1/a b.gguf", f"{HUB}/o/r/resolve/refs%2Fpr%2F1/a%20b.gguf"),
+                *((), None, None, "", None),
+            )
+        ],
         id="a revision",
     ),
     pytest.param(
@@ -171,34 +176,51 @@ ENTRIES = [
             "parts": [{"sha256": A64, "size": 1}, {"sha256": B64}],
         },
         [
-            ("u-00001-of-00002.gguf",) * 2 + (("https://e.org/w-00001-of-00002.gguf",), A64, 1, False),
-            ("u-00002-of-00002.gguf",) * 2 + (("https://e.org/w-00002-of-00002.gguf",), B64, None, False),
+            ("u-00001-of-00002.gguf",) * 2 + (("https://e.org/w-00001-of-00002.gguf",), A64, 1, "", None),
+            ("u-00002-of-00002.gguf",) * 2 + (("https://e.org/w-00002-of-00002.gguf",), B64, None, "", None),
         ],
         id="two parts",
     ),
     pytest.param(
         {"hf": "o/r", "file": "m.gguf", "revision": COMMIT, "mmproj": {"file": "p.gguf", "sha256": A64}},
         [
-            (f"hf:o/r@{COMMIT}/m.gguf", f"{HUB}/o/r/resolve/{COMMIT}/m.gguf", (), None, None, False),
-            (f"hf:o/r@{COMMIT}/p.gguf", f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (), A64, None, True),
+            (f"hf:o/r@{COMMIT}/m.gguf", f"{HUB}/o/r/resolve/{COMMIT}/m.gguf", (), None, None, "", None),
+            (f"hf:o/r@{COMMIT}/p.gguf", f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (), A64, None, "mmproj", None),
         ],
         id="a projector of the same repository and revision",
     ),
     pytest.param(
         {"hf": "o/r", "file": "m.gguf", "revision": COMMIT, "mmproj": {"hf": "o/eyes", "file": "p.gguf"}},
         [
-            (f"hf:o/r@{COMMIT}/m.gguf", f"{HUB}/o/r/resolve/{COMMIT}/m.gguf", (), None, None, False),
-            ("hf:o/eyes@main/p.gguf", f"{HUB}/o/eyes/resolve/main/p.gguf", (), None, None, True),
+            (f"hf:o/r@{COMMIT}/m.gguf", f"{HUB}/o/r/resolve/{COMMIT}/m.gguf", (), None, None, "", None),
+            ("hf:o/eyes@main/p.gguf", f"{HUB}/o/eyes/resolve/main/p.gguf", (), None, None, "mmproj", None),
         ],
         id="a projector of another repository, whose revision is its own",
     ),
     pytest.param(
         {"url": "m.gguf", "mmproj": {"url": "p.gguf", "mirrors": ["q.gguf"], "size": 3}},
         [
-            ("m.gguf", "m.gguf", (), None, None, False),
-            ("p.gguf", "p.gguf", ("q.gguf",), None, 3, True),
+            ("m.gguf", "m.gguf", (), None, None, "", None),
+            ("p.gguf", "p.gguf", ("q.gguf",), None, 3, "mmproj", None),
         ],
         id="a projector by its URL",
+    ),
+    pytest.param(
+        {
+            "hf": "o/r",
+            "file": "m.gguf",
+            "template": {"file": "c.jinja"},
+            "lora": [{"url": "a.gguf", "scale": 0.5}, {"hf": "o/b", "file": "b.gguf", "sha256": A64}],
+            "draft": {"file": "d.gguf", "size": 4},
+        },
+        [
+            ("hf:o/r@main/m.gguf", f"{HUB}/o/r/resolve/main/m.gguf", (), None, None, "", None),
+            ("hf:o/r@main/d.gguf", f"{HUB}/o/r/resolve/main/d.gguf", (), None, 4, "draft", None),
+            ("a.gguf", "a.gguf", (), None, None, "lora", 0.5),
+            ("hf:o/b@main/b.gguf", f"{HUB}/o/b/resolve/main/b.gguf", (), A64, None, "lora", None),
+            ("hf:o/r@main/c.jinja", f"{HUB}/o/r/resolve/main/c.jinja", (), None, None, "template", None),
+        ],
+        id="a draft, adapters and a template",
     ),
 ]  # fmt: skip
 

@@ -233,7 +233,7 @@ def test_a_lock_changes_only_what_was_open() -> None:
         (f"{HUB}/o/r/resolve/main/m.gguf",),
     )
     eyes = FileSpec(
-        f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (f"{HUB}/o/r/resolve/main/p.gguf",), digest(5), 5, True
+        f"{HUB}/o/r/resolve/{COMMIT}/p.gguf", (f"{HUB}/o/r/resolve/main/p.gguf",), digest(5), 5, "mmproj"
     )
     assert found.extra_files("hub") == (eyes,)
     assert found.extra_files("split") == (FileSpec("https://e.org/s-00002-of-00002.gguf", (), digest(7), 7),)
@@ -304,6 +304,7 @@ def catalogues(draw: st.DrawFn) -> str:
             entry["parts"] = [{key: one[key] for key in keys if key in one} for one in parts]
         entry |= {} if split else draw(pins)
         entry |= {"mmproj": {"url": "p.gguf", **draw(pins)}} if draw(st.booleans()) else {}
+        entry |= {"lora": [{"url": "l.gguf", **draw(pins)}]} if draw(st.booleans()) else {}
         models[name] = entry
     engines: dict[str, Any] = {"embedded": {"title": "e", "license": "MIT"}}
     if draw(st.booleans()):
@@ -335,11 +336,11 @@ def test_what_the_catalogue_pins_stays(text: str) -> None:
     for name, entry in own["models"].items():
         model, more = found.model(name), found.extra_files(name)
         wants = entry.get("parts") or [entry]
-        files: list[Any] = [model, *(f for f in more if not f.mmproj)]
+        files: list[Any] = [model, *(f for f in more if not f.role)]
         wants = [*wants, *([{}] * (len(files) - len(wants)))]
         files, wants = (
-            [*files, *(f for f in more if f.mmproj)],
-            [*wants, *filter(None, [entry.get("mmproj")])],
+            [*files, *(f for f in more if f.role)],
+            [*wants, *filter(None, [entry.get("mmproj"), *entry.get("lora", ())])],
         )
         assert len(files) == len(wants)
         for file, want in zip(files, wants, strict=True):

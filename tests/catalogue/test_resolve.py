@@ -442,7 +442,7 @@ _TYPED = "--host h3 --port 3 --ctx-size 3 --n-predict 3 --ngl 3 --gpu AMD --thre
 
 def _all(level: int, gpu: str) -> dict[str, object]:
     keys = ("port", "ctx_size", "n_predict", "ngl", "threads", "timeout")
-    return {"host": f"h{level}", **dict.fromkeys(keys, level), "gpu": gpu, "args": ()}
+    return {**_BUILT_IN, "host": f"h{level}", **dict.fromkeys(keys, level), "gpu": gpu, "args": ()}
 
 
 @pytest.mark.parametrize(

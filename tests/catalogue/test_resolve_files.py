@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tasks.catalogue.artifact import Artifact, model_dir
+from tasks.catalogue.model_files import CompanionFile
 from tasks.catalogue.resolve import ResolvedModel, resolve, resolve_entry
 from tasks.engine.launch_spec import launch_spec
 from tasks.engine.version import launch_of
@@ -82,7 +83,8 @@ def test_a_split_model() -> None:
         ),
         ("split mmproj", f"/cache/models/{D64[:16]}/p.gguf", ("/recipe/eyes/p.gguf",), D64, 4),
     ]
-    assert (found.mmproj, found.size, found.engine) == (f"/cache/models/{D64[:16]}/p.gguf", 64, "llamafile")
+    assert found.companions == (CompanionFile("mmproj", f"/cache/models/{D64[:16]}/p.gguf"),)
+    assert (found.size, found.engine) == (64, "llamafile")
 
 
 def test_an_unpinned_one() -> None:
@@ -99,12 +101,12 @@ def test_a_llamafile_with_a_projector() -> None:
     hub = "https://huggingface.co/o/r/resolve/main"
     assert found.engine == "self"
     assert [one.sources for one in found.files] == [(f"{hub}/q/m.llamafile",), (f"{hub}/p.gguf",)]
-    assert found.mmproj == f"{model_dir('/cache', None, f'{hub}/p.gguf')}/p.gguf"
+    assert found.companions[0].path == f"{model_dir('/cache', None, f'{hub}/p.gguf')}/p.gguf"
 
 
 def test_one_file_is_one_file() -> None:
     """Issue 5.3: nothing more for what is whole."""
-    assert (job("serve").extra_files, job("serve").mmproj) == ((), "")
+    assert (job("serve").extra_files, job("serve").companions) == ((), ())
 
 
 def test_another_url_of_a_split_model() -> None:
@@ -167,10 +169,10 @@ def test_what_a_running_server_is_compared_by() -> None:
     """Issue 5.3: another projector, and another part, are another server; one file is named as before."""
     found, spec = job("serve:split"), spec_of(job("serve:split"), "0.10.5")
     other = found._replace(
-        mmproj="/q.gguf",
+        companions=(CompanionFile("mmproj", "/q.gguf"),),
         extra_files=(*found.extra_files[:2], found.extra_files[2]._replace(target="/q.gguf")),
     )
-    assert spec["--mmproj"] == found.mmproj
+    assert spec["--mmproj"] == found.companions[0].path
     changed = spec_of(other, "0.10.5")
     assert {key for key in spec if spec[key] != changed[key]} == {"--mmproj"}
     part = found._replace(extra_files=(found.extra_files[0]._replace(sha256=A64), *found.extra_files[1:]))

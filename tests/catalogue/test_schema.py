@@ -29,8 +29,8 @@ SCHEMA_FILE = ROOT / "models.schema.json"
 NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
-    "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, mmproj, params, "
-    "quant, ram, engine, engine_version, serve"
+    "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, kind, mmproj, "
+    "draft, lora, template, params, quant, ram, engine, engine_version, serve"
 )
 
 
@@ -608,7 +608,10 @@ def test_schema_takes_the_shipped_catalogue() -> None:
 
 def test_schema_explains_every_key() -> None:
     """An editor shows each key's meaning."""
-    tables = [editor().schema["$defs"][name]["properties"] for name in ("Model", "Engine", "ServeOptions")]
+    tables = [
+        editor().schema["$defs"][name]["properties"]
+        for name in ("Model", "Engine", "ServeOptions", "Sampling", "Adapter")
+    ]
     described = {key: "description" in field for table in tables for key, field in table.items()}
     assert all(described.values()), described
     assert "description" in editor().schema["properties"]["adopt_from"]

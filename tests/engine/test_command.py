@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tasks.catalogue.constraints import GPUS
 from tasks.catalogue.environment import Environment
+from tasks.catalogue.model_files import CompanionFile
 from tasks.catalogue.resolve import resolve
 from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.settings import ServeSettings
@@ -227,7 +228,7 @@ def test_versions_are_compared_as_numbers() -> None:
 def test_projector(engine: str, model: list[str], version: str | None) -> None:
     """Issue 5.3: every engine and version gets it, before what the user adds."""
     here = launch(engine, "linux")
-    eyes = here._replace(mmproj="/p.gguf")
+    eyes = here._replace(companions=(CompanionFile("mmproj", "/p.gguf"),))
     before = serve_command(here, REFERENCE, version=version, extra=("--mmproj", "/mine"))
     words = serve_command(eyes, REFERENCE, version=version, extra=("--mmproj", "/mine"))
     at = words.index("--mmproj")
@@ -239,7 +240,7 @@ def test_projector(engine: str, model: list[str], version: str | None) -> None:
 
 def test_projector_in_a_path_that_llamafile_cannot_open() -> None:
     """Issue 5.3: the same sign as in a model's path."""
-    here = launch("self", "linux")._replace(mmproj="/a@b/p.gguf")
+    here = launch("self", "linux")._replace(companions=(CompanionFile("mmproj", "/a@b/p.gguf"),))
     with pytest.raises(ServerError, match=r"cannot open /a@b/p\.gguf"):
         serve_command(here, REFERENCE, version="0.10.5")
     assert serve_command(here._replace(engine="embedded"), REFERENCE, version=None)

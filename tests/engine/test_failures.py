@@ -59,6 +59,16 @@ ENDINGS = [
         "not a vision projector",
         id="a GGUF that is no projector",
     ),
+    row(
+        "0.00.101.815 E cmn  common_init_: failed to load lora adapter '/c/demo.gguf'",
+        "`lora:` is not a LoRA adapter",
+        id="a GGUF that is no adapter",
+    ),
+    row(
+        "0.02.636.456 E srv    load_model: failed to load draft model, '/c/half.gguf'",
+        "`draft:` is not a model",
+        id="a draft that is truncated",
+    ),
     row("x: error: no .gguf file found in zip archive", "engine without a model", id="no model in the zip"),
     row("couldn't bind to server socket: hostname=127.0.0.1 port=8080", "--port 0", id="81: port, to 0.9"),
     row(

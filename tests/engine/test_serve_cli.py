@@ -93,7 +93,7 @@ def fetch(url: str, body: Any = None) -> Any:
     """The JSON at a URL; `body` is posted as JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

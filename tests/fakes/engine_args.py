@@ -22,17 +22,29 @@ ALIASES = {
     "-m": "--model",
     "-a": "--alias",
 }
-NUMBERS = {"--port", "--ctx-size", "--n-predict", "--gpu-layers", "--parallel", "--threads"}
-TEXTS = {
-    "--alias",
-    "--host",
-    "--gpu",
-    "--api-key",
-    "--api-key-file",
-    "--model",
-    "--mmproj",
-    "--fancy-test-flag",
+NUMBERS = {
+    "--reasoning-budget",
+    "--top-k",
+    "--seed",
+    "--sleep-idle-seconds",
+    "--port",
+    "--ctx-size",
+    "--n-predict",
+    "--gpu-layers",
+    "--parallel",
+    "--threads",
 }
+TEXTS = {"--host", "--gpu", "--api-key", "--api-key-file", "--model", "--mmproj", "--fancy-test-flag"}
+TEXTS |= {
+    "--model-draft",
+    "--chat-template-file",
+    "--lora",
+    "--lora-scaled",
+    "--temp",
+    "--pooling",
+    "--alias",
+}
+SWITCHES = {"--jinja", "--metrics", "--embedding", "--reranking", "--offline"}
 
 
 class Box:
@@ -83,7 +95,7 @@ def with_stored(stored: list[str], user: list[str]) -> list[str]:
 
 def parse(argv: list[str], version: str) -> dict[str, str]:
     """Return flag -> value (the last wins) or raise Refused."""
-    switches = {"--server", *(["--offline"] if is_modern(version) else ["--nobrowser", "--log-disable"])}
+    switches = {"--server", *(SWITCHES if is_modern(version) else ["--nobrowser", "--log-disable"])}
     found: dict[str, str] = {}
     words = iter(argv)
     for word in words:
