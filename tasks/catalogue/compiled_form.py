@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.types import Engine, Model, ServeOptions
 
 LISTS = ("aliases", "mirrors", "args")
@@ -19,7 +20,7 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
     **dict.fromkeys((*LISTS, "more", "parts"), list),
-    **dict.fromkeys(("serve", "mmproj"), dict),
+    **dict.fromkeys(("serve", "mmproj", "memory"), dict),
 }
 
 
@@ -53,7 +54,7 @@ def _is_entry(
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
     if kind is Model:
-        allowed.add("more")
+        allowed |= {"more", "memory"}
     required: tuple[str, ...] = ("title", "license")
     if kind is ServeOptions:
         required = ()
@@ -64,7 +65,17 @@ def _is_entry(
         and all(_are_texts(plain[key]) for key in LISTS if key in plain)
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and all(map(_is_file, plain.get("more", ())))
+        and all(map(_is_fact, plain.get("memory", {}).items()))
     )
+
+
+def _is_fact(fact: tuple[str, Any]) -> bool:
+    """Whether this is a field of `gguf.ModelMetadata`."""
+    key, value = fact
+    if key == "architecture":
+        return isinstance(value, str)
+    counts = value if isinstance(value, list) else [value]
+    return key in ModelMetadata._fields and all(type(one) is int for one in counts)
 
 
 def _is_file(plain: Sequence[Any]) -> bool:

@@ -152,6 +152,11 @@ def split_error(url: str) -> str:
     return f"{url} is part {number} of {count}: expected the first, {part_url(url, 1)}"
 
 
+def is_head(file: FileSpec) -> bool:
+    """Whether a file begins with the metadata of its model."""
+    return not file.mmproj and _numbers(file.url)[0] in (0, 1)
+
+
 def _numbers(url: str) -> tuple[int, int]:
     """Return a part's number and the number of parts; (0, 0) for a whole file."""
     match = _SPLIT.search(_bare(url))

@@ -39,6 +39,7 @@ _VALIDATORS = (
     "catalogue/file_specs.py",
     "catalogue/model_format.py",
     "catalogue/lockfile.py",
+    "catalogue/locked_memory.py",
     "system/paths.py",
     "urls.py",
 )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
 from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
+from tasks.catalogue.locked_memory import LockedMemory
 from tasks.catalogue.types import FileSpec, Strict
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
@@ -54,6 +55,9 @@ class LockedFile(Strict):
     size: Size = None
     commit: Annotated[str | None, Constraint("commit of the Hub's repository")] = None
     version: Annotated[str | None, _VERSION] = None
+    memory: Annotated[
+        LockedMemory | None, Constraint("what the memory that it needs depends on")
+    ] = None
 
 
 _Table = dict[Name, tuple[LockedFile, ...]]
@@ -219,6 +223,8 @@ def apply_lock(
             if usable and entry.get("version") == LATEST:
                 entry["version"] = usable.version  # type: ignore[index]
         _write(entry, pins)
+        if locked[0] and all_parts and locked[0].memory:
+            entry["memory"] = locked[0].memory.as_plain()  # type: ignore[index]
     return problems
 
 
@@ -263,15 +269,20 @@ def render(lock: LockFile) -> str:
 
 def _row_lines(row: LockedFile) -> Iterator[str]:
     prefix = "  - "
-    for key, value in asdict(row).items():
-        if value is not None:
-            yield f"{prefix}{key}: {_scalar(value)}\n"
+    for item in fields(row):
+        value = getattr(row, item.name)
+        if isinstance(value, LockedMemory):
+            yield f"{prefix}{item.name}:\n"
+            for key, one in value.as_plain().items():
+                yield f"      {key}: {_scalar(one)}\n"
+        elif value is not None:
+            yield f"{prefix}{item.name}: {_scalar(value)}\n"
             prefix = "    "
 
 
-def _scalar(value: str | int) -> str:
+def _scalar(value: str | int | list[int]) -> str:
     """Return a value in YAML: plain if it is unambiguous, else quoted."""
-    if isinstance(value, int):
+    if not isinstance(value, str):
         return str(value)
     return value if _is_unambiguous(value) else _quoted(value)
 

@@ -10,6 +10,7 @@ from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, mode
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import part_url, split_count
+from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
@@ -28,6 +29,7 @@ class ModelSource(NamedTuple):
     files: tuple[
         FileSpec, ...
     ] = ()  # further files; those of a local model lie beside it
+    memory: ModelMetadata | None = None  # from models.lock
 
 
 def llamafile_exe(catalogue: Catalogue, environment: Environment) -> Artifact:

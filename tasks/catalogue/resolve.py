@@ -15,6 +15,8 @@ from tasks.catalogue.constraints import ENGINES
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import pins_error, split_count, split_error
+from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.locked_memory import memory_of
 from tasks.catalogue.model_files import (
     WINDOWS_EXE_LIMIT,
     ModelSource,
@@ -64,6 +66,7 @@ class ResolvedModel(NamedTuple):
     mmproj: str = ""  # path of the projector
     is_gguf: bool = False  # more than one engine serves it
     is_own: bool = False  # a file of the user's, which no entry names
+    memory: ModelMetadata | None = None  # from models.lock
 
     @property
     def is_own_gguf(self) -> bool:
@@ -251,6 +254,7 @@ def _job(
         mmproj,
         is_gguf,
         is_own,
+        source.memory,
     )
 
 
@@ -285,7 +289,13 @@ def _source(
     name = catalogue.name(word or catalogue.default)
     model = catalogue.model(name)
     artifact = entry_artifact(name, model, environment)
-    return ModelSource(name, model, artifact, files=catalogue.extra_files(name))
+    return ModelSource(
+        name,
+        model,
+        artifact,
+        files=catalogue.extra_files(name),
+        memory=memory_of(catalogue.memory(name)),
+    )
 
 
 def _check_url(url: str, path: str | None) -> None:

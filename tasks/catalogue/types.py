@@ -225,7 +225,7 @@ class Catalogue:
             UsageError: there is no such model.
         """
         plain = dict(self._models[self.name(word)])
-        for key in ("more", "parts", "mmproj"):  # see `Catalogue.more`
+        for key in ("more", "parts", "mmproj", "memory"):  # see `extra_files`
             plain.pop(key, None)
         for key in ("aliases", "mirrors"):
             plain[key] = tuple(plain.get(key, ()))
@@ -239,6 +239,15 @@ class Catalogue:
         """
         rows = self._models[self.name(word)].get("more", ())
         return tuple(map(FileSpec.from_row, rows))
+
+    def memory(self, word: str) -> Mapping[str, Any]:
+        """Return the metadata in models.lock that memory depends on; empty if none.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        found: Mapping[str, Any] = self._models[self.name(word)].get("memory", {})
+        return found
 
     def engine(self, name: str) -> Engine:
         """Return the entry of `engines:`.

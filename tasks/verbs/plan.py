@@ -212,6 +212,8 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
         formatting.format_size(need.cache),
     )
     parts = f"(weights {weights}, {about}{cache} for {tokens})"
+    if need.source == estimate.LOCK:
+        parts = f"{parts[:-1]}; from {need.source})"
     if need.gpu:
         parts += ", part of it on the GPU"
     needed = formatting.format_size(need.needed)
