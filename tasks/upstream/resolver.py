@@ -93,7 +93,9 @@ class LockResolver:
                 else:
                     row.memory = memory
         if problems:
-            text = "warning: models.lock says nothing about the memory of %s of them: %s"
+            text = (
+                "warning: models.lock says nothing about the memory of %s of them: %s"
+            )
             doit_adapter.log().warning(text, len(problems), problems[0])
 
     def _fetch_part(self, url: str, start: int, stop: int) -> Any:
