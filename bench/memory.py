@@ -35,7 +35,9 @@ PROMPT = 600  # tokens, if the context is so long; more than a batch
 START_S = 120.0
 WITHIN = 0.1
 KEYS_Q8 = ("--cache-type-k", "q8_0", "--cache-type-v", "q8_0")
+FILLED = ("llama", 4096, ("--parallel", "1"))  # the prompt fills the context
 CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    FILLED,
     ("llama", 512, ()),
     ("llama", 4096, ()),
     ("llama", 32768, ()),
@@ -80,20 +82,20 @@ class Row(NamedTuple):
         return self.estimate / self.measured - 1
 
 
-def estimated(engine: str, path: Path, context: int, words: tuple[str, ...]) -> int:
-    """Return the estimate of `doit plan`."""
+def estimated(
+    engine: str, path: Path, context: int, words: tuple[str, ...], prompt: int
+) -> int:
+    """Return the estimate of `doit plan`, but for the prompt that was sent."""
     known = metadata(str(path))
     assert known, path
     use = model_memory.cache_use(engine, words)
     cache = model_memory.kv_cache_bytes(known, context, use)
-    own = model_memory.engine_bytes(known, context, engine, use)
+    own = model_memory.engine_bytes(known, context, engine, use, prompt)
     assert cache is not None
     return path.stat().st_size + cache + own
 
 
-def measured(
-    program: list[str], context: int, words: list[str], log: Path
-) -> int | None:
+def measured(program: list[str], count: int, words: list[str], log: Path) -> int | None:
     """Return the resident bytes of an engine after a prompt; None if it ended."""
     port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port)]
@@ -105,7 +107,6 @@ def measured(
     try:
         if not until_ready(process, port):
             return None
-        count = min(PROMPT, context - 8)
         prompt = [(7 * number) % 1500 for number in range(count)]
         body = {"prompt": prompt, "n_predict": 2, "cache_prompt": False}
         request = urllib.request.Request(
@@ -171,15 +172,18 @@ def main() -> int:
         for name, context, words in CASES:
             if options.only not in ("", name):
                 continue
+            prompt = min(PROMPT, context - 8)
+            if (name, context, words) == FILLED:
+                prompt = context - 8
             for engine, program in programs.items():
                 model = paths[name]
                 given = ["-m", str(model), "-c", str(context), "-t", "2", *words]
-                found = measured(program, context, given, Path(folder, "log"))
+                found = measured(program, prompt, given, Path(folder, "log"))
                 label = f"{engine} {name} {context} {' '.join(words)}"
                 if found is None:  # this version does not know an argument
                     print(f"{label}: not served", file=sys.stderr, flush=True)
                     continue
-                guess = estimated(engine, model, context, words)
+                guess = estimated(engine, model, context, words, prompt)
                 rows.append(Row(engine, name, context, " ".join(words), guess, found))
                 print(f"{label}: {rows[-1].error:+.1%}", file=sys.stderr, flush=True)
     text = table(rows)

@@ -139,7 +139,15 @@ def read_catalogue(args: CommandLine) -> Context:
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
     environment = Environment(
-        sys.platform, cache, str(path.parent), cwd, files.first_bytes, has_package
+        sys.platform,
+        cache,
+        str(path.parent),
+        cwd,
+        files.first_bytes,
+        has_package,
+        _memory,
+        _gpu_memory,
+        huggingface.env_flag(os.environ.get("CI")),
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
@@ -163,6 +171,18 @@ def read_catalogue(args: CommandLine) -> Context:
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
     return Context(catalogue, environment, args, resolution, frozen, server, problem)
+
+
+def _memory() -> int:
+    from tasks.system import memory
+
+    return memory.total()
+
+
+def _gpu_memory() -> int:
+    from tasks.system import memory
+
+    return memory.gpu_total()
 
 
 def _can_do_without_catalogue(args: CommandLine) -> bool:
@@ -359,4 +379,6 @@ def _restart_request(
     options = {**request.options, "port": str(server.port)}
     if not (request.model or has_source):
         options["model"] = server.name
+    if "--variant" in server.spec and not has_source:
+        options.setdefault("variant", server.spec["--variant"])
     return request._replace(options=options)

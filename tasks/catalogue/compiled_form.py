@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.types import Engine, Model, ServeOptions
+from tasks.catalogue.types import Engine, Model, ServeOptions, Variant
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type] = {
@@ -20,7 +20,7 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
     **dict.fromkeys((*LISTS, "more", "parts"), list),
-    **dict.fromkeys(("serve", "mmproj", "memory"), dict),
+    **dict.fromkeys(("serve", "mmproj", "memory", "variants"), dict),
 }
 
 
@@ -49,15 +49,17 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
 
 
 def _is_entry(
-    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions]
+    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions | Variant]
 ) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
-    if kind is Model:
+    if kind in (Model, Variant):
         allowed |= {"more", "memory"}
     required: tuple[str, ...] = ("title", "license")
     if kind is ServeOptions:
         required = ()
+    if kind is Variant:
+        required = ("url",)
     return (
         plain.keys() <= allowed
         and all(isinstance(plain[key], str) for key in required)
@@ -66,6 +68,7 @@ def _is_entry(
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and all(map(_is_file, plain.get("more", ())))
         and all(map(_is_fact, plain.get("memory", {}).items()))
+        and all(_is_entry(one, Variant) for one in plain.get("variants", {}).values())
     )
 
 

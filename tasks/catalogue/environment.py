@@ -16,6 +16,10 @@ def _no_package(_: str) -> bool:
     return False
 
 
+def _no_memory() -> int:
+    return 0
+
+
 class Environment(NamedTuple):
     """Platform and directories."""
 
@@ -27,6 +31,9 @@ class Environment(NamedTuple):
     first_bytes: Callable[[str], bytes] = _no_bytes
     # name → whether this Python package is installed
     has_package: Callable[[str], bool] = _no_package
+    memory: Callable[[], int] = _no_memory  # → bytes that this process may use
+    gpu_memory: Callable[[], int] = _no_memory  # → bytes; 0: not known
+    must_name_variant: bool = False  # the machine must not decide (CI)
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

@@ -200,17 +200,46 @@ def projector(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_specs(entry: Mapping[str, Any]) -> list[FileSpec]:
-    """Return all files of a valid entry: the served one, other parts, projector."""
-    file = _file_of(entry)
-    count = split_count(file.url)
-    files = [file]
-    if count:
-        no_pins: list[dict[str, Any]] = [{}] * count
-        pins = entry.get("parts") or no_pins
-        files = [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
+    """Return all files of a valid entry: the served one, other parts, projector.
+
+    Of an entry with variants: the files of each variant, then the projector.
+    """
+    files: list[FileSpec] = []
+    for variant, own in variant_entries(entry).items():
+        files += [file._replace(variant=variant) for file in _model_files(own)]
     if entry.get("mmproj"):
         files.append(_file_of(projector(entry))._replace(mmproj=True))
     return files
+
+
+def variant_entries(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return each variant as an entry; an entry without variants is named ""."""
+    variants: Mapping[str, Any] | None = entry.get("variants")
+    if not variants:
+        return {"": entry}
+    return {name: variant_entry(entry, own) for name, own in variants.items()}
+
+
+def variant_entry(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a variant as an entry; its repository defaults to the model's."""
+    merged = dict(own)
+    if not own.get("url") and not own.get("hf"):
+        merged["hf"] = entry.get("hf")
+        merged["revision"] = own.get("revision") or entry.get("revision")
+    if entry.get("engine"):
+        merged["engine"] = entry["engine"]
+    return merged
+
+
+def _model_files(entry: Mapping[str, Any]) -> list[FileSpec]:
+    """Return the served file and its other parts."""
+    file = _file_of(entry)
+    count = split_count(file.url)
+    if not count:
+        return [file]
+    no_pins: list[dict[str, Any]] = [{}] * count
+    pins = entry.get("parts") or no_pins
+    return [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
 
 
 def _file_of(entry: Mapping[str, Any]) -> FileSpec:

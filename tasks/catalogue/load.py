@@ -40,6 +40,7 @@ _VALIDATORS = (
     "catalogue/model_format.py",
     "catalogue/lockfile.py",
     "catalogue/locked_memory.py",
+    "catalogue/compiled_form.py",
     "system/paths.py",
     "urls.py",
 )

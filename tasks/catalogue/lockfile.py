@@ -212,20 +212,44 @@ def apply_lock(
             locked_file(lock, table, name, want) if lock else None for want in files
         ]
         pairs = list(zip(files, locked, strict=True))
-        # the parts of a split file are pinned all or none
-        all_parts = all(row for want, row in pairs if not want.mmproj)
-        pins: list[FileSpec] = []
         for want, row in pairs:
             if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
-            usable = row if want.mmproj or all_parts else None
-            pins.append(_pinned(want, usable))
-            if usable and entry.get("version") == LATEST:
-                entry["version"] = usable.version  # type: ignore[index]
-        _write(entry, pins)
-        if locked[0] and all_parts and locked[0].memory:
-            entry["memory"] = locked[0].memory.as_plain()  # type: ignore[index]
+        _apply(entry, pairs)
     return problems
+
+
+_Pairs = list[tuple[FileSpec, LockedFile | None]]
+
+
+def _apply(entry: Any, pairs: _Pairs) -> None:
+    """Set the files of an entry, or of each of its variants."""
+    variants = entry.pop("variants", None)
+    if not variants:
+        _apply_files(entry, pairs)
+        return
+    for name, own in variants.items():
+        of_variant = [pair for pair in pairs if pair[0].variant in (name, "")]
+        _apply_files(own, of_variant)
+        for key in ("hf", "file", "revision"):
+            own.pop(key, None)
+    entry.pop("mmproj", None)
+    entry["variants"] = variants
+
+
+def _apply_files(entry: Any, pairs: _Pairs) -> None:
+    # the parts of a split file are pinned all or none
+    all_parts = all(row for want, row in pairs if not want.mmproj)
+    pins: list[FileSpec] = []
+    for want, row in pairs:
+        usable = row if want.mmproj or all_parts else None
+        pins.append(_pinned(want, usable))
+        if usable and entry.get("version") == LATEST:
+            entry["version"] = usable.version
+    _write(entry, pins)
+    head = pairs[0][1]
+    if head and all_parts and head.memory:
+        entry["memory"] = head.memory.as_plain()
 
 
 def _pinned(want: FileSpec, row: LockedFile | None) -> FileSpec:

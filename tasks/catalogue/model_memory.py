@@ -46,6 +46,8 @@ _WINDOW_PATTERNS = {
     "smallthinker": 4,
 }
 
+# bytes of an engine beside weights and KV cache, where the metadata is not known
+OVERHEAD = 300 * 10**6
 # measured (bench/memory.md): bytes of a running engine beside the model
 _ENGINE_BYTES = {"llama-server": 27 * 10**6}
 _OTHER_ENGINE = 43 * 10**6
@@ -212,18 +214,24 @@ def _most(count: int | tuple[int, ...] | None) -> int:
 
 
 def engine_bytes(
-    metadata: ModelMetadata, ctx: int, engine: str, use: CacheUse | None = None
+    metadata: ModelMetadata,
+    ctx: int,
+    engine: str,
+    use: CacheUse | None = None,
+    prompt: int | None = None,
 ) -> int:
     """Return the bytes that an engine takes beside weights and KV cache.
 
-    Its program, the vocabulary, and the buffers for a batch of a prompt that fills the
-    context.
+    Its program, the vocabulary, and the buffers for a batch.
 
     Args:
         ctx: tokens; 0: as trained.
+        prompt: tokens of the longest prompt; None: it fills the context.
     """
     use = use or CacheUse()
     tokens = ctx or metadata.context_length or 0
+    if prompt is not None:
+        tokens = min(tokens, prompt)
     batch = min(use.ubatch, tokens)
     program = _ENGINE_BYTES.get(engine, _OTHER_ENGINE)
     vocabulary = _TOKEN_BYTES * (metadata.vocab_size or 0)

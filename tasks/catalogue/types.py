@@ -7,7 +7,7 @@ validates models.yaml with the same types; `constraints` has what a value must b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from tasks.catalogue.constraints import (
@@ -70,11 +70,11 @@ class ServeOptions(Strict):
     def over(self, below: ServeOptions) -> ServeOptions:
         """Merge: values set here win over `below`; `args` are concatenated."""
         merged: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if value is None:
-                value = getattr(below, field.name)
-            merged[field.name] = value
+                value = getattr(below, one.name)
+            merged[one.name] = value
         return ServeOptions(**{**merged, "args": (*below.args, *self.args)})
 
 
@@ -97,6 +97,25 @@ class Projector(Strict):
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
+
+
+@dataclass(eq=False, repr=False)
+class Variant(Strict):
+    """One quantization of a model: an entry of `variants:`."""
+
+    url: Url = ""
+    hf: Repo = None
+    file: RepoFile = None
+    revision: Revision = None
+    mirrors: Mirrors = ()
+    sha256: Sha256 = None
+    size: Size = None
+    parts: Annotated[
+        tuple[Part, ...],
+        Constraint("digest and size of each part of a split GGUF, in order"),
+    ] = ()
+    quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
+    ram: Annotated[int | None, at_least(1, "memory needed, in GB")] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -131,6 +150,10 @@ class Model(Strict):
     serve: Annotated[ServeOptions, Constraint("settings for this model")] = (
         ServeOptions()
     )
+    variants: Annotated[
+        dict[Name, Variant],
+        Constraint("quantizations of the model; this machine's memory selects one"),
+    ] = field(default_factory=dict)
 
 
 @dataclass(eq=False, repr=False)
@@ -159,6 +182,7 @@ class FileSpec(NamedTuple):
     mmproj: bool = False  # it is the model's vision projector
     # as in models.yaml: a URL, a path, or hf:owner/repo@revision/file
     source: str = ""
+    variant: str = ""  # whose file it is; empty: of all variants, or there are none
 
     def as_row(self) -> list[Any]:
         """Return it as a row of `more` in the compiled catalogue."""
@@ -218,35 +242,53 @@ class Catalogue:
             fix=hint or "`doit` shows the models",
         )
 
-    def model(self, word: str) -> Model:
-        """Return the entry for a name or alias.
+    def _entry(self, word: str, variant: str) -> dict[str, Any]:
+        plain = dict(self._models[self.name(word)])
+        variants = plain.pop("variants", None)
+        if variants:
+            plain.update(variants[variant or next(iter(variants))])
+        return plain
+
+    def variants(self, word: str) -> tuple[str, ...]:
+        """Return the names of a model's variants; empty if it has none.
 
         Raises:
             UsageError: there is no such model.
         """
-        plain = dict(self._models[self.name(word)])
+        return tuple(self._models[self.name(word)].get("variants", ()))
+
+    def model(self, word: str, variant: str = "") -> Model:
+        """Return the entry for a name or alias.
+
+        Args:
+            variant: whose files; empty for the first variant, or if there are none.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        plain = self._entry(word, variant)
         for key in ("more", "parts", "mmproj", "memory"):  # see `extra_files`
             plain.pop(key, None)
         for key in ("aliases", "mirrors"):
             plain[key] = tuple(plain.get(key, ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
-    def extra_files(self, word: str) -> tuple[FileSpec, ...]:
+    def extra_files(self, word: str, variant: str = "") -> tuple[FileSpec, ...]:
         """Return the further files of a model: other parts first, then its projector.
 
         Raises:
             UsageError: there is no such model.
         """
-        rows = self._models[self.name(word)].get("more", ())
+        rows = self._entry(word, variant).get("more", ())
         return tuple(map(FileSpec.from_row, rows))
 
-    def memory(self, word: str) -> Mapping[str, Any]:
+    def memory(self, word: str, variant: str = "") -> Mapping[str, Any]:
         """Return the metadata in models.lock that memory depends on; empty if none.
 
         Raises:
             UsageError: there is no such model.
         """
-        found: Mapping[str, Any] = self._models[self.name(word)].get("memory", {})
+        found: Mapping[str, Any] = self._entry(word, variant).get("memory", {})
         return found
 
     def engine(self, name: str) -> Engine:

@@ -26,6 +26,7 @@ class LaunchSpec(NamedTuple):
     extra: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
     probe: bool = False  # ready only after it has generated a token
     require_gpu: bool = False  # do not fall back to the CPU
+    variant: str = ""  # of the model
 
     @property
     def engine_title(self) -> str:
@@ -79,6 +80,7 @@ class LaunchSpec(NamedTuple):
             "model": ",".join(file.sha256 or file.target for file in models),
             "--engine": f"{launch.engine} {self.version}".strip(),
             "--mmproj": launch.mmproj,
+            "--variant": self.variant,
             "--host": settings.host,
             "--port": port,
             "--ctx-size": settings.ctx_size,
@@ -115,4 +117,5 @@ def launch_spec(
         extra=resolved.engine_args,
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
+        variant=resolved.variant,
     )

@@ -21,8 +21,7 @@ from tasks.urls import is_local
 # of a zip member: lengths of its name and its extra field, which follow the header
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
-# bytes of an engine beside weights and KV cache, where the metadata is not known
-OVERHEAD = 300 * 10**6
+OVERHEAD = model_memory.OVERHEAD
 FILE = "the file"
 LOCK = "models.lock"
 RULE = "a rule of thumb"

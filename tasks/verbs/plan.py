@@ -10,6 +10,7 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.file_specs import parse_hub_url, parse_release_url
 from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
 from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.variants import Choice
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
@@ -55,6 +56,7 @@ def run(context: Context, request: TaskRequest) -> None:
     problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
     facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
+    facts["variants"] = {one.name: one.choice for one in jobs if one.choice}
     if request.options.get("json"):
         doit_adapter.print_json(_data(jobs, needs, takes, facts, problems))
     else:
@@ -150,6 +152,8 @@ def _text(
         f"disk     {formatting.format_size(free)} free, {_afterwards(free, write)}",
     ]
     lines += [f"memory   {_memory_line(one, facts['memory'])}" for one in takes]
+    for name, choice in facts["variants"].items():
+        lines += [f"variant  {name} {line}" for line in variant_lines(choice)]
     lines += [f"note     {note}" for note in facts["notes"]]
     for what, fix in problems:
         lines.append(f"cannot work: {what}")
@@ -220,6 +224,34 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
     return f"{need.model} needs {about}{needed} {parts}; {here}"
 
 
+def variant_lines(choice: Choice) -> list[str]:
+    """Return a line for each variant: what it takes, and why it is used or not."""
+    lines = []
+    limit = formatting.format_size(choice.budget)
+    for need in choice.needs:
+        line = f"{need.name} needs {formatting.format_size(need.needed)} of memory"
+        if need.needed is None:
+            line = f"{need.name} states neither its size nor its memory"
+        elif choice.fits(need):
+            line += f", fits in {limit}"
+        else:
+            line += f", does not fit in {limit}"
+        if need.name == choice.name:
+            line += f": used, {choice.reason}"
+        lines.append(line)
+    return lines
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    rows = [{**need._asdict(), "fits": choice.fits(need)} for need in choice.needs]
+    return {
+        "used": choice.name,
+        "reason": choice.reason,
+        "budget": choice.budget,
+        "all": rows,
+    }
+
+
 def _data(
     jobs: list[ResolvedModel],
     needs: list[FilePlan],
@@ -239,6 +271,7 @@ def _data(
             "here": facts["memory"],
             "models": [{**one._asdict(), "needed": one.needed} for one in takes],
         },
+        "variants": {name: _choice(one) for name, one in facts["variants"].items()},
         "notes": facts["notes"],
         "problems": [{"what": what, "fix": fix} for what, fix in problems],
         "works": not problems,

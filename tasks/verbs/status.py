@@ -60,6 +60,8 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
 def _row(record: ServerRecord, liveness: Liveness) -> dict[str, Any]:
     """Return the facts about one server, as JSON has them."""
     row: dict[str, Any] = {"model": record.name, "by": f"doit {record.mode.value}"}
+    if "--variant" in record.spec:
+        row["variant"] = record.spec["--variant"]
     if liveness is not Liveness.RUNNING:
         ended = {"ended": record.ended, "ended_at": record.ended_at, "log": record.log}
         return {**row, "state": ServerState.STOPPED.value, **ended}
@@ -124,7 +126,7 @@ def _table(rows: list[dict[str, Any]]) -> Styled:
     )
     cells = [
         [
-            Text(row["model"]),
+            Text(f"{row['model']} {row.get('variant', '')}".strip()),
             Text(_state(row), colours.get(row["state"], "yellow")),
             Text(row.get("url") or ""),
             Text(str(row.get("pid") or "")),
