@@ -135,6 +135,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
         options.MODEL,
         options.SERVER_PORT,
         options.TIMEOUT,
+        options.VARIANT,
         options.YES,
         options.FORCE,
         options.NO_ADOPT,
@@ -257,7 +258,7 @@ def task_bom(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(bom.run, bom.arguments(context, request))]}
 
 
-@recipe.report(params=[options.MODELS, options.JSON])
+@recipe.report(params=[options.MODELS, options.VARIANT, options.JSON])
 def task_cache_key(context: Context, request: TaskRequest) -> TaskDict:
     """print the key under which a CI system caches a model's files"""
     from tasks.verbs import cache_key

@@ -164,6 +164,9 @@ def read_catalogue(args: CommandLine) -> Context:
         files.first_bytes,
         has_package,
         find_program,
+        _memory,
+        _gpu_memory,
+        huggingface.env_flag(os.environ.get("CI")),
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
@@ -188,6 +191,18 @@ def read_catalogue(args: CommandLine) -> Context:
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
     return Context(catalogue, environment, args, resolution, frozen, server, problem)
+
+
+def _memory() -> int:
+    from tasks.system import memory
+
+    return memory.total()
+
+
+def _gpu_memory() -> int:
+    from tasks.system import memory
+
+    return memory.gpu_total()
 
 
 def _can_do_without_catalogue(args: CommandLine) -> bool:
@@ -390,4 +405,6 @@ def _restart_request(
         if server.name not in catalogue.names and os.path.isabs(path):
             options["llamafile"] = path
             del options["model"]
+    if "--variant" in server.spec and not has_source:
+        options.setdefault("variant", server.spec["--variant"])
     return request._replace(options=options)

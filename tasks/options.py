@@ -67,6 +67,9 @@ NAME = option("name", "NAME", "the model's name [default: from the file's name]"
 SHA256 = option("sha256", "HEX", "its digest, if the publisher states none")
 LICENSE = option("license", "TEXT", "its licence, if the publisher states none")
 
+VARIANT = option(
+    "variant", "NAME", "the variant [default: the largest that fits the memory]"
+)
 SOURCE = [
     option(
         "llamafile", "PATH", "a .llamafile or .gguf of your own, not a catalogued model"
@@ -77,6 +80,7 @@ SOURCE = [
         "name": "llamafile_url_old",
     },
     option("sha256", "HEX", "the digest that file must have"),
+    VARIANT,
     YES,
     FORCE,
     NO_ADOPT,

@@ -10,7 +10,7 @@ from unicodedata import normalize
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import resolve_entry
+from tasks.catalogue.resolve import resolve_variants
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
 
@@ -66,14 +66,14 @@ def cached_files(
         programs = _program(catalogue, environment)
     found: dict[str, CachedFile] = {}
     for name in names:
-        resolved = resolve_entry(name, catalogue, environment)
-        for artifact in resolved.files:
-            known = found.get(artifact.target)
-            models = (*known.models, name) if known else (name,)
-            model = resolved.model
-            found[artifact.target] = CachedFile(
-                artifact, models, model.title, model.license
-            )
+        for resolved in resolve_variants(name, catalogue, environment):
+            for artifact in resolved.files:
+                known = found.get(artifact.target)
+                models = dict.fromkeys((*(known.models if known else ()), name))
+                model = resolved.model
+                found[artifact.target] = CachedFile(
+                    artifact, tuple(models), model.title, model.license
+                )
     return [*found.values(), *programs]
 
 

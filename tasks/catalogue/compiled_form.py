@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.catalogue.types import COMPANION_KEYS, Engine, Model, Sampling, ServeOptions
+from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.types import (
+    COMPANION_KEYS,
+    Engine,
+    Model,
+    Sampling,
+    ServeOptions,
+    Variant,
+)
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -26,6 +34,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "reasoning": (bool, int, str),
     **dict.fromkeys((*LISTS, "more", "parts", "lora"), list),
     **dict.fromkeys(("serve", "sampling", "mmproj", "draft", "template", "env"), dict),
+    **dict.fromkeys(("memory", "variants"), dict),
 }
 
 
@@ -54,15 +63,18 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
 
 
 def _is_entry(
-    plain: Mapping[str, Any], kind: type[Model | Engine | ServeOptions | Sampling]
+    plain: Mapping[str, Any],
+    kind: type[Model | Engine | ServeOptions | Sampling | Variant],
 ) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
-    if kind is Model:
-        allowed.add("more")
+    if kind in (Model, Variant):
+        allowed |= {"more", "memory"}
     required: tuple[str, ...] = ("title", "license")
     if kind in (ServeOptions, Sampling):
         required = ()
+    if kind is Variant:
+        required = ("url",)
     return (
         plain.keys() <= allowed
         and all(isinstance(plain[key], str) for key in required)
@@ -72,7 +84,18 @@ def _is_entry(
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and (not plain.get("sampling") or _is_entry(plain["sampling"], Sampling))
         and all(map(_is_file, plain.get("more", ())))
+        and all(map(_is_fact, plain.get("memory", {}).items()))
+        and all(_is_entry(one, Variant) for one in plain.get("variants", {}).values())
     )
+
+
+def _is_fact(fact: tuple[str, Any]) -> bool:
+    """Whether this is a field of `gguf.ModelMetadata`."""
+    key, value = fact
+    if key == "architecture":
+        return isinstance(value, str)
+    counts = value if isinstance(value, list) else [value]
+    return key in ModelMetadata._fields and all(type(one) is int for one in counts)
 
 
 def _is_file(plain: Sequence[Any]) -> bool:

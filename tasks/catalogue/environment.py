@@ -20,6 +20,10 @@ def _no_program(_: str) -> str:
     return ""
 
 
+def _no_memory() -> int:
+    return 0
+
+
 class Environment(NamedTuple):
     """Platform and directories."""
 
@@ -33,6 +37,9 @@ class Environment(NamedTuple):
     has_package: Callable[[str], bool] = _no_package
     # name → absolute path of this program on PATH, empty if there is none
     find_program: Callable[[str], str] = _no_program
+    memory: Callable[[], int] = _no_memory  # → bytes that this process may use
+    gpu_memory: Callable[[], int] = _no_memory  # → bytes; 0: not known
+    must_name_variant: bool = False  # the machine must not decide (CI)
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

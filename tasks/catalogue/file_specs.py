@@ -152,6 +152,11 @@ def split_error(url: str) -> str:
     return f"{url} is part {number} of {count}: expected the first, {part_url(url, 1)}"
 
 
+def is_head(file: FileSpec) -> bool:
+    """Whether a file begins with the metadata of its model."""
+    return not file.role and _numbers(file.url)[0] in (0, 1)
+
+
 def _numbers(url: str) -> tuple[int, int]:
     """Return a part's number and the number of parts; (0, 0) for a whole file."""
     match = _SPLIT.search(_bare(url))
@@ -211,18 +216,47 @@ def _companion(entry: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
 
 def file_specs(entry: Mapping[str, Any]) -> list[FileSpec]:
-    """Return all files of a valid entry: the served one, other parts, companions."""
-    file = _file_of(entry)
-    count = split_count(file.url)
-    files = [file]
-    if count:
-        no_pins: list[dict[str, Any]] = [{}] * count
-        pins = entry.get("parts") or no_pins
-        files = [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
+    """Return all files of a valid entry: the served one, other parts, companions.
+
+    Of an entry with variants: the files of each variant, then the companions.
+    """
+    files: list[FileSpec] = []
+    for variant, own in variant_entries(entry).items():
+        files += [file._replace(variant=variant) for file in _model_files(own)]
     for path, own in companions(entry):
         file = _file_of(own)._replace(role=path[0], scale=own.get("scale"))
         files.append(file)
     return files
+
+
+def variant_entries(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return each variant as an entry; an entry without variants is named ""."""
+    variants: Mapping[str, Any] | None = entry.get("variants")
+    if not variants:
+        return {"": entry}
+    return {name: variant_entry(entry, own) for name, own in variants.items()}
+
+
+def variant_entry(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a variant as an entry; its repository defaults to the model's."""
+    merged = dict(own)
+    if not own.get("url") and not own.get("hf"):
+        merged["hf"] = entry.get("hf")
+        merged["revision"] = own.get("revision") or entry.get("revision")
+    if entry.get("engine"):
+        merged["engine"] = entry["engine"]
+    return merged
+
+
+def _model_files(entry: Mapping[str, Any]) -> list[FileSpec]:
+    """Return the served file and its other parts."""
+    file = _file_of(entry)
+    count = split_count(file.url)
+    if not count:
+        return [file]
+    no_pins: list[dict[str, Any]] = [{}] * count
+    pins = entry.get("parts") or no_pins
+    return [_part_of(file, n, pins[n - 1]) for n in range(1, count + 1)]
 
 
 def _file_of(entry: Mapping[str, Any]) -> FileSpec:

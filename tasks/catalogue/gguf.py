@@ -1,7 +1,7 @@
-"""Read a GGUF file's metadata, and compute the KV cache's memory. Pure.
+"""Read a GGUF file's metadata. Pure: it reads only from the stream it is given.
 
-It reads only from the stream it is given, and skips arrays that are not needed. For
-models that are not on this machine there is a rule of thumb.
+Arrays that are not needed are skipped. `model_memory` computes the memory from it; for
+models without metadata there is a rule of thumb.
 
 Source: ggml docs/gguf.md (layout, types, keys); llama.cpp llama-model.cpp (defaults of
 missing keys).
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeGuard
 
 from tasks.catalogue.artifact import is_gguf
 from tasks.catalogue.model_format import head_problem
@@ -37,8 +37,7 @@ _MOST_TENSORS = 1 << 16
 _MOST_DIMENSIONS = 64  # 4 in llama.cpp
 _ALIGNMENT = 32  # where general.alignment is missing
 _KEPT = 4096  # longest array that is kept; a useful one has an element for each layer
-
-F16 = 2  # bytes of one number in the KV cache
+_TOKENS = "tokenizer.ggml.tokens"
 
 
 class GgufError(IntegrityError):
@@ -61,6 +60,17 @@ class ModelMetadata(NamedTuple):
     full_attention_interval: int | None = None
     split_count: int | None = None  # files
     type: str | None = None  # model, adapter, mmproj …
+    # each n-th layer attends to all tokens; a tuple: 1 for a layer with a window
+    sliding_window_pattern: int | tuple[int, ...] | None = None
+    key_length_swa: int | None = None  # of one head of a layer with a window
+    value_length_swa: int | None = None
+    shared_kv_layers: int | None = None  # the last ones, which have no KV cache
+    feed_forward_length: int | None = None
+    expert_feed_forward_length: int | None = None
+    expert_count: int | None = None
+    expert_used_count: int | None = None  # for one token
+    vocab_size: int | None = None
+    tensor_bytes: int | None = None  # of this file
 
 
 _KEYS = {
@@ -73,8 +83,33 @@ _KEYS = {
     "attention.value_length": "value_length",
     "attention.sliding_window": "sliding_window",
     "full_attention_interval": "full_attention_interval",
+    "attention.sliding_window_pattern": "sliding_window_pattern",
+    "attention.key_length_swa": "key_length_swa",
+    "attention.value_length_swa": "value_length_swa",
+    "attention.shared_kv_layers": "shared_kv_layers",
+    "feed_forward_length": "feed_forward_length",
+    "expert_feed_forward_length": "expert_feed_forward_length",
+    "expert_count": "expert_count",
+    "expert_used_count": "expert_used_count",
+    "vocab_size": "vocab_size",
 }
-_PER_LAYER = ("head_count", "head_count_kv")
+_PER_LAYER = ("head_count", "head_count_kv", "sliding_window_pattern")
+# what no model reaches in ten years; a larger value is damage, or a lie
+_PLAUSIBLE: Mapping[str, int] = {
+    "block_count": 10_000,
+    "context_length": 1 << 30,
+    "embedding_length": 1 << 20,
+    "head_count": 1 << 14,
+    "head_count_kv": 1 << 14,
+    "key_length": 1 << 16,
+    "value_length": 1 << 16,
+    "key_length_swa": 1 << 16,
+    "value_length_swa": 1 << 16,
+    "feed_forward_length": 1 << 24,
+    "expert_feed_forward_length": 1 << 24,
+    "expert_used_count": 1 << 14,
+    "vocab_size": 1 << 24,
+}
 
 
 class _Reader:
@@ -83,6 +118,8 @@ class _Reader:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._left = _MAX_BYTES
+        self.key = ""  # whose value is being read
+        self.lengths: dict[str, int] = {}  # of arrays, by key
 
     def _consume(self, count: int) -> None:
         self._left -= count
@@ -136,6 +173,7 @@ class _Reader:
 
     def _array(self, kind: int) -> Any:
         count = self.length(_MAX_BYTES, "an array of length")
+        self.lengths[self.key] = count
         if kind == _STRING:
             self._skip_texts(count)
             return None
@@ -166,12 +204,63 @@ def read(stream: BinaryIO) -> ModelMetadata:
     Raises:
         GgufError: not a GGUF, of an unknown version, truncated, or above the limits.
     """
-    values, _ = _read_values(_Reader(stream))
-    return _meta(values)
+    reader = _Reader(stream)
+    values: dict[str, Any] = {}
+    _read_values(reader, values)
+    return _meta(values, reader.lengths)
 
 
-def _read_values(reader: _Reader) -> tuple[dict[str, Any], int]:
-    """Read the header and the metadata; return them and the number of tensors."""
+def read_head(stream: BinaryIO, size: int | None) -> ModelMetadata:
+    """Read the metadata of a GGUF whose end may not be readable.
+
+    Args:
+        size: bytes of the whole file; None if unknown.
+
+    Raises:
+        GgufError: as `read`, unless it has what the KV cache depends on; or a value
+            that no model can have.
+    """
+    start = stream.tell()
+    reader = _Reader(stream)
+    values: dict[str, Any] = {}
+    data = None
+    try:
+        tensors = _read_values(reader, values)
+        _skip_tensors(reader, tensors)
+        data = _aligned(stream.tell() - start, values)
+    except GgufError:
+        if not _is_enough(_meta(values, reader.lengths)):
+            raise
+    metadata = _meta(values, reader.lengths)
+    if data is not None and size is not None and (metadata.split_count or 1) == 1:
+        metadata = metadata._replace(tensor_bytes=max(0, size - data))
+    if problem := implausible(metadata):
+        raise GgufError(problem)
+    return metadata
+
+
+def _is_enough(metadata: ModelMetadata) -> bool:
+    """Whether it has what the KV cache depends on."""
+    return None not in (
+        metadata.block_count,
+        metadata.context_length,
+        metadata.embedding_length,
+        metadata.head_count,
+    )
+
+
+def implausible(metadata: ModelMetadata) -> str:
+    """Return which value no model can have, or an empty text."""
+    for field, most in _PLAUSIBLE.items():
+        value = getattr(metadata, field)
+        counts = value if isinstance(value, tuple) else (value or 0,)
+        if max(counts, default=0) > most:
+            return f"the GGUF has {field} {max(counts)}: expected {most} at most"
+    return ""
+
+
+def _read_values(reader: _Reader, values: dict[str, Any]) -> int:
+    """Read the header and the metadata into `values`; return the number of tensors."""
     if reader.take(4) != b"GGUF":
         raise GgufError("not a GGUF: it does not begin with GGUF")
     version = reader.number("I")
@@ -179,11 +268,31 @@ def _read_values(reader: _Reader) -> tuple[dict[str, Any], int]:
         expected = [("expected", "version 2 or 3, little-endian")]
         raise GgufError(f"a GGUF of version {version}", expected)
     tensors: int = reader.number("Q")
-    values = {}
     for _ in range(reader.length(_MAX_KEYS, "a number of keys")):
-        key = reader.text(_MAX_KEY)
-        values[key] = reader.value(reader.number("I"))
-    return values, tensors
+        reader.key = reader.text(_MAX_KEY)
+        values[reader.key] = reader.value(reader.number("I"))
+    return tensors
+
+
+def _skip_tensors(reader: _Reader, count: int) -> int:
+    """Skip the list of tensors; return the largest offset, -1 if there is none."""
+    if count > _MOST_TENSORS:
+        raise GgufError(f"the GGUF has {count} tensors")
+    last = -1
+    for _ in range(count):
+        reader.text(_MAX_KEY)
+        dimensions = reader.number("I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise GgufError(f"the GGUF has a tensor of {dimensions} dimensions")
+        reader.take(8 * dimensions + 4)  # lengths and type
+        last = max(last, reader.number("Q"))
+    return last
+
+
+def _aligned(end: int, values: Mapping[str, Any]) -> int:
+    """Return where the data of the tensors begins, after their list."""
+    alignment = _whole(values.get("general.alignment")) or _ALIGNMENT
+    return end + -end % alignment
 
 
 def least_size(stream: BinaryIO) -> int:
@@ -196,22 +305,12 @@ def least_size(stream: BinaryIO) -> int:
         GgufError: as `read`.
     """
     reader = _Reader(stream)
-    values, tensors = _read_values(reader)
-    if tensors > _MOST_TENSORS:
-        raise GgufError(f"the GGUF has {tensors} tensors")
-    last = -1
-    for _ in range(tensors):
-        reader.text(_MAX_KEY)
-        dimensions = reader.number("I")
-        if dimensions > _MOST_DIMENSIONS:
-            raise GgufError(f"the GGUF has a tensor of {dimensions} dimensions")
-        reader.take(8 * dimensions + 4)  # lengths and type
-        last = max(last, reader.number("Q"))
+    values: dict[str, Any] = {}
+    last = _skip_tensors(reader, _read_values(reader, values))
     end = stream.tell()
     if last < 0:
         return end
-    alignment = _whole(values.get("general.alignment")) or _ALIGNMENT
-    return end + -end % alignment + last + 1
+    return _aligned(end, values) + last + 1
 
 
 def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
@@ -237,7 +336,7 @@ def model_problem(head: bytes, stream: BinaryIO, size: int) -> str:
     return ""
 
 
-def _meta(values: Mapping[str, Any]) -> ModelMetadata:
+def _meta(values: Mapping[str, Any], lengths: Mapping[str, int]) -> ModelMetadata:
     name = values.get("general.architecture")
     fields: dict[str, Any] = {"split_count": _whole(values.get("split.count"))}
     kind = values.get("general.type")
@@ -245,15 +344,18 @@ def _meta(values: Mapping[str, Any]) -> ModelMetadata:
         fields["type"] = kind
     for key, field in _KEYS.items():
         value = values.get(f"{name}.{key}")
-        is_array = field in _PER_LAYER and _is_count_array(value)
-        fields[field] = value if is_array else _whole(value)
+        fields[field] = _whole(value)
+        if field in _PER_LAYER and _is_count_array(value):
+            fields[field] = tuple(map(int, value))
+    if fields["vocab_size"] is None:
+        fields["vocab_size"] = lengths.get(_TOKENS)
     return ModelMetadata(name if isinstance(name, str) else None, **fields)
 
 
-def _is_count_array(value: object) -> bool:
+def _is_count_array(value: object) -> TypeGuard[tuple[int, ...]]:
     if not isinstance(value, tuple) or not value:
         return False
-    return all(_whole(count) is not None for count in value)
+    return all(isinstance(count, bool) or _whole(count) is not None for count in value)
 
 
 def _whole(value: object) -> int | None:
@@ -263,50 +365,6 @@ def _whole(value: object) -> int | None:
     if not 0 <= value < 1 << 31:
         return None
     return value
-
-
-def kv_cache_bytes(metadata: ModelMetadata, ctx: int) -> int | None:
-    """Return the bytes of the KV cache in f16; None if the metadata is incomplete.
-
-    This is an upper bound: an engine may keep only the window of a layer with sliding
-    attention, or share the cache of several layers.
-
-    Args:
-        ctx: tokens; 0: as trained.
-    """
-    tokens = ctx or metadata.context_length
-    heads = _kv_heads(metadata)
-    key = metadata.key_length
-    if key is None:
-        key = _head_length(metadata)
-    value = metadata.value_length
-    if value is None:
-        value = _head_length(metadata)
-    if tokens is None or heads is None or key is None or value is None:
-        return None
-    return tokens * heads * (key + value) * F16
-
-
-def _kv_heads(metadata: ModelMetadata) -> int | None:
-    """Return the number of K and V heads of all layers together."""
-    heads = metadata.head_count_kv
-    if heads is None:
-        heads = metadata.head_count
-    if heads is None or metadata.block_count is None:
-        return None
-    if isinstance(heads, tuple):
-        return sum(heads[: metadata.block_count])
-    return heads * (metadata.block_count // (metadata.full_attention_interval or 1))
-
-
-def _head_length(metadata: ModelMetadata) -> int | None:
-    """Return the usual length of a head, where the file does not state it."""
-    heads = metadata.head_count
-    if isinstance(heads, tuple):
-        heads = heads[0]
-    if not heads or not metadata.embedding_length:
-        return None
-    return metadata.embedding_length // heads
 
 
 def parse_parameter_count(text: str | None) -> float | None:

@@ -40,6 +40,8 @@ _VALIDATORS = (
     "catalogue/file_specs.py",
     "catalogue/model_format.py",
     "catalogue/lockfile.py",
+    "catalogue/locked_memory.py",
+    "catalogue/compiled_form.py",
     "system/paths.py",
     "urls.py",
 )

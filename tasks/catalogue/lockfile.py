@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
 from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
+from tasks.catalogue.locked_memory import LockedMemory
 from tasks.catalogue.types import COMPANION_KEYS, FileSpec, Strict
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
@@ -54,6 +55,9 @@ class LockedFile(Strict):
     size: Size = None
     commit: Annotated[str | None, Constraint("commit of the Hub's repository")] = None
     version: Annotated[str | None, _VERSION] = None
+    memory: Annotated[
+        LockedMemory | None, Constraint("what the memory that it needs depends on")
+    ] = None
 
 
 _Table = dict[Name, tuple[LockedFile, ...]]
@@ -208,18 +212,45 @@ def apply_lock(
             locked_file(lock, table, name, want) if lock else None for want in files
         ]
         pairs = list(zip(files, locked, strict=True))
-        # the parts of a split file are pinned all or none
-        all_parts = all(row for want, row in pairs if not want.role)
-        pins: list[FileSpec] = []
         for want, row in pairs:
             if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
-            usable = row if want.role or all_parts else None
-            pins.append(_pinned(want, usable))
-            if usable and entry.get("version") == LATEST:
-                entry["version"] = usable.version  # type: ignore[index]
-        _write(entry, pins)
+        _apply(entry, pairs)
     return problems
+
+
+_Pairs = list[tuple[FileSpec, LockedFile | None]]
+
+
+def _apply(entry: Any, pairs: _Pairs) -> None:
+    """Set the files of an entry, or of each of its variants."""
+    variants = entry.pop("variants", None)
+    if not variants:
+        _apply_files(entry, pairs)
+        return
+    for name, own in variants.items():
+        of_variant = [pair for pair in pairs if pair[0].variant in (name, "")]
+        _apply_files(own, of_variant)
+        for key in ("hf", "file", "revision"):
+            own.pop(key, None)
+    for key in COMPANION_KEYS:
+        entry.pop(key, None)
+    entry["variants"] = variants
+
+
+def _apply_files(entry: Any, pairs: _Pairs) -> None:
+    # the parts of a split file are pinned all or none
+    all_parts = all(row for want, row in pairs if not want.role)
+    pins: list[FileSpec] = []
+    for want, row in pairs:
+        usable = row if want.role or all_parts else None
+        pins.append(_pinned(want, usable))
+        if usable and entry.get("version") == LATEST:
+            entry["version"] = usable.version
+    _write(entry, pins)
+    head = pairs[0][1]
+    if head and all_parts and head.memory:
+        entry["memory"] = head.memory.as_plain()
 
 
 def _pinned(want: FileSpec, row: LockedFile | None) -> FileSpec:
@@ -263,15 +294,20 @@ def render(lock: LockFile) -> str:
 
 def _row_lines(row: LockedFile) -> Iterator[str]:
     prefix = "  - "
-    for key, value in asdict(row).items():
-        if value is not None:
-            yield f"{prefix}{key}: {_scalar(value)}\n"
+    for item in fields(row):
+        value = getattr(row, item.name)
+        if isinstance(value, LockedMemory):
+            yield f"{prefix}{item.name}:\n"
+            for key, one in value.as_plain().items():
+                yield f"      {key}: {_scalar(one)}\n"
+        elif value is not None:
+            yield f"{prefix}{item.name}: {_scalar(value)}\n"
             prefix = "    "
 
 
-def _scalar(value: str | int) -> str:
+def _scalar(value: str | int | list[int]) -> str:
     """Return a value in YAML: plain if it is unambiguous, else quoted."""
-    if isinstance(value, int):
+    if not isinstance(value, str):
         return str(value)
     return value if _is_unambiguous(value) else _quoted(value)
 

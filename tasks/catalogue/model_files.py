@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.file_specs import part_url, split_count
+from tasks.catalogue.file_specs import part_url, pins_error, split_count, split_error
+from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
+from tasks.catalogue.variants import Choice
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
@@ -39,6 +42,8 @@ class ModelSource(NamedTuple):
     files: tuple[
         FileSpec, ...
     ] = ()  # further files; those of a local model lie beside it
+    memory: ModelMetadata | None = None  # from models.lock
+    choice: Choice | None = None  # of a variant
 
 
 def llamafile_exe(catalogue: Catalogue, environment: Environment) -> Artifact:
@@ -67,7 +72,11 @@ def llamafile_exe(catalogue: Catalogue, environment: Environment) -> Artifact:
 
 
 def entry_artifact(name: str, model: Model, environment: Environment) -> Artifact:
-    """Return the artifact of an entry's first file."""
+    """Return the artifact of an entry's first file.
+
+    Args:
+        name: the label, with the variant.
+    """
     sources = _catalogue_sources(model, environment)
     folder = model_dir(environment.cache, model.sha256, sources[0])
     target = inside(folder, filename_of(model.url))
@@ -281,3 +290,30 @@ def parse_sha256(text: str | None) -> str | None:
     if not re.fullmatch("[0-9a-f]{64}", plain):
         raise UsageError(f"--sha256: expected 64 hexadecimal digits, got {text!r}")
     return plain
+
+
+def check_url(url: str, path: str | None) -> None:
+    """Check the value of `--llamafile-url`.
+
+    Raises:
+        UsageError: it is not allowed.
+    """
+    problem = url_error(url, pinned=True) or split_error(url)
+    if problem:
+        raise UsageError(f"--llamafile-url: {problem}")
+    count = split_count(url)
+    if path is not None and count:
+        what = f"{url} is the first of {count} files, which must keep their names"
+        raise UsageError(what, fix="remove --llamafile")
+
+
+def check_pins(url: str, first: Artifact, files: Iterable[FileSpec]) -> None:
+    """Check that all parts of a file are pinned, or none.
+
+    Raises:
+        UsageError: only some are.
+    """
+    parts = [file.sha256 for file in files if not file.role]
+    problem = pins_error(url, [first.sha256, *parts])
+    if problem:
+        raise UsageError(problem, fix=f"doit add {url}")

@@ -14,12 +14,15 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.file_specs import pins_error, split_count, split_error
+from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.locked_memory import memory_of
 from tasks.catalogue.model_files import (
     CompanionFile,
     ModelSource,
     absolute_source,
     adoption_folders,
+    check_pins,
+    check_url,
     companion_files,
     entry_artifact,
     extra_artifacts,
@@ -36,9 +39,10 @@ from tasks.catalogue.settings import (
     settings_of,
 )
 from tasks.catalogue.types import Catalogue, FileSpec, Model
+from tasks.catalogue.variant_choice import variant_choice
+from tasks.catalogue.variants import Choice
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
-from tasks.urls import url_error
 
 
 class ResolvedModel(NamedTuple):
@@ -64,11 +68,18 @@ class ResolvedModel(NamedTuple):
     is_own: bool = False  # a file of the user's, which no entry names
     engine_reason: str = ""  # why this engine serves it
     program: Artifact | None = None  # llama-server, if it is the engine and on PATH
+    memory: ModelMetadata | None = None  # from models.lock
+    choice: Choice | None = None  # which variant, and why
 
     @property
     def is_own_gguf(self) -> bool:
         """Whether it is a GGUF that no entry names."""
         return self.is_gguf and self.is_own
+
+    @property
+    def variant(self) -> str:
+        """The name of its variant; empty if the entry has none."""
+        return self.choice.name if self.choice else ""
 
     @property
     def files(self) -> tuple[Artifact, ...]:
@@ -155,10 +166,25 @@ def resolve(
 
 
 def resolve_entry(
-    name: str, catalogue: Catalogue, environment: Environment
+    name: str, catalogue: Catalogue, environment: Environment, variant: str = ""
 ) -> ResolvedModel:
-    """Return the job of an entry, without any options."""
-    return _job(TaskRequest("catalogue", name, {}), name, catalogue, environment)
+    """Return the job of an entry, without any options.
+
+    Args:
+        variant: empty for the one that fits this machine.
+    """
+    options = {"variant": variant} if variant else {}
+    request = TaskRequest("catalogue", name, options)
+    free = environment._replace(must_name_variant=False)
+    return _job(request, name, catalogue, free)
+
+
+def resolve_variants(
+    name: str, catalogue: Catalogue, environment: Environment
+) -> tuple[ResolvedModel, ...]:
+    """Return the jobs of all variants of an entry; of one without, its only job."""
+    variants = catalogue.variants(name) or ("",)
+    return tuple(resolve_entry(name, catalogue, environment, one) for one in variants)
 
 
 def _inspected(args: CommandLine, catalogue: Catalogue) -> Iterable[TaskRequest]:
@@ -215,7 +241,7 @@ def _job(
     request: TaskRequest, word: str, catalogue: Catalogue, environment: Environment
 ) -> ResolvedModel:
     options = request.options
-    source = _source(options, word, catalogue, environment)
+    source = _source(request, word, catalogue, environment)
     adopt_from = adoption_folders(catalogue, environment)
     artifact = source.artifact._replace(adopt_from=adopt_from)
     more = extra_artifacts(artifact, source.files, environment)
@@ -251,24 +277,27 @@ def _job(
         is_own,
         choice.reason,
         installed_program(engine, environment),
+        source.memory,
+        source.choice,
     )
 
 
 def _source(
-    options: Mapping[str, Any],
-    word: str,
-    catalogue: Catalogue,
-    environment: Environment,
+    request: TaskRequest, word: str, catalogue: Catalogue, environment: Environment
 ) -> ModelSource:
     """Return the model that the options name: a path, a URL or an entry."""
+    options = request.options
     path = options.get("llamafile")
     url = options.get("llamafile_url")
     sha256 = parse_sha256(options.get("sha256"))
+    if "variant" in options and (path is not None or url is not None):
+        what = "--variant is for a model of the catalogue"
+        raise UsageError(what, fix="remove --variant")
     if path is not None and word:
         what = "--model and --llamafile cannot be combined"
         raise UsageError(what, fix="remove one of them")
     if url is not None:
-        _check_url(url, path)
+        check_url(url, path)
         url = absolute_source(url, environment, environment.cwd)
     if path is not None:
         return local_file(path, url, sha256, catalogue, environment)
@@ -278,41 +307,23 @@ def _source(
         if source.name in catalogue.names:
             known = catalogue.extra_files(source.name)
         files = extra_files(source.artifact, known)
-        _check_pins(url, source.artifact, files)
+        check_pins(url, source.artifact, files)
         return source._replace(files=files)
     if sha256 is not None:
         raise UsageError("--sha256 requires --llamafile or --llamafile-url")
     name = catalogue.name(word or catalogue.default)
-    model = catalogue.model(name)
-    artifact = entry_artifact(name, model, environment)
-    return ModelSource(name, model, artifact, files=catalogue.extra_files(name))
-
-
-def _check_url(url: str, path: str | None) -> None:
-    """Check the value of `--llamafile-url`.
-
-    Raises:
-        UsageError: it is not allowed.
-    """
-    problem = url_error(url, pinned=True) or split_error(url)
-    if problem:
-        raise UsageError(f"--llamafile-url: {problem}")
-    count = split_count(url)
-    if path is not None and count:
-        what = f"{url} is the first of {count} files, which must keep their names"
-        raise UsageError(what, fix="remove --llamafile")
-
-
-def _check_pins(url: str, first: Artifact, files: Iterable[FileSpec]) -> None:
-    """Check that all parts of a file are pinned, or none.
-
-    Raises:
-        UsageError: only some are.
-    """
-    parts = [file.sha256 for file in files if not file.role]
-    problem = pins_error(url, [first.sha256, *parts])
-    if problem:
-        raise UsageError(problem, fix=f"doit add {url}")
+    choice = variant_choice(request, name, catalogue, environment)
+    variant = choice.name if choice else ""
+    model = catalogue.model(name, variant)
+    artifact = entry_artifact(f"{name} {variant}".strip(), model, environment)
+    return ModelSource(
+        name,
+        model,
+        artifact,
+        files=catalogue.extra_files(name, variant),
+        memory=memory_of(catalogue.memory(name, variant)),
+        choice=choice,
+    )
 
 
 def _api_key(options: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def compile_catalogue(
     }
     names |= {name.lower(): name for name in models}
     # of two models with the same file name, the first one counts
-    files = {filename_of(m["url"]): name for name, m in reversed(models.items())}
+    files = {filename_of(_url(m)): name for name, m in reversed(models.items())}
     return {
         "default": names[plain["default"].lower()],
         "defaults": plain.get("defaults") or {},
@@ -113,6 +113,12 @@ def compile_catalogue(
         "names": names,
         "files": files,
     }
+
+
+def _url(model: Mapping[str, Any]) -> str:
+    """Return the URL of a compiled model's file, or of that of its first variant."""
+    first = next(iter(model.get("variants", {}).values()), model)
+    return str(first["url"])
 
 
 def read_catalogue(text: str, where: str) -> dict[str, Any]:
@@ -160,7 +166,9 @@ def json_schema() -> dict[str, Any]:
     for table in ("models", "engines"):
         schema["properties"][table]["additionalProperties"] = False
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
-    schema["$defs"]["Model"]["oneOf"] = locations
+    schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]
+    schema["$defs"]["Variant"]["oneOf"] = [locations[0], {"required": ["file"]}]
+    schema["$defs"]["Model"]["properties"]["variants"]["minProperties"] = 1
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

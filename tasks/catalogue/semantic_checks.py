@@ -16,6 +16,7 @@ from tasks.catalogue.file_specs import (
     file_location,
     split_count,
     split_error,
+    variant_entry,
 )
 from tasks.catalogue.model_format import has_gguf_name, has_llamafile_name
 from tasks.errors import did_you_mean
@@ -88,9 +89,12 @@ def _name_problems(
 
 
 def _model_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
+    yield from _below(("serve",), _args_problems(entry.get("serve")))
+    if entry.get("variants") is not None:
+        yield from _variant_problems(entry, has_exe)
+        return
     yield from _url_problems(entry)
     yield from _file_problems(entry)
-    yield from _below(("serve",), _args_problems(entry.get("serve")))
     text = _engine_problem(entry, has_exe)
     if text:
         yield ("engine",), text
@@ -107,6 +111,31 @@ def _kind_problems(entry: _Entry) -> Iterator[Problem]:
     settings = entry.get("serve")
     if kind == "chat" and isinstance(settings, dict) and settings.get("pooling"):
         yield ("serve", "pooling"), "requires kind: embedding"
+
+
+def _variant_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
+    """Yield what is wrong with the variants, and keys that belong to one of them."""
+    for key in ("url", "file", "mirrors", "sha256", "size", "parts", "quant"):
+        if entry.get(key):
+            yield (key,), "cannot be combined with variants: each has its own"
+    yield from _companion_problems(entry)
+    if entry.get("variants") == {}:
+        yield ("variants",), "expected at least one variant"
+    sources: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name, own in _entries(entry, "variants").items():
+        path = ("variants", name)
+        merged = variant_entry(entry, own)
+        yield from _below(path, _url_problems(merged))
+        yield from _below(path, _file_problems(merged))
+        if text := _engine_problem(merged, has_exe):
+            yield path, text
+        same = sources.setdefault(_url(merged), name)
+        if same != name and _url(merged):
+            yield path, f"has the file of variants.{same}"
+        same = names.setdefault(name.lower(), name)
+        if same != name:
+            yield path, f"the name is taken by variants.{same}"
 
 
 def _args_problems(settings: Any) -> Iterator[Problem]:
@@ -209,15 +238,19 @@ def _url_key(entry: _Entry) -> Path:
 def _file_problems(entry: _Entry) -> Iterator[Problem]:
     """Yield conflicts between the keys that locate and pin a model's files."""
     yield from _location_problems(entry)
-    for path, own in companions(entry):
-        yield from _below(path, _location_problems(own))
-        yield from _below(path, _url_problems(own))
+    yield from _companion_problems(entry)
     url = _url(entry)
     problem = split_error(url)
     if problem:
         yield _url_key(entry), problem
     yield from _part_problems(_list(entry, "parts"), split_count(url))
     yield from _whole_file_pins(entry, split_count(url))
+
+
+def _companion_problems(entry: _Entry) -> Iterator[Problem]:
+    for path, own in companions(entry):
+        yield from _below(path, _location_problems(own))
+        yield from _below(path, _url_problems(own))
 
 
 def _part_problems(parts: list[Any], count: int) -> Iterator[Problem]:

@@ -186,6 +186,25 @@ class Adapter(Companion):
 
 
 @dataclass(eq=False, repr=False)
+class Variant(Strict):
+    """One quantization of a model: an entry of `variants:`."""
+
+    url: Url = ""
+    hf: Repo = None
+    file: RepoFile = None
+    revision: Revision = None
+    mirrors: Mirrors = ()
+    sha256: Sha256 = None
+    size: Size = None
+    parts: Annotated[
+        tuple[Part, ...],
+        Constraint("digest and size of each part of a split GGUF, in order"),
+    ] = ()
+    quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
+    ram: Annotated[int | None, at_least(1, "memory needed, in GB")] = None
+
+
+@dataclass(eq=False, repr=False)
 class Model(Strict):
     """One entry of `models:`."""
 
@@ -228,6 +247,10 @@ class Model(Strict):
     serve: Annotated[ServeOptions, Constraint("settings for this model")] = (
         ServeOptions()
     )
+    variants: Annotated[
+        dict[Name, Variant],
+        Constraint("quantizations of the model; this machine's memory selects one"),
+    ] = field(default_factory=dict)
 
 
 @dataclass(eq=False, repr=False)
@@ -258,6 +281,7 @@ class FileSpec(NamedTuple):
     scale: float | None = None  # of a LoRA adapter
     # as in models.yaml: a URL, a path, or hf:owner/repo@revision/file
     source: str = ""
+    variant: str = ""  # whose file it is; empty: of all variants, or there are none
 
     def as_row(self) -> list[Any]:
         """Return it as a row of `more` in the compiled catalogue."""
@@ -321,27 +345,54 @@ class Catalogue:
             fix=hint or "`doit` shows the models",
         )
 
-    def model(self, word: str) -> Model:
-        """Return the entry for a name or alias.
+    def _entry(self, word: str, variant: str) -> dict[str, Any]:
+        plain = dict(self._models[self.name(word)])
+        variants = plain.pop("variants", None)
+        if variants:
+            plain.update(variants[variant or next(iter(variants))])
+        return plain
+
+    def variants(self, word: str) -> tuple[str, ...]:
+        """Return the names of a model's variants; empty if it has none.
 
         Raises:
             UsageError: there is no such model.
         """
-        plain = dict(self._models[self.name(word)])
-        for key in ("more", "parts", *COMPANION_KEYS):  # see `extra_files`
+        return tuple(self._models[self.name(word)].get("variants", ()))
+
+    def model(self, word: str, variant: str = "") -> Model:
+        """Return the entry for a name or alias.
+
+        Args:
+            variant: whose files; empty for the first variant, or if there are none.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        plain = self._entry(word, variant)
+        for key in ("more", "parts", "memory", *COMPANION_KEYS):  # see `extra_files`
             plain.pop(key, None)
         for key in ("aliases", "mirrors"):
             plain[key] = tuple(plain.get(key, ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
-    def extra_files(self, word: str) -> tuple[FileSpec, ...]:
+    def extra_files(self, word: str, variant: str = "") -> tuple[FileSpec, ...]:
         """Return the further files of a model: other parts, then its companions.
 
         Raises:
             UsageError: there is no such model.
         """
-        rows = self._models[self.name(word)].get("more", ())
+        rows = self._entry(word, variant).get("more", ())
         return tuple(map(FileSpec.from_row, rows))
+
+    def memory(self, word: str, variant: str = "") -> Mapping[str, Any]:
+        """Return the metadata in models.lock that memory depends on; empty if none.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        found: Mapping[str, Any] = self._entry(word, variant).get("memory", {})
+        return found
 
     def engine(self, name: str) -> Engine:
         """Return the entry of `engines:`.

@@ -29,6 +29,7 @@ class LaunchSpec(NamedTuple):
     require_gpu: bool = False  # do not fall back to the CPU
     alternatives: str = ""  # other engines, for the error of one that fails
     model_id: str = ""  # the model's name in the API
+    variant: str = ""  # of the model
 
     @property
     def engine_title(self) -> str:
@@ -78,6 +79,7 @@ class LaunchSpec(NamedTuple):
             "model": ",".join(file.sha256 or file.target for file in models),
             "--engine": f"{launch.engine} {self.version}".strip(),
             **_companions(launch),
+            "--variant": self.variant,
             "--host": settings.host,
             "--port": port,
             "--ctx-size": settings.ctx_size,
@@ -148,4 +150,5 @@ def launch_spec(
         require_gpu=resolved.require_gpu,
         model_id=resolved.model.id or resolved.name,
         alternatives=alternatives(resolved.engine, is_gguf=resolved.is_gguf),
+        variant=resolved.variant,
     )

@@ -199,6 +199,7 @@ class Response(NamedTuple):
     status: int
     headers: Mapping[str, str]  # lower-case names
     text: str
+    body: bytes = b""
 
 
 def request(
@@ -234,21 +235,22 @@ def request(
         response = _sent(session, method, url, plain, token, limit_s, **options)
         with response:
             body = Body(response.raw, limit_s)
-            text = _text(body)
+            data = _short(body)
             body.release()
             names = {name.lower(): value for name, value in response.headers.items()}
-            return Response(response.status_code, names, text)
+            text = data.decode("utf-8", "replace")
+            return Response(response.status_code, names, text, data)
     finally:
         session.deadline = None
 
 
-def _text(body: Body) -> str:
+def _short(body: Body) -> bytes:
     """Read a body that must be short. Raises TransferError."""
     view = memoryview(bytearray(MAX_TEXT + 1))
     count = body.read_into(view)
     if count > MAX_TEXT:
         raise PermanentTransferError(f"the answer is longer than {MAX_TEXT} bytes")
-    return bytes(view[:count]).decode("utf-8", "replace")
+    return bytes(view[:count])
 
 
 def _sent(

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tasks.cache import stamps
 from tasks.cache.space import SPACE_MARGIN, space_missing
-from tasks.catalogue import gguf
+from tasks.catalogue import gguf, model_memory
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.console import formatting
@@ -21,8 +21,10 @@ from tasks.urls import is_local
 # of a zip member: lengths of its name and its extra field, which follow the header
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
-# bytes of an engine beside weights and KV cache: its code and compute buffers
-OVERHEAD = 300 * 10**6
+OVERHEAD = model_memory.OVERHEAD
+FILE = "the file"
+LOCK = "models.lock"
+RULE = "a rule of thumb"
 UNKNOWN = "?"
 
 
@@ -63,16 +65,18 @@ class MemoryEstimate(NamedTuple):
     weights: int | None
     cache: int | None  # KV cache for the requested context
     context: int  # tokens; 0: as trained
-    exact: bool  # from the file's metadata, not a rule of thumb
+    exact: bool  # from the model's metadata, not a rule of thumb
     gpu: bool  # layers are offloaded to a GPU, whose memory is not known here
     declared: int | None = None  # the total that the catalogue declares
+    source: str = RULE  # where the numbers are from
+    engine: int = OVERHEAD  # the engine's own bytes: program, buffers
 
     @property
     def needed(self) -> int | None:
         """The total; None if unknown."""
         if self.weights is None or self.cache is None:
             return self.declared
-        return self.weights + self.cache + OVERHEAD
+        return self.weights + self.cache + self.engine
 
 
 def total(values: Sequence[int | None]) -> tuple[int, bool]:
@@ -135,15 +139,31 @@ def metadata(path: str) -> gguf.ModelMetadata | None:
     """
     try:
         with open(path, "rb") as stream:
-            offset = 0
-            if stream.read(4) != b"GGUF":
-                offset = _model_offset(stream)
-            stream.seek(offset)
-            return gguf.read(stream)
-    except (OSError, ValueError, OverflowError, gguf.GgufError):
+            return head_of(stream, os.stat(path).st_size)
+    except (OSError, gguf.GgufError):
         return None
-    except (zipfile.BadZipFile, NotImplementedError, struct.error):
-        return None  # not a zip file, or of a version that zipfile does not support
+
+
+def head_of(stream: BinaryIO, size: int | None) -> gguf.ModelMetadata:
+    """Return the metadata of a GGUF, or of the model in a llamafile.
+
+    Args:
+        size: bytes of the file; None if unknown.
+
+    Raises:
+        GgufError: it has none, or none that a model can have.
+    """
+    try:
+        if stream.read(4) == b"GGUF":
+            stream.seek(0)
+            return gguf.read_head(stream, size)
+        stream.seek(_model_offset(stream))
+        return gguf.read_head(stream, None)
+    except (ValueError, OverflowError, zipfile.BadZipFile) as error:
+        raise gguf.GgufError(f"it has no GGUF: {error}") from None
+    except (NotImplementedError, struct.error) as error:
+        # a version of zip files that zipfile does not support, or a damaged one
+        raise gguf.GgufError(f"it has no readable GGUF: {error}") from None
 
 
 def _model_offset(stream: BinaryIO) -> int:
@@ -230,24 +250,45 @@ def _size(path: str) -> int | None:
 def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEstimate:
     """Estimate the memory that serving a model needs.
 
-    From the file's metadata if it is on this machine, else by a rule of thumb.
+    From the metadata of the file if it is on this machine, else from that in
+    models.lock, else by a rule of thumb.
     """
     settings = resolved.settings
     context = settings.ctx_size or 0
     targets = {artifact.target for artifact in resolved.files}
     own = [file_plan for file_plan in needs if file_plan.path in targets]
-    meta = metadata(own[0].source)
-    cache = gguf.kv_cache_bytes(meta, context) if meta else None
-    is_exact = cache is not None
-    if cache is None:
-        cache = gguf.kv_estimate(resolved.model.params, context)
     weights, all_known = total([file_plan.size for file_plan in own])
-    return MemoryEstimate(
+    known = MemoryEstimate(
         model=resolved.name,
         weights=weights if all_known else None,
-        cache=cache,
+        cache=gguf.kv_estimate(resolved.model.params, context),
         context=context,
-        exact=is_exact,
+        exact=False,
         gpu=bool(settings.ngl) and settings.gpu != "disable",
         declared=resolved.model.ram * 10**9 if resolved.model.ram else None,
+    )
+    of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
+    return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def _from_metadata(
+    known: MemoryEstimate,
+    resolved: ResolvedModel,
+    of_model: gguf.ModelMetadata | None,
+    source: str,
+) -> MemoryEstimate | None:
+    """Return the estimate from a model's metadata; None if it does not suffice."""
+    if of_model is None:
+        return None
+    words = (*resolved.settings.args, *resolved.engine_args)
+    use = model_memory.cache_use(resolved.engine, words)
+    cache = model_memory.kv_cache_bytes(of_model, known.context, use)
+    if cache is None:
+        return None
+    weights = known.weights
+    if weights is None:
+        weights = of_model.tensor_bytes
+    own = model_memory.engine_bytes(of_model, known.context, resolved.engine, use)
+    return known._replace(
+        weights=weights, cache=cache, exact=True, source=source, engine=own
     )

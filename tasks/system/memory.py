@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+_SMI_S = 10.0
 _CGROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 
@@ -24,6 +26,22 @@ def available(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:
 
     free = [limit - used for limit, used in _limits(cgroups, mount)]
     return max(0, min([psutil.virtual_memory().available, *free]))
+
+
+def gpu_total() -> int:
+    """Return the bytes of memory of all NVIDIA GPUs; 0 if there is none."""
+    command = [
+        "nvidia-smi",
+        "--query-gpu=memory.total",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SMI_S, check=True
+        )
+        return sum(int(line) for line in done.stdout.split()) * 1024**2
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0
 
 
 class _Files(NamedTuple):

@@ -36,6 +36,7 @@ from tasks.upstream.metadata import (
     parse_license,
     parse_release,
 )
+from tasks.upstream.ranged_file import Part, parse_part
 from tasks.urls import host_of
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -94,6 +95,24 @@ class UpstreamClient:
         if answer.status != 200 or decision.action is not Action.BODY or decision.page:
             return RemoteFile(url)  # an error, a web page, or a compressed response
         return RemoteFile(url, None, file_size(decision.total))
+
+    def fetch_part(self, url: str, start: int, stop: int) -> Part:
+        """Return bytes of a file; a failure is not retried.
+
+        Args:
+            stop: the byte after the last.
+
+        Raises:
+            TransferError: the server does not send them.
+        """
+        token = ""
+        if parse_hub_url(url):
+            check_endpoint(pinned=True)
+            url = huggingface.rewrite_to_endpoint(url, os.environ)
+            token = hub_token(url)
+        wanted = {"Range": f"bytes={start}-{stop - 1}"}
+        answer = self._ask("GET", url, wanted, token, _MAX_REDIRECTS, tries=1)
+        return parse_part(answer, start, stop)
 
     def fetch_license(self, url: str) -> str:
         """Return the license that a file's publisher states, or nothing.
@@ -171,6 +190,7 @@ class UpstreamClient:
         token: str,
         hops: int = 0,
         pinned: bool = True,
+        tries: int = _TRIES,
     ) -> http.Response:
         """Send a request, and retry it where that may help.
 
@@ -185,7 +205,7 @@ class UpstreamClient:
             raise TransferError(problem)
         if why := self._silent.get(urlsplit(url).netloc):
             raise TransferError(why)
-        budget = RetryBudget(_TRIES)
+        budget = RetryBudget(tries)
         while True:
             try:
                 answer = http.request(

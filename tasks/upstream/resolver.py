@@ -13,7 +13,7 @@ from tasks.cache import stamps
 from tasks.catalogue import lockfile
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.file_specs import parse_hub_url, split_count
+from tasks.catalogue.file_specs import is_head, parse_hub_url, split_count
 from tasks.catalogue.lockfile import FROM_CATALOGUE, LockedFile, LockFile
 from tasks.catalogue.types import FileSpec
 from tasks.command_line import TaskRequest
@@ -50,6 +50,7 @@ class LockResolver:
         self._client: Any = None
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
+        self._fresh: set[tuple[str, str]] = set()  # (entry, source) of new rows
 
     def resolve(self, chosen: set[str]) -> LockFile:
         """Return the new lock; entries that were not chosen stay unchanged.
@@ -69,7 +70,36 @@ class LockResolver:
                 "nothing was written: some files of models.yaml could not be resolved"
             )
             raise TransferError(what, self._failed, fix="\n".join(self._fixes))
+        self._add_memory(new)
         return new
+
+    def _add_memory(self, new: LockFile) -> None:
+        """Read what the memory of the new files depends on; a failure is a warning."""
+        if not self._fresh:
+            return
+        from tasks.upstream import model_head
+
+        problems: list[str] = []
+        for name, rows in new.models.items():
+            for row in rows:
+                if (name, row.source or row.url) not in self._fresh:
+                    continue
+                if not is_local(row.url) and huggingface.offline(os.environ):
+                    continue
+                try:
+                    memory = model_head.read_memory(row, self._place, self._fetch_part)
+                except (RecipeError, OSError) as error:
+                    problems.append(f"{name}: {error}")
+                else:
+                    row.memory = memory
+        if problems:
+            text = (
+                "warning: models.lock says nothing about the memory of %s of them: %s"
+            )
+            doit_adapter.log().warning(text, len(problems), problems[0])
+
+    def _fetch_part(self, url: str, start: int, stop: int) -> Any:
+        return self._publishers(url).fetch_part(url, start, stop)
 
     def _rows(
         self,
@@ -95,9 +125,13 @@ class LockResolver:
             return None
         digest_from = stated.by
         since = date.today().isoformat()
+        memory = None
         if old and old.sha256 == stated.sha256:
             digest_from = old.digest_from
             since = old.since
+            memory = old.memory
+        if table == "models" and is_head(want):
+            self._fresh.add((name, want.source))
         return LockedFile(
             url=stated.url,
             sha256=stated.sha256 or "",
@@ -108,6 +142,7 @@ class LockResolver:
             size=stated.size or want.size,
             commit=stated.commit,
             version=stated.version if entry.get("version") else None,
+            memory=memory,
         )
 
     def resolve_file(

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache.key import CACHE_LIMIT, cache_key
+from tasks.catalogue import variants
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.catalogue.resolve import resolve_entry
+from tasks.catalogue.resolve import resolve_entry, resolve_variants
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
@@ -36,16 +37,20 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """
     models = request.models or (context.catalogue.default,)
     named = dict.fromkeys(context.catalogue.name(model) for model in models)
-    return [context, tuple(named), bool(request.options.get("json"))]
+    variant = request.options.get("variant", "")
+    if variant:
+        for name in named:
+            variants.named(variant, name, context.catalogue.variants(name))
+    return [context, tuple(named), variant, bool(request.options.get("json"))]
 
 
-def run(context: Context, named: Sequence[str], as_json: bool) -> None:
+def run(context: Context, named: Sequence[str], variant: str, as_json: bool) -> None:
     """Print a key a line, and set a workflow's outputs.
 
     Raises:
         RecipeError: a file of a model is not pinned, so that it has no key.
     """
-    files = {name: _files(context, name) for name in named}
+    files = {name: _files(context, name, variant) for name in named}
     entries = [_entry(name, artifacts) for name, artifacts in files.items()]
     if "GITHUB_OUTPUT" in os.environ:
         every = [artifact for artifacts in files.values() for artifact in artifacts]
@@ -56,12 +61,16 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
         doit_adapter.print_report("\n".join(entry.key for entry in entries))
 
 
-def _files(context: Context, name: str) -> tuple[Artifact, ...]:
-    """Return the cached files that serving a model needs."""
-    resolved = resolve_entry(name, context.catalogue, context.environment)
-    if resolved.engine == "llamafile":
-        return (*resolved.files, llamafile_exe(context.catalogue, context.environment))
-    return tuple(resolved.files)
+def _files(context: Context, name: str, variant: str) -> tuple[Artifact, ...]:
+    """Return the cached files that serving a model needs: all variants, or one."""
+    catalogue, environment = context.catalogue, context.environment
+    jobs = resolve_variants(name, catalogue, environment)
+    if variant:
+        jobs = (resolve_entry(name, catalogue, environment, variant),)
+    files = dict.fromkeys(file for resolved in jobs for file in resolved.files)
+    if any(resolved.engine == "llamafile" for resolved in jobs):
+        files[llamafile_exe(catalogue, environment)] = None
+    return tuple(files)
 
 
 def _entry(name: str, files: Sequence[Artifact]) -> CacheEntry:

@@ -10,6 +10,7 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.file_specs import parse_hub_url, parse_release_url
 from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
 from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.variants import Choice
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Fact, Report, Row
@@ -61,6 +62,7 @@ def run(context: Context, request: TaskRequest) -> None:
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
     facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
     facts["engines"] = [_engine(context, resolved) for resolved in jobs]
+    facts["variants"] = {one.name: one.choice for one in jobs if one.choice}
     data = _data(jobs, needs, takes, facts, problems)
     report = Report(
         _COLUMNS, data["files"], _text(needs, takes, facts, problems), data=data
@@ -180,6 +182,8 @@ def _text(
         for one in facts["engines"]
     ]
     lines += [Fact("memory   ", _memory_line(one, facts["memory"])) for one in takes]
+    for name, choice in facts["variants"].items():
+        lines += [Fact("variant  ", f"{name} {line}") for line in variant_lines(choice)]
     lines += [Fact("note     ", note) for note in facts["notes"]]
     for what, fix in problems:
         lines.append(Fact("cannot work: ", what))
@@ -254,10 +258,40 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
         formatting.format_size(need.cache),
     )
     parts = f"(weights {weights}, {about}{cache} for {tokens})"
+    if need.source == estimate.LOCK:
+        parts = f"{parts[:-1]}; from {need.source})"
     if need.gpu:
         parts += ", part of it on the GPU"
     needed = formatting.format_size(need.needed)
     return f"{need.model} needs {about}{needed} {parts}; {here}"
+
+
+def variant_lines(choice: Choice) -> list[str]:
+    """Return a line for each variant: what it takes, and why it is used or not."""
+    lines = []
+    limit = formatting.format_size(choice.budget)
+    for need in choice.needs:
+        line = f"{need.name} needs {formatting.format_size(need.needed)} of memory"
+        if need.needed is None:
+            line = f"{need.name} states neither its size nor its memory"
+        elif choice.fits(need):
+            line += f", fits in {limit}"
+        else:
+            line += f", does not fit in {limit}"
+        if need.name == choice.name:
+            line += f": used, {choice.reason}"
+        lines.append(line)
+    return lines
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    rows = [{**need._asdict(), "fits": choice.fits(need)} for need in choice.needs]
+    return {
+        "used": choice.name,
+        "reason": choice.reason,
+        "budget": choice.budget,
+        "all": rows,
+    }
 
 
 def _data(
@@ -280,6 +314,7 @@ def _data(
             "models": [{**one._asdict(), "needed": one.needed} for one in takes],
         },
         "engines": facts["engines"],
+        "variants": {name: _choice(one) for name, one in facts["variants"].items()},
         "notes": facts["notes"],
         "problems": [{"what": what, "fix": fix} for what, fix in problems],
         "works": not problems,

@@ -66,6 +66,8 @@ def _nothing(choice: Choice) -> str:
 def _row(record: ServerRecord, liveness: Liveness) -> dict[str, Any]:
     """Return the facts about one server, as JSON has them."""
     row: dict[str, Any] = {"model": record.name, "by": f"doit {record.mode.value}"}
+    if "--variant" in record.spec:
+        row["variant"] = record.spec["--variant"]
     if liveness is not Liveness.RUNNING:
         ended = {"ended": record.ended, "ended_at": record.ended_at, "log": record.log}
         return {**row, "state": ServerState.STOPPED.value, **ended}
@@ -112,6 +114,10 @@ def _memory(pid: int) -> int | None:
         return None
 
 
+def _model(row: Row) -> str:
+    return f"{row['model']} {row.get('variant', '')}".strip()
+
+
 def _state(row: Row) -> str:
     """Return the state; of a server that ended by itself also its exit status."""
     if row.get("ended") is None:
@@ -128,7 +134,7 @@ def _style(row: Row) -> str:
 
 
 _COLUMNS = (
-    Column("model", "model", least=12),
+    Column("model", "model", describe=_model, least=12),
     Column("state", "state", describe=_state, style=_style, least=20),
     Column("url", "endpoint"),
     Column("pid", "pid", optional=True),

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tasks.catalogue import gguf
-from tasks.catalogue.gguf import GgufError, ModelMetadata, kv_cache_bytes, kv_estimate, parse_parameter_count
+from tasks.catalogue.gguf import GgufError, ModelMetadata, kv_estimate, parse_parameter_count
+from tasks.catalogue.model_memory import kv_cache_bytes
 
 MIB, GIB = 1024**2, 1024**3
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
@@ -45,7 +46,8 @@ def test_what_the_writer_of_the_format_writes_is_read(tmp_path: Path) -> None:
         tmp_path / "m.gguf", "gemma3", block_count=26, context_length=32768, embedding_length=1152,
         head_count=4, head_count_kv=1, key_length=256, value_length=128, sliding_window=512,
     )  # fmt: skip
-    assert read(data) == ModelMetadata("gemma3", 26, 32768, 1152, 4, 1, 256, 128, 512, None, 3)
+    expected = ModelMetadata("gemma3", 26, 32768, 1152, 4, 1, 256, 128, 512, None, 3, vocab_size=5000)
+    assert read(data) == expected
 
 
 def test_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Choose the variant for a command line: the named one, or the one that fits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks.catalogue import variants
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.locked_memory import memory_of
+from tasks.catalogue.settings import serve_settings, settings_of
+from tasks.catalogue.types import Catalogue, FileSpec, Model
+from tasks.catalogue.variants import Choice, VariantNeed
+from tasks.command_line import TaskRequest
+
+
+def variant_choice(
+    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
+) -> Choice | None:
+    """Return the variant that is named, or the one that fits; None without variants.
+
+    Raises:
+        UsageError: there is no such variant, or one has to be named.
+    """
+    names = catalogue.variants(name)
+    word = request.options.get("variant")
+    if word is not None:
+        word = variants.named(word, name, names)
+    if not names:
+        return None
+    if word is None and environment.must_name_variant and request.verb:
+        raise variants.unnamed_error(name, names)
+    asked = settings_of(request.options)
+    needs = []
+    for one in names:
+        model = catalogue.model(name, one)
+        settings = serve_settings(asked.over(model.serve).over(catalogue.defaults))
+        engine = request.options.get("engine") or model.engine or "llamafile"
+        size = _entry_size(model, catalogue.extra_files(name, one))
+        metadata = memory_of(catalogue.memory(name, one))
+        needed = variants.needed_bytes(model, size, metadata, settings, engine)
+        needs.append(VariantNeed(one, size, needed))
+    memory = environment.memory()
+    if settings.ngl and settings.gpu != "disable":
+        memory = environment.gpu_memory() or memory
+    budget = variants.budget(memory)
+    chosen, reason = variants.choose(needs, budget)
+    if word is not None:
+        chosen, reason = word, "named"
+    return Choice(chosen, reason, budget, tuple(needs))
+
+
+def _entry_size(model: Model, files: Iterable[FileSpec]) -> int | None:
+    """Return the bytes of all files of an entry; None if one is not known."""
+    sizes = [model.size, *(file.size for file in files)]
+    if None in sizes:
+        return None
+    return sum(size or 0 for size in sizes)
