@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 import tasks.context
 
-from tests.support import in_process
-from tests.support.project import Project, Result
+from tests.support import in_process, shared_modules
+from tests.support.project import REPO, Project, Result
 
 pytestmark = pytest.mark.smoke
 GITHUB = {"GITHUB_ACTIONS": "true"}
@@ -55,7 +56,7 @@ def same(result: Result) -> tuple[int, str, str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_parity(project: Project, words: list[str], stdin: str | None, env: dict[str, str]) -> None:
-    """The same command in this process and as a process of its own: the same status, stdout and stderr."""
+    """The same command as a process of its own, forked, and in this process: the same status and texts."""
     demo = (project.path / "demo" / "demo.gguf").as_posix()
     project.catalogue(
         {
@@ -64,12 +65,13 @@ def test_parity(project: Project, words: list[str], stdin: str | None, env: dict
         }
     )
     results = []
-    for number, run in enumerate((project.process, project.doit)):
+    ways = ((project.process, False), (project.process, True), (project.doit, True))
+    for number, (run, project.forks) in enumerate(ways):
         cache = project.cache.with_name(f"cache{number}")  # as long as the other's name
         result = run(*words, stdin=stdin, env={**env, "LLAMAFILE_CACHE": str(cache)})
         texts = (text.replace(str(cache), "CACHE") for text in (result.out, result.err))
         results.append(same(Result(result.status, *texts)))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
     assert "".join(results[1][1:])
 
 
@@ -96,6 +98,32 @@ def test_the_code_is_the_projects(project: Project) -> None:
     assert project.doit().out == f"{project.path}\n"
     assert sys.modules["tasks.context"] is before is tasks.context
     assert sys.modules.get("dodo") is dodo
+
+
+def test_no_module_keeps_state() -> None:
+    """All runs here share the modules of tasks/: what one of them kept, the next one would see."""
+    kept = []
+    for path in sorted((REPO / "tasks").rglob("*.py")):
+        for node in ast.walk(tree := ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Global):
+                kept.append((path.stem, node.names))
+        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        kept += [(path.stem, [name]) for name in names if name.strip("_").islower() and name != "_log"]
+    assert kept == [("probes", ["_starting"]), ("probes", ["_running"])]  # a lock, and what ends with its run
+
+
+def test_unchanged_modules_are_shared(project: Project, tmp_path: Path) -> None:
+    """A project with the same files gets the modules of an earlier run, with its own root."""
+    (other := tmp_path / "other").mkdir()
+    for one in (project, Project(other)):
+        one.catalogue({"m": one.entry("gone.gguf", engine="embedded")})
+        assert f"in {one.path / 'models.yaml'}" in one.doit("plan", "--model", "n").err
+        assert shared_modules.has_the_same_files(one.path)
+    write_task(project, "print('changed')")
+    assert not shared_modules.has_the_same_files(project.path)
+    assert project.doit().out == "changed\n"
 
 
 def test_nothing_is_left(project: Project) -> None:

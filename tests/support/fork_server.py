@@ -217,10 +217,12 @@ def _become(streams: Sequence[int]) -> None:
 
 def main() -> None:
     """Serve, and in each new process run `doit`."""
+    number = int(sys.argv[1])
+    sys.argv[0] = "doit"  # of which doit takes its name
     sys.path.pop(0)  # that of this file
     for name in IMPORTED:
         importlib.import_module(name)
-    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection = socket.socket(fileno=number)
     gc.collect()
     gc.freeze()
     args, cwd, env, umask = serve(connection)
