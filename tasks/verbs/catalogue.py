@@ -92,7 +92,10 @@ def _downloaded(file: Artifact, state: TargetState) -> int:
 
 def _columns(default: str) -> tuple[Column, ...]:
     def name(row: Row) -> str:
-        return str(row["name"]) + " *" * (row["name"] == default)
+        mark = ""
+        if row["name"] == default:
+            mark = " *"
+        return f"{row['name']}{mark}"
 
     return (
         Column("name", "model", describe=name, least=20),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tasks.console.formatting import format_size
-from tasks.console.report import Column, Fact, Report
+from tasks.console.report import Column, Fact, Report, Row
 from tasks.verbs import audit, bom, catalogue, doctor, plan, status
 
 from tests.support.project import Project
@@ -19,7 +19,7 @@ COLUMNS = (
     Column("size", ">size", format_size, unknown="?"),
     Column("is_here", "here", lambda is_here: {True: "yes", False: "no"}[is_here]),
 )
-ROWS = [
+ROWS: list[Row] = [
     {"name": "a", "size": 1000, "is_here": True, "more": [1]},
     {"name": "b", "size": None, "is_here": False},
     {"name": "c"},
@@ -56,7 +56,7 @@ def test_without_rows() -> None:
 def test_a_terminal_gets_facts_wrapped_and_commands_whole() -> None:
     """A hostile text stays one line of a fact."""
     words = "word " * 30
-    facts = [Fact("memory   ", words), Fact("", "a\x1b[2Jb"), f"doit {words}"]
+    facts: list[Fact | str] = [Fact("memory   ", words), Fact("", "a\x1b[2Jb"), f"doit {words}"]
     long, hostile, command = Report((), [], facts).as_text()
     lines = long.splitlines()
     assert [line[:9] for line in lines] == ["memory   ", " " * 9, " " * 9]
@@ -68,7 +68,7 @@ def test_a_terminal_gets_facts_wrapped_and_commands_whole() -> None:
 SIZE = 5_160_777_905
 URL = f"https://huggingface.co/Mozilla/Mistral-7B-Instruct-v0.2-llamafile/resolve/{'6' * 40}/m.llamafile"
 NAME = "mistral-7b-instruct-v0.2-q5"
-WIDEST = {  # the widest rows that the verbs make in practice
+WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that the verbs make in practice
     "plan": (
         plan._COLUMNS,
         {"file": NAME, "state": "resume", "here": SIZE // 2, "size": SIZE, "to_fetch": SIZE, "source": URL},
