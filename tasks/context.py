@@ -271,7 +271,7 @@ def _with_model_here(
     here = [name for name in chats if _is_here(name, catalogue, environment)]
     if len(here) > 1:
         what = f"the default model {default} is not here, and several others are"
-        raise UsageError(f"{what}: {', '.join(here)}", fix="doit chat --model NAME")
+        raise UsageError(f"{what}: {', '.join(here)}", fix=f"doit chat {here[0]}")
     if not here:
         return args
     text = "%s answers: it is here, and the default model %s is not"

@@ -160,6 +160,10 @@ def test_the_usual_port_is_taken(servers: Project) -> None:
     usual = free_port()
     two_models(servers, defaults={"port": usual})
     assert port_of(started(servers, "--model", "a")) == str(usual)
+    offline = {"LLAMAFILE_OFFLINE": "1"}
+    found = json.loads(servers.doit("doctor", "--model", "b", "--json", env=offline).out)
+    [port] = [row for row in found if row["check"] == "port"]
+    assert (port["state"], port["found"]) == ("ok", f"127.0.0.1:{usual}: a is served there")
     said = failed(servers.background("start", "--model", "b", "--port", str(usual)))
     pid = record(servers, "a")["engine"]["pid"]
     assert f"port {usual} is in use by a, started by `doit start` (pid {pid})\n" in said

@@ -134,7 +134,10 @@ def test_two_files_of_one_name(servers: Project) -> None:
         (servers.path / folder).mkdir()
         shutil.copy2(servers.path / "a.llamafile", servers.path / folder / "own.llamafile")
         paths.append(os.path.join(folder, "own.llamafile"))
-    urls = [started(servers, path, "--port", "0") for path in paths]
+    urls = [started(servers, paths[0], "--port", "0")]
+    second = servers.background("start", paths[1], "--port", "0")
+    urls += second.out.splitlines()
+    assert f"\n  stop     doit stop --model own --port {port_of(urls[1])}\n" in second.err
     again = servers.background("start", paths[1])
     assert (again.status, again.out) == (0, f"{urls[1]}\n"), again.err
     assert [row["url"] for row in rows(servers, paths[1])] == [urls[1]]
