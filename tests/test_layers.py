@@ -65,7 +65,7 @@ BUDGETS = {  # at 88 columns
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        5_060,
+        5_120,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
         "for the embedded one (270 lines), companions, readiness, supervisor, records in two places, known "
         "failures, "
