@@ -75,6 +75,8 @@ FEATURES = (
     Feature("idle", _V10, since("7551"), _PACKAGE, "ggml-org/llama.cpp#18228"),
     Feature("metrics", since("0.8.6"), ANY, _PACKAGE, "llamafile 0.8.6 server.cpp"),
 )
+# `reasoning` is of chat, too: its key depends on its value
+_SETTINGS = {"chat": ("sampling",), "embedding": ("pooling",)}
 _BY_KEY = {feature.key: feature for feature in FEATURES}
 
 
@@ -99,13 +101,18 @@ def _needed(
         yield f"kind: {kind}"
     for companion in companions:
         yield companion.role
-    if is_off(settings.reasoning):
+    if kind == "chat" and is_off(settings.reasoning):
         yield "reasoning: off"
-    elif isinstance(settings.reasoning, int):
+    elif kind == "chat" and isinstance(settings.reasoning, int):
         yield "reasoning: TOKENS"
-    for key in ("pooling", "sampling", "parallel", "idle", "metrics"):
+    for key in (*settings_of_kind(kind), "parallel", "idle", "metrics"):
         if getattr(settings, key):
             yield key
+
+
+def settings_of_kind(kind: str) -> tuple[str, ...]:
+    """Return the settings that only a model of this kind uses; `defaults:` has all."""
+    return _SETTINGS.get(kind, ())
 
 
 def is_off(reasoning: bool | int | str | None) -> bool:

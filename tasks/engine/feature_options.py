@@ -98,10 +98,11 @@ def _options(
             # a text is not split: its tokens have to fit into one batch
             yield from ("--batch-size", str(settings.ctx_size))
             yield from ("--ubatch-size", str(settings.ctx_size))
-    if settings.pooling:
+    if kind == "embedding" and settings.pooling:
         yield from ("--pooling", settings.pooling)
-    yield from _reasoning(engine, settings.reasoning)
-    if settings.sampling:
+    if kind == "chat":
+        yield from _reasoning(engine, settings.reasoning)
+    if kind == "chat" and settings.sampling:
         for key, value in settings.sampling.given().items():
             yield from (_SAMPLING[key], f"{value:.10g}")
     if settings.parallel is not None:

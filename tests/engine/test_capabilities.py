@@ -75,6 +75,13 @@ LORA = CompanionFile("lora", "/a.gguf", 0.5)
         ("chat", [], {"reasoning": "off"}, ["reasoning: off"]),
         ("chat", [], {"reasoning": 0}, ["reasoning: TOKENS"]),
         ("chat", [], {"sampling": Sampling(seed=1)}, ["sampling"]),
+        ("chat", [], {"pooling": "mean"}, []),  # `defaults:` are of every kind
+        (
+            "rerank",
+            [],
+            {"sampling": Sampling(seed=1), "reasoning": "off", "pooling": "cls"},
+            ["kind: rerank"],
+        ),
     ],
 )
 def test_what_a_model_needs(
@@ -129,6 +136,9 @@ def options(
         ("embedded", "", "embedding", [], {"pooling": "mean"}, "--embedding --pooling mean"),
         ("embedded", "", "rerank", [], {"ctx_size": 512},
          "--ctx-size 512 --reranking --batch-size 512 --ubatch-size 512"),
+        ("embedded", "", "rerank", [], {"sampling": Sampling(seed=1), "reasoning": 5, "pooling": "cls"},
+         "--reranking"),
+        ("embedded", "", "chat", [], {"pooling": "mean"}, ""),
         ("self", "0.8.6", "embedding", [], {"ctx_size": 512}, "--ctx-size 512 --embedding"),
         ("embedded", "", "chat", [CompanionFile("draft", "/d")], {},
          "--model-draft /d --spec-type draft-simple"),
