@@ -29,8 +29,8 @@ SCHEMA_FILE = ROOT / "models.schema.json"
 NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
-    "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, mmproj, params, quant, "
-    "ram, engine, engine_version, serve"
+    "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, mmproj, params, "
+    "quant, ram, engine, engine_version, serve"
 )
 
 
