@@ -66,17 +66,15 @@ def supervisor_environment(
     return {**own, **engine_environment(env, more)}
 
 
-def config_variables(folder: str, platform: str) -> dict[str, str]:
+def no_user_config(platform: str) -> dict[str, str]:
     """Return the variables that keep the user's configuration from an engine.
 
-    llama.cpp reads `llama.cpp/config.ini` in the user's configuration directory.
-
-    Args:
-        folder: an empty directory.
+    llama.cpp reads `llama.cpp/config.ini` in the user's configuration directory. Below
+    a device, there is no file and none can be created.
     """
     if platform == "win32":
-        return {"APPDATA": folder}
-    return {"XDG_CONFIG_HOME": folder}
+        return {"APPDATA": "NUL"}
+    return {"XDG_CONFIG_HOME": "/dev/null"}
 
 
 def system_config(env: Mapping[str, str], platform: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,7 +16,7 @@ from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MIS
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
 from tasks.engine import capabilities, command, failures
-from tasks.engine.environment import config_variables, engine_environment
+from tasks.engine.environment import engine_environment, no_user_config
 from tasks.engine.file_format import native_program
 from tasks.errors import ServerError
 from tasks.system import files, own_files, packages, processes
@@ -53,36 +52,17 @@ def check_installed(resolved: ResolvedModel) -> None:
         raise ServerError(what, fix=INSTALL_LLAMA_SERVER)
 
 
-def engine_env(
-    engine: str, folder: str, more: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def engine_env(engine: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an engine's environment; the embedded one must find this project.
 
     Args:
-        folder: the engine's, for an empty configuration directory.
         more: variables that the recipe or models.yaml sets.
-
-    Raises:
-        OSError: the directory cannot be created.
     """
-    config = config_variables(empty_folder(folder), sys.platform)
-    more = {**config, **(more or {})}
+    more = {**no_user_config(sys.platform), **(more or {})}
     if engine == "embedded":
         paths = [str(ROOT), os.environ.get("PYTHONPATH")]
         more = {**more, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return engine_environment(os.environ, more)
-
-
-def empty_folder(folder: str) -> str:
-    """Return an empty directory in a folder; what was put into it is removed."""
-    path = os.path.join(folder, "config")
-    if os.path.islink(path):
-        os.unlink(path)
-    with contextlib.suppress(FileNotFoundError):
-        if os.listdir(path):
-            shutil.rmtree(path)
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    return path
 
 
 def engine_cwd(engine: str, folder: str) -> str:
@@ -178,7 +158,7 @@ def ask_version(
     try:
         with run_dir(cache) as folder:
             cwd = engine_cwd(launch.engine, folder)
-            env = engine_env(launch.engine, folder)
+            env = engine_env(launch.engine)
             ending = processes.run(argv, env=env, cwd=cwd)
     except OSError as error:
         failed = failures.launch_error(name, argv, error, launch.platform)

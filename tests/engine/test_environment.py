@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tasks.engine.environment import (
-    config_variables,
     engine_environment,
     is_passed,
+    no_user_config,
     supervisor_environment,
     system_config,
 )
@@ -66,12 +66,12 @@ def test_the_supervisor_has_the_recipes_own_variables() -> None:
 @pytest.mark.parametrize(
     ("platform", "variables", "system"),
     [
-        ("linux", {"XDG_CONFIG_HOME": "/run/config"}, "/etc/llama.cpp/config.ini"),
-        ("darwin", {"XDG_CONFIG_HOME": "/run/config"}, "/etc/llama.cpp/config.ini"),
-        ("win32", {"APPDATA": "/run/config"}, "D:/Data/llama.cpp/config.ini"),
+        ("linux", {"XDG_CONFIG_HOME": "/dev/null"}, "/etc/llama.cpp/config.ini"),
+        ("darwin", {"XDG_CONFIG_HOME": "/dev/null"}, "/etc/llama.cpp/config.ini"),
+        ("win32", {"APPDATA": "NUL"}, "D:/Data/llama.cpp/config.ini"),
     ],
 )
 def test_the_configuration_of_llama_cpp(platform: str, variables: dict[str, str], system: str) -> None:
-    """Issue 15.1: the user's is replaced by an empty directory; the machine's can only be reported."""
-    assert config_variables("/run/config", platform) == variables
+    """Issue 15.1: the user's is not found; the machine's can only be reported."""
+    assert no_user_config(platform) == variables
     assert system_config({"PROGRAMDATA": "D:/Data"}, platform) == system

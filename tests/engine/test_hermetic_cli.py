@@ -120,18 +120,7 @@ def test_a_hostile_machine(project: Project, llama_server: Path, engine: str) ->
         assert "nonsense" not in str(env)
         assert not {"HF_TOKEN", "LLAMA_API_KEY"} & env.keys()
         assert KEY not in str(env)
-        assert list(Path(env["XDG_CONFIG_HOME"]).iterdir()) == []
-
-
-def test_what_lies_in_the_empty_directory_is_removed(project: Project, llama_server: Path) -> None:
-    """Issue 15.1: an engine never reads a configuration of an earlier one, or of another program."""
-    use(project, llama_server)
-    project.catalogue({"m": project.entry("demo/demo.gguf", DEMO, engine="llama-server")})
-    config = project.run_folder / "config" / "llama.cpp"
-    config.mkdir(parents=True)
-    (config / "config.ini").write_text("[*]\nalias = evil\n")
-    models = asked(project)["models"]
-    assert [model["aliases"] for model in models] == [["m"]]
+        assert env["XDG_CONFIG_HOME"] == os.devnull
 
 
 @pytest.mark.parametrize(

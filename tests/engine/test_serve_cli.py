@@ -190,7 +190,7 @@ def test_ways_to_name_a_model(project: Project, words: list[str]) -> None:
     with_llamafile(project, aliases=["theemm"], top={"defaults": {"port": 0}})
     with serving(project, *words) as (running, url):
         assert "m is ready at" in running.err
-        assert [model["id"] for model in fetch(f"{url}/v1/models")["data"]] == ["model.gguf"]
+        assert [model["id"] for model in fetch(f"{url}/v1/models")["data"]] == ["m"]
 
 
 def test_the_default_may_be_an_alias(project: Project) -> None:
