@@ -28,9 +28,11 @@ recipe = Recipe(default="catalogue")
 DOIT_CONFIG = recipe.doit_config()
 
 
-@recipe.report(params=[options.JSON])
+@recipe.report(
+    params=[options.ALL_MODELS, options.KIND, options.FITS, options.WORD, options.JSON]
+)
 def task_catalogue(context: Context, request: TaskRequest) -> TaskDict:
-    """show the models: name, size, licence, memory, what is here"""
+    """show the models: doit catalogue, --all, or those with a word such as qwen"""
     from tasks.verbs import catalogue
 
     return {"actions": [(catalogue.run, catalogue.arguments(context, request))]}

@@ -50,6 +50,10 @@ FROZEN = option(
 )
 TIMEOUT = option("timeout", "SECONDS", "time until it must be ready")
 ALL = option("all", "", "every one", bool)
+ALL_MODELS = option("all", "", "every model, not one screen", bool)
+KIND = option("kind", "KIND", "only chat, vision, embedding or rerank models")
+FITS = option("fits", "", "only those that fit this machine's memory", bool)
+WORD = option("word", "TEXT", "only those with this in name or title", list)
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"
 )

@@ -52,9 +52,9 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_740,
+        3_800,
         "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
-        "lock file, editing, resolving",
+        "lock file, editing, resolving, the choice of one screen",
     ),
     "cache": (
         1_360,

@@ -1,41 +1,129 @@
-"""`doit catalogue`, the default verb: list the models and the next commands."""
+"""`doit catalogue`, the default verb: show one screen of models, or those asked for."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue import screen
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.text import Styled
 from tasks.context import Context
+from tasks.errors import RecipeError, UsageError, did_you_mean
+from tasks.system import memory
 from tasks.urls import is_local
 
 _HERE = ("complete", "changed", "bundled")  # states that need no download
 _WORDS = {"complete": "yes", "absent": "no"}
 
 
-def arguments(context: Context, request: TaskRequest) -> list[Any]:
-    """Return the arguments of `run`."""
-    return [context, bool(request.options.get("json"))]
+class Filter(NamedTuple):
+    """Which models to show; nothing is set: one screen."""
 
+    kind: str = ""
+    fits: bool = False
+    words: tuple[str, ...] = ()
+    all: bool = False
 
-def run(context: Context, as_json: bool) -> None:
-    """Print the report to stdout."""
-    rows = [_row(context, name) for name in context.catalogue.names]
-    if as_json:
-        doit_adapter.print_json({"default": context.catalogue.default, "models": rows})
-    else:
-        doit_adapter.print_report(
-            _table(rows, context.catalogue.default), "", _next(rows, context)
+    def matches(self, row: dict[str, Any]) -> bool:
+        """Whether a model has the kind, the memory and all words."""
+        names = (row["name"], *row["aliases"], row["title"])
+        text = "\n".join(names).lower()
+        if not all(word.lower() in text for word in self.words):
+            return False
+        if self.fits and not row["fits"]:
+            return False
+        return self.kind in ("", row["kind"]) or (
+            self.kind == "vision" and bool(row["vision"])
         )
 
 
-def _row(context: Context, name: str) -> dict[str, Any]:
+def arguments(context: Context, request: TaskRequest) -> list[Any]:
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: `--kind` is not a kind.
+    """
+    options = request.options
+    kind = str(options.get("kind") or "")
+    if kind not in ("", *screen.KINDS):
+        what = f"--kind: expected {', '.join(screen.KINDS)}, got {kind!r}"
+        raise UsageError(what, fix="doit catalogue --kind chat")
+    chosen = Filter(
+        kind=kind,
+        fits=bool(options.get("fits")),
+        words=tuple(options.get("word") or ()),
+        all=bool(options.get("all")),
+    )
+    return [context, chosen, bool(options.get("json"))]
+
+
+def run(context: Context, chosen: Filter, as_json: bool) -> None:
+    """Print the report to stdout.
+
+    Raises:
+        RecipeError: no model matches.
+    """
+    here = memory.total()
+    rows = [_row(context, name, here) for name in context.catalogue.names]
+    default = context.catalogue.default
+    matching = [row for row in rows if chosen.matches(row)]
+    if as_json:
+        doit_adapter.print_json(
+            {"default": default, "memory": here, "models": matching}
+        )
+        return
+    if not matching:
+        raise _no_match(context, chosen)
+    if chosen != Filter():
+        count = _count(matching, rows, here)
+        doit_adapter.print_report(_table(matching, default), "", count)
+        return
+    names = screen.choose([_candidate(row, default) for row in rows], here)
+    by_name = {row["name"]: row for row in rows}
+    shown = [by_name[name] for name in names]
+    footer = _next(rows, context)
+    if len(shown) < len(rows):
+        footer = f"{_rest(shown, rows, here)}\n{footer}"
+    doit_adapter.print_report(_table(shown, default), "", footer)
+
+
+def _no_match(context: Context, chosen: Filter) -> RecipeError:
+    words = " ".join(chosen.words)
+    near = did_you_mean(words, context.catalogue.names_and_aliases)
+    fix = near or "`doit catalogue --all` shows every model"
+    return RecipeError("no model of the catalogue matches", fix=fix)
+
+
+def _count(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) -> str:
+    size = formatting.format_size(here)
+    return f"{len(shown)} of {len(rows)} models; this machine has {size} of memory"
+
+
+def _rest(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) -> str:
+    """Return what the screen shows, and how to see the rest."""
+    return (
+        f"{_count(shown, rows, here)}.\n"
+        "More: doit catalogue --all, --fits, --kind embedding, or a word: qwen"
+    )
+
+
+def _candidate(row: dict[str, Any], default: str) -> screen.Candidate:
+    kept = row["name"] == default or row["state"] != "absent"
+    return screen.Candidate(row["name"], _label(row), row["ram_gb"], kept)
+
+
+def _label(row: dict[str, Any]) -> str:
+    """Return what a model is for: its kind, or vision."""
+    return "vision" if row["vision"] else str(row["kind"])
+
+
+def _row(context: Context, name: str, here: int) -> dict[str, Any]:
     resolved = resolve_entry(name, context.catalogue, context.environment)
     model = resolved.model
     state, downloaded = _state(context.environment.cache, resolved)
@@ -43,11 +131,14 @@ def _row(context: Context, name: str) -> dict[str, Any]:
         "name": name,
         "aliases": list(model.aliases),
         "title": model.title,
+        "kind": getattr(model, "kind", None) or "chat",
+        "vision": bool(resolved.mmproj),
         "size": resolved.size,
         "license": model.license,
         "params": model.params,
         "quant": model.quant,
         "ram_gb": model.ram,
+        "fits": screen.fits(model.ram, here),
         "sha256": model.sha256,
         "url": model.url,
         "path": resolved.artifact.target,
@@ -104,13 +195,20 @@ def _table(rows: list[dict[str, Any]], default: str) -> Styled:
             Text(_ram(row["ram_gb"])),
             Text(row["license"]),
             Text(_word(row), colours.get(row["state"], "yellow")),
-            Text(row["title"]),
+            Text(_title(row)),
         ]
         for row in rows
     ]
     return render_table(
         ("model", ">size", ">RAM", "licence", "here", "what it is"), cells
     )
+
+
+def _title(row: dict[str, Any]) -> str:
+    label = _label(row)
+    if label == "chat":
+        return str(row["title"])
+    return f"{label}: {row['title']}"
 
 
 def _ram(gigabytes: float | None) -> str:

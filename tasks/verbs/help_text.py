@@ -122,6 +122,8 @@ def _plain(option: Option) -> str:
 def _words_of(options: Sequence[Option]) -> str:
     """Return the words that a verb takes in place of options."""
     names = {one["name"]: one["type"] for one in options}
+    if "word" in names:
+        return " [WORD ...]"
     if "model" not in names:
         return ""
     if "llamafile" in names:
