@@ -158,6 +158,39 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
+    params=[
+        options.MODEL,
+        options.LEVELS,
+        options.REQUESTS,
+        options.ANSWER,
+        options.LIMIT,
+        options.COMPARE,
+        options.JSON,
+        options.SERVER_PORT,
+        options.ENGINE,
+        options.TIMEOUT,
+        options.YES,
+        options.FORCE,
+        options.NO_ADOPT,
+        options.FROZEN,
+    ],
+    pos_arg="",
+)
+def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
+    """measure tokens per second of the running server, or of NAME"""
+    from tasks.verbs import bench
+
+    load = bench.load_of(context)
+    if context.server:  # already running: nothing to download or to start
+        return {"actions": [(bench.run_with, [context, context.server, load])]}
+    return {
+        "check": (bench.check, [context, model]),
+        "actions": [(bench.run, [context, model, load])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(
     params=[options.RUNNING_MODEL, *options.SERVE, *options.SOURCE],
     pos_arg="engine_arguments",
 )

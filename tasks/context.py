@@ -54,7 +54,7 @@ class Context(NamedTuple):
     command_line: CommandLine
     resolution: Resolution
     frozen: bool = False  # nothing unpinned is fetched
-    server: ServerRecord | None = None  # a running one, which `doit chat` talks to
+    server: ServerRecord | None = None  # a running one, which `chat` or `bench` asks
     catalogue_error: UsageError | None = None  # then the catalogue has no entries
 
     def options_of(self, resolved: ResolvedModel) -> set[str]:
@@ -288,18 +288,20 @@ def _name(catalogue: Catalogue, cache: str, word: str) -> str:
 def _running_server(
     args: CommandLine, catalogue: Catalogue, cache: str
 ) -> ServerRecord | None:
-    """Return the server that `doit chat` talks to: the chosen one, or the only one.
+    """Return the server that `chat` or `bench` asks: the chosen one, or the only one.
 
     Raises:
         UsageError: several servers run and one is not chosen, or none has the port.
     """
-    if not args.tasks or args.tasks[-1].verb != "chat":
+    if not args.tasks or args.tasks[-1].verb not in ("chat", "bench"):
         return None
     from tasks.engine import server_registry
     from tasks.engine.selection import Choice, check_unambiguous, parse_port
     from tasks.engine.server_record import ServerState
 
     request = args.tasks[-1]
+    if "engine" in request.options:  # a server of its own
+        return None
     ready = [
         record
         for record in server_registry.running(cache)
@@ -310,7 +312,7 @@ def _running_server(
         names = tuple(_name(catalogue, cache, word) for word in request.models)
     choice = Choice(names, parse_port(request.options.get("port")))
     ready = choice.of(ready)
-    check_unambiguous(ready, names, "chat")
+    check_unambiguous(ready, names, request.verb)
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"
         raise UsageError(what, fix="`doit status` shows the servers")

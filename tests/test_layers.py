@@ -64,12 +64,16 @@ BUDGETS = {  # at 88 columns
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        3_960,
+        4_340,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
-        "the choice of one server of several, the output on stderr",
+        "the choice of one server of several, the output on stderr, measuring tokens per second",
     ),
-    "doctor": (520, "the checks and their probes"),
-    "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
+    "doctor": (540, "the checks and their probes"),
+    "verbs": (
+        3_740,
+        "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, catalogue filters, "
+        "bench compares",
+    ),
     "": (
         2_010,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "

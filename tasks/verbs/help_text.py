@@ -22,7 +22,7 @@ _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
     "Run a model": "serve start restart chat with status logs stop",
-    "Models": "catalogue plan download add doctor prune",
+    "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
     "Steps that the others run": "exe chmod verify",

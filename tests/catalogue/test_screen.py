@@ -38,7 +38,7 @@ ROWS = (
      [*KEPT, "qwen3-8b", "gemma-3-1b", "llama-b", "qwen3-vl-8b", "gemma-3-12b", "embedder-2", "ranker"]),
     ("32 GB", 13, 32,
      [*KEPT, "qwen3-32b", "gemma-3-1b", "llama-b", "qwen3-vl-8b", "gemma-3-12b", "embedder-2", "ranker"]),
-    ("little room: each kind in turn", 6, 32, [*KEPT, "qwen3-32b", "gemma-3-1b", "qwen3-vl-8b", "embedder-2"]),
+    ("little room: every kind", 6, 32, [*KEPT, "qwen3-32b", "gemma-3-1b", "qwen3-vl-8b", "embedder-2"]),
     ("no room for what is kept", 1, 32, ["mistral"]),
 )  # fmt: skip
 
