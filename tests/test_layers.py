@@ -64,15 +64,16 @@ BUDGETS = {  # at 88 columns
     "planning": (590, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
     "engine": (
-        4_340,
+        4_390,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
-        "the choice of one server of several, the output on stderr, measuring tokens per second",
+        "the choice of one server of several, the output on stderr, measuring tokens per second, "
+        "what clients are told",
     ),
     "doctor": (540, "the checks and their probes"),
     "verbs": (
         3_740,
-        "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, catalogue filters, "
-        "bench compares",
+        "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
+        "catalogue filters, bench compares",
     ),
     "": (
         2_010,
