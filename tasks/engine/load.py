@@ -45,12 +45,10 @@ def measure(
         StoppedError: the user asked to stop.
     """
     deadline = time.monotonic() + load.limit_s
+    # the first request may allocate memory, or load the weights: it is not measured
+    plan = [(1, 1), *((level, max(level, load.requests)) for level in load.levels)]
     rows: list[Measurement] = []
-    # the first request may allocate memory, or load the weights
-    for parallel, requests in (
-        (1, 1),
-        *((n, max(n, load.requests)) for n in load.levels),
-    ):
+    for parallel, requests in plan:
         level = _Level(record, parallel, requests, load.n_predict, deadline)
         row = level.run(stopped)
         if row is None:

@@ -23,6 +23,7 @@ from tasks.errors import RecipeError, UsageError
 _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8
 _NUMBERS = {"requests": 1000, "n_predict": 8192, "limit": 24 * 3600}  # the maxima
+_EXAMPLES = {"parallel": "1,2,4", "requests": "4", "n_predict": "64", "limit": "300"}
 _SETTINGS = ("--ctx-size", "--threads", "--ngl", "--gpu", "--mmproj", "--")
 
 
@@ -56,9 +57,7 @@ def _number(name: str, text: str, most: int) -> int:
         return int(text[:9])
     option = f"--{name.replace('_', '-')}"
     what = f"{option}: expected a whole number from 1 to {most}, got {text!r}"
-    default = Load().limit_s if name == "limit" else 1
-    fixes = {"parallel": "1,2,4", "limit": f"{default:.0f}"}
-    raise UsageError(what, fix=f"{option} {fixes.get(name, '16')}")
+    raise UsageError(what, fix=f"{option} {_EXAMPLES[name]}")
 
 
 def check(context: Context, resolved: ResolvedModel) -> None:

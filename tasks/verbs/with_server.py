@@ -66,12 +66,12 @@ def _warn_of_context(record: ServerRecord, agent: str, context: int | None) -> N
     """Warn of a context that is too small for a coding agent."""
     if not agent or context is None or context >= AGENT_CONTEXT:
         return
-    doit_adapter.log().warning(
-        "warning: %s needs a context of %s tokens, and %s has %s\n  fix: "
-        "doit with --model %s --ctx-size %s -- %s",
-        *(agent, AGENT_CONTEXT, record.name, context),
-        *(record.name, AGENT_CONTEXT, agent),
+    name = record.name
+    what = (
+        f"{agent} needs a context of {AGENT_CONTEXT} tokens, and {name} has {context}"
     )
+    fix = f"doit with --model {name} --ctx-size {AGENT_CONTEXT} -- {agent}"
+    doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:
