@@ -15,7 +15,8 @@ from tasks.errors import ServerError
 
 # The prompt: long enough that its tokens per second can be measured, short enough for a
 # context of 1,024 tokens.
-_TEXT = "A language model continues a text, one token after another. " * 12
+_TEXT = "A language model continues a text, one token after another. "
+_REPEATS = 12
 _MAX_ERROR = 500  # bytes of an answer that are shown
 
 
@@ -138,8 +139,10 @@ class _Level:
         left = self._deadline - time.monotonic()
         if left <= 0:
             return None
+        # a prompt whose start is not in the cache
+        prompt = f"{self._parallel} {number} {_TEXT * _REPEATS}"
         body = {
-            "prompt": f"{self._parallel} {number} {_TEXT}",  # its start is in no cache
+            "prompt": prompt,
             "n_predict": self._n_predict,
             "cache_prompt": False,
             "ignore_eos": True,

@@ -22,7 +22,7 @@ from tasks.errors import RecipeError, UsageError
 
 _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8
-_NUMBERS = {"requests": 1000, "n_predict": 8192, "limit": 24 * 3600}  # the maxima
+_MAXIMA = {"parallel": 256, "requests": 1000, "n_predict": 8192, "limit": 24 * 3600}
 _EXAMPLES = {"parallel": "1,2,4", "requests": "4", "n_predict": "64", "limit": "300"}
 _SETTINGS = ("--ctx-size", "--threads", "--ngl", "--gpu", "--mmproj", "--")
 
@@ -35,24 +35,29 @@ def load_of(context: Context) -> Load:
     """
     options = _options(context)
     load = Load()
-    numbers = {
-        name: _number(name, str(options[name]), most)
-        for name, most in _NUMBERS.items()
-        if name in options
-    }
-    if "limit" in numbers:
-        numbers["limit_s"] = numbers.pop("limit")
+    if "requests" in options:
+        load = load._replace(requests=_number("requests", options["requests"]))
+    if "n_predict" in options:
+        load = load._replace(n_predict=_number("n_predict", options["n_predict"]))
+    if "limit" in options:
+        load = load._replace(limit_s=_number("limit", options["limit"]))
     if "levels" in options:
         words = str(options["levels"]).split(",")
-        levels = tuple(_number("parallel", word.strip(), 256) for word in words)
+        levels = tuple(_number("parallel", word.strip()) for word in words)
         if len(levels) > _MOST_LEVELS:
             what = f"--parallel: expected at most {_MOST_LEVELS} numbers"
             raise UsageError(f"{what}, got {len(levels)}", fix="--parallel 1,2,4")
         load = load._replace(levels=tuple(dict.fromkeys(levels)))
-    return load._replace(**numbers)
+    return load
 
 
-def _number(name: str, text: str, most: int) -> int:
+def _number(name: str, text: str) -> int:
+    """Return the number of an option.
+
+    Raises:
+        UsageError: it is not a number, or is out of range.
+    """
+    most = _MAXIMA[name]
     if text.isascii() and text.isdigit() and 0 < int(text[:9]) <= most:
         return int(text[:9])
     option = f"--{name.replace('_', '-')}"

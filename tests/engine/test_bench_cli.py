@@ -73,7 +73,7 @@ def test_the_server_that_runs(servers: Project) -> None:
 @embedded
 def test_the_time_is_limited(project: Project) -> None:
     """Issue 15.9: what is complete is shown; without anything, it is an error."""
-    project.set_constant("tasks/engine/load.py", "_TEXT", '"a " * 3000')
+    project.set_constant("tasks/engine/load.py", "_REPEATS", 200)
     words = ["--limit", "1", "--parallel", "1", "--requests", "1000"]
     said = failed(project.doit("bench", "demo", *words))
     assert "demo did not complete the first measurement within 1.0 s" in said

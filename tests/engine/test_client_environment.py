@@ -7,7 +7,7 @@ from tasks.engine.client_environment import agent_of, client_variables, context_
 
 pytestmark = pytest.mark.once
 
-COMMANDS = (
+COMMANDS: tuple[tuple[list[str], str], ...] = (
     (["claude"], "claude"),
     (["/usr/local/bin/claude", "-p", "hi"], "claude"),
     (["C:\\bin\\Codex.EXE"], "codex"),

@@ -20,7 +20,7 @@ from tasks.errors import RecipeError
 pytestmark = pytest.mark.once
 WHOLE = {"prompt_n": 9, "prompt_ms": 2.5, "predicted_n": 8, "predicted_ms": 20}
 
-ANSWERS = (
+ANSWERS: tuple[tuple[str, object, Timing | None], ...] = (
     ("an answer", {"timings": WHOLE}, Timing(9, 2.5, 8, 20)),
     ("all from the cache", {"timings": {**WHOLE, "prompt_n": 0, "prompt_ms": 0}}, Timing(0, 0, 8, 20)),
     ("further keys", {"content": "x", "timings": {**WHOLE, "cache_n": 3}}, Timing(9, 2.5, 8, 20)),
