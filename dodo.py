@@ -28,9 +28,11 @@ recipe = Recipe(default="catalogue")
 DOIT_CONFIG = recipe.doit_config()
 
 
-@recipe.report(params=[options.JSON])
+@recipe.report(
+    params=[options.ALL_MODELS, options.KIND, options.FITS, options.WORD, options.JSON]
+)
 def task_catalogue(context: Context, request: TaskRequest) -> TaskDict:
-    """show the models: name, size, licence, memory, what is here"""
+    """show the models: doit catalogue, --all, or those with a word such as qwen"""
     from tasks.verbs import catalogue
 
     return {"actions": [(catalogue.run, catalogue.arguments(context, request))]}
@@ -152,6 +154,39 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     return {
         "check": (chat.check, [context, model]),
         "actions": [(chat.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(
+    params=[
+        options.MODEL,
+        options.LEVELS,
+        options.REQUESTS,
+        options.ANSWER,
+        options.LIMIT,
+        options.COMPARE,
+        options.JSON,
+        options.SERVER_PORT,
+        options.ENGINE,
+        options.TIMEOUT,
+        options.YES,
+        options.FORCE,
+        options.NO_ADOPT,
+        options.FROZEN,
+    ],
+    pos_arg="",
+)
+def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
+    """measure tokens per second of the running server, or of NAME"""
+    from tasks.verbs import bench
+
+    load = bench.load_of(context)
+    if context.server:  # already running: nothing to download or to start
+        return {"actions": [(bench.run_with, [context, context.server, load])]}
+    return {
+        "check": (bench.check, [context, model]),
+        "actions": [(bench.run, [context, model, load])],
         "task_dep": [f"verify:{model.name}"],
     }
 

@@ -23,7 +23,7 @@ DOIT_COMMANDS = frozenset(
         *("reset-dep", "strace", "tabcompletion"),
     ]
 )
-_LAST = ("serve", "with", "chat")  # verbs that no other verb may follow
+_LAST = ("serve", "with", "chat", "bench")  # verbs that no other verb may follow
 _MODEL_FLAGS = ("--model", "--llamafile", "--llamafile-url", "--llamafile_url")
 _WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
 

@@ -56,7 +56,7 @@ class Context(NamedTuple):
     command_line: CommandLine
     resolution: Resolution
     frozen: bool = False  # nothing unpinned is fetched
-    server: ServerRecord | None = None  # a running one, which `doit chat` talks to
+    server: ServerRecord | None = None  # a running one, which `chat` or `bench` asks
     catalogue_error: UsageError | None = None  # then the catalogue has no entries
 
     def options_of(self, resolved: ResolvedModel) -> set[str]:
@@ -328,12 +328,12 @@ def server_choice(context: Context, request: TaskRequest) -> Choice:
 def _running_server(
     args: CommandLine, catalogue: Catalogue, environment: Environment
 ) -> ServerRecord | None:
-    """Return the server that `doit chat` talks to: the chosen one, or the only one.
+    """Return the server that `chat` or `bench` asks: the chosen one, or the only one.
 
     Raises:
         UsageError: several servers run and one is not chosen, or none has the port.
     """
-    if not args.tasks or args.tasks[-1].verb != "chat":
+    if not args.tasks or args.tasks[-1].verb not in ("chat", "bench"):
         return None
     from tasks.engine import server_registry
     from tasks.engine.naming import choice_of
@@ -341,16 +341,19 @@ def _running_server(
     from tasks.engine.selection import check_unambiguous
     from tasks.engine.server_record import ServerState
 
+    request = args.tasks[-1]
+    if "engine" in request.options:  # a server of its own
+        return None
     ready = [
         record
         for record in server_registry.running(environment.cache)
         if record.state is ServerState.READY
     ]
-    choice = choice_of(args.tasks[-1], catalogue, environment)
+    choice = choice_of(request, catalogue, environment)
     ready = choice.of(ready)
     if not choice.names and choice.port is None:
         ready = [record for record in ready if kind_of(record) == "chat"]
-    check_unambiguous(ready, choice.names, "chat")
+    check_unambiguous(ready, choice.names, request.verb)
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"
         raise UsageError(what, fix="`doit status` shows the servers")

@@ -27,7 +27,7 @@ INFO, ERROR = 20, 40  # as in logging, which a run with nothing to do does not i
 _USAGE_ERROR = 3  # exit status
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # verbs whose output is what the user asked for: CI systems do not group it
-_UNGROUPED = ("serve", "with", "chat")
+_UNGROUPED = ("serve", "with", "chat", "bench")
 
 
 def log() -> Any:

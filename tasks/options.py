@@ -50,6 +50,18 @@ FROZEN = option(
 )
 TIMEOUT = option("timeout", "SECONDS", "time until it must be ready")
 ALL = option("all", "", "every one", bool)
+ALL_MODELS = option("all", "", "every model, not one screen", bool)
+KIND = option("kind", "KIND", "only chat, vision, embedding or rerank models")
+FITS = option("fits", "", "only those that fit this machine's memory", bool)
+WORD = option("word", "TEXT", "only those with this in name or title", list)
+LEVELS = {
+    **option("parallel", "N,…", "requests at once [default: 1,2,4]"),
+    "name": "levels",  # `parallel` would be a setting of the server
+}
+REQUESTS = option("requests", "N", "requests, at least [default: 4]")
+ANSWER = option("n-predict", "N", "tokens of an answer [default: 64]")
+LIMIT = option("limit", "SECONDS", "most time for all of them [default: 300]")
+COMPARE = option("compare", "FILE", "show the ratio to an earlier `doit bench --json`")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"
 )

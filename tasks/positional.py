@@ -26,6 +26,8 @@ def option_of(word: str, table: Sequence[Option]) -> str:
         UsageError: it is an address that only `doit add` understands.
     """
     names = {option["name"] for option in table}
+    if "word" in names and word.strip():
+        return "word"
     if "model" not in names or not word.strip():
         return ""
     if "llamafile" not in names:

@@ -120,7 +120,7 @@ def test_blocks_of_pages_are_run() -> None:
     assert {key: count for key, count in counts.items() if count} == {
         (README, "sh"): 6,
         (CLIENTS, "sh"): 2,  # the blocks of the clients are run by tests/clients
-        (CLIENTS, "python"): 6,
+        (CLIENTS, "python"): 7,
         (TESTING, "sh"): 1,
         (TESTING, "python"): 1,
         (MODELS, "yaml"): 1,

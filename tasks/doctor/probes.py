@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -167,6 +168,18 @@ def has_avx() -> bool | None:
             if line.startswith("flags"):
                 return "avx" in line.split()
     return None
+
+
+def cpu_model() -> str:
+    """Return the name of the processor, or nothing."""
+    if sys.platform == "darwin":
+        return _sysctl("machdep.cpu.brand_string")
+    path = "/proc/cpuinfo"
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def under_rosetta() -> bool:

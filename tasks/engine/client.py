@@ -11,6 +11,7 @@ from tasks import urls
 from tasks.console import formatting
 from tasks.engine import requests_by_kind
 from tasks.engine.chat import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, event_texts
+from tasks.engine.client_environment import context_of_props
 from tasks.engine.server_record import ServerRecord
 from tasks.errors import ServerError
 from tasks.network.answers import busy_slots
@@ -68,6 +69,14 @@ def health(host: str, port: int, timeout_s: float = _HEALTH_S) -> int | None:
     """Return the status of GET /health; None without a valid response."""
     response = send_request(host, port, "/health", timeout_s=timeout_s)
     return response[0] if response else None
+
+
+def served_context(record: ServerRecord) -> int | None:
+    """Return the tokens of context of one request; None where the server is silent."""
+    response = send_request(record.host, record.port, "/props", key=record.key)
+    if response is None or response[0] != 200:
+        return None
+    return context_of_props(response[1])
 
 
 def in_flight(

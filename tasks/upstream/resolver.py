@@ -169,11 +169,13 @@ class LockResolver:
         try:
             stated = self._ask(want.url, version, pinned=bool(want.sha256))
         except TransferError as error:
-            if not want.sha256 or not is_fixed:
+            is_forbidden = huggingface.offline(os.environ) and version != LATEST
+            if not want.sha256 or not (is_fixed or is_forbidden):
                 raise
-            doit_adapter.log().warning(
-                "%s: its size is not known: %s", name, error.what
-            )
+            text = "%s: its commit and size are not known: %s"
+            if is_fixed:
+                text = "%s: its size is not known: %s"
+            doit_adapter.log().warning(text, name, error.what)
             return own
         if version != LATEST:
             stated = stated._replace(version=own.version)

@@ -1,40 +1,134 @@
-"""`doit catalogue`, the default verb: list the models and the next commands."""
+"""`doit catalogue`, the default verb: show one screen of models, or those asked for."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue import screen
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context
+from tasks.errors import RecipeError, UsageError, did_you_mean
+from tasks.system import memory
 from tasks.urls import is_local
 
 _HERE = ("complete", "changed", "bundled")  # states that need no download
 _WORDS = {"complete": "yes", "absent": "no"}
 
 
+class Filter(NamedTuple):
+    """Which models to show; nothing is set: one screen."""
+
+    kind: str = ""
+    fits: bool = False
+    words: tuple[str, ...] = ()
+    all: bool = False
+
+    def matches(self, row: dict[str, Any]) -> bool:
+        """Whether a model has the kind, the memory and all words."""
+        names = (row["name"], *row["aliases"], row["title"])
+        text = "\n".join(names).lower()
+        if not all(word.lower() in text for word in self.words):
+            return False
+        if self.fits and not row["fits"]:
+            return False
+        return self.kind in ("", row["kind"]) or (
+            self.kind == "vision" and bool(row["vision"])
+        )
+
+
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
-    """Return the arguments of `run`."""
-    return [context, bool(request.options.get("json"))]
+    """Return the arguments of `run`.
+
+    Raises:
+        UsageError: `--kind` is not a kind.
+    """
+    options = request.options
+    kind = str(options.get("kind") or "")
+    if kind not in ("", *screen.KINDS):
+        what = f"--kind: expected {', '.join(screen.KINDS)}, got {kind!r}"
+        raise UsageError(what, fix="doit catalogue --kind chat")
+    chosen = Filter(
+        kind=kind,
+        fits=bool(options.get("fits")),
+        words=tuple(options.get("word") or ()),
+        all=bool(options.get("all")),
+    )
+    return [context, chosen, bool(options.get("json"))]
 
 
-def run(context: Context, as_json: bool) -> None:
-    """Print the report to stdout."""
-    rows = [_row(context, name) for name in context.catalogue.names]
+def run(context: Context, chosen: Filter, as_json: bool) -> None:
+    """Print the report to stdout.
+
+    Raises:
+        RecipeError: no model matches.
+    """
+    here = memory.total()
+    rows = [_row(context, name, here) for name in context.catalogue.names]
     default = context.catalogue.default
-    data = {"default": default, "models": rows}
-    facts = ("", _next(rows, context))
-    report = Report(_columns(default), rows, facts, data=data)
+    matching = [row for row in rows if chosen.matches(row)]
+    data = {"default": default, "memory": here, "models": matching}
+    if as_json:
+        _show(default, matching, "", data, as_json)
+        return
+    if not matching:
+        raise _no_match(context, chosen)
+    if chosen != Filter():
+        _show(default, matching, _count(matching, rows, here), data, as_json)
+        return
+    names = screen.choose([_candidate(row, default) for row in rows], here)
+    by_name = {row["name"]: row for row in rows}
+    shown = [by_name[name] for name in names]
+    footer = _next(rows, context)
+    if len(shown) < len(rows):
+        footer = f"{_rest(shown, rows, here)}\n{footer}"
+    _show(default, shown, footer, data, as_json)
+
+
+def _show(
+    default: str, rows: list[dict[str, Any]], footer: str, data: Any, as_json: bool
+) -> None:
+    report = Report(_columns(default), rows, ("", footer), data=data)
     doit_adapter.show_report(report, as_json)
 
 
-def _row(context: Context, name: str) -> dict[str, Any]:
+def _no_match(context: Context, chosen: Filter) -> RecipeError:
+    words = " ".join(chosen.words)
+    near = did_you_mean(words, context.catalogue.names_and_aliases)
+    fix = near or "`doit catalogue --all` shows every model"
+    return RecipeError("no model of the catalogue matches", fix=fix)
+
+
+def _count(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) -> str:
+    size = formatting.format_size(here)
+    return f"{len(shown)} of {len(rows)} models; this machine has {size} of memory"
+
+
+def _rest(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) -> str:
+    """Return what the screen shows, and how to see the rest."""
+    return (
+        f"{_count(shown, rows, here)}.\n"
+        "More: doit catalogue --all, --fits, --kind embedding, or a word: qwen"
+    )
+
+
+def _candidate(row: dict[str, Any], default: str) -> screen.Candidate:
+    kept = row["name"] == default or row["state"] != "absent"
+    return screen.Candidate(row["name"], _label(row), row["ram_gb"], kept)
+
+
+def _label(row: Row) -> str:
+    """Return what a model is for: its kind, or vision."""
+    return "vision" if row["vision"] else str(row["kind"])
+
+
+def _row(context: Context, name: str, here: int) -> dict[str, Any]:
     resolved = resolve_entry(name, context.catalogue, context.environment)
     model = resolved.model
     state, downloaded = _state(context.environment.cache, resolved)
@@ -42,11 +136,14 @@ def _row(context: Context, name: str) -> dict[str, Any]:
         "name": name,
         "aliases": list(model.aliases),
         "title": model.title,
+        "kind": model.kind,
+        "vision": any(one.role == "mmproj" for one in resolved.companions),
         "size": resolved.size,
         "license": model.license,
         "params": model.params,
         "quant": model.quant,
         "ram_gb": model.ram,
+        "fits": screen.fits(model.ram, here),
         "sha256": model.sha256,
         "url": model.url,
         "path": resolved.artifact.target,
@@ -103,7 +200,7 @@ def _columns(default: str) -> tuple[Column, ...]:
         Column("ram_gb", ">RAM", lambda gigabytes: f"{gigabytes} GB", unknown="?"),
         Column("license", "licence", least=10),
         Column("state", "here", describe=_word, style=_style),
-        Column("title", "what it is", least=10),
+        Column("title", "what it is", describe=_title, least=10),
     )
 
 
@@ -122,6 +219,13 @@ def _ready_name(rows: list[dict[str, Any]], default: dict[str, Any]) -> str:
     here = [row for row in rows if row["state"] in states]
     here.sort(key=lambda row: (row is not default, states.index(row["state"])))
     return next((str(row["name"]) for row in here), "")
+
+
+def _title(row: Row) -> str:
+    label = _label(row)
+    if label == "chat":
+        return str(row["title"])
+    return f"{label}: {row['title']}"
 
 
 def _next(rows: list[dict[str, Any]], context: Context) -> str:

@@ -22,7 +22,7 @@ _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
     "Run a model": "serve start restart chat with status logs stop",
-    "Models": "catalogue plan download add doctor prune",
+    "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
     "Steps that the others run": "exe chmod verify",
@@ -122,6 +122,8 @@ def _plain(option: Option) -> str:
 def _words_of(options: Sequence[Option]) -> str:
     """Return the words that a verb takes in place of options."""
     names = {one["name"]: one["type"] for one in options}
+    if "word" in names:
+        return " [WORD ...]"
     if "model" not in names:
         return ""
     if "llamafile" in names:

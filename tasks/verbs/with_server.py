@@ -13,6 +13,8 @@ from tasks import doit_adapter, urls
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.console.log_format import is_json
 from tasks.context import Context
+from tasks.engine.client import served_context
+from tasks.engine.client_environment import AGENT_CONTEXT, agent_of, client_variables
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
@@ -51,14 +53,26 @@ def _path(word: str, cwd: str) -> str:
     return word
 
 
-def environment(record: ServerRecord) -> dict[str, str]:
-    """Return the variables for the command: those of OpenAI's clients, and two more."""
-    return {
-        "OPENAI_BASE_URL": f"{record.url}/v1",
-        "OPENAI_API_KEY": record.key or "none",
-        "LLAMAFILE_URL": record.url,
-        "LLAMAFILE_MODEL": record.spec.get("--alias", record.name),
-    }
+def environment(record: ServerRecord, context: int | None) -> dict[str, str]:
+    """Return the variables with which the command finds the server.
+
+    Args:
+        context: tokens; None if unknown.
+    """
+    model = record.spec.get("--alias", record.name)
+    return client_variables(record.url, record.key, model, context)
+
+
+def _warn_of_context(record: ServerRecord, agent: str, context: int | None) -> None:
+    """Warn of a context that is too small for a coding agent."""
+    if not agent or context is None or context >= AGENT_CONTEXT:
+        return
+    name = record.name
+    what = (
+        f"{agent} needs a context of {AGENT_CONTEXT} tokens, and {name} has {context}"
+    )
+    fix = f"doit with --model {name} --ctx-size {AGENT_CONTEXT} -- {agent}"
+    doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:
@@ -102,7 +116,9 @@ def _command(
     """
     record = server.record
     proxy = urls.no_proxy(os.environ, record.host)
-    env = {**os.environ, **proxy, **environment(record)}
+    context = served_context(record)
+    _warn_of_context(record, agent_of(words), context)
+    env = {**os.environ, **proxy, **environment(record, context)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from tasks.catalogue.artifact import Stamp, stamp_data
+from tasks.system import memory
 from tasks.system.files import stat_of
 
 from tests.fakes import llamafile
@@ -127,11 +128,14 @@ def test_json(project: Project) -> None:
         "name": "here",
         "aliases": [],
         "title": "A model",
+        "kind": "chat",
+        "vision": False,
         "size": 400_000,
         "license": "CC-BY-4.0",
         "params": None,
         "quant": None,
         "ram_gb": 7,
+        "fits": memory.total() >= 7 * 10**9,
         "sha256": project.entry("", data["here"])["sha256"],
         "url": "https://models.invalid/here.gguf",
         "path": str(target),
@@ -142,15 +146,66 @@ def test_json(project: Project) -> None:
 
 
 def test_the_shipped_catalogue(project: Project) -> None:
-    """R1, R33, R37: thirty models, each with a licence; the default is the reference's model."""
+    """R1, R33, R37: a hundred models, each with a licence; the default is the reference's model."""
     found = json.loads(report(project.doit("catalogue", "--json")))
-    assert len(found["models"]) >= 30
+    assert len(found["models"]) >= 100
     assert all(model["license"] and model["url"] for model in found["models"])
     default = next(m for m in found["models"] if m["name"] == found["default"])
     assert default["url"].endswith("/mistral-7b-instruct-v0.2.Q5_K_M.llamafile")
-    text = report(project.doit())
+    text = report(project.doit("catalogue", "--all"))
     assert list(rows(text)) == [model["name"] for model in found["models"]]
+    text = report(project.doit())
     assert 'doit chat demo "What are you?"' in text
+    assert list(rows(text))[:2] == ["mistral", "demo"]
+    assert f"{len(rows(text))} of {len(found['models'])} models; this machine has " in text
+    assert "More: doit catalogue --all, --fits, --kind embedding, or a word: qwen\n" in text
+    assert text.count("\n") <= 23
+
+
+FILTERS = (
+    (["qwen"], ["qwen3-8b", "qwen3-vl-8b"]),
+    (["Tiny"], ["demo"]),  # in the title, in any case
+    (["phi3-mini"], ["phi"]),  # an alias
+    (["qwen", "vl"], ["qwen3-vl-8b"]),
+    (["--word", "qwen", "--fits"], ["qwen3-8b"]),
+    (["--fits"], ["demo", "qwen3-8b"]),
+    (["--kind", "vision"], ["qwen3-vl-8b"]),
+    (["--kind", "chat"], ["demo", "qwen3-8b", "qwen3-vl-8b", "phi"]),
+    (["--all"], ["demo", "qwen3-8b", "qwen3-vl-8b", "phi"]),
+)
+
+
+def test_filters(project: Project) -> None:
+    """Issue 15.7: words, kind and memory choose models; the JSON has the same ones."""
+    url = "https://models.invalid/{}.gguf"
+    models = {
+        "demo": project.entry(url.format("demo"), title="Tiny", ram=1),
+        "qwen3-8b": project.entry(url.format("q"), ram=1),
+        "qwen3-vl-8b": project.entry(url.format("v"), mmproj={"url": url.format("eyes")}, ram=10**6),
+        "phi": project.entry(url.format("p"), aliases=["phi3-mini"]),
+    }
+    project.catalogue(models, ENGINES)
+    for words, names in FILTERS:
+        text = report(project.doit("catalogue", *words))
+        assert list(rows(text)) == names, words
+        assert f"\n{len(names)} of 4 models; this machine has " in text
+    found = json.loads(report(project.doit("catalogue", "--json", "vision", "--kind", "vision")))
+    assert found["models"] == []
+    found = json.loads(report(project.doit("catalogue", "--json", "--kind", "vision")))
+    assert [(m["name"], m["kind"], m["vision"], m["fits"]) for m in found["models"]] == [
+        ("qwen3-vl-8b", "chat", True, False)
+    ]
+    assert "vision: A model" in report(project.doit("catalogue", "vl"))
+
+
+def test_no_model_matches(project: Project) -> None:
+    """Issue 15.7: what is near is named; a kind that does not exist is a wrong command line."""
+    result = project.doit("catalogue", "qwen3-9b")
+    assert (result.status, result.out) == (1, "")
+    assert "no model of the catalogue matches\n  fix: did you mean " in result.err
+    result = project.doit("catalogue", "--kind", "music")
+    assert (result.status, result.out) == (3, "")
+    assert "--kind: expected chat, vision, embedding, rerank, got 'music'" in result.err
 
 
 def test_text_is_shown_as_it_is(project: Project) -> None:
@@ -224,7 +279,8 @@ def test_a_narrow_terminal(project: Project) -> None:
     table = text.split("\n\n")[0]
     assert max(map(len, table.splitlines())) <= 80
     found = json.loads(report(project.doit("catalogue", "--json")))
-    assert list(rows(text)) == [model["name"] for model in found["models"]]
+    found["models"] = [model for model in found["models"] if model["name"] in rows(text)]
+    assert len(found["models"]) == len(table.splitlines()) - 1
     assert all(model["license"] in table for model in found["models"])
     head, *lines = table.splitlines()
     assert head.split()[:5] == ["model", "size", "RAM", "licence", "here"]
@@ -233,6 +289,7 @@ def test_a_narrow_terminal(project: Project) -> None:
     shown = {line[at:].split()[0] for line in lines}
     assert shown == {words.get(model["state"], model["state"]) for model in found["models"]}
     assert all(len(line) <= 80 for line in text.splitlines() if "Cache:" not in line)
+    assert text.count("\n") <= 23
 
 
 def test_a_reader_that_stops_early(project: Project) -> None:

@@ -225,6 +225,7 @@ def test_a_plan_says_what_windows_does_otherwise(capsys: pytest.CaptureFixture[s
         pytest.param("start", "download chmod verify start", id="start: everything but serve"),
         pytest.param("with -- x", "download chmod verify with", id="with"),
         pytest.param("chat x", "download chmod verify chat", id="chat"),
+        pytest.param("bench", "download chmod verify bench", id="bench"),
         pytest.param("start:small serve:data", "download chmod verify serve start", id="start and serve"),
         pytest.param("stop status logs", "", id="those that look at what runs need no files"),
     ],
@@ -241,12 +242,12 @@ def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
         pytest.param("list --all exe verify", ["verify"], id="the verb that is named"),
         pytest.param(
             "list --all serve:small",
-            ["download", "chmod", "verify", "serve", "start", "with", "chat", "restart"],
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "restart"],
             id="what one model depends on",
         ),
         pytest.param(
             "info serve:small",
-            ["download", "chmod", "verify", "serve", "start", "with", "chat", "restart"],
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "restart"],
             id="info",
         ),
     ],

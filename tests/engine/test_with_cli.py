@@ -22,7 +22,12 @@ from tests.support.terminal import Typing, on_terminal
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 
 WAITS = "echo up >&2; while [ ! -e go ]; do sleep 0.05; done"  # until the test lets it go
-VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "LLAMAFILE_URL", "LLAMAFILE_MODEL")
+VARIABLES = (
+    *("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_BASE_URL", "OPENAI_API_KEY"),
+    *("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_DEFAULT_OPUS_MODEL"),
+    *("ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_HAIKU_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL"),
+    *("LLAMAFILE_URL", "LLAMAFILE_MODEL"),
+)
 ASKS = f"""
 import json, os, urllib.request
 found = {{name: os.environ[name] for name in {VARIABLES}}}
@@ -72,7 +77,7 @@ def test_events(project: Project) -> None:
 
 @pytest.mark.parametrize("key", ["", "a-key"])
 def test_the_command_finds_the_server(project: Project, key: str) -> None:
-    """Issue 4.4, R15: four variables, with which a client reaches a server that is ready."""
+    """Issue 4.4, 15.8, R15: variables with which clients reach a server that is ready."""
     with_llamafile(project, version="0.10.5")
     words = ["--api-key", key] if key else []
     result = project.doit("with", *words, "--", sys.executable, "-c", ASKS)
@@ -82,13 +87,37 @@ def test_the_command_finds_the_server(project: Project, key: str) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
     assert found == {
         "OPENAI_BASE_URL": f"{url}/v1",
+        "OPENAI_API_BASE": f"{url}/v1",
+        "OPENAI_API_BASE_URL": f"{url}/v1",
         "OPENAI_API_KEY": key or "none",
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_AUTH_TOKEN": key or "none",
+        "ANTHROPIC_API_KEY": "",
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": "m",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": "m",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "m",
+        "CLAUDE_CODE_SUBAGENT_MODEL": "m",
         "LLAMAFILE_URL": url,
         "LLAMAFILE_MODEL": "m",
     }
     assert answer == "Hello"
     assert "m has stopped" in result.err
     assert_clean(project)
+
+
+def test_an_agent_is_told_of_a_small_context(project: Project) -> None:
+    """Issue 15.8: once, with the command that gives it more; the context is what the engine has."""
+    pytest.importorskip("xllamacpp")
+    agent = project.path / "claude"
+    agent.write_text('#!/bin/sh\necho "$CLAUDE_CODE_AUTO_COMPACT_WINDOW"\n')
+    agent.chmod(0o755)
+    result = project.doit("with", "demo", "--", "./claude")
+    assert (result.status, result.out) == (0, "4096\n"), result.err
+    assert result.err.count("claude needs a context of 32768 tokens, and demo has 4096\n") == 1
+    assert "  fix: doit with --model demo --ctx-size 32768 -- claude\n" in result.err
+    result = project.doit("with", "demo", "--ctx-size", "0", *sh("echo $CLAUDE_CODE_AUTO_COMPACT_WINDOW"))
+    assert result.out == "4096\n"  # as trained
+    assert "needs a context" not in result.err
 
 
 @pytest.mark.parametrize(("proxy", "kept"), [("http://127.0.0.1:9", "a.example,"), ("", "")])

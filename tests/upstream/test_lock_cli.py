@@ -499,6 +499,22 @@ def test_the_latest_engine(world: World) -> None:
     assert world.project.program(exe, "llamafile-0.10.5").read_bytes() == exe
 
 
+def test_a_branch_without_network(world: World) -> None:
+    """Issue 15.7: a digest in models.yaml pins the bytes; commit and size are asked for by --upgrade."""
+    commit = hub_model(world, sha256=sha256(OLD))
+    result = world.project.doit("lock", env={"LLAMAFILE_OFFLINE": "1"})
+    assert result.status == 0, result.err
+    assert "m: its commit and size are not known: " in result.err
+    [row] = rows(world)["m"]
+    assert (row["url"], row["sha256"]) == (f"{HUB}/o/r/resolve/main/{NAME}", sha256(OLD))
+    assert not {"commit", "size"} & row.keys()
+    assert world.requests == 0
+    assert "covers the catalogue" in world.project.doit("lock", "--check").out
+    world.locked("--upgrade")
+    [row] = rows(world)["m"]
+    assert (row["commit"], row["size"]) == (commit, len(OLD))
+
+
 def test_it_cannot_be_combined_with_other_tasks(world: World) -> None:
     """Issue 5.1: what follows would not see the new lock."""
     hub_model(world)
