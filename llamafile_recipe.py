@@ -1,8 +1,9 @@
 """Run doit with this recipe's command line (docs/adr/0014 and 0015).
 
-Two ways lead here. doit.cfg names `Loader`, which `doit` creates before it reads the
+Three ways lead here. doit.cfg names `Loader`, which `doit` creates before it reads the
 command line. pip installs the command `llamafile-recipe`, which finds the clone from
-any directory.
+any directory, and the entry points `run`, `help`, `list` and `info` of doit, which find
+it where doit finds no dodo.py.
 
 pip installs this module: doit's command does not import from the current directory.
 It imports nothing of the recipe, because DOIT_FILE may name another copy of it.
@@ -18,16 +19,17 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dbm import whichdb
 from typing import Any, NoReturn
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from doit import doit_cmd
-from doit.cmd_base import DodoTaskLoader
-from doit.cmd_dumpdb import DumpDB as DoitDumpDB
+from doit.cmd_base import Command, DodoTaskLoader, DoitCmdBase, opt_dodo, opt_seek_file
+from doit.cmd_completion import TabCompletion
 from doit.cmd_help import Help as DoitHelp
-from doit.cmd_run import Run
+from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List as DoitList
+from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 from doit.version import VERSION
@@ -38,17 +40,55 @@ _USAGE_ERROR = 3  # exit status
 _CODE = ("dodo.py", "doit.cfg", "tasks")
 _MAX_CONFIG = 10_000  # characters of doit.cfg
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=")
+# doit's options that the recipe keeps, by name
+_KEPT = ("always", "continue", "verbosity", "num_process")
+_KEPT_OF_LIST = ("subtasks", "quiet", "status", "list_deps", "sort")
+# what to use in place of another option of doit
+_INSTEAD = (
+    (("-r", "--reporter"), "LLAMAFILE_LOG=json logs JSON, VERB --json reports it"),
+    (("-o", "--output-file"), "redirect the output: VERB 2>FILE"),
+    (("-d", "--dir"), "cd DIRECTORY, or -f DIRECTORY of the clone"),
+    (("-P", "--parallel-type"), "remove it: -n N runs N processes"),
+    (("-s", "--single"), "remove it: a step needs those before it"),
+    (("--db-file", "--backend"), "remove it: the recipe keeps no database"),
+)
+# what to type in place of a command of doit that has no effect
+_UNUSED = {
+    "clean": "`{0} prune` frees space",
+    "dumpdb": "`{0} bom` lists what is here",
+    "forget": "`{0} -a VERB` repeats its steps",
+    "ignore": "`{0} help` lists the verbs",
+    "reset-dep": "`{0} -a VERB` repeats its steps",
+    "strace": "strace -f {0} VERB",
+}
+_FLAGS = {"num_process": "-n", "verbosity": "-v"}  # by the name of the option
 
 
 class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
     """Load dodo.py, and let the recipe say which tasks the command line asks for."""
 
+    cmd_options = (opt_dodo, opt_seek_file)
+    program = "doit"  # the command that the user typed
+
     def setup(self, opt_values: dict[str, Any]) -> None:
-        """Load dodo.py; `-f` and DOIT_FILE may name its directory."""
+        """Load dodo.py; `-f` and DOIT_FILE may name its directory.
+
+        Raises:
+            InvalidDodoFile: there is none.
+        """
         path = opt_values["dodoFile"]
         if os.path.isdir(path):
             path = os.path.join(path, "dodo.py")
-        super().setup({**opt_values, "dodoFile": path})
+        if not (opt_values["seek_file"] or os.path.isfile(path)):
+            raise InvalidDodoFile(_no_file(os.path.abspath(path)))
+        if not path.endswith(".py"):
+            what = f"{path} is not a Python file"
+            fix = "-f DIRECTORY, which contains dodo.py"
+            raise InvalidDodoFile(f"{what}\n  fix: {fix}")
+        super().setup({**opt_values, "dodoFile": path, "cwdPath": None})
+        recipe = self.recipe()
+        if recipe:
+            recipe.typed = self.program
 
     def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> Any:
         """Load the tasks.
@@ -58,7 +98,7 @@ class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         """
         recipe = self.recipe()
         names = recipe.task_names(sys.argv[1:]) if recipe else []
-        if names and isinstance(cmd, Run):
+        if names and isinstance(cmd, DoitRun):
             cmd.sel_tasks = names
         return super().load_tasks(cmd, [word for word in pos_args if word])
 
@@ -87,41 +127,128 @@ class Help(DoitHelp):  # type: ignore[misc]
 
     name = "help"
 
-    def execute(self, params: dict[str, Any], args: Sequence[str]) -> int:
+    def execute(self, params: dict[str, Any], args: Sequence[str]) -> Any:
         """Print the help."""
         self.loader.setup(params)
         recipe = self.loader.recipe()
         if recipe is None:
-            return int(super().execute(params, args))
+            return super().execute(params, args)
+        if args and args[0] in _UNUSED:
+            return self.cmds[args[0]](bin_name=self.bin_name).parse_execute(args)
         commands = {
             name: (command.doc_purpose, command.doc_usage, command.cmd_options)
             for name, command in self.cmds.items()
+            if name not in _UNUSED
         }
         print(recipe.help(args, commands, self.bin_name), flush=True)
         return 0
 
 
-class DumpDB(DoitDumpDB):  # type: ignore[misc]
-    """`doit dumpdb`, without a traceback where there is no database."""
+class _WithoutDatabase(DoitCmdBase):  # type: ignore[misc]
+    """A command of doit, without the options that the recipe does not take."""
 
-    name = "dumpdb"
+    base_options = ()
 
-    def execute(self, opt_values: dict[str, Any], pos_args: Sequence[str]) -> None:
-        """Print the database.
+    def execute(self, params: dict[str, Any], args: Sequence[str]) -> Any:
+        """Run the command, with the defaults of the options that it does not take."""
+        values = {one["name"]: one["default"] for one in _all_options(type(self))}
+        for name in values.keys() - params.keys():
+            params.set_default(name, values[name])  # type: ignore[attr-defined]
+        return super().execute(params, args)
+
+
+def _all_options(command: type[DoitCmdBase]) -> Iterator[dict[str, Any]]:
+    """Yield the options of a command of doit's, also those that are not taken here."""
+    for base in command.__mro__:
+        yield from vars(base).get("cmd_options", ())
+        yield from vars(base).get("base_options", ())
+
+
+def _only(command: type[DoitCmdBase], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(one for one in command.cmd_options if one["name"] in names)
+
+
+class Run(_WithoutDatabase, DoitRun):  # type: ignore[misc]
+    """`doit VERB`."""
+
+    name = "run"
+    cmd_options = _only(DoitRun, _KEPT)
+
+    def execute(self, params: dict[str, Any], args: Sequence[str]) -> Any:
+        """Run the tasks.
 
         Raises:
-            InvalidCommand: there is none; the recipe does not use one (docs/adr/0001).
+            CmdParseError: the number of processes is negative.
         """
-        path = opt_values["dep_file"]
-        if not whichdb(path):
-            raise InvalidCommand(f"there is no database {path}: the recipe keeps none")
-        super().execute(opt_values, pos_args)
+        if params["num_process"] < 0:
+            number = params["num_process"]
+            raise CmdParseError(f"-n: expected 0 or a positive number, got {number}")
+        return super().execute(params, args)
+
+
+class List(_WithoutDatabase, DoitList):  # type: ignore[misc]
+    """`doit list`."""
+
+    name = "list"
+    cmd_options = _only(DoitList, _KEPT_OF_LIST)
+
+
+class Info(_WithoutDatabase, DoitInfo):  # type: ignore[misc]
+    """`doit info TASK`, without the Python objects of the task."""
+
+    name = "info"
+
+    def _execute(self, pos_args: Sequence[str], hide_status: bool = False) -> Any:
+        if len(pos_args) != 1:
+            what = f"`info` expects one task, got {len(pos_args)}"
+            fix = f"{self.bin_name} info VERB, or VERB:MODEL"
+            raise InvalidCommand(f"{what}\n  fix: {fix}")
+        for task in self.task_list:
+            task.params, task.meta, task.verbosity = (), None, None
+        return super()._execute(pos_args, hide_status)
+
+    @staticmethod
+    def get_reasons(reasons: dict[str, Any]) -> str:
+        """Return why a task would run."""
+        lines = []
+        if reasons.pop("uptodate_false", None):
+            lines.append(" * What is here is not yet what it must be.")
+        lines.append(str(DoitInfo.get_reasons(reasons)))
+        return "\n".join(filter(None, lines))
+
+
+class Unused(Command):  # type: ignore[misc]
+    """A command of doit that has no effect here: say what to type instead."""
+
+    def parse_execute(self, in_args: Sequence[str]) -> None:
+        """Refuse it.
+
+        Raises:
+            InvalidCommand: always.
+        """
+        what = f"`{self.bin_name} {self.name}` has no effect here: nothing uses it"
+        fix = _UNUSED[self.name].format(self.bin_name)
+        raise InvalidCommand(f"{what}\n  fix: {fix}")
 
 
 class Main(doit_cmd.DoitMain):  # type: ignore[misc]
     """doit's command line, with this recipe's help, version and messages."""
 
-    DOIT_CMDS = (*doit_cmd.DoitMain.DOIT_CMDS, Help, DumpDB)  # the last of a name holds
+    DOIT_CMDS = (
+        *(Help, Run, List, Info, TabCompletion),
+        *(type(name, (Unused,), {"name": name}) for name in _UNUSED),
+    )
+
+    @property
+    def program(self) -> str:
+        """The command that the user typed."""
+        return program_name(self.BIN_NAME)
+
+    def get_cmds(self) -> Any:
+        """Return the commands: an entry point replaces none of them."""
+        commands = super().get_cmds()
+        commands.update({command.get_name(): command for command in self.DOIT_CMDS})
+        return commands
 
     def process_args(self, words: Sequence[str]) -> list[str]:
         """Take the variables (NAME=VALUE) out of a command line, as doit does.
@@ -148,10 +275,14 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
             if sys.stdout:
                 sys.stdout.flush()
             return status
+        except SystemExit as ended:
+            raise SystemExit(_exit_status(ended)) from None
         except CmdParseError as error:
-            text = _parse_error(str(error), self.BIN_NAME)
-        except (InvalidDodoFile, InvalidCommand, InvalidTask) as error:
+            text = _parse_error(str(error), self.program)
+        except InvalidDodoFile as error:
             text = str(error)
+        except (InvalidCommand, InvalidTask) as error:
+            text = _command_error(error, self.program)
         except BrokenPipeError:  # as `doit help | head` ends
             _drop_stdout()
             return 0
@@ -184,10 +315,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
             name, engine_words = "help", []
         self.task_loader.cmd_names = sorted(commands)
         self.task_loader.config = self.config
+        self.task_loader.program = self.program
         command = commands.get_plugin(name)(
             task_loader=self.task_loader,
             config=self.config,
-            bin_name=self.BIN_NAME,
+            bin_name=self.program,
             cmds=commands,
             opt_vals=options,
         )
@@ -223,12 +355,61 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:end]), list(words[end:])
 
 
+def program_name(name: str) -> str:
+    """Return how to type the command whose program has this file name."""
+    if name in ("-m", "__main__.py"):
+        return "python -m doit"
+    return re.sub(r"(-script\.pyw?|\.exe)$", "", name, flags=re.IGNORECASE)
+
+
+def _exit_status(ended: SystemExit) -> Any:
+    """Return a status as a number, which `doit -n` turns into text."""
+    if isinstance(ended.code, str) and ended.code.isdigit():
+        return int(ended.code)
+    return ended.code
+
+
 def _parse_error(text: str, program: str) -> str:
     """Return doit's message without its dump of the options it knows."""
+    fix = f"{program} VERB [OPTIONS]; `{program} help` lists the verbs"
+    value = re.match(r"Error parsing parameter '(\w+)'(.*)", text, re.DOTALL)
+    if value:
+        flag = _FLAGS.get(value[1], f"--{value[1]}")
+        text = f"{flag}: expected {_expected(value[2])}"
+    option = re.search(r"option (\S+) not recognized", text)
+    for flags, instead in _INSTEAD:
+        if option and option[1] in flags:
+            fix = instead
     text = re.sub(r"^Error parsing \w+: ", "", text.strip())
     text = re.sub(r" \(parsing options: .*", "", text, flags=re.DOTALL)
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return f"{text}\n  fix: {program} VERB [OPTIONS]; `{program} help` lists the verbs"
+    return f"{text}\n  fix: {fix}"
+
+
+def _expected(text: str) -> str:
+    """Return what doit expects of a value, and what it got."""
+    choices = re.match(r"\. Provided (.*) but available choices are: (.*)\.", text)
+    if choices:
+        expected = choices[2].replace("'", "").replace(", ", " or ")
+        return f"{expected}, got {choices[1]}"
+    return f"a whole number, got {text.strip().rpartition(': ')[2]}"
+
+
+def _command_error(error: Exception, program: str) -> str:
+    """Return doit's message about a command or a task, with a fix."""
+    text = str(error).strip()
+    word = getattr(error, "not_found", None)
+    if word is not None:
+        text = f"{word!r} is not a task"
+    if "\n  fix: " in text:
+        return text
+    return f"{text.rstrip('.')}\n  fix: `{program} help` lists the verbs"
+
+
+def _no_file(path: str) -> str:
+    what = f"there is no file {path}"
+    fix = "-f DIRECTORY (or DOIT_FILE=DIRECTORY) names a clone of the recipe"
+    return f"{what}\n  fix: {fix}"
 
 
 def _drop_stdout() -> None:
@@ -239,14 +420,25 @@ def _drop_stdout() -> None:
 def main() -> NoReturn:
     """Run `llamafile-recipe`: the recipe's command line, from any directory."""
     folder = clone(os.environ, os.getcwd())
+    fix = "set LLAMAFILE_RECIPE to the directory of your clone"
+    variable = _variable(os.environ)
     if not folder:
-        sys.stderr.write(
-            f"ERROR: {NAME}: no clone of the recipe is known\n"
-            "  fix: set LLAMAFILE_RECIPE to the directory of your clone\n"
-        )
-        sys.exit(_USAGE_ERROR)
-    os.environ["DOIT_FILE"] = folder
+        _refuse(f"{NAME}: no clone of the recipe is known", fix)
+    if variable and not _is_clone(folder):
+        got = f"{variable}={os.environ[variable]}"
+        what = f"{got}: there is no clone of the recipe (dodo.py and doit.cfg)"
+        _refuse(what, f"{fix}, or unset {variable}")
     Main.BIN_NAME = NAME
+    _run_clone(folder)
+
+
+def _refuse(what: str, fix: str) -> NoReturn:
+    sys.stderr.write(f"ERROR: {what}\n  fix: {fix}\n")
+    sys.exit(_USAGE_ERROR)
+
+
+def _run_clone(folder: str) -> NoReturn:
+    os.environ["DOIT_FILE"] = folder
     config = os.path.join(folder, "doit.cfg")
     sys.exit(Main(RecipeLoader(), config_filenames=[config]).run(sys.argv[1:]))
 
@@ -257,12 +449,83 @@ def clone(env: Mapping[str, str], cwd: str) -> str:
     LLAMAFILE_RECIPE and DOIT_FILE name it. Otherwise it is the current directory, one
     above it, or the directory that pip has installed this module from.
     """
-    for variable in ("LLAMAFILE_RECIPE", "DOIT_FILE"):
-        path = os.path.join(cwd, env.get(variable) or "")
-        if env.get(variable):
-            return path if os.path.isdir(path) else os.path.dirname(path)
-    above = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
-    return next(filter(_is_clone, (cwd, *above, _installed_from())), "")
+    variable = _variable(env)
+    if variable:
+        return _folder(os.path.join(cwd, env[variable]))
+    return next(filter(_is_clone, (cwd, _above(cwd), _installed_from())), "")
+
+
+def _variable(env: Mapping[str, str]) -> str:
+    """Return the name of the variable that names the clone; "" if none does."""
+    names = ("LLAMAFILE_RECIPE", "DOIT_FILE")
+    return next((name for name in names if env.get(name)), "")
+
+
+def _folder(path: str) -> str:
+    """Return the directory of dodo.py, which -f and DOIT_FILE may name instead."""
+    if path.endswith(".py"):
+        return os.path.dirname(path)
+    return path
+
+
+def _above(cwd: str) -> str:
+    """Return the nearest clone above a directory, or ""."""
+    trusted = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
+    return next(filter(_is_clone, trusted), "")
+
+
+def where_doit_fails(path: str, cwd: str) -> str:
+    """Return the clone to use in place of doit itself; "" if doit finds a dodo.py.
+
+    Args:
+        path: as -f or DOIT_FILE gives it; "" if there is neither.
+    """
+    if path:
+        folder = _folder(os.path.join(cwd, path))
+        return next(filter(_is_clone, [folder]), "")
+    if os.path.exists(os.path.join(cwd, "dodo.py")):
+        return ""
+    return _above(cwd)
+
+
+class _Elsewhere:
+    """A command of doit that runs the recipe where doit finds no dodo.py (ADR 15).
+
+    pip registers it as an entry point. Any other project gets doit's own command.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        options = kwargs.get("opt_vals") or {}
+        path = options.get("dodoFile") or os.environ.get("DOIT_FILE", "")
+        if type(kwargs.get("task_loader")) is DodoTaskLoader:
+            folder = where_doit_fails(path, os.getcwd())
+            if folder:
+                _run_clone(folder)
+        super().__init__(**kwargs)
+
+
+class RunElsewhere(_Elsewhere, DoitRun):  # type: ignore[misc]
+    """`doit VERB`."""
+
+    name = "run"
+
+
+class HelpElsewhere(_Elsewhere, DoitHelp):  # type: ignore[misc]
+    """`doit help`."""
+
+    name = "help"
+
+
+class ListElsewhere(_Elsewhere, DoitList):  # type: ignore[misc]
+    """`doit list`."""
+
+    name = "list"
+
+
+class InfoElsewhere(_Elsewhere, DoitInfo):  # type: ignore[misc]
+    """`doit info`."""
+
+    name = "info"
 
 
 def _upwards(folder: str) -> Iterator[str]:

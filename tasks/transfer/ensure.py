@@ -11,6 +11,7 @@ from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, TargetState
 from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
+from tasks.console.program import as_typed
 from tasks.console.text import visible
 from tasks.errors import IntegrityError, RecipeError, TransferError
 from tasks.system import files
@@ -270,7 +271,7 @@ def confirm(question: str) -> None:
             question.replace("\n", "\n  "),
             fix="stdin is not a terminal: pass --yes to confirm",
         )
-    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{visible(as_typed(question))} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RecipeError("cancelled: nothing was downloaded")
 

@@ -13,6 +13,7 @@ from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings, serve_settings
 from tasks.command_line import CommandLine, Verbs
 from tasks.console import formatting
+from tasks.console.program import as_typed
 from tasks.console.text import visible
 from tasks.errors import RecipeError, UsageError, did_you_mean
 from tasks.options import Option
@@ -175,7 +176,9 @@ def _rows(rows: Sequence[tuple[str, str]], column: int = 0) -> str:
 
 def _wrapped(text: str, indent: int) -> list[str]:
     blank = " " * indent
-    lines = textwrap.wrap(text, WIDTH, initial_indent=blank, subsequent_indent=blank)
+    lines = textwrap.wrap(
+        as_typed(text), WIDTH, initial_indent=blank, subsequent_indent=blank
+    )
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
@@ -197,6 +200,7 @@ def _model_page(word: str, table: Table) -> str:
     }
     facts = [*_facts(resolved), ("here", _here(states))]
     lines = [f"  {name:<9} {visible(str(value))}" for name, value in facts if value]
+    lines = [as_typed(line) for line in lines]
     name = positional.quoted(resolved.name)
     steps = (
         (f"{table.program} serve {name}", "serves it"),

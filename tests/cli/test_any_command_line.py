@@ -13,7 +13,6 @@ from pathlib import Path
 import doit.loader
 import llamafile_recipe
 import pytest
-from doit.cmd_run import Run
 from doit.control import TaskControl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +47,7 @@ WORD = VERB | OPTION | NOISES | st.sampled_from(OF_DOIT)
 LINE = st.builds(lambda first, rest: [first, *rest], VERB | WORD, st.lists(WORD, max_size=6))
 
 
-class Load(Run):  # type: ignore[misc]
+class Load(llamafile_recipe.Run):
     """`doit run` up to the first task: what it selects is there, and nothing of it is executed."""
 
     name = "run"
