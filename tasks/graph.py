@@ -152,13 +152,14 @@ class Recipe:
         yield self._model_group(verb, reached)
         if not reached:
             return
+        owners: dict[str, str] = {}
         for name, resolved in self._context.resolution.by_name.items():
             fields: TaskDict = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)
             }
             fields |= creator(self._context, resolved)
             if verb == "download":
-                fields = self._planned(fields)
+                fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
             yield self._sub_task(verb, name, fields)
         for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
@@ -322,6 +323,22 @@ class Recipe:
         if not requests:
             return ""
         return requests[-1].verb
+
+
+def _unshared(task: str, fields: TaskDict, owners: dict[str, str]) -> TaskDict:
+    """Return a task without the targets that another task has.
+
+    Two models may have one file, which doit accepts as a target only once. The second
+    task follows the first.
+
+    Args:
+        owners: of each target the task that has it; this one is added.
+    """
+    for path in fields["targets"]:
+        owners.setdefault(path, task)
+    own = [path for path in fields["targets"] if owners[path] == task]
+    others = {owners[path] for path in fields["targets"]} - {task}
+    return {**fields, "targets": own, "task_dep": sorted(others)}
 
 
 def _docstring(function: Creator) -> str:

@@ -75,7 +75,7 @@ BUDGETS = {  # at 88 columns
     "doctor": (520, "the checks and their probes"),
     "verbs": (3_560, "twenty-one verbs and their help, most also as JSON; prune asks before it deletes"),
     "": (
-        2_010,
+        2_030,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),

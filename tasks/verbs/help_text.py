@@ -28,6 +28,18 @@ _GROUPS = {
     "CI": "cache-key",
     "Steps that the others run": "exe chmod verify",
 }
+# defaults that are those of the verb; {} is that of the catalogue
+_DEFAULTS = {
+    ("start", "model"): "the catalogue's",
+    ("start", "port"): "{}, or a free one if your own server has it",
+    ("with", "port"): "a free one",
+    ("restart", "port"): "that of the server",
+    ("chat", "model"): "the one that runs, else the catalogue's or the one here",
+    ("chat", "port"): "the only one",
+    ("logs", "port"): "the only one",
+    ("stop", "port"): "the only one",
+    ("status", "port"): "every one",
+}
 # what follows a verb, by the name of its `pos_arg`
 _FURTHER_WORDS = {
     "engine_arguments": " [-- ENGINE-ARGUMENTS]",
@@ -98,7 +110,7 @@ def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
         usage = usage.replace(" [MODEL | FILE | URL]", "").replace(" [MODEL]", "")
     parts = [usage, "", *_wrapped(verb.help, 0)]
     if shown:
-        rows = [(_flags(one), _about(one, defaults)) for one in shown]
+        rows = [(_flags(one), _about(name, one, defaults)) for one in shown]
         parts += ["", _rows(rows)]
     return "\n".join(parts)
 
@@ -143,12 +155,16 @@ def _flags(option: Option) -> str:
     return ", ".join(flags) + value
 
 
-def _about(option: Option, defaults: ServeSettings) -> str:
-    """Return what an option does, with the default that applies here."""
-    default = getattr(defaults, option["name"], None)
-    if default in (None, ()) or "default:" in option["help"]:
-        return str(option["help"])
-    return f"{option['help']} [default:{_NO_BREAK}{default}]"
+def _about(verb: str, option: Option, defaults: ServeSettings) -> str:
+    """Return what an option of a verb does, with the default that applies here."""
+    text, mark, own = str(option["help"]).partition(" [default: ")
+    default = own.removesuffix("]")
+    if not mark:
+        default = getattr(defaults, option["name"], None) or ""
+    default = _DEFAULTS.get((verb, option["name"]), "{}").format(default)
+    if not default:
+        return text
+    return f"{text} [default:{_NO_BREAK}{default}]"
 
 
 def _defaults() -> ServeSettings:

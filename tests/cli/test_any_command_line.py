@@ -12,6 +12,7 @@ from pathlib import Path
 
 import doit.loader
 import llamafile_recipe
+import llamafile_recipe_doit
 import pytest
 from doit.control import TaskControl
 from hypothesis import given, settings
@@ -47,7 +48,7 @@ WORD = VERB | OPTION | NOISES | st.sampled_from(OF_DOIT)
 LINE = st.builds(lambda first, rest: [first, *rest], VERB | WORD, st.lists(WORD, max_size=6))
 
 
-class Load(llamafile_recipe.Run):
+class Load(llamafile_recipe_doit.Run):
     """`doit run` up to the first task: what it selects is there, and nothing of it is executed."""
 
     name = "run"

@@ -113,6 +113,14 @@ def test_mistakes_in_the_environment(still: Project, words: str, name: str, valu
     assert still.doit("cache-key", env={"LLAMA_API_KEY": " ", "LLAMAFILE_OFFLINE": "off"}).status == 0
 
 
+def test_a_mistake_as_json(still: Project) -> None:
+    """Issue 14.8: also where doit's own options are parsed, the line is an object with the fix."""
+    result = still.doit("-r", "x", env={"LLAMAFILE_LOG": "json"})
+    event = json.loads(result.err)
+    fix = "LLAMAFILE_LOG=json logs JSON, VERB --json reports it"
+    assert (result.status, event["message"], event["fix"]) == (3, "option -r not recognized", fix)
+
+
 READS = ["", "list", "help", "help tiny", "plan tiny", "audit", "bom", "cache-key", "status", "logs", "stop",
          "info serve:tiny", "prune --dry-run", "lock --check", "doctor"]  # fmt: skip
 
@@ -306,6 +314,30 @@ def test_help_has_the_defaults(still: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verb", "option", "default"),
+    [
+        ("serve", "--port", "8080"),
+        ("start", "--port", "8080, or a free one if your own server has it"),
+        ("with", "--port", "a free one"),
+        ("restart", "--port", "that of the server"),
+        ("chat", "--port", "the only one"),
+        ("logs", "--port", "the only one"),
+        ("stop", "--port", "the only one"),
+        ("status", "--port", "every one"),
+        ("chat", "--model", "the one that runs, else the catalogue's or the one here"),
+        ("start", "--model", "the catalogue's"),
+        ("serve", "--gpu", ""),
+    ],
+)
+def test_help_has_the_defaults_of_the_verb(still: Project, verb: str, option: str, default: str) -> None:
+    """Issue 14.1: what holds for this verb."""
+    text = " ".join(good(still.doit("help", verb)).split())
+    about = text.split(f" {option} ")[1].split(" -")[0]
+    shown = about.partition(" [default: ")[2]
+    assert shown == (f"{default}]" if default else "")
+
+
+@pytest.mark.parametrize(
     "words", ["help", "--help", "-h", "help help", "run --help", "help run", "--help --version"]
 )
 def test_the_overview(still: Project, words: str) -> None:
@@ -408,6 +440,19 @@ def test_a_name_behind_the_verb(project: Project) -> None:
     assert result.status == 0, result.err
     assert "m      ready" in result.out
     assert result.err.rstrip().endswith("m has stopped")
+
+
+def test_one_file_of_two_models(project: Project) -> None:
+    """Issue 14.1: doit accepts a target once; the second model finds the file of the first."""
+    data = b"GGUF\x03\0\0\0"
+    (project.path / "m.gguf").write_bytes(data)
+    project.catalogue({name: project.entry("m.gguf", data, engine="embedded") for name in ("a", "b")})
+    result = project.doit("download", "b", "a")
+    assert result.status == 0, result.err
+    assert [line for line in result.err.splitlines() if line[:2] in (". ", "--")] == [
+        ".  download:b",
+        "-- download:a",
+    ]
 
 
 def test_a_file_behind_the_verb(project: Project) -> None:

@@ -23,13 +23,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 PRINTS = "import sys; print(sys.argv[1:])"
 
 
-def test_what_pip_installed_is_this_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llamafile_recipe", "llamafile_recipe_doit"])
+def test_what_pip_installed_is_this_one(tmp_path: Path, name: str) -> None:
     """Where this fails, `pip install .` in the checkout is needed once more."""
-    code = "import llamafile_recipe; print(llamafile_recipe.__file__)"
+    code = f"import {name}; print({name}.__file__)"
     command = [sys.executable, "-I", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     installed = Path(done.stdout.strip())
-    assert installed.read_bytes() == (REPO / "llamafile_recipe.py").read_bytes()
+    assert installed.read_bytes() == (REPO / f"{name}.py").read_bytes()
 
 
 def test_doit_still_needs_it() -> None:
