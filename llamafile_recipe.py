@@ -74,7 +74,7 @@ class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         if os.path.isdir(path):
             path = os.path.join(path, "dodo.py")
         if not (opt_values["seek_file"] or os.path.isfile(path)):
-            raise InvalidDodoFile(no_file_error(os.path.abspath(path)))
+            raise InvalidDodoFile(no_file_error(opt_values["dodoFile"], os.environ))
         if not path.endswith(".py"):
             what = f"{path} is not a Python file"
             fix = "-f DIRECTORY, which contains dodo.py"
@@ -279,7 +279,8 @@ def clone(env: Mapping[str, str], cwd: str) -> str:
     variable = _variable(env)
     if variable:
         return _folder(os.path.join(cwd, env[variable]))
-    return next(filter(_is_clone, (cwd, _above(cwd), _installed_from())), "")
+    above = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
+    return next(filter(_is_clone, (cwd, *above, _installed_from())), "")
 
 
 def _variable(env: Mapping[str, str]) -> str:
@@ -295,12 +296,6 @@ def _folder(path: str) -> str:
     return path
 
 
-def _above(cwd: str) -> str:
-    """Return the nearest clone above a directory, or ""."""
-    trusted = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
-    return next(filter(_is_clone, trusted), "")
-
-
 def where_doit_fails(path: str, cwd: str) -> str:
     """Return the clone to use in place of doit itself; "" if doit finds a dodo.py.
 
@@ -310,9 +305,14 @@ def where_doit_fails(path: str, cwd: str) -> str:
     if path:
         folder = _folder(os.path.join(cwd, path))
         return next(filter(_is_clone, [folder]), "")
-    if os.path.exists(os.path.join(cwd, "dodo.py")):
+    nearest = next(filter(_has_dodo, _upwards(cwd)), cwd)
+    if nearest == cwd or not _is_trusted(nearest):
         return ""
-    return _above(cwd)
+    return next(filter(_is_clone, [nearest]), "")
+
+
+def _has_dodo(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "dodo.py"))
 
 
 class _Elsewhere:

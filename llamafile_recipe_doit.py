@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
-from doit.cmd_base import Command, DoitCmdBase
+from doit.cmd_base import Command, DoitCmdBase, check_tasks_exist
 from doit.cmd_help import Help as DoitHelp
 from doit.cmd_info import Info as DoitInfo
 from doit.cmd_list import List as DoitList
@@ -20,14 +19,14 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
 # doit's options that the recipe keeps, by name
-_KEPT = ("always", "continue", "verbosity", "num_process")
+_KEPT = ("always", "continue", "verbosity", "num_process", "par_type")
+_PARALLEL = ("process", "thread")
 _KEPT_OF_LIST = ("subtasks", "quiet", "status", "list_deps", "sort")
 # what to use in place of another option of doit
 _INSTEAD = (
     (("-r", "--reporter"), "LLAMAFILE_LOG=json logs JSON, VERB --json reports it"),
     (("-o", "--output-file"), "redirect the output: VERB 2>FILE"),
     (("-d", "--dir"), "cd DIRECTORY, or -f DIRECTORY of the clone"),
-    (("-P", "--parallel-type"), "remove it: -n N runs N processes"),
     (("-s", "--single"), "remove it: a step needs those before it"),
     (("--db-file", "--backend"), "remove it: the recipe keeps no database"),
 )
@@ -99,11 +98,13 @@ class Run(_WithoutDatabase, DoitRun):  # type: ignore[misc]
         """Run the tasks.
 
         Raises:
-            CmdParseError: the number of processes is negative.
+            CmdParseError: the number of processes is negative, or -P is not a kind.
         """
-        if params["num_process"] < 0:
-            number = params["num_process"]
+        number, kind = params["num_process"], params["par_type"]
+        if number < 0:
             raise CmdParseError(f"-n: expected 0 or a positive number, got {number}")
+        if kind not in _PARALLEL:
+            raise CmdParseError(f"-P: expected process or thread, got {kind!r}")
         return super().execute(params, args)
 
 
@@ -111,6 +112,7 @@ class List(_WithoutDatabase, DoitList):  # type: ignore[misc]
     """`doit list`."""
 
     name = "list"
+    doc_purpose = "list the verbs; --all also lists the models"
     cmd_options = _only(DoitList, _KEPT_OF_LIST)
 
 
@@ -118,12 +120,14 @@ class Info(_WithoutDatabase, DoitInfo):  # type: ignore[misc]
     """`doit info TASK`, without the Python objects of the task."""
 
     name = "info"
+    doc_purpose = "show what a task needs, and whether it would run"
 
     def _execute(self, pos_args: Sequence[str], hide_status: bool = False) -> Any:
         if len(pos_args) != 1:
             what = f"`info` expects one task, got {len(pos_args)}"
             fix = f"{self.bin_name} info VERB, or VERB:MODEL"
             raise InvalidCommand(f"{what}\n  fix: {fix}")
+        check_tasks_exist({task.name for task in self.task_list}, pos_args)
         for task in self.task_list:
             task.params, task.meta, task.verbosity = (), None, None
         return super()._execute(pos_args, hide_status)
@@ -196,10 +200,14 @@ def program_name(name: str) -> str:
     return re.sub(r"(-script\.pyw?|\.exe)$", "", name, flags=re.IGNORECASE)
 
 
-def no_file_error(path: str) -> str:
+def no_file_error(path: str, env: Mapping[str, str]) -> str:
     """Return the error for a dodo.py that does not exist."""
-    what = f"there is no file {path}"
-    fix = "-f DIRECTORY (or DOIT_FILE=DIRECTORY) names a clone of the recipe"
+    given = f"-f {path}"
+    fix = "-f DIRECTORY names a clone of the recipe"
+    if path == env.get("DOIT_FILE"):
+        given = f"DOIT_FILE={path}"
+        fix = "set DOIT_FILE to the directory of a clone of the recipe, or unset it"
+    what = f"{given}: there is no dodo.py"
     return f"{what}\n  fix: {fix}"
 
 
@@ -215,6 +223,8 @@ def error_line(text: str, env: Mapping[str, str]) -> str:
     """Return an error as it is logged: for people, or as JSON (LLAMAFILE_LOG=json)."""
     if env.get("LLAMAFILE_LOG", "").strip().lower() != "json":
         return f"ERROR: {text}\n"
+    from datetime import datetime, timezone  # only for errors
+
     what, _, fix = text.partition("\n  fix: ")
     data = {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -121,7 +121,8 @@ def parse(
     start = next(known, len(words))
     _check_controls(words[:start])
     if start == len(words):
-        _check_first([word for word in words if word != "run"], verbs)
+        others = [word for word in words if word != "run"]
+        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS))
     elif words[start] in DOIT_COMMANDS:
         return _doit_command(words[start], words[start + 1 :], verbs)
     if plain_doit and words[start:]:
@@ -148,7 +149,8 @@ def _doit_command(command: str, words: Sequence[str], verbs: Verbs) -> CommandLi
     for word in words:
         _check_colon(word, verbs)
     if command == "info":  # doit prints a traceback for a task that does not exist
-        _check_first([word for word in words if not _is_task(word, verbs)], verbs)
+        others = [word for word in words if not _is_task(word, verbs)]
+        _check_first(others, verbs, tuple(verbs))
     return CommandLine(command=command, words=tuple(words))
 
 
@@ -230,10 +232,14 @@ def _check_plain(words: Sequence[str], verbs: Verbs) -> None:
         raise UsageError(f"{rest[0]!r} is not a task", fix=f"doit {word} {option}")
 
 
-def _check_first(words: Sequence[str], verbs: Verbs) -> None:
-    """Refuse a first word that is not an option: doit's own message names no verb."""
+def _check_first(words: Sequence[str], verbs: Verbs, names: Sequence[str]) -> None:
+    """Refuse a first word that is not an option: doit's own message names no verb.
+
+    Args:
+        names: what it may be meant to be.
+    """
     if words and not words[0].startswith("-") and "=" not in words[0]:
-        near = did_you_mean(words[0].partition(":")[0], (*verbs, *USEFUL_COMMANDS))
+        near = did_you_mean(words[0].partition(":")[0], names)
         fix = near or "`doit list` shows the verbs, `doit` the models"
         raise UnknownWordError(words[0], _serve_fix(words[0], verbs) or fix)
 

@@ -140,7 +140,7 @@ def _check_key(args: CommandLine) -> None:
 
 
 def word_error(error: UnknownWordError) -> UsageError:
-    """Return the error for a first word that is no verb, but may be a model."""
+    """Return the error for a first word that is not a verb: it may be a model."""
     try:
         names = read_catalogue(CommandLine(command="help")).catalogue.names_and_aliases
     except UsageError:

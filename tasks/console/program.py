@@ -20,13 +20,15 @@ def set_program(name: str, words: Iterable[str]) -> None:
         words: what follows its name in a message: verbs, doit's own commands.
     """
     global _typed, _commands
+    _typed = name
+    if name == _WRITTEN:
+        return
     verbs = "|".join(map(re.escape, words))
     # `doit VERB` anywhere; in backquotes also `doit` and `doit -n`
     _commands = re.compile(
         rf"(?<![\w./-]){_WRITTEN}(?= (?:{verbs}|…)(?![\w-]))"
         rf"|(?<=`){_WRITTEN}(?=`| -)"
     )
-    _typed = name
 
 
 def as_typed(text: str) -> str:

@@ -98,8 +98,11 @@ def overview(table: Table) -> str:
 
 def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
     """Return the options of VERB, or of VERB:MODEL."""
-    name, colon, _ = word.partition(":")
+    name, _, model = word.partition(":")
     verb = table.verbs[name]
+    colon = model and "model" in {one["name"] for one in verb.params}
+    if not colon:
+        word = name
     options = verb.model_params if colon else verb.params
     usage = f"usage: {table.program} {visible(word)}{_words_of(options)}"
     shown = [one for one in options if not one["name"].endswith("_old")]

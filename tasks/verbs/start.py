@@ -141,7 +141,7 @@ def _report_port(cache: str, resolved: ResolvedModel, port: int) -> None:
     other = next((record.name for record in running if record.port == usual), "")
     text = "port %s belongs to the server of %s, so %s gets port %s"
     name = resolved.name
-    facts = {"model": name, "port": port, "usual_port": usual}
+    facts: dict[str, Any] = {"model": name, "port": port, "usual_port": usual}
     doit_adapter.log_event("port_chosen", text, usual, other, name, port, **facts)
 
 

@@ -81,7 +81,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def small(project: Project) -> None:
-    """A catalogue with two models that no machine has."""
+    """A catalogue with two models that no machine has; it is compiled once."""
+    project.cache.mkdir()
     models = {name: project.entry(f"https://models.invalid/{name}.llamafile") for name in ("m", "tiny")}
     project.catalogue(models)
 

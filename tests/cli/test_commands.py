@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -29,6 +30,7 @@ def three(project: Project) -> None:
 def still(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that no test changes, so that its catalogue is compiled once."""
     project = Project(tmp_path_factory.mktemp("still"))
+    project.cache.mkdir()
     three(project)
     return project
 
@@ -65,6 +67,7 @@ def refused(result: Result) -> str:
         # doit's options: a value, one that is not taken, a dodo.py that is not there
         pytest.param("-n x", "-n: expected a whole number, got 'x'\n  fix: doit VERB", id="-n x"),
         pytest.param("-n -1 status", "-n: expected 0 or a positive number, got -1\n", id="-n -1"),
+        pytest.param("-P x status", "-P: expected process or thread, got 'x'\n", id="-P x"),
         pytest.param("-v x", "-v: expected a whole number, got 'x'\n", id="-v x"),
         pytest.param("list --sort x", "--sort: expected name or definition, got 'x'\n", id="list --sort x"),
         pytest.param("-r json status", "option -r not recognized\n  fix: LLAMAFILE_LOG=json", id="-r json"),
@@ -72,11 +75,13 @@ def refused(result: Result) -> str:
         pytest.param("--db-file x status", "fix: remove it: the recipe keeps no database", id="--db-file"),
         pytest.param("-o x status", "option -o not recognized\n  fix: redirect", id="-o"),
         pytest.param("-d /nope status", "option -d not recognized\n  fix: cd DIRECTORY", id="-d"),
-        pytest.param("-f /nope", "there is no file /nope\n  fix: -f DIRECTORY", id="-f"),
+        pytest.param("-f /nope", "-f /nope: there is no dodo.py\n  fix: -f DIRECTORY", id="-f"),
         pytest.param("-f models.yaml", "models.yaml is not a Python file\n  fix: -f DIR", id="-f of no code"),
         # doit's commands
         pytest.param("list nope", "'nope' is not a task\n  fix: `doit help` lists the verbs\n", id="list"),
         pytest.param("info", "`info` expects one task, got 0\n  fix: doit info VERB", id="info of nothing"),
+        pytest.param("info list", "'list' is not a task\n  fix: `doit list` shows the verbs", id="info list"),
+        pytest.param("info -- x", "'x' is not a task\n  fix: `doit help` lists the verbs\n", id="info -- x"),
         pytest.param("clean", "has no effect here: nothing uses it\n  fix: `doit prune`", id="clean"),
         pytest.param("forget serve", "`doit forget` has no effect here", id="forget"),
         pytest.param("help forget", "`doit forget` has no effect here", id="help forget"),
@@ -96,6 +101,12 @@ def test_mistakes(still: Project, words: str, said: str) -> None:
     ("words", "name", "value", "said"),
     [
         ("plan", "LLAMAFILE_OFFLINE", "maybe", "expected 1, true, yes, on or 0, got 'maybe'\n  fix: "),
+        (
+            "plan",
+            "DOIT_FILE",
+            "/nope",
+            "there is no dodo.py\n  fix: set DOIT_FILE to the directory of a clone",
+        ),
         ("start tiny", "LLAMA_API_KEY", " ", "expected at least four visible ASCII"),
         (
             "with tiny -- x",
@@ -108,7 +119,7 @@ def test_mistakes(still: Project, words: str, said: str) -> None:
 def test_mistakes_in_the_environment(still: Project, words: str, name: str, value: str, said: str) -> None:
     """Issue 14.1: a variable that is read, with its name; before anything runs."""
     message = refused(still.doit(*words.split(), env={name: value}))
-    assert message.startswith(f"ERROR: {name}: ")
+    assert re.match(rf"ERROR: {name}(: |={value}: )", message)
     assert said in message
     assert still.doit("cache-key", env={"LLAMA_API_KEY": " ", "LLAMAFILE_OFFLINE": "off"}).status == 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import doit.doit_cmd
 import llamafile_recipe
+import llamafile_recipe_doit
 import pytest
 
 from tests.engine.test_serve_cli import with_llamafile
@@ -174,6 +175,7 @@ def test_doit_outside_the_clone(
         ("", "clone/docs", "clone"),
         ("", "clone", ""),  # doit finds it itself
         ("", "clone/other", ""),  # another project
+        ("", "clone/other/deep", ""),
         ("", "project", ""),
         ("", ".", ""),
         ("../clone", "project", "clone"),
@@ -184,7 +186,7 @@ def test_doit_outside_the_clone(
 )
 def test_where_doit_fails(tmp_path: Path, path: str, cwd: str, expected: str) -> None:
     """ADR 15: another project's `doit` is never changed."""
-    for name in ("clone/docs", "clone/other", "clone/tasks", "project"):
+    for name in ("clone/docs", "clone/other/deep", "clone/tasks", "project"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("dodo.py", "doit.cfg"):
         shutil.copy2(REPO / name, tmp_path / "clone")
@@ -281,7 +283,7 @@ def test_remedies_begin_with_what_was_typed(
 )
 def test_the_name_of_the_command(name: str, expected: str) -> None:
     """Issue 14.1: what a remedy begins with, by the file name of the program."""
-    assert llamafile_recipe.program_name(name) == expected
+    assert llamafile_recipe_doit.program_name(name) == expected
 
 
 def test_a_path_is_seen_from_where_the_user_is(project: Project) -> None:

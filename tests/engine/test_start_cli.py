@@ -423,7 +423,7 @@ def test_a_key_that_is_none(servers: Project) -> None:
     result = servers.background("start", "--api-key", "one,two")
     assert (result.status, result.out) == (3, "")
     assert "--api-key: expected at least four visible ASCII characters" in result.err
-    said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}))
+    said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}), 3)
     assert "LLAMA_API_KEY: expected at least four visible ASCII" in said
     assert "one two" not in said
     assert engines(servers) == []
