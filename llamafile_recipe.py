@@ -1,11 +1,13 @@
 """Run doit with this recipe's command line (docs/adr/0014 and 0015).
 
-Two ways lead here. doit.cfg names `Loader`, which `doit` creates before it reads the
+Three ways lead here. doit.cfg names `Loader`, which `doit` creates before it reads the
 command line. pip installs the command `llamafile-recipe`, which finds the clone from
-any directory.
+any directory, and the entry points `run`, `help`, `list` and `info` of doit, which find
+it where doit finds no dodo.py.
 
-pip installs this module: doit's command does not import from the current directory.
-It imports nothing of the recipe, because DOIT_FILE may name another copy of it.
+pip installs this module and llamafile_recipe_doit: doit's command does not import from
+the current directory. They import nothing of the recipe, because DOIT_FILE may name
+another copy of it.
 """
 
 from __future__ import annotations
@@ -18,18 +20,33 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
-from dbm import whichdb
 from typing import Any, NoReturn
 
 from doit import doit_cmd
-from doit.cmd_base import DodoTaskLoader
-from doit.cmd_dumpdb import DumpDB as DoitDumpDB
+from doit.cmd_base import DodoTaskLoader, opt_dodo, opt_seek_file
+from doit.cmd_completion import TabCompletion
 from doit.cmd_help import Help as DoitHelp
-from doit.cmd_run import Run
+from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List as DoitList
+from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 from doit.version import VERSION
+
+from llamafile_recipe_doit import (
+    UNUSED,
+    Help,
+    Info,
+    List,
+    Run,
+    Unused,
+    command_error,
+    error_line,
+    no_file_error,
+    parse_error,
+    program_name,
+    split_engine_words,
+)
 
 NAME = "llamafile-recipe"
 _HELP = ("-h", "--help")
@@ -42,12 +59,28 @@ _VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
     """Load dodo.py, and let the recipe say which tasks the command line asks for."""
 
+    cmd_options = (opt_dodo, opt_seek_file)
+    program = "doit"  # the command that the user typed
+
     def setup(self, opt_values: dict[str, Any]) -> None:
-        """Load dodo.py; `-f` and DOIT_FILE may name its directory."""
+        """Load dodo.py; `-f` and DOIT_FILE may name its directory.
+
+        Raises:
+            InvalidDodoFile: there is none.
+        """
         path = opt_values["dodoFile"]
         if os.path.isdir(path):
             path = os.path.join(path, "dodo.py")
-        super().setup({**opt_values, "dodoFile": path})
+        if not (opt_values["seek_file"] or os.path.isfile(path)):
+            raise InvalidDodoFile(no_file_error(opt_values["dodoFile"], os.environ))
+        if not path.endswith(".py"):
+            what = f"{path} is not a Python file"
+            fix = "-f DIRECTORY, which contains dodo.py"
+            raise InvalidDodoFile(f"{what}\n  fix: {fix}")
+        super().setup({**opt_values, "dodoFile": path, "cwdPath": None})
+        recipe = self.recipe()
+        if recipe:
+            recipe.typed = self.program
 
     def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> Any:
         """Load the tasks.
@@ -57,7 +90,7 @@ class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         """
         recipe = self.recipe()
         names = recipe.task_names(sys.argv[1:]) if recipe else []
-        if names and isinstance(cmd, Run):
+        if names and isinstance(cmd, DoitRun):
             cmd.sel_tasks = names
         return super().load_tasks(cmd, [word for word in pos_args if word])
 
@@ -81,46 +114,24 @@ class Loader(RecipeLoader):
         raise SystemExit(Main(task_loader=RecipeLoader()).run(sys.argv[1:]))
 
 
-class Help(DoitHelp):  # type: ignore[misc]
-    """`doit help`: the verbs of the recipe, the options of one, or a model."""
-
-    name = "help"
-
-    def execute(self, params: dict[str, Any], args: Sequence[str]) -> int:
-        """Print the help."""
-        self.loader.setup(params)
-        recipe = self.loader.recipe()
-        if recipe is None:
-            return int(super().execute(params, args))
-        commands = {
-            name: (command.doc_purpose, command.doc_usage, command.cmd_options)
-            for name, command in self.cmds.items()
-        }
-        print(recipe.help(args, commands, self.bin_name), flush=True)
-        return 0
-
-
-class DumpDB(DoitDumpDB):  # type: ignore[misc]
-    """`doit dumpdb`, without a traceback where there is no database."""
-
-    name = "dumpdb"
-
-    def execute(self, opt_values: dict[str, Any], pos_args: Sequence[str]) -> None:
-        """Print the database.
-
-        Raises:
-            InvalidCommand: there is none; the recipe does not use one (docs/adr/0001).
-        """
-        path = opt_values["dep_file"]
-        if not whichdb(path):
-            raise InvalidCommand(f"there is no database {path}: the recipe keeps none")
-        super().execute(opt_values, pos_args)
-
-
 class Main(doit_cmd.DoitMain):  # type: ignore[misc]
     """doit's command line, with this recipe's help, version and messages."""
 
-    DOIT_CMDS = (*doit_cmd.DoitMain.DOIT_CMDS, Help, DumpDB)  # the last of a name holds
+    DOIT_CMDS = (
+        *(Help, Run, List, Info, TabCompletion),
+        *(type(name, (Unused,), {"name": name}) for name in UNUSED),
+    )
+
+    @property
+    def program(self) -> str:
+        """The command that the user typed."""
+        return program_name(self.BIN_NAME)
+
+    def get_cmds(self) -> Any:
+        """Return the commands: an entry point replaces none of them."""
+        commands = super().get_cmds()
+        commands.update({command.get_name(): command for command in self.DOIT_CMDS})
+        return commands
 
     def process_args(self, words: Sequence[str]) -> list[str]:
         """Take the variables (NAME=VALUE) out of a command line, as doit does.
@@ -147,10 +158,14 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
             if sys.stdout:
                 sys.stdout.flush()
             return status
+        except SystemExit as ended:
+            raise SystemExit(_exit_status(ended)) from None
         except CmdParseError as error:
-            text = _parse_error(str(error), self.BIN_NAME)
-        except (InvalidDodoFile, InvalidCommand, InvalidTask) as error:
+            text = parse_error(str(error), self.program)
+        except InvalidDodoFile as error:
             text = str(error)
+        except (InvalidCommand, InvalidTask) as error:
+            text = command_error(error, self.program)
         except BrokenPipeError:  # as `doit help | head` ends
             _drop_stdout()
             return 0
@@ -160,11 +175,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
         except Exception:  # a defect: the traceback says where
             text = traceback.format_exc()
         if sys.stderr:
-            sys.stderr.write(_error_line(text))
+            sys.stderr.write(error_line(text, os.environ))
         return _USAGE_ERROR
 
     def _run(self, all_args: Sequence[str]) -> Any:
-        words, engine_words = _split(all_args)
+        words, engine_words = split_engine_words(all_args)
         asks_help = any(word in _HELP for word in words)
         if "--version" in words and not asks_help:
             self.print_version()
@@ -183,10 +198,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
             name, engine_words = "help", []
         self.task_loader.cmd_names = sorted(commands)
         self.task_loader.config = self.config
+        self.task_loader.program = self.program
         command = commands.get_plugin(name)(
             task_loader=self.task_loader,
             config=self.config,
-            bin_name=self.BIN_NAME,
+            bin_name=self.program,
             cmds=commands,
             opt_vals=options,
         )
@@ -214,32 +230,11 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
         print("doit", ".".join(map(str, VERSION)))
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words before `--`, and the others."""
-    end = len(words)
-    if "--" in words:
-        end = words.index("--")
-    return list(words[:end]), list(words[end:])
-
-
-def _parse_error(text: str, program: str) -> str:
-    """Return doit's message without its dump of the options it knows."""
-    text = re.sub(r"^Error parsing \w+: ", "", text.strip())
-    text = re.sub(r" \(parsing options: .*", "", text, flags=re.DOTALL)
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return f"{text}\n  fix: {program} VERB [OPTIONS]; `{program} help` lists the verbs"
-
-
-def _error_line(text: str) -> str:
-    """Return an error as the log has it: a line of text, or JSON (LLAMAFILE_LOG)."""
-    if os.environ.get("LLAMAFILE_LOG", "").strip().lower() != "json":
-        return f"ERROR: {text}\n"
-    message, _, fix = text.strip().partition("\n  fix: ")
-    time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    event = {"time": time, "level": "error", "event": "error", "message": message}
-    if fix:
-        event["fix"] = fix
-    return json.dumps(event, ensure_ascii=False) + "\n"
+def _exit_status(ended: SystemExit) -> Any:
+    """Return a status as a number, which `doit -n` turns into text."""
+    if isinstance(ended.code, str) and ended.code.isdigit():
+        return int(ended.code)
+    return ended.code
 
 
 def _drop_stdout() -> None:
@@ -250,14 +245,25 @@ def _drop_stdout() -> None:
 def main() -> NoReturn:
     """Run `llamafile-recipe`: the recipe's command line, from any directory."""
     folder = clone(os.environ, os.getcwd())
+    fix = "set LLAMAFILE_RECIPE to the directory of your clone"
+    variable = _variable(os.environ)
     if not folder:
-        sys.stderr.write(
-            f"ERROR: {NAME}: no clone of the recipe is known\n"
-            "  fix: set LLAMAFILE_RECIPE to the directory of your clone\n"
-        )
-        sys.exit(_USAGE_ERROR)
-    os.environ["DOIT_FILE"] = folder
+        _refuse(f"{NAME}: no clone of the recipe is known", fix)
+    if variable and not _is_clone(folder):
+        got = f"{variable}={os.environ[variable]}"
+        what = f"{got}: there is no clone of the recipe (dodo.py and doit.cfg)"
+        _refuse(what, f"{fix}, or unset {variable}")
     Main.BIN_NAME = NAME
+    _run_clone(folder)
+
+
+def _refuse(what: str, fix: str) -> NoReturn:
+    sys.stderr.write(error_line(f"{what}\n  fix: {fix}", os.environ))
+    sys.exit(_USAGE_ERROR)
+
+
+def _run_clone(folder: str) -> NoReturn:
+    os.environ["DOIT_FILE"] = folder
     config = os.path.join(folder, "doit.cfg")
     sys.exit(Main(RecipeLoader(), config_filenames=[config]).run(sys.argv[1:]))
 
@@ -268,12 +274,83 @@ def clone(env: Mapping[str, str], cwd: str) -> str:
     LLAMAFILE_RECIPE and DOIT_FILE name it. Otherwise it is the current directory, one
     above it, or the directory that pip has installed this module from.
     """
-    for variable in ("LLAMAFILE_RECIPE", "DOIT_FILE"):
-        path = os.path.join(cwd, env.get(variable) or "")
-        if env.get(variable):
-            return path if os.path.isdir(path) else os.path.dirname(path)
+    variable = _variable(env)
+    if variable:
+        return _folder(os.path.join(cwd, env[variable]))
     above = filter(_is_trusted, _upwards(os.path.dirname(cwd)))
     return next(filter(_is_clone, (cwd, *above, _installed_from())), "")
+
+
+def _variable(env: Mapping[str, str]) -> str:
+    """Return the name of the variable that names the clone; "" if none does."""
+    names = ("LLAMAFILE_RECIPE", "DOIT_FILE")
+    return next((name for name in names if env.get(name)), "")
+
+
+def _folder(path: str) -> str:
+    """Return the directory of dodo.py, which -f and DOIT_FILE may name instead."""
+    if path.endswith(".py"):
+        return os.path.dirname(path)
+    return path
+
+
+def where_doit_fails(path: str, cwd: str) -> str:
+    """Return the clone to use in place of doit itself; "" if doit finds a dodo.py.
+
+    Args:
+        path: as -f or DOIT_FILE gives it; "" if there is neither.
+    """
+    if path:
+        folder = _folder(os.path.join(cwd, path))
+        return next(filter(_is_clone, [folder]), "")
+    nearest = next(filter(_has_dodo, _upwards(cwd)), cwd)
+    if nearest == cwd or not _is_trusted(nearest):
+        return ""
+    return next(filter(_is_clone, [nearest]), "")
+
+
+def _has_dodo(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "dodo.py"))
+
+
+class _Elsewhere:
+    """A command of doit that runs the recipe where doit finds no dodo.py (ADR 15).
+
+    pip registers it as an entry point. Any other project gets doit's own command.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        options = kwargs.get("opt_vals") or {}
+        path = options.get("dodoFile") or os.environ.get("DOIT_FILE", "")
+        if type(kwargs.get("task_loader")) is DodoTaskLoader:
+            folder = where_doit_fails(path, os.getcwd())
+            if folder:
+                _run_clone(folder)
+        super().__init__(**kwargs)
+
+
+class RunElsewhere(_Elsewhere, DoitRun):  # type: ignore[misc]
+    """`doit VERB`."""
+
+    name = "run"
+
+
+class HelpElsewhere(_Elsewhere, DoitHelp):  # type: ignore[misc]
+    """`doit help`."""
+
+    name = "help"
+
+
+class ListElsewhere(_Elsewhere, DoitList):  # type: ignore[misc]
+    """`doit list`."""
+
+    name = "list"
+
+
+class InfoElsewhere(_Elsewhere, DoitInfo):  # type: ignore[misc]
+    """`doit info`."""
+
+    name = "info"
 
 
 def _upwards(folder: str) -> Iterator[str]:

@@ -23,6 +23,8 @@ DOIT_COMMANDS = frozenset(
         *("reset-dep", "strace", "tabcompletion"),
     ]
 )
+# those of them that have an effect here
+USEFUL_COMMANDS = ("help", "info", "list")
 _LAST = ("serve", "with", "chat", "bench")  # verbs that no other verb may follow
 _MODEL_FLAGS = ("--model", "--llamafile", "--llamafile-url", "--llamafile_url")
 _WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
@@ -36,6 +38,14 @@ class Kind(Enum):
     SERVER = "server"  # starts a model's engine
     PLAN = "plan"  # reports on models as the command line resolves them
     REPORT = "report"  # needs no model's files
+
+
+class UnknownWordError(UsageError):
+    """The first word of a command line is not a verb."""
+
+    def __init__(self, word: str, fix: str) -> None:
+        self.word = word
+        super().__init__(f"{word!r} is not a task", fix=fix)
 
 
 class Verb(NamedTuple):
@@ -113,7 +123,8 @@ def parse(
     start = next(known, len(words))
     _check_controls(words[:start])
     if start == len(words):
-        _check_first([word for word in words if word != "run"], verbs)
+        others = [word for word in words if word != "run"]
+        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS))
     elif words[start] in DOIT_COMMANDS:
         return _doit_command(words[start], words[start + 1 :], verbs)
     if plain_doit and words[start:]:
@@ -162,8 +173,11 @@ def _is_task(word: str, verbs: Verbs) -> bool:
 def _doit_command(command: str, words: Sequence[str], verbs: Verbs) -> CommandLine:
     """Return the request of one of doit's own commands."""
     _check_controls(words)
+    for word in words:
+        _check_colon(word, verbs)
     if command == "info":  # doit prints a traceback for a task that does not exist
-        _check_first([word for word in words if not _is_task(word, verbs)], verbs)
+        others = [word for word in words if not _is_task(word, verbs)]
+        _check_first(others, verbs, tuple(verbs))
     return CommandLine(command=command, words=tuple(words))
 
 
@@ -185,6 +199,22 @@ def _asks(words: list[str], verbs: Verbs) -> list[TaskRequest]:
         fix = _word_fix(asks[-1].verb, words[0], verbs)
         raise UsageError(f"{words[0]!r} is not a task", fix=fix)
     return asks
+
+
+def _check_colon(word: str, verbs: Verbs) -> None:
+    """Refuse `VERB:` without a model, and `VERB:MODEL` of a verb that takes none.
+
+    Raises:
+        UsageError: the word is one of them.
+    """
+    verb, colon, model = word.partition(":")
+    if verb not in verbs or not colon:
+        return
+    if not any(option["long"] == "model" for option in verbs[verb].params):
+        raise UsageError(f"`doit {verb}` takes no model: {word}", fix=f"doit {verb}")
+    if not model.strip():
+        what = f"doit {word} expected a model's name after the colon"
+        raise UsageError(what, fix=f"doit {verb}:NAME, or doit {verb}")
 
 
 def _with_extra(
@@ -233,12 +263,23 @@ def _check_plain(words: Sequence[str], verbs: Verbs) -> None:
         raise UsageError(f"{rest[0]!r} is not a task", fix=f"doit {word} {option}")
 
 
-def _check_first(words: Sequence[str], verbs: Verbs) -> None:
-    """Refuse a first word that is not an option: doit's own message names no verb."""
+def _check_first(words: Sequence[str], verbs: Verbs, names: Sequence[str]) -> None:
+    """Refuse a first word that is not an option: doit's own message names no verb.
+
+    Args:
+        names: what it may be meant to be.
+    """
     if words and not words[0].startswith("-") and "=" not in words[0]:
-        near = did_you_mean(words[0].partition(":")[0], (*verbs, *DOIT_COMMANDS))
+        near = did_you_mean(words[0].partition(":")[0], names)
         fix = near or "`doit list` shows the verbs, `doit` the models"
-        raise UsageError(f"{words[0]!r} is not a task", fix=fix)
+        raise UnknownWordError(words[0], _serve_fix(words[0], verbs) or fix)
+
+
+def _serve_fix(word: str, verbs: Verbs) -> str:
+    """Return the command that serves a file or a URL; "" for any other word."""
+    if positional.option_of(word, verbs["serve"].params) in ("", "model"):
+        return ""
+    return f"doit serve {positional.quoted(word)}"
 
 
 def _check_controls(words: Sequence[str]) -> None:
@@ -269,6 +310,7 @@ def _parse_verb(
 ) -> tuple[TaskRequest, list[str]]:
     """Parse one verb's options; return it and the remaining words."""
     verb, colon, model = word.partition(":")
+    _check_colon(word, verbs)
     table = verbs[verb].params
     if colon:
         table = verbs[verb].model_params

@@ -17,7 +17,7 @@ from tasks.catalogue.artifact import TargetState
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
-from tasks.command_line import CommandLine, Kind, TaskRequest, Verbs
+from tasks.command_line import CommandLine, Kind, TaskRequest, UnknownWordError, Verbs
 from tasks.console import log_format
 from tasks.errors import UsageError
 from tasks.network import huggingface
@@ -119,17 +119,6 @@ class Context(NamedTuple):
         cache = self.environment.cache
         return version.feature_problems(cache, self.catalogue, jobs)
 
-    @staticmethod
-    def reject_model_option(request: TaskRequest) -> None:
-        """Refuse a model behind a verb that reports on the whole cache.
-
-        Raises:
-            UsageError: there is one.
-        """
-        if request.model:
-            what = f"`{request.verb}` is about everything that is here"
-            raise UsageError(what, fix=f"doit {request.verb}")
-
 
 def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:
     """Read the command line and the catalogue.
@@ -142,8 +131,42 @@ def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:
             fixed.
     """
     log_format.check_format(os.environ)
+    huggingface.check_offline(os.environ)
     args = command_line.parse(sys.argv[1:], verbs, plain_doit=plain_doit)
+    _check_key(args)
     return read_catalogue(args)
+
+
+def _check_key(args: CommandLine) -> None:
+    """Check LLAMA_API_KEY, if a server is started that uses it.
+
+    Raises:
+        UsageError: it is not a valid key.
+    """
+    key = os.environ.get("LLAMA_API_KEY")
+    starts = any(
+        request.kind is Kind.SERVER and "api_key" not in request.options
+        for request in args.tasks
+    )
+    if not (key and starts):
+        return
+    from tasks.catalogue.settings import api_key_error
+
+    if problem := api_key_error(key):
+        fix = "set LLAMA_API_KEY to a key, or unset it"
+        raise UsageError(f"LLAMA_API_KEY: {problem}", fix=fix)
+
+
+def word_error(error: UnknownWordError) -> UsageError:
+    """Return the error for a first word that is not a verb: it may be a model."""
+    try:
+        names = read_catalogue(CommandLine(command="help")).catalogue.names_and_aliases
+    except UsageError:
+        return error
+    if error.word.lower() not in names:
+        return error
+    what = f"{error.word} is a model, not a verb"
+    return UsageError(what, fix=f"doit serve {error.word}")
 
 
 def read_catalogue(args: CommandLine) -> Context:
@@ -173,8 +196,12 @@ def read_catalogue(args: CommandLine) -> Context:
     from_text = frozen or any(request.verb in _TRUST_GIT for request in args.tasks)
     problem = None
     try:
-        catalogue = load.load(str(path), cache, joined=joined, from_text=from_text)
-        roots.remember(str(path), cache)
+        keep = os.path.isdir(cache) or _writes_cache(args)
+        catalogue = load.load(
+            str(path), cache, joined=joined, from_text=from_text, keep=keep
+        )
+        if keep:
+            roots.remember(str(path), cache)
     except UsageError as error:
         if not _can_do_without_catalogue(args):
             raise
@@ -191,6 +218,14 @@ def read_catalogue(args: CommandLine) -> Context:
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
     return Context(catalogue, environment, args, resolution, frozen, server, problem)
+
+
+def _writes_cache(args: CommandLine) -> bool:
+    """Whether a verb writes files to the cache; any other does not create it."""
+    return any(
+        request.kind not in (Kind.REPORT, Kind.PLAN) or "download" in request.options
+        for request in args.tasks
+    )
 
 
 def _memory() -> int:

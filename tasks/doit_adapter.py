@@ -17,6 +17,7 @@ from doit.task import Task
 
 from tasks.console import formatting
 from tasks.console.log_format import is_json
+from tasks.console.program import as_typed
 from tasks.console.text import LINES, WORD, Styled, visible
 from tasks.errors import RecipeError, UsageError
 
@@ -114,7 +115,7 @@ def _no_memory(error: MemoryError | ImportError) -> str:
 
 def _safe(text: str) -> str:
     """Make text safe for a terminal, and disable commands for GitHub."""
-    return str(ci().escape_workflow_commands(visible(text), os.environ))
+    return str(ci().escape_workflow_commands(visible(as_typed(text)), os.environ))
 
 
 def _guarded(function: Callable[..., object], *args: Any) -> TaskFailed | None:
@@ -186,7 +187,7 @@ def action_task(name: str, fields: Mapping[str, Any]) -> Task:
     ]
     if "doc" in fields:  # `doit list` prints it
         fields["doc"] = ci().escape_workflow_commands(
-            visible(fields["doc"], WORD), os.environ
+            visible(as_typed(fields["doc"]), WORD), os.environ
         )
     return Task(name, actions, verbosity=2, io={"capture": False}, **fields)
 
@@ -200,7 +201,8 @@ def _annotation(text: str, title: str = "") -> str:
     """Return an error for GitHub to show beside the log; "" elsewhere."""
     if not ci().is_github(os.environ):
         return ""
-    return str(ci().workflow_command("error", visible(text), visible(title)))
+    message = visible(as_typed(text))
+    return str(ci().workflow_command("error", message, visible(title)))
 
 
 def _is_internal(task: Task) -> bool:
@@ -338,7 +340,7 @@ def reporter(env: Mapping[str, str]) -> type[Reporter]:
 def print_report(*blocks: str) -> None:
     """Print the blocks of a report to stdout, a newline between them."""
     safe = [block if isinstance(block, Styled) else visible(block) for block in blocks]
-    text = ci().escape_workflow_commands("\n".join(safe), os.environ)
+    text = ci().escape_workflow_commands(as_typed("\n".join(safe)), os.environ)
     with ignore_broken_pipe():
         print(text, flush=True)
 

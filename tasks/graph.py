@@ -16,8 +16,9 @@ from doit.task import Task
 
 from tasks import command_line, context, doit_adapter
 from tasks.catalogue.model_files import llamafile_exe
-from tasks.command_line import Kind, TaskRequest, Verb
+from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
 from tasks.console import formatting
+from tasks.console.program import as_typed, set_program
 from tasks.context import Context
 from tasks.options import Option
 
@@ -43,6 +44,7 @@ class Recipe:
         self._default = default
         self._is_checked = False  # what this command line needs
         self._creators: list[tuple[str, Expand, Creator]] = []
+        self._typed = "doit"
         self._plain_doit = True  # doit parses the command line, too (docs/adr/0015)
 
     def doit_config(self) -> dict[str, Any]:
@@ -56,12 +58,25 @@ class Recipe:
             "verbosity": 2,
         }
 
+    @property
+    def typed(self) -> str:
+        """The command that the user typed; llamafile_recipe.py sets it."""
+        return self._typed
+
+    @typed.setter
+    def typed(self, name: str) -> None:
+        self._typed = name
+        set_program(name, (*self.verbs, *command_line.DOIT_COMMANDS))
+
     def task_names(self, argv: Sequence[str]) -> list[str]:
         """Return the tasks that a command line asks for; doit needs no more of it."""
         self._plain_doit = False
 
         def names() -> list[str]:
-            asked = command_line.parse(argv, self.verbs).tasks
+            try:
+                asked = command_line.parse(argv, self.verbs).tasks
+            except UnknownWordError as error:
+                raise context.word_error(error) from None
             return [request.task_name for request in asked]
 
         return list(doit_adapter.as_load_error(names))
@@ -108,7 +123,7 @@ class Recipe:
     ) -> Decorator:
         def decorate(creator: Creator) -> DoitCreator:
             verb = creator.__name__.removeprefix("task_").replace("_", "-")
-            about = (creator.__doc__ or "").strip()
+            about = (creator.__doc__ or _docstring(creator)).strip()
             self.verbs[verb] = Verb(kind, about, params, pos_arg)
             self._creators.append((verb, expand, creator))
 
@@ -140,13 +155,14 @@ class Recipe:
         yield self._model_group(verb, reached)
         if not reached:
             return
+        owners: dict[str, str] = {}
         for name, resolved in self._context.resolution.by_name.items():
             fields: TaskDict = {
                 "doc": formatting.task_line(resolved.model.title, resolved.model.size)
             }
             fields |= creator(self._context, resolved)
             if verb == "download":
-                fields = self._planned(fields)
+                fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
             yield self._sub_task(verb, name, fields)
         for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
@@ -295,7 +311,7 @@ class Recipe:
 
     def _group(self, verb: str, names: Sequence[str]) -> Task:
         entry = self.verbs[verb]
-        about = {"doc": entry.help, "params": entry.params}
+        about = {"doc": as_typed(entry.help), "params": entry.params}
         return doit_adapter.group_task(
             verb, names, **about, pos_arg=self._pos_arg(verb)
         )
@@ -322,3 +338,28 @@ class Recipe:
         if not requests:
             return ""
         return requests[-1].verb
+
+
+def _unshared(task: str, fields: TaskDict, owners: dict[str, str]) -> TaskDict:
+    """Return a task without the targets that another task has.
+
+    Two models may have one file, which doit accepts as a target only once. The second
+    task follows the first.
+
+    Args:
+        owners: of each target the task that has it; this one is added.
+    """
+    for path in fields["targets"]:
+        owners.setdefault(path, task)
+    own = [path for path in fields["targets"] if owners[path] == task]
+    others = {owners[path] for path in fields["targets"]} - {task}
+    return {**fields, "targets": own, "task_dep": sorted(others)}
+
+
+def _docstring(function: Creator) -> str:
+    """Return a docstring from the source: PYTHONOPTIMIZE=2 removes `__doc__`."""
+    import ast
+    import inspect
+
+    [definition] = ast.parse(inspect.getsource(function)).body
+    return ast.get_docstring(definition) or ""  # type: ignore[arg-type]

@@ -86,6 +86,9 @@ def add_words(
     """
     _check_blanks(task, words, values)
     kinds = {option["name"]: option["type"] for option in table}
+    if "all" in kinds and "all" in words:
+        fix = f"doit {task} --all, or --model all for a model of that name"
+        raise UsageError(f"doit {task} all: `all` is not a model", fix=fix)
     for word in words:
         name = option_of(word, table)
         if kinds[name] is list:

@@ -48,13 +48,19 @@ _VALIDATORS = (
 
 
 def load(
-    path: str, cache: str, *, joined: bool = True, from_text: bool = False
+    path: str,
+    cache: str,
+    *,
+    joined: bool = True,
+    from_text: bool = False,
+    keep: bool = True,
 ) -> Catalogue:
     """Load the catalogue at `path`.
 
     Args:
         joined: apply models.lock.
         from_text: do not read the compiled file from the cache.
+        keep: write the compiled file to the cache.
 
     Raises:
         UsageError: the file is missing, or has errors.
@@ -68,7 +74,8 @@ def load(
         plain = _read_compiled(folder, key)
     if plain is None:
         plain = _compile(content, path, locked)
-        _write_compiled(folder, key, json.dumps(plain))
+        if keep:
+            _write_compiled(folder, key, json.dumps(plain))
     return Catalogue(plain, path)
 
 

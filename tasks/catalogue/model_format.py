@@ -78,7 +78,7 @@ def head_problem(head: bytes) -> str:
         return "it is a web page"
     text = content.text_start(head)
     if not text or not text.isprintable():
-        return f"it begins with {head[:8]!r}"
+        return f"it begins with the bytes {head[:8].hex(' ')}"
     kind = "text"
     if text.startswith(("{", "[")):
         kind = "JSON"

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from tasks.console.ci import escape_workflow_commands
 from tasks.console.log_format import is_json
+from tasks.console.program import as_typed
 from tasks.console.styles import allows_styles, style_message
 from tasks.console.text import visible
 from tasks.errors import RecipeError
@@ -63,7 +64,7 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a line that is safe for a terminal and has no command for GitHub."""
-        text = visible(super().format(record))
+        text = visible(as_typed(super().format(record)))
         if self._styled:
             facts: dict[str, Any] = getattr(record, "facts", {})
             text = style_message(text, visible(str(facts.get("url") or "")))
@@ -89,7 +90,7 @@ class _JsonFormatter(logging.Formatter):
             "message": message,
             **{k: value for k, value in facts.items() if value not in (None, "")},
         }
-        return json.dumps(data, ensure_ascii=False, default=str)
+        return as_typed(json.dumps(data, ensure_ascii=False, default=str))
 
 
 def _split(record: logging.LogRecord) -> tuple[str, dict[str, object]]:

@@ -20,10 +20,10 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from tasks.cache import stamps
 from tasks.doctor.checks import ProgramResult
 
 LOOK_S = 5.0
+_PREFIX = "doctor-"  # of temporary files
 _AVX_FEATURE = 39  # winnt.h: PF_AVX_INSTRUCTIONS_AVAILABLE
 _running: set[subprocess.Popen[bytes]] = set()
 # Held while a test program is written or started. A child process that is started while
@@ -84,14 +84,23 @@ def _stop(threads: list[threading.Thread]) -> None:
 
 
 def write_error(folder: str) -> str:
-    """Return why the cache cannot be written, or nothing; create it if needed."""
+    """Return why the cache cannot be written or created, or nothing."""
     try:
-        stamps.make_cache(folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=existing(folder)) as file:
             file.write(b"1")
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def existing(path: str) -> str:
+    """Return a path, or the nearest one above it that exists: it need not be created.
+
+    That may be a file, in which nothing can be created.
+    """
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def run(command: list[str]) -> ProgramResult:
@@ -129,7 +138,7 @@ def run_test_program(folder: str, content: bytes, *before: str) -> ProgramResult
         before: the start of the command line, before the program's path.
     """
     try:
-        handle, path = tempfile.mkstemp(prefix="doctor-", dir=folder)
+        handle, path = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
     except OSError as error:
         return _not_started(error)
     try:
@@ -225,10 +234,10 @@ def lock_problem(folder: str) -> str:
     from filelock import FileLock
 
     try:
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, "doctor.lock")
-        with FileLock(path, timeout=LOOK_S):
-            result = run([sys.executable, "-c", _LOCK, path])
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=existing(folder)) as place:
+            path = os.path.join(place, "lock")
+            with FileLock(path, timeout=LOOK_S):
+                result = run([sys.executable, "-c", _LOCK, path])
     except OSError as error:  # filelock.Timeout is one
         return error.strerror or str(error)
     answer = result.output.strip()

@@ -63,10 +63,10 @@ def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | Non
     if not problem:
         return _other_engine(path, engine, head)
     kind = "a GGUF file"
-    expected = "b'GGUF' and version 2 or 3"
+    expected = "GGUF in the first four bytes, and version 2 or 3"
     if engine == "self":
         kind = "a llamafile"
-        expected = repr(EXECUTABLE_MAGICS[0])
+        expected = f"{EXECUTABLE_MAGICS[0].decode()} in the first bytes"
     facts = [("got", problem), ("expected", expected)]
     fix = format_fix(head) or fix
     return IntegrityError(f"{path} is not {kind}", facts, fix)

@@ -12,11 +12,26 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from urllib.parse import urlsplit
 
+from tasks.errors import UsageError
 from tasks.urls import LOOPBACK
 
 HUB = "https://huggingface.co"
 _OFFLINE = ("LLAMAFILE_OFFLINE", "HF_HUB_OFFLINE")
+_FALSE = ("", "0", "OFF", "NO", "FALSE")
 _SYSTEM_OLLAMA = "/usr/share/ollama/.ollama/models"
+
+
+def check_offline(env: Mapping[str, str]) -> None:
+    """Check that LLAMAFILE_OFFLINE is true or false.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    given = env.get("LLAMAFILE_OFFLINE", "")
+    if env_flag(given) or given.strip().upper() in _FALSE:
+        return
+    what = f"LLAMAFILE_OFFLINE: expected 1, true, yes, on or 0, got {given!r}"
+    raise UsageError(what, fix="LLAMAFILE_OFFLINE=1, or unset it")
 
 
 def env_flag(value: str | None) -> bool:

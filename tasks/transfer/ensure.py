@@ -12,6 +12,7 @@ from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, TargetState, stamp_path
 from tasks.catalogue.model_format import head_problem
 from tasks.console import formatting
+from tasks.console.program import as_typed
 from tasks.console.text import visible
 from tasks.errors import IntegrityError, RecipeError, TransferError
 from tasks.system import files
@@ -298,8 +299,9 @@ def confirm(question: str) -> None:
         )
     from tasks.system.signals import handle_signals
 
+    text = visible(as_typed(question))
     with handle_signals(_end_question):
-        print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{text} [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
     if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("cancelled: nothing was downloaded")

@@ -19,12 +19,7 @@ from tasks.system import files
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
-    """Return the arguments of `run`.
-
-    Raises:
-        UsageError: a model is named.
-    """
-    context.reject_model_option(request)
+    """Return the arguments of `run`."""
     return [context, bool(request.options.get("json"))]
 
 

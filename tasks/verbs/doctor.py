@@ -124,15 +124,16 @@ def _programs(cache: str) -> dict[str, _Check]:
 
 def _engine(cache: str) -> list[CheckResult]:
     """Check that engines can run, one check after the other: each writes a program."""
+    place = probes.existing(cache)
     if sys.platform == "win32":
         ran = probes.run([sys.executable, "-c", f"print({health.EXPECTED_OUTPUT!r})"])
         return [health.check_engine(ran, sys.platform)]
     findings = [
         health.check_engine(
-            probes.run_test_program(cache, health.TINY_APE, "/bin/sh"), sys.platform
+            probes.run_test_program(place, health.TINY_APE, "/bin/sh"), sys.platform
         ),
         health.check_runnable(
-            "noexec", cache, probes.run_test_program(cache, health.TINY_SCRIPT)
+            "noexec", cache, probes.run_test_program(place, health.TINY_SCRIPT)
         ),
     ]
     # a llamafile writes its loader there, unless the program `ape` is installed

@@ -13,6 +13,7 @@ from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings, serve_settings
 from tasks.command_line import CommandLine, Verbs
 from tasks.console import formatting
+from tasks.console.program import as_typed
 from tasks.console.text import visible
 from tasks.errors import RecipeError, UsageError, did_you_mean
 from tasks.options import Option
@@ -26,6 +27,18 @@ _GROUPS = {
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
     "Steps that the others run": "exe chmod verify",
+}
+# defaults that are those of the verb; {} is that of the catalogue
+_DEFAULTS = {
+    ("start", "model"): "the catalogue's",
+    ("start", "port"): "{}, or a free one if your own server has it",
+    ("with", "port"): "a free one",
+    ("restart", "port"): "that of the server",
+    ("chat", "model"): "the one that runs, else the catalogue's or the one here",
+    ("chat", "port"): "the only one",
+    ("logs", "port"): "the only one",
+    ("stop", "port"): "the only one",
+    ("status", "port"): "every one",
 }
 # what follows a verb, by the name of its `pos_arg`
 _FURTHER_WORDS = {
@@ -85,8 +98,11 @@ def overview(table: Table) -> str:
 
 def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
     """Return the options of VERB, or of VERB:MODEL."""
-    name, colon, _ = word.partition(":")
+    name, _, model = word.partition(":")
     verb = table.verbs[name]
+    colon = model and "model" in {one["name"] for one in verb.params}
+    if not colon:
+        word = name
     options = verb.model_params if colon else verb.params
     usage = f"usage: {table.program} {visible(word)}{_words_of(options)}"
     shown = [one for one in options if not one["name"].endswith("_old")]
@@ -97,7 +113,7 @@ def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
         usage = usage.replace(" [MODEL | FILE | URL]", "").replace(" [MODEL]", "")
     parts = [usage, "", *_wrapped(verb.help, 0)]
     if shown:
-        rows = [(_flags(one), _about(one, defaults)) for one in shown]
+        rows = [(_flags(one), _about(name, one, defaults)) for one in shown]
         parts += ["", _rows(rows)]
     return "\n".join(parts)
 
@@ -144,12 +160,16 @@ def _flags(option: Option) -> str:
     return ", ".join(flags) + value
 
 
-def _about(option: Option, defaults: ServeSettings) -> str:
-    """Return what an option does, with the default that applies here."""
-    default = getattr(defaults, option["name"], None)
-    if default in (None, ()) or "default:" in option["help"]:
-        return str(option["help"])
-    return f"{option['help']} [default:{_NO_BREAK}{default}]"
+def _about(verb: str, option: Option, defaults: ServeSettings) -> str:
+    """Return what an option of a verb does, with the default that applies here."""
+    text, mark, own = str(option["help"]).partition(" [default: ")
+    default = own.removesuffix("]")
+    if not mark:
+        default = getattr(defaults, option["name"], None) or ""
+    default = _DEFAULTS.get((verb, option["name"]), "{}").format(default)
+    if not default:
+        return text
+    return f"{text} [default:{_NO_BREAK}{default}]"
 
 
 def _defaults() -> ServeSettings:
@@ -177,7 +197,9 @@ def _rows(rows: Sequence[tuple[str, str]], column: int = 0) -> str:
 
 def _wrapped(text: str, indent: int) -> list[str]:
     blank = " " * indent
-    lines = textwrap.wrap(text, WIDTH, initial_indent=blank, subsequent_indent=blank)
+    lines = textwrap.wrap(
+        as_typed(text), WIDTH, initial_indent=blank, subsequent_indent=blank
+    )
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
@@ -199,6 +221,7 @@ def _model_page(word: str, table: Table) -> str:
     }
     facts = [*_facts(resolved), ("here", _here(states))]
     lines = [f"  {name:<9} {visible(str(value))}" for name, value in facts if value]
+    lines = [as_typed(line) for line in lines]
     name = positional.quoted(resolved.name)
     steps = (
         (f"{table.program} serve {name}", "serves it"),

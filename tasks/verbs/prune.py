@@ -45,9 +45,8 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
-        UsageError: a model is named, or --older-than is not an age.
+        UsageError: --older-than is not an age.
     """
-    context.reject_model_option(request)
     older_s = None
     if "older_than" in request.options:
         older_s = prune.parse_age(request.options["older_than"])

@@ -109,9 +109,9 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
         for record in server_registry.ended(cache, resolved.name):
             server_registry.delete_record(record.path)
         with server_locks.port_lock(cache):
-            server = ManagedServer(
-                cache, spec, Mode.START, _port(cache, resolved), stop
-            )
+            port = _port(cache, resolved)
+            _report_port(cache, resolved, port)
+            server = ManagedServer(cache, spec, Mode.START, port, stop)
         is_ready = False
         try:
             is_ready = server.wait_ready() is not None
@@ -129,6 +129,19 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
     usage = messages.ready_message(resolved.model, server.record, stop_command)
     doit_adapter.log_for_people(usage)
     return server.record
+
+
+def _report_port(cache: str, resolved: ResolvedModel, port: int) -> None:
+    """Log which server has the usual port, if this one gets another."""
+    usual = resolved.settings.port
+    if resolved.requested_port is not None or port == usual:
+        return
+    running = server_registry.running(cache)
+    other = next((record.name for record in running if record.port == usual), "")
+    text = "port %s belongs to the server of %s, so %s gets port %s"
+    name = resolved.name
+    facts: dict[str, Any] = {"model": name, "port": port, "usual_port": usual}
+    doit_adapter.log_event("port_chosen", text, usual, other, name, port, **facts)
 
 
 def _is_ready(record: ServerRecord) -> bool:

@@ -105,6 +105,7 @@ def test_the_compiled_catalogue_is_held_to_it(project: Project, victim: Path, se
     """Finding 2: a forged file of the cache leads nowhere either."""
     server.files["/m.gguf"] = DATA
     project.catalogue({"m": project.entry(server.url("/m.gguf"), DATA, engine="embedded")})
+    project.cache.mkdir()
     assert project.doit("catalogue").status == 0
     [compiled] = project.cache.glob("catalogue/*.json")
     plain: dict[str, Any] = json.loads(compiled.read_text().partition("\n")[2])

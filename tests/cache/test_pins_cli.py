@@ -302,6 +302,7 @@ def test_a_forged_compiled_catalogue(project: Project, ran: Path) -> None:
         data = llamafile.build(project.path / "m.llamafile").read_bytes()
         server.files |= {"/m.llamafile": data, "/evil.llamafile": evil(ran)}
         project.catalogue({"m": project.entry(server.url("/m.llamafile"), data)})
+        project.cache.mkdir()
         for locked in ("lock", "catalogue"):
             said(project.doit(locked))
         digest = hashlib.sha256(data).hexdigest()

@@ -75,13 +75,13 @@ HEADS = [
     (b"Entry not found", "it is text: Entry not found"),
     (b"\nFehler: gr\xc3\xb6\xc3\x9fer\r\nmehr", "it is text: Fehler: größer mehr"),
     (b"a" * 81, "it is text: " + "a" * 80 + "…"),
-    (b"\x1b[2Jx", "it begins with b'\\x1b[2Jx'"),
-    (b" \n", "it begins with b' \\n'"),
-    (b"\0" * 512, "it begins with b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"),
-    (b"PK\3\4\xff\xff", "it begins with b'PK\\x03\\x04\\xff\\xff'"),
-    (b"gguf\3\0\0\0", "it begins with b'gguf\\x03\\x00\\x00\\x00'"),
+    (b"\x1b[2Jx", "it begins with the bytes 1b 5b 32 4a 78"),
+    (b" \n", "it begins with the bytes 20 0a"),
+    (b"\0" * 512, "it begins with the bytes 00 00 00 00 00 00 00 00"),
+    (b"PK\3\4\xff\xff", "it begins with the bytes 50 4b 03 04 ff ff"),
+    (b"gguf\3\0\0\0", "it begins with the bytes 67 67 75 66 03 00 00 00"),
     (b"\x7fELF\2\1\1\0", ""),  # an assimilated llamafile
-    (b"PK\3\4\x14\0\0\0", "it begins with b'PK\\x03\\x04\\x14\\x00\\x00\\x00'"),
+    (b"PK\3\4\x14\0\0\0", "it begins with the bytes 50 4b 03 04 14 00 00 00"),
 ]
 
 

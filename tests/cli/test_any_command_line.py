@@ -12,8 +12,8 @@ from pathlib import Path
 
 import doit.loader
 import llamafile_recipe
+import llamafile_recipe_doit
 import pytest
-from doit.cmd_run import Run
 from doit.control import TaskControl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +48,7 @@ WORD = VERB | OPTION | NOISES | st.sampled_from(OF_DOIT)
 LINE = st.builds(lambda first, rest: [first, *rest], VERB | WORD, st.lists(WORD, max_size=6))
 
 
-class Load(Run):  # type: ignore[misc]
+class Load(llamafile_recipe_doit.Run):
     """`doit run` up to the first task: what it selects is there, and nothing of it is executed."""
 
     name = "run"
@@ -81,7 +81,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def small(project: Project) -> None:
-    """A catalogue with two models that no machine has."""
+    """A catalogue with two models that no machine has; it is compiled once."""
+    project.cache.mkdir()
     models = {name: project.entry(f"https://models.invalid/{name}.llamafile") for name in ("m", "tiny")}
     project.catalogue(models)
 

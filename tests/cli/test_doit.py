@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import doit.doit_cmd
 import llamafile_recipe
+import llamafile_recipe_doit
 import pytest
 
 from tests.engine.test_serve_cli import with_llamafile
@@ -23,13 +25,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 PRINTS = "import sys; print(sys.argv[1:])"
 
 
-def test_what_pip_installed_is_this_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llamafile_recipe", "llamafile_recipe_doit"])
+def test_what_pip_installed_is_this_one(tmp_path: Path, name: str) -> None:
     """Where this fails, `pip install .` in the checkout is needed once more."""
-    code = "import llamafile_recipe; print(llamafile_recipe.__file__)"
+    code = f"import {name}; print({name}.__file__)"
     command = [sys.executable, "-I", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     installed = Path(done.stdout.strip())
-    assert installed.read_bytes() == (REPO / "llamafile_recipe.py").read_bytes()
+    assert installed.read_bytes() == (REPO / f"{name}.py").read_bytes()
 
 
 def test_doit_still_needs_it() -> None:
@@ -62,9 +65,7 @@ def test_empty_arguments_are_the_commands(project: Project, words: list[str]) ->
         (["with", "--", ""], 127, "ERROR: there is no command ''\n"),
         (["info", ""], 3, "ERROR: '' is not a task\n"),
         (["list", ""], 3, "ERROR: '' is not a task"),
-        (["forget", ""], 3, "ERROR: '' is not a task"),
-        (["dumpdb"], 3, "ERROR: there is no database .doit.db: the recipe keeps none\n"),
-        (["dumpdb", "--db-file", ""], 3, "ERROR: there is no database : the recipe keeps none\n"),
+        (["forget", ""], 3, "ERROR: `doit forget` has no effect here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
@@ -111,10 +112,89 @@ def test_a_folder_without_doit_cfg(project: Project, tmp_path: Path) -> None:
 def test_a_name_where_doit_cfg_is_not(project: Project, tmp_path: Path) -> None:
     """ADR 15: doit itself knows no such word; the fix is what it knows, and can be pasted."""
     with_llamafile(project)
-    result = project.doit("plan", "m", cwd=tmp_path)
-    assert (result.status, result.out) == (3, "")
-    assert result.err == "ERROR: 'm' is not a task\n  fix: doit plan --model=m\n"
-    assert project.doit("plan", "--model=m", cwd=tmp_path).status == 0
+    run = ["run", "-f", str(project.path / "dodo.py"), "plan"]  # -f of `run`: no entry point sees it
+    done = plain_doit(project, *run, "m", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "ERROR: 'm' is not a task\n  fix: doit plan --model=m\n"
+    assert plain_doit(project, *run, "--model=m", cwd=tmp_path).returncode == 0
+
+
+def plain_doit(project: Project, *words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `doit` in a directory without doit.cfg."""
+    return subprocess.run(
+        [project.doit_program, *words], cwd=cwd, env={**project.env, **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def installed(project: Project, tmp_path: Path) -> Project:
+    """A project with doit's entry points of pyproject.toml, as pip registers them."""
+    text = (REPO / "pyproject.toml").read_text("utf-8")
+    section = text.split('[project.entry-points."doit.COMMAND"]\n')[1].split("\n\n")[0]
+    info = tmp_path / "site" / "llamafile_recipe-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llamafile-recipe\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[doit.COMMAND]\n" + section.replace('"', ""))
+    project.env["PYTHONPATH"] = os.pathsep.join([str(info.parent), str(REPO)])
+    with_llamafile(project)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("words", "how", "status", "said"),
+    [
+        ("cache-key m", "below", 0, "llamafile-recipe-m-"),
+        ("help serve", "below", 0, "usage: doit serve [MODEL | FILE | URL]"),
+        ("list --all", "below", 0, "serve:m "),
+        ("info serve:m", "below", 1, "status     : run"),
+        ("m", "below", 3, "ERROR: m is a model, not a verb\n  fix: doit serve m\n"),
+        ("cache-key m", "DOIT_FILE of a folder", 0, "llamafile-recipe-m-"),
+        ("cache-key m", "-f", 0, "llamafile-recipe-m-"),
+        ("", "another project below", 0, "its own"),
+        ("cache-key m", "elsewhere", 3, "Could not find dodo file"),
+    ],
+)
+def test_doit_outside_the_clone(
+    installed: Project, tmp_path: Path, words: str, how: str, status: int, said: str
+) -> None:
+    """ADR 15: where doit finds no dodo.py, the clone above or the one that is named; else it is as it is."""
+    folder = tmp_path / "elsewhere" if how in ("elsewhere", "-f") else installed.path / "a" / "b"
+    folder.mkdir(parents=True)
+    if how == "another project below":
+        text = "def task_own():\n    return {'actions': ['echo its own'], 'verbosity': 2}\n"
+        (folder / "dodo.py").write_text(text)
+    env = {"DOIT_FILE": str(installed.path)} if how.startswith("DOIT_FILE") else {}
+    before = ["-f", str(installed.path)] if how == "-f" else []
+    done = plain_doit(installed, *before, *words.split(), cwd=folder, **env)
+    assert (done.returncode, said in done.stdout + done.stderr) == (status, True), done
+
+
+@pytest.mark.parametrize(
+    ("path", "cwd", "expected"),
+    [
+        ("", "clone/docs", "clone"),
+        ("", "clone", ""),  # doit finds it itself
+        ("", "clone/other", ""),  # another project
+        ("", "clone/other/deep", ""),
+        ("", "project", ""),
+        ("", ".", ""),
+        ("../clone", "project", "clone"),
+        ("../clone/dodo.py", "project", "clone"),
+        ("../clone/other", "project", ""),
+        ("nope", "clone/docs", ""),
+    ],
+)
+def test_where_doit_fails(tmp_path: Path, path: str, cwd: str, expected: str) -> None:
+    """ADR 15: another project's `doit` is never changed."""
+    for name in ("clone/docs", "clone/other/deep", "clone/tasks", "project"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("dodo.py", "doit.cfg"):
+        shutil.copy2(REPO / name, tmp_path / "clone")
+    for name in ("clone/other", "project"):
+        (tmp_path / name / "dodo.py").touch()
+    found = llamafile_recipe.where_doit_fails(path, str(tmp_path / cwd))
+    assert found == "" if not expected else os.path.samefile(found, tmp_path / expected)
 
 
 @pytest.mark.parametrize("words", [["catalogue"], ["help", "serve"], ["list"], ["plan", "m"], ["--version"]])
@@ -159,6 +239,51 @@ def test_the_command_of_its_own(project: Project, tmp_path: Path, variable: str)
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        ("plan nope", {}, "fix: `llamafile-recipe` shows the models\n"),
+        (
+            "serve a b",
+            {},
+            "ERROR: llamafile-recipe serve: expected one model, got a, b\n  fix: llamafile-recipe ",
+        ),
+        ("m", {}, "fix: llamafile-recipe serve m\n"),
+        ("status", {}, "  llamafile-recipe start --model NAME "),
+        ("help with", {}, "llamafile-recipe with NAME -- COMMAND"),
+        ("list with", {}, "llamafile-recipe with NAME -- COMMAND"),
+        ("chat", {"LLAMAFILE_LOG": "json"}, '"fix": "llamafile-recipe chat \\"What'),
+        ("forget", {}, "ERROR: `llamafile-recipe forget` has no effect here"),
+        ("status", {"LLAMAFILE_RECIPE": "/nope"}, "LLAMAFILE_RECIPE=/nope: there is no clone of the recipe"),
+    ],
+)
+def test_remedies_begin_with_what_was_typed(
+    project: Project, words: str, env: dict[str, str], said: str
+) -> None:
+    """Issue 14.1: `doit` may not be on PATH, and finds no recipe in this directory."""
+    with_llamafile(project)
+    (folder := project.path / "below").mkdir()
+    done = script(project, *words.split(), cwd=folder, **env)
+    assert said in done.stdout + done.stderr
+    assert not re.search(r"\bdoit [a-z]", done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("doit", "doit"),
+        ("doit.exe", "doit"),
+        ("doit-script.py", "doit"),
+        ("-m", "python -m doit"),
+        ("__main__.py", "python -m doit"),
+        ("llamafile-recipe", "llamafile-recipe"),
+    ],
+)
+def test_the_name_of_the_command(name: str, expected: str) -> None:
+    """Issue 14.1: what a remedy begins with, by the file name of the program."""
+    assert llamafile_recipe_doit.program_name(name) == expected
+
+
 def test_a_path_is_seen_from_where_the_user_is(project: Project) -> None:
     """Issue 14.1: below the clone, a relative path is one of that directory."""
     with_llamafile(project)
@@ -175,7 +300,7 @@ def test_a_path_is_seen_from_where_the_user_is(project: Project) -> None:
         ({}, "clone/docs", "clone"),
         ({"LLAMAFILE_RECIPE": "other"}, "clone", "clone/other"),
         ({"DOIT_FILE": "/d/dodo.py"}, "clone", "/d"),
-        ({"LLAMAFILE_RECIPE": "/r", "DOIT_FILE": "/d/dodo.py"}, "clone", "/"),
+        ({"LLAMAFILE_RECIPE": "/r", "DOIT_FILE": "/d/dodo.py"}, "clone", "/r"),
         ({"LLAMAFILE_RECIPE": ""}, "clone", "clone"),
         ({}, "project", "installed"),
     ],

@@ -31,9 +31,8 @@ class Case(NamedTuple):
 
 def not_gguf(name: str, got: str, fix: str = "give the path of a model") -> str:
     """The message about a file of the user's that is not a GGUF."""
-    return (
-        f"{{p}}/{name} is not a GGUF file\n  got: {got}\n  expected: b'GGUF' and version 2 or 3\n  fix: {fix}"
-    )
+    expected = "GGUF in the first four bytes, and version 2 or 3"
+    return f"{{p}}/{name} is not a GGUF file\n  got: {got}\n  expected: {expected}\n  fix: {fix}"
 
 
 def own(data: bytes, got: str, fix: str = "give the path of a model") -> Case:

@@ -184,13 +184,17 @@ def test_a_stranger_has_the_usual_port(servers: Project) -> None:
     assert engines(servers) == []
 
 
-def test_two_models_in_one_command(servers: Project) -> None:
-    """Issue 4.1: each has its port, and its URL is a line of stdout."""
-    two_models(servers, defaults={"port": free_port()})
-    result = servers.background("start", "--model", "a", "--model", "b")
+@pytest.mark.parametrize("words", [("--model", "a", "--model", "b"), ("a", "b")], ids=" ".join)
+def test_two_models_in_one_command(servers: Project, words: tuple[str, ...]) -> None:
+    """Issue 4.1: each has its port, and its URL is a line of stdout; why it is not the usual one is said."""
+    usual = free_port()
+    two_models(servers, defaults={"port": usual})
+    result = servers.background("start", *words)
     assert result.status == 0, result.err
     first, second = result.out.splitlines()
-    assert first != second
+    assert first == f"http://127.0.0.1:{usual}" != second
+    port = second.rpartition(":")[2]
+    assert f"port {usual} belongs to the server of a, so b gets port {port}\n" in result.err
     assert [ask(url, url) for url in (first, second)] == [first, second]
     assert {row["url"] for row in rows(servers)} == {first, second}
 
@@ -423,7 +427,7 @@ def test_a_key_that_is_none(servers: Project) -> None:
     result = servers.background("start", "--api-key", "one,two")
     assert (result.status, result.out) == (3, "")
     assert "--api-key: expected at least four visible ASCII characters" in result.err
-    said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}))
+    said = failed(servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "one two"}), 3)
     assert "LLAMA_API_KEY: expected at least four visible ASCII" in said
     assert "one two" not in said
     assert engines(servers) == []

@@ -28,7 +28,7 @@ SENT = [
     pytest.param(DEMO[: len(DEMO) // 2], "it is a part of a GGUF: 1123456 bytes", id="half a GGUF"),
     pytest.param(DEMO[:9000], "it is a damaged GGUF: the GGUF ends within its", id="its beginning"),
     pytest.param(b"GGUF\1\0\0\0", "it is a GGUF of version 1", id="version 1"),
-    pytest.param(b"\0" * 5000, "it begins with b'", id="zeros"),
+    pytest.param(b"\0" * 5000, "it begins with the bytes 00 00", id="zeros"),
 ]
 
 
