@@ -154,7 +154,8 @@ def read_lock(text: str, where: str) -> LockFile:
     plain, lines, problems = _read_yaml(text, where)
     problems += _type_problems(plain, LockFile)
     if problems:
-        fix = f"git checkout {place}\nor recreate it: `rm {place} && doit lock`"
+        again = f"rm {place} && doit lock"
+        fix = f"`git checkout {place}`, or recreate it: `{again}`"
         raise UsageError(_report(where, problems, lines), fix=fix)
     return _LOCK.validate_python(plain, strict=False)
 

@@ -24,10 +24,10 @@ class Choice(NamedTuple):
         return [
             server
             for server in servers
-            if self.port in (None, server.port) and self._names(server)
+            if self.port in (None, server.port) and self._matches(server)
         ]
 
-    def _names(self, server: ServerRecord) -> bool:
+    def _matches(self, server: ServerRecord) -> bool:
         """Whether it is the server of one of the names, and of its file."""
         if not self.names:
             return True

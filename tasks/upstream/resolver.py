@@ -237,11 +237,13 @@ class LockResolver:
         cache = self._place.cache
         target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
+        is_new = files.stat(target) is None
         ensure_file(cache, artifact, again=self._upgrade)
         stamp = stamps.read_stamp(cache, artifact)
         if stamp is None or stamp.sha256 is None:
             raise RecipeError(f"{target} could not be hashed")
-        if not split_count(target):
+        # another catalogue may use what was here before
+        if is_new and not split_count(target):
             folder = model_dir(cache, stamp.sha256, stated.url)
             move_to_pinned(cache, artifact, stamp, folder)
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)

@@ -46,7 +46,7 @@ NOT_PINNED = "is not pinned; --frozen and CI=true allow pinned files only"
 ROWS = [
     pytest.param(["download"], "m", "`doit lock --model m`, and commit models.lock", id="download"),
     pytest.param(["download:m"], "m", "`doit lock --model m`, and commit models.lock", id="download:m"),
-    pytest.param(["download", "--no-adopt"], "m", "doit lock --model m,", id="download, from nowhere else"),
+    pytest.param(["download", "--no-adopt"], "m", "`doit lock --model m`,", id="download, from nowhere else"),
     pytest.param(["verify"], "m", "`doit lock --model m`, and commit models.lock", id="verify"),
     pytest.param(["serve"], "m", "`doit lock --model m`, and commit models.lock", id="serve"),
     pytest.param(["start"], "m", "`doit lock --model m`, and commit models.lock", id="start"),
