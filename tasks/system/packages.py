@@ -24,11 +24,20 @@ def has_package(name: str) -> bool:
 
 
 def find_program(name: str) -> str:
-    """Return the absolute path of a program on PATH; empty if there is none."""
-    from os.path import abspath
-    from shutil import which
+    """Return the absolute path of a program on PATH; empty if there is none.
 
-    found = which(name)
+    Windows also looks in the current directory, which anyone may have filled: what is
+    found there does not count.
+    """
+    import os
+    import shutil
+
+    found = shutil.which(name)
     if found is None:
         return ""
-    return abspath(found)
+    path = os.path.abspath(found)
+    entries = filter(None, os.environ.get("PATH", "").split(os.pathsep))
+    folders = {os.path.normcase(os.path.abspath(entry)) for entry in entries}
+    if os.path.normcase(os.path.dirname(path)) not in folders:
+        return ""
+    return path

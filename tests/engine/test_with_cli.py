@@ -211,7 +211,7 @@ def test_arguments_are_the_commands(project: Project) -> None:
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
     result = project.doit("with", "--", sys.executable, "-c", code, *words)
     assert json.loads(result.out) == words
-    assert engines(project)[-1]["argv"][-2:] == ["--n-predict", "1024"]  # and none of them is the engine's
+    assert engines(project)[-1]["argv"][-2:] == ["--alias", "m"]  # and none of them is the engine's
 
 
 def test_the_directory_is_the_users(project: Project, tmp_path: Path) -> None:
