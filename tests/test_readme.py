@@ -119,7 +119,7 @@ def test_blocks_of_pages_are_run() -> None:
     counts = {(page, kind): len(blocks(kind, page)) for page in PAGES for kind in ("sh", "python", "yaml")}
     assert {key: count for key, count in counts.items() if count} == {
         (README, "sh"): 6,
-        (CLIENTS, "sh"): 2,  # the blocks of the clients are run by tests/clients
+        (CLIENTS, "sh"): 3,  # the blocks of the clients are run by tests/clients
         (CLIENTS, "python"): 7,
         (TESTING, "sh"): 1,
         (TESTING, "python"): 1,

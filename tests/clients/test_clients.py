@@ -23,6 +23,7 @@ from tests.support.project import REPO, SCRIPTS, Project
 PAGE = (REPO / "docs" / "clients.md").read_text("utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (?:`(pip install [^`]+)`)? ?\|", PAGE, re.MULTILINE)
 ANSWER = "I am the tiny demo model of llamafile-recipe."
+OTHER_ANSWERS = {"aider": "I am a tiny demo"}  # of a client that adds much to the question
 INSTALL_LIMIT = 1200  # seconds
 ANSWER_LIMIT = 300  # seconds; on a busy machine, some take a minute to be imported
 
@@ -33,11 +34,22 @@ def examples(client: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
+def interpreter(client: str) -> str:
+    """Return the Python that a client needs; skip the test where there is none."""
+    if client != "aider" or sys.version_info < (3, 13):
+        return sys.executable
+    found = [path for name in ("python3.12", "python3.11", "python3.10") if (path := shutil.which(name))]
+    for path in found:
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    pytest.skip("aider-chat needs Python 3.12 or older")
+
+
 @pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Path]:
+def programs(tmp_path: Path, client: str) -> Iterator[Path]:
     """A new virtual environment's folder of programs; removed at the end, as some take 300 MB."""
     place = tmp_path / "venv"
-    command = [sys.executable, "-m", "venv", "--without-pip", str(place)]
+    command = [interpreter(client), "-m", "venv", "--without-pip", str(place)]
     subprocess.run(command, check=True, timeout=INSTALL_LIMIT)
     yield place / "bin"
     shutil.rmtree(place, ignore_errors=True)  # a pip that was stopped may still write
@@ -77,12 +89,13 @@ def test_a_client(project: Project, programs: Path, client: str, command: str) -
     for kind, text in examples(client):
         file = project.path / f"example.{kind}"
         file.write_text(text.replace("8080", str(port)), "utf-8")
-        interpreter = {"python": str(programs / "python"), "sh": "sh"}[kind]
-        words = ["with", "--model", "demo", "--port", str(port), "--", interpreter, str(file)]
+        program = {"python": str(programs / "python"), "sh": "sh"}[kind]
+        words = ["with", "--model", "demo", "--port", str(port), "--", program, str(file)]
         result = project.doit(*words, env=env, timeout=ANSWER_LIMIT)
         assert result.status == 0, result.err
         answers = 2 if "stream" in text else 1
-        assert result.out.count(ANSWER) == answers, result.out
+        answer = OTHER_ANSWERS.get(client, ANSWER)
+        assert " ".join(result.out.split()).count(answer) == answers, result.out
 
 
 def test_every_client_has_a_row() -> None:
