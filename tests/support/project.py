@@ -314,7 +314,7 @@ def _has(process: psutil.Process, variable: str, value: str) -> bool:
         return (forked or process.environ()).get(variable) == value
     # psutil parses all variables of all processes, which takes ten times as long
     with open(f"/proc/{process.pid}/environ", "rb") as file:
-        return f"\0{variable}={value}\0".encode() in b"\0" + file.read()
+        return os.fsencode(f"\0{variable}={value}\0") in b"\0" + file.read()
 
 
 def lives(process: psutil.Process) -> bool:

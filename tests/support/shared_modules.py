@@ -4,8 +4,8 @@ They are imported once, from the copy that every project links to (`mould` in pr
 if the files of its project are those of that copy, and with its project's ROOT. A test whose project has
 another file imports all of them again.
 
-No module of tasks/ may keep state between two calls (test_in_process.py); what `functools.cache` keeps is
-forgotten after each run.
+What a module keeps in a `functools.cache` or in a dict, list or set of its own is forgotten after each run;
+it may keep nothing elsewhere (test_in_process.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 PACKAGE = "tasks"
 _shared: dict[str, ModuleType] = {}
 _caches: list[Any] = []  # functions of these modules that have a functools.cache
+_containers: list[tuple[Any, Any]] = []  # of these modules, with their first content
 
 
 @functools.cache
@@ -59,9 +60,24 @@ def _keep() -> None:
     for name, module in list(sys.modules.items()):
         if name not in _shared and name.partition(".")[0] == PACKAGE:
             _shared[name] = module
-            _caches.extend(value for value in vars(module).values() if hasattr(value, "cache_clear"))
     for function in _caches:
         function.cache_clear()
+    for container, first in _containers:
+        if container != first:
+            container.clear()
+            if isinstance(container, list):
+                container.extend(first)
+            else:
+                container.update(first)
+
+
+def _note(module: ModuleType) -> None:
+    """Note what a new module can remember with."""
+    for value in vars(module).values():
+        if hasattr(value, "cache_clear"):
+            _caches.append(value)
+        elif isinstance(value, (dict, list, set)) and value is not vars(module)["__builtins__"]:
+            _containers.append((value, value.copy()))
 
 
 class _Finder(MetaPathFinder):
@@ -73,6 +89,8 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if self.used and name.startswith(f"{PACKAGE}."):
+            return _noting(PathFinder.find_spec(name, path))
         if name != PACKAGE:
             return None
         spec = PathFinder.find_spec(name, path)
@@ -97,6 +115,19 @@ class _Loader(Loader):
             if "ROOT" in vars(one):
                 vars(one)["ROOT"] = self._root
         sys.modules.update(_shared)
+
+
+def _noting(spec: ModuleSpec | None) -> ModuleSpec | None:
+    """Return the same, with a loader that notes the module as soon as it is there."""
+    if spec and spec.loader:
+        execute = spec.loader.exec_module
+
+        def execute_and_note(module: ModuleType) -> None:
+            execute(module)
+            _note(module)
+
+        spec.loader.exec_module = execute_and_note  # type: ignore[method-assign]
+    return spec
 
 
 def _first() -> ModuleType:
