@@ -43,7 +43,7 @@ COSTLY = ("requests", "rich", "yaml", "pydantic", "psutil", "filelock", "logging
 BUDGETS = {  # at 88 columns
     "console": (630, "text, styles, tables, progress, two kinds of log lines, reasoning, two CI systems"),
     "system": (
-        1_430,
+        1_450,
         "processes and files on three systems, no link of a cache followed, caches of several users",
     ),
     "network": (
@@ -52,8 +52,9 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        3_740,
-        "types and constraints, GGUF headers, limits of YAML, schema with line numbers, semantic checks, "
+        4_530,
+        "types and constraints, GGUF headers, the memory of a model, variants, limits of YAML, "
+        "schema with line numbers, semantic checks, "
         "lock file, editing, resolving",
     ),
     "cache": (
@@ -61,8 +62,8 @@ BUDGETS = {  # at 88 columns
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
     "transfer": (3_800, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (590, "the estimates, what cannot work, and the question before a large download"),
-    "upstream": (680, "the Hub, GitHub, and resolving models.lock"),
+    "planning": (620, "the estimates, what cannot work, and the question before a large download"),
+    "upstream": (940, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
         3_960,
         "command lines of every version, readiness, supervisor, records in two places, known failures, "
