@@ -64,6 +64,18 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("phi3", 4096, ()),
     ("phi3", 32768, ()),
 )
+NOTE = """# The memory of an engine
+
+What `doit plan` estimates, and what engines take, in MB: `python bench/memory.py
+--write` ([how](README.md#memory)). A prompt of 600 tokens was sent; in the first two
+rows, it fills the context. The estimate is that of `doit plan` for such a prompt; `doit
+plan` itself counts the buffers for one that fills the context. Arguments that the
+embedded engine does not know are omitted.
+
+The file of llama-q4 is loaded without repacking. With it, the engine copies these
+weights, and the pages of the file count as resident until the system needs them.
+Models with sliding windows (gemma3) take more with each checkpoint of a context.
+"""
 
 
 class Row(NamedTuple):
@@ -189,8 +201,8 @@ def main() -> int:
     text = table(rows)
     print(text)
     if options.write:
-        note = "`python bench/memory.py --write`, MB. "
-        Path(__file__).with_suffix(".md").write_text(f"{note}\n\n{text}\n", "utf-8")
+        page = f"{NOTE}\n{text}\n"
+        Path(__file__).with_suffix(".md").write_text(page, "utf-8")
     return int(any(abs(row.error) > WITHIN for row in rows))
 
 

@@ -61,7 +61,7 @@ def run(context: Context, named: Sequence[str], variant: str, as_json: bool) -> 
         doit_adapter.print_report("\n".join(entry.key for entry in entries))
 
 
-def _files(context: Context, name: str, variant: str) -> tuple[Artifact, ...]:
+def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ...]:
     """Return the cached files that serving a model needs: all variants, or one."""
     catalogue, environment = context.catalogue, context.environment
     jobs = resolve_variants(name, catalogue, environment)

@@ -202,6 +202,8 @@ def _change(name: str, old: LockedFile | None, new: LockedFile) -> list[str]:
         return [first, f"    old {_version(old)}", f"    new {_version(new)}"]
     if old.license != new.license:
         return [f"~ {name}: licence {old.license} → {new.license}"]
+    if old.memory != new.memory:
+        return [f"~ {name}: {file}, what its memory depends on"]
     return []
 
 

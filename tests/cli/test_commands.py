@@ -316,7 +316,7 @@ def test_help(still: Project, task: str) -> None:
         "start": {"--model", *source, *settings},
         "start:tiny": source | settings,
         "with": {"--model", *source, *settings},
-        "chat": {"--model", "--port", "--timeout", "--yes", "--force", "--no-adopt"},
+        "chat": {"--model", "--port", "--timeout", "--yes", "--force", "--no-adopt", "--variant"},
         "chat:t": {"--timeout"},
         "restart": {"--model", *source, *settings},
         "stop": {"--model", "--port", "--all"},

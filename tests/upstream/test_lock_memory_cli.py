@@ -104,12 +104,6 @@ def test_a_pinned_file_offline_keeps_what_is_known(world: World, tmp_path: Path)
     world.locked()
     text = world.lock.read_text("utf-8")
     assert "    memory:\n      architecture: qwen3\n      block_count: 4\n" in text
-    offline = world.project.doit("lock", "--upgrade", env={"HF_HUB_OFFLINE": "1"})
-    assert (offline.status, offline.err, world.lock.read_text("utf-8")) == (0, "", text)
-    world.server.always("/m.gguf", Status(500))
-    failing = world.project.doit("lock", "--upgrade")
-    assert (failing.status, world.lock.read_text("utf-8")) == (0, text)
-    assert "HTTP 500" in failing.err
     # a lock file of an older version stays as it is
     old = "".join(
         line for line in text.splitlines(keepends=True) if "memory" not in line and "      " not in line
@@ -118,6 +112,15 @@ def test_a_pinned_file_offline_keeps_what_is_known(world: World, tmp_path: Path)
     assert "nothing changed" in world.locked()
     assert world.lock.read_text("utf-8") == old
     assert planned(world)["source"] == "a rule of thumb"
+    assert "~ m: m.gguf, what its memory depends on\n" in world.locked("--upgrade")
+    assert world.lock.read_text("utf-8") == text
+
+    offline = world.project.doit("lock", "--upgrade", env={"HF_HUB_OFFLINE": "1"})
+    assert (offline.status, offline.err, world.lock.read_text("utf-8")) == (0, "", text)
+    world.server.always("/m.gguf", Status(500))
+    failing = world.project.doit("lock", "--upgrade")
+    assert (failing.status, world.lock.read_text("utf-8")) == (0, text)
+    assert "HTTP 500" in failing.err
 
 
 def test_the_model_in_a_llamafile_and_the_file_that_is_here(world: World, tmp_path: Path) -> None:
