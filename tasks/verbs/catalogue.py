@@ -1,4 +1,4 @@
-"""`doit catalogue`, the default verb: show one screen of models, or those asked for."""
+"""`doit catalogue`, the default verb: show one screen of models, or a choice."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.project import REPO, SCRIPTS, Project
 PAGE = (REPO / "docs" / "clients.md").read_text("utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (?:`(pip install [^`]+)`)? ?\|", PAGE, re.MULTILINE)
 ANSWER = "I am the tiny demo model of llamafile-recipe."
-OTHER_ANSWERS = {"aider": "I am a tiny demo"}  # of a client that adds much to the question
+OTHER_ANSWERS = {"aider": "tiny demo"}  # aider adds the user's language to the question
 INSTALL_LIMIT = 1200  # seconds
 ANSWER_LIMIT = 300  # seconds; on a busy machine, some take a minute to be imported
 
