@@ -17,6 +17,8 @@ _PASSED = frozenset(
         # Windows does not start a program without some of these
         *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE"),
         *("LOCALAPPDATA", "USERNAME", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE"),
+        # by these, GitHub's runner and Jenkins find the processes that a job leaves
+        *("RUNNER_TRACKING_ID", "JENKINS_NODE_COOKIE"),
         # where the libraries of GPU runtimes are
         *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
     )

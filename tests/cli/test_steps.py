@@ -299,7 +299,8 @@ def test_the_embedded_engine_is_not_installed(project: Project, tmp_path: Path) 
     assert result.status == 1
     assert "ERROR: demo does not run here" in result.err
     assert "the embedded engine needs the optional package xllamacpp" in result.err
-    assert "fix: pip install --upgrade '.[embedded]'" in result.err
+    assert "      pip install --upgrade '.[embedded]'\n" in result.err
+    assert "      or try another engine: --engine llama-server, --engine llamafile\n" in result.err
 
 
 def test_the_embedded_engine_reads_only_gguf(project: Project, tmp_path: Path) -> None:

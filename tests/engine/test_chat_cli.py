@@ -183,7 +183,7 @@ def test_a_stream_that_is_broken(project: Project, name: str) -> None:
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_a_model_that_thinks(project: Project, field: str) -> None:
     """F12: its reasoning goes to stderr, the answer alone to stdout."""
-    with_llamafile(project, version="0.10.5")
+    with_llamafile(project, version="0.10.5", serve={"cors": "*"})
     behave(project, reasoning="Let me see \x1b[2J", reasoning_field=field, answer="Blue.")
     result = project.doit("chat", "What colour is the sky?")
     assert (result.status, result.out) == (0, "Blue.\n"), result.err

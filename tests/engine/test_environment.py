@@ -20,7 +20,7 @@ pytestmark = pytest.mark.once
         *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "Path", "SystemRoot"),
         *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"),
         *("HSA_OVERRIDE_GFX_VERSION", "NVIDIA_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "LD_LIBRARY_PATH"),
-        *("USERPROFILE", "LOCALAPPDATA", "DYLD_LIBRARY_PATH"),
+        *("USERPROFILE", "LOCALAPPDATA", "DYLD_LIBRARY_PATH", "RUNNER_TRACKING_ID"),
     ],
 )
 def test_what_passes(name: str) -> None:

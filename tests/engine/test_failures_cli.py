@@ -94,7 +94,7 @@ def test_it_dies_while_it_loads(project: Project) -> None:
     assert shown[0] == "ERROR: m ended before it was ready"
     command = (
         f"/bin/sh {project.target(data, 'm.llamafile')} --server --nobrowser --log-disable"
-        f" --host 127.0.0.1 --port {port} --ctx-size 0 --n-predict 1024"
+        f" --host 127.0.0.1 --port {port} --ctx-size 0 --n-predict 1024 --alias m"
     )
     assert shown[1] == f"  command: {command}"
     assert shown[2] == "  ended: exit status 7"
