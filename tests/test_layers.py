@@ -52,7 +52,7 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment",
     ),
     "catalogue": (
-        4_530,
+        4_550,
         "types and constraints, GGUF headers, the memory of a model, variants, limits of YAML, "
         "schema with line numbers, semantic checks, "
         "lock file, editing, resolving",

@@ -1,4 +1,4 @@
-"""Choose the variant for a command line: the named one, or the one that fits. Pure."""
+"""Choose the variant for a command line: the named one, or one that fits. Pure."""
 
 from __future__ import annotations
 
