@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -82,14 +81,3 @@ def locked_memory(metadata: ModelMetadata) -> LockedMemory:
     if not _is_word(metadata.architecture or ""):
         values["architecture"] = None
     return LockedMemory(**values)
-
-
-def memory_of(plain: Mapping[str, Any]) -> ModelMetadata | None:
-    """Return the metadata that the compiled catalogue has; None if it has none."""
-    if not plain:
-        return None
-    values = dict(plain)
-    for key, value in plain.items():
-        if isinstance(value, list):
-            values[key] = tuple(value)
-    return ModelMetadata(**values)

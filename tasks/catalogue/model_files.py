@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, model_dir
 from tasks.catalogue.constraints import LATEST
@@ -13,10 +13,12 @@ from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import part_url, pins_error, split_count, split_error
 from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
-from tasks.catalogue.variants import Choice
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
+
+if TYPE_CHECKING:
+    from tasks.catalogue.variants import Choice
 
 WINDOWS_EXE_LIMIT = 4 * 1024**3  # bytes; Windows starts no larger executable (R9)
 
@@ -81,6 +83,17 @@ def entry_artifact(name: str, model: Model, environment: Environment) -> Artifac
     folder = model_dir(environment.cache, model.sha256, sources[0])
     target = inside(folder, filename_of(model.url))
     return Artifact(name, sources, target, model.sha256, model.size)
+
+
+def memory_of(plain: Mapping[str, Any]) -> ModelMetadata | None:
+    """Return the metadata that the compiled catalogue has; None if it has none."""
+    if not plain:
+        return None
+    values = dict(plain)
+    for key, value in plain.items():
+        if isinstance(value, list):
+            values[key] = tuple(value)
+    return ModelMetadata(**values)
 
 
 def _catalogue_sources(

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.locked_memory import memory_of
 from tasks.catalogue.model_files import (
     CompanionFile,
     ModelSource,
@@ -30,6 +29,7 @@ from tasks.catalogue.model_files import (
     file_from_url,
     llamafile_exe,
     local_file,
+    memory_of,
     parse_sha256,
 )
 from tasks.catalogue.settings import (
@@ -39,10 +39,11 @@ from tasks.catalogue.settings import (
     settings_of,
 )
 from tasks.catalogue.types import Catalogue, FileSpec, Model
-from tasks.catalogue.variant_choice import variant_choice
-from tasks.catalogue.variants import Choice
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
+
+if TYPE_CHECKING:
+    from tasks.catalogue.variants import Choice
 
 
 class ResolvedModel(NamedTuple):
@@ -312,8 +313,14 @@ def _source(
     if sha256 is not None:
         raise UsageError("--sha256 requires --llamafile or --llamafile-url")
     name = catalogue.name(word or catalogue.default)
-    choice = variant_choice(request, name, catalogue, environment)
-    variant = choice.name if choice else ""
+    choice = None
+    variant = ""
+    if "variant" in options or catalogue.variants(name):
+        from tasks.catalogue.variant_choice import variant_choice
+
+        choice = variant_choice(request, name, catalogue, environment)
+    if choice:
+        variant = choice.name
     model = catalogue.model(name, variant)
     artifact = entry_artifact(f"{name} {variant}".strip(), model, environment)
     return ModelSource(

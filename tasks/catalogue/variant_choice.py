@@ -1,13 +1,14 @@
-"""Choose the variant for a command line: the named one, or the one that fits. Pure."""
+"""Choose the variant for a command line: the named one, or one that fits. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tasks.catalogue import variants
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.locked_memory import memory_of
-from tasks.catalogue.settings import serve_settings, settings_of
+from tasks.catalogue.model_files import memory_of
+from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.catalogue.variants import Choice, VariantNeed
 from tasks.command_line import TaskRequest
@@ -29,11 +30,10 @@ def variant_choice(
         return None
     if word is None and environment.must_name_variant and request.verb:
         raise variants.unnamed_error(name, names)
-    asked = settings_of(request.options)
     needs = []
     for one in names:
         model = catalogue.model(name, one)
-        settings = serve_settings(asked.over(model.serve).over(catalogue.defaults))
+        settings = _settings(request, model, catalogue)
         engine = request.options.get("engine") or model.engine or "llamafile"
         size = _entry_size(model, catalogue.extra_files(name, one))
         metadata = memory_of(catalogue.memory(name, one))
@@ -47,6 +47,15 @@ def variant_choice(
     if word is not None:
         chosen, reason = word, "named"
     return Choice(chosen, reason, budget, tuple(needs))
+
+
+def _settings(
+    request: TaskRequest, model: Model, catalogue: Catalogue
+) -> ServeSettings:
+    """Return how a model would be served, with the words after `--` as `args`."""
+    words = request.extra if request.verb in ("serve", "start") else ()
+    asked = replace(settings_of(request.options), args=words)
+    return serve_settings(asked.over(model.serve).over(catalogue.defaults))
 
 
 def _entry_size(model: Model, files: Iterable[FileSpec]) -> int | None:

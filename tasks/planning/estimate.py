@@ -161,7 +161,7 @@ def head_of(stream: BinaryIO, size: int | None) -> gguf.ModelMetadata:
         return gguf.read_head(stream, None)
     except (ValueError, OverflowError, zipfile.BadZipFile) as error:
         raise gguf.GgufError(f"it has no GGUF: {error}") from None
-    except (NotImplementedError, struct.error) as error:
+    except (NotImplementedError, struct.error, MemoryError) as error:
         # a version of zip files that zipfile does not support, or a damaged one
         raise gguf.GgufError(f"it has no readable GGUF: {error}") from None
 

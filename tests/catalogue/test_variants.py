@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tasks.catalogue import schema
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import resolve_entry, resolve_variants
@@ -13,6 +16,7 @@ from tasks.catalogue.types import Catalogue
 from tasks.catalogue.variants import VariantNeed, budget, choose
 from tasks.errors import UsageError
 
+ROOT = Path(__file__).resolve().parents[2]
 GB = 10**9
 Q4, Q8, F16 = VariantNeed("Q4", 5, 6), VariantNeed("Q8", 8, 9), VariantNeed("F16", 15, 16)
 UNKNOWN = VariantNeed("BIG", None, None)
@@ -89,6 +93,15 @@ def test_the_memory_decides(memory: int, more: dict[str, Any], expected: str) ->
     assert resolved.variant == expected
     letter = {"q4": "a", "q8": "b", "f16": "c"}[expected]
     assert (resolved.name, resolved.artifact.sha256) == ("m", letter * 64)
+
+
+def test_the_example_of_the_page() -> None:
+    """Issue 15.6: as in docs/variants.md; nothing is known of the sizes, so the first is used."""
+    page = (ROOT / "docs" / "variants.md").read_text("utf-8")
+    [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [entry] = yaml.safe_load(block)["models"].values()
+    resolved = resolve_entry("m", compiled(entry), Environment("linux", "/c", "/p", "/p"))
+    assert (resolved.variant, resolved.model.quant) == ("q8", "Q8_0")
 
 
 def test_all_variants_and_their_projector() -> None:
