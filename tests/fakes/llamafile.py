@@ -104,9 +104,11 @@ def _repeated(seed: bytes, size: int) -> bytes:
 
 
 def _stub(python: str) -> bytes:
+    # a Python starts sooner without site-packages; a test may give a program that is none
+    quick = " -SE" if python == sys.executable else ""
     script = (
         f"case $0 in */*) ;; *) echo '{NO_SLASH}' >&2; exit 127;; esac\n"
-        f'exec {shlex.quote(python)} -SE "$0" "$@"\n'  # it starts sooner without site-packages
+        f'exec {shlex.quote(python)}{quick} "$0" "$@"\n'
         "exit 127\n"
     )
     return MAGIC + b"\n" + JUNK + b"'\n" + os.fsencode(script)
