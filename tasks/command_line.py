@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tasks import positional
 from tasks.errors import UsageError, did_you_mean
-from tasks.options import Option
+from tasks.options import Option, option_fix
 
 # doit's own commands: they look at tasks instead of running them
 DOIT_COMMANDS = frozenset(
@@ -344,13 +344,14 @@ def _parse_options(
     """
     longs = [one["long"] + _mark(one, "=") for one in table]
     shorts = "".join(one["short"] + _mark(one, ":") for one in table if one["short"])
+    verb = word.partition(":")[0]
     try:
-        if verbs[word.partition(":")[0]].pos_arg in _WORD_VERBS:
+        if verbs[verb].pos_arg in _WORD_VERBS:
             pairs, words = getopt.gnu_getopt(rest, shorts, longs)
         else:
             pairs, words = getopt.getopt(rest, shorts, longs)
     except getopt.GetoptError as error:
-        fix = _option_fix(word, error.opt, table, verbs)
+        fix = option_fix(word, error.opt, table, verbs[verb].pos_arg)
         raise UsageError(f"doit {word}: {error.msg}", fix=fix) from None
     for flag, value in pairs:
         if flag == "--model" and not value.strip():
@@ -388,28 +389,3 @@ def _values(
             positional.check_single(word, name, value, values)
             values[name] = value
     return values
-
-
-def _option_fix(word: str, given: str, table: Sequence[Option], verbs: Verbs) -> str:
-    """Return the fix for a wrong option: help, its right form, or a similar one."""
-    verb = word.partition(":")[0]
-    if given in ("help", "h"):
-        return f"doit help {verb}"
-    for option in table:
-        # its value is missing, or it takes none
-        if given and given == option["long"]:
-            return f"--{given} {option.get('metavar', '')}".rstrip()
-        if given and given == option["short"]:
-            return f"-{given} {option.get('metavar', '')}".rstrip()
-    # an option that overrides a check is never what a misspelt one means
-    names = [option["long"] for option in table if option["long"] != "force"]
-    near = did_you_mean("--" + given, ["--" + name for name in names])
-    is_engine = verbs[verb].pos_arg == "engine_arguments"
-    if near and is_engine:
-        return f"{near} (engine arguments go after `--`)"
-    if near:
-        return near
-    fix = f"`doit help {verb}` lists the options"
-    if is_engine:
-        fix += "; engine arguments go after `--`"
-    return fix

@@ -208,12 +208,19 @@ def read_catalogue(args: CommandLine) -> Context:
         problem = error
         catalogue = Catalogue(_NO_ENTRIES, str(path))
     args = _with_named_model(args, catalogue, environment)
-    server = _running_server(args, catalogue, environment)
+    server = None
+    if args.tasks and args.tasks[-1].verb in ("chat", "bench"):
+        from tasks.engine.requested_server import running_server
+
+        server = running_server(args.tasks[-1], catalogue, environment)
     if problem:
         if args.tasks[-1].verb == "chat" and server is None:
             raise problem
         _report_broken_catalogue(problem)
-    args = _restarted(args, catalogue, environment)
+    if any(request.verb == "restart" for request in args.tasks):
+        from tasks.engine.requested_server import restarted
+
+        args = restarted(args, catalogue, environment)
     if problem is None and server is None and _is_unnamed_chat(args):
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
@@ -358,91 +365,3 @@ def server_choice(context: Context, request: TaskRequest) -> Choice:
     from tasks.engine.naming import choice_of
 
     return choice_of(request, context.catalogue, context.environment)
-
-
-def _running_server(
-    args: CommandLine, catalogue: Catalogue, environment: Environment
-) -> ServerRecord | None:
-    """Return the server that `chat` or `bench` asks: the chosen one, or the only one.
-
-    Raises:
-        UsageError: several servers run and one is not chosen, or none has the port.
-    """
-    if not args.tasks or args.tasks[-1].verb not in ("chat", "bench"):
-        return None
-    from tasks.engine import server_registry
-    from tasks.engine.naming import choice_of
-    from tasks.engine.requests_by_kind import kind_of
-    from tasks.engine.selection import check_unambiguous
-    from tasks.engine.server_record import ServerState
-
-    request = args.tasks[-1]
-    if "engine" in request.options:  # a server of its own
-        return None
-    ready = [
-        record
-        for record in server_registry.running(environment.cache)
-        if record.state is ServerState.READY
-    ]
-    choice = choice_of(request, catalogue, environment)
-    ready = choice.of(ready)
-    if not choice.names and choice.port is None:
-        ready = [record for record in ready if kind_of(record) == "chat"]
-    check_unambiguous(ready, choice.names, request.verb)
-    if choice.port and not ready:
-        what = f"no server is ready on port {choice.port}"
-        raise UsageError(what, fix="`doit status` shows the servers")
-    return next(iter(ready), None)
-
-
-def _restarted(
-    args: CommandLine, catalogue: Catalogue, environment: Environment
-) -> CommandLine:
-    """Add the model and the port of the server that `doit restart` means.
-
-    Raises:
-        UsageError: none is named and none runs, several match, or the server runs in
-            another terminal.
-    """
-    tasks = [
-        _restart_request(request, catalogue, environment)
-        if request.verb == "restart"
-        else request
-        for request in args.tasks
-    ]
-    return args._replace(tasks=tuple(tasks))
-
-
-def _restart_request(
-    request: TaskRequest, catalogue: Catalogue, environment: Environment
-) -> TaskRequest:
-    from tasks.engine import server_registry
-    from tasks.engine.naming import choice_of
-    from tasks.engine.selection import STOPPABLE, check_unambiguous
-    from tasks.engine.server_record import Mode
-
-    choice = choice_of(request, catalogue, environment)
-    running = server_registry.running(environment.cache)
-    found = choice.of(record for record in running if record.mode in STOPPABLE)
-    has_source = bool({"llamafile", "llamafile_url"} & request.options.keys())
-    check_unambiguous(found, choice.names, "restart")
-    if not found:
-        if choice.names:
-            return request
-        what = "there is no server to restart"
-        raise UsageError(what, fix="doit start --model NAME")
-    server = found[0]
-    if server.mode is not Mode.START:
-        where = f"in another terminal (`doit serve`, pid {server.owner})"
-        what = f"{server.name} at {server.url} runs {where}"
-        raise UsageError(what, fix="press Ctrl-C there, and run it again")
-    options = {**request.options, "port": str(server.port)}
-    if not (request.model or has_source):
-        options["model"] = server.name
-        path = server.spec.get("model", "").partition(",")[0]
-        if server.name not in catalogue.names and os.path.isabs(path):
-            options["llamafile"] = path
-            del options["model"]
-    if "--variant" in server.spec and not has_source:
-        options.setdefault("variant", server.spec["--variant"])
-    return request._replace(options=options)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from tasks.errors import did_you_mean
 
 Option = dict[str, Any]
 
@@ -113,3 +116,28 @@ SERVE = [
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,
 ]
+
+
+def option_fix(word: str, given: str, table: Sequence[Option], pos_arg: str) -> str:
+    """Return the fix for a wrong option: help, its right form, or a similar one."""
+    verb = word.partition(":")[0]
+    if given in ("help", "h"):
+        return f"doit help {verb}"
+    for option in table:
+        # its value is missing, or it takes none
+        if given and given == option["long"]:
+            return f"--{given} {option.get('metavar', '')}".rstrip()
+        if given and given == option["short"]:
+            return f"-{given} {option.get('metavar', '')}".rstrip()
+    # an option that overrides a check is never what a misspelt one means
+    names = [option["long"] for option in table if option["long"] != "force"]
+    near = did_you_mean("--" + given, ["--" + name for name in names])
+    is_engine = pos_arg == "engine_arguments"
+    if near and is_engine:
+        return f"{near} (engine arguments go after `--`)"
+    if near:
+        return near
+    fix = f"`doit help {verb}` lists the options"
+    if is_engine:
+        fix += "; engine arguments go after `--`"
+    return fix

@@ -10,14 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.types import (
-    COMPANION_KEYS,
-    Engine,
-    Model,
-    Sampling,
-    ServeOptions,
-    Variant,
-)
+from tasks.catalogue.serve_options import Sampling, ServeOptions
+from tasks.catalogue.types import COMPANION_KEYS, Engine, Model, Variant
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type | tuple[type, ...]] = {

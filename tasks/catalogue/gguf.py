@@ -1,7 +1,6 @@
 """Read a GGUF file's metadata. Pure: it reads only from the stream it is given.
 
-Arrays that are not needed are skipped. `model_memory` computes the memory from it; for
-models without metadata there is a rule of thumb.
+Arrays that are not needed are skipped. `model_memory` computes the memory from it.
 
 Source: ggml docs/gguf.md (layout, types, keys); llama.cpp llama-model.cpp (defaults of
 missing keys).
@@ -9,7 +8,6 @@ missing keys).
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple, TypeGuard
@@ -365,37 +363,3 @@ def _whole(value: object) -> int | None:
     if not 0 <= value < 1 << 31:
         return None
     return value
-
-
-def parse_parameter_count(text: str | None) -> float | None:
-    """Parse a number of parameters into billions.
-
-    Forms: `7.24B`, `350M`, `E2B`, `7B+mmproj`. `8x7B` is 7: experts share the cache.
-    """
-    pattern = r"(?<![\d.])(\d{1,6}(?:\.\d{1,6})?) ?([BM])(?![A-Za-z])"
-    match = re.search(pattern, text or "", re.IGNORECASE)
-    if match is None:
-        return None
-    number = float(match[1])
-    if match[2] in "Mm":
-        return number / 1000
-    return number
-
-
-def kv_estimate(params: str | None, ctx: int) -> int | None:
-    """Estimate `kv_bytes` of a model that is not on this machine; None if impossible.
-
-    56 KiB for each token at 1B parameters, growing with their power 0.42. Within a
-    factor of 2 of Llama 3, Mistral, Phi-4 and Qwen 3 (from 1.7B). About 4 times too
-    high for other small models and mixtures of experts, and about 4 times too low for
-    models without grouped-query attention (Llama 2, Phi-3 mini, OLMo).
-
-    Args:
-        params: as in the catalogue.
-        ctx: tokens; 0 gives None, since the context as trained is not known here.
-    """
-    billions = parse_parameter_count(params)
-    if not billions or ctx <= 0:
-        return None
-    per_token: float = 56 * 1024 * billions**0.42
-    return round(per_token) * ctx

@@ -31,6 +31,7 @@ _KEPT = 8  # compiled catalogues in the cache: a few branches and projects
 _FORMAT = b"2"  # of a compiled file, and part of its key
 # the code that validates; part of the key, too
 _VALIDATORS = (
+    "catalogue/serve_options.py",
     "catalogue/types.py",
     "catalogue/constraints.py",
     "catalogue/schema.py",

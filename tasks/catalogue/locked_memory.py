@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tasks.catalogue.constraints import Constraint
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.types import Strict
+from tasks.catalogue.serve_options import Strict
 
 _MOST = 1 << 31
 _MOST_BYTES = 1 << 53

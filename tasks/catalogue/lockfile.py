@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
 from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
 from tasks.catalogue.locked_memory import LockedMemory
-from tasks.catalogue.types import COMPANION_KEYS, FileSpec, Strict
+from tasks.catalogue.serve_options import Strict
+from tasks.catalogue.types import COMPANION_KEYS, FileSpec
 from tasks.errors import RecipeError
 from tasks.system.paths import is_version, name_problem
 from tasks.urls import filename_of, url_error

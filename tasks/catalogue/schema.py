@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.catalogue.constraints import AdoptFrom, Constraint, Name
 from tasks.catalogue.lockfile import LockFile, apply_lock
 from tasks.catalogue.semantic_checks import semantic_errors
-from tasks.catalogue.types import Engine, Model, ServeOptions, Strict
+from tasks.catalogue.serve_options import ServeOptions, Strict
+from tasks.catalogue.types import Engine, Model
 from tasks.catalogue.yaml_limits import LimitError, check
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import filename_of

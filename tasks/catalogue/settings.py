@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
 from tasks.catalogue.constraints import Constraint
-from tasks.catalogue.types import Sampling, ServeOptions
+from tasks.catalogue.serve_options import Sampling, ServeOptions
 from tasks.errors import UsageError, did_you_mean
 
 ALL_LAYERS = 9999  # for --force-gpu (R10): more layers than any model has

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tasks.catalogue import model_memory
-from tasks.catalogue.gguf import ModelMetadata, kv_estimate
+from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.rule_of_thumb import kv_estimate
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.types import Model
 from tasks.errors import UsageError, did_you_mean

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tasks.cache import stamps
 from tasks.cache.space import SPACE_MARGIN, space_missing
-from tasks.catalogue import gguf, model_memory
+from tasks.catalogue import gguf, model_memory, rule_of_thumb
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.console import formatting
@@ -261,7 +261,7 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
     known = MemoryEstimate(
         model=resolved.name,
         weights=weights if all_known else None,
-        cache=gguf.kv_estimate(resolved.model.params, context),
+        cache=rule_of_thumb.kv_estimate(resolved.model.params, context),
         context=context,
         exact=False,
         gpu=bool(settings.ngl) and settings.gpu != "disable",

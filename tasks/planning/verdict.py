@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 
 from tasks.cache import stamps
-from tasks.catalogue import gguf
+from tasks.catalogue import rule_of_thumb
 from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.planning import estimate
@@ -79,7 +79,9 @@ def surely_fits(resolved: ResolvedModel, needs: Sequence[FilePlan], here: int) -
     sizes = [need.size for need in needs if need.path in targets]
     weights, all_known = estimate.total(sizes)
     billions = weights / _BYTES_OF_PARAMETER / 10**9
-    cache = gguf.kv_estimate(f"{billions:.6f}B", resolved.settings.ctx_size or 0)
+    cache = rule_of_thumb.kv_estimate(
+        f"{billions:.6f}B", resolved.settings.ctx_size or 0
+    )
     if not all_known or cache is None:
         return False
     return weights + _KV_FACTOR * cache + OVERHEAD <= here

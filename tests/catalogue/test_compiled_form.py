@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tasks.catalogue.compiled_form import KINDS, is_catalogue
 from tasks.catalogue.schema import compile_catalogue
-from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model, Sampling, ServeOptions
+from tasks.catalogue.serve_options import Sampling, ServeOptions
+from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
 
 from tests.support.catalogues import VALID, WHERE
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tasks.catalogue import gguf
-from tasks.catalogue.gguf import GgufError, ModelMetadata, kv_estimate, parse_parameter_count
+from tasks.catalogue.gguf import GgufError, ModelMetadata
 from tasks.catalogue.model_memory import kv_cache_bytes
+from tasks.catalogue.rule_of_thumb import kv_estimate, parse_parameter_count
 
 MIB, GIB = 1024**2, 1024**3
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)

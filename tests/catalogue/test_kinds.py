@@ -9,8 +9,8 @@ import yaml
 from tasks.catalogue.model_files import CompanionFile
 from tasks.catalogue.resolve import resolve_entry
 from tasks.catalogue.schema import compile_catalogue
+from tasks.catalogue.serve_options import Sampling
 from tasks.catalogue.settings import ServeSettings
-from tasks.catalogue.types import Sampling
 
 from tests.catalogue.test_resolve import POSIX
 from tests.catalogue.test_schema import editor, problems

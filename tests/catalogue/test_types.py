@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tasks.catalogue.constraints import ENGINES
 from tasks.catalogue.schema import CatalogueFile, compile_catalogue
-from tasks.catalogue.types import Catalogue, Engine, Model, ServeOptions
+from tasks.catalogue.serve_options import ServeOptions
+from tasks.catalogue.types import Catalogue, Engine, Model
 from tasks.errors import UsageError
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 

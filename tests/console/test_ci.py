@@ -48,7 +48,7 @@ def test_another_byte_or_name_is_another_key(found: list[tuple[str, str]], data:
 
 def test_what_nothing_pins_has_no_key() -> None:
     """Issue 5.9: the error names the command that pins it."""
-    with pytest.raises(RecipeError, match=r"fix: doit lock --model big"):
+    with pytest.raises(RecipeError, match=r"fix: `doit lock --model big`, and commit models.lock"):
         cache_key("big", [Artifact("big", (), "/c/models/x/big.gguf")])
 
 

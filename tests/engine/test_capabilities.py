@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tasks.catalogue.model_files import CompanionFile
 from tasks.catalogue.resolve import resolve_entry
+from tasks.catalogue.serve_options import Sampling
 from tasks.catalogue.settings import ServeSettings
-from tasks.catalogue.types import Sampling
 from tasks.engine.capabilities import (
     FEATURES,
     describe,

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from tasks.catalogue.model_files import CompanionFile
+from tasks.catalogue.serve_options import Sampling
 from tasks.catalogue.settings import ServeSettings
-from tasks.catalogue.types import Sampling
 from tasks.engine.client import health
 from tasks.engine.feature_options import companion_options, feature_options
 
