@@ -20,7 +20,11 @@ from tests.support.catalogues import BIG_URL, WHERE, catalogue, edited
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "models.yaml").read_text("utf-8")
 SHIPPED = Catalogue(compile_catalogue(TEXT, "models.yaml"), "models.yaml")
-MODELS = [pytest.param(SHIPPED.model(name), id=name) for name in SHIPPED.names]
+MODELS = [
+    pytest.param(SHIPPED.model(name, variant), id=f"{name} {variant}".strip())
+    for name in SHIPPED.names
+    for variant in SHIPPED.variants(name) or ("",)
+]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_shipped_model(model: Model) -> None:
     assert model.license
     assert model.ram or not model.params  # an estimate needs the parameters
     revision = "[0-9a-f]{40}"
-    if model.hf:  # of the gallery, which states none
+    if model.url.endswith(".gguf"):  # of the gallery, which states none
         revision = "main"
     assert filename_of(model.url).endswith(MODEL_ENDINGS)
     for url in (model.url, *model.mirrors):
