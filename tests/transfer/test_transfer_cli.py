@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tasks.system.paths import temporary_key
 
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
@@ -252,7 +253,8 @@ def test_what_a_killed_process_leaves_is_removed(
     target = prepare(project, nginx, data)
 
     def is_writing() -> bool:
-        return target.parent.exists() and any(name.endswith(".tmp") for name in os.listdir(target.parent))
+        names = os.listdir(target.parent) if target.parent.exists() else []
+        return any(name.startswith(temporary_key(f"{NAME}.partial.json")) for name in names)
 
     with project.start("download") as running:
         deadline = time.monotonic() + 20
