@@ -15,6 +15,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.settings import ServeSettings
 
 F16 = 2.0  # bytes of one number
 _F32 = 4
@@ -94,6 +95,17 @@ def cache_use(engine: str, words: Sequence[str]) -> CacheUse:
     if unified is not None:
         use = use._replace(unified=unified)
     return use
+
+
+def own_words(kind: str, settings: ServeSettings) -> tuple[str, ...]:
+    """Return the recipe's own arguments that change the caches of an engine."""
+    words: tuple[str, ...] = ()
+    if settings.parallel is not None:
+        words += ("--parallel", str(settings.parallel))
+    if kind != "chat" and settings.ctx_size:
+        # a text is not split: its tokens have to fit into one batch
+        words += ("--ubatch-size", str(settings.ctx_size))
+    return words
 
 
 def _is_count(text: str) -> bool:

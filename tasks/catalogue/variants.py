@@ -99,12 +99,13 @@ def needed_bytes(
     context = settings.ctx_size or 0
     declared = model.ram * GB if model.ram else None
     if metadata:
-        use = model_memory.cache_use(engine, settings.args)
+        own = model_memory.own_words(model.kind, settings)
+        use = model_memory.cache_use(engine, (*own, *settings.args))
         cache = model_memory.kv_cache_bytes(metadata, context, use)
-        own = model_memory.engine_bytes(metadata, context, engine, use)
+        program = model_memory.engine_bytes(metadata, context, engine, use)
         weights = size or metadata.tensor_bytes
         if cache is not None and weights:
-            return weights + cache + own
+            return weights + cache + program
     cache = kv_estimate(model.params, context)
     if size is None or cache is None:
         return declared

@@ -280,7 +280,11 @@ def _from_metadata(
     """Return the estimate from a model's metadata; None if it does not suffice."""
     if of_model is None:
         return None
-    words = (*resolved.settings.args, *resolved.engine_args)
+    words = (
+        *model_memory.own_words(resolved.model.kind, resolved.settings),
+        *resolved.settings.args,
+        *resolved.engine_args,
+    )
     use = model_memory.cache_use(resolved.engine, words)
     cache = model_memory.kv_cache_bytes(of_model, known.context, use)
     if cache is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.model_memory import CacheUse, cache_use, engine_bytes, kv_cache_bytes
+from tasks.catalogue.model_memory import CacheUse, cache_use, engine_bytes, kv_cache_bytes, own_words
+from tasks.catalogue.settings import ServeSettings
 
 MB = 10**6
 BASE = ModelMetadata("llama", 6, 32768, 256, 8, 8, 64, 64, feed_forward_length=512, vocab_size=1536)
@@ -78,6 +79,20 @@ def test_within_a_tenth(
 def test_what_the_arguments_say(engine: str, words: str, expected: CacheUse) -> None:
     """Issue 15.6: the last one counts; what no engine accepts changes nothing."""
     assert cache_use(engine, words.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("chat", ServeSettings(ctx_size=512), ()),
+        ("chat", ServeSettings(ctx_size=512, parallel=3), ("--parallel", "3")),
+        ("embedding", ServeSettings(ctx_size=512), ("--ubatch-size", "512")),
+        ("rerank", ServeSettings(ctx_size=0, parallel=1), ("--parallel", "1")),
+    ],
+)
+def test_what_the_settings_say(kind: str, settings: ServeSettings, words: tuple[str, ...]) -> None:
+    """Issue 15.6: `parallel:` and `kind:` become arguments that memory depends on."""
+    assert own_words(kind, settings) == words
 
 
 @pytest.mark.parametrize(
