@@ -170,6 +170,7 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
         options.SERVER_PORT,
         options.ENGINE,
         options.TIMEOUT,
+        options.VARIANT,
         options.YES,
         options.FORCE,
         options.NO_ADOPT,

@@ -123,14 +123,14 @@ def option_fix(word: str, given: str, table: Sequence[Option], pos_arg: str) -> 
     verb = word.partition(":")[0]
     if given in ("help", "h"):
         return f"doit help {verb}"
-    for option in table:
+    for one in table:
         # its value is missing, or it takes none
-        if given and given == option["long"]:
-            return f"--{given} {option.get('metavar', '')}".rstrip()
-        if given and given == option["short"]:
-            return f"-{given} {option.get('metavar', '')}".rstrip()
+        if given and given == one["long"]:
+            return f"--{given} {one.get('metavar', '')}".rstrip()
+        if given and given == one["short"]:
+            return f"-{given} {one.get('metavar', '')}".rstrip()
     # an option that overrides a check is never what a misspelt one means
-    names = [option["long"] for option in table if option["long"] != "force"]
+    names = [one["long"] for one in table if one["long"] != "force"]
     near = did_you_mean("--" + given, ["--" + name for name in names])
     is_engine = pos_arg == "engine_arguments"
     if near and is_engine:

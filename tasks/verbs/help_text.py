@@ -36,6 +36,8 @@ _DEFAULTS = {
     ("restart", "port"): "that of the server",
     ("chat", "model"): "the one that runs, else the catalogue's or the one here",
     ("chat", "port"): "the only one",
+    ("bench", "model"): "the one that runs, else the catalogue's",
+    ("bench", "port"): "the only one",
     ("logs", "port"): "the only one",
     ("stop", "port"): "the only one",
     ("status", "port"): "every one",
