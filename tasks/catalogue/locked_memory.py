@@ -78,6 +78,7 @@ class LockedMemory(Strict):
 def locked_memory(metadata: ModelMetadata) -> LockedMemory:
     """Return what is written into models.lock."""
     values = metadata._asdict()
+    del values["type"]  # a model's; memory does not depend on it
     if not _is_word(metadata.architecture or ""):
         values["architecture"] = None
     return LockedMemory(**values)

@@ -300,17 +300,20 @@ def confirm(question: str) -> None:
     from tasks.system.signals import handle_signals
 
     text = visible(as_typed(question))
-    with handle_signals(_end_question):
-        print(f"{text} [y/N] ", end="", file=sys.stderr, flush=True)
-        answer = sys.stdin.readline()
+    try:
+        with handle_signals(_end_question):
+            print(f"{text} [y/N] ", end="", file=sys.stderr, flush=True)
+            answer = sys.stdin.readline()
+    except SystemExit:
+        # not in the handler: it may have interrupted a write to stderr
+        print(file=sys.stderr)  # the terminal's cursor is behind the question
+        doit_adapter.log().warning("Interrupted.")
+        raise
     if answer.strip().lower() not in ("y", "yes"):
         raise RecipeError("cancelled: nothing was downloaded")
 
 
 def _end_question(number: int) -> NoReturn:
-    """End because of a signal; the terminal's cursor is behind the question."""
-    print(file=sys.stderr)
-    doit_adapter.log().warning("Interrupted.")
     raise SystemExit(128 + number)
 
 

@@ -18,6 +18,7 @@ from tasks.errors import RecipeError, UsageError, did_you_mean
 from tasks.system import memory
 from tasks.urls import is_local
 
+_WIDTH = 80
 _HERE = ("complete", "changed", "bundled")  # states that need no download
 _WORDS = {"complete": "yes", "absent": "no"}
 
@@ -125,7 +126,9 @@ def _candidate(row: dict[str, Any], default: str) -> screen.Candidate:
 
 def _label(row: Row) -> str:
     """Return what a model is for: its kind, or vision."""
-    return "vision" if row["vision"] else str(row["kind"])
+    if row["vision"]:
+        return "vision"
+    return str(row["kind"])
 
 
 def _row(context: Context, name: str, here: int) -> dict[str, Any]:
@@ -244,5 +247,9 @@ def _next(rows: list[dict[str, Any]], context: Context) -> str:
         command = f'doit chat {name} "What are you?"'
         steps.insert(0, (command, "answers at once, without a download"))
     lines = [f"* the default. Cache: {context.environment.cache}", "Next:"]
-    lines += [f"  {command:<39} {about}" for command, about in steps]
+    for command, about in steps:
+        line = f"  {command:<39} {about}"
+        if len(line) > _WIDTH:
+            line = f"  {command}"
+        lines.append(line)
     return "\n".join(lines)

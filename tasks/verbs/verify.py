@@ -30,9 +30,11 @@ def is_proven(context: Context, resolved: ResolvedModel) -> bool:
 
 
 def _proven_files(resolved: ResolvedModel) -> list[Artifact]:
-    """Return the files whose stamps record the engine: the model and companions."""
+    """Return the files whose stamps record the engine: model, companions, program."""
     paths = {companion.path for companion in resolved.companions}
     beside = [file for file in resolved.extra_files if file.target in paths]
+    if resolved.program:
+        beside.append(resolved.program)
     return [resolved.artifact, *beside]
 
 

@@ -228,7 +228,7 @@ ENTRIES = [
 @pytest.mark.parametrize(("entry", "files"), ENTRIES)
 def test_files_of_an_entry(entry: dict[str, Any], files: list[tuple[Any, ...]]) -> None:
     """Issue 5.3: all its files, the one that is served first."""
-    assert [(one.source, *one[:5]) for one in file_specs(entry)] == files
+    assert [(one.source, *one[:6]) for one in file_specs(entry)] == files
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_accepted(keys: dict[str, Any]) -> None:
         ({"serve": {"reasoning": -1}}, "serve.reasoning: expected auto, off, or a whole number of tokens"),
         ({"serve": {"sampling": {"temp": 1}}}, "serve.sampling.temp: unknown key; did you mean temperature?"),
         ({"serve": {"sampling": {"top_p": 2}}}, "serve.sampling.top_p: expected a number from 0 to 1, got 2"),
-        ({"serve": {"parallel": 0}}, "serve.parallel: expected a whole number, 1 or more, got 0"),
+        ({"serve": {"parallel": 0}}, "serve.parallel: expected a whole number from 1 to 999,999,999, got 0"),
     ],
 )  # fmt: skip
 def test_refused(keys: dict[str, Any], expected: str) -> None:

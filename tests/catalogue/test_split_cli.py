@@ -265,4 +265,4 @@ def test_the_embedded_engine_takes_a_projector(project: Project) -> None:
     project.catalogue({"m": model}, EMBEDDED)
     said = failed(project.doit("serve", "--port", "0"))
     assert "Failed to load CLIP model" in said
-    assert "fix: the file of `mmproj:` is not a vision projector, or belongs to another model" in said
+    assert "the file of `mmproj:` is not a vision projector, or belongs to another model: use" in said

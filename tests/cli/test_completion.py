@@ -102,7 +102,12 @@ def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     assert completed(project, "doit chmod:tiny", here) == models
     line = "doit download --model demo verify --model tinyllama-"
     assert completed(project, line, tmp_path, elsewhere) == models[1:]
-    assert completed(project, "doit serve --engine ", here) == ["self", "llamafile", "embedded"]
+    assert completed(project, "doit serve --engine ", here) == [
+        "self",
+        "llamafile",
+        "embedded",
+        "llama-server",
+    ]
     assert "vulkan" in completed(project, "doit serve --gpu ", here)
     assert "with" not in completed(project, "doit serve --gpu ", here)
     assert "serve" not in completed(project, "doit serve -- --", here)

@@ -93,7 +93,7 @@ WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that th
         catalogue._columns(NAME),
         {
             "name": NAME, "size": SIZE, "ram_gb": 38, "license": "CC-BY-NC-SA-4.0", "state": "bundled",
-            "title": "Mistral 7B Instruct v0.2, small (fits Windows)",
+            "title": "Mistral 7B Instruct v0.2, small (fits Windows)", "vision": True, "kind": "chat",
         },
     ),
     "status of a server": (

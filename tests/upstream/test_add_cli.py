@@ -213,7 +213,7 @@ def test_a_file_of_your_own(ours: Project, tmp_path: Path) -> None:
     assert "no such file: " in refused(ours, "demo/none.gguf")
     served = ours.doit("with", "--model", "own-2m", "--", "sh", "-c", "curl -s $LLAMAFILE_URL/v1/models")
     assert served.status == 0, served.err
-    assert '"Own-2M"' in served.out
+    assert '"own-2m"' in served.out
 
 
 # Names and forms
