@@ -20,7 +20,7 @@ from tasks.catalogue.artifact import (
     stamp_data,
     stamp_path,
 )
-from tasks.catalogue.model_format import is_model
+from tasks.catalogue.model_format import is_model, text_problem
 from tasks.errors import IntegrityError, RecipeError, UsageError
 from tasks.system import own_files
 from tasks.system.files import (
@@ -132,8 +132,9 @@ def write_stamp(cache: str, artifact: Artifact, stamp: Stamp) -> bool:
 def target_state(cache: str, artifact: Artifact) -> TargetState:
     """Return the state of an artifact, by one stat call and one small file.
 
-    An unpinned file of the cache that does not begin as a model counts as missing: an
-    older version of the recipe kept whatever a server sent.
+    An unpinned file of the cache that does not begin as a model, or as a text where it
+    has to be one, counts as missing: an older version of the recipe kept whatever a
+    server sent.
     """
     state = compare_target(artifact, stat(artifact.target), read_stamp(cache, artifact))
     if state is TargetState.MISSING or not is_no_model(artifact):
@@ -142,13 +143,18 @@ def target_state(cache: str, artifact: Artifact) -> TargetState:
 
 
 def is_no_model(artifact: Artifact) -> bool:
-    """Return whether no digest covers a file of the cache, and it is not a model."""
+    """Return whether no digest covers a file of the cache, and it is not a model.
+
+    A template must be a text instead.
+    """
     if artifact.sha256 is not None or not artifact.in_cache:
         return False
     head = first_bytes(artifact.target)
     status = stat(artifact.target)
     if not head and (status is None or status.size):
         return False  # it cannot be read, which other messages explain
+    if artifact.is_text:
+        return bool(text_problem(head))
     return not is_model(head)
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, TargetState, stamp_path
-from tasks.catalogue.model_format import head_problem
+from tasks.catalogue.model_format import head_problem, text_problem
 from tasks.console import formatting
 from tasks.console.program import as_typed
 from tasks.console.text import visible
@@ -109,7 +109,10 @@ def _warn_of_no_model(artifact: Artifact) -> None:
     head = files.first_bytes(artifact.target)
     if artifact.sha256 is None and artifact.in_cache and files.stat(artifact.target):
         text = "%s: the file in the cache is replaced: %s"
-        if problem := head_problem(head):
+        problem = head_problem(head)
+        if artifact.is_text:
+            problem = text_problem(head)
+        if problem:
             doit_adapter.log().warning(text, artifact.label, problem)
 
 

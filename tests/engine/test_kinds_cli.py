@@ -231,6 +231,29 @@ def test_verify_refuses_a_file_of_another_kind(project: Project, key: str, make:
     assert f"fix: correct `{key}:` in models.yaml" in text
 
 
+@pytest.mark.parametrize("text", ["{% for m in messages %}", "A text", "[1]"])
+def test_a_template_without_a_digest_is_downloaded_once(project: Project, text: str) -> None:
+    """It is up to date, plan and an offline run have it; what is no text is replaced."""
+    with FileServer() as server:
+        server.files["/t.jinja"] = text.encode()
+        entry = project.entry("demo/demo.gguf", DEMO, engine="embedded")
+        entry["template"] = {"url": server.url("/t.jinja")}
+        project.catalogue({"m": entry}, EMBEDDED)
+        assert project.doit("download").status == 0
+        count = len(server.requests)
+        again = project.doit("download")
+        assert (again.status, "replaced" in again.err, len(server.requests)) == (0, False, count), again.err
+        offline = {"LLAMAFILE_OFFLINE": "1"}
+        assert project.doit("download", env=offline).status == 0
+        files = json.loads(project.doit("plan", "--json", env=offline).out)["files"]
+        assert {row["state"] for row in files} == {"have"}
+        [cached] = project.cache.rglob("t.jinja")
+        cached.write_bytes(b"<html>Log in</html>")
+        repaired = project.doit("download")
+        assert "m template: the file in the cache is replaced: it is a web page" in repaired.err
+        assert cached.read_text("utf-8") == text
+
+
 def test_companions_are_pinned_and_kept_like_the_model(project: Project) -> None:
     """lock, frozen download, verify, bom, audit, prune, plan and cache-key know each file."""
     entry = with_everything(project)
