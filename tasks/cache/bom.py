@@ -52,7 +52,9 @@ def file_entry(
     if stamp and stamp.source and not is_local(stamp.source):
         urls.insert(0, stamp.source)
     local = [source.removeprefix(f"{root}/") for source in sources]
-    engines = stamp.engines if stamp else {}
+    engines = {}
+    if stamp:
+        engines = _by_engine(stamp)
     return BomEntry(
         name=file.label,
         title=file.title,
@@ -66,6 +68,11 @@ def file_entry(
         is_program=file.is_program,
         version=engines.get("llamafile", "") if file.is_program else "",
     )
+
+
+def _by_engine(stamp: Stamp) -> dict[str, str]:
+    """Return engine → version, without the role and the model of a companion."""
+    return {name.partition(" ")[0]: text for name, text in stamp.engines.items()}
 
 
 def package_entry(name: str, version: str, title: str, license: str) -> BomEntry:

@@ -54,7 +54,8 @@ class Stamp(NamedTuple):
     stat: FileStat
     sha256: str | None  # of these bytes; None for an unpinned file of the user's
     source: str  # URL or path of these bytes
-    engines: Mapping[str, str]  # engine → version that served the file
+    # engine → version that served the file; of a companion: `engine role of …`
+    engines: Mapping[str, str]
 
     def with_engine(self, engine: str, version: str) -> Stamp:
         """Return the stamp with one more verified engine."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.artifact import DIGEST_CHARS, Artifact
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.model_files import TEMPLATE
+from tasks.catalogue.model_files import TEMPLATE, CompanionFile
 from tasks.catalogue.model_format import text_problem
 from tasks.catalogue.resolve import ResolvedModel
+from tasks.console.text import digest
 from tasks.engine.file_format import check_format
 from tasks.errors import IntegrityError
 from tasks.planning.estimate import metadata
@@ -15,23 +16,45 @@ _TEMPLATE_BYTES = 1024 * 1024  # the largest template that is read
 _ADAPTER = "adapter"  # general.type of a LoRA adapter
 
 
+def artifacts(resolved: ResolvedModel) -> list[tuple[CompanionFile, Artifact]]:
+    """Return each companion of a model with its artifact, which has its label."""
+    count = len(resolved.companions)
+    files = resolved.extra_files[len(resolved.extra_files) - count :]
+    return list(zip(resolved.companions, files, strict=True))
+
+
+def proof_name(resolved: ResolvedModel, companion: CompanionFile) -> str:
+    """Return the name in a companion's stamp for the version that verified it.
+
+    A check is for one role and one model: an adapter is not a draft, and fits only one
+    architecture.
+    """
+    model = digest(resolved.artifact.target)[:DIGEST_CHARS]
+    return f"{resolved.engine} {companion.role} of {model}"
+
+
 def check_files(resolved: ResolvedModel) -> None:
     """Check the further files of a model.
 
     Raises:
         IntegrityError: one is not a GGUF, not a text, or not for this model.
     """
-    roles = {one.path: one.role for one in resolved.companions}
-    for file in resolved.extra_files:
-        role = roles.get(file.target, "")
-        if role == TEMPLATE:
-            _check_template(file)
-            continue
-        check_format(file, "embedded")  # a GGUF, whatever the engine
-        if role == "lora":
-            _check_adapter(resolved, file)
-        elif role == "draft" and _type_of(file) == _ADAPTER:
-            raise _not_a(file, "draft", "a model", "a LoRA adapter")
+    count = len(resolved.companions)
+    for part in resolved.extra_files[: len(resolved.extra_files) - count]:
+        check_format(part, "embedded")  # a GGUF, whatever the engine
+    for companion, file in artifacts(resolved):
+        _check_companion(resolved, companion.role, file)
+
+
+def _check_companion(resolved: ResolvedModel, role: str, file: Artifact) -> None:
+    if role == TEMPLATE:
+        _check_template(file)
+        return
+    check_format(file, "embedded")
+    if role == "lora":
+        _check_adapter(resolved, file)
+    elif role == "draft" and _type_of(file) == _ADAPTER:
+        raise _not_a(file, "draft", "a model", "a LoRA adapter")
 
 
 def _check_template(file: Artifact) -> None:

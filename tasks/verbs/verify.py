@@ -24,18 +24,20 @@ def is_proven(context: Context, resolved: ResolvedModel) -> bool:
     if resolved.engine == "llama-server" and resolved.program is None:
         return False
     return all(
-        recorded_version(cache, file, resolved.engine) is not None
-        for file in _proven_files(resolved)
+        recorded_version(cache, file, name) is not None
+        for file, name in _proofs(resolved)
     )
 
 
-def _proven_files(resolved: ResolvedModel) -> list[Artifact]:
-    """Return the files whose stamps record the engine: model, companions, program."""
-    paths = {companion.path for companion in resolved.companions}
-    beside = [file for file in resolved.extra_files if file.target in paths]
+def _proofs(resolved: ResolvedModel) -> list[tuple[Artifact, str]]:
+    """Return the files whose stamps record a version, each with the name for it."""
+    files = [resolved.artifact]
     if resolved.program:
-        beside.append(resolved.program)
-    return [resolved.artifact, *beside]
+        files.append(resolved.program)
+    proofs = [(file, resolved.engine) for file in files]
+    for companion, file in companions.artifacts(resolved):
+        proofs.append((file, companions.proof_name(resolved, companion)))
+    return proofs
 
 
 def run(context: Context, resolved: ResolvedModel) -> None:
@@ -59,8 +61,8 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         version = ask_version(resolved.name, launch, cache, given, others)
     if resolved.engine == "self":
         _warn_of_other(context, resolved, version)
-    for file in _proven_files(resolved):
-        record_version(cache, file, resolved.engine, version)
+    for file, name in _proofs(resolved):
+        record_version(cache, file, name, version)
 
 
 def _warn_of_other(context: Context, resolved: ResolvedModel, version: str) -> None:

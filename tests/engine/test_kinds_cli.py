@@ -231,6 +231,31 @@ def test_verify_refuses_a_file_of_another_kind(project: Project, key: str, make:
     assert f"fix: correct `{key}:` in models.yaml" in text
 
 
+def test_verify_checks_a_file_in_each_role(project: Project) -> None:
+    """A file that was verified as a model or as a draft is not verified as an adapter; nor the reverse."""
+    pytest.importorskip("xllamacpp")
+    blob = companion(project, "blob", DEMO)
+    adapter = companion(project, "adapter", lora(project.path / "new.gguf"))
+    entry = project.entry("demo/demo.gguf", DEMO, engine="embedded")
+    roles: dict[str, Any] = {
+        "d": {"draft": blob},
+        "a": {"lora": [adapter]},
+        "lora": {"lora": [blob]},
+        "draft": {"draft": adapter},
+        "both": {"draft": blob, "lora": [blob]},
+    }
+    project.catalogue({name: {**entry, **files} for name, files in roles.items()}, EMBEDDED)
+    assert project.doit("verify", "d", "a").status == 0
+    assert "lora is not what `lora:` needs" in failed(project.doit("verify", "lora"))
+    assert "draft is not what `draft:` needs" in failed(project.doit("verify", "draft"))
+    assert "both lora is not what `lora:` needs" in failed(project.doit("verify", "both"))
+    again = project.doit("verify", "d", "a")
+    assert (again.status, again.err.count("-- verify:")) == (0, 2), again
+    bom = json.loads(project.doit("bom", "--json").out)
+    names = {one["name"] for row in bom["components"] for one in row.get("properties", ())}
+    assert {name for name in names if ":engine:" in name} == {"llamafile-recipe:engine:embedded"}
+
+
 @pytest.mark.parametrize("text", ["{% for m in messages %}", "A text", "[1]"])
 def test_a_template_without_a_digest_is_downloaded_once(project: Project, text: str) -> None:
     """It is up to date, plan and an offline run have it; what is no text is replaced."""
