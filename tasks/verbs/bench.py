@@ -16,9 +16,10 @@ from tasks.doctor import probes
 from tasks.engine import rates
 from tasks.engine.load import Load, StoppedError, measure
 from tasks.engine.rates import Measurement
+from tasks.engine.requests_by_kind import kind_of
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import check_start, pick_port, serving, specify
-from tasks.errors import RecipeError, UsageError
+from tasks.errors import RecipeError, ServerError, UsageError
 
 _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8
@@ -66,16 +67,29 @@ def _number(name: str, text: str) -> int:
 
 
 def check(context: Context, resolved: ResolvedModel) -> None:
-    """Check that the model can be served, before anything is downloaded.
+    """Check that the model can be measured, before anything is downloaded.
 
     Raises:
-        ServerError: it cannot.
+        ServerError: it cannot be served, or it is of another kind.
         RecipeError: --compare names no report.
     """
+    _check_kind(resolved.name, resolved.model.kind)
     cache = context.environment.cache
     check_start(cache, resolved, context.download_policy())
     _earlier(context)
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
+
+
+def _check_kind(name: str, kind: str) -> None:
+    """Check that a model can be measured: the requests are for answers in tokens.
+
+    Raises:
+        ServerError: it is of another kind.
+    """
+    if kind == "chat":
+        return
+    what = f"`bench` measures chat models, and {name} is of kind: {kind}"
+    raise ServerError(what, fix="`doit catalogue --kind chat` lists the chat models")
 
 
 def run(context: Context, resolved: ResolvedModel, load: Load) -> None:
@@ -107,9 +121,10 @@ def run_with(context: Context, server: ServerRecord, load: Load) -> None:
     """Measure a running server.
 
     Raises:
-        ServerError: it could not be measured.
+        ServerError: it could not be measured, or it is of another kind.
         RecipeError: --compare names no report.
     """
+    _check_kind(server.name, kind_of(server))
     _earlier(context)
     doit_adapter.log().info("measuring %s at %s", server.name, server.url)
     rows = measure(server, load, lambda: False)

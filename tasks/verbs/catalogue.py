@@ -217,9 +217,10 @@ def _style(row: Row) -> str:
 
 
 def _ready_name(rows: list[dict[str, Any]], default: dict[str, Any]) -> str:
-    """Return the model to try: the default one if it is here, a bundled one, or any."""
+    """Return the chat model to try: the default one if here, a bundled one, or any."""
     states = ("bundled", "complete")
-    here = [row for row in rows if row["state"] in states]
+    chats = [row for row in rows if row["kind"] == "chat"]
+    here = [row for row in chats if row["state"] in states]
     here.sort(key=lambda row: (row is not default, states.index(row["state"])))
     return next((str(row["name"]) for row in here), "")
 

@@ -225,11 +225,12 @@ def _model_page(word: str, table: Table) -> str:
     lines = [f"  {name:<9} {visible(str(value))}" for name, value in facts if value]
     lines = [as_typed(line) for line in lines]
     name = positional.quoted(resolved.name)
-    steps = (
+    steps = [
         (f"{table.program} serve {name}", "serves it"),
         (f"{table.program} plan {name}", "says what that would fetch and need"),
-        (f'{table.program} chat --model {name} "…"', "asks it"),
-    )
+    ]
+    if resolved.model.kind == "chat":
+        steps.append((f'{table.program} chat --model {name} "…"', "asks it"))
     width = max(len(command) for command, _ in steps) + 2
     lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
     return "\n".join([f"{resolved.name}: {visible(resolved.model.title)}", *lines])
@@ -238,6 +239,8 @@ def _model_page(word: str, table: Table) -> str:
 def _facts(resolved: ResolvedModel) -> Iterator[tuple[str, object]]:
     model = resolved.model
     yield "aliases", ", ".join(model.aliases)
+    if model.kind != "chat":
+        yield "kind", model.kind
     yield "license", model.license
     yield "size", formatting.format_size(resolved.size)
     yield "memory", f"{model.ram} GB" if model.ram else ""

@@ -142,6 +142,8 @@ def test_an_embedder_and_a_reranker(servers: Project) -> None:
     body = {"query": "Hello", "documents": ["Good morning", "A file"]}
     ranked = fetch(f"{urls['r']}/v1/rerank", body)["results"]
     assert sorted(row["index"] for row in ranked) == [0, 1]
+    said = failed(servers.doit("bench", "--model", "e"))  # the server that runs
+    assert "`bench` measures chat models, and e is of kind: embedding\n" in said
     said = failed(servers.doit("chat", "--model", "r", "Hello"))
     assert (
         'fix: doit start --model r, then POST {"query":"Hello","documents":["Good morning","A file"]}' in said
@@ -149,13 +151,20 @@ def test_an_embedder_and_a_reranker(servers: Project) -> None:
 
 
 def test_chat_does_not_choose_an_embedder(project: Project) -> None:
-    """Of the models that are here, only those that chat can stand in for the default one."""
+    """Of the models that are here, chat, bench, and the commands that are shown take only those that chat."""
     entry = project.entry("demo/demo.gguf", DEMO, engine="embedded", kind="embedding")
     absent = project.entry("https://example.org/absent.gguf", DEMO, engine="embedded")
     project.catalogue({"absent": absent, "e": entry}, EMBEDDED)
     assert project.doit("download", "e").status == 0
     said = failed(project.doit("chat", "Hello"))
     assert "no server runs, and the default model absent is not here" in said
+    assert "doit chat" not in project.doit().out
+    page = project.doit("help", "e").out
+    assert "kind      embedding\n" in page
+    assert "doit chat" not in page
+    said = failed(project.doit("bench", "e"))
+    assert "`bench` measures chat models, and e is of kind: embedding\n" in said
+    assert "fix: `doit catalogue --kind chat` lists the chat models" in said
 
 
 def test_llamafile_gets_them(project: Project) -> None:
