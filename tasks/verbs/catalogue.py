@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 from tasks import doit_adapter
-from tasks.cache import stamps
 from tasks.catalogue import screen
-from tasks.catalogue.artifact import Artifact, TargetState
-from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.resolve import resolve_entry
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.errors import RecipeError, UsageError, did_you_mean
+from tasks.planning.on_disk import on_disk
 from tasks.system import memory
-from tasks.urls import is_local
 
 _WIDTH = 80
 _HERE = ("complete", "changed", "bundled")  # states that need no download
@@ -134,14 +131,14 @@ def _label(row: Row) -> str:
 def _row(context: Context, name: str, here: int) -> dict[str, Any]:
     resolved = resolve_entry(name, context.catalogue, context.environment)
     model = resolved.model
-    state, downloaded = _state(context.environment.cache, resolved)
+    found = on_disk(context.environment.cache, resolved)
     return {
         "name": name,
         "aliases": list(model.aliases),
         "title": model.title,
         "kind": model.kind,
         "vision": any(one.role == "mmproj" for one in resolved.companions),
-        "size": resolved.size,
+        "size": found.size,
         "license": model.license,
         "params": model.params,
         "quant": model.quant,
@@ -150,25 +147,10 @@ def _row(context: Context, name: str, here: int) -> dict[str, Any]:
         "sha256": model.sha256,
         "url": model.url,
         "path": resolved.artifact.target,
-        "here": state in _HERE,
-        "state": state,
-        "downloaded": downloaded,
+        "here": found.state in _HERE,
+        "state": found.state,
+        "downloaded": found.downloaded,
     }
-
-
-def _state(cache: str, resolved: ResolvedModel) -> tuple[str, int]:
-    """Return the state of the model on this machine, and how many bytes it has here."""
-    states = {file: stamps.target_state(cache, file) for file in resolved.files}
-    size = sum(_downloaded(file, state) for file, state in states.items())
-    if TargetState.MISSING not in states.values():
-        if set(states.values()) == {TargetState.FRESH}:
-            return "complete", size
-        return "changed", size
-    if size:
-        return "partial", size
-    if is_local(resolved.model.url) and os.path.exists(resolved.artifact.sources[0]):
-        return "bundled", 0
-    return "absent", 0
 
 
 def _word(row: Row) -> str:
@@ -179,15 +161,6 @@ def _word(row: Row) -> str:
             size
         )
     return _WORDS.get(row["state"], str(row["state"]))
-
-
-def _downloaded(file: Artifact, state: TargetState) -> int:
-    """Return how many bytes of a file are on this machine."""
-    from tasks.transfer.journal import load_progress
-
-    if state is TargetState.MISSING:
-        return load_progress(file).done
-    return file.size or 0
 
 
 def _columns(default: str) -> tuple[Column, ...]:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tasks import context, positional
-from tasks.cache import stamps
-from tasks.catalogue.artifact import TargetState
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings, serve_settings
 from tasks.command_line import CommandLine, Verbs
@@ -17,6 +15,7 @@ from tasks.console.program import as_typed
 from tasks.console.text import visible
 from tasks.errors import RecipeError, UsageError, did_you_mean
 from tasks.options import Option
+from tasks.planning.on_disk import OnDisk, on_disk
 
 WIDTH = 80
 _VERB_COLUMN = 13  # of what a verb does
@@ -48,6 +47,14 @@ _FURTHER_WORDS = {
     "command": " -- COMMAND",
     "prompt": " [QUESTION]",
     "source": " SOURCE",
+}
+
+# state of a model's files → what the page says
+_HERE = {
+    "complete": "yes, verified",
+    "changed": "yes, to be verified before it is used",
+    "bundled": "bundled: no download",
+    "absent": "no",
 }
 
 
@@ -218,10 +225,8 @@ def _model_page(word: str, table: Table) -> str:
         fix = did_you_mean(word, names) or f"{table.program} help"
         raise UsageError(f"{word!r} is not a verb or a model", fix=fix)
     resolved = resolve_entry(catalogue.name(word), catalogue, read.environment)
-    states = {
-        stamps.target_state(read.environment.cache, file) for file in resolved.files
-    }
-    facts = [*_facts(resolved), ("here", _here(states))]
+    found = on_disk(read.environment.cache, resolved)
+    facts = [*_facts(resolved, found), ("here", _here(found))]
     lines = [f"  {name:<9} {visible(str(value))}" for name, value in facts if value]
     lines = [as_typed(line) for line in lines]
     name = positional.quoted(resolved.name)
@@ -236,23 +241,25 @@ def _model_page(word: str, table: Table) -> str:
     return "\n".join([f"{resolved.name}: {visible(resolved.model.title)}", *lines])
 
 
-def _facts(resolved: ResolvedModel) -> Iterator[tuple[str, object]]:
+def _facts(resolved: ResolvedModel, found: OnDisk) -> Iterator[tuple[str, object]]:
     model = resolved.model
     yield "aliases", ", ".join(model.aliases)
     if model.kind != "chat":
         yield "kind", model.kind
     yield "license", model.license
-    yield "size", formatting.format_size(resolved.size)
+    yield "size", formatting.format_size(found.size)
     yield "memory", f"{model.ram} GB" if model.ram else ""
     yield "weights", ", ".join(filter(None, (model.params, model.quant)))
+    if choice := resolved.choice:
+        names = ", ".join(need.name for need in choice.needs)
+        yield "variants", f"{names}; used here: {choice.name}"
     yield "engine", resolved.engine
     yield "from", model.url
     yield "sha256", model.sha256 or "not pinned; `doit lock` pins it"
 
 
-def _here(states: set[TargetState]) -> str:
-    if TargetState.MISSING in states:
-        return "no"
-    if states == {TargetState.FRESH}:
-        return "yes, verified"
-    return "yes, to be verified before it is used"
+def _here(found: OnDisk) -> str:
+    if found.state != "partial":
+        return _HERE[found.state]
+    done = formatting.format_percent(found.downloaded, found.size)
+    return f"{done or formatting.format_size(found.downloaded)} of it"

@@ -71,7 +71,7 @@ def test_the_table(project: Project) -> None:
         "part": "400.0 kB 7 GB CC-BY-4.0 43 % A model",
         "here": "400.0 kB 7 GB CC-BY-4.0 yes A model",
         "new": "300.0 kB 7 GB CC-BY-4.0 changed A model",
-        "ship": "? ? MIT bundled Shipped with the folder",
+        "ship": "400.0 kB ? MIT bundled Shipped with the folder",
     }
     assert f"* the default. Cache: {project.cache}\n" in text
     assert "Next:\n  doit chat ship " in text
@@ -79,6 +79,28 @@ def test_the_table(project: Project) -> None:
     assert "doit list " in text
     assert "\x1b" not in text
     assert not list(project.cache.rglob("gone*"))
+
+
+def test_help_has_the_state_and_the_size_of_the_table(project: Project) -> None:
+    """The size of a file that states none is that of the file here, also once it is in the cache."""
+    data = five(project)
+    leave_partial(project.target(data["part"], "part.gguf"), data["part"], len(data["part"]) * 43 // 100 + 1)
+    states = {
+        "gone": "no",
+        "part": "43 % of it",
+        "here": "yes, verified",
+        "new": "yes, to be verified before it is used",
+        "ship": "bundled: no download",
+    }
+    for name, here in states.items():
+        assert report(project.doit("help", name)).split("here      ")[1].splitlines()[0] == here
+    assert "size      400.0 kB\n" in report(project.doit("help", "ship"))
+    gguf = llamafile.build_gguf(project.path / "own.gguf", size=1_000_000)
+    project.catalogue({"own": project.entry("own.gguf", engine="embedded")}, ENGINES)
+    assert project.doit("download").status == 0
+    gguf.unlink()
+    assert rows(report(project.doit()))["own"] == "* 1.00 MB ? MIT yes A model"
+    assert "size      1.00 MB\n" in report(project.doit("help", "own"))
 
 
 def test_what_to_try_first(project: Project) -> None:

@@ -56,6 +56,7 @@ def test_the_one_that_fits_is_planned_downloaded_and_verified(project: Project, 
     )
     found = json.loads(project.doit("plan", "--json").out)["variants"]["m"]
     assert (found["used"], [row["fits"] for row in found["all"]]) == ("small", [False, True])
+    assert "variants  large, small; used here: small\n" in project.doit("help", "m").out
     result = project.doit("download", "m")
     assert result.status == 0, result.err
     assert project.target(small, "small.gguf").read_bytes() == small

@@ -1,0 +1,42 @@
+"""What of a model is on this machine, and how many bytes it has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tasks.catalogue.resolve import ResolvedModel
+from tasks.planning.estimate import plan_file, total
+
+_HERE = {"have", "changed"}
+
+
+class OnDisk(NamedTuple):
+    """The state of a model's files."""
+
+    state: str  # complete, changed, bundled (no download is needed), partial, absent
+    downloaded: int  # bytes
+    size: int | None  # bytes of all files; None: that of one is not known
+
+
+def on_disk(cache: str, resolved: ResolvedModel) -> OnDisk:
+    """Return the state of a model, by stat calls and small files."""
+    plans = [plan_file(cache, file, adopt=False) for file in resolved.files]
+    states = {plan.state for plan in plans}
+    downloaded = 0
+    for plan in plans:
+        downloaded += plan.taken
+        if plan.state in _HERE:
+            downloaded += plan.size or 0
+    state = "absent"
+    if states == {"have"}:
+        state = "complete"
+    elif states <= _HERE:
+        state = "changed"
+    elif states <= _HERE | {"copy"}:
+        state = "bundled"
+    elif downloaded:
+        state = "partial"
+    size, all_known = total([plan.size for plan in plans])
+    if not all_known:
+        return OnDisk(state, downloaded, None)
+    return OnDisk(state, downloaded, size)
