@@ -19,7 +19,7 @@ EXE = FilePlan("llamafile 1", "/c/l", "fetch", "https://git.example/l", None)
         ([BIG], 9 * GB, None, "to download: 5.00 GB; 4.00 GB of the disk stay free"),
         ([BIG], 9 * GB, 50_000_000, "to download: 5.00 GB, about 100 s at the rate of the last download; "),
         ([REST], 9 * GB, 50_000_000, "to download: 1.00 GB, about 20 s at the rate of the last download; "),
-        ([BIG, EXE], 9 * GB, 50_000_000, "to download: at least 5.00 GB; at most 4.00 GB of the disk stay free"),
+        ([BIG, EXE], 9 * GB, 50_000_000, "to download: at least 5.00 GB; at most 4.00 GB of the disk stay "),
         ([EXE], 9 * GB, 50_000_000, "to download: unknown size; 9.00 GB of the disk are free"),
         ([BIG], 1 * GB, None, "0 B of the disk stay free"),
     ],
