@@ -74,7 +74,7 @@ BUDGETS = {  # at 88 columns
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
     "transfer": (3_900, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (650, "the estimates, what cannot work, and the question before a large download"),
+    "planning": (690, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (950, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
         6_050,
