@@ -60,7 +60,7 @@ def choose(needs: Sequence[VariantNeed], budget: int) -> tuple[str, str]:
     if known:
         least = min(known, key=lambda need: need.needed or 0)
         return least.name, "none fits: the smallest"
-    return needs[0].name, "what they need is not known: the first"
+    return needs[0].name, "the first (`doit lock` records what each needs)"
 
 
 def named(word: str, model: str, names: Sequence[str]) -> str:

@@ -282,7 +282,7 @@ def variant_lines(choice: Choice) -> list[str]:
     for need in choice.needs:
         line = f"{need.name} needs {formatting.format_size(need.needed)} of memory"
         if need.needed is None:
-            line = f"{need.name} states neither its size nor its memory"
+            line = f"{need.name} has no memory stated in models.yaml or models.lock"
         elif choice.fits(need):
             line += f", fits in {limit}"
         else:
