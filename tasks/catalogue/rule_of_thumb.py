@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+RAM_CONTEXT = 4096  # tokens that are included in `ram:` of an entry
+
 
 def parse_parameter_count(text: str | None) -> float | None:
     """Parse a number of parameters into billions.
@@ -37,3 +39,13 @@ def kv_estimate(params: str | None, ctx: int) -> int | None:
         return None
     per_token: float = 56 * 1024 * billions**0.42
     return round(per_token) * ctx
+
+
+def kv_beyond_ram(params: str | None, ctx: int) -> int:
+    """Estimate the bytes that a context takes beyond what `ram:` includes.
+
+    Args:
+        params: as in the catalogue.
+        ctx: tokens; 0, as trained, gives 0.
+    """
+    return kv_estimate(params, ctx - RAM_CONTEXT) or 0

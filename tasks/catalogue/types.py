@@ -84,7 +84,7 @@ class Variant(Strict):
         Constraint("digest and size of each part of a split GGUF, in order"),
     ] = ()
     quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
-    ram: Annotated[int | None, at_least(1, "memory needed, in GB")] = None
+    ram: Annotated[int | None, at_least(1, "GB of memory with 4096 tokens")] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -124,7 +124,7 @@ class Model(Strict):
         None
     )
     quant: Annotated[str | None, Constraint("quantization, such as Q5_K_M")] = None
-    ram: Annotated[int | None, at_least(1, "memory needed, in GB")] = None
+    ram: Annotated[int | None, at_least(1, "GB of memory with 4096 tokens")] = None
     engine: EngineName = None
     engine_version: EngineVersion = None
     serve: Annotated[ServeOptions, Constraint("settings for this model")] = (

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tasks.catalogue import model_memory
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.rule_of_thumb import kv_estimate
+from tasks.catalogue.rule_of_thumb import kv_beyond_ram, kv_estimate
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.types import Model
 from tasks.errors import UsageError, did_you_mean
@@ -60,7 +60,7 @@ def choose(needs: Sequence[VariantNeed], budget: int) -> tuple[str, str]:
     if known:
         least = min(known, key=lambda need: need.needed or 0)
         return least.name, "none fits: the smallest"
-    return needs[0].name, "what they need is not known: the first"
+    return needs[0].name, "the first (`doit lock` records what each needs)"
 
 
 def named(word: str, model: str, names: Sequence[str]) -> str:
@@ -97,7 +97,9 @@ def needed_bytes(
         size: bytes of its files.
     """
     context = settings.ctx_size or 0
-    declared = model.ram * GB if model.ram else None
+    declared = None
+    if model.ram:
+        declared = model.ram * GB + kv_beyond_ram(model.params, context)
     if metadata:
         own = model_memory.own_words(model.kind, settings)
         use = model_memory.cache_use(engine, (*own, *settings.args))

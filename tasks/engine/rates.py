@@ -11,7 +11,10 @@ from tasks.network.answers import parse_json
 
 # of a measurement: its name in JSON, and which facts must be equal to compare it
 RATES = ("prompt_per_second", "predicted_per_second", "total_per_second")
-FACTS = ("model", "sha256", "engine", "settings", "cpu", "cpus", "gpus", "n_predict")
+FACTS = (
+    *("model", "sha256", "file", "engine", "settings"),
+    *("cpu", "cpus", "gpus", "n_predict"),
+)
 _MAX_TOKENS = 10**9
 _MAX_MS = 10**9
 
@@ -149,7 +152,7 @@ def _ratio(now: float | None, before: float | None) -> float | None:
 def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Return the facts that differ, so that the ratio may have another cause."""
     return [
-        f"{name}: {before.get(name)} → {now[name]}"
+        f"{name}: {before.get(name)} → {now.get(name)}"
         for name in FACTS
-        if now[name] != before.get(name)
+        if now.get(name) != before.get(name)
     ]

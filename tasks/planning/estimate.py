@@ -67,16 +67,31 @@ class MemoryEstimate(NamedTuple):
     context: int  # tokens; 0: as trained
     exact: bool  # from the model's metadata, not a rule of thumb
     gpu: bool  # layers are offloaded to a GPU, whose memory is not known here
-    declared: int | None = None  # the total that the catalogue declares
+    declared: int | None = None  # the total that the catalogue declares (`ram:`)
+    beyond: int = 0  # KV cache beyond the context that `declared` includes
     source: str = RULE  # where the numbers are from
     engine: int = OVERHEAD  # the engine's own bytes: program, buffers
 
     @property
     def needed(self) -> int | None:
         """The total; None if unknown."""
-        if self.weights is None or self.cache is None:
-            return self.declared
-        return self.weights + self.cache + self.engine
+        if self.weights is not None and self.cache is not None:
+            return self.weights + self.cache + self.engine
+        if self.declared is not None:
+            return self.declared + self.beyond
+        return None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the total is that of the catalogue."""
+        return self.weights is None or self.cache is None
+
+    @property
+    def least(self) -> int:
+        """The total with the smallest context; 0 if unknown."""
+        if self.is_declared:
+            return self.declared or 0
+        return (self.weights or 0) + min(self.engine, OVERHEAD)
 
 
 def total(values: Sequence[int | None]) -> tuple[int, bool]:
@@ -114,7 +129,7 @@ def _memory_problem(
     available = formatting.format_size(here)
     what = f"{estimate.model} needs {size} of memory, and {available} are here"
     remedy = "a smaller model (`doit` shows them)"
-    if (estimate.cache or 0) > OVERHEAD:
+    if estimate.least <= here:
         remedy = f"a smaller --ctx-size, or {remedy}"
     return what, remedy
 
@@ -266,6 +281,7 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
         exact=False,
         gpu=bool(settings.ngl) and settings.gpu != "disable",
         declared=resolved.model.ram * 10**9 if resolved.model.ram else None,
+        beyond=rule_of_thumb.kv_beyond_ram(resolved.model.params, context),
     )
     of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
     return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known

@@ -176,8 +176,10 @@ def _ask(
     count = sum(need.to_fetch or 0 for need in fetched)
     is_chat = bool(command.chat and fetched)
     if is_chat and not can_ask(os.environ):
-        raise _not_here(command, fetched, count)
-    asks_size = (count > LARGE or is_chat) and can_ask(os.environ)
+        raise _not_here(command, fetched)
+    # a file of unknown size may be large
+    may_be_large = count > LARGE or any(need.to_fetch is None for need in fetched)
+    asks_size = (may_be_large or is_chat) and can_ask(os.environ)
     if asks_size:
         lines = size_lines(fetched, _free(command.cache), _rate(command.cache))
         confirm("\n".join([*lines, *(urls or ["Download?"])]))
@@ -193,10 +195,13 @@ def can_ask(env: Mapping[str, str]) -> bool:
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
-def _not_here(command: Command, fetched: Sequence[FilePlan], count: int) -> RecipeError:
-    size = "of unknown size"
-    if count:
-        size = formatting.format_size(count)
+def _not_here(command: Command, fetched: Sequence[FilePlan]) -> RecipeError:
+    from tasks.planning.estimate import total
+
+    count, all_known = total([need.to_fetch for need in fetched])
+    size = formatting.format_size(count)
+    if not all_known:
+        size = "of unknown size"
     labels = ", ".join(need.label for need in fetched)
     what = f"{labels} is not here"
     if command.implied:
@@ -226,6 +231,8 @@ def _rate(cache: str) -> int | None:
 def size_lines(needs: Iterable[FilePlan], free: int, rate: int | None) -> list[str]:
     """Return what a download takes: bytes of each file, time, and disk afterwards.
 
+    The sum of files of which some have an unknown size is a lower bound.
+
     Args:
         free: bytes of the disk.
         rate: bytes a second of the last download; None if unknown.
@@ -234,14 +241,22 @@ def size_lines(needs: Iterable[FilePlan], free: int, rate: int | None) -> list[s
 
     lines = []
     count = 0
+    all_known = True
     for need in needs:
         size = "unknown size"
         if need.to_fetch is not None:
             size = formatting.format_size(need.to_fetch)
+        all_known = all_known and need.to_fetch is not None
         count += need.to_fetch or 0
         lines.append(f"{need.label}: {size} from {host_of(need.source)}")
     after = formatting.format_size(max(0, free - count))
-    total = f"to download: {formatting.format_size(count)}"
+    if not count and not all_known:
+        return [*lines, f"to download: unknown size; {after} of the disk are free"]
+    total = formatting.format_size(count)
+    if not all_known:
+        text = f"to download: at least {total}; at most {after} of the disk stay free"
+        return [*lines, text]
+    total = f"to download: {total}"
     if rate:
         time = formatting.format_duration(count / rate)
         total += f", about {time} at the rate of the last download"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8
 _MAXIMA = {"parallel": 256, "requests": 1000, "n_predict": 8192, "limit": 24 * 3600}
 _EXAMPLES = {"parallel": "1,2,4", "requests": "4", "n_predict": "64", "limit": "300"}
+_DIGESTS = re.compile("[0-9a-f]{64}(,[0-9a-f]{64})*")  # of a model's files
 _SETTINGS = ("--ctx-size", "--threads", "--ngl", "--gpu", "--mmproj", "--")
 
 
@@ -183,9 +185,15 @@ def _facts(server: ServerRecord, load: Load) -> dict[str, Any]:
     """Return what the rates depend on."""
     spec = server.spec
     context = spec.get("--ctx-size", "")
+    identity = spec.get("model", "")
+    key = "file"  # the path of one that is not pinned
+    if _DIGESTS.fullmatch(identity):
+        key = "sha256"
     return {
         "model": server.name,
-        "sha256": spec.get("model", ""),
+        "sha256": None,
+        "file": None,
+        key: identity,
         "engine": spec.get("--engine", ""),
         "context": int(context) if context.isdigit() else None,
         "settings": {name: spec[name] for name in _SETTINGS if name in spec},
@@ -198,9 +206,12 @@ def _facts(server: ServerRecord, load: Load) -> dict[str, Any]:
 
 def _text(report: Mapping[str, Any]) -> str:
     settings = " ".join(f"{name} {value}" for name, value in report["settings"].items())
+    identity = f"not pinned: {report['file']}"
+    if report["sha256"]:
+        identity = f"sha256 {report['sha256'][:12]}"
     facts = {
-        "model": f"{report['model']}, sha256 {report['sha256'][:12]}",
-        "engine": f"{report['engine']}, {settings}",
+        "model": f"{report['model']}, {identity}",
+        "engine": ", ".join(filter(None, (report["engine"], settings))),
         "CPU": f"{report['cpu']}, {report['cpus']} logical cores",
         "GPU": ", ".join(report["gpus"]) or "none",
     }

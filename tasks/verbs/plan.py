@@ -10,6 +10,7 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.file_specs import parse_hub_url, parse_release_url
 from tasks.catalogue.model_files import WINDOWS_EXE_LIMIT
 from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.rule_of_thumb import RAM_CONTEXT
 from tasks.catalogue.variants import Choice
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
@@ -244,12 +245,10 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
         tokens = f"{need.context} tokens"
     if need.needed is None:
         return f"{need.model}: not known for {tokens}; {here}"
-    if need.needed == need.declared:
-        source = "models.yaml"
-        if not need.context:
-            source += f"; more at {tokens}"
-        declared = formatting.format_size(need.declared)
-        return f"{need.model} needs about {declared} ({source}); {here}"
+    if need.is_declared:
+        needed = formatting.format_size(need.needed)
+        source = _declared_source(need, tokens)
+        return f"{need.model} needs about {needed} ({source}); {here}"
     about = "about "
     if need.exact:
         about = ""
@@ -266,6 +265,16 @@ def _memory_line(need: MemoryEstimate, total: int) -> str:
     return f"{need.model} needs {about}{needed} {parts}; {here}"
 
 
+def _declared_source(need: MemoryEstimate, tokens: str) -> str:
+    """Return what the memory of models.yaml includes."""
+    if need.beyond:
+        ram, beyond = map(formatting.format_size, (need.declared, need.beyond))
+        return f"{ram} in models.yaml, about {beyond} beyond {RAM_CONTEXT} tokens"
+    if 0 < need.context <= RAM_CONTEXT:
+        return "models.yaml"
+    return f"models.yaml; more at {tokens}"
+
+
 def variant_lines(choice: Choice) -> list[str]:
     """Return a line for each variant: what it takes, and why it is used or not."""
     lines = []
@@ -273,7 +282,7 @@ def variant_lines(choice: Choice) -> list[str]:
     for need in choice.needs:
         line = f"{need.name} needs {formatting.format_size(need.needed)} of memory"
         if need.needed is None:
-            line = f"{need.name} states neither its size nor its memory"
+            line = f"{need.name} has no memory stated in models.yaml or models.lock"
         elif choice.fits(need):
             line += f", fits in {limit}"
         else:

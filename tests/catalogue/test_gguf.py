@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tasks.catalogue import gguf
 from tasks.catalogue.gguf import GgufError, ModelMetadata
 from tasks.catalogue.model_memory import kv_cache_bytes
-from tasks.catalogue.rule_of_thumb import kv_estimate, parse_parameter_count
+from tasks.catalogue.rule_of_thumb import kv_beyond_ram, kv_estimate, parse_parameter_count
 
 MIB, GIB = 1024**2, 1024**3
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
@@ -194,6 +194,15 @@ def test_no_estimate_without_parameters_or_context() -> None:
     assert kv_estimate(None, 8192) is None
     assert kv_estimate("unknown", 8192) is None
     assert kv_estimate("7B", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "ctx", "expected"),
+    [("1B", 4096, 0), ("1B", 5096, 1000 * 56 * 1024), ("1B", 512, 0), ("1B", 0, 0), (None, 8192, 0)],
+)
+def test_ram_includes_4096_tokens(params: str | None, ctx: int, expected: int) -> None:
+    """Issue 14.2: what a larger context takes comes on top."""
+    assert kv_beyond_ram(params, ctx) == expected
 
 
 DEMO = (Path(__file__).parents[2] / "demo" / "demo.gguf").read_bytes()

@@ -21,6 +21,7 @@ GB = 10**9
 Q4, Q8, F16 = VariantNeed("Q4", 5, 6), VariantNeed("Q8", 8, 9), VariantNeed("F16", 15, 16)
 UNKNOWN = VariantNeed("BIG", None, None)
 LARGEST, SMALLEST = "the largest that fits", "none fits: the smallest"
+FIRST = "the first (`doit lock` records what each needs)"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ LARGEST, SMALLEST = "the largest that fits", "none fits: the smallest"
         ((Q4, Q4._replace(name="same")), 9, ("Q4", LARGEST)),
         ((UNKNOWN, Q4), 99, ("Q4", LARGEST)),
         ((UNKNOWN, Q4), 1, ("Q4", SMALLEST)),
-        ((UNKNOWN, UNKNOWN._replace(name="B")), 99, ("BIG", "what they need is not known: the first")),
+        ((UNKNOWN, UNKNOWN._replace(name="B")), 99, ("BIG", FIRST)),
     ],
 )  # fmt: skip
 def test_the_choice(needs: tuple[VariantNeed, ...], here: int, expected: tuple[str, str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.test_serve_cli import behave, with_llamafile
-from tests.support.project import Project
+from tests.support.project import ENGINES, Project
 from tests.support.servers import failed, records, started
 
 SMALL = ("--requests", "1", "--n-predict", "8")
@@ -68,6 +68,21 @@ def test_the_server_that_runs(servers: Project) -> None:
     said = failed(servers.doit("bench", "--compare", "gone.json"))
     assert "--compare: gone.json: No such file or directory" in said
     assert records(servers) == [record]
+
+
+@embedded
+def test_a_file_that_is_not_pinned(servers: Project) -> None:
+    """Issue 15.9: its path is not shown as a digest; without settings there is no list of them."""
+    model = {"title": "M", "license": "MIT", "url": "demo/demo.gguf", "engine": "embedded"}
+    servers.catalogue({"r": model}, {"embedded": ENGINES["embedded"]})
+    started(servers, "r", "--port", "0")
+    words = ("--parallel", "1", *SMALL)
+    result = servers.doit("bench", "--json", *words)
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert (report["sha256"], Path(report["file"]).name) == (None, "demo.gguf")
+    text = servers.doit("bench", *words).out
+    assert f"model    r, not pinned: {report['file']}\nengine   {report['engine']}\n" in text
 
 
 @embedded

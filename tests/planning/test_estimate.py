@@ -48,6 +48,24 @@ def test_memory_is_weights_cache_and_overhead() -> None:
     assert a_memory(5 * GB, 2 * GB).needed == 7 * GB + OVERHEAD
     assert a_memory(None).needed is None
     assert a_memory(5 * GB, None, declared=7 * GB).needed == 7 * GB
+    assert a_memory(None, 2 * GB, declared=7 * GB, beyond=GB).needed == 8 * GB
+
+
+@pytest.mark.parametrize(
+    ("need", "remedy"),
+    [
+        (a_memory(7 * GB, 2 * GB), "a smaller --ctx-size, or a smaller model"),
+        (a_memory(7 * GB, 2 * GB, engine=90 * GB), "a smaller --ctx-size, or a smaller model"),  # buffers
+        (a_memory(9 * GB, 2 * GB), "a smaller model"),
+        (a_memory(None, 2 * GB, declared=7 * GB, beyond=2 * GB), "a smaller --ctx-size, or a smaller model"),
+        (a_memory(None, 2 * GB, declared=50 * GB, beyond=2 * GB), "a smaller model"),
+        (a_memory(None, 2 * GB, declared=50 * GB), "a smaller model"),
+    ],
+)
+def test_a_smaller_context_only_where_it_helps(need: MemoryEstimate, remedy: str) -> None:
+    """Issue 14.2: 8 GB are here."""
+    [(_, fix)] = estimate.blockers([], 0, [need], 8 * GB)
+    assert fix == f"{remedy} (`doit` shows them)"
 
 
 @pytest.mark.parametrize(

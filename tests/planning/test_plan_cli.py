@@ -113,6 +113,22 @@ def test_an_unknown_size(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("params", "ctx", "expected"),
+    [
+        ("1B", "4096", "needs about 7.00 GB (models.yaml); "),
+        ("1B", "512", "needs about 7.00 GB (models.yaml); "),
+        ("1B", "1000000", "needs about 64.1 GB (7.00 GB in models.yaml, about 57.1 GB beyond 4096 tokens); "),
+        ("big", "1000000", "needs about 7.00 GB (models.yaml; more at 1000000 tokens); "),
+        ("1B", "0", "needs about 7.00 GB (models.yaml; more at the model's full context); "),
+    ],
+)
+def test_the_context_of_an_unknown_size(project: Project, params: str, ctx: str, expected: str) -> None:
+    """Issue 14.2: `ram:` includes 4096 tokens; those beyond take more."""
+    project.catalogue({"m": project.entry(URL, engine="embedded", ram=7, params=params)})
+    assert f"memory   m {expected}" in project.doit("plan", "--ctx-size", ctx).out
+
+
+@pytest.mark.parametrize(
     ("change", "env", "what", "fix"),
     [
         pytest.param(

@@ -207,6 +207,20 @@ def test_a_small_download_is_not_asked_for(project: Project, server: FileServer)
 
 
 @posix
+@pytest.mark.parametrize("command", [["download"], ["chat", "m", "Hello"]], ids=" ".join)
+def test_an_unknown_size_is_asked_for(project: Project, server: FileServer, command: list[str]) -> None:
+    """Issue 14.2: it may be large; most entries of the catalogue state no size."""
+    pinned = project.entry(server.url("/m.gguf"), DATA, engine="embedded")
+    project.catalogue({"m": {key: value for key, value in pinned.items() if key != "size"}})
+    result = on_terminal(project, *command, typed="n\n")
+    assert result.status == 1
+    assert "m: unknown size from 127.0.0.1" in result.err
+    assert "to download: unknown size; " in result.err
+    assert result.err.count("Download? [y/N]") == 1
+    assert untouched(project, server)
+
+
+@posix
 def test_another_url_and_the_size_are_one_question(project: Project, server: FileServer) -> None:
     """Issue 14.2, R4: both are said, and one answer is enough."""
     ask_above(catalogue(project, server), 1_000_000)

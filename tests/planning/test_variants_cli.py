@@ -65,6 +65,22 @@ def test_the_one_that_fits_is_planned_downloaded_and_verified(project: Project, 
     assert (forced.status, ": used, named\n" in forced.out) == (1, True), forced.out
 
 
+def test_local_variants_of_unknown_memory(project: Project, small: bytes) -> None:
+    """Issue 15.6: models.lock decides; only the memory of the used one is read from its file."""
+    (project.path / "other.gguf").write_bytes(small)
+    variants = {"big": {"url": "small.gguf"}, "mini": {"url": "other.gguf"}}
+    model = {"title": "M", "license": "MIT", "engine": "embedded", "variants": variants}
+    project.catalogue({"m": model}, EMBEDDED)
+    said = project.doit("plan").out
+    assert re.search(r"memory   m needs \S+ .B \(weights 2.25 MB", said)
+    unstated = "has no memory stated in models.yaml or models.lock"
+    used = "used, the first (`doit lock` records what each needs)"
+    assert f"variant  m big {unstated}: {used}\nvariant  m mini {unstated}\n" in said
+    assert project.doit("lock").status == 0
+    said = project.doit("plan").out
+    assert re.search(r"variant  m big needs .* fits in .*: used, the largest that fits", said)
+
+
 @pytest.mark.parametrize(
     ("words", "env", "what", "fix"),
     [

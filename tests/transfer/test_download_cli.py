@@ -537,7 +537,7 @@ def test_a_bar_of_unknown_size(project: Project, server: FileServer) -> None:
     server.always("/bar.llamafile", NoLength())
     server.set_rate("/bar.llamafile", 1_500_000)
     project.catalogue({"m": project.entry(server.url("/bar.llamafile"))})
-    result = on_terminal(project, "download")
+    result = on_terminal(project, "download", "--yes")
     assert result.status == 0
     states = bars(result.err)
     assert any(re.search(r"[\d.]+/\? [kM]B [\d.]+ [kM]B/s", state) for state in states), states
