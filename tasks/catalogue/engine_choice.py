@@ -78,6 +78,27 @@ def choose_engine(question: Question) -> EngineChoice:
     return EngineChoice("llamafile", "no other engine is installed")
 
 
+def written_engine(
+    installed: Collection[str], *, has_llamafile: bool, has_embedded: bool
+) -> str:
+    """Return the engine that a new entry of a GGUF names; "": none, so llamafile.
+
+    It is the engine that serves a file that no entry names.
+
+    Args:
+        installed: engines that are on this machine.
+        has_llamafile: models.yaml says where llamafile is.
+        has_embedded: models.yaml has the embedded engine.
+    """
+    if "embedded" in installed and has_embedded:
+        return "embedded"
+    if "llama-server" in installed:
+        return "llama-server"
+    if has_llamafile:
+        return ""
+    return "embedded"
+
+
 def alternatives(engine: str, *, is_gguf: bool) -> str:
     """Return the options that select another engine for the file, or an empty text."""
     if not is_gguf:
@@ -120,7 +141,7 @@ def engine_of(
             is_gguf,
             is_own,
             on_windows,
-            _installed(environment) if is_gguf and is_own else (),
+            installed_engines(environment) if is_gguf and is_own else (),
         )
     )
     engine = choice.engine
@@ -135,7 +156,7 @@ def engine_of(
     return choice, is_gguf
 
 
-def _installed(environment: Environment) -> tuple[str, ...]:
+def installed_engines(environment: Environment) -> tuple[str, ...]:
     """Return the engines that are installed on this machine."""
     found = []
     if environment.has_package("xllamacpp"):

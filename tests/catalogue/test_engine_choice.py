@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tasks.catalogue.engine_choice import Question, alternatives, choose_engine
+from tasks.catalogue.engine_choice import Question, alternatives, choose_engine, written_engine
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import resolve
 from tasks.errors import UsageError
@@ -44,6 +44,25 @@ def test_the_rule(
     choice = choose_engine(Question(requested, entry, is_gguf, is_own, windows, installed))
     assert choice.engine == engine
     assert choice.reason.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("installed", "has_llamafile", "has_embedded", "engine"),
+    [
+        (BOTH, True, True, "embedded"),
+        (BOTH, True, False, "llama-server"),
+        (("llama-server",), True, True, "llama-server"),
+        (("llama-server",), False, True, "llama-server"),
+        (("embedded",), True, False, ""),
+        ((), True, True, ""),
+        ((), False, True, "embedded"),
+    ],
+)
+def test_the_engine_that_add_writes(
+    installed: tuple[str, ...], has_llamafile: bool, has_embedded: bool, engine: str
+) -> None:
+    """What serves an own file today; nothing where that is the llamafile of models.yaml."""
+    assert written_engine(installed, has_llamafile=has_llamafile, has_embedded=has_embedded) == engine
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,19 @@ def test_what_would_be_fetched_is_said(without_xllamacpp: Project, server: FileS
     assert fix in failed(offline)
 
 
+def test_add_writes_what_is_installed(without_xllamacpp: Project, tmp_path: Path) -> None:
+    """No xllamacpp, llama-server on PATH: `plan` needs no llamafile."""
+    project = without_xllamacpp
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    project.env["PATH"] = f"{tmp_path}{os.pathsep}{project.env['PATH']}"
+    added = project.process("add", "own.gguf", "--license", "MIT")
+    assert "    engine: llama-server\n" in added.out
+    files = json.loads(project.process("plan", "own", "--json").out)["files"]
+    assert [row["file"] for row in files] == ["own"]
+
+
 def test_an_engine_that_is_not_installed(without_xllamacpp: Project, server: FileServer) -> None:
     """Issue 14.2: `plan` says so, and `serve` before it downloads."""
     project = catalogue(without_xllamacpp, server)
