@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
@@ -61,7 +62,11 @@ def specify(
     key = key_of(resolved)
     version = engine_version(environment.cache, catalogue, resolved)
     return launch_spec(
-        resolved, launch_of(environment.platform, resolved), version=version, key=key
+        resolved,
+        launch_of(environment.platform, resolved),
+        version=version,
+        key=key,
+        installed=installed_engines(environment),
     )
 
 

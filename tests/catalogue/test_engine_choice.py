@@ -66,18 +66,23 @@ def test_the_engine_that_add_writes(
 
 
 @pytest.mark.parametrize(
-    ("engine", "is_gguf", "text"),
+    ("engine", "installed", "is_gguf", "text"),
     [
-        ("llama-server", GGUF, "or try another engine: --engine embedded, --engine llamafile"),
-        ("embedded", GGUF, "or try another engine: --engine llama-server, --engine llamafile"),
-        ("llamafile", GGUF, "or try another engine: --engine embedded, --engine llama-server"),
-        ("self", False, ""),
-        ("llamafile", False, ""),
+        ("llama-server", BOTH, GGUF, "or try another engine: --engine embedded, --engine llamafile"),
+        ("embedded", BOTH, GGUF, "or try another engine: --engine llama-server, --engine llamafile"),
+        ("llamafile", BOTH, GGUF, "or try another engine: --engine embedded, --engine llama-server"),
+        ("embedded", ("embedded",), GGUF, "or try another engine: --engine llamafile"),
+        ("llamafile", ("embedded",), GGUF, "or try another engine: --engine embedded"),
+        ("llamafile", (), GGUF, ""),
+        ("self", BOTH, False, ""),
+        ("llamafile", BOTH, False, ""),
     ],
 )
-def test_the_alternatives_of_a_failing_engine(engine: str, is_gguf: bool, text: str) -> None:
-    """Issue 15.3: only a GGUF is read by several engines."""
-    assert alternatives(engine, is_gguf=is_gguf) == text
+def test_the_alternatives_of_a_failing_engine(
+    engine: str, installed: tuple[str, ...], is_gguf: bool, text: str
+) -> None:
+    """Issue 15.3: only a GGUF is read by several engines; one that is not installed is not named."""
+    assert alternatives(engine, installed, is_gguf=is_gguf) == text
 
 
 def test_the_program_of_a_machine() -> None:
