@@ -64,17 +64,17 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment, which is checked",
     ),
     "catalogue": (
-        5_150,
+        5_230,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
-        "resolving, the choice between four engines and of one screen",
+        "resolving, the choice between four engines, what to name in their place, and of one screen",
     ),
     "cache": (
         1_370,
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
-    "transfer": (3_900, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
-    "planning": (650, "the estimates, what cannot work, and the question before a large download"),
+    "transfer": (3_910, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "planning": (660, "the estimates, what cannot work, and the question before a large download"),
     "upstream": (950, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
         6_050,
@@ -86,9 +86,9 @@ BUDGETS = {  # at 88 columns
     ),
     "doctor": (570, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "verbs": (
-        3_950,
+        4_020,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
-        "catalogue filters, bench compares",
+        "catalogue filters, bench compares, add refuses what is no model or no name",
     ),
     "": (
         2_200,
