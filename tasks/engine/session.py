@@ -61,13 +61,9 @@ def specify(
     """
     key = key_of(resolved)
     version = engine_version(environment.cache, catalogue, resolved)
-    return launch_spec(
-        resolved,
-        launch_of(environment.platform, resolved),
-        version=version,
-        key=key,
-        installed=installed_engines(environment),
-    )
+    launch = launch_of(environment.platform, resolved)
+    installed = installed_engines(environment)
+    return launch_spec(resolved, launch, version=version, key=key, installed=installed)
 
 
 def key_of(resolved: ResolvedModel) -> str:
