@@ -143,6 +143,13 @@ _NAME = Constraint(
 )
 
 
+def name_problem(name: str) -> str:
+    """Return why a text cannot be the name of an entry, or ""."""
+    if _is_name(name):
+        return ""
+    return f"expected {_NAME.expected}, got {name!r}"
+
+
 _REPO = Constraint(
     "repository on the Hugging Face Hub, instead of url",
     "owner/repository",

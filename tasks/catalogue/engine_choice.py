@@ -25,10 +25,9 @@ _INSTALLED = {
     "llama-server": "llama-server is on PATH",
 }
 LLAMA_SERVER_MISSING = "the engine llama-server is not on PATH"
-INSTALL_LLAMA_SERVER = (
+_LLAMA_SERVER_SOURCES = (
     "install llama-server: brew install llama.cpp, apt install llama.cpp, or winget "
-    "install llama.cpp\nor name another engine: --engine llamafile, or `engine: "
-    "llamafile` of the model in models.yaml"
+    "install llama.cpp"
 )
 
 
@@ -78,11 +77,67 @@ def choose_engine(question: Question) -> EngineChoice:
     return EngineChoice("llamafile", "no other engine is installed")
 
 
-def alternatives(engine: str, *, is_gguf: bool) -> str:
-    """Return the options that select another engine for the file, or an empty text."""
-    if not is_gguf:
+def written_engine(
+    installed: Collection[str], *, has_llamafile: bool, has_embedded: bool
+) -> str:
+    """Return the engine that a new entry of a GGUF names; "": none, so llamafile.
+
+    It is the engine that serves a file that no entry names.
+
+    Args:
+        installed: engines that are on this machine.
+        has_llamafile: models.yaml says where llamafile is.
+        has_embedded: models.yaml has the embedded engine.
+    """
+    if "embedded" in installed and has_embedded:
+        return "embedded"
+    if "llama-server" in installed:
+        return "llama-server"
+    if has_llamafile:
         return ""
-    others = [f"--engine {one}" for one in GGUF_ENGINES if one != engine]
+    return "embedded"
+
+
+def install_llama_server(*, has_embedded: bool) -> str:
+    """Return how to install llama-server, or which engine to name instead.
+
+    Args:
+        has_embedded: the embedded engine is installed, so nothing is downloaded.
+    """
+    other = "llamafile"
+    if has_embedded:
+        other = "embedded"
+    return (
+        f"{_LLAMA_SERVER_SOURCES}\nor name another engine: --engine {other}, or "
+        f"`engine: {other}` of the model in models.yaml"
+    )
+
+
+INSTALL_LLAMA_SERVER = install_llama_server(has_embedded=False)
+
+
+def install_embedded(*, has_llama_server: bool) -> str:
+    """Return how to install the embedded engine, or which engine to name instead.
+
+    Args:
+        has_llama_server: llama-server is on PATH, so nothing is downloaded.
+    """
+    other = "llamafile"
+    if has_llama_server:
+        other = "llama-server"
+    return f"pip install '.[embedded]', or --engine {other}"
+
+
+def alternatives(engine: str, installed: Collection[str], *, is_gguf: bool) -> str:
+    """Return the options that select another engine for the file, or an empty text.
+
+    Args:
+        installed: engines that are on this machine; llamafile is downloaded if needed.
+    """
+    usable = {*installed, "llamafile"} - {engine}
+    if not (is_gguf and usable):
+        return ""
+    others = [f"--engine {one}" for one in GGUF_ENGINES if one in usable]
     return f"or try another engine: {', '.join(others)}"
 
 
@@ -120,7 +175,7 @@ def engine_of(
             is_gguf,
             is_own,
             on_windows,
-            _installed(environment) if is_gguf and is_own else (),
+            installed_engines(environment) if is_gguf and is_own else (),
         )
     )
     engine = choice.engine
@@ -135,7 +190,7 @@ def engine_of(
     return choice, is_gguf
 
 
-def _installed(environment: Environment) -> tuple[str, ...]:
+def installed_engines(environment: Environment) -> tuple[str, ...]:
     """Return the engines that are installed on this machine."""
     found = []
     if environment.has_package("xllamacpp"):

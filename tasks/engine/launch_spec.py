@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -135,9 +136,18 @@ def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
 
 
 def launch_spec(
-    resolved: ResolvedModel, launch: Launch, *, version: str, key: str
+    resolved: ResolvedModel,
+    launch: Launch,
+    *,
+    version: str,
+    key: str,
+    installed: Collection[str] = (),
 ) -> LaunchSpec:
-    """Return the specification of a job's server."""
+    """Return the specification of a job's server.
+
+    Args:
+        installed: engines that are on this machine.
+    """
     return LaunchSpec(
         name=resolved.name,
         launch=launch,
@@ -149,6 +159,6 @@ def launch_spec(
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
         model_id=resolved.model.id or resolved.name,
-        alternatives=alternatives(resolved.engine, is_gguf=resolved.is_gguf),
+        alternatives=alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf),
         variant=resolved.variant,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
@@ -60,9 +61,9 @@ def specify(
     """
     key = key_of(resolved)
     version = engine_version(environment.cache, catalogue, resolved)
-    return launch_spec(
-        resolved, launch_of(environment.platform, resolved), version=version, key=key
-    )
+    launch = launch_of(environment.platform, resolved)
+    installed = installed_engines(environment)
+    return launch_spec(resolved, launch, version=version, key=key, installed=installed)
 
 
 def key_of(resolved: ResolvedModel) -> str:

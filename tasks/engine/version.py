@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp
-from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
+from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
 from tasks.engine import capabilities, command, failures
@@ -49,7 +49,8 @@ def check_installed(resolved: ResolvedModel) -> None:
     """
     if resolved.engine == "llama-server" and resolved.program is None:
         what = f"{resolved.name}: {LLAMA_SERVER_MISSING}"
-        raise ServerError(what, fix=INSTALL_LLAMA_SERVER)
+        has_embedded = packages.has_package("xllamacpp")
+        raise ServerError(what, fix=install_llama_server(has_embedded=has_embedded))
 
 
 def engine_env(engine: str, more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Sequence
 
 from tasks.cache import stamps
 from tasks.catalogue import rule_of_thumb
-from tasks.catalogue.engine_choice import INSTALL_LLAMA_SERVER, LLAMA_SERVER_MISSING
+from tasks.catalogue.engine_choice import (
+    LLAMA_SERVER_MISSING,
+    install_embedded,
+    install_llama_server,
+)
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.planning import estimate
 from tasks.planning.estimate import OVERHEAD, FilePlan, MemoryEstimate
 from tasks.system import files
-from tasks.system.packages import has_package
+from tasks.system.packages import find_program, has_package
 
 Problem = tuple[str, str]  # what, and its fix
 
@@ -55,16 +59,21 @@ def write_problem(cache: str, needs: Iterable[FilePlan]) -> list[Problem]:
 def engine_problems(jobs: Iterable[ResolvedModel]) -> list[Problem]:
     """Return the problems of models whose engine is not installed."""
     jobs = tuple(jobs)
+    has_embedded = has_package("xllamacpp")
     missing = [
-        (f"{resolved.name}: {LLAMA_SERVER_MISSING}", INSTALL_LLAMA_SERVER)
+        (
+            f"{resolved.name}: {LLAMA_SERVER_MISSING}",
+            install_llama_server(has_embedded=has_embedded),
+        )
         for resolved in jobs
         if resolved.engine == "llama-server" and resolved.program is None
     ]
     embedded = [resolved.name for resolved in jobs if resolved.engine == "embedded"]
-    if not embedded or has_package("xllamacpp"):
+    if not embedded or has_embedded:
         return missing
     what = f"{', '.join(embedded)}: the embedded engine needs the package xllamacpp"
-    return [*missing, (what, "pip install '.[embedded]', or --engine llamafile")]
+    fix = install_embedded(has_llama_server=bool(find_program("llama-server")))
+    return [*missing, (what, fix)]
 
 
 def surely_fits(resolved: ResolvedModel, needs: Sequence[FilePlan], here: int) -> bool:

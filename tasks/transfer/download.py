@@ -16,6 +16,7 @@ from tasks.console.logs import log_event
 from tasks.console.progress import Progress
 from tasks.errors import IntegrityError, NoRoomError, TransferError
 from tasks.network import huggingface, response
+from tasks.network.failures import NO_NAME
 from tasks.network.retry import SourceFailedError
 from tasks.network.tokens import hub_token
 from tasks.system.file_stat import FileStat
@@ -129,7 +130,7 @@ class _Transfer:
         self.wrong = False  # whether a source sent wrong bytes
         self.final = True  # whether a retry is useless
         self.fixes: list[str] = []  # what the user can do, by source
-        self.silent: set[str] = set()  # hosts that do not respond
+        self.silent: dict[str, str] = {}  # host that does not respond → the fix
 
     def first_that_delivers(self) -> Stamp:
         """Try the sources in order until one has delivered the artifact."""
@@ -192,8 +193,9 @@ class _Transfer:
         if problem := problem_of(url, pinned=self.artifact.sha256 is not None):
             self.reasons.append((url, problem))
             return False
-        if urlsplit(url).netloc in self.silent:
-            self.reasons.append((url, "same host, which does not respond"))
+        host = urlsplit(url).netloc
+        if host in self.silent:
+            self._skip_silent(url, self.silent[host])
             return False
         try:
             self._receive(url, partial, bar)
@@ -207,11 +209,19 @@ class _Transfer:
             self.final = self.final and reason.final
             self.fixes.append(reason.fix)
             if reason.silent:
-                self.silent.add(urlsplit(url).netloc)
+                self.silent[host] = reason.fix
         except IntegrityError as error:
             self._passed_over(url, error)
             self.wrong = True
         return False
+
+    def _skip_silent(self, url: str, fix: str) -> None:
+        """Record a source whose host has failed for another one."""
+        reason = "same host, which does not respond"
+        if fix == NO_NAME:
+            reason = "same host, whose name cannot be resolved"
+        self.reasons.append((url, reason))
+        self.fixes.append(fix)
 
     def _passed_over(self, url: str, reason: Exception) -> None:
         """Record why a source failed, and log it if another source follows."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.catalogue import edit, edit_file, load
+from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.constraints import name_problem
+from tasks.catalogue.engine_choice import installed_engines, written_engine
 from tasks.catalogue.file_specs import (
     file_specs,
     guess_model_info,
@@ -20,39 +24,58 @@ from tasks.catalogue.model_format import has_gguf_name
 from tasks.command_line import TaskRequest
 from tasks.console.text import WORD, visible
 from tasks.context import Context
-from tasks.errors import RecipeError, TransferError, UsageError
+from tasks.errors import IntegrityError, RecipeError, TransferError, UsageError
 from tasks.positional import quoted
+from tasks.system import files
+from tasks.transfer import contents
+from tasks.transfer.local_sources import local_path
 from tasks.upstream.metadata import RemoteFile
 from tasks.upstream.resolver import OPEN_FIX, LockResolver
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 
 UNKNOWN = "unknown"
+_FIX = "doit add URL, hf:OWNER/REPO/FILE, or ./FILE.gguf"
+_HUB_FIX = "doit add hf:OWNER/REPO/FILE"
+
+
+class NewFile(NamedTuple):
+    """The file of the new entry, and what its name says about it."""
+
+    keys: dict[str, Any]  # of the entry: where the file is
+    facts: dict[str, str]
+    name: str  # of the entry
+    path: str = ""  # of a file on this machine
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
-        UsageError: the command line names no file, or several.
+        UsageError: the command line names no file that can be added, or several; its
+            name is taken, or its digest not a digest.
     """
     if len(request.extra) != 1:
-        fix = "doit add URL, or hf:OWNER/REPO/FILE"
-        raise UsageError("`doit add` takes one file", fix=fix)
-    return [context, request]
+        raise UsageError("`doit add` takes one file", fix=_FIX)
+    keys, path, filename = _place(context, request.extra[0])
+    facts = guess_model_info(filename)
+    parse_sha256(request.options.get("sha256"))  # refused before anything is read
+    name = _name(context, request, facts)
+    return [context, request, NewFile(keys, facts, name, path)]
 
 
-def run(context: Context, request: TaskRequest) -> None:
+def run(context: Context, request: TaskRequest, new: NewFile) -> None:
     """Write the entry, and print it.
 
     Raises:
-        UsageError: the file is not a model, or the name is taken.
+        IntegrityError: the file on this machine is not a model.
+        UsageError: the name was taken meanwhile.
         TransferError: the publisher states neither digest nor size.
     """
     where = context.catalogue.where
-    place, filename = _place(context, request.extra[0])
-    facts = guess_model_info(filename)
-    name = _name(context, request, facts)
-    entry = _entry(context, request, name, place, facts)
+    name = new.name
+    if new.path:
+        _check_model(new)
+    entry = _entry(context, request, name, new.keys, new.facts)
     with edit_file.editing(where, context.environment.cache):
         _insert(where, name, entry)
     doit_adapter.print_report(
@@ -63,32 +86,49 @@ def run(context: Context, request: TaskRequest) -> None:
     doit_adapter.log().info("next: doit serve --model %s", name)
 
 
-def _place(context: Context, text: str) -> tuple[dict[str, Any], str]:
-    """Return the keys that say where the file is, and its name.
+def _check_model(new: NewFile) -> None:
+    """Check a file on this machine as a download without a digest is checked.
 
     Raises:
-        UsageError: it is not a model.
+        IntegrityError: it is not a model.
+    """
+    artifact = Artifact(new.path, (), new.path, in_cache=False)
+    if problem := contents.problem(artifact, new.path, os.path.getsize(new.path)):
+        error = contents.wrong_file(artifact, problem)
+        fix = "name another file, or download this one again"
+        raise IntegrityError(error.what, error.facts, fix)
+
+
+def _place(context: Context, text: str) -> tuple[dict[str, Any], str, str]:
+    """Return the keys that say where the file is, its path if local, and its name.
+
+    Raises:
+        UsageError: it does not exist, or cannot be a model.
     """
     keys: dict[str, Any]
+    path = ""
     file = parse_hub_reference(text)
     if file:
         keys = {"hf": file.repo, "file": file.path, "revision": file.revision}
         name = filename_of(file.url)
     elif text.startswith("hf:"):
-        raise UsageError(f"expected hf:OWNER/REPO/FILE, got {text}")
+        raise UsageError(f"expected hf:OWNER/REPO/FILE, got {text}", fix=_HUB_FIX)
     elif is_local(text):
-        path = context.environment.absolute(text, context.environment.cwd)
+        path = context.environment.absolute(local_path(text), context.environment.cwd)
         keys = {"url": _local_url(path, context.environment.root)}
         name = filename_of(path)
     elif problem := url_error(text, pinned=True):
-        raise UsageError(problem)
+        raise UsageError(problem, fix=_FIX)
     else:
         keys = {"url": text}
         name = filename_of(text)
     if not name.lower().endswith(MODEL_ENDINGS):
         endings = " or ".join(MODEL_ENDINGS)
-        raise UsageError(f"expected a file that ends in {endings}, got {name!r}")
-    return keys, name
+        what = f"expected a file that ends in {endings}, got {name!r}"
+        raise UsageError(what, fix=_FIX)
+    if path and files.stat(path) is None:
+        raise UsageError(f"no such file: {path}", fix=_FIX)
+    return keys, path, name
 
 
 def _local_url(path: str, root: str) -> str:
@@ -109,10 +149,13 @@ def _name(context: Context, request: TaskRequest, facts: dict[str, str]) -> str:
     """Return the name of the entry.
 
     Raises:
-        UsageError: it is taken; the fix has one that is not.
+        UsageError: it is taken, or not a name; the fix has one that is free.
     """
     given = request.options.get("name")
     taken = {word.lower() for word in context.catalogue.names_and_aliases}
+    if given and (problem := name_problem(given)):
+        fix = _command(request, _free(facts["name"], taken))
+        raise UsageError(f"--name: {problem}", fix=fix)
     names = [facts["name"]]
     if given:
         names = [given]
@@ -122,10 +165,20 @@ def _name(context: Context, request: TaskRequest, facts: dict[str, str]) -> str:
         if name.lower() not in taken and not name.endswith("-"):
             return name
     what = f"there is a model {names[0]!r} in {context.catalogue.where}"
-    numbered = (f"{names[-1]}-{number}" for number in count(2))
-    free = next(name for name in numbered if name.lower() not in taken)
-    command = ["doit", "add", request.extra[0], "--name", free]
-    raise UsageError(what, fix=" ".join(map(quoted, command)))
+    raise UsageError(what, fix=_command(request, _free(names[-1], taken)))
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: this one, or this one with a number."""
+    if name.lower() not in taken:
+        return name
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in numbered if one.lower() not in taken)
+
+
+def _command(request: TaskRequest, name: str) -> str:
+    """Return the command that adds the file under another name."""
+    return " ".join(map(quoted, ["doit", "add", request.extra[0], "--name", name]))
 
 
 def _entry(
@@ -168,24 +221,26 @@ def _entry(
     more: dict[str, Any] = {
         key: facts[key] for key in ("params", "quant") if key in facts
     }
-    if _is_for_embedded(context, filename_of(stated[0].url)):
-        more["engine"] = "embedded"
+    engine = _engine(context, filename_of(stated[0].url))
+    if engine:
+        more["engine"] = engine
     return {"title": facts["title"], **place, **pins, "license": licence, **more}
 
 
-def _is_for_embedded(context: Context, filename: str) -> bool:
-    """Whether the entry names the embedded engine, as `serve` takes it for a file."""
+def _engine(context: Context, filename: str) -> str:
+    """Return the engine that the entry names, or ""."""
     if not has_gguf_name(filename):
-        return False
+        return ""
     catalogue = context.catalogue
     try:
         has_llamafile = bool(catalogue.engine("llamafile").url)
     except UsageError:
         has_llamafile = False
-    if not has_llamafile:
-        return True
-    installed = context.environment.has_package("xllamacpp")
-    return installed and catalogue.has_engine("embedded")
+    return written_engine(
+        installed_engines(context.environment),
+        has_llamafile=has_llamafile,
+        has_embedded=catalogue.has_engine("embedded"),
+    )
 
 
 def _pin(stated: RemoteFile) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context
 from tasks.errors import RecipeError, UsageError, did_you_mean
+from tasks.planning import verdict
 from tasks.planning.on_disk import on_disk
 from tasks.system import memory
 
@@ -189,13 +190,24 @@ def _style(row: Row) -> str:
     return colours.get(row["state"], "yellow")
 
 
-def _ready_name(rows: list[dict[str, Any]], default: dict[str, Any]) -> str:
-    """Return the chat model to try: the default one if here, a bundled one, or any."""
+def _ready_name(
+    rows: list[dict[str, Any]], default: dict[str, Any], context: Context
+) -> str:
+    """Return the chat model to try: the default one if here, a bundled one, or any.
+
+    A model whose engine is not installed is not one.
+    """
     states = ("bundled", "complete")
     chats = [row for row in rows if row["kind"] == "chat"]
     here = [row for row in chats if row["state"] in states]
     here.sort(key=lambda row: (row is not default, states.index(row["state"])))
-    return next((str(row["name"]) for row in here), "")
+    names = (str(row["name"]) for row in here)
+    return next((name for name in names if _has_engine(context, name)), "")
+
+
+def _has_engine(context: Context, name: str) -> bool:
+    resolved = resolve_entry(name, context.catalogue, context.environment)
+    return not verdict.engine_problems([resolved])
 
 
 def _title(row: Row) -> str:
@@ -216,7 +228,7 @@ def _next(rows: list[dict[str, Any]], context: Context) -> str:
         ("doit status", "what runs"),
         ("doit list", "every verb (options: doit help serve)"),
     ]
-    name = _ready_name(rows, default)
+    name = _ready_name(rows, default, context)
     if name:
         command = f'doit chat {name} "What are you?"'
         steps.insert(0, (command, "answers at once, without a download"))

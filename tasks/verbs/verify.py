@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.engine_choice import alternatives
+from tasks.catalogue.engine_choice import alternatives, installed_engines
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
 from tasks.engine import companions, file_format
@@ -56,7 +56,8 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         version = context.catalogue.engine("llamafile").version or ""
     else:
         launch = launch_of(context.environment.platform, resolved)
-        others = alternatives(resolved.engine, is_gguf=resolved.is_gguf)
+        installed = installed_engines(context.environment)
+        others = alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf)
         given = given_files(resolved)
         version = ask_version(resolved.name, launch, cache, given, others)
     if resolved.engine == "self":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tasks.catalogue.engine_choice import Question, alternatives, choose_engine
+from tasks.catalogue.engine_choice import Question, alternatives, choose_engine, written_engine
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import resolve
 from tasks.errors import UsageError
@@ -47,18 +47,42 @@ def test_the_rule(
 
 
 @pytest.mark.parametrize(
-    ("engine", "is_gguf", "text"),
+    ("installed", "has_llamafile", "has_embedded", "engine"),
     [
-        ("llama-server", GGUF, "or try another engine: --engine embedded, --engine llamafile"),
-        ("embedded", GGUF, "or try another engine: --engine llama-server, --engine llamafile"),
-        ("llamafile", GGUF, "or try another engine: --engine embedded, --engine llama-server"),
-        ("self", False, ""),
-        ("llamafile", False, ""),
+        (BOTH, True, True, "embedded"),
+        (BOTH, True, False, "llama-server"),
+        (("llama-server",), True, True, "llama-server"),
+        (("llama-server",), False, True, "llama-server"),
+        (("embedded",), True, False, ""),
+        ((), True, True, ""),
+        ((), False, True, "embedded"),
     ],
 )
-def test_the_alternatives_of_a_failing_engine(engine: str, is_gguf: bool, text: str) -> None:
-    """Issue 15.3: only a GGUF is read by several engines."""
-    assert alternatives(engine, is_gguf=is_gguf) == text
+def test_the_engine_that_add_writes(
+    installed: tuple[str, ...], has_llamafile: bool, has_embedded: bool, engine: str
+) -> None:
+    """What serves an own file today; nothing where that is the llamafile of models.yaml."""
+    assert written_engine(installed, has_llamafile=has_llamafile, has_embedded=has_embedded) == engine
+
+
+@pytest.mark.parametrize(
+    ("engine", "installed", "is_gguf", "text"),
+    [
+        ("llama-server", BOTH, GGUF, "or try another engine: --engine embedded, --engine llamafile"),
+        ("embedded", BOTH, GGUF, "or try another engine: --engine llama-server, --engine llamafile"),
+        ("llamafile", BOTH, GGUF, "or try another engine: --engine embedded, --engine llama-server"),
+        ("embedded", ("embedded",), GGUF, "or try another engine: --engine llamafile"),
+        ("llamafile", ("embedded",), GGUF, "or try another engine: --engine embedded"),
+        ("llamafile", (), GGUF, ""),
+        ("self", BOTH, False, ""),
+        ("llamafile", BOTH, False, ""),
+    ],
+)
+def test_the_alternatives_of_a_failing_engine(
+    engine: str, installed: tuple[str, ...], is_gguf: bool, text: str
+) -> None:
+    """Issue 15.3: only a GGUF is read by several engines; one that is not installed is not named."""
+    assert alternatives(engine, installed, is_gguf=is_gguf) == text
 
 
 def test_the_program_of_a_machine() -> None:

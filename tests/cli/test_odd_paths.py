@@ -112,17 +112,18 @@ def test_the_catalogue_and_a_file_of_ones_own(project: Project, tmp_path: Path) 
     shutil.copy(project.path / "demo" / "demo.gguf", own)
     project.env["LLAMAFILE_CATALOGUE"] = str(catalogue)
     assert project.doit().status == 0
-    for words, said in (
-        (["plan", *FLAGS.split(), str(own)], ""),
-        (["with", *FLAGS.split(), str(own), "--", "true"], "is not UTF-8: rename the file"),
+    for words, status, said in (
+        (["plan", *FLAGS.split(), str(own)], 0, ""),
+        (["with", *FLAGS.split(), str(own), "--", "true"], 1, "is not UTF-8: rename the file"),
         (
             ["with", "--llamafile", str(tmp_path / os.fsdecode(b"own" + ODD + b".llamafile")), "--", "true"],
+            0,
             "",
         ),
-        (["add", str(own)], "models.yaml cannot name the file "),
+        (["add", str(own)], 3, "models.yaml cannot name the file "),
     ):
         result = project.doit(*words)
-        assert (result.status, said in result.err) == (1 if said else 0, True), result
+        assert (result.status, said in result.err) == (status, True), result
 
 
 HUGE = "x" * 100_000

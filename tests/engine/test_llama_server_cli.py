@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -74,7 +75,8 @@ def test_a_gpu_that_is_not_there(project: Project, llama_server: Path, own: str)
 
 
 def test_it_is_not_installed(project: Project, own: str) -> None:
-    """Issue 15.3: what to install, or which line of models.yaml to change."""
+    """Issue 15.3: what to install, or which line of models.yaml to change: an installed engine first."""
+    other = "embedded" if importlib.util.find_spec("xllamacpp") else "llamafile"
     project.env["PATH"] = "/usr/bin:/bin"
     fix = "install llama-server: brew install llama.cpp, apt install llama.cpp, or winget install llama.cpp"
     entry = project.entry("https://models.invalid/m.gguf", b"m", engine="llama-server")
@@ -83,7 +85,7 @@ def test_it_is_not_installed(project: Project, own: str) -> None:
         error = failed(project.doit(*words))
         assert "the engine llama-server is not on PATH" in error
         assert fix in error
-        assert "`engine: llamafile` of the model in models.yaml" in error
+        assert f"`engine: {other}` of the model in models.yaml" in error
     shown = project.doit("plan")
     assert shown.status == 1
     assert "engine   m: llama-server (`engine:` of the model)" in shown.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -327,6 +328,22 @@ def test_what_would_be_fetched_is_said(without_xllamacpp: Project, server: FileS
     assert fix in said
     offline = project.process("serve", "--llamafile", "own.gguf", env={"LLAMAFILE_OFFLINE": "1"})
     assert fix in failed(offline)
+
+
+def test_add_writes_what_is_installed(without_xllamacpp: Project, tmp_path: Path) -> None:
+    """No xllamacpp, llama-server on PATH: no llamafile is downloaded, and `demo` cannot answer."""
+    project = without_xllamacpp
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    project.env["PATH"] = f"{tmp_path}{os.pathsep}{project.env['PATH']}"
+    assert "fix: pip install '.[embedded]', or --engine llama-server\n" in project.process("plan", "demo").out
+    assert "answers at once" not in project.process().out
+    added = project.process("add", "own.gguf", "--license", "MIT")
+    assert "    engine: llama-server\n" in added.out
+    files = json.loads(project.process("plan", "own", "--json").out)["files"]
+    assert [row["file"] for row in files] == ["own"]
+    assert re.search('doit chat own "What are you.".* answers at once', project.process().out)
 
 
 def test_an_engine_that_is_not_installed(without_xllamacpp: Project, server: FileServer) -> None:

@@ -24,6 +24,7 @@ from tasks.console import progress
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http
 from tasks.network import response as transfer
+from tasks.network.failures import NO_NAME
 from tasks.system import files
 from tasks.transfer.connection import SLOW_S
 from tasks.transfer.connection_pool import STALL_S
@@ -509,6 +510,15 @@ def test_a_silent_host_is_asked_once_per_run(world: World, tmp_path: Path) -> No
     assert "Connection refused" in str(error)
     assert f"{sources[1]}: same host, which does not respond" in str(error)
     assert len(world.waits) == transfer.RETRIES - 1
+
+
+def test_no_source_has_an_address(world: World, tmp_path: Path) -> None:
+    """R27: without DNS the fix is the network, with mirrors too, be they of one host or of several."""
+    sources = [f"https://{path}" for path in ("a.invalid/1", "a.invalid/2", "b.invalid/1")]
+    error = refusal(wanted(tmp_path, *sources), world.tools())
+    assert f"{sources[1]}: same host, whose name cannot be resolved" in str(error)
+    assert f"{sources[2]}: cannot resolve b.invalid" in str(error)
+    assert error.fix == NO_NAME
 
 
 @pytest.mark.parametrize("form", ["path", "file URL"])

@@ -72,11 +72,16 @@ def added(project: Project, result: Result, name: str) -> dict[str, Any]:
     return entry
 
 
-def refused(project: Project, *args: str, **more: Any) -> str:
-    """What is said about something that cannot be added; nothing is written."""
+def refused(project: Project, *args: str, status: int = 0, **more: Any) -> str:
+    """What is said about something that cannot be added; nothing is written.
+
+    Args:
+        status: 0: 1 or 3.
+    """
     before = (project.path / "models.yaml").read_bytes()
     result = project.doit("add", *args, **more)
-    assert (result.status in (1, 3), result.out) == (True, ""), result.out
+    assert result.out == ""
+    assert result.status in ([status] if status else [1, 3]), result.err
     assert (project.path / "models.yaml").read_bytes() == before
     return result.err
 
@@ -210,7 +215,6 @@ def test_a_file_of_your_own(ours: Project, tmp_path: Path) -> None:
     outside.write_bytes(DEMO)
     assert ours.doit("add", str(outside)).status == 0
     assert yaml.safe_load(text(ours))["models"]["out-side"]["url"] == str(outside)
-    assert "no such file: " in refused(ours, "demo/none.gguf")
     served = ours.doit("with", "--model", "own-2m", "--", "sh", "-c", "curl -s $LLAMAFILE_URL/v1/models")
     assert served.status == 0, served.err
     assert '"own-2m"' in served.out
@@ -228,15 +232,24 @@ def test_a_name_that_is_taken(ours: Project, site: HubSite) -> None:
     assert "there is a model 'old' in " in err
     assert "fix: doit add hf:o/r/old.gguf --name old-2\n" in err
     assert "there is a model 'OLD' in " in refused(ours, "hf:o/r/old.gguf", "--name", "OLD")
-    assert "expected a name of letters" in refused(ours, "hf:o/r/old.gguf", "--name", "a b")
+    err = refused(ours, "hf:o/r/old.gguf", "--name", "a b")
+    assert "--name: expected a name of letters" in err
+    assert "fix: doit add hf:o/r/old.gguf --name old-2\n" in err
+
+
+ADD = "\n  fix: doit add URL, hf:OWNER/REPO/FILE, or ./FILE.gguf\n"
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        pytest.param([], "doit add URL, or hf:OWNER/REPO/FILE", id="nothing"),
+        pytest.param([], ADD, id="nothing"),
         pytest.param(["a.gguf", "b.gguf"], "`doit add` takes one file", id="two"),
         pytest.param(["hf:o/m.gguf"], "expected hf:OWNER/REPO/FILE, got hf:o/m.gguf", id="no repository"),
+        pytest.param(["hf:foo"], "got hf:foo\n  fix: doit add hf:OWNER/REPO/FILE\n", id="no file"),
+        pytest.param(["none.gguf"], f"none.gguf{ADD}", id="no such file"),
+        pytest.param(["http://example.org/m.gguf?token=a b"], ADD, id="URL"),
+        pytest.param(["demo/demo.gguf", "--name", "Bad Name"], "--name: expected a name", id="name"),
         pytest.param(["https://h/m.zip"], "expected a file that ends in .llamafile or .gguf", id="zip"),
         pytest.param(["ftp://example.org/m.gguf"], "expected https://", id="scheme"),
         pytest.param(["https://u:p@example.org/m.gguf"], "no user or password in a URL", id="password"),
@@ -245,13 +258,21 @@ def test_a_name_that_is_taken(ours: Project, site: HubSite) -> None:
     ],
 )
 def test_what_cannot_be_meant(ours: Project, args: list[str], said: str) -> None:
-    """Issue 5.3: said with the remedy, before anything is asked."""
-    assert said in refused(ours, *args)
+    """Issue 5.3: said with the remedy, before anything is asked; status 3."""
+    assert said in refused(ours, *args, status=3)
 
 
-def test_no_file_is_named(ours: Project) -> None:
-    """Issue 14.8: a wrong command line has status 3, as everywhere."""
-    assert ours.doit("add").status == 3
+def test_a_file_that_is_no_model(ours: Project) -> None:
+    """What `serve` would refuse is not written: a text, an empty file, a part of a model."""
+    for data, said in (
+        (b"text\n", "it is text: text"),
+        (b"", "it is empty (0 bytes)"),
+        (DEMO[:100_000], "it is a part of a GGUF: 100000 bytes"),
+    ):
+        (ours.path / "bad.gguf").write_bytes(data)
+        err = refused(ours, "bad.gguf", "--license", "MIT", status=1)
+        assert "bad.gguf: not a model\n  got: " + said in err
+        assert "  fix: name another file, or download this one again\n" in err
 
 
 def test_the_wrong_digest(ours: Project) -> None:
