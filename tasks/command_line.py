@@ -124,7 +124,7 @@ def parse(
     _check_controls(words[:start])
     if start == len(words):
         others = [word for word in words if word != "run"]
-        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS))
+        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS, "--version"))
     elif words[start] in DOIT_COMMANDS:
         return _doit_command(words[start], words[start + 1 :], verbs)
     if plain_doit and words[start:]:

@@ -256,6 +256,7 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
             "serve hf:o/r/m.gguf", "'hf:o/r/m.gguf' is not a model", "doit add hf:o/r/m.gguf", id="hf:"
         ),
         pytest.param("serv", "'serv' is not a task", "did you mean serve", id="a misspelt verb alone"),
+        pytest.param("version", "'version' is not a", "did you mean --version", id="a word for an option"),
         pytest.param(
             "run serv:demo", "'serv:demo' is not a task", "did you mean serve", id="behind doit's run"
         ),

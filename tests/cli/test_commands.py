@@ -268,7 +268,7 @@ def test_another_catalogue(project: Project, tmp_path: Path) -> None:
     for gone in ("gone.yaml", str(folder)):
         message = refused(project.doit(cwd=folder, env={"LLAMAFILE_CATALOGUE": gone}))
         assert f"cannot read the catalogue {folder / gone}" in message
-        assert "set LLAMAFILE_CATALOGUE" in message
+        assert "fix: set LLAMAFILE_CATALOGUE to a models.yaml; unset, it is" in message
 
 
 def good(result: Result) -> str:
