@@ -86,9 +86,9 @@ BUDGETS = {  # at 88 columns
     ),
     "doctor": (570, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "verbs": (
-        3_950,
+        3_980,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
-        "catalogue filters, bench compares",
+        "catalogue filters and says which filter leaves nothing, bench compares",
     ),
     "": (
         2_200,
