@@ -15,10 +15,14 @@ _recipe_doit() {
         [ "$word" = -- ] && break # a command, or arguments of the engine follow
         case " $_recipe_verbs " in *" ${word%%:*} "*) verb=${word%%:*} ;; esac
     done
+    case $word in
+        -f | -d | -n | --llamafile) return ;; # filenames, by default
+        --model | --engine | --gpu | --kind | --) ;;
+        --*) _recipe_takes_value "$word" && return ;;
+    esac
     case "$word $cur" in # the previous word and the current one
         --\ *) [ "$verb" = with ] && [ "${before##* -- }" = "" ] && list=$(compgen -c -- "$cur") ;;
-        -f\ * | -d\ * | --llamafile\ *) return ;; # filenames, by default
-        --engine\ * | --gpu\ *) list=$(_recipe_values "$word") ;;
+        --engine\ * | --gpu\ * | --kind\ *) list=$(_recipe_values "$word") ;;
         --model\ *) list=$(_recipe_models "") ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
@@ -39,9 +43,14 @@ _recipe_models() {
     "$program" list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
 }
 
+# whether an option has a value, by the help of the verb
+_recipe_takes_value() {
+    [ -n "$verb" ] && "$program" help "$verb" 2>/dev/null | grep -q -e "^ *\(-., \)*$1 [A-Z]"
+}
+
 # print the values of an option, which its line in the help lists: a, b or c
 _recipe_values() {
-    "$program" help "$verb" 2>/dev/null | sed -n "s/^ *$1 [A-Z]* *//p" | sed 's/,//g; s/ or / /; s/\[.*//'
+    "$program" help "$verb" 2>/dev/null | sed -n "s/^ *$1 [A-Z]* *//p" | sed 's/.*: //; s/,//g; s/ or / /; s/\[.*//'
 }
 
 complete -o default -F _recipe_doit doit llamafile-recipe

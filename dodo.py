@@ -63,7 +63,7 @@ def task_download(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.step(params=[options.MODELS])
+@recipe.step(params=[options.MODELS, options.VARIANT])
 def task_chmod(context: Context, model: ResolvedModel) -> TaskDict:
     """make a downloaded llamafile executable"""
     from tasks.verbs import chmod

@@ -184,10 +184,10 @@ def _expected(text: str) -> str:
 
 def command_error(error: Exception, program: str) -> str:
     """Return doit's message about a command or a task, with a fix."""
-    text = str(error).strip()
+    text = str(error).strip().replace("is not a task", "is not a verb")
     word = getattr(error, "not_found", None)
     if word is not None:
-        text = f"{word!r} is not a task"
+        text = f"{word!r} is not a verb"
     if "\n  fix: " in text:
         return text
     return f"{text.rstrip('.')}\n  fix: `{program} help` lists the verbs"

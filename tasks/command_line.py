@@ -45,7 +45,7 @@ class UnknownWordError(UsageError):
 
     def __init__(self, word: str, fix: str) -> None:
         self.word = word
-        super().__init__(f"{word!r} is not a task", fix=fix)
+        super().__init__(f"{word!r} is not a verb", fix=fix)
 
 
 class Verb(NamedTuple):
@@ -124,7 +124,7 @@ def parse(
     _check_controls(words[:start])
     if start == len(words):
         others = [word for word in words if word != "run"]
-        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS))
+        _check_first(others, verbs, (*verbs, *USEFUL_COMMANDS, "--version"))
     elif words[start] in DOIT_COMMANDS:
         return _doit_command(words[start], words[start + 1 :], verbs)
     if plain_doit and words[start:]:
@@ -197,7 +197,7 @@ def _asks(words: list[str], verbs: Verbs) -> list[TaskRequest]:
         asks.append(request)
     if words and asks:
         fix = _word_fix(asks[-1].verb, words[0], verbs)
-        raise UsageError(f"{words[0]!r} is not a task", fix=fix)
+        raise UsageError(f"{words[0]!r} is not a verb", fix=fix)
     return asks
 
 
@@ -260,7 +260,7 @@ def _check_plain(words: Sequence[str], verbs: Verbs) -> None:
     name = positional.option_of(rest[0], table)
     if name:
         option = f"--{name.replace('_', '-')}={positional.quoted(rest[0])}"
-        raise UsageError(f"{rest[0]!r} is not a task", fix=f"doit {word} {option}")
+        raise UsageError(f"{rest[0]!r} is not a verb", fix=f"doit {word} {option}")
 
 
 def _check_first(words: Sequence[str], verbs: Verbs, names: Sequence[str]) -> None:
@@ -287,12 +287,12 @@ def _check_controls(words: Sequence[str]) -> None:
     for word in words:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
             raise UsageError(
-                f"{word!r} is not a task", fix="`doit list` shows the verbs"
+                f"{word!r} is not a verb", fix="`doit list` shows the verbs"
             )
 
 
 def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
-    """Return the fix for a word that is not a task."""
+    """Return the fix for a word that is not a verb."""
     if not word.strip():
         return "name a model (`doit` lists them); is a variable unset?"
     # one or two letters are near to many verbs

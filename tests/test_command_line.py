@@ -255,14 +255,15 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param(
             "serve hf:o/r/m.gguf", "'hf:o/r/m.gguf' is not a model", "doit add hf:o/r/m.gguf", id="hf:"
         ),
-        pytest.param("serv", "'serv' is not a task", "did you mean serve", id="a misspelt verb alone"),
+        pytest.param("serv", "'serv' is not a verb", "did you mean serve", id="a misspelt verb alone"),
+        pytest.param("version", "'version' is not a", "did you mean --version", id="a word for an option"),
         pytest.param(
-            "run serv:demo", "'serv:demo' is not a task", "did you mean serve", id="behind doit's run"
+            "run serv:demo", "'serv:demo' is not a verb", "did you mean serve", id="behind doit's run"
         ),
-        pytest.param("info serv", "'serv' is not a task", "did you mean serve", id="behind doit's info"),
-        pytest.param("-a \x1b[2J exe", r"'\x1b[2J' is not a task", "`doit list`", id="a control character"),
-        pytest.param("forget \x9b2J", r"'\x9b2J' is not a task", "`doit list`", id="for doit itself"),
-        pytest.param("xyzzy", "'xyzzy' is not a task", "`doit list`", id="a word that is near to no verb"),
+        pytest.param("info serv", "'serv' is not a verb", "did you mean serve", id="behind doit's info"),
+        pytest.param("-a \x1b[2J exe", r"'\x1b[2J' is not a verb", "`doit list`", id="a control character"),
+        pytest.param("forget \x9b2J", r"'\x9b2J' is not a verb", "`doit list`", id="for doit itself"),
+        pytest.param("xyzzy", "'xyzzy' is not a verb", "`doit list`", id="a word that is near to no verb"),
         pytest.param("serve download", "nothing follows `serve`", "", id="a task behind serve"),
         pytest.param("serve:a serve:b", "nothing follows `serve`", "", id="two servers in the foreground"),
         pytest.param("download -- x", PASSES, "doit serve … -- ARG", id="-- without serve"),
@@ -290,8 +291,8 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
         pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
         pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
-        pytest.param("bom a", "'a' is not a task", "`doit help bom` lists its options", id="bom of no model"),
-        pytest.param("strat", "'strat' is not a task", "did you mean start", id="start, misspelt"),
+        pytest.param("bom a", "'a' is not a verb", "`doit help bom` lists its options", id="bom of no model"),
+        pytest.param("strat", "'strat' is not a verb", "did you mean start", id="start, misspelt"),
     ],
 )
 def test_refused(line: str, what: str, fix: str) -> None:
@@ -305,7 +306,7 @@ def test_refused(line: str, what: str, fix: str) -> None:
 @pytest.mark.parametrize(
     ("line", "what", "fix"),
     [
-        pytest.param("serve demo", "'demo' is not a task", "doit serve --model=demo", id="a model"),
+        pytest.param("serve demo", "'demo' is not a verb", "doit serve --model=demo", id="a model"),
         pytest.param(
             "verify --yes start 'a b'", "'a b' is", "doit start --model='a b'", id="of the last verb"
         ),

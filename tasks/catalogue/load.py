@@ -111,7 +111,7 @@ def read(path: str) -> bytes:
         return _read_limited(path)
     except (OSError, ValueError) as error:
         what = f"cannot read the catalogue {path}: {_reason(error)}"
-        fix = "set LLAMAFILE_CATALOGUE if it is not models.yaml beside dodo.py"
+        fix = "set LLAMAFILE_CATALOGUE to a models.yaml; unset, it is the recipe's"
         raise UsageError(what, fix=fix) from None
 
 

@@ -14,10 +14,12 @@ from tasks.context import Context
 from tasks.errors import RecipeError, UsageError, did_you_mean
 from tasks.planning import verdict
 from tasks.planning.on_disk import on_disk
+from tasks.positional import quoted
 from tasks.system import memory
 
 _WIDTH = 80
 _HERE = ("complete", "changed", "bundled")  # states that need no download
+_NAMES = 5  # of models, in an error
 _WORDS = {"complete": "yes", "absent": "no"}
 
 
@@ -77,7 +79,7 @@ def run(context: Context, chosen: Filter, as_json: bool) -> None:
         _show(default, matching, "", data, as_json)
         return
     if not matching:
-        raise _no_match(context, chosen)
+        raise _no_match(context, chosen, rows, here)
     if chosen != Filter():
         _show(default, matching, _count(matching, rows, here), data, as_json)
         return
@@ -97,11 +99,35 @@ def _show(
     doit_adapter.show_report(report, as_json)
 
 
-def _no_match(context: Context, chosen: Filter) -> RecipeError:
-    words = " ".join(chosen.words)
-    near = did_you_mean(words, context.catalogue.names_and_aliases)
+def _no_match(
+    context: Context, chosen: Filter, rows: list[dict[str, Any]], here: int
+) -> RecipeError:
+    """Return the error that says which filter leaves no model."""
+    of_any_size = chosen._replace(fits=False)
+    found = [row["name"] for row in rows if of_any_size.matches(row)]
+    if found:
+        size = formatting.format_size(here)
+        what = f"no model that matches is known to fit the {size} of memory here"
+        names = ", ".join(found[:_NAMES])
+        if len(found) > _NAMES:
+            names += f" and {len(found) - _NAMES} more"
+        facts = [("matches without --fits", names)]
+        return RecipeError(what, facts, _command(of_any_size))
+    of_any_kind = of_any_size._replace(kind="")
+    if chosen.words and any(of_any_kind.matches(row) for row in rows):
+        what = f"no {chosen.kind} model of the catalogue matches"
+        return RecipeError(what, fix=_command(of_any_kind))
+    near = did_you_mean(" ".join(chosen.words), context.catalogue.names_and_aliases)
     fix = near or "`doit catalogue --all` shows every model"
     return RecipeError("no model of the catalogue matches", fix=fix)
+
+
+def _command(chosen: Filter) -> str:
+    """Return the command that shows these models."""
+    words = [quoted(word) for word in chosen.words]
+    if chosen.kind:
+        words += ["--kind", chosen.kind]
+    return " ".join(["doit catalogue", *(words or ["--all"])])
 
 
 def _count(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) -> str:

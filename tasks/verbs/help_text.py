@@ -113,13 +113,14 @@ def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
     if not colon:
         word = name
     options = verb.model_params if colon else verb.params
-    usage = f"usage: {table.program} {visible(word)}{_words_of(options)}"
+    names = _words_of(options)
+    if names and verb.pos_arg == "prompt":
+        names = " [MODEL | FILE]"
+    usage = f"usage: {table.program} {visible(word)}{names}"
     shown = [one for one in options if not one["name"].endswith("_old")]
     if shown:
         usage += " [OPTIONS]"
     usage += _FURTHER_WORDS.get(verb.pos_arg, "")
-    if verb.pos_arg in ("prompt", "source"):
-        usage = usage.replace(" [MODEL | FILE | URL]", "").replace(" [MODEL]", "")
     parts = [usage, "", *_wrapped(verb.help, 0)]
     if shown:
         rows = [(_flags(one), _about(name, one, defaults)) for one in shown]
@@ -235,7 +236,7 @@ def _model_page(word: str, table: Table) -> str:
         (f"{table.program} plan {name}", "says what that would fetch and need"),
     ]
     if resolved.model.kind == "chat":
-        steps.append((f'{table.program} chat --model {name} "…"', "asks it"))
+        steps.append((f'{table.program} chat {name} "…"', "asks it"))
     width = max(len(command) for command, _ in steps) + 2
     lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
     return "\n".join([f"{resolved.name}: {visible(resolved.model.title)}", *lines])

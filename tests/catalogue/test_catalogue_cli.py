@@ -220,6 +220,42 @@ def test_filters(project: Project) -> None:
     assert "vision: A model" in report(project.doit("catalogue", "vl"))
 
 
+NO_MATCH = (
+    (["big", "--fits"], "known to fit the ", "matches without --fits: big\n  fix: doit catalogue big\n"),
+    (
+        ["--fits", "--kind", "rerank"],
+        "known to fit the ",
+        "--fits: sort\n  fix: doit catalogue --kind rerank\n",
+    ),
+    (["big", "--kind", "rerank"], "no rerank model of the catalogue matches\n", "fix: doit catalogue big\n"),
+    (
+        ["--fits"],
+        "known to fit the ",
+        "--fits: big, sort, m0, m1, m2 and 2 more\n  fix: doit catalogue --all\n",
+    ),
+    (["bgi", "--fits"], "no model of the catalogue matches\n", "fix: did you mean big?\n"),
+    (
+        ["--kind", "embedding"],
+        "no model of the catalogue matches\n",
+        "fix: `doit catalogue --all` shows every",
+    ),
+)
+
+
+def test_the_filter_without_a_match(project: Project) -> None:
+    """The error names the filter to leave out; JSON has an empty list."""
+    big = project.entry("https://models.invalid/b.gguf", ram=10**6)
+    sort = project.entry("https://models.invalid/s.gguf", kind="rerank")
+    more = {f"m{number}": big for number in range(5)}
+    project.catalogue({"big": big, "sort": sort, **more}, ENGINES)
+    for words, what, fix in NO_MATCH:
+        result = project.doit("catalogue", *words)
+        assert (result.status, result.out, what in result.err) == (1, "", True), result
+        assert fix in result.err
+        found = project.doit("catalogue", "--json", *words)
+        assert (found.status, json.loads(found.out)["models"]) == (0, []), words
+
+
 def test_no_model_matches(project: Project) -> None:
     """Issue 15.7: what is near is named; a kind that does not exist is a wrong command line."""
     result = project.doit("catalogue", "qwen3-9b")

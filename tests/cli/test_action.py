@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_gitlab import with_variants
 from tests.engine.test_serve_cli import AS_BEFORE, behave, runs
 from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
@@ -108,6 +109,18 @@ def test_an_entry_for_each_model(runner: Runner, server: FileServer) -> None:
     assert (hit(job), fetched(server)) == ("true", [])
     paths = job.outputs["llm"]["model-path"].splitlines()
     assert [Path(path).name for path in paths] == [f"{name}.llamafile" for name in "dcba"]
+
+
+def test_a_variant(runner: Runner, server: FileServer, project: Project) -> None:
+    """Issue 15.6: the input names it, of the key, the download, the path and the server."""
+    with_variants(project.path / "models.yaml")
+    unnamed = runner.job([use()])
+    assert (unnamed.ok, "in CI, one has to be named" in unnamed.log) == (False, True), unnamed.log
+    job = runner.job([use(variant="q4", mode="serve"), {"run": "doit status"}])
+    assert (hit(job), fetched(server)) == ("false", ["/b.llamafile"])
+    assert Path(job.outputs["llm"]["model-path"]).name == "b.llamafile"
+    assert re.search(r"^v q4 ", job.log, re.MULTILINE), job.log
+    assert hit(runner.job([use(variant="Q4")])) == "true"
 
 
 def test_no_python(runner: Runner) -> None:

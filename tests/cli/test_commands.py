@@ -45,7 +45,7 @@ def refused(result: Result) -> str:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param("sevre", "'sevre' is not a task\n  fix: did you mean serve?", id="a verb misspelt"),
+        pytest.param("sevre", "'sevre' is not a verb\n  fix: did you mean serve?", id="a verb misspelt"),
         pytest.param("lsit", "did you mean list?", id="a command of doit's"),
         pytest.param("info sevre", "did you mean serve?", id="info of no task"),
         pytest.param("download --model phi4", "did you mean phi3", id="a model that is not there"),
@@ -54,7 +54,7 @@ def refused(result: Result) -> str:
         pytest.param("serve tiny nope", "expected one model, got tiny, nope", id="two models"),
         pytest.param("tiny", "tiny is a model, not a verb\n  fix: doit serve tiny\n", id="a model"),
         pytest.param("PHI3 x", "PHI3 is a model, not a verb\n  fix: doit serve PHI3\n", id="an alias"),
-        pytest.param("'./my m.gguf'", "is not a task\n  fix: doit serve './my m.gguf'\n", id="a file"),
+        pytest.param("'./my m.gguf'", "is not a verb\n  fix: doit serve './my m.gguf'\n", id="a file"),
         pytest.param("https://h/m.gguf", "fix: doit serve https://h/m.gguf\n", id="a URL"),
         pytest.param(
             "serve:", "expected a model's name after the colon\n  fix: doit serve:NAME", id="serve:"
@@ -78,10 +78,10 @@ def refused(result: Result) -> str:
         pytest.param("-f /nope", "-f /nope: there is no dodo.py\n  fix: -f DIRECTORY", id="-f"),
         pytest.param("-f models.yaml", "models.yaml is not a Python file\n  fix: -f DIR", id="-f of no code"),
         # doit's commands
-        pytest.param("list nope", "'nope' is not a task\n  fix: `doit help` lists the verbs\n", id="list"),
+        pytest.param("list nope", "'nope' is not a verb\n  fix: `doit help` lists the verbs\n", id="list"),
         pytest.param("info", "`info` expects one task, got 0\n  fix: doit info VERB", id="info of nothing"),
-        pytest.param("info list", "'list' is not a task\n  fix: `doit list` shows the verbs", id="info list"),
-        pytest.param("info -- x", "'x' is not a task\n  fix: `doit help` lists the verbs\n", id="info -- x"),
+        pytest.param("info list", "'list' is not a verb\n  fix: `doit list` shows the verbs", id="info list"),
+        pytest.param("info -- x", "'x' is not a verb\n  fix: `doit help` lists the verbs\n", id="info -- x"),
         pytest.param("clean", "has no effect here: nothing uses it\n  fix: `doit prune`", id="clean"),
         pytest.param("forget serve", "`doit forget` has no effect here", id="forget"),
         pytest.param("help forget", "`doit forget` has no effect here", id="help forget"),
@@ -268,7 +268,7 @@ def test_another_catalogue(project: Project, tmp_path: Path) -> None:
     for gone in ("gone.yaml", str(folder)):
         message = refused(project.doit(cwd=folder, env={"LLAMAFILE_CATALOGUE": gone}))
         assert f"cannot read the catalogue {folder / gone}" in message
-        assert "set LLAMAFILE_CATALOGUE" in message
+        assert "fix: set LLAMAFILE_CATALOGUE to a models.yaml; unset, it is" in message
 
 
 def good(result: Result) -> str:
@@ -416,6 +416,23 @@ def test_help_of_a_model(still: Project, words: str) -> None:
     for said in ("aliases   phi3", "license   MIT", "size      9 B", "from      https://models.invalid/phi3-mini",
                  "here      no", "doit serve phi3-mini ", "doit plan phi3-mini "):  # fmt: skip
         assert said in text
+    assert 'doit chat phi3-mini "…"' in text
+
+
+USAGES = [
+    ("chat", "doit chat [MODEL | FILE] [OPTIONS] [QUESTION]"),
+    ("chat:tiny", "doit chat:tiny [OPTIONS] [QUESTION]"),
+    ("serve", "doit serve [MODEL | FILE | URL] [OPTIONS] [-- ENGINE-ARGUMENTS]"),
+    ("add", "doit add [OPTIONS] SOURCE"),
+    ("bench", "doit bench [MODEL] [OPTIONS]"),
+    ("download", "doit download [MODEL | FILE | URL] [OPTIONS]"),
+]
+
+
+def test_the_usage_of_a_verb(still: Project) -> None:
+    """The words that a verb takes, in their order."""
+    for word, usage in USAGES:
+        assert good(still.doit("help", word)).splitlines()[0] == f"usage: {usage}"
 
 
 def test_help_of_nothing(still: Project) -> None:

@@ -110,6 +110,11 @@ def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     ]
     assert "vulkan" in completed(project, "doit serve --gpu ", here)
     assert "with" not in completed(project, "doit serve --gpu ", here)
+    assert completed(project, "doit catalogue --kind ", here) == ["chat", "vision", "embedding", "rerank"]
+    for option in ("--variant", "--port", "--llamafile-url"):  # their values are not known
+        assert completed(project, f"doit serve {option} ", here) == []
+    assert "tinyllama" in completed(project, "doit serve --yes ", here)
+    assert "--port" in completed(project, "doit serve --yes --po", here)
     assert "serve" not in completed(project, "doit serve -- --", here)
     assert completed(project, "doit serve --api", tmp_path, elsewhere) == ["--api-key"]
     assert "-f" not in completed(project, "doit chat -", here)

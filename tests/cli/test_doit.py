@@ -52,10 +52,10 @@ def test_empty_arguments_are_the_commands(project: Project, words: list[str]) ->
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [
-        ([""], 3, "ERROR: '' is not a task\n  fix: `doit list` shows the verbs"),
-        (["run", ""], 3, "ERROR: '' is not a task\n  fix: `doit list` shows the verbs"),
-        (["download", ""], 3, "ERROR: '' is not a task\n"),
-        (["download", "", "--model", "m"], 3, "ERROR: '' is not a task\n"),
+        ([""], 3, "ERROR: '' is not a verb\n  fix: `doit list` shows the verbs"),
+        (["run", ""], 3, "ERROR: '' is not a verb\n  fix: `doit list` shows the verbs"),
+        (["download", ""], 3, "ERROR: '' is not a verb\n"),
+        (["download", "", "--model", "m"], 3, "ERROR: '' is not a verb\n"),
         (["download", "--model", ""], 3, "ERROR: doit download: --model: expected a name, got ''\n"),
         (["plan", "--model="], 3, "ERROR: doit plan: --model: expected a name, got ''\n"),
         (["serve", "--port", ""], 3, "ERROR: --port: expected a whole number"),
@@ -63,8 +63,8 @@ def test_empty_arguments_are_the_commands(project: Project, words: list[str]) ->
         (["chat", ""], 1, "ERROR: there is no question\n  fix: doit chat "),
         (["chat", "--", "", " "], 1, "ERROR: there is no question\n  fix: doit chat "),
         (["with", "--", ""], 127, "ERROR: there is no command ''\n"),
-        (["info", ""], 3, "ERROR: '' is not a task\n"),
-        (["list", ""], 3, "ERROR: '' is not a task"),
+        (["info", ""], 3, "ERROR: '' is not a verb\n"),
+        (["list", ""], 3, "ERROR: '' is not a verb"),
         (["forget", ""], 3, "ERROR: `doit forget` has no effect here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -115,7 +115,7 @@ def test_a_name_where_doit_cfg_is_not(project: Project, tmp_path: Path) -> None:
     run = ["run", "-f", str(project.path / "dodo.py"), "plan"]  # -f of `run`: no entry point sees it
     done = plain_doit(project, *run, "m", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == "ERROR: 'm' is not a task\n  fix: doit plan --model=m\n"
+    assert done.stderr == "ERROR: 'm' is not a verb\n  fix: doit plan --model=m\n"
     assert plain_doit(project, *run, "--model=m", cwd=tmp_path).returncode == 0
 
 

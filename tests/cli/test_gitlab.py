@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -51,6 +52,15 @@ def work(project: Project, server: FileServer, tmp_path: Path) -> Path:
     return work
 
 
+def with_variants(path: Path) -> None:
+    """Make the models a and b of a catalogue the variants q8 and q4 of the only model, v."""
+    data = json.loads(path.read_text("utf-8"))
+    both = {"q8": data["models"]["a"], "q4": data["models"]["b"]}
+    variants = {name: {key: one[key] for key in ("url", "sha256", "size")} for name, one in both.items()}
+    data["models"] = {"v": {"title": "V", "license": "MIT", "serve": AS_BEFORE, "variants": variants}}
+    path.write_text(json.dumps({**data, "default": "v"}), "utf-8")
+
+
 def run(project: Project, work: Path, config: str = CONFIG) -> tuple[int, str]:
     status, log = gitlab.job(config, "test", REPO / FILE, work, work.with_name("caches"), project.env)
     assert "Traceback" not in log
@@ -84,6 +94,19 @@ def test_jobs_with_other_models(project: Project, work: Path, server: FileServer
         status, log = run(project, work, config)
         assert (status, asked_for(server)) == (0, [f"/{name}.llamafile" for name in paths]), log
     assert len(list(work.with_name("caches").iterdir())) == 2
+
+
+def test_a_variant(project: Project, work: Path, server: FileServer) -> None:
+    """Issue 15.6: a job names the variant; without a name it fails, and each variant has an entry."""
+    with_variants(work / "models.yaml")
+    unnamed = CONFIG.replace('"a b"', "v").replace("--model b", "v --variant q4")
+    status, log = run(project, work, unnamed)
+    assert (status, "v has variants: q8, q4; in CI, one has to be named" in log) == (3, True), log
+    named = unnamed.replace("MODELS: v", "MODELS: v, LLAMAFILE_VARIANT: q4")
+    status, log = run(project, work, named)
+    assert (status, "it runs at http" in log, asked_for(server)) == (0, True, ["/b.llamafile"]), log
+    [entry] = work.with_name("caches").iterdir()
+    assert entry.name.startswith("llamafile-v-q4-")
 
 
 def test_the_default_model(project: Project, work: Path, server: FileServer) -> None:

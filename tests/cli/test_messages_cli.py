@@ -146,7 +146,7 @@ CASES = [
         Case(
             "plan", 3,
             "cannot read the catalogue {p}/models.yaml: it has more than 16,777,216 bytes\n"
-            "  fix: set LLAMAFILE_CATALOGUE if it is not models.yaml beside dodo.py",
+            "  fix: set LLAMAFILE_CATALOGUE to a models.yaml; unset, it is the recipe's",
             {"models.yaml": b"#" * (16 * 1024 * 1024 + 1)},
         ), id="F39: size",
     ),

@@ -61,6 +61,7 @@ def test_the_one_that_fits_is_planned_downloaded_and_verified(project: Project, 
     assert result.status == 0, result.err
     assert project.target(small, "small.gguf").read_bytes() == small
     assert project.doit("download", "m", "--variant", "SMALL").status == 0
+    assert project.doit("chmod", "m", "--variant", "small", env={"CI": "true"}).status == 0
     forced = project.doit("plan", "--variant", "large")
     assert (forced.status, ": used, named\n" in forced.out) == (1, True), forced.out
 
