@@ -64,18 +64,18 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment, which is checked",
     ),
     "catalogue": (
-        5_150,
+        5_230,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
-        "resolving, the choice between four engines and of one screen",
+        "resolving, the choice between four engines what to name in their place, and of one screen",
     ),
     "cache": (
         1_370,
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
-    "transfer": (3_900, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (3_910, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (
-        690,
+        740,
         "the estimates, what of a model is here, what cannot work, the question before a large download",
     ),
     "upstream": (950, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
@@ -89,9 +89,10 @@ BUDGETS = {  # at 88 columns
     ),
     "doctor": (570, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "verbs": (
-        3_950,
+        4_080,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
-        "catalogue filters, bench compares",
+        "catalogue filters and says which filter leaves nothing, bench compares, "
+        "add refuses what is no model or no name",
     ),
     "": (
         2_200,
