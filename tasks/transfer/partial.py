@@ -220,7 +220,7 @@ class Partial:
             while not self._closing.wait(LOOK_S):
                 if self._must_save():
                     self.save()
-        except (OSError, OwnershipLostError) as error:
+        except (OSError, MemoryError, OwnershipLostError) as error:
             with self.changed:
                 self.error = error
                 self.changed.notify_all()
