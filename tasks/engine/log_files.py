@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
 from tasks.engine import record_files
 from tasks.engine.logfile import BEFORE, ROTATED
-from tasks.engine.server_record import Liveness, filter_logs
-from tasks.engine.server_registry import list_servers
+from tasks.engine.server_record import filter_logs
 
 KEPT_LOGS = 10
 
@@ -35,22 +33,6 @@ def drop_old_logs(cache: str, name: str) -> None:
         for file in _log_files(path):
             with contextlib.suppress(OSError):
                 os.unlink(file)
-
-
-def dead_logs(cache: str) -> list[str]:
-    """List the log files of servers that do not run, of this user and machine."""
-    alive = {
-        record.log
-        for record, liveness in list_servers(cache)
-        if liveness is not Liveness.GONE
-    }
-    found = []
-    for folder in record_files.machine_folders(cache):
-        for path in sorted(Path(folder).glob("*-*.log*")):
-            log = f"{str(path).rpartition('.log')[0]}.log"
-            if str(path) in _log_files(log) and log not in alive:
-                found.append(str(path))
-    return found
 
 
 def _log_files(path: str) -> tuple[str, ...]:
