@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.system.packages import find_program
+
 _SMI_S = 10.0
 _CGROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
 
@@ -30,11 +32,10 @@ def available(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:
 
 def gpu_total() -> int:
     """Return the bytes of memory of all NVIDIA GPUs; 0 if there is none."""
-    command = [
-        "nvidia-smi",
-        "--query-gpu=memory.total",
-        "--format=csv,noheader,nounits",
-    ]
+    program = find_program("nvidia-smi")
+    if not program:
+        return 0
+    command = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SMI_S, check=True

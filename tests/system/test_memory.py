@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -114,3 +115,26 @@ def test_where_there_are_no_groups_it_is_the_machines(tmp_path: Path) -> None:
     """Issue 5.5: macOS, Windows."""
     assert memory.total(str(tmp_path / "none"), str(tmp_path)) == psutil.virtual_memory().total
     assert 0 < memory.available() <= memory.total()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 24564", 24564),
+        ("echo 81559; echo 81559", 2 * 81559),
+        ("echo '[N/A]'", 0),
+        ("echo; exit 9", 0),
+        (None, 0),  # there is none
+    ],
+)
+def test_memory_of_gpus(
+    script: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 15.6: MiB of all GPUs; 0 where nvidia-smi does not state them, or is not there."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if script:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    assert memory.gpu_total() == expected * 1024**2
