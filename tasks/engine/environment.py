@@ -71,8 +71,8 @@ def supervisor_environment(
 def no_user_config(platform: str) -> dict[str, str]:
     """Return the variables that keep the user's configuration from an engine.
 
-    llama.cpp reads `llama.cpp/config.ini` in the user's configuration directory. Below
-    a device, there is no file and none can be created.
+    llama.cpp reads `llama.cpp/config.ini` in the user's configuration directory. No
+    file can exist below a device.
     """
     if platform == "win32":
         return {"APPDATA": "NUL"}

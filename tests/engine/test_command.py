@@ -212,7 +212,7 @@ def test_version(text: str, version: str, numbers: tuple[int, ...] | None) -> No
     ],
 )
 def test_build_of_llama_server(text: str, version: str) -> None:
-    """Issue 15.3: llama.cpp's builds are numbered, whoever packed it."""
+    """Issue 15.3: the build number, in the output of llama.cpp's releases and of Debian."""
     assert version_in("llama-server", text) == version
 
 
