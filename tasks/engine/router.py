@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
@@ -95,13 +95,10 @@ class Router(NamedTuple):
         )
 
 
-def wait_loaded(
-    record: ServerRecord,
-    keep: Collection[str],
-    timeout_s: float,
-    stopped: Callable[[], object],
+def wait_kept(
+    record: ServerRecord, timeout_s: float, stopped: Callable[[], object]
 ) -> bool:
-    """Wait until every model of `keep` is loaded.
+    """Wait until every kept model of a router is loaded.
 
     A router reports that it is healthy even where every model fails.
 
@@ -117,25 +114,25 @@ def wait_loaded(
     router = Router.of(record)
     start = time.monotonic()
     while not stopped():
-        models = router.models() or ()
-        states = {model.name: model for model in models}
-        for name in keep:
-            if name in states and states[name].state is ModelState.FAILED:
-                raise load_error(record, states[name])
-        missing = [
-            name
-            for name in keep
-            if name not in states or states[name].state is not ModelState.LOADED
-        ]
-        if models and not missing:
+        models = router.models()
+        waiting = [model.name for model in models or () if is_awaited(model)]
+        for model in models or ():
+            if model.kept and model.state is ModelState.FAILED:
+                raise load_error(record, model)
+        if models is not None and not waiting:
             return True
         elapsed = time.monotonic() - start
         if elapsed >= timeout_s:
-            what = f"{record.name} was not ready in time: {', '.join(missing)}"
-            fix = "allow more time with --timeout SECONDS"
-            raise ServerError(what, [("log", record.log)], fix)
+            what = f"{record.name} was not ready in time"
+            facts = [("not loaded", ", ".join(waiting)), ("log", record.log)]
+            raise ServerError(what, facts, "allow more time with --timeout SECONDS")
         time.sleep(QUICK_POLL_S if elapsed < 1 else POLL_S)
     return False
+
+
+def is_awaited(model: RoutedModel) -> bool:
+    """Whether a model has to be loaded before the router counts as ready."""
+    return model.kept and model.state is not ModelState.LOADED
 
 
 def load_error(record: ServerRecord, model: RoutedModel) -> ServerError:
@@ -158,20 +155,16 @@ def output_of(record: ServerRecord, name: str) -> str:
 
 
 def keep_loaded(
-    router: Router,
-    keep: Collection[str],
-    models_max: int,
-    ended: Callable[[float], bool],
+    router: Router, models_max: int, ended: Callable[[float], bool]
 ) -> None:
-    """Keep models loaded until the router has ended.
+    """Keep the kept models loaded until the router has ended.
 
     Args:
         models_max: the most models that the router loads.
         ended: waits for that many seconds; returns whether the router has ended.
     """
     while not ended(KEEP_S):
-        models = router.models() or ()
-        for name in router_state.to_touch(models, keep, models_max):
+        for name in router_state.to_touch(router.models() or (), models_max):
             router.touch(name)
 
 

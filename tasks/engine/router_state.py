@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ class RoutedModel(NamedTuple):
     state: ModelState
     exit_code: int | None = None  # of the process of a failed model
     aliases: tuple[str, ...] = ()
+    kept: bool = False  # its section has load-on-startup
 
 
 def parse_models(body: bytes) -> tuple[RoutedModel, ...] | None:
@@ -59,22 +60,24 @@ def _model(entry: Any) -> RoutedModel | None:
     if not isinstance(aliases, list):
         aliases = []
     names = tuple(sorted(alias for alias in aliases if isinstance(alias, str)))
-    code = status.get("exit_code")
-    if type(code) is not int:
-        code = None
+    model = RoutedModel(entry["id"], ModelState.FAILED, None, names, _is_kept(status))
     if status.get("failed") is True:
-        return RoutedModel(entry["id"], ModelState.FAILED, code, names)
+        code = status.get("exit_code")
+        return model._replace(exit_code=code if type(code) is int else None)
     try:
-        state = ModelState(status.get("value"))
+        return model._replace(state=ModelState(status.get("value")))
     except ValueError:
         return None
-    return RoutedModel(entry["id"], state, None, names)
 
 
-def to_touch(
-    models: Sequence[RoutedModel], keep: Collection[str], models_max: int
-) -> list[str]:
-    """Return the models of `keep` that need a request now, so that they stay loaded.
+def _is_kept(status: Mapping[str, Any]) -> bool:
+    """Whether the section of a model, which the router repeats, loads it at once."""
+    preset = status.get("preset")
+    return isinstance(preset, str) and "load-on-startup = true" in preset.splitlines()
+
+
+def to_touch(models: Sequence[RoutedModel], models_max: int) -> list[str]:
+    """Return the kept models that need a request now, so that they stay loaded.
 
     The router has unloaded one, or could choose it next: it unloads the model that was
     used least recently once `models_max` are loaded. A failed one is not tried again.
@@ -85,7 +88,7 @@ def to_touch(
     for model in models:
         unloaded = model.state is ModelState.UNLOADED
         may_be_next = model.state is ModelState.LOADED and may_unload
-        if model.name in keep and (unloaded or may_be_next):
+        if model.kept and (unloaded or may_be_next):
             found.append(model.name)
     return found
 

@@ -96,9 +96,14 @@ class Supervisor:
         finally:
             os.close(write_end)
         self._copier = _thread(self._copy, read_end)
+        self._ended = threading.Event()
         _thread(self._listen)
         _thread(self._wait)
-        self._record = Record(config["record"], config["values"])
+        values = config["values"]
+        models_max = values.get("spec", {}).get("--models-max")
+        if models_max:  # it is a router
+            _thread(self._keep_loaded, values, int(models_max))
+        self._record = Record(config["record"], values)
 
     def stop(self, kill: bool = False) -> None:
         """Request a stop; the second request kills the engine at once."""
@@ -181,7 +186,14 @@ class Supervisor:
 
     def _wait(self) -> None:
         self._child.wait()
+        self._ended.set()
         self._commands.put("exited")
+
+    def _keep_loaded(self, values: dict[str, Any], models_max: int) -> None:
+        from tasks.engine.router import Router, keep_loaded
+
+        router = Router(values["host"], values["port"], values["key"])
+        keep_loaded(router, models_max, self._ended.wait)
 
     def _listen(self) -> None:
         for line in sys.stdin:

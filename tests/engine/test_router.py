@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tasks.engine.client import health, send_request
-from tasks.engine.router import Router, keep_loaded, wait_loaded
+from tasks.engine.router import Router, keep_loaded, wait_kept
 from tasks.engine.router_preset import Member, render
 from tasks.engine.router_state import ModelState, RoutedModel, failed_output, parse_models, to_touch
 from tasks.errors import ServerError
@@ -36,6 +36,10 @@ def entry(name: str, **status: object) -> dict[str, object]:
             [entry("m", value="unloaded", failed=True, exit_code=1)],
             (RoutedModel("m", FAILED, 1, ("a", "z")),),
         ),
+        (
+            [entry("m", value="loading", preset="[m]\nctx-size = 1\nload-on-startup = true\n\n")],
+            (RoutedModel("m", LOADING, None, ("a", "z"), kept=True),),
+        ),
         # evicted: its process ended well
         ([entry("m", value="unloaded", exit_code=0)], (RoutedModel("m", UNLOADED, None, ("a", "z")),)),
         ([{"id": "m", "status": {"value": "loaded"}}], (RoutedModel("m", LOADED),)),
@@ -62,7 +66,7 @@ def test_it_is_no_list(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("states", "models_max", "touched"),
     [
-        # keep is `a b`; all fit, so that none is ever unloaded
+        # `a` and `b` are kept; all fit, so that none is ever unloaded
         ("a loaded, b loaded, c loaded", 3, ""),
         # room is left: the next load unloads none
         ("a loaded, b loaded, c unloaded", 3, ""),
@@ -81,8 +85,8 @@ def test_it_is_no_list(body: bytes) -> None:
 def test_which_models_are_touched(states: str, models_max: int, touched: str) -> None:
     """Issue 16: `keep` holds although the router exempts no model."""
     words = [text.split() for text in states.split(", ")]
-    models = [RoutedModel(name, ModelState(state)) for name, state in words]
-    assert to_touch(models, ("a", "b"), models_max) == touched.split()
+    models = [RoutedModel(name, ModelState(state), kept=name in "ab") for name, state in words]
+    assert to_touch(models, models_max) == touched.split()
 
 
 @pytest.mark.once
@@ -128,14 +132,14 @@ def test_a_kept_model_with_a_real_router(llama_server: Path, tmp_path: Path) -> 
     options = ("--models-max", "2", "--cors-origins", "localhost")
     with running(llama_server, tmp_path, render(members), *options, key="a-key") as record:
         router = Router.of(record)
-        assert wait_loaded(record, ["kept"], 60, lambda: False)
+        assert wait_kept(record, 60, lambda: False)
         assert Router(record.host, record.port, "another").models() is None
         assert chat(router, "chat") == 200
         # chat was used last: the router unloads the kept model
         assert chat(router, "other") == 200
         assert states(router) == {"kept": UNLOADED, "chat": LOADED, "other": LOADED, "rank": UNLOADED}
         looks = iter([False, True])
-        keep_loaded(router, ["kept"], 2, lambda _: next(looks))
+        keep_loaded(router, 2, lambda _: next(looks))
         assert states(router)["kept"] is LOADED
         # now that it is touched, it is not the one that is unloaded
         assert chat(router, "chat") == 200
@@ -155,7 +159,7 @@ def test_a_model_that_fails(llama_server: Path, tmp_path: Path) -> None:
         router = Router.of(record)
         assert health(record.host, record.port) == 200
         with pytest.raises(ServerError) as failure:
-            wait_loaded(record, ["gone"], 60, lambda: False)
+            wait_kept(record, 60, lambda: False)
         text = str(failure.value)
         assert text.startswith("gone of office failed to load\n  ended: exit status 1\n  output:\n")
         assert "failed to open GGUF file '/nowhere.gguf' (No such file or directory)" in text
