@@ -23,6 +23,7 @@ from tasks.context import Context
 from tasks.options import Option
 
 if TYPE_CHECKING:
+    from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.planning import preflight
 
 TaskDict = dict[str, Any]
@@ -164,8 +165,31 @@ class Recipe:
             if verb == "download":
                 fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
             yield self._sub_task(verb, name, fields)
+        for endpoint in self._context.endpoints.values():
+            yield self._endpoint_task(verb, creator, endpoint)
         for alias, name in self._context.resolution.aliases.items():
             yield self._alias(verb, alias, name)
+
+    def _endpoint_task(
+        self, verb: str, creator: Creator, endpoint: ResolvedEndpoint
+    ) -> Task:
+        """Make `verb:ENDPOINT`: a server's own task, or that step of all its models."""
+        if self.verbs[verb].kind is Kind.SERVER:
+            fields = creator(self._context, endpoint)
+            needs = [*fields["task_dep"], f"preset:{endpoint.name}"]
+            about = {"doc": endpoint.title, "task_dep": needs}
+            return self._sub_task(verb, endpoint.name, {**fields, **about})
+        names = [f"{verb}:{name}" for name in endpoint.names]
+        return self._sub_group(verb, endpoint.name, names, doc=endpoint.title)
+
+    def _preset_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make the tasks of a verb that is for endpoints alone."""
+        for name, endpoint in self._context.endpoints.items():
+            fields = {"doc": endpoint.title, **creator(self._context, endpoint)}
+            yield self._sub_task(verb, name, fields)
+        reached = self._is_reached(verb)
+        names = self._context.resolution.of(verb)
+        yield self._group(verb, [f"{verb}:{name}" for name in names if reached])
 
     def _server_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make the tasks of a verb that starts an engine, each with its check."""
@@ -318,11 +342,18 @@ class Recipe:
 
     def _alias(self, verb: str, alias: str, name: str) -> Task:
         """Make the task `verb:ALIAS`, which depends on the model's own task."""
+        return self._sub_group(verb, alias, [f"{verb}:{name}"])
+
+    def _sub_group(
+        self, verb: str, name: str, names: Sequence[str], **about: Any
+    ) -> Task:
+        """Make the task `verb:NAME`, which depends on others."""
         task = doit_adapter.group_task(
-            f"{verb}:{alias}",
-            [f"{verb}:{name}"],
+            f"{verb}:{name}",
+            names,
             params=self.verbs[verb].model_params,
             pos_arg=self._pos_arg(verb),
+            **about,
         )
         task.subtask_of = verb
         return task

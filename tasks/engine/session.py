@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
-from tasks.engine import log_files, run_folder, server_registry
+from tasks.engine import endpoint_server, log_files, run_folder, server_registry
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import access_warnings
@@ -38,7 +38,7 @@ _EXIT_REPORT_S = 3.0
 _POLL_S = 0.05
 
 
-def check_start(cache: str, resolved: ResolvedModel, policy: DownloadPolicy) -> None:
+def check_start(cache: str, resolved: Servable, policy: DownloadPolicy) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
@@ -52,7 +52,7 @@ def check_start(cache: str, resolved: ResolvedModel, policy: DownloadPolicy) -> 
 
 
 def specify(
-    environment: Environment, catalogue: Catalogue, resolved: ResolvedModel
+    environment: Environment, catalogue: Catalogue, resolved: Servable
 ) -> LaunchSpec:
     """Return the specification of a job's server, once its files are here.
 
@@ -60,13 +60,15 @@ def specify(
         UsageError: LLAMA_API_KEY is not a valid key.
     """
     key = key_of(resolved)
+    if isinstance(resolved, ResolvedEndpoint):
+        return endpoint_server.specify(environment, catalogue, resolved, key)
     version = engine_version(environment.cache, catalogue, resolved)
     launch = launch_of(environment.platform, resolved)
     installed = installed_engines(environment)
     return launch_spec(resolved, launch, version=version, key=key, installed=installed)
 
 
-def key_of(resolved: ResolvedModel) -> str:
+def key_of(resolved: Servable) -> str:
     """Return the API key of the command line, else of LLAMA_API_KEY.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import Servable
 from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
 from tasks.context import Context
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
+def check(context: Context, resolved: Servable) -> None:
     """Check that the model can be served and asked, before anything is downloaded.
 
     Raises:
         ServerError: it cannot, it is of another kind, or there is no question.
     """
-    check_chats(resolved.name, resolved.model.kind)
+    _model_of(context, resolved)
     cache = context.environment.cache
     check_start(cache, resolved, context.download_policy())
     _prompt(context.command_line.tasks[-1].extra)
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: Servable) -> None:
     """Serve the model, answer or hold a conversation, and stop the server.
 
     Raises:
@@ -51,7 +51,8 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     port = resolved.port_to_try(any_free=True)
     with serving(context.environment.cache, spec, Mode.CHAT, port) as (server, stop):
         if server is not None:
-            status = talk(server.record, context.command_line.tasks[-1].extra)
+            words = context.command_line.tasks[-1].extra
+            status = talk(server.record, words, _model_of(context, resolved))
     if server is None:
         status = 128 + stop[0]
     if status:
@@ -65,9 +66,33 @@ def run_with(context: Context, server: ServerRecord) -> None:
         ServerError: it did not answer.
         SystemExit: as `run`.
     """
+    word = context.command_line.tasks[-1].options.get("as", "")
+    model = endpoint_model(server, word)
     check_chats(server.name, kind_of(server))
-    if status := talk(server, context.command_line.tasks[-1].extra):
+    if status := talk(server, context.command_line.tasks[-1].extra, model):
         raise SystemExit(status)
+
+
+def _model_of(context: Context, resolved: Servable) -> str:
+    """Return the model that will answer, if an endpoint has several.
+
+    Raises:
+        UsageError: --as is for an endpoint, or is none of its models.
+        ServerError: the model is of another kind.
+    """
+    word = context.command_line.tasks[-1].options.get("as", "")
+    if isinstance(resolved, ResolvedEndpoint):
+        chosen = resolved.default
+        if word:
+            chosen = resolved.member(word) or chosen
+            check_member(resolved.name, word, chosen.name, resolved.names)
+        check_chats(chosen.name, chosen.model.kind)
+        return chosen.name
+    if word:
+        what = f"--as chooses a model of an endpoint, and {resolved.name} is a model"
+        raise UsageError(what, fix="remove --as")
+    check_chats(resolved.name, resolved.model.kind)
+    return ""
 
 
 class _EndOfConversationError(BaseException):
