@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,11 +14,7 @@ from tasks import ROOT, command_line, doit_adapter
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.artifact import TargetState
-from tasks.catalogue.endpoints import (
-    ResolvedEndpoint,
-    Servable,
-    resolved_endpoints,
-)
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable, resolved_endpoints
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
@@ -103,10 +99,16 @@ class Context(NamedTuple):
             chat = _source_words(tasks[-1], self.resolution)
         if _is_unnamed_chat(self.command_line):
             implied = chat
-        jobs = self.resolution.by_name
+        endpoints = self.endpoints.values()
+        members = [member for one in endpoints for member in one.members]
+        alone = list(self.resolution.by_name.values())
+        jobs = [*alone, *(member for member in members if member not in alone)]
+        behind = {
+            name for one in endpoints if one.name in served for name in one.names
+        }
         return preflight.Command(
             self.environment.cache,
-            tuple(jobs.values()),
+            tuple(jobs),
             served,
             no_adopt="no_adopt" in given,
             yes="yes" in given,
@@ -117,18 +119,11 @@ class Context(NamedTuple):
             lacking=tuple(
                 self.lacking_features(
                     one
-                    for one in jobs.values()
-                    if one.name in served or self._is_served_behind(one, served)
+                    for one in jobs
+                    if one.name in served | behind
                 )
             ),
-            endpoints=tuple(self.endpoints.values()),
-        )
-
-    def _is_served_behind(self, resolved: ResolvedModel, served: Container[str]) -> bool:
-        """Whether an endpoint that is served has this model."""
-        return any(
-            one.name in served and resolved.name in one.names
-            for one in self.endpoints.values()
+            endpoints=tuple(endpoints),
         )
 
     def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:

@@ -100,6 +100,10 @@ class Recipe:
         """Register a step of the chain: the creator is called for each model."""
         return self._register(Kind.STEP, params, "", self._model_tasks)
 
+    def endpoint(self, params: Sequence[Option]) -> Decorator:
+        """Register a step of endpoints: the creator is called for each."""
+        return self._register(Kind.STEP, params, "", self._preset_tasks)
+
     def server(self, params: Sequence[Option], pos_arg: str) -> Decorator:
         """Register a verb that starts an engine: the creator is called for each model.
 
@@ -174,22 +178,26 @@ class Recipe:
         self, verb: str, creator: Creator, endpoint: ResolvedEndpoint
     ) -> Task:
         """Make `verb:ENDPOINT`: a server's own task, or that step of all its models."""
+        about: TaskDict = {"doc": endpoint.title}
         if self.verbs[verb].kind is Kind.SERVER:
             fields = creator(self._context, endpoint)
-            needs = [*fields["task_dep"], f"preset:{endpoint.name}"]
-            about = {"doc": endpoint.title, "task_dep": needs}
+            about["task_dep"] = [*fields["task_dep"], f"preset:{endpoint.name}"]
             return self._sub_task(verb, endpoint.name, {**fields, **about})
+        if verb == "verify":  # with llama-server, whatever serves the model alone
+            every = [creator(self._context, one) for one in endpoint.members]
+            for key in ("actions", "task_dep", "uptodate"):
+                about[key] = [item for fields in every for item in fields[key]]
+            return self._sub_task(verb, endpoint.name, about)
         names = [f"{verb}:{name}" for name in endpoint.names]
-        return self._sub_group(verb, endpoint.name, names, doc=endpoint.title)
+        return self._sub_group(verb, endpoint.name, names, **about)
 
     def _preset_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
-        """Make the tasks of a verb that is for endpoints alone."""
-        for name, endpoint in self._context.endpoints.items():
-            fields = {"doc": endpoint.title, **creator(self._context, endpoint)}
-            yield self._sub_task(verb, name, fields)
+        """Make `verb`, and `verb:ENDPOINT` for each endpoint."""
         reached = self._is_reached(verb)
-        names = self._context.resolution.of(verb)
-        yield self._group(verb, [f"{verb}:{name}" for name in names if reached])
+        yield self._model_group(verb, reached)
+        for name, endpoint in self._context.endpoints.items() if reached else ():
+            fields = creator(self._context, endpoint)
+            yield self._sub_task(verb, name, {"doc": endpoint.title, **fields})
 
     def _server_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make the tasks of a verb that starts an engine, each with its check."""

@@ -88,6 +88,8 @@ VARIANT = option(
 AS = option(
     "as", "MODEL", "which model of an endpoint answers [default: its first one]"
 )
+ENDPOINTS = option("model", "NAME", "an endpoint; may be repeated", list)
+DOWNLOAD = [YES, FORCE, NO_ADOPT, FROZEN]
 SOURCE = [
     option(
         "llamafile", "PATH", "a .llamafile or .gguf of your own, not a catalogued model"

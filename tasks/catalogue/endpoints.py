@@ -67,7 +67,7 @@ class ResolvedEndpoint(NamedTuple):
         return self.settings.port
 
     def member(self, word: str) -> ResolvedModel | None:
-        """Return the model for a name, alias or id, in any case; None if none has it."""
+        """Return the model of a name, alias or id, in any case; None for another."""
         for one in self.members:
             names = (one.name, *one.model.aliases, one.model.id or "")
             if word.lower() in (name.lower() for name in names):
@@ -86,6 +86,7 @@ def resolved_endpoints(
     Raises:
         UsageError: an option is for one model.
     """
+    _check_endpoints_only(resolution, catalogue)
     found: dict[str, ResolvedEndpoint] = {}
     for name, group in resolution.endpoints.items():
         options = group.request.options
@@ -108,6 +109,26 @@ def resolved_endpoints(
             probe=bool(options.get("probe")),
         )
     return found
+
+
+def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:
+    """Check that `doit preset` names endpoints, and no model.
+
+    Raises:
+        UsageError: it names a model, or nothing.
+    """
+    for request, names in resolution.requested:
+        others = [name for name in names if name not in resolution.endpoints]
+        if request.verb != "preset" or not others:
+            continue
+        what = "`doit preset` is for an endpoint"
+        if request.models:
+            what += f", and {others[0]} is a model"
+        known = catalogue.endpoint_names
+        fix = f"{catalogue.where} has no `endpoints:`; docs/endpoints.md describes them"
+        if known:
+            fix = f"doit preset {known[0]}"
+        raise UsageError(what, fix=fix)
 
 
 def _requested_port(given: int | None, own: int | None) -> int | None:

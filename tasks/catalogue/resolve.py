@@ -162,7 +162,8 @@ def resolve(
         for word in _models_of(request, catalogue) if resolves else ():
             if endpoint := catalogue.endpoint_name(word):
                 members = _members(request, endpoint, catalogue, environment)
-                _add_endpoint(endpoint, members, endpoints, by_name)
+                if endpoint not in endpoints or request.kind is Kind.SERVER:
+                    endpoints[endpoint] = members
                 names.append(endpoint)
                 if word != endpoint and request.model:
                     aliases[word] = endpoint
@@ -179,6 +180,7 @@ def resolve(
             if word and word != resolved.name and request.model:
                 aliases[word] = resolved.name
         asked.append((request, tuple(names)))
+    _add_members(endpoints, by_name)
     return Resolution(by_name, tuple(asked), aliases, endpoints)
 
 
@@ -199,21 +201,18 @@ def _members(
     return Members(request, tuple(job._replace(engine_reason=reason) for job in jobs))
 
 
-def _add_endpoint(
-    name: str,
-    group: Members,
-    endpoints: dict[str, Members],
-    by_name: dict[str, ResolvedModel],
+def _add_members(
+    endpoints: Mapping[str, Members], by_name: dict[str, ResolvedModel]
 ) -> None:
-    """Add an endpoint, and its models as jobs; a verb that starts it decides.
+    """Add the models of the endpoints to the jobs: their files are downloaded.
 
     Raises:
-        UsageError: the command line serves one of the models with another engine.
+        UsageError: the command line gives one of the models another file.
     """
-    for member in group.members:
-        _check_conflict(by_name.setdefault(member.name, member), member)
-    if name not in endpoints or group.request.kind is Kind.SERVER:
-        endpoints[name] = group
+    for group in endpoints.values():
+        for member in group.members:
+            known = by_name.setdefault(member.name, member)
+            _check_conflict(known._replace(engine=member.engine), member)
 
 
 def resolve_entry(

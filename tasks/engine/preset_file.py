@@ -61,7 +61,9 @@ def members_of(
         if text := problem(member):
             what = f"{endpoint.name}: {one.name} cannot be one of its models: {text}"
             fix = f"edit models.{one.name} in {catalogue.where}"
-            raise UsageError(f"{what} (a preset of llama-server has no quotes)", fix=fix)
+            raise UsageError(
+                f"{what} (a preset of llama-server has no quotes)", fix=fix
+            )
         found.append(member)
     return tuple(found)
 

@@ -83,9 +83,7 @@ def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:
     }
 
 
-def _check_same(
-    resolved: Servable, spec: LaunchSpec, record: ServerRecord
-) -> None:
+def _check_same(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> None:
     """Check that a running server has the settings that are asked for.
 
     Raises:
