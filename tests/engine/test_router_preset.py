@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from tasks.engine.client import send_request
 from tasks.engine.router_preset import Member, problem, render
 from tasks.network.answers import parse_json
 
-from tests.support.ports import free_port
-from tests.support.project import wait_until
+from tests.support.router import running
 
 pytestmark = pytest.mark.once
 
@@ -109,32 +107,16 @@ READ = [
 LAST_NAMES = {"embedding": "embeddings", "temp": "temperature"}
 
 
-def child_words(path: Path, text: str, program: Path) -> list[list[str]]:
-    """Start a router with a preset file; return the command lines that it has for its models, by name."""
-    path.write_text(text)
-    port = free_port()
-    command = [str(program), "--models-preset", str(path), "--host", "127.0.0.1", "--port", str(port)]
-    with open(path.with_suffix(".log"), "wb") as log:
-        router = subprocess.Popen(
-            [*command, "--offline"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        wait_until(lambda: send_request("127.0.0.1", port, "/health") or router.poll() is not None)
-        response = send_request("127.0.0.1", port, "/models")
-        assert response is not None, path.with_suffix(".log").read_text()
-        models = parse_json(response[1])["data"]
-        return [model["status"]["args"] for model in sorted(models, key=lambda one: str(one["id"]))]
-    finally:
-        router.kill()
-        router.wait()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
 def test_the_real_router_reads_it(llama_server: Path, tmp_path: Path) -> None:
     """Each row of SAID reaches the child; what problem() refuses would have meant something else."""
     said = [Member(f"s{n:02}", (), tuple(words.split(" "))) for n, (words, _) in enumerate(SAID)]
     text = render(said) + "".join(f"\n[t{n:02}]\n{raw}\n" for n, (raw, _) in enumerate(READ))
-    lines = [" ".join(args) for args in child_words(tmp_path / "p.ini", text, llama_server)]
+    with running(llama_server, tmp_path, text) as record:
+        response = send_request(record.host, record.port, "/models")
+        assert response is not None, Path(record.log).read_text()
+    models = sorted(parse_json(response[1])["data"], key=lambda one: str(one["id"]))
+    lines = [" ".join(model["status"]["args"]) for model in models]
     assert len(lines) == len(SAID) + len(READ)
     for (options, keys), line in zip(SAID, lines, strict=False):
         for key in keys.split("|"):
@@ -143,5 +125,3 @@ def test_the_real_router_reads_it(llama_server: Path, tmp_path: Path) -> None:
             assert f"{words} -" in f"{line} -", options
     for (raw, words), line in zip(READ, lines[len(SAID) :], strict=True):
         assert f" {words} -" in f"{line} -", raw
-
-
