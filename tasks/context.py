@@ -103,9 +103,7 @@ class Context(NamedTuple):
         members = [member for one in endpoints for member in one.members]
         alone = list(self.resolution.by_name.values())
         jobs = [*alone, *(member for member in members if member not in alone)]
-        behind = {
-            name for one in endpoints if one.name in served for name in one.names
-        }
+        behind = {name for one in endpoints if one.name in served for name in one.names}
         return preflight.Command(
             self.environment.cache,
             tuple(jobs),
@@ -118,9 +116,7 @@ class Context(NamedTuple):
             implied=implied,
             lacking=tuple(
                 self.lacking_features(
-                    one
-                    for one in jobs
-                    if one.name in served | behind
+                    one for one in jobs if one.name in served | behind
                 )
             ),
             endpoints=tuple(endpoints),

@@ -172,7 +172,7 @@ class Recipe:
         for endpoint in self._context.endpoints.values():
             yield self._endpoint_task(verb, creator, endpoint)
         for alias, name in self._context.resolution.aliases.items():
-            yield self._alias(verb, alias, name)
+            yield self._sub_group(verb, alias, [f"{verb}:{name}"])
 
     def _endpoint_task(
         self, verb: str, creator: Creator, endpoint: ResolvedEndpoint
@@ -180,16 +180,16 @@ class Recipe:
         """Make `verb:ENDPOINT`: a server's own task, or that step of all its models."""
         about: TaskDict = {"doc": endpoint.title}
         if self.verbs[verb].kind is Kind.SERVER:
-            fields = creator(self._context, endpoint)
-            about["task_dep"] = [*fields["task_dep"], f"preset:{endpoint.name}"]
-            return self._sub_task(verb, endpoint.name, {**fields, **about})
-        if verb == "verify":  # with llama-server, whatever serves the model alone
+            about |= creator(self._context, endpoint)
+            about["task_dep"] = [*about["task_dep"], f"preset:{endpoint.name}"]
+        elif verb == "verify":  # with llama-server, whatever serves a model alone
             every = [creator(self._context, one) for one in endpoint.members]
             for key in ("actions", "task_dep", "uptodate"):
                 about[key] = [item for fields in every for item in fields[key]]
-            return self._sub_task(verb, endpoint.name, about)
-        names = [f"{verb}:{name}" for name in endpoint.names]
-        return self._sub_group(verb, endpoint.name, names, **about)
+        else:
+            names = [f"{verb}:{name}" for name in endpoint.names]
+            return self._sub_group(verb, endpoint.name, names)
+        return self._sub_task(verb, endpoint.name, about)
 
     def _preset_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make `verb`, and `verb:ENDPOINT` for each endpoint."""
@@ -323,7 +323,7 @@ class Recipe:
         names: Sequence[str] = resolution.of(verb)
         if reached and self._context.command_line.command == "list":
             # `doit list --all VERB` lists what it depends on
-            names = list(resolution.by_name)
+            names = [*resolution.by_name, *resolution.endpoints]
         return self._group(verb, [f"{verb}:{name}" for name in names])
 
     def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
@@ -348,20 +348,13 @@ class Recipe:
             verb, names, **about, pos_arg=self._pos_arg(verb)
         )
 
-    def _alias(self, verb: str, alias: str, name: str) -> Task:
-        """Make the task `verb:ALIAS`, which depends on the model's own task."""
-        return self._sub_group(verb, alias, [f"{verb}:{name}"])
-
-    def _sub_group(
-        self, verb: str, name: str, names: Sequence[str], **about: Any
-    ) -> Task:
+    def _sub_group(self, verb: str, name: str, names: Sequence[str]) -> Task:
         """Make the task `verb:NAME`, which depends on others."""
         task = doit_adapter.group_task(
             f"{verb}:{name}",
             names,
             params=self.verbs[verb].model_params,
             pos_arg=self._pos_arg(verb),
-            **about,
         )
         task.subtask_of = verb
         return task

@@ -85,8 +85,9 @@ def _unknown(word: str, names: Mapping[str, str]) -> str:
 
 def _member_problems(path: Path, entry: _Entry) -> Iterator[Problem]:
     """Yield why a model cannot be one of several behind llama-server."""
-    files = _entries(entry, "variants").values()
-    for own in [variant_entry(entry, one) for one in files] or [entry]:
+    variants = _entries(entry, "variants").values()
+    files: list[_Entry] = [variant_entry(entry, one) for one in variants]
+    for own in files or [entry]:
         text = _file_problem(own)
         if text:
             yield path, text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Resolution, ResolvedModel
+from tasks.catalogue.resolve import Resolution, ResolvedModel, _api_key
 from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
@@ -105,7 +105,7 @@ def resolved_endpoints(
             memory=memory,
             idle=entry.idle,
             requested_port=_requested_port(requested.port, entry.serve.port),
-            key=options.get("api_key", ""),
+            key=_api_key(options),
             probe=bool(options.get("probe")),
         )
     return found

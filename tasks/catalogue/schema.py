@@ -122,7 +122,7 @@ def compile_catalogue(
 
 
 def _endpoints(
-    endpoints: Mapping[str, Any], names: Mapping[str, str]
+    endpoints: Mapping[str, Any], names: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the entries of `endpoints:`, with models by name instead of alias."""
     return {

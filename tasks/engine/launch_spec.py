@@ -43,6 +43,11 @@ class LaunchSpec(NamedTuple):
             program = self.launch.engine
         return f"{program} {self.version}".strip()
 
+    @property
+    def probed_model(self) -> str:
+        """Return the name of the model that answers a probe."""
+        return self.model_id if self.router else self.name
+
     def argv(self, port: int, key_file: str) -> list[str]:
         """Return the engine's command line.
 

@@ -70,8 +70,8 @@ def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ..
     if catalogue.endpoint_name(name):
         models = catalogue.endpoint(name).models
         every = (resolve_variants(model, catalogue, environment) for model in models)
-        files = (file for jobs in every for job in jobs for file in job.files)
-        return tuple(dict.fromkeys(files))
+        every_file = (file for jobs in every for job in jobs for file in job.files)
+        return tuple(dict.fromkeys(every_file))
     jobs = resolve_variants(name, catalogue, environment)
     if variant:
         jobs = (resolve_entry(name, catalogue, environment, variant),)

@@ -225,7 +225,11 @@ def _answer(
     """
     from tasks.engine.client import stream_chat
 
-    answer = _Answer(model or record.name)
+    more = f"`doit restart --model {record.name} --n-predict -1`, then ask again"
+    if model:
+        more = f"raise n_predict of models.{model} in models.yaml, then `doit restart "
+        more += f"{record.name}`"
+    answer = _Answer(model or record.name, more)
     try:
         with contextlib.closing(stream_chat(record, messages, model)) as deltas:
             for piece in doit_adapter.escape_stream(answer.texts(deltas), PROSE):
@@ -249,8 +253,9 @@ def _answer(
 class _Answer:
     """One answer: its text so far, and how it ended."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, more: str) -> None:
         self._name = name
+        self._more = more  # how to get longer answers
         self.text = ""
         self.reasoning = Reasoning(name)
         self.is_interrupted = False
@@ -275,10 +280,8 @@ class _Answer:
         if not self.text.strip():
             what = f"{self._name} did not answer"
         if self._is_cut:
-            command = f"doit restart --model {self._name} --n-predict -1"
-            fix = f"`{command}`, then ask again"
             limit = "it reached the limit of tokens (--n-predict, --ctx-size)"
-            return ServerError(f"{what}: {limit}", fix=fix)
+            return ServerError(f"{what}: {limit}", fix=self._more)
         if not self.text.strip():
             return ServerError(f"{what}: its answer is empty", fix="ask in other words")
         return None

@@ -261,8 +261,7 @@ def _endpoint_page(name: str, entry: Endpoint, program: str) -> str:
     ]
     width = max(len(command) for command, _ in steps) + 2
     lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
-    title = f"{name}: an endpoint of {len(entry.models)} models"
-    return "\n".join([title, *map(as_typed, lines)])
+    return "\n".join([f"{name}: an endpoint of {len(entry.models)} models", *lines])
 
 
 def _facts(resolved: ResolvedModel, found: OnDisk) -> Iterator[tuple[str, object]]:

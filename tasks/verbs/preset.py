@@ -6,7 +6,7 @@ from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.context import Context
 from tasks.engine import preset_file
-from tasks.engine.router_preset import render
+from tasks.engine.router_preset import Member, render
 
 
 def targets(context: Context, endpoint: ResolvedEndpoint) -> list[str]:
@@ -38,9 +38,7 @@ def run(context: Context, endpoint: ResolvedEndpoint) -> None:
     doit_adapter.log().info("%s: preset file %s", endpoint.name, path)
 
 
-def _members(
-    context: Context, endpoint: ResolvedEndpoint
-) -> tuple[preset_file.Member, ...]:
+def _members(context: Context, endpoint: ResolvedEndpoint) -> tuple[Member, ...]:
     return preset_file.members_of(context.environment, context.catalogue, endpoint)
 
 
