@@ -5,6 +5,10 @@ A model passes through a chain of tasks, each of which depends on the one before
     download:M -> chmod:M -> verify:M -> serve:M   (or start:M, with:M, chat:M)
                   exe ----------^                  the engine's program, if needed
 
+The same for an endpoint E of several models:
+
+    verify:E (of each model) -> preset:E -> serve:E
+
 A creator returns one doit task as a dictionary. `recipe.step` and `recipe.server` call
 it for each model that the command line reaches, `recipe.report` for each such task on
 the command line. `params` are the options after the verb; VERB:MODEL takes the same
@@ -20,6 +24,7 @@ from tasks.graph import Recipe, TaskDict
 
 if TYPE_CHECKING:
     from tasks.catalogue.artifact import Artifact
+    from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.catalogue.resolve import ResolvedModel
     from tasks.command_line import TaskRequest
     from tasks.context import Context as Context
@@ -88,6 +93,19 @@ def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
+@recipe.endpoint(params=[options.ENDPOINTS, *options.DOWNLOAD])
+def task_preset(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
+    """write the file from which llama-server serves an endpoint of models.yaml"""
+    from tasks.verbs import preset
+
+    return {
+        "actions": [(preset.run, [context, endpoint])],
+        "targets": preset.targets(context, endpoint),
+        "task_dep": [f"verify:{endpoint.name}"],
+        "uptodate": [lambda: preset.is_current(context, endpoint)],
+    }
+
+
 @recipe.server(
     params=[options.MODEL, *options.SERVE, options.LOG, *options.SOURCE],
     pos_arg="engine_arguments",
@@ -135,6 +153,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
 @recipe.server(
     params=[
         options.MODEL,
+        options.AS,
         options.SERVER_PORT,
         options.TIMEOUT,
         options.VARIANT,

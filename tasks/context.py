@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from tasks import ROOT, command_line, doit_adapter
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.artifact import TargetState
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable, resolved_endpoints
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
@@ -41,6 +42,7 @@ _NO_ENTRIES: dict[str, Any] = {
     "models": {},
     "names": {},
     "engines": {},
+    "endpoints": {},
     "files": {},
     "adopt_from": (),
     "defaults": {},
@@ -58,13 +60,16 @@ class Context(NamedTuple):
     frozen: bool = False  # nothing unpinned is fetched
     server: ServerRecord | None = None  # a running one, which `chat` or `bench` asks
     catalogue_error: UsageError | None = None  # then the catalogue has no entries
+    endpoints: Mapping[str, ResolvedEndpoint] = {}  # those that are named, by name
 
-    def options_of(self, resolved: ResolvedModel) -> set[str]:
+    def options_of(self, resolved: Servable) -> set[str]:
         """Return the options that any task on the command line gives for a model."""
+        groups = self.endpoints.values()
+        within = {group.name for group in groups if resolved.name in group.names}
         return {
             key
             for request, names in self.resolution.requested
-            if resolved.name in names
+            if resolved.name in names or within & set(names)
             for key in request.options
         }
 
@@ -94,10 +99,14 @@ class Context(NamedTuple):
             chat = _source_words(tasks[-1], self.resolution)
         if _is_unnamed_chat(self.command_line):
             implied = chat
-        jobs = self.resolution.by_name
+        endpoints = self.endpoints.values()
+        members = [member for one in endpoints for member in one.members]
+        alone = list(self.resolution.by_name.values())
+        jobs = [*alone, *(member for member in members if member not in alone)]
+        behind = {name for one in endpoints if one.name in served for name in one.names}
         return preflight.Command(
             self.environment.cache,
-            tuple(jobs.values()),
+            tuple(jobs),
             served,
             no_adopt="no_adopt" in given,
             yes="yes" in given,
@@ -107,9 +116,10 @@ class Context(NamedTuple):
             implied=implied,
             lacking=tuple(
                 self.lacking_features(
-                    one for name, one in jobs.items() if name in served
+                    one for one in jobs if one.name in served | behind
                 )
             ),
+            endpoints=tuple(endpoints),
         )
 
     def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
@@ -160,9 +170,13 @@ def _check_key(args: CommandLine) -> None:
 def word_error(error: UnknownWordError) -> UsageError:
     """Return the error for a first word that is not a verb: it may be a model."""
     try:
-        names = read_catalogue(CommandLine(command="help")).catalogue.names_and_aliases
+        catalogue = read_catalogue(CommandLine(command="help")).catalogue
     except UsageError:
         return error
+    if name := catalogue.endpoint_name(error.word):
+        what = f"{name} is an endpoint, not a verb"
+        return UsageError(what, fix=f"doit serve {name}")
+    names = catalogue.names_and_aliases
     if error.word.lower() not in names:
         return error
     what = f"{error.word} is a model, not a verb"
@@ -224,7 +238,10 @@ def read_catalogue(args: CommandLine) -> Context:
     if problem is None and server is None and _is_unnamed_chat(args):
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
-    return Context(catalogue, environment, args, resolution, frozen, server, problem)
+    endpoints = resolved_endpoints(resolution, catalogue)
+    return Context(
+        catalogue, environment, args, resolution, frozen, server, problem, endpoints
+    )
 
 
 def _writes_cache(args: CommandLine) -> bool:

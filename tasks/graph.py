@@ -23,6 +23,7 @@ from tasks.context import Context
 from tasks.options import Option
 
 if TYPE_CHECKING:
+    from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.planning import preflight
 
 TaskDict = dict[str, Any]
@@ -99,6 +100,10 @@ class Recipe:
         """Register a step of the chain: the creator is called for each model."""
         return self._register(Kind.STEP, params, "", self._model_tasks)
 
+    def endpoint(self, params: Sequence[Option]) -> Decorator:
+        """Register a step of endpoints: the creator is called for each."""
+        return self._register(Kind.STEP, params, "", self._preset_tasks)
+
     def server(self, params: Sequence[Option], pos_arg: str) -> Decorator:
         """Register a verb that starts an engine: the creator is called for each model.
 
@@ -164,8 +169,35 @@ class Recipe:
             if verb == "download":
                 fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
             yield self._sub_task(verb, name, fields)
+        for endpoint in self._context.endpoints.values():
+            yield self._endpoint_task(verb, creator, endpoint)
         for alias, name in self._context.resolution.aliases.items():
-            yield self._alias(verb, alias, name)
+            yield self._sub_group(verb, alias, [f"{verb}:{name}"])
+
+    def _endpoint_task(
+        self, verb: str, creator: Creator, endpoint: ResolvedEndpoint
+    ) -> Task:
+        """Make `verb:ENDPOINT`: a server's own task, or that step of all its models."""
+        about: TaskDict = {"doc": endpoint.title}
+        if self.verbs[verb].kind is Kind.SERVER:
+            about |= creator(self._context, endpoint)
+            about["task_dep"] = [*about["task_dep"], f"preset:{endpoint.name}"]
+        elif verb == "verify":  # with llama-server, whatever serves a model alone
+            every = [creator(self._context, one) for one in endpoint.members]
+            for key in ("actions", "task_dep", "uptodate"):
+                about[key] = [item for fields in every for item in fields[key]]
+        else:
+            names = [f"{verb}:{name}" for name in endpoint.names]
+            return self._sub_group(verb, endpoint.name, names)
+        return self._sub_task(verb, endpoint.name, about)
+
+    def _preset_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make `verb`, and `verb:ENDPOINT` for each endpoint."""
+        reached = self._is_reached(verb)
+        yield self._model_group(verb, reached)
+        for name, endpoint in self._context.endpoints.items() if reached else ():
+            fields = creator(self._context, endpoint)
+            yield self._sub_task(verb, name, {"doc": endpoint.title, **fields})
 
     def _server_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make the tasks of a verb that starts an engine, each with its check."""
@@ -291,7 +323,7 @@ class Recipe:
         names: Sequence[str] = resolution.of(verb)
         if reached and self._context.command_line.command == "list":
             # `doit list --all VERB` lists what it depends on
-            names = list(resolution.by_name)
+            names = [*resolution.by_name, *resolution.endpoints]
         return self._group(verb, [f"{verb}:{name}" for name in names])
 
     def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
@@ -316,11 +348,11 @@ class Recipe:
             verb, names, **about, pos_arg=self._pos_arg(verb)
         )
 
-    def _alias(self, verb: str, alias: str, name: str) -> Task:
-        """Make the task `verb:ALIAS`, which depends on the model's own task."""
+    def _sub_group(self, verb: str, name: str, names: Sequence[str]) -> Task:
+        """Make the task `verb:NAME`, which depends on others."""
         task = doit_adapter.group_task(
-            f"{verb}:{alias}",
-            [f"{verb}:{name}"],
+            f"{verb}:{name}",
+            names,
             params=self.verbs[verb].model_params,
             pos_arg=self._pos_arg(verb),
         )

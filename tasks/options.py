@@ -85,6 +85,11 @@ LICENSE = option("license", "TEXT", "its licence, if the publisher states none")
 VARIANT = option(
     "variant", "NAME", "the variant [default: the largest that fits the memory]"
 )
+AS = option(
+    "as", "MODEL", "which model of an endpoint answers [default: its first one]"
+)
+ENDPOINTS = option("model", "NAME", "an endpoint; may be repeated", list)
+DOWNLOAD = [YES, FORCE, NO_ADOPT, FROZEN]
 SOURCE = [
     option(
         "llamafile", "PATH", "a .llamafile or .gguf of your own, not a catalogued model"

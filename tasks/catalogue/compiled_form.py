@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.catalogue.gguf import ModelMetadata
-from tasks.catalogue.serve_options import Sampling, ServeOptions
-from tasks.catalogue.types import COMPANION_KEYS, Engine, Model, Variant
+from tasks.catalogue.serve_options import EndpointOptions, Sampling, ServeOptions
+from tasks.catalogue.types import COMPANION_KEYS, Endpoint, Engine, Model, Variant
 
 LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -42,6 +42,7 @@ def is_catalogue(plain: Any) -> bool:
             and _is_entry(plain["defaults"], ServeOptions)
             and _are_texts(plain["adopt_from"])
             and _has_valid_names(plain)
+            and _has_valid_endpoints(plain)
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return False
@@ -56,16 +57,32 @@ def _has_valid_names(plain: Mapping[str, Any]) -> bool:
     )
 
 
+def _has_valid_endpoints(plain: Mapping[str, Any]) -> bool:
+    """Whether each endpoint has its keys, and names models."""
+    for entry in plain["endpoints"].values():
+        names = [*entry["models"], *entry["keep"]]
+        known = entry.keys() <= set(Endpoint.__dataclass_fields__)
+        if not (known and _are_texts(names) and set(names) <= plain["models"].keys()):
+            return False
+        if not isinstance(entry.get("memory", 0), (int, float, type(None))):
+            return False
+        if not isinstance(entry.get("idle", 0), (int, type(None))):
+            return False
+        if not _is_entry(entry.get("serve", {}), EndpointOptions):
+            return False
+    return True
+
+
 def _is_entry(
     plain: Mapping[str, Any],
-    kind: type[Model | Engine | ServeOptions | Sampling | Variant],
+    kind: type[Model | Engine | ServeOptions | EndpointOptions | Sampling | Variant],
 ) -> bool:
     """Whether the data can become an object of that class."""
     allowed = set(kind.__dataclass_fields__)
     if kind in (Model, Variant):
         allowed |= {"more", "memory"}
     required: tuple[str, ...] = ("title", "license")
-    if kind in (ServeOptions, Sampling):
+    if kind in (ServeOptions, EndpointOptions, Sampling):
         required = ()
     if kind is Variant:
         required = ("url",)

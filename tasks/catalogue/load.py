@@ -36,6 +36,7 @@ _VALIDATORS = (
     "catalogue/constraints.py",
     "catalogue/schema.py",
     "catalogue/semantic_checks.py",
+    "catalogue/endpoint_checks.py",
     "catalogue/engine_args.py",
     "catalogue/yaml_limits.py",
     "catalogue/file_specs.py",

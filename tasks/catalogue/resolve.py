@@ -110,6 +110,13 @@ class ResolvedModel(NamedTuple):
         return total
 
 
+class Members(NamedTuple):
+    """The models of an endpoint, and the task that names it."""
+
+    request: TaskRequest
+    members: tuple[ResolvedModel, ...]
+
+
 class Resolution(NamedTuple):
     """All jobs of a command line."""
 
@@ -117,6 +124,7 @@ class Resolution(NamedTuple):
     # (ask, names of its jobs), in the command line's order
     requested: tuple[tuple[TaskRequest, tuple[str, ...]], ...]
     aliases: Mapping[str, str]  # name as typed → name of the job, if they differ
+    endpoints: Mapping[str, Members] = {}  # by name; their models are jobs, too
 
     def of(self, verb: str) -> tuple[str, ...]:
         """Return the jobs of a verb that is given without `:MODEL`."""
@@ -146,11 +154,20 @@ def resolve(
     by_name: dict[str, ResolvedModel] = {}
     asked: list[tuple[TaskRequest, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
+    endpoints: dict[str, Members] = {}
     started: set[str] = set()  # jobs whose settings come from a verb that starts them
     for request in args.tasks or _inspected(args, catalogue):
         names: list[str] = []
         resolves = not (attached and request is args.tasks[-1])
         for word in _models_of(request, catalogue) if resolves else ():
+            if endpoint := catalogue.endpoint_name(word):
+                members = _members(request, endpoint, catalogue, environment)
+                if endpoint not in endpoints or request.kind is Kind.SERVER:
+                    endpoints[endpoint] = members
+                names.append(endpoint)
+                if word != endpoint and request.model:
+                    aliases[word] = endpoint
+                continue
             resolved = _job(request, word, catalogue, environment)
             _check_conflict(by_name.get(resolved.name), resolved)
             starts = request.kind is Kind.SERVER
@@ -163,7 +180,39 @@ def resolve(
             if word and word != resolved.name and request.model:
                 aliases[word] = resolved.name
         asked.append((request, tuple(names)))
-    return Resolution(by_name, tuple(asked), aliases)
+    _add_members(endpoints, by_name)
+    return Resolution(by_name, tuple(asked), aliases, endpoints)
+
+
+def _members(
+    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
+) -> Members:
+    """Return the models of an endpoint: llama-server serves them as their entries say.
+
+    Raises:
+        UsageError: one cannot be resolved.
+    """
+    options = {"engine": "llama-server"}
+    jobs = [
+        _job(request._replace(options=options, extra=()), word, catalogue, environment)
+        for word in catalogue.endpoint(name).models
+    ]
+    reason = f"endpoints.{name}"
+    return Members(request, tuple(job._replace(engine_reason=reason) for job in jobs))
+
+
+def _add_members(
+    endpoints: Mapping[str, Members], by_name: dict[str, ResolvedModel]
+) -> None:
+    """Add the models of the endpoints to the jobs: their files are downloaded.
+
+    Raises:
+        UsageError: the command line gives one of the models another file.
+    """
+    for group in endpoints.values():
+        for member in group.members:
+            known = by_name.setdefault(member.name, member)
+            _check_conflict(known._replace(engine=member.engine), member)
 
 
 def resolve_entry(
@@ -192,7 +241,7 @@ def _inspected(args: CommandLine, catalogue: Catalogue) -> Iterable[TaskRequest]
     """Return the tasks that doit's own commands need: the named, or all for --all."""
     words = [w.partition(":")[2] for w in args.words if ":" in w]
     if "--all" in args.words and not words:
-        words = list(catalogue.names)
+        words = [*catalogue.names, *catalogue.endpoint_names]
     return [TaskRequest("", word, {}) for word in words]
 
 
@@ -235,7 +284,7 @@ def _check_conflict(known: ResolvedModel | None, resolved: ResolvedModel) -> Non
         return
     if (known.artifact, known.engine) != (resolved.artifact, resolved.engine):
         what = f"{resolved.name} is requested twice, with different files or engines"
-        raise UsageError(what)
+        raise UsageError(what, fix="run two commands")
 
 
 def _job(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -17,10 +17,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.catalogue.constraints import AdoptFrom, Constraint, Name
+from tasks.catalogue.endpoint_checks import endpoint_errors
 from tasks.catalogue.lockfile import LockFile, apply_lock
 from tasks.catalogue.semantic_checks import semantic_errors
 from tasks.catalogue.serve_options import ServeOptions, Strict
-from tasks.catalogue.types import Engine, Model
+from tasks.catalogue.types import Endpoint, Engine, Model
 from tasks.catalogue.yaml_limits import LimitError, check
 from tasks.errors import UsageError, did_you_mean
 from tasks.urls import filename_of
@@ -45,6 +46,9 @@ class CatalogueFile(Strict):
         ServeOptions()
     )
     adopt_from: AdoptFrom = ()
+    endpoints: Annotated[
+        dict[Name, Endpoint], Constraint("several models behind one server, by name")
+    ] = field(default_factory=dict)
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
@@ -110,9 +114,24 @@ def compile_catalogue(
         "defaults": plain.get("defaults") or {},
         "adopt_from": plain.get("adopt_from") or [],
         "engines": plain["engines"],
+        "endpoints": _endpoints(plain.get("endpoints") or {}, names),
         "models": models,
         "names": names,
         "files": files,
+    }
+
+
+def _endpoints(
+    endpoints: Mapping[str, Any], names: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the entries of `endpoints:`, with models by name instead of alias."""
+    return {
+        name: {
+            **entry,
+            "models": [names[word.lower()] for word in entry["models"]],
+            "keep": [names[word.lower()] for word in entry.get("keep", ())],
+        }
+        for name, entry in endpoints.items()
     }
 
 
@@ -138,6 +157,7 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
     problems += _type_problems(plain, CatalogueFile)
     if isinstance(plain, dict):
         problems += semantic_errors(plain)
+        problems += endpoint_errors(plain)
     if problems:
         raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
     return plain, lines
@@ -165,7 +185,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of models.yaml (draft 2020-12)."""
     schema = _ADAPTER.json_schema()
     # pydantic allows any value under a name that breaks the pattern
-    for table in ("models", "engines"):
+    for table in ("models", "engines", "endpoints"):
         schema["properties"][table]["additionalProperties"] = False
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
     schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]

@@ -129,3 +129,26 @@ class ServeOptions(Strict):
         if self.sampling is not None:
             merged["sampling"] = self.sampling.over(below.sampling)
         return ServeOptions(**{**merged, "args": (*below.args, *self.args)})
+
+
+@dataclass(eq=False, repr=False)
+class EndpointOptions(Strict):
+    """Settings of an endpoint's one server; those of its models are the models' own."""
+
+    host: Annotated[str | None, HOST] = None
+    port: Annotated[int | None, PORT] = None
+    timeout: Annotated[
+        int | None, at_least(1, "seconds until the server must be ready")
+    ] = None
+    cors: Annotated[str | None, CORS] = None
+    env: Annotated[
+        dict[EnvName, str],
+        Constraint("variables of the engine's environment: name → text"),
+    ] = field(default_factory=dict)
+    metrics: Annotated[
+        bool | None, Constraint("serve /metrics for Prometheus [false]")
+    ] = None
+
+    def over(self, below: ServeOptions) -> ServeOptions:
+        """Merge: values set here win over `below`."""
+        return ServeOptions(**vars(self)).over(below)

@@ -31,7 +31,12 @@ from tasks.catalogue.constraints import (
     between,
     one_of,
 )
-from tasks.catalogue.serve_options import Sampling, ServeOptions, Strict
+from tasks.catalogue.serve_options import (
+    EndpointOptions,
+    Sampling,
+    ServeOptions,
+    Strict,
+)
 from tasks.errors import UsageError, did_you_mean
 
 # keys of a model that name files which are served with it
@@ -152,6 +157,30 @@ class Engine(Strict):
     size: Size = None
 
 
+@dataclass(eq=False, repr=False)
+class Endpoint(Strict):
+    """One entry of `endpoints:`, several models behind one server."""
+
+    models: Annotated[
+        tuple[Name, ...],
+        Constraint("its models", "at least one model", bool, {"minItems": 1}),
+    ]
+    memory: Annotated[
+        float | None,
+        between(0.001, 100_000, "GB that the loaded models may take together"),
+    ] = None
+    keep: Annotated[
+        tuple[Name, ...],
+        Constraint("models that are loaded at the start and never unloaded"),
+    ] = ()
+    idle: Annotated[
+        int | None, at_least(1, "seconds without a request until a model is unloaded")
+    ] = None
+    serve: Annotated[EndpointOptions, Constraint("settings of its server")] = (
+        EndpointOptions()
+    )
+
+
 class FileSpec(NamedTuple):
     """One file of an entry: where its bytes are, and what is known of them."""
 
@@ -202,6 +231,7 @@ class Catalogue:
         self._files: Mapping[str, str] = plain["files"]
         self.adopt_from: tuple[str, ...] = tuple(plain["adopt_from"])
         self.defaults = _settings(plain["defaults"])
+        self._endpoints: Mapping[str, Any] = plain.get("endpoints", {})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -222,11 +252,35 @@ class Catalogue:
         name = self._names.get(word.lower())
         if name is not None:
             return name
-        hint = did_you_mean(word, self.names_and_aliases)
+        if endpoint := self.endpoint_name(word):
+            models = self.endpoint(endpoint).models
+            raise UsageError(
+                f"{endpoint} is an endpoint, and one model is expected",
+                fix=f"name one of its models: {', '.join(models)}",
+            )
+        hint = did_you_mean(word, (*self.names_and_aliases, *self.endpoint_names))
         raise UsageError(
             f"there is no model {word!r} in {self.where}",
             fix=hint or "`doit` shows the models",
         )
+
+    @property
+    def endpoint_names(self) -> tuple[str, ...]:
+        """Names of all endpoints, in the file's order."""
+        return tuple(self._endpoints)
+
+    def endpoint_name(self, word: str) -> str:
+        """Return the name of an endpoint for a word in any case; "" if it is none."""
+        names = {name.lower(): name for name in self._endpoints}
+        return names.get(word.lower(), "")
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return an entry of `endpoints:`; its models are named by their names."""
+        plain = dict(self._endpoints[name])
+        for key in ("models", "keep"):
+            plain[key] = tuple(plain.get(key, ()))
+        serve = EndpointOptions(**plain.get("serve", {}))
+        return Endpoint(**{**plain, "serve": serve})
 
     def _entry(self, word: str, variant: str) -> dict[str, Any]:
         plain = dict(self._models[self.name(word)])

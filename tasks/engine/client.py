@@ -149,18 +149,24 @@ def probe_inference(
 def stream_chat(
     record: ServerRecord,
     messages: Sequence[Mapping[str, str]],
+    model: str = "",
     silence_s: float = _SILENCE_S,
 ) -> Generator[Delta, None, None]:
     """Yield the pieces of an answer. Closing the generator stops the server's work.
 
     Args:
+        model: of an endpoint; empty for the only one.
         silence_s: seconds until the first event, and between two events.
 
     Raises:
         ServerError: the server sent an error, ended the answer too early, or sent
             something else than events.
     """
-    request = {"model": record.name, "messages": list(messages), "stream": True}
+    request = {
+        "model": model or record.name,
+        "messages": list(messages),
+        "stream": True,
+    }
     headers = {**_JSON, "Authorization": f"Bearer {record.key or 'none'}"}
     deadline = Deadline(silence_s)
     link = connection(urls.reachable(record.host), record.port, deadline)

@@ -132,6 +132,23 @@ def serve_command(
     return [*argv, *more, *settings.args, *extra]
 
 
+def model_options(
+    launch: Launch, settings: ServeSettings, version: str | None
+) -> tuple[str, ...]:
+    """Return the options of a model that is one of several behind a server.
+
+    The address and /metrics are those of the one server.
+
+    Raises:
+        ServerError: the engine does not support a setting.
+    """
+    alone = replace(settings, metrics=None)
+    words = serve_command(launch, alone, version=version)[len(launch.program()) :]
+    address = words.index("--host")
+    del words[address : address + len(("--host", "H", "--port", "P"))]
+    return tuple(words)
+
+
 def llamafile_version(engine: str, version: str | None) -> Version | None:
     """Return the version of llamafile; None for an unknown one, or another engine."""
     if engine in ("self", "llamafile"):

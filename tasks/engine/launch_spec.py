@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
 from tasks.engine.isolation import isolation_options
+from tasks.engine.router_launch import Router
 from tasks.system.process_id import MARK_VARIABLE
 
 
@@ -31,6 +33,7 @@ class LaunchSpec(NamedTuple):
     alternatives: str = ""  # other engines, for the error of one that fails
     model_id: str = ""  # the model's name in the API
     variant: str = ""  # of the model
+    router: Router | None = None  # of an endpoint
 
     @property
     def engine_title(self) -> str:
@@ -40,12 +43,24 @@ class LaunchSpec(NamedTuple):
             program = self.launch.engine
         return f"{program} {self.version}".strip()
 
+    @property
+    def probed_model(self) -> str:
+        """Return the name of the model that answers a probe."""
+        return self.model_id if self.router else self.name
+
     def argv(self, port: int, key_file: str) -> list[str]:
         """Return the engine's command line.
 
         Raises:
             ServerError: the engine does not support a setting.
         """
+        if self.router:
+            isolated = isolation_options(
+                self.launch.engine, self.version, self.settings, ""
+            )
+            return self.router.argv(
+                self.launch, self.settings, port, isolated, key_file
+            )
         isolated = isolation_options(
             self.launch.engine, self.version, self.settings, self.model_id
         )
@@ -74,6 +89,8 @@ class LaunchSpec(NamedTuple):
         """
         settings = self.settings
         launch = self.launch
+        if self.router:
+            return self._endpoint_spec(self.router, port)
         others = (launch.exe, *(one.path for one in launch.companions))
         models = [file for file in self.files if file.target not in others]
         spec = {
@@ -95,9 +112,28 @@ class LaunchSpec(NamedTuple):
             "--": shlex.join((*settings.args, *self.extra)),
             "--api-key": "given" if self.key else "",
         }
-        return {
-            name: str(value) for name, value in spec.items() if value not in (None, "")
+        return _given(spec)
+
+    def _endpoint_spec(self, router: Router, port: int | None) -> dict[str, str]:
+        settings = self.settings
+        models = [file for file in self.files if file.target != self.launch.exe]
+        spec = {
+            **router.record_values(file.sha256 or file.target for file in models),
+            "--engine": f"{self.launch.engine} {self.version}".strip(),
+            "--host": settings.host,
+            "--port": port,
+            "--alias": self.model_id,
+            "cors": settings.cors,
+            "env": shlex.join(f"{name}={text}" for name, text in settings.env.items()),
+            "metrics": str(settings.metrics or "").lower(),
+            "--api-key": "given" if self.key else "",
         }
+        return _given(spec)
+
+
+def _given(spec: Mapping[str, object]) -> dict[str, str]:
+    """Return the values that are set, as text."""
+    return {name: str(value) for name, value in spec.items() if value not in (None, "")}
 
 
 def _companions(launch: Launch) -> dict[str, str]:
@@ -129,8 +165,11 @@ def _features(launch: Launch, settings: ServeSettings) -> dict[str, str]:
     return values
 
 
-def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
+def given_files(resolved: Servable) -> tuple[Artifact, ...]:
     """Return every file that the engine consists of, or reads."""
+    if isinstance(resolved, ResolvedEndpoint):
+        every = (file for one in resolved.members for file in given_files(one))
+        return tuple(dict.fromkeys(every))
     programs = (resolved.exe, resolved.program)
     return (*resolved.files, *filter(None, programs))
 

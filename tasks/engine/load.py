@@ -142,6 +142,7 @@ class _Level:
         # a prompt whose start is not in the cache
         prompt = f"{self._parallel} {number} {_TEXT * _REPEATS}"
         body = {
+            "model": self._record.spec.get("--alias", self._record.name),
             "prompt": prompt,
             "n_predict": self._n_predict,
             "cache_prompt": False,

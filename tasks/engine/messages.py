@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.types import Model
 from tasks.engine.isolation import is_open_to_pages, open_pages
 from tasks.engine.launch_spec import LaunchSpec
-from tasks.engine.requests_by_kind import EXAMPLES
+from tasks.engine.requests_by_kind import EXAMPLES, Example
 from tasks.engine.server_record import ServerRecord
 from tasks.urls import is_loopback, needed_no_proxy
 
@@ -37,6 +39,33 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
         f"  log      {record.log}\n"
         f"  stop     {stop}"
     )
+
+
+def ready_text(resolved: Servable, record: ServerRecord, stop: str) -> str:
+    """Return the text for a ready server of a model or of an endpoint."""
+    if isinstance(resolved, ResolvedEndpoint):
+        return _endpoint_text(resolved, record, stop)
+    return ready_message(resolved.model, record, stop)
+
+
+def _endpoint_text(endpoint: ResolvedEndpoint, record: ServerRecord, stop: str) -> str:
+    """Return the text for a ready endpoint; its first model is the example."""
+    model = endpoint.default.model
+    text = ready_message(model, record, stop)
+    request = EXAMPLES[model.kind]
+    named = Example(request.path, {"model": endpoint.default.name, **request.body})
+    text = text.replace(f"'{request.text}'", f"'{named.text}'")
+    header = text.partition("\n")[0]
+    loaded = record.spec.get("--models-max", "")
+    names = [_kept(name, endpoint.keep) for name in endpoint.names]
+    about = f"  models   {', '.join(names)}; at most {loaded} are loaded at once"
+    return text.replace(header, about, 1)
+
+
+def _kept(name: str, keep: Container[str]) -> str:
+    if name in keep:
+        return f"{name} (kept)"
+    return name
 
 
 def access_warnings(spec: LaunchSpec) -> list[str]:

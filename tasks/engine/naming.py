@@ -25,7 +25,8 @@ def chat_request(
         return request
     running = server_registry.running(environment.cache)
     servers = (record.name for record in running)
-    names = {*catalogue.names, *catalogue.names_and_aliases, *servers}
+    models = (*catalogue.names, *catalogue.names_and_aliases)
+    names = {*models, *catalogue.endpoint_names, *servers}
 
     def is_file(word: str) -> bool:
         return os.path.isfile(environment.absolute(word, environment.cwd))
@@ -57,7 +58,7 @@ def choice_of(
 
 
 def server_name(word: str, catalogue: Catalogue, cache: str) -> str:
-    """Return the name of the model that a word means.
+    """Return the name of the model or endpoint that a word means.
 
     Raises:
         UsageError: it is neither in the catalogue nor that of a server on record.
@@ -67,7 +68,7 @@ def server_name(word: str, catalogue: Catalogue, cache: str) -> str:
     known = {record.name for record, _ in server_registry.list_servers(cache)}
     if word in known or log_files.logs(cache, word) or not catalogue.names:
         return word
-    return catalogue.name(word)
+    return catalogue.endpoint_name(word) or catalogue.name(word)
 
 
 def own_files(

@@ -154,3 +154,21 @@ def wait_gpu(log: str) -> str:
         if line or reports_gpu(output) or time.monotonic() > deadline:
             return line
         time.sleep(POLL_S)
+
+
+def check_gpu(name: str, log: str, *, keeps_log: bool) -> None:
+    """Check that an engine uses the GPU, by its log.
+
+    Args:
+        keeps_log: the log outlives the engine, so that the error can name it.
+
+    Raises:
+        ServerError: it runs on the CPU.
+    """
+    line = wait_gpu(log)
+    if not line:
+        return
+    shown = log if keeps_log else ""
+    what = f"{name} was told to use the GPU, but runs on the CPU"
+    fix = "fix the GPU's driver, or remove --force-gpu and --gpu"
+    raise ServerError(what, [("output", line), ("log", shown)], fix=fix)

@@ -60,7 +60,13 @@ def _make(root: str) -> str | None:
 
 def can_record(cache: str) -> bool:
     """Predict whether `folder` will return a path, without creating it."""
-    return any(map(_can_write, record_files.write_roots(cache)))
+    return bool(expected(cache))
+
+
+def expected(cache: str) -> str:
+    """Predict the path that `folder` will return, without creating it; "" for none."""
+    roots = (root for root in record_files.write_roots(cache) if _can_write(root))
+    return next(map(record_files.machine_folder, roots), "")
 
 
 def _can_write(root: str) -> bool:

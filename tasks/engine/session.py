@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing import parent_process
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.resolve import ResolvedModel
-from tasks.catalogue.settings import api_key_error
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
-from tasks.engine import log_files, run_folder, server_registry
+from tasks.engine import endpoint_server, log_files, run_folder, server_registry
+from tasks.engine.api_key import key_of
 from tasks.engine.launch_spec import LaunchSpec, given_files, launch_spec
 from tasks.engine.log_echo import echo_log
 from tasks.engine.messages import access_warnings
-from tasks.engine.server_record import KEY_VARIABLE, Mode, ServerRecord, record_name
+from tasks.engine.server_record import Mode, ServerRecord, record_name
 from tasks.engine.version import engine_cwd, engine_env, engine_version, launch_of
-from tasks.errors import ServerError, UsageError
+from tasks.errors import ServerError
 from tasks.system import files, process_identity
 from tasks.transfer.ensure import check_source
 from tasks.transfer.policy import DownloadPolicy
@@ -38,7 +38,7 @@ _EXIT_REPORT_S = 3.0
 _POLL_S = 0.05
 
 
-def check_start(cache: str, resolved: ResolvedModel, policy: DownloadPolicy) -> None:
+def check_start(cache: str, resolved: Servable, policy: DownloadPolicy) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
@@ -52,7 +52,7 @@ def check_start(cache: str, resolved: ResolvedModel, policy: DownloadPolicy) -> 
 
 
 def specify(
-    environment: Environment, catalogue: Catalogue, resolved: ResolvedModel
+    environment: Environment, catalogue: Catalogue, resolved: Servable
 ) -> LaunchSpec:
     """Return the specification of a job's server, once its files are here.
 
@@ -60,22 +60,12 @@ def specify(
         UsageError: LLAMA_API_KEY is not a valid key.
     """
     key = key_of(resolved)
+    if isinstance(resolved, ResolvedEndpoint):
+        return endpoint_server.specify(environment, catalogue, resolved, key)
     version = engine_version(environment.cache, catalogue, resolved)
     launch = launch_of(environment.platform, resolved)
     installed = installed_engines(environment)
     return launch_spec(resolved, launch, version=version, key=key, installed=installed)
-
-
-def key_of(resolved: ResolvedModel) -> str:
-    """Return the API key of the command line, else of LLAMA_API_KEY.
-
-    Raises:
-        UsageError: the value is not a valid key.
-    """
-    key = resolved.key or os.environ.get(KEY_VARIABLE, "")
-    if key and (problem := api_key_error(key)):
-        raise UsageError(f"{KEY_VARIABLE}: {problem}")
-    return key
 
 
 def pick_port(cache: str, host: str, port: int) -> int:
@@ -246,7 +236,9 @@ class ManagedServer:
         if seconds is None:
             return None
         if spec.require_gpu:
-            self._check_gpu()
+            readiness.check_gpu(spec.name, record.log, keeps_log=not self._temporary)
+        if spec.router and not self._wait_models(spec.router.keep, limit - seconds):
+            return None
         if spec.probe and not self._probe(limit - seconds):
             return None
         # includes the supervisor's start
@@ -284,7 +276,7 @@ class ManagedServer:
         record = self.record
         try:
             return client.probe_inference(
-                record.name,
+                self._spec.probed_model,
                 record.host,
                 record.port,
                 record.key,
@@ -301,15 +293,19 @@ class ManagedServer:
             self.check_alive()
             raise
 
-    def _check_gpu(self) -> None:
-        from tasks.engine import readiness
+    def _wait_models(self, keep: Sequence[str], limit: float) -> bool:
+        """Wait until the models that an endpoint keeps are loaded."""
+        from tasks.engine import router
 
-        line = readiness.wait_gpu(self.record.log)
-        if line:
-            what = f"{self._spec.name} was told to use the GPU, but runs on the CPU"
-            log = "" if self._temporary else self.record.log
-            fix = "fix the GPU's driver, or remove --force-gpu and --gpu"
-            raise ServerError(what, [("output", line), ("log", log)], fix=fix)
+        is_loaded = router.wait_loaded(
+            self.record,
+            keep,
+            limit,
+            lambda: self._stop or self._supervisor.exited() is not None,
+        )
+        if not is_loaded:
+            self.check_alive()
+        return is_loaded
 
     def check_not_crashed(self) -> None:
         """Check that the engine has not ended, not even a moment ago.

@@ -27,6 +27,7 @@ from tasks.system.packages import has_package
 from tasks.transfer.ensure import confirm
 
 if TYPE_CHECKING:
+    from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.planning.estimate import FilePlan
 
 LARGE = 10**9  # bytes to download from which a terminal is asked
@@ -46,6 +47,7 @@ class Command(NamedTuple):
     implied: str = ""  # the model of a `doit chat` that names none
     # (what, fix) of the engines that lack what a served model needs
     lacking: tuple[tuple[str, str], ...] = ()
+    endpoints: tuple[ResolvedEndpoint, ...] = ()  # those whose models are among `jobs`
 
 
 class Needs(NamedTuple):
@@ -100,6 +102,7 @@ def _plan(command: Command, missing: Sequence[Artifact]) -> list[FilePlan]:
     from tasks.planning.estimate import plan_file
 
     served = [one for one in command.jobs if one.name in command.served]
+    served += [member for one in command.endpoints for member in one.members]
     wanted = dict.fromkeys([*missing, *(file for one in served for file in one.files)])
     return [plan_file(command.cache, one, not command.no_adopt) for one in wanted]
 
@@ -120,6 +123,7 @@ def _refuse(command: Command, needs: Sequence[FilePlan]) -> None:
         *verdict.engine_problems(served),
         *command.lacking,
         *_memory_problems(served, needs),
+        *_endpoint_problems(command, needs),
     ]
     if problems:
         what = "\ncannot work: ".join(what for what, _ in problems)
@@ -143,6 +147,24 @@ def _memory_problems(
         if not verdict.surely_fits(one, needs, here)
     ]
     return verdict.memory_problems(takes, here)
+
+
+def _endpoint_problems(
+    command: Command, needs: Sequence[FilePlan]
+) -> list[tuple[str, str]]:
+    """Return why an endpoint's models do not fit together, or its engine is missing."""
+    if not command.endpoints:
+        return []
+    from tasks.planning import endpoint_plan
+    from tasks.system import memory
+
+    here = memory.total()
+    problems: list[tuple[str, str]] = []
+    for one in command.endpoints:
+        problems += endpoint_plan.plan_endpoint(one, needs, here).problems
+        if one.name in command.served:
+            problems += endpoint_plan.engine_problem(one)
+    return problems
 
 
 def _announce_engine(command: Command, needs: Sequence[FilePlan]) -> None:

@@ -36,10 +36,13 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
         UsageError: there is no such model.
     """
     models = request.models or (context.catalogue.default,)
-    named = dict.fromkeys(context.catalogue.name(model) for model in models)
+    named = dict.fromkeys(
+        context.catalogue.endpoint_name(word) or context.catalogue.name(word)
+        for word in models
+    )
     variant = request.options.get("variant", "")
     if variant:
-        for name in named:
+        for name in map(context.catalogue.name, named):
             variants.named(variant, name, context.catalogue.variants(name))
     return [context, tuple(named), variant, bool(request.options.get("json"))]
 
@@ -64,6 +67,11 @@ def run(context: Context, named: Sequence[str], variant: str, as_json: bool) -> 
 def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ...]:
     """Return the cached files that serving a model needs: all variants, or one."""
     catalogue, environment = context.catalogue, context.environment
+    if catalogue.endpoint_name(name):
+        models = catalogue.endpoint(name).models
+        every = (resolve_variants(model, catalogue, environment) for model in models)
+        every_file = (file for jobs in every for job in jobs for file in job.files)
+        return tuple(dict.fromkeys(every_file))
     jobs = resolve_variants(name, catalogue, environment)
     if variant:
         jobs = (resolve_entry(name, catalogue, environment, variant),)

@@ -75,6 +75,7 @@ def run(context: Context, chosen: Filter, as_json: bool) -> None:
     default = context.catalogue.default
     matching = [row for row in rows if chosen.matches(row)]
     data = {"default": default, "memory": here, "models": matching}
+    data["endpoints"] = _endpoints(context)
     if as_json:
         _show(default, matching, "", data, as_json)
         return
@@ -90,6 +91,22 @@ def run(context: Context, chosen: Filter, as_json: bool) -> None:
     if len(shown) < len(rows):
         footer = f"{_rest(shown, rows, here)}\n{footer}"
     _show(default, shown, footer, data, as_json)
+
+
+def _endpoints(context: Context) -> list[dict[str, Any]]:
+    """Return the facts about the endpoints, as JSON has them."""
+    catalogue = context.catalogue
+    entries = {name: catalogue.endpoint(name) for name in catalogue.endpoint_names}
+    return [
+        {
+            "name": name,
+            "models": list(entry.models),
+            "keep": list(entry.keep),
+            "memory_gb": entry.memory,
+            "idle_s": entry.idle,
+        }
+        for name, entry in entries.items()
+    ]
 
 
 def _show(
@@ -258,7 +275,10 @@ def _next(rows: list[dict[str, Any]], context: Context) -> str:
     if name:
         command = f'doit chat {name} "What are you?"'
         steps.insert(0, (command, "answers at once, without a download"))
-    lines = [f"* the default. Cache: {context.environment.cache}", "Next:"]
+    lines = [f"* the default. Cache: {context.environment.cache}"]
+    for one in _endpoints(context):
+        lines.append(f"Endpoint {one['name']}: {', '.join(one['models'])}")
+    lines.append("Next:")
     for command, about in steps:
         line = f"  {command:<39} {about}"
         if len(line) > _WIDTH:

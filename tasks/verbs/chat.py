@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
 from tasks.context import Context
 from tasks.engine.requests_by_kind import check_chats, kind_of
+from tasks.engine.router_launch import member_error, one_model_error, recorded_chat
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 _HINT = "Ctrl-C stops an answer, Ctrl-D ends the conversation."
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
+def check(context: Context, resolved: Servable) -> None:
     """Check that the model can be served and asked, before anything is downloaded.
 
     Raises:
         ServerError: it cannot, it is of another kind, or there is no question.
     """
-    check_chats(resolved.name, resolved.model.kind)
+    _check_model(context, resolved)
     cache = context.environment.cache
     check_start(cache, resolved, context.download_policy())
     _prompt(context.command_line.tasks[-1].extra)
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: Servable) -> None:
     """Serve the model, answer or hold a conversation, and stop the server.
 
     Raises:
@@ -51,7 +52,9 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     port = resolved.port_to_try(any_free=True)
     with serving(context.environment.cache, spec, Mode.CHAT, port) as (server, stop):
         if server is not None:
-            status = talk(server.record, context.command_line.tasks[-1].extra)
+            record = server.record
+            model = recorded_chat(record.spec, record.name, _as_word(context))
+            status = talk(record, context.command_line.tasks[-1].extra, model)
     if server is None:
         status = 128 + stop[0]
     if status:
@@ -65,17 +68,50 @@ def run_with(context: Context, server: ServerRecord) -> None:
         ServerError: it did not answer.
         SystemExit: as `run`.
     """
+    model = recorded_chat(server.spec, server.name, _as_word(context))
     check_chats(server.name, kind_of(server))
-    if status := talk(server, context.command_line.tasks[-1].extra):
+    if status := talk(server, context.command_line.tasks[-1].extra, model):
         raise SystemExit(status)
+
+
+def _as_word(context: Context) -> str:
+    """Return the value of --as, or an empty text."""
+    return str(context.command_line.tasks[-1].options.get("as", ""))
+
+
+def _check_model(context: Context, resolved: Servable) -> None:
+    """Check that the model that will answer is one that chats.
+
+    Raises:
+        UsageError: --as names no such model.
+        ServerError: the model is of another kind.
+    """
+    word = _as_word(context)
+    if not isinstance(resolved, ResolvedEndpoint):
+        if word:
+            raise one_model_error(resolved.name)
+        check_chats(resolved.name, resolved.model.kind)
+        return
+    chats = [one.name for one in resolved.members if one.model.kind == "chat"]
+    chosen = resolved.default
+    if word:
+        named = resolved.member(word)
+        if named is None:
+            raise member_error(resolved.name, word, "", chats)
+        chosen = named
+    if chosen.name not in chats:
+        raise member_error(resolved.name, word, chosen.name, chats)
 
 
 class _EndOfConversationError(BaseException):
     """A signal that asks the program to end."""
 
 
-def talk(record: ServerRecord, words: tuple[str, ...]) -> int:
+def talk(record: ServerRecord, words: tuple[str, ...], model: str = "") -> int:
     """Answer the words or stdin; without both, on a terminal, hold a conversation.
+
+    Args:
+        model: which of an endpoint's models answers; empty for a server of one.
 
     Returns:
         0, or 128 + the signal that ended it.
@@ -85,9 +121,9 @@ def talk(record: ServerRecord, words: tuple[str, ...]) -> int:
     try:
         with doit_adapter.ignore_broken_pipe(), handle_signals(_raise):
             if prompt := _prompt(words):
-                _answer(record, [{"role": "user", "content": prompt}])
+                _answer(record, [{"role": "user", "content": prompt}], model)
             else:
-                _converse(record)
+                _converse(record, model)
     except _EndOfConversationError as ended:
         print(flush=True)
         return 128 + int(ended.args[0])
@@ -147,10 +183,10 @@ def _not_text_error() -> ServerError:
     )
 
 
-def _converse(record: ServerRecord) -> None:
+def _converse(record: ServerRecord, model: str) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # arrow keys and history; not on Windows
-    doit_adapter.log().info("%s is listening. %s", record.name, _HINT)
+    doit_adapter.log().info("%s is listening. %s", model or record.name, _HINT)
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -168,12 +204,15 @@ def _converse(record: ServerRecord) -> None:
             continue
         if line:
             messages.append({"role": "user", "content": line})
-            answer = _answer(record, messages, interruptible=True)
+            answer = _answer(record, messages, model, interruptible=True)
             messages.append({"role": "assistant", "content": answer})
 
 
 def _answer(
-    record: ServerRecord, messages: list[dict[str, str]], interruptible: bool = False
+    record: ServerRecord,
+    messages: list[dict[str, str]],
+    model: str,
+    interruptible: bool = False,
 ) -> str:
     """Print the answer as it arrives, and return it.
 
@@ -186,9 +225,13 @@ def _answer(
     """
     from tasks.engine.client import stream_chat
 
-    answer = _Answer(record.name)
+    more = f"`doit restart --model {record.name} --n-predict -1`, then ask again"
+    if model:
+        more = f"raise n_predict of models.{model} in models.yaml, then `doit restart "
+        more += f"{record.name}`"
+    answer = _Answer(model or record.name, more)
     try:
-        with contextlib.closing(stream_chat(record, messages)) as deltas:
+        with contextlib.closing(stream_chat(record, messages, model)) as deltas:
             for piece in doit_adapter.escape_stream(answer.texts(deltas), PROSE):
                 print(piece, end="", flush=True)
     except _EndOfConversationError as ended:
@@ -210,8 +253,9 @@ def _answer(
 class _Answer:
     """One answer: its text so far, and how it ended."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, more: str) -> None:
         self._name = name
+        self._more = more  # how to get longer answers
         self.text = ""
         self.reasoning = Reasoning(name)
         self.is_interrupted = False
@@ -236,10 +280,8 @@ class _Answer:
         if not self.text.strip():
             what = f"{self._name} did not answer"
         if self._is_cut:
-            command = f"doit restart --model {self._name} --n-predict -1"
-            fix = f"`{command}`, then ask again"
             limit = "it reached the limit of tokens (--n-predict, --ctx-size)"
-            return ServerError(f"{what}: {limit}", fix=fix)
+            return ServerError(f"{what}: {limit}", fix=self._more)
         if not self.text.strip():
             return ServerError(f"{what}: its answer is empty", fix="ask in other words")
         return None

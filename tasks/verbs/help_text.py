@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tasks import context, positional
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings, serve_settings
+from tasks.catalogue.types import Endpoint
 from tasks.command_line import CommandLine, Verbs
 from tasks.console import formatting
 from tasks.console.program import as_typed
@@ -25,7 +26,7 @@ _GROUPS = {
     "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
-    "Steps that the others run": "exe chmod verify",
+    "Steps that the others run": "exe chmod verify preset",
 }
 # defaults that are those of the verb; {} is that of the catalogue
 _DEFAULTS = {
@@ -221,8 +222,11 @@ def _model_page(word: str, table: Table) -> str:
     """
     read = context.read_catalogue(CommandLine(command="help"))
     catalogue = read.catalogue
+    if endpoint := catalogue.endpoint_name(word):
+        return _endpoint_page(endpoint, catalogue.endpoint(endpoint), table.program)
     if word.lower() not in catalogue.names_and_aliases:
         names = (*table.verbs, *table.commands, *catalogue.names_and_aliases)
+        names += catalogue.endpoint_names
         fix = did_you_mean(word, names) or f"{table.program} help"
         raise UsageError(f"{word!r} is not a verb or a model", fix=fix)
     resolved = resolve_entry(catalogue.name(word), catalogue, read.environment)
@@ -240,6 +244,24 @@ def _model_page(word: str, table: Table) -> str:
     width = max(len(command) for command, _ in steps) + 2
     lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
     return "\n".join([f"{resolved.name}: {visible(resolved.model.title)}", *lines])
+
+
+def _endpoint_page(name: str, entry: Endpoint, program: str) -> str:
+    """Return what an endpoint of models.yaml is."""
+    facts = [("models", ", ".join(entry.models)), ("keep", ", ".join(entry.keep))]
+    memory = "7/8 of this machine's"
+    if entry.memory is not None:
+        memory = f"{entry.memory:g} GB"
+    facts += [("memory", memory), ("idle", f"{entry.idle} s" if entry.idle else "")]
+    lines = [f"  {key:<9} {value}" for key, value in facts if value]
+    steps = [
+        (f"{program} serve {name}", "serves its models on one port"),
+        (f"{program} plan {name}", "says what that would fetch and need"),
+        (f'{program} chat {name} --as {entry.models[0]} "…"', "asks one of them"),
+    ]
+    width = max(len(command) for command, _ in steps) + 2
+    lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
+    return "\n".join([f"{name}: an endpoint of {len(entry.models)} models", *lines])
 
 
 def _facts(resolved: ResolvedModel, found: OnDisk) -> Iterator[tuple[str, object]]:

@@ -20,7 +20,7 @@ from tasks.engine.file_format import format_error
 from tasks.engine.version import engine_version
 from tasks.errors import RecipeError
 from tasks.network import huggingface
-from tasks.planning import estimate, verdict
+from tasks.planning import endpoint_plan, estimate, verdict
 from tasks.planning.estimate import FilePlan, MemoryEstimate, estimate_memory, plan_file
 from tasks.system import files, memory
 from tasks.transfer.ensure import check_source
@@ -39,7 +39,14 @@ def run(context: Context, request: TaskRequest) -> None:
     names = next(
         names for asked, names in context.resolution.requested if asked is request
     )
-    jobs = [context.resolution.by_name[name] for name in names]
+    endpoints = [context.endpoints[name] for name in names if name in context.endpoints]
+    alone = [
+        context.resolution.by_name[name]
+        for name in names
+        if name not in context.endpoints
+    ]
+    members = [member for one in endpoints for member in one.members]
+    jobs = [*alone, *(one for one in members if one not in alone)]
     artifacts = [file for resolved in jobs for file in resolved.files]
     artifacts += [resolved.exe for resolved in jobs if resolved.exe]
     wanted = dict.fromkeys(artifacts)
@@ -50,11 +57,14 @@ def run(context: Context, request: TaskRequest) -> None:
     free = shutil.disk_usage(files.nearest_existing_dir(cache)).free
     problems = [
         *verdict.disk_problems(needs),
-        *verdict.memory_problems(takes, here),
-        *verdict.engine_problems(jobs),
+        *verdict.memory_problems(takes[: len(alone)], here),
+        *verdict.engine_problems(alone),
         *context.lacking_features(jobs),
         *verdict.write_problem(cache, needs),
     ]
+    groups = [endpoint_plan.plan_endpoint(one, needs, here) for one in endpoints]
+    for one, group in zip(endpoints, groups, strict=True):
+        problems += [*group.problems, *endpoint_plan.engine_problem(one)]
     policy = context.download_policy()
     refused = [_refused(cache, artifact, policy) for artifact in wanted]
     refused += [_no_endpoint(*one) for one in zip(wanted, needs, strict=True)]
@@ -64,6 +74,7 @@ def run(context: Context, request: TaskRequest) -> None:
     facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
     facts["engines"] = [_engine(context, resolved) for resolved in jobs]
     facts["variants"] = {one.name: one.choice for one in jobs if one.choice}
+    facts["endpoints"] = groups
     data = _data(jobs, needs, takes, facts, problems)
     report = Report(
         _COLUMNS, data["files"], _text(needs, takes, facts, problems), data=data
@@ -183,6 +194,7 @@ def _text(
         for one in facts["engines"]
     ]
     lines += [Fact("memory   ", _memory_line(one, facts["memory"])) for one in takes]
+    lines += [Fact("endpoint ", endpoint_plan.text(one)) for one in facts["endpoints"]]
     for name, choice in facts["variants"].items():
         lines += [Fact("variant  ", f"{name} {line}") for line in variant_lines(choice)]
     lines += [Fact("note     ", note) for note in facts["notes"]]
@@ -323,6 +335,7 @@ def _data(
             "models": [{**one._asdict(), "needed": one.needed} for one in takes],
         },
         "engines": facts["engines"],
+        "endpoints": [one._asdict() for one in facts["endpoints"]],
         "variants": {name: _choice(one) for name, one in facts["variants"].items()},
         "notes": facts["notes"],
         "problems": [{"what": what, "fix": fix} for what, fix in problems],

@@ -251,7 +251,11 @@ def _targets(context: Context, path: str, catalogue: Catalogue) -> Iterator[str]
 def _in_use(cache: str) -> frozenset[str]:
     """Return what servers use, also those whose state is not known on this machine."""
     return prune.paths_in_use(
-        [*record.command, f"models/{record.spec.get('model', '')[:16]}/-"]
+        [
+            *record.command,
+            *record.spec.values(),
+            f"models/{record.spec.get('model', '')[:16]}/-",
+        ]
         for record in server_registry.possibly_running(cache)
     )
 

@@ -6,7 +6,7 @@ Its settings are those of now: of the command line and models.yaml. The port is 
 from __future__ import annotations
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import Servable
 from tasks.context import Context
 from tasks.engine import server_registry
 from tasks.engine.server_record import Mode, ServerRecord, differences
@@ -14,7 +14,7 @@ from tasks.engine.session import specify
 from tasks.engine.stopping import stop_server
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: Servable) -> None:
     """Say which settings change, and end the server, if it runs.
 
     Raises:
@@ -33,7 +33,7 @@ def run(context: Context, resolved: ResolvedModel) -> None:
             stop_server(record)
 
 
-def _is_meant(record: ServerRecord, resolved: ResolvedModel) -> bool:
+def _is_meant(record: ServerRecord, resolved: Servable) -> bool:
     if record.mode is not Mode.START or record.name != resolved.name:
         return False
     return resolved.requested_port in (None, record.port)

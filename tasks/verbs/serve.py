@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import Servable
 from tasks.context import Context
 from tasks.engine import messages
 from tasks.engine.server_record import Mode
@@ -37,7 +37,7 @@ def shows_engine(context: Context) -> bool:
     return bool(log == "engine")
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
+def check(context: Context, resolved: Servable) -> None:
     """Check that the model can be served, before anything is downloaded.
 
     Raises:
@@ -48,7 +48,7 @@ def check(context: Context, resolved: ResolvedModel) -> None:
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=False))
 
 
-def run(context: Context, resolved: ResolvedModel, echo: bool) -> None:
+def run(context: Context, resolved: Servable, echo: bool) -> None:
     """Start the engine, report when it is ready, and stop it when asked to.
 
     Args:
@@ -63,7 +63,7 @@ def run(context: Context, resolved: ResolvedModel, echo: bool) -> None:
     cache = context.environment.cache
     with serving(cache, spec, Mode.SERVE, port, echo=echo) as (server, stop):
         if server is not None:
-            usage = messages.ready_message(resolved.model, server.record, "Ctrl-C")
+            usage = messages.ready_text(resolved, server.record, "Ctrl-C")
             doit_adapter.log_for_people(usage)
             while not stop and not server.ended_by_stop():
                 server.check_alive()

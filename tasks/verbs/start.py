@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks import doit_adapter
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.context import Context
 from tasks.engine import messages, run_folder, server_locks, server_registry
 from tasks.engine.launch_spec import LaunchSpec
@@ -14,7 +14,7 @@ from tasks.engine.session import ManagedServer, check_start, pick_port, specify
 from tasks.errors import ServerError
 
 
-def check_background(context: Context, resolved: ResolvedModel) -> None:
+def check_background(context: Context, resolved: Servable) -> None:
     """Check that a server that outlives doit can be started and recorded.
 
     Raises:
@@ -26,7 +26,7 @@ def check_background(context: Context, resolved: ResolvedModel) -> None:
         raise run_folder.record_error(cache)
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
+def check(context: Context, resolved: Servable) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
@@ -42,7 +42,7 @@ def check(context: Context, resolved: ResolvedModel) -> None:
             raise
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: Servable) -> None:
     """Start the server, unless the same one is already running.
 
     Raises:
@@ -83,9 +83,7 @@ def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:
     }
 
 
-def _check_same(
-    resolved: ResolvedModel, spec: LaunchSpec, record: ServerRecord
-) -> None:
+def _check_same(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> None:
     """Check that a running server has the settings that are asked for.
 
     Raises:
@@ -101,7 +99,7 @@ def _check_same(
         raise ServerError(what, facts, fix=_stop_command(record))
 
 
-def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecord:
+def _start(cache: str, resolved: Servable, spec: LaunchSpec) -> ServerRecord:
     from tasks.system.signals import handle_signals
 
     stop: list[int] = []
@@ -126,12 +124,12 @@ def _start(cache: str, resolved: ResolvedModel, spec: LaunchSpec) -> ServerRecor
     running = server_registry.running(cache)
     if sum(record.name == resolved.name for record in running) > 1:
         stop_command = _stop_command(server.record)
-    usage = messages.ready_message(resolved.model, server.record, stop_command)
+    usage = messages.ready_text(resolved, server.record, stop_command)
     doit_adapter.log_for_people(usage)
     return server.record
 
 
-def _report_port(cache: str, resolved: ResolvedModel, port: int) -> None:
+def _report_port(cache: str, resolved: Servable, port: int) -> None:
     """Log which server has the usual port, if this one gets another."""
     usual = resolved.settings.port
     if resolved.requested_port is not None or port == usual:
@@ -157,7 +155,7 @@ def _is_ready(record: ServerRecord) -> bool:
     return record.state is ServerState.READY
 
 
-def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
+def _check_answers(resolved: Servable, record: ServerRecord) -> None:
     """Check that a running server answers, and with --probe that it generates a token.
 
     Raises:
@@ -169,13 +167,16 @@ def _check_answers(resolved: ResolvedModel, record: ServerRecord) -> None:
         what = f"{resolved.name} runs at {record.url} and does not answer"
         raise ServerError(what, [("log", record.log)], fix=_stop_command(record))
     if resolved.probe:
+        probed = resolved
+        if isinstance(probed, ResolvedEndpoint):
+            probed = probed.default
         client.probe_inference(
-            resolved.name,
+            probed.name,
             record.host,
             record.port,
             record.key,
             resolved.settings.timeout,
-            kind=resolved.model.kind,
+            kind=probed.model.kind,
         )
 
 
@@ -184,7 +185,7 @@ def _stop_command(record: ServerRecord) -> str:
     return f"doit stop --model {record.name} --port {record.port}"
 
 
-def _started(cache: str, resolved: ResolvedModel) -> list[ServerRecord]:
+def _started(cache: str, resolved: Servable) -> list[ServerRecord]:
     """Return a model's servers in the background.
 
     Files of the user's in two folders may have one name.
@@ -193,11 +194,18 @@ def _started(cache: str, resolved: ResolvedModel) -> list[ServerRecord]:
         record
         for record in server_registry.running(cache)
         if (record.name, record.mode) == (resolved.name, Mode.START)
-        and (not resolved.is_own or resolved.artifact.target in record.command)
+        and _is_same_file(resolved, record)
     ]
 
 
-def _port(cache: str, resolved: ResolvedModel) -> int:
+def _is_same_file(resolved: Servable, record: ServerRecord) -> bool:
+    """Whether a server of this name serves the same file; names of entries are one."""
+    if isinstance(resolved, ResolvedEndpoint) or not resolved.is_own:
+        return True
+    return resolved.artifact.target in record.command
+
+
+def _port(cache: str, resolved: Servable) -> int:
     """Return the usual port, or any free one if a server of this cache has that one.
 
     Raises:

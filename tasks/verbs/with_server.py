@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from tasks import doit_adapter, urls
-from tasks.catalogue.resolve import ResolvedModel
+from tasks.catalogue.endpoints import Servable
 from tasks.console.log_format import is_json
 from tasks.context import Context
 from tasks.engine.client import served_context
@@ -23,7 +23,7 @@ from tasks.system.processes import TERMINATE_S
 _POLL_S = 0.02
 
 
-def check(context: Context, resolved: ResolvedModel) -> None:
+def check(context: Context, resolved: Servable) -> None:
     """Check that server and command can run, before anything is downloaded.
 
     Raises:
@@ -75,7 +75,7 @@ def _warn_of_context(record: ServerRecord, agent: str, context: int | None) -> N
     doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
 
 
-def run(context: Context, resolved: ResolvedModel) -> None:
+def run(context: Context, resolved: Servable) -> None:
     """Serve the model, run the command in this terminal, and stop the server.
 
     Raises:

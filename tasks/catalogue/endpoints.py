@@ -1,0 +1,162 @@
+"""Resolve an endpoint: several models behind one llama-server. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.resolve import Resolution, ResolvedModel, _api_key
+from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
+from tasks.catalogue.types import Catalogue
+from tasks.errors import UsageError
+
+GB = 10**9
+# options that a server of one model takes, and one of several cannot
+_OF_ONE_MODEL = (
+    *("ctx_size", "n_predict", "ngl", "gpu", "force_gpu", "threads", "variant"),
+    *("llamafile", "llamafile_url", "sha256"),
+)
+
+
+class ResolvedEndpoint(NamedTuple):
+    """An endpoint with everything that the command line and the catalogue decide."""
+
+    name: str  # its name in tasks
+    members: tuple[ResolvedModel, ...]  # its models, served by llama-server
+    settings: ServeSettings  # of the one server
+    keep: tuple[str, ...] = ()  # names of models that stay loaded
+    memory: int | None = None  # bytes for its models; None: what the machine has
+    idle: int | None = None  # seconds
+    requested_port: int | None = None
+    key: str = ""  # API key from the command line
+    probe: bool = False  # ready only after a model has generated a token
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its models."""
+        return tuple(member.name for member in self.members)
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"{len(self.members)} models: {', '.join(self.names)}"
+
+    @property
+    def default(self) -> ResolvedModel:
+        """The model that `doit chat` and `doit with` use: the first one that chats."""
+        chats = [one for one in self.members if one.model.kind == "chat"]
+        return next(iter(chats), self.members[0])
+
+    @property
+    def program(self) -> Artifact | None:
+        """llama-server; None if it is not here."""
+        return self.members[0].program
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a file of the user's: never."""
+        return False
+
+    def port_to_try(self, *, any_free: bool) -> int:
+        """Return the port to serve on; 0: any free one."""
+        if self.requested_port is not None:
+            return self.requested_port
+        if any_free:
+            return 0
+        return self.settings.port
+
+    def member(self, word: str) -> ResolvedModel | None:
+        """Return the model of a name, alias or id, in any case; None for another."""
+        for one in self.members:
+            names = (one.name, *one.model.aliases, one.model.id or "")
+            if word.lower() in (name.lower() for name in names):
+                return one
+        return None
+
+
+Servable: TypeAlias = ResolvedModel | ResolvedEndpoint
+
+
+def resolved_endpoints(
+    resolution: Resolution, catalogue: Catalogue
+) -> dict[str, ResolvedEndpoint]:
+    """Return the endpoints that a command line names, by name.
+
+    Raises:
+        UsageError: an option is for one model.
+    """
+    _check_endpoints_only(resolution, catalogue)
+    found: dict[str, ResolvedEndpoint] = {}
+    for name, group in resolution.endpoints.items():
+        options = group.request.options
+        _check_options(name, options, group.request.extra, group.request.verb)
+        entry = catalogue.endpoint(name)
+        requested = settings_of(options)
+        own = entry.serve.over(catalogue.defaults)
+        memory = None
+        if entry.memory is not None:
+            memory = round(entry.memory * GB)
+        found[name] = ResolvedEndpoint(
+            name=name,
+            members=group.members,
+            settings=serve_settings(requested.over(own)),
+            keep=entry.keep,
+            memory=memory,
+            idle=entry.idle,
+            requested_port=_requested_port(requested.port, entry.serve.port),
+            key=_api_key(options),
+            probe=bool(options.get("probe")),
+        )
+    return found
+
+
+def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:
+    """Check that `doit preset` names endpoints, and no model.
+
+    Raises:
+        UsageError: it names a model, or nothing.
+    """
+    for request, names in resolution.requested:
+        others = [name for name in names if name not in resolution.endpoints]
+        if request.verb != "preset" or not others:
+            continue
+        what = "`doit preset` is for an endpoint"
+        if request.models:
+            what += f", and {others[0]} is a model"
+        known = catalogue.endpoint_names
+        fix = f"{catalogue.where} has no `endpoints:`; docs/endpoints.md describes them"
+        if known:
+            fix = f"doit preset {known[0]}"
+        raise UsageError(what, fix=fix)
+
+
+def _requested_port(given: int | None, own: int | None) -> int | None:
+    if given is not None:
+        return given
+    return own
+
+
+def _check_options(
+    name: str, options: Mapping[str, object], extra: Sequence[str], verb: str
+) -> None:
+    """Check that no option is a setting of one model.
+
+    Raises:
+        UsageError: one is.
+    """
+    if verb == "bench":
+        what = f"`doit bench` measures one model, and {name} is an endpoint"
+        raise UsageError(what, fix="name one of its models")
+    for key in _OF_ONE_MODEL:
+        if key in options:
+            option = f"--{key.replace('_', '-')}"
+            what = f"{option} is for one model, and {name} has several"
+            fix = f"remove {option}; `serve:` of each model in models.yaml sets it"
+            raise UsageError(what, fix=fix)
+    if options.get("engine", "llama-server") != "llama-server":
+        what = f"--engine {options['engine']} cannot serve {name}: llama-server alone "
+        raise UsageError(f"{what}serves several models", fix="remove --engine")
+    if extra and verb in ("serve", "start", "restart"):
+        what = f"{extra[0]}: arguments after -- are for one model, and {name} has "
+        raise UsageError(f"{what}several", fix="set `args` of a model in models.yaml")
