@@ -226,6 +226,23 @@ def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
+@recipe.server(
+    params=[options.RUNNING_MODEL, *options.SERVE], pos_arg="engine_arguments"
+)
+def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
+    """let a running endpoint serve what models.yaml says now"""
+    from tasks.verbs import reload, start
+
+    return {
+        "check": (start.check_background, [context, endpoint]),
+        "actions": [
+            (reload.run, [context, endpoint]),
+            (start.run, [context, endpoint]),
+        ],
+        "task_dep": [f"verify:{endpoint.name}"],
+    }
+
+
 @recipe.report(
     params=[options.STOPPED_MODELS, options.SERVER_PORT, options.ALL, options.JSON]
 )

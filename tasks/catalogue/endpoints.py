@@ -110,22 +110,22 @@ def resolved_endpoints(
 
 
 def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:
-    """Check that `doit preset` names endpoints, and no model.
+    """Check that `doit preset` and `reload` name endpoints, and no model.
 
     Raises:
         UsageError: it names a model, or nothing.
     """
     for request, names in resolution.requested:
         others = [name for name in names if name not in resolution.endpoints]
-        if request.verb != "preset" or not others:
+        if request.verb not in ("preset", "reload") or not others:
             continue
-        what = "`doit preset` is for an endpoint"
+        what = f"`doit {request.verb}` is for an endpoint"
         if request.models:
             what += f", and {others[0]} is a model"
         known = catalogue.endpoint_names
         fix = f"{catalogue.where} has no `endpoints:`; docs/endpoints.md describes them"
         if known:
-            fix = f"doit preset {known[0]}"
+            fix = f"doit {request.verb} {known[0]}"
         raise UsageError(what, fix=fix)
 
 
@@ -157,6 +157,6 @@ def _check_options(
     if options.get("engine", "llama-server") != "llama-server":
         what = f"--engine {options['engine']} cannot serve {name}: llama-server alone "
         raise UsageError(f"{what}serves several models", fix="remove --engine")
-    if extra and verb in ("serve", "start", "restart"):
+    if extra and verb in ("serve", "start", "restart", "reload"):
         what = f"{extra[0]}: arguments after -- are for one model, and {name} has "
         raise UsageError(f"{what}several", fix="set `args` of a model in models.yaml")

@@ -263,7 +263,7 @@ def _check_several(request: TaskRequest, names: tuple[str, ...]) -> None:
         UsageError: it may not.
     """
     got = f"got {len(names)}: {', '.join(names)}"
-    if request.verb in ("serve", "with", "chat", "bench", "restart"):
+    if request.verb in ("serve", "with", "chat", "bench", "restart", "reload"):
         raise UsageError(f"`{request.verb}` runs one model, {got}")
     port = request.options.get("port", "0")
     if request.verb == "start" and port != "0":

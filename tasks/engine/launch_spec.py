@@ -15,6 +15,7 @@ from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Launch, serve_command
 from tasks.engine.isolation import isolation_options
 from tasks.engine.router_launch import Router
+from tasks.engine.server_record import KEY_VARIABLE
 from tasks.system.process_id import MARK_VARIABLE
 
 
@@ -79,7 +80,11 @@ class LaunchSpec(NamedTuple):
         Args:
             mark: identifies the engine's processes.
         """
-        return {**self.settings.env, MARK_VARIABLE: mark}
+        variables = {**self.settings.env, MARK_VARIABLE: mark}
+        if self.router and self.key:
+            # the processes of the models listen on ports of their own
+            variables[KEY_VARIABLE] = self.key
+        return variables
 
     def record_spec(self, port: int | None) -> dict[str, str]:
         """Return what is served and how, by option; equal for equal servers.

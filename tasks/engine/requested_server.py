@@ -44,7 +44,7 @@ def running_server(
 def restarted(
     args: CommandLine, catalogue: Catalogue, environment: Environment
 ) -> CommandLine:
-    """Add the model and the port of the server that `doit restart` means.
+    """Add the model and the port of the server that `doit restart` or `reload` means.
 
     Raises:
         UsageError: none is named and none runs, several match, or the server runs in
@@ -52,7 +52,7 @@ def restarted(
     """
     tasks = [
         _restart_request(request, catalogue, environment)
-        if request.verb == "restart"
+        if request.verb in ("restart", "reload")
         else request
         for request in args.tasks
     ]
@@ -67,11 +67,11 @@ def _restart_request(
     running = server_registry.running(environment.cache)
     found = choice.of(record for record in running if record.mode in STOPPABLE)
     has_source = bool({"llamafile", "llamafile_url"} & request.options.keys())
-    check_unambiguous(found, choice.names, "restart")
+    check_unambiguous(found, choice.names, request.verb)
     if not found:
         if choice.names:
             return request
-        what = "there is no server to restart"
+        what = f"there is no server to {request.verb}"
         raise UsageError(what, fix="doit start --model NAME")
     server = found[0]
     if server.mode is not Mode.START:

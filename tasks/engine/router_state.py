@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ class ModelState(str, Enum):
 
 
 _RUNNING = (ModelState.LOADING, ModelState.LOADED, ModelState.SLEEPING)
+ENDED = (ModelState.UNLOADED, ModelState.FAILED)
 
 
 class RoutedModel(NamedTuple):
@@ -89,6 +90,27 @@ def to_touch(models: Sequence[RoutedModel], models_max: int) -> list[str]:
         unloaded = model.state is ModelState.UNLOADED
         may_be_next = model.state is ModelState.LOADED and may_unload
         if model.kept and (unloaded or may_be_next):
+            found.append(model.name)
+    return found
+
+
+def busy_models(
+    models: Sequence[RoutedModel],
+    names: Collection[str],
+    busy: Callable[[str], int | None],
+) -> list[str]:
+    """Return the models of these names that process requests, or are being loaded.
+
+    Args:
+        busy: returns the number of requests of a loaded model; None where it is not
+            told.
+    """
+    found = []
+    for model in models:
+        if model.name not in names:
+            continue
+        loading = model.state is ModelState.LOADING
+        if loading or (model.state is ModelState.LOADED and busy(model.name)):
             found.append(model.name)
     return found
 

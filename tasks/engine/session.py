@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing import parent_process
@@ -237,7 +237,7 @@ class ManagedServer:
             return None
         if spec.require_gpu:
             readiness.check_gpu(spec.name, record.log, keeps_log=not self._temporary)
-        if spec.router and not self._wait_models(spec.router.keep, limit - seconds):
+        if spec.router and not self._wait_kept(limit - seconds):
             return None
         if spec.probe and not self._probe(limit - seconds):
             return None
@@ -293,13 +293,12 @@ class ManagedServer:
             self.check_alive()
             raise
 
-    def _wait_models(self, keep: Sequence[str], limit: float) -> bool:
+    def _wait_kept(self, limit: float) -> bool:
         """Wait until the models that an endpoint keeps are loaded."""
         from tasks.engine import router
 
-        is_loaded = router.wait_loaded(
+        is_loaded = router.wait_kept(
             self.record,
-            keep,
             limit,
             lambda: self._stop or self._supervisor.exited() is not None,
         )

@@ -22,7 +22,7 @@ WIDTH = 80
 _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
-    "Run a model": "serve start restart chat with status logs stop",
+    "Run a model": "serve start restart reload chat with status logs stop",
     "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
@@ -34,6 +34,7 @@ _DEFAULTS = {
     ("start", "port"): "{}, or a free one if your own server has it",
     ("with", "port"): "a free one",
     ("restart", "port"): "that of the server",
+    ("reload", "port"): "that of the server",
     ("chat", "model"): "the one that runs, else the catalogue's or the one here",
     ("chat", "port"): "the only one",
     ("bench", "model"): "the one that runs, else the catalogue's",

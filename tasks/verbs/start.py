@@ -96,7 +96,10 @@ def _check_same(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> N
         what = (
             f"{resolved.name} is already running at {record.url}, with other settings"
         )
-        raise ServerError(what, facts, fix=_stop_command(record))
+        fix = _stop_command(record)
+        if isinstance(resolved, ResolvedEndpoint):
+            fix = f"doit reload --model {record.name}"
+        raise ServerError(what, facts, fix=fix)
 
 
 def _start(cache: str, resolved: Servable, spec: LaunchSpec) -> ServerRecord:

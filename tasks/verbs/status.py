@@ -12,8 +12,9 @@ from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context, server_choice
-from tasks.engine import server_registry
+from tasks.engine import router_report, server_registry
 from tasks.engine.environment import system_config
+from tasks.engine.router_report import is_router
 from tasks.engine.selection import Choice
 from tasks.engine.server_record import Liveness, ServerRecord, ServerState
 
@@ -44,7 +45,9 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
     for name in choice.names:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": ServerState.STOPPED.value})
-    doit_adapter.show_report(Report(_COLUMNS, rows, empty=_nothing(choice)), as_json)
+    facts = [line for row in rows for line in router_report.lines(row)]
+    report = Report(_COLUMNS, rows, facts, empty=_nothing(choice))
+    doit_adapter.show_report(report, as_json)
     config = system_config(os.environ, sys.platform)
     if rows and os.path.exists(config):
         text = "warning: %s changes the settings of llama.cpp's servers on this machine"
@@ -72,6 +75,10 @@ def _row(record: ServerRecord, liveness: Liveness) -> dict[str, Any]:
         ended = {"ended": record.ended, "ended_at": record.ended_at, "log": record.log}
         return {**row, "state": ServerState.STOPPED.value, **ended}
     state, requests = _state_and_requests(record)
+    if state is ServerState.READY and is_router(record):
+        models = router_report.model_rows(record)
+        state, requests = router_report.state_and_requests(models)
+        row["models"] = models
     pid = None
     if record.engine:
         pid = record.engine.pid

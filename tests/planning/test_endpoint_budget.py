@@ -15,7 +15,7 @@ THREE = {"qwen": 8.0, "gemma": 6.0, "embedder": 1.0}
     [
         (THREE, (), 24, 3),
         (THREE, (), 15.1, 3),
-        (THREE, (), 15.0, 2),  # the router itself takes 0.1
+        (THREE, (), 15.0, 2),  # the router itself takes 0.05
         (THREE, (), 14.0, 1),  # the two largest must fit, as they may meet
         (THREE, (), 8.1, 1),
         (THREE, ("embedder",), 15.1, 3),

@@ -1,0 +1,98 @@
+"""A running endpoint, from models.yaml to a real router: states, kept models, changes, kills (issue 16)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tasks.engine.client import send_request
+
+from tests.fakes.llamafile import gguf
+from tests.support.llama_server import use
+from tests.support.project import REPO, Project, wait_until
+from tests.support.servers import failed, port_of, record, rows, started
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
+
+DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
+
+
+def write(project: Project, *, contexts: dict[str, int], **office: Any) -> None:
+    """Write a catalogue with copies of the demo, and the endpoint `office` of them all."""
+    models: dict[str, Any] = {}
+    for name, size in contexts.items():
+        serve = {"ctx_size": size, "threads": 1}
+        models[name] = project.entry("demo/demo.gguf", DEMO, engine="llama-server", serve=serve)
+    if "embedder" in models:
+        models["embedder"]["kind"] = "embedding"
+    if "broken" in models:
+        data = gguf(4096)
+        (project.path / "new.gguf").write_bytes(data)
+        models["broken"] = project.entry("new.gguf", data, engine="llama-server", ram=1)
+    project.catalogue(models, endpoints={"office": {"models": [*models], **office}})
+
+
+@pytest.fixture
+def office(project: Project, llama_server: Path) -> Iterator[Project]:
+    """A project with llama-server; what it has started is ended."""
+    use(project, llama_server)
+    yield project
+    project.doit("stop", "--all")
+
+
+def ask(url: str, model: str, tokens: int = 1, **more: Any) -> int | None:
+    """Ask a model of an endpoint; return the status."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens, **more}
+    port = int(port_of(url))
+    response = send_request("127.0.0.1", port, "/v1/chat/completions", body=body, timeout_s=90)
+    return response and response[0]
+
+
+def models(project: Project) -> dict[str, str]:
+    """The states of the endpoint's models, by name."""
+    [row] = rows(project, "--model", "office")
+    return {model["model"]: model["state"] for model in row["models"]}
+
+
+def test_a_model_that_fails_is_named(office: Project) -> None:
+    """16.3: with the last lines of its output; the others go on."""
+    write(office, contexts={"a": 512, "broken": 512}, memory=4)
+    url = started(office, "--model", "office", "--port", "0")
+    assert ask(url, "broken") == 500
+    assert ask(url, "a") == 200
+    [row] = rows(office)
+    assert row["state"] == "ready"
+    [fine, broken] = row["models"]
+    assert fine == {"model": "a", "state": "loaded", "kept": False, "requests": 0}
+    assert (broken["state"], broken["ended"]) == ("failed", 1)
+    assert "unknown model architecture" in broken["output"]
+    shown = office.doit("status")
+    assert shown.status == 0
+    assert "office  a loaded, broken failed (exit status 1)\n" in shown.out
+    assert "  broken failed to load; its last output:\n      " in shown.out
+    assert "unknown model architecture" in shown.out
+
+
+def test_a_kept_model_that_fails_is_not_ready(office: Project) -> None:
+    """16.3: the router says that it is healthy; the endpoint is not."""
+    write(office, contexts={"a": 512, "broken": 512}, memory=4, keep=["broken"])
+    error = failed(office.background("start", "--model", "office", "--port", "0"))
+    assert "broken of office failed to load" in error
+    assert "unknown model architecture" in error
+    assert "the model is newer than the engine" in error
+    assert not rows(office)
+
+
+def test_a_kept_model_comes_back(office: Project) -> None:
+    """16: the router unloads the model that was used least recently, also a kept one."""
+    office.set_constant("tasks/engine/router.py", "KEEP_S", 0.2)
+    write(office, contexts={"a": 512, "b": 512, "embedder": 512}, memory=0.15, keep=["embedder"])
+    url = started(office, "--model", "office", "--port", "0")
+    assert record(office, "office")["spec"]["--models-max"] == "2"
+    for name in ("a", "b", "a", "b"):
+        assert ask(url, name) == 200
+        wait_until(lambda: models(office)["embedder"] == "loaded")
+    assert sorted(models(office).values()) == ["loaded", "loaded", "unloaded"]
