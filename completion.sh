@@ -17,13 +17,13 @@ _recipe_doit() {
     done
     case $word in
         -f | -d | -n | --llamafile) return ;; # filenames, by default
-        --model | --engine | --gpu | --kind | --) ;;
+        --model | --as | --engine | --gpu | --kind | --) ;;
         --*) _recipe_takes_value "$word" && return ;;
     esac
     case "$word $cur" in # the previous word and the current one
         --\ *) [ "$verb" = with ] && [ "${before##* -- }" = "" ] && list=$(compgen -c -- "$cur") ;;
         --engine\ * | --gpu\ * | --kind\ *) list=$(_recipe_values "$word") ;;
-        --model\ *) list=$(_recipe_models "") ;;
+        --model\ * | --as\ *) list=$(_recipe_models "") ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;

@@ -18,6 +18,9 @@ Path = tuple[str, ...]
 Problem = tuple[Path, str]
 _Entry = Mapping[str, Any]
 
+# Source: common/preset.cpp of llama.cpp, which has no quotes
+_ENDS_A_VALUE = (";", "#", "\n", "\r")
+
 
 def endpoint_errors(plain: Mapping[str, Any]) -> list[Problem]:
     """Return all errors of `endpoints:`, each with the path of its key."""
@@ -34,7 +37,24 @@ def endpoint_errors(plain: Mapping[str, Any]) -> list[Problem]:
         if other != name:
             problems.append((path, f"the name is taken by endpoints.{other}"))
         problems += _below(path, _endpoint_problems(entry, names, models))
+        for word in _list(entry, "models"):
+            member = _named(word, names)
+            settings = models.get(member, {}).get("serve")
+            problems += _below(("models", member, "serve"), _preset_problems(settings))
+        if _list(entry, "models"):
+            problems += _below(("defaults",), _preset_problems(plain.get("defaults")))
     return problems
+
+
+def _preset_problems(settings: Any) -> Iterator[Problem]:
+    """Yield arguments that the preset file of llama-server's router cannot express."""
+    if not isinstance(settings, dict):
+        return
+    for index, word in enumerate(_list(settings, "args")):
+        for character in _ENDS_A_VALUE:
+            if isinstance(word, str) and character in word:
+                text = f"the model is behind an endpoint, and there {character!r} ends"
+                yield ("args", str(index)), f"{text} a value: got {word!r}"
 
 
 def _names(models: Mapping[str, _Entry]) -> dict[str, str]:

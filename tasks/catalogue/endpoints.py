@@ -13,10 +13,8 @@ from tasks.errors import UsageError
 
 GB = 10**9
 # options that a server of one model takes, and one of several cannot
-_OF_ONE_MODEL = (
-    *("ctx_size", "n_predict", "ngl", "gpu", "force_gpu", "threads", "variant"),
-    *("llamafile", "llamafile_url", "sha256"),
-)
+_SETTINGS = ("ctx_size", "n_predict", "ngl", "gpu", "force_gpu", "threads")
+_SOURCES = ("variant", "llamafile", "llamafile_url", "sha256")
 
 
 class ResolvedEndpoint(NamedTuple):
@@ -148,11 +146,13 @@ def _check_options(
     if verb == "bench":
         what = f"`doit bench` measures one model, and {name} is an endpoint"
         raise UsageError(what, fix="name one of its models")
-    for key in _OF_ONE_MODEL:
+    for key in (*_SETTINGS, *_SOURCES):
         if key in options:
             option = f"--{key.replace('_', '-')}"
+            fix = f"remove {option}"
+            if key in _SETTINGS:
+                fix += ", and set it in `serve:` of a model in models.yaml"
             what = f"{option} is for one model, and {name} has several"
-            fix = f"remove {option}; `serve:` of each model in models.yaml sets it"
             raise UsageError(what, fix=fix)
     if options.get("engine", "llama-server") != "llama-server":
         what = f"--engine {options['engine']} cannot serve {name}: llama-server alone "

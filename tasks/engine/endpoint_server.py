@@ -29,10 +29,8 @@ def specify(
         UsageError: the preset file cannot express an option.
         ServerError: llama-server is not here, or the file cannot be written.
     """
-    program = endpoint.program
-    if program is None:
-        [(what, fix)] = endpoint_plan.engine_problem(endpoint)
-        raise ServerError(what, fix=fix)
+    endpoint_plan.check_engine(endpoint)
+    program = given_program(endpoint)
     cache = environment.cache
     members = preset_file.members_of(environment, catalogue, endpoint)
     path = preset_file.write(cache, catalogue, endpoint.name, render(members))

@@ -126,7 +126,7 @@ def one_model_error(server: str) -> UsageError:
 def member_error(
     server: str, word: str, found: str, chats: Sequence[str]
 ) -> UsageError:
-    """Return the error for a word that is no model of an endpoint that chats.
+    """Return the error for a word that names none of the models that chat.
 
     Args:
         found: the model that it names; empty if it names none.

@@ -9,6 +9,7 @@ from tasks.catalogue.endpoints import GB, ResolvedEndpoint
 from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
 from tasks.catalogue.variants import budget
 from tasks.console import formatting
+from tasks.errors import ServerError
 from tasks.planning import endpoint_budget, estimate
 from tasks.planning.estimate import FilePlan, MemoryEstimate
 
@@ -78,6 +79,16 @@ def engine_problem(endpoint: ResolvedEndpoint) -> list[Problem]:
     # other engines cannot serve an endpoint
     fix = install_llama_server(has_embedded=False).partition("\n")[0]
     return [(what, fix)]
+
+
+def check_engine(endpoint: ResolvedEndpoint) -> None:
+    """Check that llama-server is here.
+
+    Raises:
+        ServerError: it is not.
+    """
+    for what, fix in engine_problem(endpoint):
+        raise ServerError(what, fix=fix)
 
 
 def text(plan: EndpointPlan) -> str:
