@@ -12,7 +12,6 @@ from tasks.engine.launch_spec import LaunchSpec, given_files
 from tasks.engine.router_launch import ENGINE, Router
 from tasks.engine.router_preset import render
 from tasks.engine.version import engine_version
-from tasks.errors import ServerError
 from tasks.planning import endpoint_plan
 from tasks.system import memory
 
@@ -30,7 +29,8 @@ def specify(
         ServerError: llama-server is not here, or the file cannot be written.
     """
     endpoint_plan.check_engine(endpoint)
-    program = given_program(endpoint)
+    program = endpoint.program
+    assert program  # checked
     cache = environment.cache
     members = preset_file.members_of(environment, catalogue, endpoint)
     path = preset_file.write(cache, catalogue, endpoint.name, render(members))

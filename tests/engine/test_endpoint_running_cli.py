@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 from tasks.engine.client import send_request
 from tasks.engine.router import Router
+from tasks.system.process_id import MARK_VARIABLE
 
 from tests.fakes.llamafile import gguf
 from tests.support.llama_server import use
-from tests.support.project import REPO, Project, wait_until
-from tests.support.servers import failed, port_of, record, rows, started
+from tests.support.project import REPO, Project, marked, wait_until
+from tests.support.servers import alive, failed, port_of, record, rows, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
 
@@ -145,3 +147,26 @@ def test_a_change_that_needs_a_restart(office: Project) -> None:
     assert "office is restarted: llama-server reads --models-max only at its start" in reloaded.err
     assert record(office, "office")["engine"]["pid"] != pid
     assert "`doit reload` is for an endpoint, and a is a model" in failed(office.doit("reload", "a"), 3)
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        ("engine", signal.SIGKILL),
+        ("keeper", signal.SIGKILL),
+        ("doit", signal.SIGKILL),
+        ("doit", signal.SIGTERM),
+    ],
+)
+def test_a_kill_leaves_no_process(office: Project, victim: str, number: signal.Signals) -> None:
+    """16.5: router, supervisor or doit: the processes of the models end too."""
+    write(office, contexts={"a": 512, "b": 512}, memory=4, keep=["a", "b"])
+    with office.start("serve", "--model", "office", "--port", "0") as running:
+        running.wait_for("office is ready")
+        run = record(office, "office")
+        assert len(marked(MARK_VARIABLE, run["mark"])) == 3  # the router and two models
+        pids = {"engine": run["engine"]["pid"], "keeper": run["keeper"]["pid"], "doit": running.pid}
+        os.kill(pids[victim], number)
+        wait_until(lambda: not marked(MARK_VARIABLE, run["mark"]))
+        wait_until(lambda: not any(map(alive, pids.values())))
+        running.finish()
