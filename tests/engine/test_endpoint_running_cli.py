@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tasks.engine.client import send_request
+from tasks.engine.router import Router
+from tasks.system.process_id import MARK_VARIABLE
 
 from tests.fakes.llamafile import gguf
 from tests.support.llama_server import use
-from tests.support.project import REPO, Project, wait_until
-from tests.support.servers import failed, port_of, record, rows, started
+from tests.support.project import REPO, Project, marked, wait_until
+from tests.support.servers import alive, failed, port_of, record, rows, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
 
@@ -96,3 +101,72 @@ def test_a_kept_model_comes_back(office: Project) -> None:
         assert ask(url, name) == 200
         wait_until(lambda: models(office)["embedder"] == "loaded")
     assert sorted(models(office).values()) == ["loaded", "loaded", "unloaded"]
+
+
+def test_a_changed_endpoint(office: Project) -> None:
+    """16.5: `start` says what changed; `reload` takes it over once no changed model is answering."""
+    write(office, contexts={"a": 4096, "b": 512}, memory=4)
+    url = started(office, "--model", "office", "--port", "0")
+    before = record(office, "office")
+    assert ask(url, "b") == 200
+    write(office, contexts={"a": 2048, "b": 512}, memory=4, keep=["a"])
+    error = failed(office.background("start", "--model", "office"))
+    assert f"office is already running at {url}, with other settings" in error
+    assert "keep: running -, requested a" in error
+    assert re.search("models.a: running .*--ctx-size 4096.*, requested .*--ctx-size 2048", error)
+    assert "fix: doit reload --model office" in error
+    statuses: list[int | None] = []
+    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=700, ignore_eos=True)))
+    answer.start()
+    wait_until(lambda: Router("127.0.0.1", int(port_of(url))).busy("a"))
+    reloaded = office.background("reload", "--model", "office")
+    assert (reloaded.status, reloaded.out) == (0, f"{url}\n"), reloaded.err
+    assert "office changes models.a: running " in reloaded.err
+    answer.join(90)
+    assert statuses == [200]
+    after = record(office, "office")
+    assert after["engine"] == before["engine"]
+    assert after["spec"]["keep"] == "a"
+    assert models(office) == {"a": "loaded", "b": "loaded"}
+    log = Path(before["log"]).read_text()
+    assert log.count("(reload) unloading model name=a ") == 1
+    assert log.count("stopping model instance name=b") == 0
+    assert "office is already running" in office.background("start", "--model", "office").err
+
+
+def test_a_change_that_needs_a_restart(office: Project) -> None:
+    """16.5: what the router reads at its start alone; and what `reload` is not for."""
+    write(office, contexts={"a": 512}, memory=4)
+    fix = "fix: doit start --model office"
+    assert fix in failed(office.doit("reload", "--model", "office"))
+    url = started(office, "--model", "office", "--port", "0")
+    pid = record(office, "office")["engine"]["pid"]
+    write(office, contexts={"a": 512, "b": 512}, memory=4)
+    reloaded = office.background("reload")
+    assert (reloaded.status, reloaded.out) == (0, f"{url}\n"), reloaded.err
+    assert "office is restarted: llama-server reads --models-max only at its start" in reloaded.err
+    assert record(office, "office")["engine"]["pid"] != pid
+    assert "`doit reload` is for an endpoint, and a is a model" in failed(office.doit("reload", "a"), 3)
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        ("engine", signal.SIGKILL),
+        ("keeper", signal.SIGKILL),
+        ("doit", signal.SIGKILL),
+        ("doit", signal.SIGTERM),
+    ],
+)
+def test_a_kill_leaves_no_process(office: Project, victim: str, number: signal.Signals) -> None:
+    """16.5: router, supervisor or doit: the processes of the models end too."""
+    write(office, contexts={"a": 512, "b": 512}, memory=4, keep=["a", "b"])
+    with office.start("serve", "--model", "office", "--port", "0") as running:
+        running.wait_for("office is ready")
+        run = record(office, "office")
+        assert len(marked(MARK_VARIABLE, run["mark"])) == 3  # the router and two models
+        pids = {"engine": run["engine"]["pid"], "keeper": run["keeper"]["pid"], "doit": running.pid}
+        os.kill(pids[victim], number)
+        wait_until(lambda: not marked(MARK_VARIABLE, run["mark"]))
+        wait_until(lambda: not any(map(alive, pids.values())))
+        running.finish()
