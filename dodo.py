@@ -19,6 +19,8 @@ from tasks import options
 from tasks.graph import Recipe, TaskDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.catalogue.artifact import Artifact
     from tasks.catalogue.resolve import ResolvedModel
     from tasks.command_line import TaskRequest
@@ -39,14 +41,14 @@ def task_catalogue(context: Context, request: TaskRequest) -> TaskDict:
 
 
 @recipe.program(params=[options.FROZEN])
-def task_exe(context: Context, program: Artifact) -> TaskDict:
-    """download llamafile's own program, for Windows and .gguf files"""
+def task_exe(context: Context, programs: Sequence[Artifact]) -> TaskDict:
+    """download the engines' programs that models.yaml pins, for .gguf files"""
     from tasks.verbs import exe
 
     return {
-        "actions": [(exe.run, [context, program])],
-        "targets": [program.target],
-        "uptodate": [lambda: exe.is_proven(context, program)],
+        "actions": [(exe.run, [context, programs])],
+        "targets": [program.target for program in programs],
+        "uptodate": [lambda: exe.are_proven(context, programs)],
     }
 
 

@@ -75,7 +75,11 @@ class LaunchSpec(NamedTuple):
         settings = self.settings
         launch = self.launch
         others = (launch.exe, *(one.path for one in launch.companions))
-        models = [file for file in self.files if file.target not in others]
+        models = [
+            file
+            for file in self.files
+            if file.target not in others and not file.unpacked
+        ]
         spec = {
             "model": ",".join(file.sha256 or file.target for file in models),
             "--engine": f"{launch.engine} {self.version}".strip(),
@@ -131,8 +135,9 @@ def _features(launch: Launch, settings: ServeSettings) -> dict[str, str]:
 
 def given_files(resolved: ResolvedModel) -> tuple[Artifact, ...]:
     """Return every file that the engine consists of, or reads."""
-    programs = (resolved.exe, resolved.program)
-    return (*resolved.files, *filter(None, programs))
+    # of a release, the archive stands for all of its files
+    program = resolved.exe or resolved.program
+    return (*resolved.files, *filter(None, [program]))
 
 
 def launch_spec(

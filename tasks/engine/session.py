@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
-from tasks.catalogue.engine_choice import installed_engines
+from tasks.catalogue.engine_release import usable_engines
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import api_key_error
@@ -62,7 +62,7 @@ def specify(
     key = key_of(resolved)
     version = engine_version(environment.cache, catalogue, resolved)
     launch = launch_of(environment.platform, resolved)
-    installed = installed_engines(environment)
+    installed = usable_engines(catalogue, environment)
     return launch_spec(resolved, launch, version=version, key=key, installed=installed)
 
 
