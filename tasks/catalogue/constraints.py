@@ -226,6 +226,13 @@ def _is_place(value: str) -> bool:
     return system in SYSTEMS and cpu in CPUS
 
 
+def _is_archive(value: str) -> bool:
+    is_one = any(
+        value.endswith(ending) and value != ending for ending in ARCHIVE_ENDINGS
+    )
+    return is_one and _has_only(value, "._+-")
+
+
 ARCHIVE_PLACE = Constraint(
     "system, CPU and kind of GPU that the archive is for",
     "SYSTEM-CPU or SYSTEM-CPU-GPU, such as linux-x64 or windows-x64-nvidia",
@@ -237,7 +244,7 @@ ARCHIVE_PLACE = Constraint(
 ARCHIVE_NAME = Constraint(
     "end of the archive's name, such as ubuntu-x64.tar.gz",
     "the end of the name of a .tar.gz or .zip",
-    lambda v: v.lower().endswith(ARCHIVE_ENDINGS) and _has_only(v, "._+-"),
+    _is_archive,
     {"pattern": r"^[A-Za-z0-9._+-]+\.(tar\.gz|tgz|zip)$"},
 )
 
