@@ -108,15 +108,28 @@ class LockResolver:
         entry: Mapping[str, Any],
         wanted: Iterable[FileSpec],
     ) -> tuple[LockedFile, ...]:
-        rows = (self._row(table, name, entry, want) for want in wanted)
-        return tuple(row for row in rows if row is not None)
+        wanted = tuple(wanted)
+        known = [lockfile.locked_file(self.old, table, name, want) for want in wanted]
+        keeps = not self._upgrade
+        if entry.get("version") == LATEST and None in known:
+            keeps = False  # all archives are of one release
+        rows = []
+        for want, old in zip(wanted, known, strict=True):
+            if old and keeps:
+                size = old.size or want.size
+                rows.append(replace(old, license=entry["license"], size=size))
+            elif row := self._row(table, name, entry, want, old):
+                rows.append(row)
+        return tuple(rows)
 
     def _row(
-        self, table: str, name: str, entry: Mapping[str, Any], want: FileSpec
+        self,
+        table: str,
+        name: str,
+        entry: Mapping[str, Any],
+        want: FileSpec,
+        old: LockedFile | None,
     ) -> LockedFile | None:
-        old = lockfile.locked_file(self.old, table, name, want)
-        if old and not self._upgrade:
-            return replace(old, license=entry["license"], size=old.size or want.size)
         try:
             stated = self.resolve_file(name, entry, want)
         except RecipeError as error:

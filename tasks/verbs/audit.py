@@ -147,7 +147,7 @@ def _by_digest(
 def _unpacked(cache: str, artifact: Artifact, result: AuditResult) -> AuditResult:
     """Compare the files of an archive with the archive, which is right."""
     from tasks.errors import RecipeError
-    from tasks.transfer.unpack import compare
+    from tasks.transfer.unpacked_files import compare
 
     try:
         _, problem = compare(cache, artifact, "")

@@ -82,13 +82,13 @@ HOSTILE = [
     ("traversal", tar({**GOOD, "llama-b1/../../evil": b"x"}), "expected the name of a file"),
     ("traversal of the root", tar({**GOOD, "../evil": b"x"}), "expected the name of a file"),
     ("absolute", tar({**GOOD, "/tmp/evil": b"x"}), "is an absolute path"),
-    ("link out", tar({**GOOD, "llama-b1/a.so": "../../evil"}), "leads out of the folder: '../../evil'"),
-    ("absolute link", tar({**GOOD, "llama-b1/a.so": "/etc/passwd"}), "leads out of the folder: '/etc/passwd'"),
+    ("link out", tar({**GOOD, "llama-b1/a.so": "../../evil"}), "leads out of the folder"),
+    ("absolute link", tar({**GOOD, "llama-b1/a.so": "/etc/passwd"}), "leads out of the folder"),
     ("link to nothing", tar({**GOOD, "llama-b1/a.so": "b.so"}), "leads to no file: 'b.so'"),
     ("links in a circle", tar({**GOOD, "llama-b1/a": "b", "llama-b1/b": "a"}), "leads to no file"),
     ("file below a link", tar({**GOOD, "llama-b1/d": ".", "llama-b1/d/x": b"x"}), "'llama-b1/d/x' and"),
     ("link to a folder", tar({**GOOD, "llama-b1/a/x": b"x", "llama-b1/b": "a"}), "leads to no file"),
-    ("hard link", tar(GOOD, [info("llama-b1/h", type=tarfile.LNKTYPE, linkname="/etc/passwd")]), "a hard link"),
+    ("hard link", tar(GOOD, [info("llama-b1/h", type=tarfile.LNKTYPE, linkname="/etc/x")]), "a hard link"),
     ("device", tar(GOOD, [info("llama-b1/d", type=tarfile.BLKTYPE)]), "a device or a pipe"),
     ("pipe", tar(GOOD, [info("llama-b1/p", type=tarfile.FIFOTYPE)]), "a device or a pipe"),
     ("twice", tar(GOOD, [info("llama-b1/./llama-server")]), "have one path"),
@@ -112,7 +112,7 @@ HOSTILE = [
     ("zip traversal", zipped({"llama-server": PROGRAM, "../evil": b"x"}), "expected the name of a file"),
     ("zip drive", zipped({"llama-server": PROGRAM, "C:/evil": b"x"}), "':' cannot be in the name"),
     ("zip NUL", zipped({"llama-server": PROGRAM, "a\0b": b"x"}), "'\\x00' cannot be in the name"),
-    ("zip link", zipped({"llama-server": PROGRAM, "a": b"../../evil"}, {"a": LINK}), "leads out of the folder"),
+    ("zip link", zipped({"llama-server": PROGRAM, "a": b"../../evil"}, {"a": LINK}), "leads out of"),
     ("zip device", zipped({"llama-server": PROGRAM, "a": b""}, {"a": stat.S_IFCHR | 0o600}), "a device"),
     ("zip lies", lying_size(), "it is damaged"),
     ("zip encrypted", encrypted(), "is encrypted"),
@@ -282,7 +282,8 @@ def test_a_kill_at_every_step(tmp_path: Path) -> None:
     given = pickle.dumps((str(tmp_path), artifact)).hex()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), given],
-        cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=120,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5
