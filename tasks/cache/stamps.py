@@ -147,7 +147,7 @@ def is_no_model(artifact: Artifact) -> bool:
 
     A template must be a text instead.
     """
-    if artifact.sha256 is not None or not artifact.in_cache:
+    if artifact.sha256 is not None or not artifact.in_cache or artifact.unpacked:
         return False
     head = first_bytes(artifact.target)
     status = stat(artifact.target)

@@ -205,6 +205,13 @@ def test_what_is_not_pinned_is_refused(project: Project, github: GitHub) -> None
     error = failed(project.doit("lock"))
     assert "states no SHA-256 of llama-b1-bin-here.tar.gz" in error
     assert not project.cache.exists() or not list(project.cache.glob("engines/*"))
+    done(project, "lock", "--download")
+    assert rows(project)[0]["digest_from"] == "doit lock --download"
+    log = done(project, "exe", env={"LLAMAFILE_OFFLINE": "1"})
+    assert "engine OK" in log
+    publish(github, "b2", {"here.tar.gz": b"<html>try again later</html>"}, digests=False)
+    project.catalogue({"demo": DEMO}, engine(github, {HERE: "here.tar.gz"}, "b2"))
+    assert "llama-server could not be downloaded" in failed(project.doit("lock", "--download"))
 
 
 def test_a_program_that_does_not_run(project: Project, github: GitHub) -> None:
