@@ -1,4 +1,4 @@
-"""The manifest of an unpacked archive: which files it has, and which were verified.
+"""Keep the manifest of an unpacked archive: which of its files were verified.
 
 The archive beside the folder has the pinned digest; the manifest says that the files in
 the folder are those of the archive (docs/adr/0018). It is valid for exactly these
@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_release import PROGRAMS
 from tasks.system import files, own_files
 from tasks.system.file_stat import FileStat
 
 MANIFEST = "manifest.json"
-FOLDER = "bin"
 _MAX_BYTES = 16 * 1024**2  # of a manifest
 
 # manifests that could not be written, by path; valid in the process that read the files
@@ -48,7 +48,7 @@ def manifest_path(artifact: Artifact) -> str:
 
 def folder_of(artifact: Artifact) -> str:
     """Return the folder that has the files of an archive."""
-    return f"{artifact.unpacked}/{FOLDER}"
+    return f"{artifact.unpacked}/{PROGRAMS}"
 
 
 def is_intact(artifact: Artifact) -> bool:

@@ -50,7 +50,7 @@ class ArchiveReader(Protocol):
     def members(self) -> Iterator[Member]:
         """Yield every member, in the order of the archive."""
 
-    def blocks(self, index: int) -> Iterator[bytes]:
+    def blocks(self, number: int) -> Iterator[bytes]:
         """Yield the bytes of a file; files are read in the order of the archive."""
 
 
@@ -120,11 +120,11 @@ class _Tar:
                 info.linkname,
             )
 
-    def blocks(self, index: int) -> Iterator[bytes]:
-        stream = self._archive.extractfile(self._infos[index])
+    def blocks(self, number: int) -> Iterator[bytes]:
+        stream = self._archive.extractfile(self._infos[number])
         if stream is None:
-            raise RefusedArchiveError(f"{self._infos[index].name!r} has no bytes")
-        yield from _blocks(stream, self._infos[index].size)
+            raise RefusedArchiveError(f"{self._infos[number].name!r} has no bytes")
+        yield from _blocks(stream, self._infos[number].size)
 
 
 def _tar_kind(info: tarfile.TarInfo) -> Kind:
@@ -161,8 +161,8 @@ class _Zip:
         with self._archive.open(info) as stream:
             return b"".join(_blocks(stream, info.file_size)).decode()
 
-    def blocks(self, index: int) -> Iterator[bytes]:
-        info = self._infos[index]
+    def blocks(self, number: int) -> Iterator[bytes]:
+        info = self._infos[number]
         with self._archive.open(info) as stream:
             yield from _blocks(stream, info.file_size)
 

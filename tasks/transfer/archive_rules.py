@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
-from unicodedata import normalize
 
+from tasks.cache.inventory import fold_path
 from tasks.system.paths import name_problem
 
 # bounds of one archive; a release of llama.cpp has about 80 files and at most 1.5 GB
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
     path: str  # relative to the folder of the archive's files, with `/`
     member: Member
-    index: int  # of the member in the archive
+    number: int  # of the member in the archive
 
 
 class RefusedArchiveError(Exception):
@@ -71,8 +71,8 @@ def entries_of(members: Iterable[Member], program: str) -> list[Entry]:
     taken: dict[str, str] = {}  # folded path → path of a file or link
     folders: dict[str, str] = {}
     total = 0
-    for index, member in enumerate(members):
-        if index >= MAX_MEMBERS:
+    for number, member in enumerate(members):
+        if number >= MAX_MEMBERS:
             raise RefusedArchiveError(f"it has more than {MAX_MEMBERS:,} members")
         total += member.size
         if member.size < 0 or total > MAX_BYTES:
@@ -80,7 +80,7 @@ def entries_of(members: Iterable[Member], program: str) -> list[Entry]:
         path = _checked_path(member)
         _check_collision(path, member.kind, taken, folders)
         if member.kind is not Kind.FOLDER:
-            found.append(Entry(path, member, index))
+            found.append(Entry(path, member, number))
     found = _without_root(found)
     paths = {entry.path: entry for entry in found}
     for entry in found:
@@ -131,12 +131,12 @@ def _check_collision(
         parts.append("")
     for count in range(1, len(parts)):
         folder = "/".join(parts[:count])
-        key = fold(folder)
+        key = fold_path(folder)
         if folders.setdefault(key, folder) != folder or key in taken:
             raise RefusedArchiveError(f"{path!r} and {_other(key, taken, folders)!r}")
     if kind is Kind.FOLDER:
         return
-    key = fold(path)
+    key = fold_path(path)
     if key in taken or key in folders:
         other = _other(key, taken, folders)
         raise RefusedArchiveError(f"{path!r} and {other!r} have one path")
@@ -145,11 +145,6 @@ def _check_collision(
 
 def _other(key: str, taken: dict[str, str], folders: dict[str, str]) -> str:
     return taken.get(key) or folders.get(key) or ""
-
-
-def fold(path: str) -> str:
-    """Fold case and accents: some file systems take such spellings for one path."""
-    return normalize("NFC", normalize("NFC", path).casefold())
 
 
 def _without_root(found: Sequence[Entry]) -> list[Entry]:

@@ -16,6 +16,7 @@ from tasks.cache import unpacked
 from tasks.cache.space import space_missing
 from tasks.cache.unpacked import Manifest, UnpackedFile
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_release import PROGRAMS
 from tasks.console import formatting
 from tasks.errors import NoRoomError, RecipeError
 from tasks.system import files, own_files
@@ -109,7 +110,7 @@ def _unpack(cache: str, artifact: Artifact, program: str, folder: str) -> Manife
     """
     found: dict[str, UnpackedFile] = {}
     links: dict[str, str] = {}
-    top = f"{folder}/{unpacked.FOLDER}"
+    top = f"{folder}/{PROGRAMS}"
     with opened(cache, artifact) as file, reading(artifact, file) as archive:
         entries = entries_of(archive.members(), program)
         _check_space(artifact, entries)
@@ -170,7 +171,7 @@ def _write(
     digest = hashlib.sha256()
     handle = own_files.create(path)
     with open(handle, "wb") as file:
-        for block in archive.blocks(entry.index):
+        for block in archive.blocks(entry.number):
             digest.update(block)
             file.write(block)
         file.flush()

@@ -75,12 +75,12 @@ def _hashed(path: str, state: object) -> files.Hashed | None:
 
 def in_order(entries: list[Entry]) -> list[Entry]:
     """Return entries in the order of the archive, which is read from its beginning."""
-    return sorted(entries, key=lambda entry: entry.index)
+    return sorted(entries, key=lambda entry: entry.number)
 
 
 def _digest_of(archive: ArchiveReader, entry: Entry) -> str:
     digest = hashlib.sha256()
-    for block in archive.blocks(entry.index):
+    for block in archive.blocks(entry.number):
         digest.update(block)
     return digest.hexdigest()
 

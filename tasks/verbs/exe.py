@@ -1,4 +1,4 @@
-"""`doit exe`: install the engines' programs: llamafile, a release of llama.cpp (R9).
+"""`doit exe`: install the programs of engines that models.yaml pins (R9).
 
 llamafile serves .gguf files, and on Windows also llamafiles: Windows does not start
 programs over 4 GiB.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
+import yaml
 from tasks.catalogue.engine_release import choose_archive, pinned_server, place_of
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.schema import compile_catalogue
@@ -10,6 +14,7 @@ from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
 
 from tests.support.catalogues import VALID, WHERE, edited
+from tests.support.project import REPO
 
 pytestmark = pytest.mark.once
 
@@ -97,6 +102,22 @@ def test_errors_of_the_entry(keys: str, key: str, text: str) -> None:
         compile_catalogue(with_server(keys), WHERE)
     assert f"engines.llama-server.{key}: " in error.value.what
     assert text in error.value.what
+
+
+def test_the_entry_of_the_docs_is_valid() -> None:
+    """docs/engines.md and the comment in models.yaml have the keys and the names that the schema takes."""
+    [block] = re.findall(
+        r"^```yaml\n(.*?)^```", (REPO / "docs" / "engines.md").read_text("utf-8"), re.M | re.S
+    )
+    text = (REPO / "models.yaml").read_text("utf-8")
+    lines = text.partition("\n  llama-server:\n")[2].partition("\nmodels:\n")[0]
+    shipped = yaml.safe_load(lines.replace("    # ", "    "))
+    for entry in (yaml.safe_load(block)["engines"]["llama-server"], shipped):
+        assert len(entry["archives"]) >= 5
+        data = yaml.safe_load(VALID)
+        data["engines"]["llama-server"] = entry
+        found = Catalogue(compile_catalogue(json.dumps(data), WHERE), WHERE).archives("llama-server")
+        assert all(file.url.startswith("https://github.com/ggml-org/llama.cpp/") for file in found.values())
 
 
 def test_only_llama_server_has_archives() -> None:

@@ -153,7 +153,8 @@ def test_a_bomb_is_not_read_to_its_end(member: Member, count: int, why: str) -> 
 def test_what_is_unpacked(tmp_path: Path) -> None:
     """The files of the only folder, with two modes and no other; links inside; never setuid."""
     extra = [info("llama-b1/odd", mode=0o6777)]
-    members = {**GOOD, "llama-b1/libx.so.1": b"lib", "llama-b1/libx.so": "libx.so.1", "llama-b1/a/b": b"1"}
+    more = {"llama-b1/libx.so.1": b"lib", "llama-b1/a/b": b"1"}
+    members: dict[str, bytes | str] = {**GOOD, **more, "llama-b1/libx.so": "libx.so.1"}
     artifact = here(tmp_path, tar(members, extra))
     ensure_unpacked(str(tmp_path), artifact, "llama-server")
     top = Path(unpacked.folder_of(artifact))
