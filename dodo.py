@@ -23,6 +23,8 @@ from tasks import options
 from tasks.graph import Recipe, TaskDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.catalogue.artifact import Artifact
     from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.catalogue.resolve import ResolvedModel
@@ -44,14 +46,14 @@ def task_catalogue(context: Context, request: TaskRequest) -> TaskDict:
 
 
 @recipe.program(params=[options.FROZEN])
-def task_exe(context: Context, program: Artifact) -> TaskDict:
-    """download llamafile's own program, for Windows and .gguf files"""
+def task_exe(context: Context, programs: Sequence[Artifact]) -> TaskDict:
+    """download the engines' programs that models.yaml pins, for .gguf files"""
     from tasks.verbs import exe
 
     return {
-        "actions": [(exe.run, [context, program])],
-        "targets": [program.target],
-        "uptodate": [lambda: exe.is_proven(context, program)],
+        "actions": [(exe.run, [context, programs])],
+        "targets": [program.target for program in programs],
+        "uptodate": [lambda: exe.are_proven(context, programs)],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -211,6 +212,8 @@ def read_catalogue(args: CommandLine) -> Context:
         _memory,
         _gpu_memory,
         huggingface.env_flag(os.environ.get("CI")),
+        platform.machine(),
+        _has_vulkan,
     )
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
@@ -269,6 +272,12 @@ def _gpu_memory() -> int:
     from tasks.system import memory
 
     return memory.gpu_total()
+
+
+def _has_vulkan() -> bool:
+    from tasks.system import gpus
+
+    return gpus.has_vulkan(sys.platform, os.environ)
 
 
 def _can_do_without_catalogue(args: CommandLine) -> bool:

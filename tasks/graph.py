@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from doit.task import Task
 
 from tasks import command_line, context, doit_adapter
+from tasks.catalogue.engine_release import pinned_engines, pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
 from tasks.console import formatting
@@ -23,6 +24,7 @@ from tasks.context import Context
 from tasks.options import Option
 
 if TYPE_CHECKING:
+    from tasks.catalogue.artifact import Artifact
     from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.planning import preflight
 
@@ -235,20 +237,28 @@ class Recipe:
             yield self._task(verb, fields)
 
     def _program_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
-        """Make the engine's task, if the command line reaches it.
+        """Make the engines' task, if the command line reaches it.
 
-        A catalogue in which no model needs the program need not say where it is.
+        A catalogue in which no model needs a program need not say where it is.
         """
-        context = self._context
-        asked = next(self._requests(verb), None)
-        if asked or any(
-            resolved.exe for resolved in context.resolution.by_name.values()
-        ):
-            program = llamafile_exe(context.catalogue, context.environment)
-            fields = creator(context, program)
+        jobs = self._context.resolution.by_name.values()
+        programs = [resolved.exe for resolved in jobs if resolved.exe]
+        if next(self._requests(verb), None):
+            programs += self._pinned_programs()
+        if programs:
+            fields = creator(self._context, tuple(dict.fromkeys(programs)))
             yield self._task(verb, self._planned(fields))
         else:
             yield self._group(verb, [])
+
+    def _pinned_programs(self) -> list[Artifact]:
+        """Return what `doit exe` installs: each program that models.yaml pins."""
+        catalogue, environment = self._context.catalogue, self._context.environment
+        server = pinned_server(catalogue, environment)
+        programs = [server.archive] if server and server.archive else []
+        if not programs or "llamafile" in pinned_engines(catalogue, environment):
+            programs.insert(0, llamafile_exe(catalogue, environment))
+        return programs
 
     def _planned(self, fields: TaskDict) -> TaskDict:
         """Return a task that downloads, with the check of the whole command before."""

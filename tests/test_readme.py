@@ -128,6 +128,7 @@ def test_blocks_of_pages_are_run() -> None:
         (CACHE, "sh"): 1,
         (PINNING, "sh"): 1,
         ("docs/variants.md", "yaml"): 1,  # catalogue/test_variants.py
+        ("docs/engines.md", "yaml"): 1,  # catalogue/test_engine_release.py
     }
 
 

@@ -66,8 +66,12 @@ def file_entry(
         commit=_commit(urls),
         engines=engines,
         is_program=file.is_program,
-        version=engines.get("llamafile", "") if file.is_program else "",
+        version=_program_version(engines) if file.is_program else "",
     )
+
+
+def _program_version(engines: Mapping[str, str]) -> str:
+    return engines.get("llamafile") or engines.get("llama-server", "")
 
 
 def _by_engine(stamp: Stamp) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_release import NAME, UNPACKED, release_archives
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import resolve_variants
@@ -46,7 +47,7 @@ class FileRole(NamedTuple):
     """The role of a file in the cache: a target, or a file beside one."""
 
     target: str
-    kind: str  # whole, stamp, partial, copy or temporary
+    kind: str  # whole, stamp, unpacked, partial, copy or temporary
 
 
 def cached_files(
@@ -55,7 +56,7 @@ def cached_files(
     """Return each file of the catalogue once.
 
     Args:
-        names: models; None for all of them and the program of llamafile.
+        names: models; None for all of them and the programs of engines.
 
     Raises:
         UsageError: an entry is not a valid combination.
@@ -63,7 +64,10 @@ def cached_files(
     programs: Iterable[CachedFile] = ()
     if names is None:
         names = catalogue.names
-        programs = _program(catalogue, environment)
+        programs = [
+            *_program(catalogue, environment),
+            *_release(catalogue, environment),
+        ]
     found: dict[str, CachedFile] = {}
     for name in names:
         for resolved in resolve_variants(name, catalogue, environment):
@@ -86,6 +90,12 @@ def _program(catalogue: Catalogue, environment: Environment) -> Iterable[CachedF
     return (CachedFile(artifact, (), engine.title, engine.license, is_program=True),)
 
 
+def _release(catalogue: Catalogue, environment: Environment) -> Iterable[CachedFile]:
+    for artifact in release_archives(catalogue, environment):
+        engine = catalogue.engine(NAME)
+        yield CachedFile(artifact, (), engine.title, engine.license, is_program=True)
+
+
 def uncatalogued_file(path: str, source: str, cache: str) -> CachedFile:
     """Return the item of a file in the cache that the catalogue does not name.
 
@@ -103,6 +113,9 @@ def uncatalogued_file(path: str, source: str, cache: str) -> CachedFile:
 
 def classify_path(path: str) -> FileRole:
     """Return a path's target in `models/` or `engines/`, and its role."""
+    archive, ending, _ = path.partition(f"{UNPACKED}/")
+    if ending:
+        return FileRole(archive, "unpacked")
     match = _BESIDE.fullmatch(path)
     if match is None:
         return FileRole(path, "whole")

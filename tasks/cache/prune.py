@@ -25,8 +25,11 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 # the places of the recipe's own files (docs/README.md); any other file is left alone
 _KEY = "(?:url-)?[0-9a-f]{16}/"
-# programs of earlier versions have no key
-_TARGET = re.compile(rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/]+")
+# programs of earlier versions have no key; an archive is unpacked beside itself
+_TARGET = re.compile(
+    rf"models/{_KEY}[^./][^/]*|engines/{_KEY}[^./][^/]*?\.unpacked/.+"
+    rf"|engines/{_KEY}[^./][^/]*|engines/llamafile-[^/]+"
+)
 _RECORD = re.compile(
     r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json"
 )
@@ -35,6 +38,7 @@ _SERVER = re.compile(r"run/[^/]+/[^/]+-\d+\.json")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(
     rf"(?:{'|'.join(OURS)})/(?:[^/]+/)?{TEMPORARY}(?:(?:\.new|\.old)?\.tmp|\.copy)"
+    rf"|engines/{_KEY}{TEMPORARY}\.(?:unpacking|replaced)/.+"
     # of an earlier version
     r"|(?:catalogue|stamps|roots|run/[^/]+)/[^/]+\.json\.\d+-\d+\.tmp"
 )
@@ -137,7 +141,7 @@ def _target_rule(path: str, needed: LiveSet, existing: set[str]) -> _Rule | None
     if kind == "partial":
         return _Rule("a download that was abandoned", max(usual_s, RECENT_S))
     if named:
-        if kind == "stamp" and target not in existing:
+        if kind in ("stamp", "unpacked") and target not in existing:
             return _Rule("its file does not exist")
         return None
     thing = "version" if target.startswith("engines/") else "file"
@@ -181,6 +185,10 @@ def _record_rule(
     return _Rule("its catalogue does not exist")
 
 
+# kinds of files that age with their target
+_WITH_TARGET = ("whole", "stamp", "unpacked")
+
+
 def _group(path: str) -> tuple[str, bool]:
     """Return the key of the files that age together.
 
@@ -189,7 +197,10 @@ def _group(path: str) -> tuple[str, bool]:
     if not _TARGET.fullmatch(path):
         return path, False
     target, kind = classify_path(path)
-    return target, kind not in ("whole", "stamp")
+    return target, kind not in _WITH_TARGET
+
+
+_READ = ("whole", "unpacked")
 
 
 def _last_use(found: Iterable[CacheFile]) -> Mapping[tuple[str, bool], float]:
@@ -201,7 +212,7 @@ def _last_use(found: Iterable[CacheFile]) -> Mapping[tuple[str, bool], float]:
     last: dict[tuple[str, bool], float] = {}
     for file in found:
         used = file.changed
-        if _TARGET.fullmatch(file.path) and classify_path(file.path).kind == "whole":
+        if _TARGET.fullmatch(file.path) and classify_path(file.path).kind in _READ:
             used = max(file.changed, file.read)
         group = _group(file.path)
         last[group] = max(used, last.get(group, used))
@@ -212,7 +223,7 @@ def kind_of(path: str) -> str:
     """Return the kind of file under which a report adds it up."""
     folder = path.partition("/")[0]
     if folder in ("models", "engines"):
-        if classify_path(path).kind in ("whole", "stamp"):
+        if classify_path(path).kind in _WITH_TARGET:
             return folder
         return "partial downloads"
     return _KINDS.get(folder, "records")
@@ -224,15 +235,18 @@ _KINDS = {"run": "logs", "catalogue": "compiled catalogues"}
 def is_used(path: str, in_use: frozenset[str]) -> bool:
     """Return whether a server uses a file.
 
-    A model's folder counts as a whole: all parts of a split model are in it.
+    The folder of a digest counts as a whole: all parts of a split model, or all files
+    of an archive, are in it.
     """
     target = classify_path(path).target
     return target in in_use or _folder(target) in in_use
 
 
 def _folder(target: str) -> str:
-    if target.startswith("models/"):
-        return target.rpartition("/")[0] + "/"
+    top, _, rest = target.partition("/")
+    key, slash, _ = rest.partition("/")
+    if slash:
+        return f"{top}/{key}/"
     return target
 
 

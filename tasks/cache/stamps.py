@@ -147,7 +147,7 @@ def is_no_model(artifact: Artifact) -> bool:
 
     A template must be a text instead.
     """
-    if artifact.sha256 is not None or not artifact.in_cache:
+    if artifact.sha256 is not None or not artifact.in_cache or artifact.unpacked:
         return False
     head = first_bytes(artifact.target)
     status = stat(artifact.target)
@@ -203,6 +203,8 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
         IntegrityError: a file is not the one that was verified.
     """
     for artifact in artifacts:
+        if artifact.unpacked:
+            _check_unpacked(artifact)
         current = stat(artifact.target)
         stamp = read_stamp(cache, artifact)
         if compare_target(artifact, current, stamp) is TargetState.FRESH:
@@ -221,6 +223,21 @@ def check_unchanged(cache: str, artifacts: Iterable[Artifact]) -> None:
             [("expected", expected), ("got", got)],
             fix="run it again: it verifies the file, and downloads it again if needed",
         )
+
+
+def _check_unpacked(artifact: Artifact) -> None:
+    """Compare the files of an archive that is unpacked.
+
+    Raises:
+        IntegrityError: one is not the one that was verified, or there are others.
+    """
+    from tasks.cache import unpacked
+
+    if unpacked.is_intact(artifact):
+        return
+    folder = unpacked.folder_of(artifact)
+    what = f"{artifact.label}: {folder} does not have the files that were verified"
+    raise IntegrityError(what, fix="run it again: it compares them with the archive")
 
 
 def _is_right_unstamped(cache: str, artifact: Artifact, stamp: Stamp | None) -> bool:

@@ -133,9 +133,11 @@ def remove(cache: str, path: str, as_it_was: int, changed: float) -> bool:
         os.unlink(full)
     except FileNotFoundError:  # removed by another process
         return True
-    if path.count("/") == 2 and path.startswith(("models/", "engines/")):
+    if path.startswith(("models/", "engines/")):
         with contextlib.suppress(OSError):  # the folder is not empty
-            os.rmdir(os.path.dirname(full))
+            for _ in range(path.count("/") - 1):
+                full = os.path.dirname(full)
+                os.rmdir(full)
     return True
 
 

@@ -31,6 +31,8 @@ class Artifact(NamedTuple):
     # folders that may already have the file; None: adopt no file
     adopt_from: tuple[str, ...] | None = ()
     is_text: bool = False  # a text file, such as a chat template, not a model
+    # of an archive: the folder beside it that has its files, see docs/adr/0018
+    unpacked: str = ""
 
     @property
     def partial(self) -> str:

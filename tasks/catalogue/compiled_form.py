@@ -17,7 +17,7 @@ LISTS = ("aliases", "mirrors", "args")
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("title", "license", "url", "hf", "file", "revision"), str),
     **dict.fromkeys(("sha256", "params", "quant", "host", "gpu", "id", "cors"), str),
-    **dict.fromkeys(("engine", "engine_version", "version"), str),
+    **dict.fromkeys(("engine", "engine_version", "version", "path"), str),
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
     **dict.fromkeys(("kind", "pooling"), str),
@@ -28,7 +28,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "reasoning": (bool, int, str),
     **dict.fromkeys((*LISTS, "more", "parts", "lora"), list),
     **dict.fromkeys(("serve", "sampling", "mmproj", "draft", "template", "env"), dict),
-    **dict.fromkeys(("memory", "variants"), dict),
+    **dict.fromkeys(("memory", "variants", "archives"), dict),
 }
 
 
@@ -95,6 +95,7 @@ def _is_entry(
         and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
         and (not plain.get("sampling") or _is_entry(plain["sampling"], Sampling))
         and all(map(_is_file, plain.get("more", ())))
+        and all(map(_is_file, plain.get("archives", {}).values()))
         and all(map(_is_fact, plain.get("memory", {}).items()))
         and all(_is_entry(one, Variant) for one in plain.get("variants", {}).values())
     )

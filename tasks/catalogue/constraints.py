@@ -87,6 +87,10 @@ def _is_version(value: str) -> bool:
     return numeric and 2 <= len(parts) <= 3
 
 
+def _is_build(value: str) -> bool:
+    return value[:1] == "b" and value[1:].isascii() and value[1:].isdigit()
+
+
 def _is_repo(value: str) -> bool:
     owner, slash, name = value.partition("/")
     return bool(slash) and _is_word(owner) and _is_word(name)
@@ -199,10 +203,49 @@ _ENGINE_VERSION = Constraint(
 
 
 VERSION_OR_LATEST = Constraint(
-    "version of llamafile, in quotes; latest: the version in models.lock",
-    'a version in quotes, such as "0.9.3", or latest',
-    lambda v: v == LATEST or _is_version(v),
-    {"pattern": r"^(latest|\d+\.\d+(\.\d+)?)$"},
+    "version of the program, in quotes; latest: the version in models.lock",
+    'a version in quotes, such as "0.9.3" or "b11669", or latest',
+    lambda v: v == LATEST or _is_version(v) or _is_build(v),
+    {"pattern": r"^(latest|b\d+|\d+\.\d+(\.\d+)?)$"},
+)
+
+
+# what an archive is for: the system, its CPU, and a kind of GPU; without one, any GPU
+# that the program for the CPU knows (Metal on macOS)
+SYSTEMS = ("linux", "macos", "windows")
+CPUS = ("x64", "arm64")
+ARCHIVE_GPUS = ("amd", "nvidia", "vulkan")
+ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".zip")
+
+
+def _is_place(value: str) -> bool:
+    system, _, rest = value.partition("-")
+    cpu, dash, gpu = rest.partition("-")
+    if dash and gpu not in ARCHIVE_GPUS:
+        return False
+    return system in SYSTEMS and cpu in CPUS
+
+
+def _is_archive(value: str) -> bool:
+    is_one = any(
+        value.endswith(ending) and value != ending for ending in ARCHIVE_ENDINGS
+    )
+    return is_one and _has_only(value, "._+-")
+
+
+ARCHIVE_PLACE = Constraint(
+    "system, CPU and kind of GPU that the archive is for",
+    "SYSTEM-CPU or SYSTEM-CPU-GPU, such as linux-x64 or windows-x64-nvidia",
+    _is_place,
+    {"pattern": "^(linux|macos|windows)-(x64|arm64)(-(amd|nvidia|vulkan))?$"},
+)
+
+
+ARCHIVE_NAME = Constraint(
+    "end of the archive's name, such as ubuntu-x64.tar.gz",
+    "the end of the name of a .tar.gz or .zip",
+    _is_archive,
+    {"pattern": r"^[A-Za-z0-9._+-]+\.(tar\.gz|tgz|zip)$"},
 )
 
 

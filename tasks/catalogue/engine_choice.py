@@ -40,6 +40,7 @@ class Question(NamedTuple):
     is_own: bool  # no entry names the file
     on_windows: bool = False
     installed: Collection[str] = ()  # those of `_INSTALLED` that are on this machine
+    pinned: Collection[str] = ("llamafile",)  # programs that models.yaml names
 
 
 class EngineChoice(NamedTuple):
@@ -53,9 +54,9 @@ def choose_engine(question: Question) -> EngineChoice:
     """Return the engine of a file.
 
     The command line decides, then the entry. Without either, a llamafile serves itself,
-    and a GGUF of an entry is served by the llamafile that models.yaml pins: what is
-    installed changes nothing. For a GGUF that no entry names, an installed engine comes
-    before one that would be downloaded.
+    and a GGUF of an entry is served by the llamafile that models.yaml pins, or by
+    llama-server if it pins only that: what is installed changes nothing. For a GGUF
+    that no entry names, an installed engine comes before one that would be downloaded.
     """
     if question.requested:
         return EngineChoice(question.requested, "--engine")
@@ -69,11 +70,17 @@ def choose_engine(question: Question) -> EngineChoice:
             return EngineChoice("llamafile", reason)
         return EngineChoice("self", "a .llamafile contains its engine")
     if not question.is_own:
-        reason = "the model names no engine: models.yaml pins llamafile"
-        return EngineChoice("llamafile", reason)
+        engine = "llamafile"
+        if "llama-server" in question.pinned and engine not in question.pinned:
+            engine = "llama-server"
+        reason = f"the model names no engine: models.yaml pins {engine}"
+        return EngineChoice(engine, reason)
     for engine, reason in _INSTALLED.items():
         if engine in question.installed:
             return EngineChoice(engine, reason)
+    if "llama-server" in question.pinned:
+        reason = "no engine is installed, and models.yaml pins llama-server"
+        return EngineChoice("llama-server", reason)
     return EngineChoice("llamafile", "no other engine is installed")
 
 
@@ -147,11 +154,13 @@ def engine_of(
     artifact: Artifact,
     environment: Environment,
     is_own: bool,
+    pinned: Collection[str] = ("llamafile",),
 ) -> tuple[EngineChoice, bool]:
     """Return the engine, and whether the file is a GGUF.
 
     Args:
         is_own: no entry names the file.
+        pinned: engines whose program models.yaml names.
 
     Raises:
         UsageError: the engine is unknown, or cannot serve the file.
@@ -176,6 +185,7 @@ def engine_of(
             is_own,
             on_windows,
             installed_engines(environment) if is_gguf and is_own else (),
+            pinned,
         )
     )
     engine = choice.engine
@@ -190,12 +200,14 @@ def engine_of(
     return choice, is_gguf
 
 
-def installed_engines(environment: Environment) -> tuple[str, ...]:
-    """Return the engines that are installed on this machine."""
+def installed_engines(
+    environment: Environment, pinned: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the engines that are on this machine, or that models.yaml pins for it."""
     found = []
     if environment.has_package("xllamacpp"):
         found.append("embedded")
-    if environment.find_program("llama-server"):
+    if "llama-server" in pinned or environment.find_program("llama-server"):
         found.append("llama-server")
     return tuple(found)
 

@@ -24,6 +24,10 @@ def _no_memory() -> int:
     return 0
 
 
+def _no_gpu() -> bool:
+    return False
+
+
 class Environment(NamedTuple):
     """Platform and directories."""
 
@@ -40,6 +44,8 @@ class Environment(NamedTuple):
     memory: Callable[[], int] = _no_memory  # → bytes that this process may use
     gpu_memory: Callable[[], int] = _no_memory  # → bytes; 0: not known
     must_name_variant: bool = False  # the machine must not decide (CI)
+    machine: str = "x86_64"  # as platform.machine() returns it
+    has_vulkan: Callable[[], bool] = _no_gpu
 
     def absolute(self, path: str, base: str) -> str:
         """Return `path` relative to `base` as a normalized path."""

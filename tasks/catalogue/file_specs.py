@@ -30,6 +30,11 @@ _QUANT = re.compile(
 )
 _PARAMS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", re.IGNORECASE)
 MAX_PARTS = 999
+# of an engine with `archives:` and without `url:`
+LLAMA_CPP_URL = (
+    "https://github.com/ggml-org/llama.cpp/releases/download/"
+    "{version}/llama-{version}-bin-{archive}"
+)
 
 
 class HubFile(NamedTuple):
@@ -291,6 +296,25 @@ def engine_file_spec(engine: Mapping[str, Any]) -> FileSpec | None:
     return FileSpec(
         url, tuple(mirrors), engine.get("sha256"), engine.get("size"), source=url
     )
+
+
+def engine_files(engine: Mapping[str, Any]) -> list[FileSpec]:
+    """Return the files of an entry of `engines:`: its executable, or its archives.
+
+    The `variant` of an archive is what it is for.
+    """
+    archives = engine.get("archives")
+    if not archives:
+        return list(filter(None, [engine_file_spec(engine)]))
+    found = []
+    for place, name in archives.items():
+        urls = [engine.get("url") or LLAMA_CPP_URL, *(engine.get("mirrors") or ())]
+        url, *mirrors = [one.replace("{archive}", name) for one in urls]
+        own = {"version": engine.get("version"), "url": url, "mirrors": mirrors}
+        file = engine_file_spec(own)
+        if file:
+            found.append(file._replace(variant=place))
+    return found
 
 
 def with_version(url: str, version: str) -> str:

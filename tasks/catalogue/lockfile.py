@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
-from tasks.catalogue.file_specs import engine_file_spec, file_specs, with_version
+from tasks.catalogue.file_specs import engine_files, file_specs, with_version
 from tasks.catalogue.locked_memory import LockedMemory
 from tasks.catalogue.serve_options import Strict
 from tasks.catalogue.types import COMPANION_KEYS, FileSpec
@@ -78,9 +78,9 @@ def entries(
 ) -> Iterator[tuple[str, str, Mapping[str, Any], list[FileSpec]]]:
     """Yield (table, name, entry, its files) for each entry that has files."""
     for name, engine in plain["engines"].items():
-        exe = engine_file_spec(engine)
-        if exe:
-            yield "engines", name, engine, [exe]
+        own = engine_files(engine)
+        if own:
+            yield "engines", name, engine, own
     for name, model in plain["models"].items():
         yield "models", name, model, file_specs(model)
 
@@ -188,8 +188,11 @@ def _coverage_error(
     locked = [(want, row) for want, row in pairs if row]
     if len(locked) != len(files) or len(rows) != len(files):
         return "names other files than models.yaml"
-    if entry.get("version") == LATEST and locked[0][1].version in (None, LATEST):
+    versions = {row.version for _, row in locked}
+    if entry.get("version") == LATEST and versions & {None, LATEST}:
         return "does not say which version is the latest"
+    if entry.get("version") == LATEST and len(versions) > 1:
+        return "has archives of different versions"
     for want, row in locked:
         conflict = find_conflict(want, row)
         if conflict:
@@ -216,7 +219,10 @@ def apply_lock(
         for want, row in pairs:
             if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
-        _apply(entry, pairs)
+        if entry.get("archives"):
+            _apply_archives(entry, pairs)
+        else:
+            _apply(entry, pairs)
     return problems
 
 
@@ -252,6 +258,18 @@ def _apply_files(entry: Any, pairs: _Pairs) -> None:
     head = pairs[0][1]
     if head and all_parts and head.memory:
         entry["memory"] = head.memory.as_plain()
+
+
+def _apply_archives(entry: Any, pairs: _Pairs) -> None:
+    """Replace the names of an engine's archives by rows of `FileSpec`."""
+    entry["archives"] = {
+        want.variant: _pinned(want, row).as_row() for want, row in pairs
+    }
+    for key in ("url", "mirrors"):
+        entry.pop(key, None)
+    versions = {row.version for _, row in pairs if row}
+    if entry.get("version") == LATEST and len(versions) == 1:
+        entry["version"] = versions.pop()
 
 
 def _pinned(want: FileSpec, row: LockedFile | None) -> FileSpec:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
+from tasks.catalogue.engine_release import PinnedServer, pinned_engines, pinned_server
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.model_files import (
@@ -54,7 +55,7 @@ class ResolvedModel(NamedTuple):
     artifact: Artifact
     engine: str  # self, llamafile, embedded or llama-server
     settings: ServeSettings
-    exe: Artifact | None = None  # llamafile's executable, if the engine is `llamafile`
+    exe: Artifact | None = None  # llamafile's executable, or llama-server's archive
     engine_args: tuple[str, ...] = ()  # arguments for the engine, passed unchanged
     confirmation: str = ""  # to be confirmed before a download (R4), or empty
     requested_port: int | None = (
@@ -68,7 +69,7 @@ class ResolvedModel(NamedTuple):
     is_gguf: bool = False  # more than one engine serves it
     is_own: bool = False  # a file of the user's, which no entry names
     engine_reason: str = ""  # why this engine serves it
-    program: Artifact | None = None  # llama-server, if it is the engine and on PATH
+    program: Artifact | None = None  # llama-server, if it is the engine and is known
     memory: ModelMetadata | None = None  # from models.lock
     choice: Choice | None = None  # which variant, and why
 
@@ -296,15 +297,23 @@ def _job(
     artifact = source.artifact._replace(adopt_from=adopt_from)
     more = extra_artifacts(artifact, source.files, environment)
     is_own = source.name not in catalogue.names or not artifact.in_cache
+    pinned = pinned_engines(catalogue, environment)
     choice, is_gguf = engine_of(
-        options.get("engine"), source.model, artifact, environment, is_own
+        options.get("engine"), source.model, artifact, environment, is_own, pinned
     )
     engine = choice.engine
     exe = None
+    program = installed_program(engine, environment)
+    reason = choice.reason
     # "" is any verb, as doit's own commands see it
     starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
     if engine == "llamafile" and starts:
         exe = llamafile_exe(catalogue, environment)
+    server = _server(engine, catalogue, environment) if starts else None
+    if server:
+        exe = server.archive
+        program = server.program
+        reason = f"{reason}; {server.reason}"
     requested = settings_of(options).over(source.model.serve)
     key = _api_key(options)
     gpu = options.get("gpu", "auto").lower()
@@ -325,11 +334,20 @@ def _job(
         companion_files(source.files, more),
         is_gguf,
         is_own,
-        choice.reason,
-        installed_program(engine, environment),
+        reason,
+        program,
         source.memory,
         source.choice,
     )
+
+
+def _server(
+    engine: str, catalogue: Catalogue, environment: Environment
+) -> PinnedServer | None:
+    """Return the llama-server of models.yaml, if it is the engine."""
+    if engine != "llama-server":
+        return None
+    return pinned_server(catalogue, environment)
 
 
 def _source(

@@ -187,6 +187,8 @@ def json_schema() -> dict[str, Any]:
     # pydantic allows any value under a name that breaks the pattern
     for table in ("models", "engines", "endpoints"):
         schema["properties"][table]["additionalProperties"] = False
+    archives = schema["$defs"]["Engine"]["properties"]["archives"]
+    archives["additionalProperties"] = False
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
     schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]
     schema["$defs"]["Variant"]["oneOf"] = [locations[0], {"required": ["file"]}]

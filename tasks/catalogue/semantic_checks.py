@@ -5,7 +5,7 @@ Pure. Works on plain data that may be malformed: type errors are reported elsewh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
@@ -13,6 +13,7 @@ from tasks.catalogue.engine_args import instead_of, instead_of_variable
 from tasks.catalogue.engine_choice import GGUF_ONLY
 from tasks.catalogue.file_specs import (
     companions,
+    engine_files,
     file_location,
     split_count,
     split_error,
@@ -37,9 +38,14 @@ def semantic_errors(plain: Mapping[str, Any]) -> list[Problem]:
     for name, entry in models.items():
         problems += _name_problems(name, entry, names)
     llamafile = engines.get("llamafile", {})
-    has_exe = bool(llamafile.get("url") and llamafile.get("version"))
+    server = engines.get("llama-server", {})
+    pinned = []
+    if llamafile.get("url") and llamafile.get("version"):
+        pinned.append("llamafile")
+    if server.get("archives") or server.get("path"):
+        pinned.append("llama-server")
     for name, entry in models.items():
-        problems += _below(("models", name), _model_problems(entry, has_exe))
+        problems += _below(("models", name), _model_problems(entry, pinned))
     problems += _below(("defaults",), _args_problems(plain.get("defaults")))
     for name, entry in engines.items():
         problems += _below(("engines", name), _url_problems(entry))
@@ -88,14 +94,14 @@ def _name_problems(
         names.setdefault(key, name)
 
 
-def _model_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
+def _model_problems(entry: _Entry, pinned: Collection[str]) -> Iterator[Problem]:
     yield from _below(("serve",), _args_problems(entry.get("serve")))
     if entry.get("variants") is not None:
-        yield from _variant_problems(entry, has_exe)
+        yield from _variant_problems(entry, pinned)
         return
     yield from _url_problems(entry)
     yield from _file_problems(entry)
-    text = _engine_problem(entry, has_exe)
+    text = _engine_problem(entry, pinned)
     if text:
         yield ("engine",), text
     yield from _kind_problems(entry)
@@ -113,7 +119,7 @@ def _kind_problems(entry: _Entry) -> Iterator[Problem]:
         yield ("serve", "pooling"), "requires kind: embedding"
 
 
-def _variant_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
+def _variant_problems(entry: _Entry, pinned: Collection[str]) -> Iterator[Problem]:
     """Yield what is wrong with the variants, and keys that belong to one of them."""
     for key in ("url", "file", "mirrors", "sha256", "size", "parts", "quant"):
         if entry.get(key):
@@ -128,7 +134,7 @@ def _variant_problems(entry: _Entry, has_exe: bool) -> Iterator[Problem]:
         merged = variant_entry(entry, own)
         yield from _below(path, _url_problems(merged))
         yield from _below(path, _file_problems(merged))
-        if text := _engine_problem(merged, has_exe):
+        if text := _engine_problem(merged, pinned):
             yield path, text
         same = sources.setdefault(_url(merged), name)
         if same != name and _url(merged):
@@ -170,7 +176,7 @@ def _env_problems(variables: Any) -> Iterator[Problem]:
             yield path, "a variable cannot have a NUL character"
 
 
-def _engine_problem(entry: _Entry, has_exe: bool) -> str:
+def _engine_problem(entry: _Entry, pinned: Collection[str]) -> str:
     """Return why the model's engine cannot serve its file, or an empty text."""
     url = _url(entry)
     if not url or url_error(url, pinned=True):
@@ -183,7 +189,9 @@ def _engine_problem(entry: _Entry, has_exe: bool) -> str:
     if engine in GGUF_ONLY and has_llamafile_name(filename):
         title = GGUF_ONLY[engine]
         return f"the {title} reads .gguf files: expected self or llamafile"
-    if engine == "llamafile" and not has_exe:
+    if not entry.get("engine") and "llama-server" in pinned:
+        return ""
+    if engine == "llamafile" and "llamafile" not in pinned:
         needed = "engines.llamafile needs url and version"
         return f"llamafile serves it, so {needed} (or: engine: embedded)"
     return ""
@@ -192,11 +200,57 @@ def _engine_problem(entry: _Entry, has_exe: bool) -> str:
 def _engine_entry_problems(name: str, entry: _Entry) -> Iterator[Problem]:
     url = entry.get("url")
     has_placeholder = isinstance(url, str) and "{version}" in url
+    if entry.get("archives") and not url:
+        has_placeholder = True  # in the default
     if entry.get("version") == LATEST and not has_placeholder:
         yield ("version",), "latest needs {version} in its url"
     if name not in ENGINES:
         hint = did_you_mean(name, ENGINES) or f"the engines are {', '.join(ENGINES)}"
         yield (), f"unknown engine; {hint}"
+    elif name == "llama-server":
+        yield from _release_problems(entry)
+    else:
+        for key in ("archives", "gpu", "path"):
+            if entry.get(key):
+                yield (key,), "only for the engine llama-server"
+
+
+def _release_problems(entry: _Entry) -> Iterator[Problem]:
+    """Yield conflicts between the keys that say where llama-server is."""
+    for key in ("sha256", "size"):
+        if entry.get(key):
+            text = "each archive has its own, which `doit lock` writes to models.lock"
+            yield (key,), text
+    archives = entry.get("archives")
+    if not archives:
+        for key in ("url", "version", "mirrors", "gpu"):
+            if entry.get(key):
+                yield (key,), "requires archives"
+    elif entry.get("path"):
+        yield ("path",), "cannot be combined with archives: remove one of them"
+    elif not entry.get("version"):
+        yield ("version",), "this key is required: the release that has the archives"
+    elif isinstance(archives, dict) and all(map(_is_text, archives.items())):
+        yield from _archive_problems(entry)
+
+
+def _is_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _archive_problems(entry: _Entry) -> Iterator[Problem]:
+    """Yield archives whose URL has no name of a file, or of two of them the same."""
+    urls = [entry.get("url") or "", *_list(entry, "mirrors")]
+    if not _is_text(urls):
+        return
+    for index, url in enumerate(urls):
+        key: Path = ("mirrors", str(index - 1)) if index else ("url",)
+        if url and "{archive}" not in url:
+            yield key, "needs {archive}, which an archive's name replaces"
+    for file in engine_files(entry):
+        problem = name_problem(filename_of(file.url))
+        if problem:
+            yield ("archives", file.variant), f"{file.url}: {problem}"
 
 
 def _url_problems(entry: _Entry) -> Iterator[Problem]:

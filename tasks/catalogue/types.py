@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 from tasks.catalogue.constraints import (
+    ARCHIVE_NAME,
+    ARCHIVE_PLACE,
+    GPUS,
     MODEL_ID,
     MODEL_KINDS,
     VERSION_OR_LATEST,
@@ -155,6 +158,17 @@ class Engine(Strict):
     mirrors: Mirrors = ()
     sha256: Sha256 = None
     size: Size = None
+    archives: Annotated[
+        dict[Annotated[str, ARCHIVE_PLACE], Annotated[str, ARCHIVE_NAME]],
+        Constraint("archives of the release, one for each system and kind of GPU"),
+    ] = field(default_factory=dict)
+    gpu: Annotated[
+        str | None, one_of(GPUS, "whose archive is used [auto: that of this machine]")
+    ] = None
+    path: Annotated[
+        str | None,
+        Constraint("a llama-server of your own, relative to this file, or absolute"),
+    ] = None
 
 
 @dataclass(eq=False, repr=False)
@@ -340,8 +354,14 @@ class Catalogue:
         if name not in self._engines:
             what = f"{self.where} has no engine {name!r}"
             raise UsageError(what, fix=f"add engines.{name} to it")
-        plain = self._engines[name]
+        plain = {**self._engines[name]}
+        plain.pop("archives", None)  # see `archives`
         return Engine(**{**plain, "mirrors": tuple(plain.get("mirrors", ()))})
+
+    def archives(self, name: str) -> dict[str, FileSpec]:
+        """Return the archives of an engine's release, by system, CPU and GPU."""
+        rows = self._engines.get(name, {}).get("archives") or {}
+        return {place: FileSpec.from_row(row) for place, row in rows.items()}
 
     def has_engine(self, name: str) -> bool:
         """Whether `engines:` has this entry."""

@@ -98,11 +98,15 @@ def check_embedded(version: str) -> CheckResult:
     return _fail("embedded", found, "pip install '.[embedded]'")
 
 
-def check_llama_server(program: str) -> CheckResult:
-    """Check the program of the engine llama-server; empty: it is not on PATH."""
+def check_llama_server(
+    program: str,
+    problem: str = LLAMA_SERVER_MISSING,
+    remedy: str = INSTALL_LLAMA_SERVER,
+) -> CheckResult:
+    """Check the program of the engine llama-server; empty: there is none."""
     if program:
         return _ok("llama-server", program)
-    return _fail("llama-server", LLAMA_SERVER_MISSING, INSTALL_LLAMA_SERVER)
+    return _fail("llama-server", problem, remedy)
 
 
 def open_to_pages(found: str, remedy: str) -> CheckResult:

@@ -97,7 +97,11 @@ class LaunchSpec(NamedTuple):
         if self.router:
             return self._endpoint_spec(self.router, port)
         others = (launch.exe, *(one.path for one in launch.companions))
-        models = [file for file in self.files if file.target not in others]
+        models = [
+            file
+            for file in self.files
+            if file.target not in others and not file.unpacked
+        ]
         spec = {
             "model": ",".join(file.sha256 or file.target for file in models),
             "--engine": f"{launch.engine} {self.version}".strip(),
@@ -175,8 +179,9 @@ def given_files(resolved: Servable) -> tuple[Artifact, ...]:
     if isinstance(resolved, ResolvedEndpoint):
         every = (file for one in resolved.members for file in given_files(one))
         return tuple(dict.fromkeys(every))
-    programs = (resolved.exe, resolved.program)
-    return (*resolved.files, *filter(None, programs))
+    # of a release, the archive stands for all of its files
+    program = resolved.exe or resolved.program
+    return (*resolved.files, *filter(None, [program]))
 
 
 def launch_spec(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
-from tasks.catalogue.engine_choice import installed_engines
+from tasks.catalogue.engine_release import usable_engines
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.types import Catalogue
 from tasks.console import formatting
@@ -64,7 +64,7 @@ def specify(
         return endpoint_server.specify(environment, catalogue, resolved, key)
     version = engine_version(environment.cache, catalogue, resolved)
     launch = launch_of(environment.platform, resolved)
-    installed = installed_engines(environment)
+    installed = usable_engines(catalogue, environment)
     return launch_spec(resolved, launch, version=version, key=key, installed=installed)
 
 

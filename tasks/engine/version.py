@@ -27,7 +27,7 @@ def launch_of(system: str, resolved: ResolvedModel) -> command.Launch:
     """Return how to start the job's engine on this machine."""
     program = resolved.artifact.target
     exe = ""
-    if separate := resolved.exe or resolved.program:
+    if separate := resolved.program or resolved.exe:
         program = separate.target
         exe = program
     return command.Launch(
@@ -112,7 +112,8 @@ def engine_version(cache: str, catalogue: Catalogue, resolved: ResolvedModel) ->
     if recorded:
         return recorded
     if resolved.exe:
-        return catalogue.engine("llamafile").version or ""
+        # a tag of llama.cpp is `b` and the build number
+        return (catalogue.engine(resolved.engine).version or "").removeprefix("b")
     if resolved.engine == "llama-server":
         return ""
     return resolved.model.engine_version or ""

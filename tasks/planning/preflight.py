@@ -175,9 +175,9 @@ def _announce_engine(command: Command, needs: Sequence[FilePlan]) -> None:
             continue
         need = fetched.get(resolved.exe.target)
         if need and not has_package("xllamacpp"):
-            text = "%s needs the llamafile engine (%s), or pip install '.[embedded]'"
+            text = "%s needs the %s engine (%s), or pip install '.[embedded]'"
             size = formatting.format_size(need.size)
-            doit_adapter.log().info(text, resolved.name, size)
+            doit_adapter.log().info(text, resolved.name, resolved.engine, size)
 
 
 def _ask(

@@ -144,6 +144,24 @@ def read_most(path: str, most: int) -> bytes | None:
     return data if len(data) <= most else None
 
 
+def read_of_user(path: str, most: int) -> bytes | None:
+    """Read a small file that this user or root has written; else return None.
+
+    A directory of the cache may be shared: what another user wrote proves nothing.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | _FLAGS | _NO_LINK)
+    except (OSError, ValueError):
+        return None
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        is_own = not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid())
+        if not (stat.S_ISREG(status.st_mode) and is_own):
+            return None
+        data = file.read(most + 1)
+    return data if len(data) <= most else None
+
+
 def make_folder(cache: str, name: str) -> None:
     """Create a folder of the cache that every user of the cache can write.
 

@@ -17,6 +17,8 @@ def expected(artifact: Artifact) -> str:
     """Return what a file has to be, for an error message."""
     if artifact.is_text:
         return "a text"
+    if artifact.unpacked:
+        return "a .tar.gz or a .zip"
     return "a GGUF or a llamafile"
 
 
@@ -25,8 +27,16 @@ def wrong_file(artifact: Artifact, problem: str) -> IntegrityError:
     kind = "model"
     if artifact.is_text:
         kind = "text"
+    if artifact.unpacked:
+        kind = "archive"
     facts = [("got", problem), ("expected", expected(artifact))]
     return IntegrityError(f"{artifact.label}: not a {kind}", facts)
+
+
+def _archive_problem(head: bytes) -> str:
+    if head.startswith((b"\x1f\x8b", b"PK\3\4")):
+        return ""
+    return f"a file that begins with {head[:16]!r}"
 
 
 def problem(artifact: Artifact, path: str, size: int) -> str:
@@ -45,4 +55,6 @@ def problem(artifact: Artifact, path: str, size: int) -> str:
         file.seek(0)
         if artifact.is_text:
             return text_problem(head)
+        if artifact.unpacked:
+            return _archive_problem(head)
         return model_problem(head, file, size)

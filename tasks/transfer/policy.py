@@ -43,6 +43,8 @@ def download_policy(
         files += resolved.files
         if resolved.exe:
             programs.append(resolved.exe)
+            lock = f"`doit lock --model {resolved.engine}`, and commit models.lock"
+            pins[resolved.exe.target] = lock
         for file in resolved.files:
             pins.setdefault(file.target, _pin_fix(resolved, catalogued))
     needed = (*files, *programs)

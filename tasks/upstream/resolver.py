@@ -12,6 +12,7 @@ from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue import lockfile
 from tasks.catalogue.constraints import LATEST
+from tasks.catalogue.engine_release import UNPACKED
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import is_head, parse_hub_url, split_count
 from tasks.catalogue.lockfile import FROM_CATALOGUE, LockedFile, LockFile
@@ -108,15 +109,28 @@ class LockResolver:
         entry: Mapping[str, Any],
         wanted: Iterable[FileSpec],
     ) -> tuple[LockedFile, ...]:
-        rows = (self._row(table, name, entry, want) for want in wanted)
-        return tuple(row for row in rows if row is not None)
+        wanted = tuple(wanted)
+        known = [lockfile.locked_file(self.old, table, name, want) for want in wanted]
+        keeps = not self._upgrade
+        if entry.get("version") == LATEST and None in known:
+            keeps = False  # all archives are of one release
+        rows = []
+        for want, old in zip(wanted, known, strict=True):
+            if old and keeps:
+                size = old.size or want.size
+                rows.append(replace(old, license=entry["license"], size=size))
+            elif row := self._row(table, name, entry, want, old):
+                rows.append(row)
+        return tuple(rows)
 
     def _row(
-        self, table: str, name: str, entry: Mapping[str, Any], want: FileSpec
+        self,
+        table: str,
+        name: str,
+        entry: Mapping[str, Any],
+        want: FileSpec,
+        old: LockedFile | None,
     ) -> LockedFile | None:
-        old = lockfile.locked_file(self.old, table, name, want)
-        if old and not self._upgrade:
-            return replace(old, license=entry["license"], size=old.size or want.size)
         try:
             stated = self.resolve_file(name, entry, want)
         except RecipeError as error:
@@ -187,7 +201,7 @@ class LockResolver:
             filename = filename_of(stated.url)
             what = f"{host_of(stated.url)} states no SHA-256 of {filename}"
             raise RecipeError(what, fix=OPEN_FIX)
-        return self._downloaded(name, stated)
+        return self._downloaded(name, stated, is_archive=bool(entry.get("archives")))
 
     def _ask(self, url: str, version: str, pinned: bool) -> RemoteFile:
         stated: RemoteFile = self._publishers(url).fetch_metadata(url, version, pinned)
@@ -230,13 +244,20 @@ class LockResolver:
         origin = FROM_CATALOGUE if want.sha256 else HERE
         return own._replace(sha256=digest, size=status.size, by=origin)
 
-    def _downloaded(self, name: str, stated: RemoteFile) -> RemoteFile:
-        from tasks.catalogue.artifact import Artifact, model_dir
+    def _downloaded(
+        self, name: str, stated: RemoteFile, *, is_archive: bool
+    ) -> RemoteFile:
+        from tasks.catalogue.artifact import Artifact, engine_dir, model_dir
         from tasks.transfer.ensure import ensure_file, move_to_pinned
 
         cache = self._place.cache
-        target = inside(model_dir(cache, None, stated.url), filename_of(stated.url))
+        folder_of = model_dir
+        if is_archive:
+            folder_of = engine_dir
+        target = inside(folder_of(cache, None, stated.url), filename_of(stated.url))
         artifact = Artifact(name, (stated.url,), target, None, stated.size)
+        if is_archive:
+            artifact = artifact._replace(unpacked=f"{target}{UNPACKED}")
         is_new = files.stat(target) is None
         ensure_file(cache, artifact, again=self._upgrade)
         stamp = stamps.read_stamp(cache, artifact)
@@ -244,7 +265,7 @@ class LockResolver:
             raise RecipeError(f"{target} could not be hashed")
         # another catalogue may use what was here before
         if is_new and not split_count(target):
-            folder = model_dir(cache, stamp.sha256, stated.url)
+            folder = folder_of(cache, stamp.sha256, stated.url)
             move_to_pinned(cache, artifact, stamp, folder)
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tasks import doit_adapter
-from tasks.cache import stamps
+from tasks.cache import stamps, unpacked
 from tasks.cache.audit import (
     AuditResult,
     AuditStatus,
@@ -20,6 +20,7 @@ from tasks.cache.audit import (
 from tasks.cache.inventory import CachedFile
 from tasks.cache.store import known_files
 from tasks.catalogue.artifact import Artifact, Stamp
+from tasks.catalogue.engine_release import UNPACKED
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Fact, Report, Row
@@ -138,7 +139,24 @@ def _by_digest(
     proven = stamp and (stamp.stat, stamp.sha256) == (got.stat, got.sha256)
     if result.status is AuditStatus.OK and not proven:
         _prove(cache, artifact, stamp, got)
+    if result.status is AuditStatus.OK and os.path.isdir(artifact.unpacked):
+        return _unpacked(cache, artifact, result)
     return result
+
+
+def _unpacked(cache: str, artifact: Artifact, result: AuditResult) -> AuditResult:
+    """Compare the files of an archive with the archive, which is right."""
+    from tasks.errors import RecipeError
+    from tasks.transfer.unpacked_files import compare
+
+    try:
+        _, problem = compare(cache, artifact, "")
+    except (RecipeError, OSError) as error:
+        problem = getattr(error, "what", str(error))
+    if not problem:
+        return result
+    expected = "the files of the archive"
+    return AuditResult(AuditStatus.DIFFERS, expected, f"{UNPACKED}: {problem}")
 
 
 def _prove(cache: str, artifact: Artifact, stamp: Stamp | None, got: Hashed) -> None:
@@ -175,6 +193,9 @@ def _invalidate_stamp(cache: str, snapshot: FileSnapshot, result: AuditResult) -
     from tasks.transfer.locks import try_lock
 
     artifact, stamp = snapshot.file.artifact, snapshot.stamp
+    if artifact.unpacked:
+        with suppress(OSError):
+            unpacked.forget(artifact)
     if artifact.sha256 is None and (stamp is None or stamp.sha256 is None):
         return False  # without a digest a download takes any file as right
     if stamp is None or snapshot.stat != stamp.stat:
@@ -271,6 +292,8 @@ def _verdict(row: Row) -> str:
             return "as its stamp says; not pinned"
         return "as its stamp says; not in the catalogue"
     if row["verdict"] == AuditStatus.DIFFERS.value:
+        if str(row["got"]).startswith(UNPACKED):
+            return "differs: an unpacked file"
         if str(row["got"]).endswith("bytes"):
             return "differs: wrong size"
         return "differs: wrong SHA-256"

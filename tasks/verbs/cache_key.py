@@ -13,6 +13,7 @@ from tasks import doit_adapter
 from tasks.cache.key import CACHE_LIMIT, cache_key
 from tasks.catalogue import variants
 from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.engine_release import pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import resolve_entry, resolve_variants
 from tasks.command_line import TaskRequest
@@ -78,6 +79,10 @@ def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ..
     files = dict.fromkeys(file for resolved in jobs for file in resolved.files)
     if any(resolved.engine == "llamafile" for resolved in jobs):
         files[llamafile_exe(catalogue, environment)] = None
+    if any(resolved.engine == "llama-server" for resolved in jobs):
+        server = pinned_server(catalogue, environment)
+        if server and server.archive:
+            files[server.archive] = None
     return tuple(files)
 
 

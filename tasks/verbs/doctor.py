@@ -12,6 +12,8 @@ from shutil import disk_usage, which
 from typing import Any
 
 from tasks import doit_adapter, urls
+from tasks.cache import unpacked
+from tasks.catalogue.engine_release import pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings
@@ -61,7 +63,7 @@ def run(context: Context, resolved: ResolvedModel | None, as_json: bool) -> None
     if context.catalogue_error:
         what = context.catalogue_error.what.splitlines()[0].removesuffix(":")
         findings.append(health.check_catalogue(what))
-    checks = _machine(resolved)
+    checks = _machine(context, resolved)
     if findings[0].state is health.CheckState.OK:
         checks.update(_programs(cache))
     if resolved:
@@ -94,16 +96,14 @@ def _cache(context: Context) -> CheckResult:
     return health.check_cache(cache, problem, state)
 
 
-def _machine(resolved: ResolvedModel | None) -> dict[str, _Check]:
+def _machine(context: Context, resolved: ResolvedModel | None) -> dict[str, _Check]:
     """Return the checks of the hardware, and of an engine that is installed."""
     machine = platform.machine()
     checks: dict[str, _Check] = {}
     if resolved and resolved.engine == "embedded":
         checks["embedded"] = lambda: health.check_embedded(probes.version("xllamacpp"))
     if resolved and resolved.engine == "llama-server":
-        checks["llama-server"] = lambda: health.check_llama_server(
-            find_program("llama-server")
-        )
+        checks["llama-server"] = partial(_llama_server, context)
     return {
         **checks,
         "cpu": lambda: health.check_cpu(
@@ -111,6 +111,20 @@ def _machine(resolved: ResolvedModel | None) -> dict[str, _Check]:
         ),
         "gpu": lambda: health.check_gpu(probes.gpus(machine)),
     }
+
+
+def _llama_server(context: Context) -> CheckResult:
+    """Check the llama-server that models.yaml names, or that on PATH."""
+    try:
+        server = pinned_server(context.catalogue, context.environment)
+    except UsageError as error:
+        return health.check_llama_server("", error.what, error.fix)
+    if server is None:
+        return health.check_llama_server(find_program("llama-server"))
+    found = server.program.target
+    if server.archive and not unpacked.is_intact(server.archive):
+        found = f"{server.archive.label}, which `doit exe` downloads"
+    return health.check_llama_server(found)
 
 
 def _programs(cache: str) -> dict[str, _Check]:
@@ -176,10 +190,13 @@ def _config() -> list[CheckResult]:
 def _disk_and_memory(context: Context, resolved: ResolvedModel) -> list[CheckResult]:
     """Check disk and memory with the estimates of `doit plan`."""
     artifacts = list(resolved.files)
-    if resolved.engine == "llamafile":
-        # the catalogue may lack the program's URL
-        with suppress(UsageError):
+    # the catalogue may lack the program's URL
+    with suppress(UsageError):
+        if resolved.engine == "llamafile":
             artifacts.append(llamafile_exe(context.catalogue, context.environment))
+        elif resolved.engine == "llama-server":
+            server = pinned_server(context.catalogue, context.environment)
+            artifacts += filter(None, [server and server.archive])
     needs = [plan_file(context.environment.cache, artifact) for artifact in artifacts]
     to_write = [file_plan.to_write for file_plan in needs if file_plan.state != "have"]
     free = disk_usage(files.nearest_existing_dir(context.environment.cache)).free

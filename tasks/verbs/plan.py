@@ -170,7 +170,7 @@ def _notes(context: Context, jobs: list[ResolvedModel]) -> list[str]:
         f"{resolved.name} is over 4 GiB, more than Windows starts: "
         "llamafile.exe runs it with -m"
         for resolved in jobs
-        if resolved.exe and (resolved.size or 0) > WINDOWS_EXE_LIMIT
+        if resolved.engine == "llamafile" and (resolved.size or 0) > WINDOWS_EXE_LIMIT
     ]
 
 

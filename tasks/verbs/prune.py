@@ -236,7 +236,7 @@ def _targets(context: Context, path: str, catalogue: Catalogue) -> Iterator[str]
     for file in cached_files(catalogue, environment):
         target = file.artifact.target.removeprefix(f"{environment.cache}/")
         yield target
-        if not file.is_program:
+        if not file.is_program or file.artifact.unpacked:
             continue
         folder = os.path.dirname(target)
         version = catalogue.engine("llamafile").version or ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tasks import doit_adapter
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.engine_choice import alternatives, installed_engines
+from tasks.catalogue.engine_choice import alternatives
+from tasks.catalogue.engine_release import usable_engines
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
 from tasks.engine import companions, file_format
@@ -12,6 +13,7 @@ from tasks.engine.launch_spec import given_files
 from tasks.engine.version import (
     ask_version,
     check_installed,
+    engine_version,
     launch_of,
     record_version,
     recorded_version,
@@ -32,7 +34,7 @@ def is_proven(context: Context, resolved: ResolvedModel) -> bool:
 def _proofs(resolved: ResolvedModel) -> list[tuple[Artifact, str]]:
     """Return the files whose stamps record a version, each with the name for it."""
     files = [resolved.artifact]
-    if resolved.program:
+    if resolved.program and not resolved.exe:
         files.append(resolved.program)
     proofs = [(file, resolved.engine) for file in files]
     for companion, file in companions.artifacts(resolved):
@@ -54,9 +56,11 @@ def run(context: Context, resolved: ResolvedModel) -> None:
     if resolved.engine == "llamafile":
         # the task `exe` has run the program
         version = context.catalogue.engine("llamafile").version or ""
+    elif resolved.exe:
+        version = engine_version(cache, context.catalogue, resolved)
     else:
         launch = launch_of(context.environment.platform, resolved)
-        installed = installed_engines(context.environment)
+        installed = usable_engines(context.catalogue, context.environment)
         others = alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf)
         given = given_files(resolved)
         version = ask_version(resolved.name, launch, cache, given, others)

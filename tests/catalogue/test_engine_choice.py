@@ -47,6 +47,27 @@ def test_the_rule(
 
 
 @pytest.mark.parametrize(
+    ("is_own", "installed", "pinned", "engine", "reason"),
+    [
+        (ENTRY, BOTH, ("llamafile", "llama-server"), "llamafile", "models.yaml pins llamafile"),
+        (ENTRY, (), ("llama-server",), "llama-server", "models.yaml pins llama-server"),
+        (ENTRY, (), (), "llamafile", "models.yaml pins llamafile"),
+        (OWN, BOTH, ("llama-server",), "embedded", "the package xllamacpp is installed"),
+        (OWN, (), ("llamafile", "llama-server"), "llama-server", "and models.yaml pins llama-server"),
+        (OWN, (), ("llamafile",), "llamafile", "no other engine is installed"),
+    ],
+)
+def test_where_a_pinned_release_comes(
+    is_own: bool, installed: tuple[str, ...], pinned: tuple[str, ...], engine: str, reason: str
+) -> None:
+    """After the llamafile of models.yaml for a model, before it for a file of one's own: it is smaller."""
+    question = Question(None, None, GGUF, is_own, installed=installed, pinned=pinned)
+    choice = choose_engine(question)
+    assert choice.engine == engine
+    assert choice.reason.endswith(reason)
+
+
+@pytest.mark.parametrize(
     ("installed", "has_llamafile", "has_embedded", "engine"),
     [
         (BOTH, True, True, "embedded"),

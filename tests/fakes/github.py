@@ -82,20 +82,20 @@ class GitHub(Publisher):
     def __init__(self, tls: Tls | None = None) -> None:
         super().__init__(FORM, REFUSAL, tls)
         self.links.lifetime = 300.0
-        self._projects: dict[str, Project] = {}
+        self.projects: dict[str, Project] = {}
         self._moved: dict[str, Project] = {}
         self.limit(60)
 
     def repo(self, name: str, licence: str | None = "Apache-2.0") -> Project:
         """Make a repository; the licence is an SPDX identifier, or NOASSERTION, which is GitHub's "other"."""
-        number = 1000 + len(self._projects)
-        self._projects[name] = Project(name, number, licence, lambda d: self.links.put(asset_path(d), d))
-        return self._projects[name]
+        number = 1000 + len(self.projects)
+        self.projects[name] = Project(name, number, licence, lambda d: self.links.put(asset_path(d), d))
+        return self.projects[name]
 
     def rename(self, old: str, new: str) -> None:
         """Move a repository; the old name redirects."""
-        self._projects[new] = self._moved[old] = self._projects.pop(old)
-        self._projects[new].name = new
+        self.projects[new] = self._moved[old] = self.projects.pop(old)
+        self.projects[new].name = new
 
     def limit(self, quota: int, window_s: int = 3600, status: int = 403) -> None:
         """Set how many questions the API takes in a window, and how it refuses more (403 or 429)."""
@@ -128,7 +128,7 @@ class GitHub(Publisher):
         if name in self._moved:
             there = f"{self.endpoint}/api/v3/repositories/{self._moved[name].id}{quote(rest)}"
             return json_reply(301, {"message": "Moved Permanently", "url": there}, {"Location": there})
-        project = self._projects.get(name) if name else self._numbered(int(match["id"]))
+        project = self.projects.get(name) if name else self._numbered(int(match["id"]))
         if project and not rest:
             return json_reply(200, project.about())
         release = project.find(rest.removeprefix("/releases/")) if project else None
@@ -137,7 +137,7 @@ class GitHub(Publisher):
         return json_reply(200, self._release(project, release))
 
     def _numbered(self, number: int) -> Project | None:
-        return next((p for p in self._projects.values() if p.id == number), None)
+        return next((p for p in self.projects.values() if p.id == number), None)
 
     def _release(self, project: Project, release: Release) -> Json:
         return {
@@ -168,7 +168,7 @@ class GitHub(Publisher):
             new = self._moved[match["name"]].name
             there = self.origin.url(request.path.replace(match["name"], new, 1))
             return plain(301, b"", {"Location": there}, "text/html; charset=utf-8")
-        project = self._projects.get(match["name"]) if match else None
+        project = self.projects.get(match["name"]) if match else None
         release = project.releases.get(match["tag"]) if match and project else None
         if match is None or project is None or release is None or match["asset"] not in release.assets:
             return plain(404, b"Not Found", {})
