@@ -124,9 +124,7 @@ def follow(path: str, mark: LogPosition, alive: Callable[[], bool]) -> Iterator[
     return _follow(path, _open_at(path, mark), alive)
 
 
-def _follow(
-    path: str, file: BinaryIO, alive: Callable[[], bool]
-) -> Iterator[bytes]:
+def _follow(path: str, file: BinaryIO, alive: Callable[[], bool]) -> Iterator[bytes]:
     try:
         while True:
             # both are checked before the read, so that the last bytes are not missed
