@@ -30,6 +30,7 @@ class LaunchSpec(NamedTuple):
     require_gpu: bool = False  # do not fall back to the CPU
     alternatives: str = ""  # other engines, for the error of one that fails
     model_id: str = ""  # the model's name in the API
+    aliases: tuple[str, ...] = ()  # its other names there
     variant: str = ""  # of the model
 
     @property
@@ -47,7 +48,11 @@ class LaunchSpec(NamedTuple):
             ServerError: the engine does not support a setting.
         """
         isolated = isolation_options(
-            self.launch.engine, self.version, self.settings, self.model_id
+            self.launch.engine,
+            self.version,
+            self.settings,
+            self.model_id,
+            self.aliases,
         )
         return serve_command(
             self.launch,
@@ -159,6 +164,7 @@ def launch_spec(
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
         model_id=resolved.model.id or resolved.name,
+        aliases=(resolved.name, *resolved.model.aliases),
         alternatives=alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf),
         variant=resolved.variant,
     )
