@@ -48,11 +48,7 @@ class LaunchSpec(NamedTuple):
             ServerError: the engine does not support a setting.
         """
         isolated = isolation_options(
-            self.launch.engine,
-            self.version,
-            self.settings,
-            self.model_id,
-            self.aliases,
+            self.launch.engine, self.version, self.settings, self.model_id, self.aliases
         )
         return serve_command(
             self.launch,

@@ -313,7 +313,7 @@ def estimate_memory(
 
 
 def _fitting_variant(resolved: ResolvedModel) -> str:
-    """Return the largest variant that fits this machine; empty if it is the used one."""
+    """Return the largest variant that fits this machine; "" if it is the used one."""
     if not resolved.choice:
         return ""
     fitting = [need for need in resolved.choice.needs if resolved.choice.fits(need)]

@@ -59,7 +59,8 @@ def _check_agent(words: Sequence[str], resolved: ResolvedModel) -> None:
     kind = resolved.model.kind
     if agent and kind != "chat":
         what = f"{agent} needs a chat model, and {resolved.name} is of kind: {kind}"
-        raise ServerError(what, fix="`doit catalogue --kind chat` lists the chat models")
+        fix = "`doit catalogue --kind chat` lists the chat models"
+        raise ServerError(what, fix=fix)
 
 
 def _path(word: str, cwd: str) -> str:
