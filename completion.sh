@@ -17,13 +17,15 @@ _recipe_doit() {
     done
     case $word in
         -f | -d | -n | --llamafile) return ;; # filenames, by default
-        --model | --as | --engine | --gpu | --kind | --) ;;
+        --model | --as | --variant | --engine | --gpu | --kind | --) ;;
         --*) _recipe_takes_value "$word" && return ;;
     esac
     case "$word $cur" in # the previous word and the current one
         --\ *) [ "$verb" = with ] && [ "${before##* -- }" = "" ] && list=$(compgen -c -- "$cur") ;;
         --engine\ * | --gpu\ * | --kind\ *) list=$(_recipe_values "$word") ;;
         --model\ * | --as\ *) list=$(_recipe_models "") ;;
+        --variant\ *) list=$(_recipe_variants "$before") ;;
+        *\ --variant=*) list=$(_recipe_variants "$before" --variant=) ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;
@@ -41,6 +43,16 @@ _recipe_doit() {
 # print each model with a prefix
 _recipe_models() {
     "$program" list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
+}
+
+# print each variant of the models on a line with a prefix, by their pages in the help
+_recipe_variants() {
+    local word
+    for word in $1; do
+        word=${word#"$verb:"} word=${word#--model=}
+        case $word in -* | "$verb" | "$program") continue ;; esac
+        "$program" help "$word" 2>/dev/null | sed -n 's/^ *variants *//p' | sed 's/;.*//; s/, */\n/g'
+    done | sed "s/^/${2-}/"
 }
 
 # whether an option has a value, by the help of the verb

@@ -335,10 +335,33 @@ class RunElsewhere(_Elsewhere, DoitRun):  # type: ignore[misc]
     name = "run"
 
 
-class HelpElsewhere(_Elsewhere, DoitHelp):  # type: ignore[misc]
+class _HelpElsewhere(_Elsewhere, DoitHelp):  # type: ignore[misc]
     """`doit help`."""
 
     name = "help"
+
+
+def __getattr__(name: str) -> Any:
+    """Return the command `help`, whose entry point names it `HelpElsewhere`.
+
+    `doit --help` creates no command: it loads all of them, to list them. Below the
+    clone it prints the recipe's help instead, and exits (ADR 15).
+    """
+    if name != "HelpElsewhere":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if sys.argv[1:2] == ["--help"] and _is_doit(sys.argv[0]):
+        folder = where_doit_fails(os.environ.get("DOIT_FILE", ""), os.getcwd())
+        if folder:
+            _run_clone(folder)
+    return _HelpElsewhere
+
+
+def _is_doit(path: str) -> bool:
+    """Whether a program is doit itself, not one that builds on it."""
+    folder, name = os.path.split(path)
+    if name == "__main__.py":
+        return os.path.basename(folder) == "doit"
+    return program_name(name) == "doit"
 
 
 class ListElsewhere(_Elsewhere, DoitList):  # type: ignore[misc]

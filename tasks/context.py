@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -209,8 +210,8 @@ def read_catalogue(args: CommandLine) -> Context:
         files.first_bytes,
         has_package,
         find_program,
-        _memory,
-        _gpu_memory,
+        functools.cache(_memory),  # which the catalogue asks for each model
+        functools.cache(_gpu_memory),
         huggingface.env_flag(os.environ.get("CI")),
         platform.machine(),
         _has_vulkan,

@@ -39,14 +39,19 @@ def variant_choice(
         metadata = memory_of(catalogue.memory(name, one))
         needed = variants.needed_bytes(model, size, metadata, settings, engine)
         needs.append(VariantNeed(one, size, needed))
-    memory = environment.memory()
-    if settings.ngl and settings.gpu != "disable":
-        memory = environment.gpu_memory() or memory
-    budget = variants.budget(memory)
+    budget = variants.budget(memory_for(settings, environment))
     chosen, reason = variants.choose(needs, budget)
     if word is not None:
         chosen, reason = word, "named"
     return Choice(chosen, reason, budget, tuple(needs))
+
+
+def memory_for(settings: ServeSettings, environment: Environment) -> int:
+    """Return the bytes that may hold a model: of the GPU, if layers are put there."""
+    memory = environment.memory()
+    if settings.ngl and settings.gpu != "disable":
+        return environment.gpu_memory() or memory
+    return memory
 
 
 def _settings(

@@ -223,7 +223,7 @@ def check_disk(free: int, missing: Sequence[int | None], model: str) -> CheckRes
 
 
 def check_memory(
-    total: int, available: int, need: int | None, model: str
+    total: int, available: int, need: int | None, model: str, remedy: str
 ) -> CheckResult:
     """Check the memory against what a model needs.
 
@@ -231,6 +231,7 @@ def check_memory(
         total: bytes of the machine's memory that this process may use.
         available: bytes of it that are free now.
         need: bytes; None if unknown.
+        remedy: what helps if it needs more than the total.
     """
     free = formatting.format_size(available)
     found = f"{formatting.format_size(total)}, {free} of it available"
@@ -238,9 +239,6 @@ def check_memory(
         return _ok("memory", f"{found}; what {model} needs is not known")
     found += f"; {model} needs about {formatting.format_size(need)}"
     if total < need:
-        remedy = (
-            "a smaller model (`doit` shows what each needs) or a smaller --ctx-size"
-        )
         return _warn("memory", found, remedy)
     if available < need:
         return _warn("memory", found, "end other programs first")

@@ -74,7 +74,7 @@ class Settings:
     api_keys: list[str]
     mmproj: str = ""
     flags: tuple[tuple[str, str], ...] = ()  # all others, in order
-    alias: str = ""  # the model's name in the API; empty: the file's
+    alias: str = ""  # the model's names in the API; empty: the file's
     cors_origins: str = "localhost"
 
 
@@ -309,8 +309,8 @@ def parameters(engine: Any, settings: Settings) -> Any:
     params = engine.CommonParams()
     params.offline = True
     params.model.path = str(settings.model)
-    name = settings.alias or settings.model.stem
-    params.model_alias = {name.encode("utf-8", "replace").decode()}
+    names = list(filter(None, settings.alias.split(","))) or [settings.model.stem]
+    params.model_alias = {name.encode("utf-8", "replace").decode() for name in names}
     params.cors_origins = settings.cors_origins
     params.hostnames = [settings.host]
     params.port = settings.port

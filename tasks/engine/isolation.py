@@ -5,6 +5,8 @@ Each engine gets only what its version knows, since an unknown option ends it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tasks.catalogue.settings import ServeSettings
 from tasks.engine.command import Version, version_tuple
 from tasks.errors import ServerError
@@ -15,13 +17,16 @@ ALL_PAGES = "*"
 _SINCE: dict[str, dict[str, Version | None]] = {
     # Source: server.cpp of llamafile 0.8.6; llama.cpp has had it since 2023
     "--alias": {"llamafile": (0, 8, 6), "llama-server": (0,)},
+    # several names; a build is the first in which the flags of a later change were seen
+    # Source: llama.cpp PR 19926, and PR 20297, which followed it
+    "--alias A,B": {"llamafile": None, "llama-server": (8783,)},
     # Source: llama.cpp PR 13804; docs/cli_arguments.md of llamafile 0.10
     "--offline": {"llamafile": (0, 10), "llama-server": (5600,)},
     # Source: llama.cpp PR 25655, release b10010
     "--cors-origins": {"llamafile": None, "llama-server": (10010,)},
 }
 # the embedded engine never uses the network
-_EMBEDDED = ("--alias", "--cors-origins")
+_EMBEDDED = ("--alias", "--alias A,B", "--cors-origins")
 
 
 def knows(option: str, engine: str, version: str | None) -> bool:
@@ -37,12 +42,17 @@ def knows(option: str, engine: str, version: str | None) -> bool:
 
 
 def isolation_options(
-    engine: str, version: str | None, settings: ServeSettings, model_id: str
+    engine: str,
+    version: str | None,
+    settings: ServeSettings,
+    model_id: str,
+    aliases: Iterable[str] = (),
 ) -> list[str]:
     """Return the options that isolate a server and name its model.
 
     Args:
         model_id: the name of the model in the API; empty: the engine's own.
+        aliases: its other names.
 
     Raises:
         ServerError: `cors:` asks for what this version cannot do.
@@ -61,8 +71,19 @@ def isolation_options(
             fix=f"set `cors: '{ALL_PAGES}'`, or use --engine embedded with a .gguf",
         )
     if model_id and knows("--alias", engine, version):
-        options += ["--alias", model_id]
+        names = [model_id]
+        if knows("--alias A,B", engine, version):
+            names = listed_names(model_id, aliases)
+        options += ["--alias", ",".join(names)]
     return options
+
+
+def listed_names(model_id: str, aliases: Iterable[str]) -> list[str]:
+    """Return the names that a server can list without a change of the model's id.
+
+    llama.cpp sorts the names by their bytes, and the first one is the id.
+    """
+    return sorted({model_id, *(name for name in aliases if name > model_id)})
 
 
 def is_open_to_pages(

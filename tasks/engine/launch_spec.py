@@ -33,6 +33,7 @@ class LaunchSpec(NamedTuple):
     require_gpu: bool = False  # do not fall back to the CPU
     alternatives: str = ""  # other engines, for the error of one that fails
     model_id: str = ""  # the model's name in the API
+    aliases: tuple[str, ...] = ()  # its other names there
     variant: str = ""  # of the model
     router: Router | None = None  # of an endpoint
 
@@ -63,7 +64,7 @@ class LaunchSpec(NamedTuple):
                 self.launch, self.settings, port, isolated, key_file
             )
         isolated = isolation_options(
-            self.launch.engine, self.version, self.settings, self.model_id
+            self.launch.engine, self.version, self.settings, self.model_id, self.aliases
         )
         return serve_command(
             self.launch,
@@ -208,6 +209,7 @@ def launch_spec(
         probe=resolved.probe,
         require_gpu=resolved.require_gpu,
         model_id=resolved.model.id or resolved.name,
+        aliases=(resolved.name, *resolved.model.aliases),
         alternatives=alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf),
         variant=resolved.variant,
     )

@@ -71,6 +71,7 @@ class MemoryEstimate(NamedTuple):
     beyond: int = 0  # KV cache beyond the context that `declared` includes
     source: str = RULE  # where the numbers are from
     engine: int = OVERHEAD  # the engine's own bytes: program, buffers
+    variant: str = ""  # another variant of the model, which fits this machine
 
     @property
     def needed(self) -> int | None:
@@ -128,10 +129,26 @@ def _memory_problem(
     size = formatting.format_size(needed)
     available = formatting.format_size(here)
     what = f"{estimate.model} needs {size} of memory, and {available} are here"
-    remedy = "a smaller model (`doit` shows them)"
+    return what, memory_remedy(estimate, here)
+
+
+def memory_remedy(estimate: MemoryEstimate, here: int, smaller: str = "") -> str:
+    """Return what helps a model that needs more memory than there is.
+
+    Args:
+        here: bytes of memory that this process may use.
+        smaller: the name of a model that fits; empty if none is known.
+    """
+    remedies = []
     if estimate.least <= here:
-        remedy = f"a smaller --ctx-size, or {remedy}"
-    return what, remedy
+        remedies.append("a smaller --ctx-size")
+    if estimate.variant:
+        remedies.append(f"--variant {estimate.variant}")
+    model = "a smaller model"
+    if smaller:
+        model += f", such as {smaller}"
+    remedies.append(f"{model} (`doit catalogue --fits` shows them)")
+    return ", or ".join(remedies)
 
 
 def as_json(file_plan: FilePlan) -> dict[str, Any]:
@@ -262,11 +279,16 @@ def _size(path: str) -> int | None:
     return status.size if status else None
 
 
-def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEstimate:
+def estimate_memory(
+    resolved: ResolvedModel, needs: list[FilePlan], *, reads_file: bool = True
+) -> MemoryEstimate:
     """Estimate the memory that serving a model needs.
 
     From the metadata of the file if it is on this machine, else from that in
     models.lock, else by a rule of thumb.
+
+    Args:
+        reads_file: that of a large model takes a tenth of a second.
     """
     settings = resolved.settings
     context = settings.ctx_size or 0
@@ -284,9 +306,23 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
         gpu=bool(settings.ngl) and settings.gpu != "disable",
         declared=resolved.model.ram * 10**9 if resolved.model.ram else None,
         beyond=rule_of_thumb.kv_beyond_ram(resolved.model.params, context),
+        variant=_fitting_variant(resolved),
     )
-    of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
+    of_file = None
+    if reads_file:
+        of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
     return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def _fitting_variant(resolved: ResolvedModel) -> str:
+    """Return the largest variant that fits this machine; "" if it is the used one."""
+    if not resolved.choice:
+        return ""
+    fitting = [need for need in resolved.choice.needs if resolved.choice.fits(need)]
+    best = max(fitting, key=lambda need: need.needed or 0, default=None)
+    if best is None or best.name == resolved.choice.name:
+        return ""
+    return best.name
 
 
 def _from_metadata(

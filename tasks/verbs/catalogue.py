@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from tasks import doit_adapter
 from tasks.catalogue import screen
-from tasks.catalogue.resolve import resolve_entry
+from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.variant_choice import memory_for
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
@@ -39,9 +40,7 @@ class Filter(NamedTuple):
             return False
         if self.fits and not row["fits"]:
             return False
-        return self.kind in ("", row["kind"]) or (
-            self.kind == "vision" and bool(row["vision"])
-        )
+        return self.kind in ("", row["kind"])
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
@@ -71,7 +70,7 @@ def run(context: Context, chosen: Filter, as_json: bool) -> None:
         RecipeError: no model matches.
     """
     here = memory.total()
-    rows = [_row(context, name, here) for name in context.catalogue.names]
+    rows = [_row(context, name) for name in context.catalogue.names]
     default = context.catalogue.default
     matching = [row for row in rows if chosen.matches(row)]
     data = {"default": default, "memory": here, "models": matching}
@@ -162,32 +161,37 @@ def _rest(shown: list[dict[str, Any]], rows: list[dict[str, Any]], here: int) ->
 
 def _candidate(row: dict[str, Any], default: str) -> screen.Candidate:
     kept = row["name"] == default or row["state"] != "absent"
-    return screen.Candidate(row["name"], _label(row), row["ram_gb"], kept)
+    return screen.Candidate(row["name"], row["kind"], _gigabytes(row["memory"]), kept)
 
 
-def _label(row: Row) -> str:
+def _gigabytes(size: int | None) -> float | None:
+    return size and size / 10**9
+
+
+def _label(resolved: ResolvedModel) -> str:
     """Return what a model is for: its kind, or vision."""
-    if row["vision"]:
+    if any(one.role == "mmproj" for one in resolved.companions):
         return "vision"
-    return str(row["kind"])
+    return resolved.model.kind
 
 
-def _row(context: Context, name: str, here: int) -> dict[str, Any]:
+def _row(context: Context, name: str) -> dict[str, Any]:
     resolved = resolve_entry(name, context.catalogue, context.environment)
     model = resolved.model
     found = on_disk(context.environment.cache, resolved)
+    available = memory_for(resolved.settings, context.environment)
     return {
         "name": name,
         "aliases": list(model.aliases),
         "title": model.title,
-        "kind": model.kind,
-        "vision": any(one.role == "mmproj" for one in resolved.companions),
+        "kind": _label(resolved),
         "size": found.size,
         "license": model.license,
         "params": model.params,
         "quant": model.quant,
         "ram_gb": model.ram,
-        "fits": screen.fits(model.ram, here),
+        "memory": found.memory,
+        "fits": screen.fits(_gigabytes(found.memory), available),
         "sha256": model.sha256,
         "url": model.url,
         "path": resolved.artifact.target,
@@ -217,7 +221,7 @@ def _columns(default: str) -> tuple[Column, ...]:
     return (
         Column("name", "model", describe=name, least=20),
         Column("size", ">size", _size, unknown="?"),
-        Column("ram_gb", ">RAM", lambda gigabytes: f"{gigabytes} GB", unknown="?"),
+        Column("memory", ">RAM", formatting.format_size, unknown="?"),
         Column("license", "licence", least=10),
         Column("state", "here", describe=_word, style=_style),
         Column("title", "what it is", describe=_title, least=10),
@@ -241,7 +245,7 @@ def _ready_name(
     A model whose engine is not installed is not one.
     """
     states = ("bundled", "complete")
-    chats = [row for row in rows if row["kind"] == "chat"]
+    chats = [row for row in rows if row["kind"] in ("chat", "vision")]
     here = [row for row in chats if row["state"] in states]
     here.sort(key=lambda row: (row is not default, states.index(row["state"])))
     names = (str(row["name"]) for row in here)
@@ -254,10 +258,9 @@ def _has_engine(context: Context, name: str) -> bool:
 
 
 def _title(row: Row) -> str:
-    label = _label(row)
-    if label == "chat":
+    if row["kind"] == "chat":
         return str(row["title"])
-    return f"{label}: {row['title']}"
+    return f"{row['kind']}: {row['title']}"
 
 
 def _next(rows: list[dict[str, Any]], context: Context) -> str:

@@ -17,6 +17,7 @@ from tasks.catalogue.engine_release import pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings
+from tasks.catalogue.variants import budget
 from tasks.command_line import TaskRequest
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context
@@ -30,7 +31,13 @@ from tasks.engine.server_record import KEY_VARIABLE
 from tasks.engine.version import engine_version
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
-from tasks.planning.estimate import estimate_memory, plan_file
+from tasks.planning.estimate import (
+    MemoryEstimate,
+    estimate_memory,
+    memory_remedy,
+    plan_file,
+)
+from tasks.planning.on_disk import on_disk
 from tasks.system import files, memory, ports
 from tasks.system.packages import find_program
 
@@ -200,11 +207,34 @@ def _disk_and_memory(context: Context, resolved: ResolvedModel) -> list[CheckRes
     needs = [plan_file(context.environment.cache, artifact) for artifact in artifacts]
     to_write = [file_plan.to_write for file_plan in needs if file_plan.state != "have"]
     free = disk_usage(files.nearest_existing_dir(context.environment.cache)).free
-    needed = estimate_memory(resolved, needs).needed
     return [
         health.check_disk(free, to_write, resolved.name),
-        health.check_memory(memory.total(), memory.available(), needed, resolved.name),
+        _memory(context, resolved, estimate_memory(resolved, needs)),
     ]
+
+
+def _memory(
+    context: Context, resolved: ResolvedModel, estimate: MemoryEstimate
+) -> CheckResult:
+    here = memory.total()
+    remedy = ""
+    if here < (estimate.needed or 0):
+        smaller = _largest_that_fits(context, resolved.model.kind, here)
+        remedy = memory_remedy(estimate, here, smaller)
+    return health.check_memory(
+        here, memory.available(), estimate.needed, resolved.name, remedy
+    )
+
+
+def _largest_that_fits(context: Context, kind: str, here: int) -> str:
+    """Return the model of a kind that needs the most of this memory; "" if none."""
+    needs: dict[str, int] = {}
+    for name in context.catalogue.names:
+        resolved = resolve_entry(name, context.catalogue, context.environment)
+        if resolved.model.kind == kind:
+            needs[name] = on_disk(context.environment.cache, resolved).memory or 0
+    fitting = {name: need for name, need in needs.items() if 0 < need <= budget(here)}
+    return max(fitting, key=fitting.__getitem__, default="")
 
 
 def _port(cache: str, settings: ServeSettings) -> CheckResult:

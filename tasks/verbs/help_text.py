@@ -272,7 +272,8 @@ def _facts(resolved: ResolvedModel, found: OnDisk) -> Iterator[tuple[str, object
         yield "kind", model.kind
     yield "license", model.license
     yield "size", formatting.format_size(found.size)
-    yield "memory", f"{model.ram} GB" if model.ram else ""
+    if found.memory:
+        yield "memory", formatting.format_size(found.memory)
     yield "weights", ", ".join(filter(None, (model.params, model.quant)))
     if choice := resolved.choice:
         names = ", ".join(need.name for need in choice.needs)

@@ -48,11 +48,14 @@ def run(context: Context, choice: Choice, count: int | None, follow: bool) -> No
     supervisor = next((record.keeper for record in runs if record.log == path), None)
     stop: list[int] = []
     with handle_signals(stop.append), doit_adapter.ignore_broken_pipe():
-        text, end = _last_lines(path, count)
-        more: Iterable[bytes] = ()
-        if follow:
-            goes_on = lambda: not stop and process_identity.is_alive(supervisor)  # noqa: E731
-            more = logfile.follow(path, end, goes_on)
+        goes_on = lambda: not stop and process_identity.is_alive(supervisor)  # noqa: E731
+        try:
+            text, end = logfile.last_lines(path, count)
+            more: Iterable[bytes] = ()
+            if follow:
+                more = logfile.follow(path, end, goes_on)
+        except OSError as error:
+            raise _unreadable(path, error) from None
         texts = iterdecode(chain([text], more), "utf-8", _BYTES)
         for block in doit_adapter.escape_stream(texts):
             sys.stdout.buffer.write(block.encode("utf-8", _BYTES))
@@ -107,13 +110,10 @@ def _path(cache: str, choice: Choice, runs: list[ServerRecord]) -> str:
     raise ServerError(what, fix=fix)
 
 
-def _last_lines(path: str, count: int | None) -> tuple[bytes, logfile.LogPosition]:
-    try:
-        return logfile.last_lines(path, count)
-    except OSError as error:
-        what = f"cannot read the log {path}: {error.strerror or error}"
-        fix = "run it as the user who started the server, or start it again"
-        raise ServerError(what, fix=fix) from None
+def _unreadable(path: str, error: OSError) -> ServerError:
+    what = f"cannot read the log {path}: {error.strerror or error}"
+    fix = "run it as the user who started the server, or start it again"
+    return ServerError(what, fix=fix)
 
 
 def _count(lines: str | None) -> int | None:

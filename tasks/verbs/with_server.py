@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tasks import doit_adapter, urls
@@ -27,11 +28,13 @@ def check(context: Context, resolved: Servable) -> None:
     """Check that server and command can run, before anything is downloaded.
 
     Raises:
-        ServerError: the model cannot be served.
+        ServerError: the model cannot be served, or the command is an agent and the
+            model does not chat.
         SystemExit: as a shell's: 127, there is no such command, or 126, it is not a
             program.
     """
     cache = context.environment.cache
+    _check_agent(context.command_line.tasks[-1].extra, resolved)
     check_start(cache, resolved, context.download_policy())
     word = context.command_line.tasks[-1].extra[0]
     path = _path(word, context.environment.cwd)
@@ -44,6 +47,20 @@ def check(context: Context, resolved: Servable) -> None:
         doit_adapter.log_event("error", "ERROR: %s", what, level=doit_adapter.ERROR)
         raise SystemExit(status)
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
+
+
+def _check_agent(words: Sequence[str], resolved: ResolvedModel) -> None:
+    """Check that a coding agent gets a model that chats.
+
+    Raises:
+        ServerError: it is of another kind.
+    """
+    agent = agent_of(words)
+    kind = resolved.model.kind
+    if agent and kind != "chat":
+        what = f"{agent} needs a chat model, and {resolved.name} is of kind: {kind}"
+        fix = "`doit catalogue --kind chat` lists the chat models"
+        raise ServerError(what, fix=fix)
 
 
 def _path(word: str, cwd: str) -> str:

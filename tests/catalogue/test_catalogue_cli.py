@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,10 @@ def test_the_table(project: Project) -> None:
     text = report(project.doit())
     assert text.splitlines()[0].split() == ["model", "size", "RAM", "licence", "here", "what", "it", "is"]
     assert rows(text) == {
-        "gone": "* 400.0 kB 7 GB CC-BY-4.0 no A model",
-        "part": "400.0 kB 7 GB CC-BY-4.0 43 % A model",
-        "here": "400.0 kB 7 GB CC-BY-4.0 yes A model",
-        "new": "300.0 kB 7 GB CC-BY-4.0 changed A model",
+        "gone": "* 400.0 kB 7.00 GB CC-BY-4.0 no A model",
+        "part": "400.0 kB 7.00 GB CC-BY-4.0 43 % A model",
+        "here": "400.0 kB 7.00 GB CC-BY-4.0 yes A model",
+        "new": "300.0 kB 7.00 GB CC-BY-4.0 changed A model",
         "ship": "400.0 kB ? MIT bundled Shipped with the folder",
     }
     assert f"* the default. Cache: {project.cache}\n" in text
@@ -151,12 +152,12 @@ def test_json(project: Project) -> None:
         "aliases": [],
         "title": "A model",
         "kind": "chat",
-        "vision": False,
         "size": 400_000,
         "license": "CC-BY-4.0",
         "params": None,
         "quant": None,
         "ram_gb": 7,
+        "memory": 7 * 10**9,
         "fits": memory.total() >= 7 * 10**9,
         "sha256": project.entry("", data["here"])["sha256"],
         "url": "https://models.invalid/here.gguf",
@@ -192,9 +193,39 @@ FILTERS = (
     (["--word", "qwen", "--fits"], ["qwen3-8b"]),
     (["--fits"], ["demo", "qwen3-8b"]),
     (["--kind", "vision"], ["qwen3-vl-8b"]),
-    (["--kind", "chat"], ["demo", "qwen3-8b", "qwen3-vl-8b", "phi"]),
+    (["--kind", "chat"], ["demo", "qwen3-8b", "phi"]),
     (["--all"], ["demo", "qwen3-8b", "qwen3-vl-8b", "phi"]),
 )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nvidia-smi is a shell script here")
+def test_what_fits_is_what_plan_says(project: Project, tmp_path: Path) -> None:
+    """Issue 14: by models.lock, by the rule of thumb, and on the GPU if layers are put there."""
+    shutil.copy2(project.path / "demo" / "demo.gguf", project.path / "small.gguf")
+    url = "https://models.invalid/{}.gguf"
+    on_gpu: dict[str, Any] = {"ram": 10**5, "serve": {"ngl": 9}}
+    models: dict[str, Any] = {
+        "locked": {**project.entry("small.gguf", ram=10**6), "serve": {"ctx_size": 512}},
+        "rule": {**project.entry(url.format("r"), b"x", params="1B", ram=10**6), "serve": {"ctx_size": 512}},
+        "declared": project.entry(url.format("d"), ram=10**6),
+        "unknown": project.entry(url.format("u")),
+        "gpu": {**project.entry(url.format("g")), **on_gpu},
+    }
+    engines = {"embedded": {"title": "e", "license": "MIT"}}
+    project.catalogue({name: {**models[name], "engine": "embedded"} for name in models}, engines)
+    assert project.doit("lock", "--model", "locked").status == 0
+    (tool := tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 100000000\n")
+    tool.chmod(0o755)
+    project.env["PATH"] = f"{tmp_path}{os.pathsep}{project.env['PATH']}"
+    shown = json.loads(report(project.doit("catalogue", "--json")))["models"]
+    assert {m["name"]: m["fits"] for m in shown} == {
+        "locked": True, "rule": True, "declared": False, "unknown": None, "gpu": True
+    }  # fmt: skip
+    names = [words for name in models for words in ("--model", name)]
+    planned = json.loads(project.doit("plan", *names, "--json").out)["memory"]["models"]
+    assert [m["memory"] for m in shown] == [one["needed"] for one in planned]
+    tool.unlink()
+    assert "gpu" not in rows(report(project.doit("catalogue", "--fits")))
 
 
 def test_filters(project: Project) -> None:
@@ -214,9 +245,7 @@ def test_filters(project: Project) -> None:
     found = json.loads(report(project.doit("catalogue", "--json", "vision", "--kind", "vision")))
     assert found["models"] == []
     found = json.loads(report(project.doit("catalogue", "--json", "--kind", "vision")))
-    assert [(m["name"], m["kind"], m["vision"], m["fits"]) for m in found["models"]] == [
-        ("qwen3-vl-8b", "chat", True, False)
-    ]
+    assert [(m["name"], m["kind"], m["fits"]) for m in found["models"]] == [("qwen3-vl-8b", "vision", False)]
     assert "vision: A model" in report(project.doit("catalogue", "vl"))
 
 

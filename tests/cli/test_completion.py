@@ -37,6 +37,7 @@ TYPED = [
     ("doit start --gpu vul", "doit start --gpu vulkan "),  # a GPU
     ("doit with demo -- basenam", "doit with demo -- basename "),  # a command
     ("doit serve --llamafile READ", "doit serve --llamafile README.md "),  # a file
+    ("doit plan llama3.2-1b-gguf --variant q4", "doit plan llama3.2-1b-gguf --variant q4 "),  # a variant
 ]
 
 
@@ -111,7 +112,7 @@ def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     assert "vulkan" in completed(project, "doit serve --gpu ", here)
     assert "with" not in completed(project, "doit serve --gpu ", here)
     assert completed(project, "doit catalogue --kind ", here) == ["chat", "vision", "embedding", "rerank"]
-    for option in ("--variant", "--port", "--llamafile-url"):  # their values are not known
+    for option in ("--port", "--llamafile-url"):  # their values are not known
         assert completed(project, f"doit serve {option} ", here) == []
     assert "tinyllama" in completed(project, "doit serve --yes ", here)
     assert "--port" in completed(project, "doit serve --yes --po", here)
@@ -119,6 +120,26 @@ def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     assert completed(project, "doit serve --api", tmp_path, elsewhere) == ["--api-key"]
     assert "-f" not in completed(project, "doit chat -", here)
     assert completed(project, "doit serve:", tmp_path) == []
+
+
+def test_variants(project: Project) -> None:
+    """Issue 14: those of the models on the line; none without a model."""
+    url = "https://models.invalid/{}.gguf"
+    variants = {name: {"url": url.format(name)} for name in ("q4_k_m", "q8_0")}
+    models = {name: {"title": "M", "license": "MIT", "engine": "embedded"} for name in "mn"}
+    project.catalogue(
+        {"m": {**models["m"], "variants": variants}, "n": {**models["n"], "url": url.format("n")}}
+    )
+    rows = (
+        ("doit serve m --variant ", ["q4_k_m", "q8_0"]),
+        ("doit plan --model=m --variant q8", ["q8_0"]),
+        ("doit download --model m --variant=q4", ["q4_k_m"]),
+        ("doit download:m --yes --variant ", ["q4_k_m", "q8_0"]),
+        ("doit serve n --variant ", []),
+        ("doit serve --variant ", []),
+    )
+    for line, expected in rows:
+        assert completed(project, line, project.path) == expected, line
 
 
 def test_the_list_of_a_verb(project: Project) -> None:

@@ -146,6 +146,11 @@ def installed(project: Project, tmp_path: Path) -> Project:
     [
         ("cache-key m", "below", 0, "llamafile-recipe-m-"),
         ("help serve", "below", 0, "usage: doit serve [MODEL | FILE | URL]"),
+        ("--help", "below", 0, "usage: doit [VERB [MODEL] [OPTIONS]]"),
+        ("help", "below", 0, "usage: doit [VERB [MODEL] [OPTIONS]]"),
+        ("--help", "DOIT_FILE of a folder", 0, "usage: doit [VERB [MODEL] [OPTIONS]]"),
+        ("--help", "another project below", 0, "doit -- automation tool"),
+        ("--help", "elsewhere", 0, "doit -- automation tool"),
         ("list --all", "below", 0, "serve:m "),
         ("info serve:m", "below", 1, "status     : run"),
         ("m", "below", 3, "ERROR: m is a model, not a verb\n  fix: doit serve m\n"),
@@ -282,6 +287,21 @@ def test_remedies_begin_with_what_was_typed(
 def test_the_name_of_the_command(name: str, expected: str) -> None:
     """Issue 14.1: what a remedy begins with, by the file name of the program."""
     assert llamafile_recipe_doit.program_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/venv/bin/doit", True),
+        ("/venv/bin/doit.exe", True),
+        ("/site-packages/doit/__main__.py", True),
+        ("/site-packages/other/__main__.py", False),
+        ("/venv/bin/builds-on-doit", False),
+    ],
+)
+def test_which_program_is_doit(path: str, expected: bool) -> None:
+    """ADR 15: the `--help` of a program that builds on doit is its own."""
+    assert llamafile_recipe._is_doit(path) is expected
 
 
 def test_a_path_is_seen_from_where_the_user_is(project: Project) -> None:

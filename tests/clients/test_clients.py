@@ -18,10 +18,14 @@ import pytest
 from tasks.errors import ServerError
 from tasks.system.ports import free_port
 
+from tests.support.llama_server import use
 from tests.support.project import REPO, SCRIPTS, Project
 
 PAGE = (REPO / "docs" / "clients.md").read_text("utf-8")
 ROWS = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (?:`(pip install [^`]+)`)? ?\|", PAGE, re.MULTILINE)
+BY_LLAMA_SERVER = ("OpenAI", "Anthropic")  # whose clients are also held against llama-server
+RUNS = [(*row, "embedded") for row in ROWS]
+RUNS += [(*row, "llama-server") for row in ROWS if row[0] in BY_LLAMA_SERVER]
 ANSWER = "I am the tiny demo model of llamafile-recipe."
 OTHER_ANSWERS = {"aider": "tiny demo"}  # aider adds the user's language to the question
 INSTALL_LIMIT = 1200  # seconds
@@ -79,9 +83,15 @@ def port_for(client: str) -> int:
 
 @pytest.mark.clients
 @pytest.mark.skipif(os.name != "posix", reason="the examples are run by sh")
-@pytest.mark.parametrize(("client", "command"), ROWS, ids=[name for name, _ in ROWS])
-def test_a_client(project: Project, programs: Path, client: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("client", "command", "engine"), RUNS, ids=[f"{client}-{engine}" for client, _, engine in RUNS]
+)
+def test_a_client(
+    project: Project, programs: Path, request: pytest.FixtureRequest, client: str, command: str, engine: str
+) -> None:
     """Issue 14.10: each example prints the demo's answer; one with a stream prints it twice."""
+    if engine == "llama-server":
+        use(project, request.getfixturevalue("llama_server"))
     if command:
         install(command, programs, project.path)
     port = port_for(client)
@@ -90,7 +100,7 @@ def test_a_client(project: Project, programs: Path, client: str, command: str) -
         file = project.path / f"example.{kind}"
         file.write_text(text.replace("8080", str(port)), "utf-8")
         program = {"python": str(programs / "python"), "sh": "sh"}[kind]
-        words = ["with", "--model", "demo", "--port", str(port), "--", program, str(file)]
+        words = ["with", "--model", "demo", "--engine", engine, "--port", str(port), "--", program, str(file)]
         result = project.doit(*words, env=env, timeout=ANSWER_LIMIT)
         assert result.status == 0, result.err
         answers = 2 if "stream" in text else 1

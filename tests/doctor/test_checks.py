@@ -111,15 +111,29 @@ LINUX, MAC, WINDOWS = "linux", "darwin", "win32"
             checks.check_disk(10_000_000, [], "m"), "fail", "10.0 MB free", "free some space", id="full"
         ),
         pytest.param(
-            checks.check_memory(16 * GB, 9 * GB, 7 * GB, "m"), "ok", "needs about 7.00 GB", "", id="memory"
+            checks.check_memory(16 * GB, 9 * GB, 7 * GB, "m", ""),
+            "ok",
+            "needs about 7.00 GB",
+            "",
+            id="memory",
         ),
         pytest.param(
-            checks.check_memory(4 * GB, 3 * GB, 7 * GB, "m"), "warn", "4.00 GB", "smaller model", id="little"
+            checks.check_memory(4 * GB, 3 * GB, 7 * GB, "m", "a smaller model"),
+            "warn",
+            "4.00 GB",
+            "smaller model",
+            id="little",
         ),
         pytest.param(
-            checks.check_memory(16 * GB, GB, 7 * GB, "m"), "warn", "1.00 GB", "other programs", id="in use"
+            checks.check_memory(16 * GB, GB, 7 * GB, "m", ""),
+            "warn",
+            "1.00 GB",
+            "other programs",
+            id="in use",
         ),
-        pytest.param(checks.check_memory(4 * GB, GB, None, "m"), "ok", "not known", "", id="need unknown"),
+        pytest.param(
+            checks.check_memory(4 * GB, GB, None, "m", ""), "ok", "not known", "", id="need unknown"
+        ),
         pytest.param(checks.check_port("h:1", "", ""), "ok", "h:1 is free", "", id="port"),
         pytest.param(
             checks.check_port("h:1", "1 is in use", "--port 0"), "warn", "in use", "--port 0", id="taken"

@@ -90,6 +90,21 @@ def test_what_people_read(healthy: Project) -> None:
     assert lines[-1] in (f"{len(CHECKS) - 1} ok, 1 warn, 0 fail", f"{len(CHECKS) - 2} ok, 2 warn, 0 fail")
 
 
+def test_a_model_that_fits_is_named(project: Project) -> None:
+    """Issue 14: no context helps where the weights alone are too large; then a model that fits does."""
+    sizes = {"big": 10**15, "tiny": 10**6, "small": 2 * 10**6, "other": 3 * 10**6}
+    models: dict[str, Any] = {}
+    for name, size in sizes.items():
+        entry = project.entry(f"https://models.invalid/{name}.llamafile", b"", size=size, params="1B")
+        models[name] = {**entry, "serve": {"ctx_size": 512}}
+    models["other"]["kind"] = "embedding"
+    project.catalogue(models)
+    found = rows(project, HF_HUB_OFFLINE="1")
+    fix = "a smaller model, such as small (`doit catalogue --fits` shows them)"
+    verdict(found, "memory", "warn", "big needs about 1000", fix)
+    assert "--ctx-size" not in found["memory"]["remedy"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
 def test_colours_on_a_terminal(healthy: Project) -> None:
     """Issue 5.8: and none with NO_COLOR."""

@@ -100,7 +100,8 @@ def test_a_hostile_machine(project: Project, llama_server: Path, engine: str) ->
     use(project, llama_server)
     (project.path / "m.gguf").write_bytes(DEMO)
     serve = {"ctx_size": 512, "env": {"LLAMA_ARG_N_PARALLEL": "2"}}
-    entry = project.entry("m.gguf", DEMO, engine=engine, id=MISTRAL, serve=serve)
+    aliases = ["mistral", "mistral-other"]
+    entry = project.entry("m.gguf", DEMO, engine=engine, id=MISTRAL, aliases=aliases, serve=serve)
     project.catalogue({"m": entry})
     clean = asked(project)
     help_text = subprocess.run([llama_server, "--help"], capture_output=True, text=True, check=True).stdout
@@ -109,6 +110,7 @@ def test_a_hostile_machine(project: Project, llama_server: Path, engine: str) ->
     assert steady(found["models"]) == steady(clean["models"])
     assert (found["foreign"], found["local"]) == (None, LOCAL)
     assert [model["id"] for model in found["models"]] == [found["exported"]] == [MISTRAL]
+    assert found["models"][0]["aliases"] == [MISTRAL, "mistral-other"]
     assert found["cleaned"] == ["mistral-7b-instruct-v0.2"]
     assert found["text"].strip() == "What are you?"
     assert found["answer"]

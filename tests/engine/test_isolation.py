@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tasks.catalogue.settings import ServeSettings
-from tasks.engine.isolation import is_open_to_pages, isolation_options
+from tasks.engine.isolation import is_open_to_pages, isolation_options, listed_names
 from tasks.errors import ServerError
 
 pytestmark = pytest.mark.once
@@ -38,6 +38,29 @@ def test_options(engine: str, version: str | None, options: str, is_open: bool) 
     assert is_open_to_pages(engine, version, settings, "") is is_open
     assert not is_open_to_pages(engine, version, settings, "a-key")
     assert not is_open_to_pages(engine, version, ServeSettings(cors="*"), "")
+
+
+@pytest.mark.parametrize(
+    ("model_id", "aliases", "names"),
+    [
+        ("m", [], "m"),
+        ("m", ["m"], "m"),
+        ("phi", ["phi3", "phi-3-mini"], "phi,phi-3-mini,phi3"),
+        ("phi3", ["phi", "phi-3", "phi3.5"], "phi3,phi3.5"),  # the first one would be the id
+        ("m-7b.gguf", ["m", "M-7B", "mistral"], "m-7b.gguf,mistral"),
+    ],
+)
+def test_aliases(model_id: str, aliases: list[str], names: str) -> None:
+    """Issue 15.4: a version that knows several names gets them; the id stays the one of the catalogue."""
+    assert ",".join(listed_names(model_id, aliases)) == names
+    for engine, version, expected in (
+        ("llama-server", "8783", names),
+        ("llama-server", "8782", model_id),
+        ("embedded", "", names),
+        ("llamafile", "0.10.5", model_id),
+    ):
+        words = isolation_options(engine, version, ServeSettings(), model_id, aliases)
+        assert words[-2:] == ["--alias", expected], engine
 
 
 def test_cors_of_the_catalogue() -> None:

@@ -162,6 +162,8 @@ def test_chat_does_not_choose_an_embedder(project: Project) -> None:
     page = project.doit("help", "e").out
     assert "kind      embedding\n" in page
     assert "doit chat" not in page
+    said = failed(project.doit("with", "e", "--", "npx", "--yes", "opencode"))
+    assert "opencode needs a chat model, and e is of kind: embedding\n  fix: `doit catalogue --kind" in said
     said = failed(project.doit("bench", "e"))
     assert "`bench` measures chat models, and e is of kind: embedding\n" in said
     assert "fix: `doit catalogue --kind chat` lists the chat models" in said

@@ -318,3 +318,38 @@ def test_follow_from_before_a_rotation(path: Path) -> None:
     log.write(b"y" * 95)  # a new file
     got = b"".join(follow(str(path), end, lambda: False))
     assert got.endswith(b"y" * 95)
+
+
+def test_follow_a_file_that_was_deleted_since(path: Path) -> None:
+    """A reader that is behind by two rotations reads both files that there are."""
+    log = RotatingLog(str(path), LIMIT_OF_TEST)
+    log.write(b"x" * 90)
+    follower = follow(str(path), at(path, 80), lambda: False)
+    assert next(iter(follower)) == b"x" * 10
+    log.write(b"y" * 95)
+    log.write(b"z" * 95)  # here the first file is deleted
+    assert b"".join(follower) == b"y" * 95 + b"z" * 95
+
+
+def test_last_lines_during_rotations(path: Path) -> None:
+    """Both files are read as they were at one time: no line is missing between them, none is twice."""
+    log = RotatingLog(str(path), LIMIT_OF_TEST)
+    log.write(b"0\n")
+
+    def write() -> None:
+        for n in range(1, 2000):
+            log.write(b"%d\n" % n)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        text, _ = last_lines(str(path), None)
+        numbers = [int(line) for line in text.splitlines()]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    writer.join()
+
+
+def test_last_lines_where_no_next_file_can_be_created(path: Path) -> None:
+    """On a full disk, the log is its earlier part."""
+    old(path).write_bytes(b"a\nb\n")
+    assert last_lines(str(path), 1)[0] == b"b\n"

@@ -60,12 +60,16 @@ def test_memory_is_weights_cache_and_overhead() -> None:
         (a_memory(None, 2 * GB, declared=7 * GB, beyond=2 * GB), "a smaller --ctx-size, or a smaller model"),
         (a_memory(None, 2 * GB, declared=50 * GB, beyond=2 * GB), "a smaller model"),
         (a_memory(None, 2 * GB, declared=50 * GB), "a smaller model"),
+        (a_memory(9 * GB, variant="q4"), "--variant q4, or a smaller model"),
+        (a_memory(7 * GB, 2 * GB, variant="q4"), "a smaller --ctx-size, or --variant q4, or a smaller model"),
     ],
 )
-def test_a_smaller_context_only_where_it_helps(need: MemoryEstimate, remedy: str) -> None:
-    """Issue 14.2: 8 GB are here."""
+def test_a_remedy_that_helps(need: MemoryEstimate, remedy: str) -> None:
+    """Issue 14.2: 8 GB are here; a smaller context does not help if the weights alone are too large."""
     [(_, fix)] = estimate.blockers([], 0, [need], 8 * GB)
-    assert fix == f"{remedy} (`doit` shows them)"
+    assert fix == f"{remedy} (`doit catalogue --fits` shows them)"
+    named = estimate.memory_remedy(need, 8 * GB, "phi")
+    assert named == f"{remedy}, such as phi (`doit catalogue --fits` shows them)"
 
 
 @pytest.mark.parametrize(
