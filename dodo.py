@@ -89,7 +89,7 @@ def task_verify(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODEL, *options.SERVE, options.LOG, *options.SOURCE],
+    params=[options.MODEL, *options.SERVE, options.DRAIN, options.LOG, *options.SOURCE],
     pos_arg="engine_arguments",
 )
 def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
@@ -104,7 +104,13 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON],
+    params=[
+        options.MODELS,
+        *options.SERVE,
+        options.DRAIN,
+        *options.SOURCE,
+        options.JSON,
+    ],
     pos_arg="engine_arguments",
 )
 def task_start(context: Context, model: ResolvedModel) -> TaskDict:
@@ -193,7 +199,7 @@ def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.RUNNING_MODEL, *options.SERVE, *options.SOURCE],
+    params=[options.RUNNING_MODEL, *options.SERVE, options.DRAIN, *options.SOURCE],
     pos_arg="engine_arguments",
 )
 def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
@@ -208,13 +214,34 @@ def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.report(
-    params=[options.STOPPED_MODELS, options.SERVER_PORT, options.ALL, options.JSON]
+    params=[
+        options.STOPPED_MODELS,
+        options.SERVER_PORT,
+        options.STOP_DRAIN,
+        options.ALL,
+        options.JSON,
+    ]
 )
 def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     """end a server that runs in the background, or in another terminal"""
     from tasks.verbs import stop
 
     return {"actions": [(stop.run, stop.arguments(context, request))]}
+
+
+@recipe.report(
+    params=[
+        options.RUNNING_MODELS,
+        options.SERVER_PORT,
+        options.IDLE_TIMEOUT,
+        options.JSON,
+    ]
+)
+def task_idle(context: Context, request: TaskRequest) -> TaskDict:
+    """wait until a server works on no request"""
+    from tasks.verbs import idle
+
+    return {"actions": [(idle.run, idle.arguments(context, request))]}
 
 
 @recipe.report(params=[options.RUNNING_MODELS, options.SERVER_PORT, options.JSON])

@@ -41,9 +41,13 @@ from tasks.catalogue.settings import (
 from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
+from tasks.options import seconds
 
 if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
+
+
+DRAIN_S = 20  # with the steps of a stop, less than the 30 s that Kubernetes waits
 
 
 class ResolvedModel(NamedTuple):
@@ -71,6 +75,7 @@ class ResolvedModel(NamedTuple):
     program: Artifact | None = None  # llama-server, if it is the engine and on PATH
     memory: ModelMetadata | None = None  # from models.lock
     choice: Choice | None = None  # which variant, and why
+    drain: int = 0  # most seconds for answers in progress at a stop
 
     @property
     def is_own_gguf(self) -> bool:
@@ -280,7 +285,15 @@ def _job(
         installed_program(engine, environment),
         source.memory,
         source.choice,
+        _drain(request),
     )
+
+
+def _drain(request: TaskRequest) -> int:
+    """Return how long a stop waits; `with` and `chat` end after their last answer."""
+    if request.verb not in ("serve", "start", "restart", "roll"):
+        return 0
+    return seconds("drain", request.options.get("drain", str(DRAIN_S)))
 
 
 def _source(

@@ -31,6 +31,7 @@ class LaunchSpec(NamedTuple):
     alternatives: str = ""  # other engines, for the error of one that fails
     model_id: str = ""  # the model's name in the API
     variant: str = ""  # of the model
+    drain: int = 0  # most seconds for answers in progress at a stop
 
     @property
     def engine_title(self) -> str:
@@ -161,4 +162,5 @@ def launch_spec(
         model_id=resolved.model.id or resolved.name,
         alternatives=alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf),
         variant=resolved.variant,
+        drain=resolved.drain,
     )
