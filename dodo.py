@@ -107,6 +107,7 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
     params=[
         options.MODELS,
         *options.SERVE,
+        options.REPLICAS,
         options.DRAIN,
         *options.SOURCE,
         options.JSON,

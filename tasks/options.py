@@ -71,6 +71,9 @@ DRAIN = option(
 STOP_DRAIN = option(
     "drain", "SECONDS", "the same for this stop [default: as it was started]"
 )
+REPLICAS = option(
+    "replicas", "N", "that many servers, on ports from --port on, or free ones"
+)
 IDLE_TIMEOUT = option("timeout", "SECONDS", "most time to wait [default: 300]")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"

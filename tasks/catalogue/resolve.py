@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
 
 
+LAST_PORT = 65535
 DRAIN_S = 20  # with the steps of a stop, less than the 30 s that Kubernetes waits
 
 
@@ -76,6 +77,7 @@ class ResolvedModel(NamedTuple):
     memory: ModelMetadata | None = None  # from models.lock
     choice: Choice | None = None  # which variant, and why
     drain: int = 0  # most seconds for answers in progress at a stop
+    replicas: int = 1  # how many servers
 
     @property
     def is_own_gguf(self) -> bool:
@@ -286,6 +288,7 @@ def _job(
         source.memory,
         source.choice,
         _drain(request),
+        _replicas(options, requested.port),
     )
 
 
@@ -294,6 +297,22 @@ def _drain(request: TaskRequest) -> int:
     if request.verb not in ("serve", "start", "restart", "roll"):
         return 0
     return seconds("drain", request.options.get("drain", str(DRAIN_S)))
+
+
+def _replicas(options: Mapping[str, Any], port: int | None) -> int:
+    """Return how many servers of a model are asked for.
+
+    Raises:
+        UsageError: it is not a number from 1 to 99, or there are not so many ports.
+    """
+    text = options.get("replicas", "1")
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 3 and int(text)):
+        raise UsageError(f"--replicas: expected a number from 1 to 99, got {text!r}")
+    last = (port or 0) + int(text) - 1
+    if last > LAST_PORT:
+        what = f"--replicas {text}: the last port would be {last}"
+        raise UsageError(what, fix=f"--port {LAST_PORT - int(text) + 1}")
+    return int(text)
 
 
 def _source(
