@@ -109,7 +109,7 @@ def task_preset(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODEL, *options.SERVE, options.LOG, *options.SOURCE],
+    params=[options.MODEL, *options.SERVE, options.DRAIN, options.LOG, *options.SOURCE],
     pos_arg="engine_arguments",
 )
 def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
@@ -124,7 +124,14 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.MODELS, *options.SERVE, *options.SOURCE, options.JSON],
+    params=[
+        options.MODELS,
+        *options.SERVE,
+        options.REPLICAS,
+        options.DRAIN,
+        *options.SOURCE,
+        options.JSON,
+    ],
     pos_arg="engine_arguments",
 )
 def task_start(context: Context, model: ResolvedModel) -> TaskDict:
@@ -214,7 +221,7 @@ def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
-    params=[options.RUNNING_MODEL, *options.SERVE, *options.SOURCE],
+    params=[options.RUNNING_MODEL, *options.SERVE, options.DRAIN, *options.SOURCE],
     pos_arg="engine_arguments",
 )
 def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
@@ -246,13 +253,34 @@ def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
 
 
 @recipe.report(
-    params=[options.STOPPED_MODELS, options.SERVER_PORT, options.ALL, options.JSON]
+    params=[
+        options.STOPPED_MODELS,
+        options.SERVER_PORT,
+        options.STOP_DRAIN,
+        options.ALL,
+        options.JSON,
+    ]
 )
 def task_stop(context: Context, request: TaskRequest) -> TaskDict:
     """end a server that runs in the background, or in another terminal"""
     from tasks.verbs import stop
 
     return {"actions": [(stop.run, stop.arguments(context, request))]}
+
+
+@recipe.report(
+    params=[
+        options.RUNNING_MODELS,
+        options.SERVER_PORT,
+        options.IDLE_TIMEOUT,
+        options.JSON,
+    ]
+)
+def task_idle(context: Context, request: TaskRequest) -> TaskDict:
+    """wait until a server works on no request"""
+    from tasks.verbs import idle
+
+    return {"actions": [(idle.run, idle.arguments(context, request))]}
 
 
 @recipe.report(params=[options.RUNNING_MODELS, options.SERVER_PORT, options.JSON])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.errors import did_you_mean
+from tasks.errors import UsageError, did_you_mean
 
 Option = dict[str, Any]
 
@@ -65,6 +65,16 @@ REQUESTS = option("requests", "N", "requests, at least [default: 4]")
 ANSWER = option("n-predict", "N", "tokens of an answer [default: 64]")
 LIMIT = option("limit", "SECONDS", "most time for all of them [default: 300]")
 COMPARE = option("compare", "FILE", "show the ratio to an earlier `doit bench --json`")
+DRAIN = option(
+    "drain", "SECONDS", "most time for answers in progress at a stop [default: 20]"
+)
+STOP_DRAIN = option(
+    "drain", "SECONDS", "the same for this stop [default: as it was started]"
+)
+REPLICAS = option(
+    "replicas", "N", "that many servers, on ports from --port on, or free ones"
+)
+IDLE_TIMEOUT = option("timeout", "SECONDS", "most time to wait [default: 300]")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"
 )
@@ -121,6 +131,17 @@ SERVE = [
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,
 ]
+
+
+def seconds(long: str, text: str) -> int:
+    """Return the value of an option in seconds.
+
+    Raises:
+        UsageError: it is not a whole number from 0 to 999999.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 6:
+        return int(text)
+    raise UsageError(f"--{long}: expected seconds, 0 or more, got {text!r}")
 
 
 def option_fix(word: str, given: str, table: Sequence[Option], pos_arg: str) -> str:

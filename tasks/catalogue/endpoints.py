@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Resolution, ResolvedModel, _api_key
+from tasks.catalogue.resolve import (
+    Resolution,
+    ResolvedModel,
+    _api_key,
+    drain_of,
+    replicas_of,
+)
 from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
@@ -29,6 +35,8 @@ class ResolvedEndpoint(NamedTuple):
     requested_port: int | None = None
     key: str = ""  # API key from the command line
     probe: bool = False  # ready only after a model has generated a token
+    drain: int = 0  # most seconds for answers in progress at a stop
+    replicas: int = 1  # how many servers
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,6 +113,8 @@ def resolved_endpoints(
             requested_port=_requested_port(requested.port, entry.serve.port),
             key=_api_key(options),
             probe=bool(options.get("probe")),
+            drain=drain_of(group.request),
+            replicas=replicas_of(options, requested.port),
         )
     return found
 

@@ -42,9 +42,14 @@ from tasks.catalogue.settings import (
 from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
+from tasks.options import seconds
 
 if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
+
+
+LAST_PORT = 65535
+DRAIN_S = 20  # with the steps of a stop, less than the 30 s that Kubernetes waits
 
 
 class ResolvedModel(NamedTuple):
@@ -72,6 +77,8 @@ class ResolvedModel(NamedTuple):
     program: Artifact | None = None  # llama-server, if it is the engine and is known
     memory: ModelMetadata | None = None  # from models.lock
     choice: Choice | None = None  # which variant, and why
+    drain: int = 0  # most seconds for answers in progress at a stop
+    replicas: int = 1  # how many servers
 
     @property
     def is_own_gguf(self) -> bool:
@@ -338,6 +345,8 @@ def _job(
         program,
         source.memory,
         source.choice,
+        drain_of(request),
+        replicas_of(options, requested.port),
     )
 
 
@@ -348,6 +357,29 @@ def _server(
     if engine != "llama-server":
         return None
     return pinned_server(catalogue, environment)
+
+
+def drain_of(request: TaskRequest) -> int:
+    """Return how long a stop waits; `with` and `chat` end after their last answer."""
+    if request.verb not in ("serve", "start", "restart", "roll"):
+        return 0
+    return seconds("drain", request.options.get("drain", str(DRAIN_S)))
+
+
+def replicas_of(options: Mapping[str, Any], port: int | None) -> int:
+    """Return how many servers of a model are asked for.
+
+    Raises:
+        UsageError: it is not a number from 1 to 99, or there are not so many ports.
+    """
+    text = options.get("replicas", "1")
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 3 and int(text)):
+        raise UsageError(f"--replicas: expected a number from 1 to 99, got {text!r}")
+    last = (port or 0) + int(text) - 1
+    if last > LAST_PORT:
+        what = f"--replicas {text}: the last port would be {last}"
+        raise UsageError(what, fix=f"--port {LAST_PORT - int(text) + 1}")
+    return int(text)
 
 
 def _source(

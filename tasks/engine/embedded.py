@@ -3,8 +3,8 @@
     python -m tasks.engine.embedded --server -m MODEL.gguf --host 127.0.0.1 --port 8080
 
 The server comes from the optional package xllamacpp. The recipe starts this program as
-it starts any engine: it imports nothing of `tasks` but its own flags, and no module
-imports it.
+it starts any engine: it imports nothing of `tasks` but its own modules, and no module
+imports it. SIGTERM lets it finish its answers; a second signal, or SIGINT, ends it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import os
 import signal
 import socket
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.engine import embedded_values
+from tasks.engine import embedded_drain, embedded_values
 from tasks.engine.embedded_flags import FLAGS, suggestion
 
 # flags whose values are checked before the package is loaded; FLAGS has all others.
@@ -346,7 +345,7 @@ def exit_now(*_: object) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Load the model and serve it until a signal arrives.
+    """Load the model, serve it until a signal arrives, and finish its answers.
 
     Raises:
         UsageError: the model cannot be served.
@@ -370,12 +369,13 @@ def serve(settings: Settings) -> None:
     except (RuntimeError, MemoryError, UnicodeError) as error:
         text = f"cannot serve {settings.model}, see the lines above ({error})"
         raise UsageError(text) from error
-    on_stop(exit_now)
+    received = embedded_drain.catch(STOPS)
     address = server.listening_address
     print(f"server is listening on {address}", file=sys.stderr, flush=True)
-    while True:
-        # short, because a signal that another thread receives does not end the sleep
-        time.sleep(0.5)
+    embedded_drain.wait_for(received)
+    port = int(address.rpartition(":")[2])
+    embedded_drain.finish_answers(settings.host, port, settings.api_keys)
+    exit_now()
 
 
 def main(arguments: list[str]) -> int:

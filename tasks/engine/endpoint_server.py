@@ -54,6 +54,7 @@ def specify(
         version=engine_version(cache, catalogue, endpoint.default),
         key=key,
         probe=endpoint.probe,
+        drain=endpoint.drain,
         model_id=endpoint.default.name,
         router=Router(path, models_max, members, tuple(chats)),
     )

@@ -36,6 +36,7 @@ class LaunchSpec(NamedTuple):
     aliases: tuple[str, ...] = ()  # its other names there
     variant: str = ""  # of the model
     router: Router | None = None  # of an endpoint
+    drain: int = 0  # most seconds for answers in progress at a stop
 
     @property
     def engine_title(self) -> str:
@@ -212,4 +213,5 @@ def launch_spec(
         aliases=(resolved.name, *resolved.model.aliases),
         alternatives=alternatives(resolved.engine, installed, is_gguf=resolved.is_gguf),
         variant=resolved.variant,
+        drain=resolved.drain,
     )

@@ -9,6 +9,7 @@ from tasks.catalogue.types import Catalogue
 from tasks.command_line import CommandLine, TaskRequest
 from tasks.engine import server_registry
 from tasks.engine.naming import choice_of
+from tasks.engine.replicas import first_of_each
 from tasks.engine.requests_by_kind import kind_of
 from tasks.engine.selection import STOPPABLE, check_unambiguous
 from tasks.engine.server_record import Mode, ServerRecord, ServerState
@@ -34,6 +35,7 @@ def running_server(
     ready = choice.of(ready)
     if not choice.names and choice.port is None:
         ready = [record for record in ready if kind_of(record) == "chat"]
+    ready = first_of_each(ready)
     check_unambiguous(ready, choice.names, request.verb)
     if choice.port and not ready:
         what = f"no server is ready on port {choice.port}"

@@ -58,6 +58,7 @@ class ServerRecord:
     engine: ProcessId | None = None
     keeper: ProcessId | None = None  # the supervisor
     owner: int = 0  # pid of the doit that started it
+    drain: int = 0  # most seconds for answers in progress at a stop
     path: str = ""  # of this record
 
     @property
@@ -258,5 +259,8 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "engine": _optional(_is_process),
     "keeper": _optional(_is_process),
     "owner": _whole(0, 2**32),
+    "drain": _whole(0, 10**6),
 }
-_OPTIONAL_FIELDS = {"key", "ready_s", "ended", "ended_at", "engine", "keeper", "owner"}
+_OPTIONAL_FIELDS = {
+    *("key", "ready_s", "ended", "ended_at", "engine", "keeper", "owner", "drain")
+}

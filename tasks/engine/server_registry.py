@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.engine import record_files
+from tasks.engine import drain_request, record_files
 from tasks.engine.server_record import (
     EARLIER_SUPERVISOR_COMMAND,
     SUPERVISOR_COMMAND,
@@ -186,8 +186,9 @@ def _drop_key(record: ServerRecord) -> None:
 
 
 def delete_record(path: str) -> None:
-    """Delete a record, and the key file of its engine."""
+    """Delete a record, and what is beside it: the engine's key, a limit of a stop."""
     delete_key(path)
+    drain_request.forget(path)
     with contextlib.suppress(OSError):
         os.unlink(path)
 
@@ -198,8 +199,11 @@ def delete_key(path: str) -> None:
         os.unlink(f"{path.removesuffix('.json')}.key")
 
 
-def stop(record: ServerRecord) -> bool:
+def stop(record: ServerRecord, drain_s: float = 0) -> bool:
     """End a server through its supervisor, else directly.
+
+    Args:
+        drain_s: most seconds that the supervisor waits for answers in progress.
 
     Returns:
         Whether all of its processes have ended.
@@ -214,7 +218,7 @@ def stop(record: ServerRecord) -> bool:
             raise not_proven(record, record.keeper.pid)
         with contextlib.suppress(psutil.Error):
             psutil.Process(record.keeper.pid).terminate()
-    deadline = time.monotonic() + 2 * INTERRUPT_S + KILL_S + 2.0
+    deadline = time.monotonic() + drain_s + 2 * INTERRUPT_S + KILL_S + 2.0
     while process_identity.is_alive(record.keeper) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     if record.keeper and is_supervisor(record):

@@ -144,6 +144,7 @@ class ManagedServer:
             mark=os.urandom(8).hex(),
             key=spec.key,
             owner=os.getpid(),
+            drain=spec.drain,
             path=f"{path}.json",
         )
 
@@ -249,14 +250,10 @@ class ManagedServer:
         # another process may have answered for an engine that has ended
         self.check_alive()
         values = (spec.name, record.url, formatting.format_duration(seconds))
-        fields: dict[str, Any] = {
-            "model": spec.name,
-            "url": record.url,
-            "pid": self.pid,
-        }
-        fields |= {"seconds": round(seconds, 3), "log": record.log}
+        facts: dict[str, Any] = {"model": spec.name, "url": record.url, "pid": self.pid}
+        facts |= {"seconds": round(seconds, 3), "log": record.log}
         text = "%s is ready at %s after %s"
-        doit_adapter.log_event("server_ready", text, *values, **fields)
+        doit_adapter.log_event("server_ready", text, *values, **facts)
         return seconds
 
     def _with_alternatives(self, error: ServerError) -> ServerError:
@@ -356,7 +353,7 @@ class ManagedServer:
         was_running = (
             self._supervisor.exited() is None or self._supervisor.stopped_on_request
         )
-        self._supervisor.stop(kill_now=lambda: len(self._stop) > 1)
+        self._supervisor.stop(lambda: len(self._stop) > 1, self._spec.drain)
         name = self._spec.name
         if not server_registry.kill_marked(self.record.mark):
             what = f"cannot end {name} (pid {self.pid})"

@@ -6,8 +6,9 @@ Each server has one supervisor for as long as it runs, as each container of podm
 a conmon: there is no daemon, and no server without a process that ends it.
 
 supervisor_client.py starts it. It reads lines from stdin: first the configuration as
-JSON, then `ready SECONDS`, `detach`, `stop` or `kill`. The end of stdin means that the
-client has ended; it is a `stop`, unless the server was detached. SIGTERM is a `stop`.
+JSON, then `ready SECONDS`, `detach`, `drain`, `stop` or `kill`. The end of stdin means
+that the client has ended; it is a `stop`, unless the server was detached. SIGTERM is a
+`drain`, which is a `stop` once all answers are finished; the second one is a `kill`.
 Each answer on stdout is a JSON object.
 """
 
@@ -20,11 +21,14 @@ import threading
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.engine.logfile import RotatingLog
 from tasks.system.processes import EngineProcess
 from tasks.system.signals import handle_signals
+
+if TYPE_CHECKING:
+    from tasks.engine.server_record import ServerRecord
 
 _BLOCK = 64 * 1024
 _AGAIN_S = 1.0  # between two attempts to write the record
@@ -61,6 +65,12 @@ class Record:
         except OSError:
             self.is_late = True
 
+    def parsed(self) -> ServerRecord | None:
+        """Return the record; None where a value is missing or invalid."""
+        from tasks.engine.server_record import ServerRecord
+
+        return ServerRecord.parse(self._values, self.path)
+
     def _write(self) -> None:
         from tasks.system.files import write_atomic
 
@@ -81,6 +91,7 @@ class Supervisor:
         # a signal handler may add to it, so it has to be a SimpleQueue
         self._commands: SimpleQueue[str] = SimpleQueue()
         self._urgency = 0  # number of stop requests; `kill` counts as two
+        self._drains = False  # the first stop request lets answers be finished
         self._detached = False
         self._stopped = False  # on request
         self._status: int | None = None  # of an engine that ended by itself
@@ -105,17 +116,21 @@ class Supervisor:
             _thread(self._keep_loaded, values, int(models_max))
         self._record = Record(config["record"], values)
 
-    def stop(self, kill: bool = False) -> None:
+    def stop(self, kill: bool = False, drain: bool = False) -> None:
         """Request a stop; the second request kills the engine at once."""
+        if not self._urgency:
+            self._drains = drain
         self._urgency += 2 if kill else 1
         self._commands.put("stop")
 
     def run(self) -> None:
         """Supervise the engine until it has ended, by itself or on request."""
+        from tasks.engine import drain_request
         from tasks.system.process_identity import process
 
         engine = process(self._child.pid).as_record()
         supervisor = process(os.getpid()).as_record()
+        drain_request.forget(self._record.path)
         try:
             self._record.create(engine=engine, keeper=supervisor)
         except OSError as error:
@@ -124,7 +139,7 @@ class Supervisor:
             return
         say(pid=self._child.pid)
         # imported now: months later this directory may contain another version
-        from tasks.engine import server_registry  # noqa: F401
+        from tasks.engine import drain, server_registry  # noqa: F401
 
         while self._handle(self._next_command()):
             pass
@@ -153,6 +168,8 @@ class Supervisor:
         """End what still runs, update or delete the record, and report the end."""
         from tasks.engine import server_registry
 
+        if self._drains:
+            self._drain()
         group_ended = self._child.stop(kill_now=lambda: self._urgency > 1)
         # processes that have left the engine's group
         all_ended = server_registry.kill_marked(self._record.mark) and group_ended
@@ -171,6 +188,15 @@ class Supervisor:
         if status is None:
             status = self._child.exited()
         say(ended=status, stopped=self._stopped)
+
+    def _drain(self) -> None:
+        """Wait until a ready server has answered what it was asked."""
+        from tasks.engine import drain
+
+        server = self._record.parsed()
+        if server:
+            kill_now = lambda: self._urgency > 1  # noqa: E731
+            drain.finish_answers(server, self._child, kill_now, say)
 
     def _next_command(self) -> str:
         """Return the next command; `again` where the record must be written again."""
@@ -198,8 +224,8 @@ class Supervisor:
     def _listen(self) -> None:
         for line in sys.stdin:
             command = line.strip()
-            if command in ("stop", "kill"):
-                self.stop(kill=command == "kill")
+            if command in ("drain", "stop", "kill"):
+                self.stop(kill=command == "kill", drain=command == "drain")
             else:
                 self._commands.put(command)
         self._commands.put("gone")
@@ -231,7 +257,7 @@ def main() -> int:
 
     def stop(_: int) -> None:
         for supervisor in supervisors:
-            supervisor.stop()
+            supervisor.stop(drain=True)
 
     with handle_signals(stop):
         try:

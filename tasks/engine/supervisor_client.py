@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -26,6 +27,8 @@ _ANSWER_S = 30.0  # a Python starts slowly on a very busy machine
 _STOP_S = processes.INTERRUPT_S + processes.TERMINATE_S + processes.KILL_S + 5.0
 _LAST_ANSWER_S = 2.0  # to read the answers of a supervisor that has ended
 _POLL_S = 0.01
+
+_log = logging.getLogger("recipe")
 
 
 class RecordError(OSError):
@@ -130,21 +133,25 @@ class SupervisorClient:
         """Let the server run on after this process has ended."""
         self._send("detach")
 
-    def stop(self, kill_now: Callable[[], bool] = lambda: False) -> bool:
-        """End the engine and its descendants: interrupt, terminate, kill.
+    def stop(
+        self, kill_now: Callable[[], bool] = lambda: False, drain_s: float = 0
+    ) -> bool:
+        """End the engine and its descendants: drain, interrupt, terminate, kill.
 
         Each step has a time limit.
 
         Args:
             kill_now: returns True to kill without the other steps.
+            drain_s: the limit of the supervisor; 0 does not drain.
 
         Returns:
             Whether the supervisor reports that everything has ended.
         """
-        self._send("stop")
-        deadline = time.monotonic() + _STOP_S
+        self._send("drain" if drain_s else "stop")
+        deadline = time.monotonic() + drain_s + _STOP_S
         killed = False
         while self._process.poll() is None and time.monotonic() < deadline:
+            self.exited()  # reports what the supervisor waits for
             if not killed and kill_now():
                 self._send("kill")
                 killed = True
@@ -186,6 +193,8 @@ class SupervisorClient:
                 raise _start_error(answer)
 
     def _note(self, answer: dict[str, Any]) -> None:
+        if "draining" in answer:
+            _log.info("%s", answer["draining"])
         self._ended = answer.get("ended", self._ended)
         stopped = answer.get("stopped", self.stopped_on_request)
         self.stopped_on_request = bool(stopped)

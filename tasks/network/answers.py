@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 MAX_BYTES = 1 << 44  # of a file; Source: the limit of ext4
@@ -59,6 +60,20 @@ def busy_slots(text: bytes) -> int | None:
     if not all(isinstance(slot, dict) for slot in data):
         return None
     return sum(bool(slot.get("is_processing", slot.get("state"))) for slot in data)
+
+
+def requests_in_metrics(text: bytes) -> int | None:
+    """Return how many requests a server works on or defers, from its /metrics.
+
+    Returns:
+        None if the text does not say.
+    """
+    found = re.findall(rb"^llamacpp:requests_(?:processing|deferred) (\S+)", text, re.M)
+    counts = [whole_number(value.decode("latin-1")) for value in found]
+    known = [count for count in counts if count is not None]
+    if not known or len(known) < len(counts):
+        return None
+    return sum(known)
 
 
 def _slot_count(value: object) -> int | None:

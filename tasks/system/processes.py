@@ -167,6 +167,15 @@ class EngineProcess:
         """Return the exit status, negative for a signal; None while it runs."""
         return self._popen.poll()
 
+    def terminate(self, limit_s: float, kill_now: Callable[[], bool]) -> None:
+        """Send SIGTERM to the group, and wait until it has ended.
+
+        Args:
+            kill_now: returns True to wait no longer.
+        """
+        _signal_group(self._popen, signal.SIGTERM)
+        self._wait_gone(limit_s, kill_now)
+
     def stop(self, kill_now: Any = lambda: False) -> bool:
         """Stop the whole group: interrupt, terminate, kill, each with a time limit.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from tasks.cache import stamps
@@ -46,5 +47,9 @@ def run(context: Context, files: Sequence[Artifact]) -> None:
     Raises:
         RecipeError: a file is not available.
     """
+    from tasks.system import sd_notify
+
     policy = context.download_policy()
-    ensure_files(context.environment.cache, files, policy)
+    names = ", ".join(os.path.basename(file.target) for file in files)
+    with sd_notify.extending(os.environ, f"downloading {names}"):
+        ensure_files(context.environment.cache, files, policy)

@@ -22,7 +22,7 @@ WIDTH = 80
 _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
-    "Run a model": "serve start restart reload chat with status logs stop",
+    "Run a model": "serve start restart reload chat with status logs idle stop",
     "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "CI": "cache-key",
@@ -42,6 +42,7 @@ _DEFAULTS = {
     ("logs", "port"): "the only one",
     ("stop", "port"): "the only one",
     ("status", "port"): "every one",
+    ("idle", "port"): "every one",
 }
 # what follows a verb, by the name of its `pos_arg`
 _FURTHER_WORDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ from tasks.engine import messages
 from tasks.engine.server_record import Mode
 from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import UsageError, did_you_mean
+from tasks.system import sd_notify
 
 _LOGS = ("quiet", "engine")  # values of --log
 _WATCH_S = 0.2  # between two checks of a running engine
+_STOP_S = 20  # the steps of a stop, after the last answer
 
 
 def shows_engine(context: Context) -> bool:
@@ -35,6 +38,11 @@ def shows_engine(context: Context) -> bool:
         what = f"--log: expected {' or '.join(_LOGS)}, got {log!r}"
         raise UsageError(what, fix=did_you_mean(log, _LOGS) or "--log engine")
     return bool(log == "engine")
+
+
+def _notify(**fields: object) -> None:
+    """Tell systemd, where `doit serve` is a service of the type `notify`."""
+    sd_notify.notify(os.environ, **fields)
 
 
 def check(context: Context, resolved: Servable) -> None:
@@ -61,12 +69,19 @@ def run(context: Context, resolved: Servable, echo: bool) -> None:
     spec = specify(context.environment, context.catalogue, resolved)
     port = resolved.port_to_try(any_free=False)
     cache = context.environment.cache
+    loading = sd_notify.microseconds(spec.settings.timeout)
+    _notify(STATUS=f"loading {spec.name}", EXTEND_TIMEOUT_USEC=loading)
     with serving(cache, spec, Mode.SERVE, port, echo=echo) as (server, stop):
         if server is not None:
             usage = messages.ready_text(resolved, server.record, "Ctrl-C")
             doit_adapter.log_for_people(usage)
+            _notify(READY=1, STATUS=f"{spec.name} is ready at {server.record.url}")
             while not stop and not server.ended_by_stop():
                 server.check_alive()
                 time.sleep(_WATCH_S)
+        stopping = sd_notify.microseconds(spec.drain + _STOP_S)
+        _notify(
+            STOPPING=1, STATUS=f"stopping {spec.name}", EXTEND_TIMEOUT_USEC=stopping
+        )
     if server is None:
         raise SystemExit(128 + stop[0])

@@ -9,6 +9,7 @@ from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.context import Context
 from tasks.engine import messages, run_folder, server_locks, server_registry
 from tasks.engine.launch_spec import LaunchSpec
+from tasks.engine.replicas import plan
 from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.engine.session import ManagedServer, check_start, pick_port, specify
 from tasks.errors import ServerError
@@ -34,16 +35,19 @@ def check(context: Context, resolved: Servable) -> None:
     """
     check_background(context, resolved)
     cache = context.environment.cache
-    try:
-        _port(cache, resolved)
-    except ServerError:
-        # read after the port: another doit may just have started this server
-        if not _started(cache, resolved):
-            raise
+    for number, one in enumerate(plan(resolved, _started(cache, resolved))):
+        if one.record is not None:
+            continue
+        try:
+            _port(cache, one.resolved)
+        except ServerError:
+            # read after the port: another doit may just have started this server
+            if plan(resolved, _started(cache, resolved))[number].record is None:
+                raise
 
 
 def run(context: Context, resolved: Servable) -> None:
-    """Start the server, unless the same one is already running.
+    """Start the server, or its replicas, unless the same ones are already running.
 
     Raises:
         ServerError: it runs with other settings, could not be started, or was not
@@ -53,23 +57,36 @@ def run(context: Context, resolved: Servable) -> None:
     cache = context.environment.cache
     with server_locks.start_lock(cache, resolved.name):
         server_registry.reap_orphans(cache)
-        record = next(
-            (record for record in _started(cache, resolved) if _is_ready(record)), None
-        )
+        ready = [record for record in _started(cache, resolved) if _is_ready(record)]
         spec = specify(context.environment, context.catalogue, resolved)
-        is_new = record is None
-        if record is None:
-            record = _start(cache, resolved, spec)
-        else:
-            _check_same(resolved, spec, record)
-            _check_answers(resolved, record)
-            text = "%s is already running at %s"
-            name, url = resolved.name, record.url
-            doit_adapter.log_event("server_runs", text, name, url, model=name, url=url)
-    if "json" in context.options_of(resolved):
-        doit_adapter.print_json(_row(record, is_new))
+        rows = []
+        for one in plan(resolved, ready):
+            record = one.record
+            if record is None:
+                record = _start(cache, one.resolved, spec)
+            else:
+                _check_runs(one.resolved, spec, record)
+            rows.append(_row(record, is_new=one.record is None))
+    if "json" not in context.options_of(resolved):
+        for row in rows:
+            doit_adapter.print_report(row["url"])
+    elif "replicas" in context.options_of(resolved):
+        doit_adapter.print_json(rows)
     else:
-        doit_adapter.print_report(record.url)
+        doit_adapter.print_json(rows[0])
+
+
+def _check_runs(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> None:
+    """Check that a running server is the one that is asked for, and report it.
+
+    Raises:
+        ServerError: it has other settings, or does not answer.
+    """
+    _check_same(resolved, spec, record)
+    _check_answers(resolved, record)
+    text = "%s is already running at %s"
+    name, url = resolved.name, record.url
+    doit_adapter.log_event("server_runs", text, name, url, model=name, url=url)
 
 
 def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:

@@ -53,8 +53,15 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
         text = "warning: %s changes the settings of llama.cpp's servers on this machine"
         doit_adapter.log().warning(text, config)
     ready = {row["model"] for row in rows if row["state"] == ServerState.READY.value}
-    if not rows or {row["model"] for row in rows} - ready:
+    if not rows or not all(_is_well(row, ready) for row in rows):
         raise SystemExit(1)
+
+
+def _is_well(row: dict[str, Any], ready: set[str]) -> bool:
+    """Whether a server is ready; one that has ended may have a successor."""
+    if row["state"] == ServerState.STOPPED.value:
+        return row["model"] in ready
+    return bool(row["state"] == ServerState.READY.value)
 
 
 def _nothing(choice: Choice) -> str:

@@ -10,20 +10,26 @@ from tasks.context import Context, server_choice
 from tasks.engine import selection, server_registry
 from tasks.engine.selection import STOPPABLE, Choice
 from tasks.engine.stopping import stop_server
+from tasks.options import seconds
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """Return the arguments of `run`.
 
     Raises:
-        UsageError: there is no such model, or several servers run and one is not
-            chosen.
+        UsageError: there is no such model, several servers run and one is not
+            chosen, or --drain is not a number.
     """
     choice = server_choice(context, request)
     every = bool(request.options.get("all"))
     if not every and context.command_line.tasks:
         _check(context.environment.cache, choice)
-    return [context, choice, every, bool(request.options.get("json"))]
+    as_json = bool(request.options.get("json"))
+    drain = request.options.get("drain")
+    drain_s = None
+    if drain is not None:
+        drain_s = seconds("drain", drain)
+    return [context, choice, every, as_json, drain_s]
 
 
 def _check(cache: str, choice: Choice) -> None:
@@ -34,11 +40,18 @@ def _check(cache: str, choice: Choice) -> None:
     selection.check_unambiguous(choice.of(own), choice.names, "stop", fix)
 
 
-def run(context: Context, choice: Choice, every: bool, as_json: bool) -> None:
+def run(
+    context: Context,
+    choice: Choice,
+    every: bool,
+    as_json: bool,
+    drain_s: int | None = None,
+) -> None:
     """Stop the servers of the named models, all of them, or the only one.
 
     Args:
         as_json: print to stdout which were stopped.
+        drain_s: most seconds for answers in progress; None: as each was started with.
 
     Raises:
         UsageError: several run and one is not chosen.
@@ -65,7 +78,7 @@ def run(context: Context, choice: Choice, every: bool, as_json: bool) -> None:
     if not (choice.names or own):
         doit_adapter.log().info("nothing runs%s", where)
     for record in own:
-        stop_server(record)
+        stop_server(record, drain_s)
     if as_json:
         stopped = [{"model": record.name, "url": record.url} for record in own]
         names = {record.name for record in own}

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -383,9 +384,11 @@ def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
 
 @installed
 @posix
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "answering"])
-def test_signal_stops_it(start: Start, name: str, busy: bool) -> None:
+@pytest.mark.parametrize(
+    ("names", "busy"),
+    [(["SIGINT"], False), (["SIGINT"], True), (["SIGTERM"], False), (["SIGTERM", "SIGTERM"], True)],
+)
+def test_signal_stops_it(start: Start, names: list[str], busy: bool) -> None:
     """R14: it exits promptly with status 0; no child and no port remain."""
     psutil = pytest.importorskip("psutil")
     running = start("--port", free_port())
@@ -396,8 +399,44 @@ def test_signal_stops_it(start: Start, name: str, busy: bool) -> None:
         stream = requests.post(url, json=body, stream=True, timeout=UP_WITHIN)
         next(stream.iter_lines())
     children = psutil.Process(running.process.pid).children(recursive=True)
-    running.process.send_signal(getattr(signal, name))
+    for name in names:
+        running.process.send_signal(getattr(signal, name))
+        time.sleep(0.3)  # two signals that the kernel holds at once are one
     assert running.process.wait(STOPPED_WITHIN) == 0
     assert children == []
     with pytest.raises(requests.ConnectionError):
         running.get("/health")
+
+
+@installed
+@posix
+@pytest.mark.parametrize("key", ["", "sesame"])
+def test_answers_are_finished(start: Start, key: str) -> None:
+    """Issue 17.3: after SIGTERM streams and those that wait for a slot end whole; no other is accepted."""
+    keys = ["--api-key", key] if key else []
+    running = start("--port", free_port(), "--parallel", 1, *keys)
+    headers = {"Authorization": f"Bearer {key}"}
+    answers: list[str] = []
+
+    def ask(stream: bool) -> None:
+        messages = [{"role": "user", "content": "x"}]
+        body = {"messages": messages, "stream": stream, "ignore_eos": True, "max_tokens": 1500}
+        url = running.url + "/v1/chat/completions"
+        answers.append(requests.post(url, json=body, headers=headers, timeout=UP_WITHIN).text)
+
+    threads = [threading.Thread(target=ask, args=(stream,)) for stream in (True, False, True)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: any(slot["is_processing"] for slot in running.get("/slots", **headers).json()))
+    running.process.send_signal(signal.SIGTERM)
+    if sys.platform == "linux":
+        wait_until(lambda: running.get("/health").status_code == 503)
+        refused = requests.post(running.url + "/v1/chat/completions", json={}, timeout=UP_WITHIN)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["error"]["message"] == "the server is stopping"
+    for thread in threads:
+        thread.join(UP_WITHIN)
+    assert sum(text.endswith("data: [DONE]\n\n") for text in answers) == 2
+    assert sum('"completion_tokens":1500' in text for text in answers) >= 1
+    assert running.process.wait(UP_WITHIN) == 0
+    assert "Traceback" not in running.stderr.read_text()

@@ -135,15 +135,6 @@ def test_the_same_again_must_answer(servers: Project) -> None:
     assert len(engines(servers)) == 1
 
 
-def test_another_port(servers: Project) -> None:
-    """Issue 4.1, R23: a requested port is a setting."""
-    with_llamafile(servers)
-    url = started(servers, "--port", "0")
-    port = free_port()
-    said = failed(servers.background("start", "--port", str(port)))
-    assert f"  --port: running {port_of(url)}, requested {port}\n" in said
-
-
 def test_another_file(servers: Project) -> None:
     """Issue 4.1: another digest in models.yaml is another model, also under the same name."""
     with_llamafile(servers)
