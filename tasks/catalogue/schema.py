@@ -17,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.catalogue.constraints import AdoptFrom, Constraint, Name
+from tasks.catalogue.deploy_options import DeployOptions
 from tasks.catalogue.lockfile import LockFile, apply_lock
 from tasks.catalogue.semantic_checks import semantic_errors
 from tasks.catalogue.serve_options import ServeOptions, Strict
@@ -45,11 +46,15 @@ class CatalogueFile(Strict):
         ServeOptions()
     )
     adopt_from: AdoptFrom = ()
+    deploy: Annotated[
+        DeployOptions | None, Constraint("where the models are served, for doit deploy")
+    ] = None
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
 _MAX_ERRORS = 100  # in one message
 _LOCK: TypeAdapter[LockFile] = TypeAdapter(LockFile)
+_DEPLOY: TypeAdapter[DeployOptions] = TypeAdapter(DeployOptions)
 
 _EXPECTED = {
     "string_type": "expected text",
@@ -141,6 +146,17 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
     if problems:
         raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
     return plain, lines
+
+
+def deploy_options(plain: Mapping[str, Any]) -> DeployOptions | None:
+    """Return the section `deploy:` of a valid catalogue; None if it has none.
+
+    Args:
+        plain: the result of `read_catalogue`.
+    """
+    if plain.get("deploy") is None:
+        return None
+    return _DEPLOY.validate_python(plain["deploy"], strict=False)
 
 
 def read_lock(text: str, where: str) -> LockFile:

@@ -268,14 +268,30 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
     From the metadata of the file if it is on this machine, else from that in
     models.lock, else by a rule of thumb.
     """
-    settings = resolved.settings
-    context = settings.ctx_size or 0
     targets = {artifact.target for artifact in resolved.files}
     own = [file_plan for file_plan in needs if file_plan.path in targets]
     weights, all_known = total([file_plan.size for file_plan in own])
-    known = MemoryEstimate(
+    known = _without_metadata(resolved, weights if all_known else None)
+    of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
+    return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def locked_estimate(resolved: ResolvedModel) -> MemoryEstimate:
+    """Estimate the memory that serving a model needs; the same on every machine.
+
+    From the metadata in models.lock, else by a rule of thumb.
+    """
+    known = _without_metadata(resolved, resolved.size)
+    return _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def _without_metadata(resolved: ResolvedModel, weights: int | None) -> MemoryEstimate:
+    """Return the estimate by a rule of thumb, and what models.yaml declares."""
+    settings = resolved.settings
+    context = settings.ctx_size or 0
+    return MemoryEstimate(
         model=resolved.name,
-        weights=weights if all_known else None,
+        weights=weights,
         cache=rule_of_thumb.kv_estimate(resolved.model.params, context),
         context=context,
         exact=False,
@@ -283,8 +299,6 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
         declared=resolved.model.ram * 10**9 if resolved.model.ram else None,
         beyond=rule_of_thumb.kv_beyond_ram(resolved.model.params, context),
     )
-    of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
-    return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
 
 
 def _from_metadata(
