@@ -212,9 +212,7 @@ def _check_colon(word: str, verbs: Verbs) -> None:
     if verb not in verbs or not colon:
         return
     if names := verbs[verb].names:
-        if model not in names:
-            fix = did_you_mean(model, names) or ", ".join(names)
-            raise UsageError(f"`doit {verb}` has no {model!r}", fix=fix)
+        positional.check_name(verb, model, names)
         return
     if not any(option["long"] == "model" for option in verbs[verb].params):
         raise UsageError(f"`doit {verb}` takes no model: {word}", fix=f"doit {verb}")

@@ -42,7 +42,9 @@ _NODE_CACHE = _matching(
     "an absolute path of letters, digits, '.', '_' and '-'",
 )
 _MACHINE = _matching(_HOST, "a machine", "a host name or an IP address")
-_MODELS = Constraint("the models that are served", "one model or more", bool)
+_MODELS = Constraint(
+    "the models that are served", "one model or more", bool, {"minProperties": 1}
+)
 
 
 @dataclass(eq=False, repr=False)

@@ -183,6 +183,8 @@ def json_schema() -> dict[str, Any]:
     # pydantic allows any value under a name that breaks the pattern
     for table in ("models", "engines"):
         schema["properties"][table]["additionalProperties"] = False
+    deployed = schema["$defs"]["DeployOptions"]["properties"]["models"]
+    deployed["additionalProperties"] = False
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
     schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]
     schema["$defs"]["Variant"]["oneOf"] = [locations[0], {"required": ["file"]}]
