@@ -55,7 +55,7 @@ class Verb(NamedTuple):
     help: str
     params: Sequence[Option]
     pos_arg: str = ""  # the name of further words, or of what follows `--`
-    names: Sequence[str] = ()  # what may follow its colon, if that is no model
+    names: Sequence[str] = ()  # what follows its colon instead of a model
 
     @property
     def model_params(self) -> list[Option]:

@@ -78,7 +78,7 @@ BUDGETS = {  # at 88 columns
         740,
         "the estimates, what of a model is here, what cannot work, the question before a large download",
     ),
-    "deploy": (1_150, "eight kinds of files: values in, text out; templates are in the modules"),
+    "deploy": (1_450, "eight kinds of files: values in, text out; templates are in the modules"),
     "upstream": (950, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
         6_050,

@@ -1,4 +1,4 @@
-"""Quadlets: units of systemd that podman 5 makes from *.container and *.volume. Pure.
+"""Quadlets: *.container and *.volume, of which podman 5 makes units. Pure.
 
 A unit without a time limit downloads and verifies; the servers get the volume
 read-only.
