@@ -17,6 +17,7 @@ ones without --model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks import options
@@ -334,6 +335,14 @@ def task_add(context: Context, request: TaskRequest) -> TaskDict:
     from tasks.verbs import add
 
     return {"actions": [(add.run, add.arguments(context, request))]}
+
+
+@recipe.files(params=[options.CHECK_FILES], names=options.DEPLOYED)
+def task_deploy(context: Context, requests: Sequence[TaskRequest]) -> TaskDict:
+    """write the files that serve models elsewhere: doit deploy, or deploy:kubernetes"""
+    from tasks.verbs import deploy
+
+    return deploy.tasks(context, requests)
 
 
 @recipe.report(params=[options.MODELS, options.JSON])

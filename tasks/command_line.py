@@ -55,6 +55,7 @@ class Verb(NamedTuple):
     help: str
     params: Sequence[Option]
     pos_arg: str = ""  # the name of further words, or of what follows `--`
+    names: Sequence[str] = ()  # what follows its colon instead of a model
 
     @property
     def model_params(self) -> list[Option]:
@@ -205,10 +206,13 @@ def _check_colon(word: str, verbs: Verbs) -> None:
     """Refuse `VERB:` without a model, and `VERB:MODEL` of a verb that takes none.
 
     Raises:
-        UsageError: the word is one of them.
+        UsageError: the word is one of them, or VERB has no such NAME.
     """
     verb, colon, model = word.partition(":")
     if verb not in verbs or not colon:
+        return
+    if names := verbs[verb].names:
+        positional.check_name(verb, model, names)
         return
     if not any(option["long"] == "model" for option in verbs[verb].params):
         raise UsageError(f"`doit {verb}` takes no model: {word}", fix=f"doit {verb}")
@@ -300,6 +304,8 @@ def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
         return near
     if verb == "with":
         return f"doit with … -- {word}"
+    if word in verbs[verb].names:
+        return f"doit {verb}:{word}"
     if not any(option["long"] == "model" for option in verbs[verb].params):
         return f"`doit help {verb}` lists its options"
     return f"doit {verb} {positional.quoted(word)}"

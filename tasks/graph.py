@@ -125,13 +125,26 @@ class Recipe:
         """Register a report: the creator is called for each request."""
         return self._register(Kind.REPORT, params, pos_arg, self._report_tasks)
 
+    def files(self, params: Sequence[Option], names: Sequence[str]) -> Decorator:
+        """Register a verb that writes files, which also exists as `VERB:NAME`.
+
+        The creator is called once, with all requests; it returns a dictionary for each
+        name, or for "", the verb itself, if that has actions of its own.
+        """
+        return self._register(Kind.REPORT, params, "", self._file_tasks, names)
+
     def _register(
-        self, kind: Kind, params: Sequence[Option], pos_arg: str, expand: Expand
+        self,
+        kind: Kind,
+        params: Sequence[Option],
+        pos_arg: str,
+        expand: Expand,
+        names: Sequence[str] = (),
     ) -> Decorator:
         def decorate(creator: Creator) -> DoitCreator:
             verb = creator.__name__.removeprefix("task_").replace("_", "-")
             about = (creator.__doc__ or _docstring(creator)).strip()
-            self.verbs[verb] = Verb(kind, about, params, pos_arg)
+            self.verbs[verb] = Verb(kind, about, params, pos_arg, names)
             self._creators.append((verb, expand, creator))
 
             @functools.wraps(creator)
@@ -295,6 +308,20 @@ class Recipe:
         for model, request in requests.items():
             fields = creator(self._context, request)
             yield self._sub_task(verb, str(model), {**fields, "meta": {"report": True}})
+
+    def _file_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
+        """Make `verb` and each `verb:NAME`, as far as they are asked for."""
+        requests = tuple(self._requests(verb))
+        tasks: dict[str, TaskDict] = {}
+        if requests:
+            tasks = creator(self._context, requests)
+        own = tasks.pop("", None)
+        if own is None:
+            yield self._group(verb, [f"{verb}:{name}" for name in tasks])
+        else:
+            yield self._task(verb, {**own, "meta": {"report": True}})
+        for name, fields in tasks.items():
+            yield self._sub_task(verb, name, fields)
 
     def _requests(self, verb: str) -> Iterator[TaskRequest]:
         """Yield what the command line asks of a verb; doit's commands name tasks."""

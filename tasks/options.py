@@ -86,6 +86,13 @@ OLDER_THAN = option(
     "older-than", "AGE", "keep what was used or changed since: 30d, 12h or 4w"
 )
 CHECK = option("check", "", "only check that it covers models.yaml; offline", bool)
+CHECK_FILES = option(
+    "check", "", "only check that the files are what models.yaml says", bool
+)
+DEPLOYED = (
+    *("container", "kubernetes", "compose", "quadlet"),
+    *("systemd", "mirror", "balancer", "prometheus"),
+)
 UPGRADE = option("upgrade", "", "update what models.yaml does not pin", bool)
 HASH = option("download", "", "download and hash files without a stated digest", bool)
 NAME = option("name", "NAME", "the model's name [default: from the file's name]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from tasks.errors import UsageError
+from tasks.errors import UsageError, did_you_mean
 from tasks.options import Option
 
 _SUFFIXES = (".gguf", ".llamafile")
@@ -17,6 +17,17 @@ def quoted(word: str) -> str:
     import shlex  # only for errors
 
     return shlex.quote(word)
+
+
+def check_name(verb: str, name: str, names: Sequence[str]) -> None:
+    """Check what follows the colon of a verb that names no model there.
+
+    Raises:
+        UsageError: the verb has no such name.
+    """
+    if name not in names:
+        fix = did_you_mean(name, names) or ", ".join(names)
+        raise UsageError(f"`doit {verb}` has no {name!r}", fix=fix)
 
 
 def option_of(word: str, table: Sequence[Option]) -> str:

@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
-    *("doit_adapter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
+    *("doit_adapter", "cache", "transfer", "planning", "deploy", "upstream", "engine", "doctor"),
     *("context", "verbs", "graph"),
 )
 
@@ -78,6 +78,7 @@ BUDGETS = {  # at 88 columns
         740,
         "the estimates, what of a model is here, what cannot work, the question before a large download",
     ),
+    "deploy": (1_450, "eight kinds of files: values in, text out; templates are in the modules"),
     "upstream": (950, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
         6_050,

@@ -37,6 +37,8 @@ _VALIDATORS = (
     "catalogue/schema.py",
     "catalogue/semantic_checks.py",
     "catalogue/endpoint_checks.py",
+    "catalogue/deploy_options.py",
+    "catalogue/deploy_checks.py",
     "catalogue/engine_args.py",
     "catalogue/yaml_limits.py",
     "catalogue/file_specs.py",

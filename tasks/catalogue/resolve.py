@@ -247,7 +247,9 @@ def resolve_variants(
 
 def _inspected(args: CommandLine, catalogue: Catalogue) -> Iterable[TaskRequest]:
     """Return the tasks that doit's own commands need: the named, or all for --all."""
-    words = [w.partition(":")[2] for w in args.words if ":" in w]
+    named = [w.partition(":") for w in args.words if ":" in w]
+    # deploy:KIND names no model
+    words = [model for verb, _, model in named if verb != "deploy"]
     if "--all" in args.words and not words:
         words = [*catalogue.names, *catalogue.endpoint_names]
     return [TaskRequest("", word, {}) for word in words]

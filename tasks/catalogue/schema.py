@@ -17,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.catalogue.constraints import AdoptFrom, Constraint, Name
+from tasks.catalogue.deploy_options import DeployOptions
 from tasks.catalogue.endpoint_checks import endpoint_errors
 from tasks.catalogue.lockfile import LockFile, apply_lock
 from tasks.catalogue.semantic_checks import semantic_errors
@@ -49,11 +50,15 @@ class CatalogueFile(Strict):
     endpoints: Annotated[
         dict[Name, Endpoint], Constraint("several models behind one server, by name")
     ] = field(default_factory=dict)
+    deploy: Annotated[
+        DeployOptions | None, Constraint("where the models are served, for doit deploy")
+    ] = None
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
 _MAX_ERRORS = 100  # in one message
 _LOCK: TypeAdapter[LockFile] = TypeAdapter(LockFile)
+_DEPLOY: TypeAdapter[DeployOptions] = TypeAdapter(DeployOptions)
 
 _EXPECTED = {
     "string_type": "expected text",
@@ -163,6 +168,17 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
     return plain, lines
 
 
+def deploy_options(plain: Mapping[str, Any]) -> DeployOptions | None:
+    """Return the section `deploy:` of a valid catalogue; None if it has none.
+
+    Args:
+        plain: the result of `read_catalogue`.
+    """
+    if plain.get("deploy") is None:
+        return None
+    return _DEPLOY.validate_python(plain["deploy"], strict=False)
+
+
 def read_lock(text: str, where: str) -> LockFile:
     """Parse the text of models.lock.
 
@@ -189,6 +205,8 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][table]["additionalProperties"] = False
     archives = schema["$defs"]["Engine"]["properties"]["archives"]
     archives["additionalProperties"] = False
+    deployed = schema["$defs"]["DeployOptions"]["properties"]["models"]
+    deployed["additionalProperties"] = False
     locations: list[Any] = [{"required": ["url"]}, {"required": ["hf", "file"]}]
     schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]
     schema["$defs"]["Variant"]["oneOf"] = [locations[0], {"required": ["file"]}]

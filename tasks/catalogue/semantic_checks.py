@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
+from tasks.catalogue.deploy_checks import deploy_errors
 from tasks.catalogue.engine_args import instead_of, instead_of_variable
 from tasks.catalogue.engine_choice import GGUF_ONLY
 from tasks.catalogue.file_specs import (
@@ -50,6 +51,7 @@ def semantic_errors(plain: Mapping[str, Any]) -> list[Problem]:
     for name, entry in engines.items():
         problems += _below(("engines", name), _url_problems(entry))
         problems += _below(("engines", name), _engine_entry_problems(name, entry))
+    problems += deploy_errors(plain)
     default = plain.get("default")
     if isinstance(default, str) and default.lower() not in names:
         hint = did_you_mean(default, list(names))

@@ -290,16 +290,34 @@ def estimate_memory(
     Args:
         reads_file: that of a large model takes a tenth of a second.
     """
-    settings = resolved.settings
-    context = settings.ctx_size or 0
     targets = {artifact.target for artifact in resolved.files}
     # two models may have one file
     by_path = {file_plan.path: file_plan for file_plan in needs}
     own = [file_plan for path, file_plan in by_path.items() if path in targets]
     weights, all_known = total([file_plan.size for file_plan in own])
-    known = MemoryEstimate(
+    known = _without_metadata(resolved, weights if all_known else None)
+    of_file = None
+    if reads_file:
+        of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
+    return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def locked_estimate(resolved: ResolvedModel) -> MemoryEstimate:
+    """Estimate the memory that serving a model needs; the same on every machine.
+
+    From the metadata in models.lock, else by a rule of thumb.
+    """
+    known = _without_metadata(resolved, resolved.size)
+    return _from_metadata(known, resolved, resolved.memory, LOCK) or known
+
+
+def _without_metadata(resolved: ResolvedModel, weights: int | None) -> MemoryEstimate:
+    """Return the estimate by a rule of thumb, and what models.yaml declares."""
+    settings = resolved.settings
+    context = settings.ctx_size or 0
+    return MemoryEstimate(
         model=resolved.name,
-        weights=weights if all_known else None,
+        weights=weights,
         cache=rule_of_thumb.kv_estimate(resolved.model.params, context),
         context=context,
         exact=False,
@@ -308,10 +326,6 @@ def estimate_memory(
         beyond=rule_of_thumb.kv_beyond_ram(resolved.model.params, context),
         variant=_fitting_variant(resolved),
     )
-    of_file = None
-    if reads_file:
-        of_file = _from_metadata(known, resolved, metadata(own[0].source), FILE)
-    return of_file or _from_metadata(known, resolved, resolved.memory, LOCK) or known
 
 
 def _fitting_variant(resolved: ResolvedModel) -> str:

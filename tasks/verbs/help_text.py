@@ -25,7 +25,7 @@ _GROUPS = {
     "Run a model": "serve start restart reload chat with status logs idle stop",
     "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
-    "CI": "cache-key",
+    "Elsewhere": "deploy cache-key",
     "Steps that the others run": "exe chmod verify preset",
 }
 # defaults that are those of the verb; {} is that of the catalogue

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks import doit_adapter, urls
-from tasks.catalogue.endpoints import Servable
+from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.console.log_format import is_json
 from tasks.context import Context
 from tasks.engine.client import served_context
@@ -49,13 +49,15 @@ def check(context: Context, resolved: Servable) -> None:
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 
 
-def _check_agent(words: Sequence[str], resolved: ResolvedModel) -> None:
+def _check_agent(words: Sequence[str], resolved: Servable) -> None:
     """Check that a coding agent gets a model that chats.
 
     Raises:
         ServerError: it is of another kind.
     """
     agent = agent_of(words)
+    if isinstance(resolved, ResolvedEndpoint):
+        resolved = resolved.default
     kind = resolved.model.kind
     if agent and kind != "chat":
         what = f"{agent} needs a chat model, and {resolved.name} is of kind: {kind}"

@@ -1,0 +1,1 @@
+"""Files for the engines that serve models on many machines."""

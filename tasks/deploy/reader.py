@@ -1,0 +1,129 @@
+"""Read what is deployed: models.yaml, and the files that models.lock pins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from tasks.catalogue import load, lockfile, schema
+from tasks.catalogue.deploy_options import DeployedModel as Options
+from tasks.catalogue.deploy_options import DeployOptions
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.lockfile import LockFile
+from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.types import Catalogue
+from tasks.deploy.fleet import DeployedModel, Fleet, PinnedFile
+from tasks.errors import UsageError
+from tasks.planning.estimate import locked_estimate
+from tasks.transfer.local_sources import local_path
+from tasks.urls import filename_of, is_local
+
+_EXAMPLE = "add `deploy: {models: {%s: {}}}` to it; its comments describe the keys"
+_GB = 10**9
+
+
+def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
+    """Return what is deployed, which does not depend on this machine.
+
+    Raises:
+        UsageError: models.yaml has no `deploy:`, or models.lock lacks a model of it.
+    """
+    where = catalogue.where
+    plain = schema.read_catalogue(load.decode_yaml(load.read(where), where), where)
+    options = schema.deploy_options(plain)
+    if options is None:
+        what = f"{where} has no `deploy:`"
+        raise UsageError(what, fix=_EXAMPLE % catalogue.default)
+    elsewhere = Environment("linux", environment.cache, environment.root, "/")
+    elsewhere = elsewhere._replace(first_bytes=environment.first_bytes)
+    models = []
+    names = set(options.models)
+    for name, deployed in options.models.items():
+        job = resolve_entry(name, catalogue, elsewhere, deployed.variant or "")
+        models.append(_deployed(job, deployed))
+        _check_reachable(job, environment.root)
+        if job.engine == "llamafile":
+            names.add("llamafile")
+    _check_locked(plain, where, names)
+    _check_memory(models, options)
+    return Fleet(tuple(models), options)
+
+
+def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
+    settings = job.settings
+    return DeployedModel(
+        job.name,
+        job.model.title,
+        job.model.license,
+        tuple(
+            PinnedFile(filename_of(file.sources[0]), file.sha256 or "", file.size)
+            for file in job.files
+        ),
+        variant=options.variant or "",
+        replicas=options.replicas,
+        max_replicas=options.max_replicas,
+        port=options.port or settings.port or 8080,
+        balance=options.balance,
+        gpus=options.gpus,
+        timeout=settings.timeout,
+        parallel=settings.parallel or 1,
+        memory=locked_estimate(job).needed,
+        metrics=bool(settings.metrics),
+    )
+
+
+def _check_locked(plain: Mapping[str, Any], where: str, names: Collection[str]) -> None:
+    """Check that models.lock pins the bytes of these models and engines.
+
+    Raises:
+        UsageError: it does not; the fix is the command that does.
+    """
+    place = load.lock_path(where)
+    content = load.read_lock(where)
+    lock = LockFile(1)
+    if content is not None:
+        lock = schema.read_lock(load.decode_yaml(content, place), place)
+    errors = [row.partition(" ") for row in lockfile.coverage_errors(plain, lock)]
+    lacking = {
+        name: reason
+        for entry, _, reason in errors
+        if (name := entry.partition(".")[2]) in names
+    }
+    if not lacking:
+        return
+    what = f"{place} does not pin what is deployed"
+    words = " ".join(f"--model {name}" for name in lacking)
+    raise UsageError(what, list(lacking.items()), fix=f"doit lock {words}")
+
+
+def _check_reachable(job: ResolvedModel, root: str) -> None:
+    """Check that other machines can fetch each file, or have it in their clone.
+
+    Raises:
+        UsageError: a file is on this machine only.
+    """
+    folder = PurePath(root)
+    for file in job.files:
+        remote = (url for url in file.sources if not is_local(url))
+        if next(remote, "") or folder in PurePath(local_path(file.sources[0])).parents:
+            continue
+        what = f"{job.name}: {file.sources[0]} is only on this machine"
+        raise UsageError(what, fix="a URL, or a path inside the repository")
+
+
+def _check_memory(models: list[DeployedModel], options: DeployOptions) -> None:
+    """Check that the servers of one machine fit its memory.
+
+    Raises:
+        UsageError: they do not, as far as it is known.
+    """
+    if options.node_memory is None:
+        return
+    for model in models:
+        if (model.memory or 0) > options.node_memory * _GB:
+            needed = f"{(model.memory or 0) / _GB:.1f} GB"
+            what = f"{model.name} needs {needed} of memory"
+            facts = [("deploy.node_memory", f"{options.node_memory} GB")]
+            fix = "a smaller model or ctx_size, or machines with more memory"
+            raise UsageError(what, facts, fix=fix)

@@ -1,0 +1,222 @@
+"""`doit deploy`: the files are those of models.yaml and models.lock, on every machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.llamafile import gguf
+from tests.support.project import ENGINES, Project
+
+pytestmark = pytest.mark.chain
+
+DATA, OTHER = gguf(5000), gguf(6000)
+EMBEDDED = {"embedded": ENGINES["embedded"]}
+URL = "https://example.org/"
+FLEET = {
+    "models": {"a": {"replicas": 2, "balance": 9000}, "b": {"port": 8090}},
+    "image": "registry.example.org/recipe:1",
+    "mirror": {"url": "http://mirror.lan:8080", "resolver": "192.0.2.53"},
+}
+KINDS = ["container", "kubernetes", "compose", "quadlet", "systemd", "mirror", "balancer", "prometheus"]
+
+
+def write(project: Project, b: bytes = DATA, deploy: Mapping[str, Any] | None = FLEET) -> None:
+    """A catalogue of two models whose digests are known, and its lock."""
+    more = {"engine": "embedded", "serve": {"metrics": True}}
+    models = {"a": project.entry(URL + "a.gguf", DATA, **more), "b": project.entry(URL + "b.gguf", b, **more)}
+    top = {} if deploy is None else {"deploy": deploy}
+    project.catalogue(models, EMBEDDED, **top)
+    assert project.doit("lock", "--upgrade").status == 0
+
+
+@pytest.fixture
+def ours(project: Project) -> Project:
+    write(project)
+    return project
+
+
+def contents(project: Project) -> dict[str, bytes]:
+    folder = project.path / "deploy"
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def times(project: Project) -> dict[str, int]:
+    """When each file was written."""
+    return {str(path): path.stat().st_mtime_ns for path in (project.path / "deploy").rglob("*")}
+
+
+def test_a_second_run_touches_nothing(ours: Project) -> None:
+    """And each kind is a task of doit's that is up to date then."""
+    first = ours.doit("deploy")
+    assert first.status == 0, first.err
+    written = times(ours)
+    assert sorted(first.out.splitlines()) == sorted(
+        f"{path}: new" for path in written if os.path.isfile(path)
+    )
+    second = ours.doit("deploy")
+    assert (second.status, second.out, second.err.splitlines()) == (
+        0,
+        "",
+        [f"-- deploy:{kind}" for kind in KINDS],
+    )
+    assert times(ours) == written
+    assert ours.doit("deploy", "--check").out == "deploy/ is up to date: 18 files\n"
+
+
+def test_the_same_bytes_on_every_machine(ours: Project, tmp_path: Path) -> None:
+    """Whatever its directories, its environment and its cache are, and what it downloaded."""
+    assert ours.doit("deploy").status == 0
+    (tmp_path / "other").mkdir()
+    other = Project(tmp_path / "other")
+    for name in ("models.yaml", "models.lock"):
+        (other.path / name).write_bytes((ours.path / name).read_bytes())
+    machine = {
+        "CI": "true",
+        "HF_ENDPOINT": "http://hub.example",
+        "LLAMAFILE_OFFLINE": "1",
+        "TZ": "Asia/Tokyo",
+    }
+    assert other.doit("deploy", env=machine).status == 0
+    assert contents(other) == contents(ours)
+    every = b"".join(contents(ours).values())
+    assert not [
+        word for word in (str(tmp_path), "hub.example", os.uname().nodename) if word.encode() in every
+    ]
+
+
+def test_a_changed_digest_changes_what_names_the_model(ours: Project) -> None:
+    """`--check` says which files; deploy writes those, and no other."""
+    assert ours.doit("deploy").status == 0
+    before, written = contents(ours), times(ours)
+    write(ours, OTHER)
+    named = {
+        name
+        for name, text in before.items()
+        if b'model=b"' in text or b"b.gguf" in text or b"model: b\n" in text
+    }
+    check = ours.doit("deploy", "--check")
+    assert (check.status, check.out) == (1, "")
+    assert f"{ours.path}/deploy/systemd/b-8090.env: changed\n" in check.err
+    assert check.err.endswith("  fix: `doit deploy`, and commit the files\n")
+    assert times(ours) == written
+    assert ours.doit("deploy").status == 0
+    after = contents(ours)
+    assert {name for name in before if before[name] != after[name]} == named
+    assert {Path(path).relative_to(ours.path / "deploy").as_posix() for path, at in times(ours).items()
+            if at != written[path] and os.path.isfile(path)} == named  # fmt: skip
+    assert named == {
+        "kubernetes.yaml", "compose.yaml", "systemd/b-8090.env", "quadlet/b-8090.container",
+        "quadlet/b-verify.container", "prometheus/targets.yaml",
+    }  # fmt: skip
+
+
+def test_one_kind(ours: Project) -> None:
+    """Only its files are written or checked."""
+    assert ours.doit("deploy:systemd").status == 0
+    assert set(contents(ours)) == {
+        f"systemd/{name}" for name in ("llamafile-recipe@.service", "a-8080.env", "a-8081.env", "b-8090.env")
+    }
+    assert ours.doit("deploy:systemd", "--check").status == 0
+    assert ours.doit("deploy:compose", "--check").status == 1
+    assert "deploy:systemd" in ours.doit("info", "deploy:systemd").out
+
+
+def test_what_is_not_deployed_any_more(ours: Project) -> None:
+    """`--check` finds a file of a model that is not deployed any more; a file of the user's may stay."""
+    assert ours.doit("deploy").status == 0
+    (ours.path / "deploy" / "README.md").write_text("mine\n")
+    write(ours, deploy={**FLEET, "models": {"a": {"replicas": 2, "balance": 9000}}})
+    assert ours.doit("deploy").status == 0
+    check = ours.doit("deploy", "--check")
+    assert check.status == 1
+    assert check.err.count("no model needs it any more: git rm it") == 3
+    for name in ("systemd/b-8090.env", "quadlet/b-8090.container", "quadlet/b-verify.container"):
+        (ours.path / "deploy" / name).unlink()
+    assert ours.doit("deploy", "--check").status == 0
+
+
+def test_not_locked(ours: Project) -> None:
+    """The command that pins is named, for these models only."""
+    write(ours)
+    data = json.loads((ours.path / "models.yaml").read_text())
+    for name in "ab":
+        data["models"][f"{name}2"] = data["models"][name]
+    data["deploy"]["models"] = {"a": {}, "a2": {"port": 1}, "b2": {"port": 2}}
+    (ours.path / "models.yaml").write_text(json.dumps(data))
+    result = ours.doit("deploy")
+    lock = ours.path / "models.lock"
+    assert (result.status, result.out) == (3, "")
+    assert result.err == (
+        f"ERROR: {lock} does not pin what is deployed\n  a2: is not in models.lock\n"
+        "  b2: is not in models.lock\n  fix: doit lock --model a2 --model b2\n"
+    )
+    assert ours.doit("lock", "--model", "a2", "--model", "b2").status == 0
+    assert ours.doit("deploy").status == 0
+
+
+ERRORS = [  # the section, or nothing; the command; the message
+    (None, "deploy",
+     "{path}/models.yaml has no `deploy:`\n  fix: add `deploy: {{models: {{a: {{}}}}}}` to it; "
+     "its comments describe the keys"),
+    (FLEET, "deploy:helm", "`doit deploy` has no 'helm'\n  fix: " + ", ".join(KINDS)),
+    (FLEET, "deploy:system", "`doit deploy` has no 'system'\n  fix: did you mean systemd?"),
+    (FLEET, "deploy systemd", "'systemd' is not a verb\n  fix: doit deploy:systemd"),
+    ({"models": {"a": {}}}, "deploy:compose",
+     "`doit deploy:compose` needs `image:` in deploy\n  fix: add it to "
+     "models.yaml, whose comments describe it"),
+    ({"models": {"a": {}}, "node_memory": 1}, "deploy", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "command", "message"), ERRORS)
+def test_errors(project: Project, section: Any, command: str, message: str | None) -> None:
+    """Nothing is written; without an image, the other kinds are."""
+    write(project, deploy=section)
+    result = project.doit(*command.split())
+    if message is None:
+        assert result.status == 0
+        assert set(contents(project)) == {
+            "Containerfile", "systemd/llamafile-recipe@.service", "systemd/a-8080.env",
+            "prometheus/prometheus.yaml", "prometheus/rules.yaml", "prometheus/targets.yaml",
+        }  # fmt: skip
+        return
+    assert (result.status, result.out) == (3, "")
+    assert result.err == f"ERROR: {message.format(path=project.path)}\n" or message in result.err
+    assert not (project.path / "deploy").exists()
+
+
+def test_a_file_of_this_machine(project: Project, tmp_path: Path) -> None:
+    """Another one could not get it; a file in the repository is in every clone."""
+    own = tmp_path / "own.gguf"
+    own.write_bytes(DATA)
+    entry = project.entry(own.as_uri(), DATA, engine="embedded")
+    project.catalogue({"a": entry}, EMBEDDED, deploy={"models": {"a": {}}})
+    assert project.doit("lock").status == 0
+    result = project.doit("deploy")
+    assert result.status == 3
+    assert (
+        f"a: {own.as_uri()} is only on this machine\n  fix: a URL, or a path inside the repository"
+        in result.err
+    )
+    (project.path / "own.gguf").write_bytes(DATA)
+    project.catalogue({"a": {**entry, "url": "own.gguf"}}, EMBEDDED, deploy={"models": {"a": {}}})
+    assert project.doit("lock").status == 0
+    assert project.doit("deploy:systemd").status == 0
+
+
+def test_more_memory_than_a_machine_has(project: Project) -> None:
+    """Before a pod waits for a node that does not exist."""
+    entry = project.entry(URL + "a.gguf", DATA, engine="embedded", ram=12)
+    project.catalogue({"a": entry}, EMBEDDED, deploy={"models": {"a": {}}, "node_memory": 8})
+    assert project.doit("lock", "--upgrade").status == 0
+    result = project.doit("deploy")
+    assert result.status == 3
+    assert "a needs 12.0 GB of memory\n  deploy.node_memory: 8 GB\n" in result.err
