@@ -2,19 +2,21 @@
 
 Python, doit and the libraries take most of the processor time of a short command. A process that `Forked`
 starts is what `doit` starts: its own pid, session, working directory, environment, signals and streams, and
-it imports tasks/ from its project. What only a new interpreter reads makes `can_fork` say no, and the tests
-marked smoke start the script.
+it imports dodo.py from its project, and tasks/ if its files are not those of the other projects (see
+shared_modules.py). What only a new interpreter reads makes `can_fork` say no, and the tests marked smoke
+start the script.
 
-    python fork_server.py DESCRIPTOR
+    python fork_server.py DESCRIPTOR MOULD
 
-The server imports nothing of the tests or of the recipe.
+The server imports nothing else of the tests.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import select
@@ -26,6 +28,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 IMPORTED = (
@@ -87,6 +90,8 @@ class _Server:
     """The connection to the server; it ends with this process."""
 
     def __init__(self) -> None:
+        from tests.support.shared_modules import mould
+
         self._lock = threading.Lock()
         self._ended: dict[int, int] = {}
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -94,7 +99,7 @@ class _Server:
             number = other.fileno()
             # pipes, as what a fork gets: what Python knows of a stream is from its start
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(number)], pass_fds=[number], start_new_session=True, cwd="/",
+                [sys.executable, __file__, str(number), str(mould())], pass_fds=[number], start_new_session=True, cwd="/",
                 env={name: os.environ[name] for name in KEPT if name in os.environ},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
@@ -215,6 +220,18 @@ def _become(streams: Sequence[int]) -> None:
                 os.close(int(name))
 
 
+def _import_shared(mould: Path) -> None:
+    file = Path(__file__).with_name("shared_modules.py")
+    spec = importlib.util.spec_from_file_location("shared_modules", file)
+    assert spec
+    assert spec.loader
+    shared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shared)
+    shared.given.append(mould)
+    shared.find_shared()
+    shared.spare_doit_work()
+
+
 def main() -> None:
     """Serve, and in each new process run `doit`."""
     number = int(sys.argv[1])
@@ -222,6 +239,7 @@ def main() -> None:
     sys.path.pop(0)  # that of this file
     for name in IMPORTED:
         importlib.import_module(name)
+    _import_shared(Path(sys.argv[2]))
     connection = socket.socket(fileno=number)
     gc.collect()
     gc.freeze()
@@ -235,7 +253,24 @@ def main() -> None:
     sys.argv[:] = args
     from doit.__main__ import main as doit
 
-    sys.exit(doit())
+    try:
+        doit()
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            _end(ended.code)
+        raise
+
+
+def _end(status: int) -> None:
+    """End as Python does, but take no object apart: each would copy a page that the server shares."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            return  # Python has its own way to say that
+    os._exit(status & 0xFF)
 
 
 if __name__ == "__main__":

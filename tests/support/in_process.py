@@ -7,9 +7,7 @@ process is set up as in a new process, and restored afterwards. What only a new 
 
 from __future__ import annotations
 
-import functools
 import gc
-import inspect
 import io
 import os
 import signal
@@ -20,26 +18,16 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import doit.cmd_run
 import doit.doit_cmd
 import doit.loader
-import doit.plugin
 
 from tests.support import shared_modules
 
-# doit looks for plugins in every installed package, twice a run; these stay the same
-doit.plugin.entry_points = functools.cache(doit.plugin.entry_points)
-
-
-def _source_lines(function: Any) -> tuple[list[str], int]:
-    return [], inspect.unwrap(function).__code__.co_firstlineno
-
-
-# doit parses dodo.py again for each verb to learn its line, which the compiled code knows
-doit.loader.inspect = SimpleNamespace(**{**vars(inspect), "getsourcelines": _source_lines})
+shared_modules.spare_doit_work()
 
 PACKAGES = ("dodo", "tasks", "demo")  # a project has its own copy of these; `tasks` finds its root by it
 READ_AT_START = ("PYTHON", "LANG", "LC_", "TZ", "LD_")  # variables that a running interpreter reads no more

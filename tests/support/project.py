@@ -49,6 +49,26 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _link_packages(source: Path, target: Path) -> None:
+    """Make a package of links: its modules, and the folders of its subpackages."""
+    target.mkdir()
+    for entry in os.scandir(source):
+        if entry.name == "__pycache__":  # a project may change these modules: it compiles for itself
+            shutil.copytree(entry, target / entry.name, copy_function=link)
+        elif entry.is_dir():
+            link_folder(entry.path, str(target / entry.name))
+        else:
+            link(entry.path, str(target / entry.name))
+
+
+def link_folder(source: str, target: str) -> None:
+    """Link a folder, or make one of links where that is not possible."""
+    try:
+        os.symlink(source, target, target_is_directory=True)
+    except OSError:
+        shutil.copytree(source, target, copy_function=link)
+
+
 @dataclass
 class Result:
     """The result of a command."""
@@ -74,8 +94,8 @@ class Project:
         self.path.mkdir()
         for name in ("dodo.py", "doit.cfg", "models.yaml"):
             shutil.copy2(REPO / name, self.path / name)
-        for name in ("tasks", "demo"):
-            shutil.copytree(mould() / name, self.path / name, copy_function=link)
+        shutil.copytree(mould() / "demo", self.path / "demo", copy_function=link)
+        _link_packages(mould() / "tasks", self.path / "tasks")
         self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}
         self.env |= {
             "PATH": f"{SCRIPTS}{os.pathsep}{self.env.get('PATH', '')}",
@@ -103,11 +123,20 @@ class Project:
 
     def set_constant(self, module: str, name: str, value: float) -> None:
         """Change a number in this project's copy of a module, such as a time limit."""
-        path = self.path / module
-        before = path.read_text("utf-8")
+        before = (self.path / module).read_text("utf-8")
         text, found = re.subn(rf"^{name} = .*$", f"{name} = {value}", before, flags=re.MULTILINE)
         assert found == 1, f"{module} has no {name}"
-        path.unlink()  # the other projects have a link to the same file
+        self.replace_module(module, text)
+
+    def replace_module(self, module: str, text: str) -> None:
+        """Write a module of this project; the other projects link to the same file or folder."""
+        path = self.path / module
+        folder = path.parent
+        if folder.is_symlink():
+            source = folder.resolve()
+            folder.unlink()
+            shutil.copytree(source, folder, copy_function=link)
+        path.unlink()
         path.write_text(text, "utf-8")
 
     @property

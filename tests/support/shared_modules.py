@@ -4,6 +4,8 @@ They are imported once, from the copy that every project links to (`mould` in pr
 if the files of its project are those of that copy, and with its project's ROOT. A test whose project has
 another file imports all of them again.
 
+A process that forks (fork_server.py) imports all of them before, from the same copy.
+
 What a module keeps in a `functools.cache` or in a dict, list or set of its own is forgotten after each run;
 it may keep nothing elsewhere (test_in_process.py).
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import compileall
 import functools
 import importlib.util
+import inspect
 import os
 import shutil
 import sys
@@ -22,20 +25,27 @@ from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent.parent
 PACKAGE = "tasks"
+given: list[Path] = []  # the copy that another process has made
 _shared: dict[str, ModuleType] = {}
 _caches: list[Any] = []  # functions of these modules that have a functools.cache
 _containers: list[tuple[Any, Any]] = []  # of these modules, with their first content
 
 
+PROGRAMS = ("embedded", "supervisor")  # started as processes, never imported
+
+
 @functools.cache
 def mould() -> Path:
     """Return a compiled copy of tasks/ and demo/, to which all projects of this process link."""
+    if given:
+        return given[0]
     place = Path(tempfile.mkdtemp(prefix="recipe-mould-"))
+    place.chmod(0o755)  # tests run doit as another user
     for name in ("tasks", "demo"):
         shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(place / "tasks", quiet=1)
@@ -53,6 +63,38 @@ def shared() -> Iterator[None]:
         sys.meta_path.remove(finder)
         if finder.used:
             _keep()
+
+
+def spare_doit_work() -> None:
+    """Give doit what is the same in all runs, and takes as long as all else that it does."""
+    import doit.loader
+    import doit.plugin
+
+    # doit looks for plugins in every installed package, several times a run
+    doit.plugin.entry_points = functools.cache(doit.plugin.entry_points)
+    for category in ("COMMAND", "LOADER", "BACKEND", "REPORTER"):
+        doit.plugin.entry_points(group=f"doit.{category}")
+    # doit parses dodo.py again for each verb to learn its line, which the compiled code knows
+    doit.loader.inspect = SimpleNamespace(**{**vars(inspect), "getsourcelines": _source_lines})
+
+
+def _source_lines(function: Any) -> tuple[list[str], int]:
+    return [], inspect.unwrap(function).__code__.co_firstlineno
+
+
+def find_shared() -> None:
+    """Import all modules; from now on, `import tasks` gives them to a project that has the same files."""
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    sys.path.insert(0, str(mould()))
+    for name, _ in _modules():
+        if Path(name).stem not in PROGRAMS:
+            importlib.import_module(".".join(Path(name).with_suffix("").parts).removesuffix(".__init__"))
+    sys.path.pop(0)
+    _keep()
+    for name in _shared:
+        del sys.modules[name]
+    finder.used = False
 
 
 def _keep() -> None:
