@@ -6,13 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import (
-    Resolution,
-    ResolvedModel,
-    _api_key,
-    drain_of,
-    replicas_of,
-)
+from tasks.catalogue.resolve import Resolution, ResolvedModel
+from tasks.catalogue.server_options import api_key, drain_of, replicas_of
 from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
@@ -111,7 +106,7 @@ def resolved_endpoints(
             memory=memory,
             idle=entry.idle,
             requested_port=_requested_port(requested.port, entry.serve.port),
-            key=_api_key(options),
+            key=api_key(options),
             probe=bool(options.get("probe")),
             drain=drain_of(group.request),
             replicas=replicas_of(options, requested.port),

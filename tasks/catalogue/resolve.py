@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
@@ -33,23 +33,14 @@ from tasks.catalogue.model_files import (
     memory_of,
     parse_sha256,
 )
-from tasks.catalogue.settings import (
-    ServeSettings,
-    api_key_error,
-    serve_settings,
-    settings_of,
-)
+from tasks.catalogue.server_options import api_key, drain_of, replicas_of
+from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue, FileSpec, Model
 from tasks.command_line import CommandLine, Kind, TaskRequest
 from tasks.errors import UsageError
-from tasks.options import seconds
 
 if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
-
-
-LAST_PORT = 65535
-DRAIN_S = 20  # with the steps of a stop, less than the 30 s that Kubernetes waits
 
 
 class ResolvedModel(NamedTuple):
@@ -324,7 +315,7 @@ def _job(
         program = server.program
         reason = f"{reason}; {server.reason}"
     requested = settings_of(options).over(source.model.serve)
-    key = _api_key(options)
+    key = api_key(options)
     gpu = options.get("gpu", "auto").lower()
     return ResolvedModel(
         source.name,
@@ -359,29 +350,6 @@ def _server(
     if engine != "llama-server":
         return None
     return pinned_server(catalogue, environment)
-
-
-def drain_of(request: TaskRequest) -> int:
-    """Return how long a stop waits; `with` and `chat` end after their last answer."""
-    if request.verb not in ("serve", "start", "restart", "roll"):
-        return 0
-    return seconds("drain", request.options.get("drain", str(DRAIN_S)))
-
-
-def replicas_of(options: Mapping[str, Any], port: int | None) -> int:
-    """Return how many servers of a model are asked for.
-
-    Raises:
-        UsageError: it is not a number from 1 to 99, or there are not so many ports.
-    """
-    text = options.get("replicas", "1")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 3 and int(text)):
-        raise UsageError(f"--replicas: expected a number from 1 to 99, got {text!r}")
-    last = (port or 0) + int(text) - 1
-    if last > LAST_PORT:
-        what = f"--replicas {text}: the last port would be {last}"
-        raise UsageError(what, fix=f"--port {LAST_PORT - int(text) + 1}")
-    return int(text)
 
 
 def _source(
@@ -432,13 +400,3 @@ def _source(
         memory=memory_of(catalogue.memory(name, variant)),
         choice=choice,
     )
-
-
-def _api_key(options: Mapping[str, Any]) -> str:
-    if "api_key" not in options:
-        return ""
-    key: str = options["api_key"]
-    problem = api_key_error(key)
-    if problem:
-        raise UsageError(f"--api-key: {problem}")
-    return key

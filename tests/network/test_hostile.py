@@ -72,7 +72,7 @@ def licence(url: str) -> None:
 def say(record: ServerRecord) -> None:
     """`doit chat`."""
     try:
-        deltas = client.stream_chat(record, [{"role": "user", "content": "Hello"}], LIMIT_S)
+        deltas = client.stream_chat(record, [{"role": "user", "content": "Hello"}], silence_s=LIMIT_S)
         text = "".join(delta.text for delta in deltas)
     except ServerError:
         return
