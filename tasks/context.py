@@ -123,11 +123,18 @@ class Context(NamedTuple):
         )
 
     def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
-        """Return (what, fix) for each key that a job's engine does not have."""
+        """Return (what, fix) for each key that a job's engine does not have.
+
+        Also for an endpoint of the command line whose llama-server is too old.
+        """
         from tasks.engine import version
 
         cache = self.environment.cache
-        return version.feature_problems(cache, self.catalogue, jobs)
+        endpoints = self.endpoints.values()
+        return [
+            *version.feature_problems(cache, self.catalogue, jobs),
+            *version.router_problems(cache, self.catalogue, endpoints),
+        ]
 
 
 def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:

@@ -182,10 +182,14 @@ class Recipe:
         if self.verbs[verb].kind is Kind.SERVER:
             about |= creator(self._context, endpoint)
             about["task_dep"] = [*about["task_dep"], f"preset:{endpoint.name}"]
-        elif verb == "verify":  # with llama-server, whatever serves a model alone
+        elif verb == "verify":
+            from tasks.planning.endpoint_plan import check_engine
+
+            # with llama-server, whatever serves a model alone
             every = [creator(self._context, one) for one in endpoint.members]
             for key in ("actions", "task_dep", "uptodate"):
                 about[key] = [item for fields in every for item in fields[key]]
+            about["actions"].insert(0, (check_engine, [endpoint]))
         else:
             names = [f"{verb}:{name}" for name in endpoint.names]
             return self._sub_group(verb, endpoint.name, names)

@@ -75,6 +75,9 @@ FEATURES = (
     Feature("idle", _V10, since("7551"), _PACKAGE, "ggml-org/llama.cpp#18228"),
     Feature("metrics", since("0.8.6"), ANY, _PACKAGE, "llamafile 0.8.6 server.cpp"),
 )
+# the first build whose preset files were read and tried; earlier ones lack some keys.
+# Source: ggml-org/llama.cpp#17859
+ROUTER_SINCE = "11434"
 # `reasoning` is of chat, too: its key depends on its value
 _SETTINGS = {"chat": ("sampling",), "embedding": ("pooling",)}
 _BY_KEY = {feature.key: feature for feature in FEATURES}
@@ -172,6 +175,20 @@ def feature_problems(resolved: ResolvedModel, version: str) -> list[Problem]:
         for feature in features_of(resolved)
         if not has_feature(feature, resolved.engine, version)
     ]
+
+
+def router_problems(name: str, version: str) -> list[Problem]:
+    """Return the problem of a llama-server that cannot serve several models.
+
+    Args:
+        name: of the endpoint.
+        version: the build; empty if it is not known.
+    """
+    if not version or _is_between(version, ROUTER_SINCE, ""):
+        return []
+    what = f"{name} needs a llama-server that serves several models: expected build "
+    what += f"{ROUTER_SINCE} or newer, got {version}"
+    return [(what, f"update llama.cpp to build {ROUTER_SINCE} or newer")]
 
 
 def _problem(resolved: ResolvedModel, feature: Feature, version: str) -> Problem:

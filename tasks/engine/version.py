@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tasks import ROOT, doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp
+from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
@@ -134,6 +135,18 @@ def feature_problems(
             continue
         version = expected_version(cache, catalogue, resolved)
         problems += capabilities.feature_problems(resolved, version)
+    return problems
+
+
+def router_problems(
+    cache: str, catalogue: Catalogue, endpoints: Iterable[ResolvedEndpoint]
+) -> list[tuple[str, str]]:
+    """Return (what, fix) for each endpoint whose llama-server is too old for it."""
+    problems = []
+    for one in endpoints:
+        if one.program is not None:
+            version = expected_version(cache, catalogue, one.default)
+            problems += capabilities.router_problems(one.name, version)
     return problems
 
 

@@ -271,7 +271,9 @@ def estimate_memory(resolved: ResolvedModel, needs: list[FilePlan]) -> MemoryEst
     settings = resolved.settings
     context = settings.ctx_size or 0
     targets = {artifact.target for artifact in resolved.files}
-    own = [file_plan for file_plan in needs if file_plan.path in targets]
+    # two models may have one file
+    by_path = {file_plan.path: file_plan for file_plan in needs}
+    own = [file_plan for path, file_plan in by_path.items() if path in targets]
     weights, all_known = total([file_plan.size for file_plan in own])
     known = MemoryEstimate(
         model=resolved.name,

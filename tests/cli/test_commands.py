@@ -281,7 +281,7 @@ def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     steps = ["catalogue", "download", "exe", "chmod", "verify", "preset"]
-    servers = ["serve", "start", "with", "chat", "restart", "stop", "status", "logs"]
+    servers = ["serve", "start", "with", "chat", "restart", "reload", "stop", "status", "logs"]
     looks = ["plan", "bench", "add", "lock", "doctor", "audit", "prune", "bom", "cache-key"]
     assert sorted(lines) == sorted([*steps, *servers, *looks])
     assert lines["serve"] == "serve a model in the foreground: the default one, or NAME"
@@ -292,7 +292,7 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 23 + 3
+    assert len(lines) == 24 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 

@@ -15,6 +15,7 @@ from tasks.engine.capabilities import (
     feature_problems,
     has_feature,
     needed_features,
+    router_problems,
     spans_of,
 )
 from tasks.engine.command import Launch, serve_command
@@ -176,3 +177,26 @@ def test_the_table_of_the_docs() -> None:
     for feature in FEATURES:
         spans = [describe(spans_of(feature, one)) for one in ("llamafile", "llama-server", "embedded")]
         assert f"| `{feature.key}` | {' | '.join(spans)} |" in page
+
+
+@pytest.mark.parametrize(
+    ("version", "problems"),
+    [
+        ("", []),  # not known before it has run
+        ("11434", []),
+        ("12000", []),
+        (
+            "11433",
+            [
+                (
+                    "e needs a llama-server that serves several models: "
+                    "expected build 11434 or newer, got 11433",
+                    "update llama.cpp to build 11434 or newer",
+                )
+            ],
+        ),
+    ],
+)
+def test_a_router(version: str, problems: list[tuple[str, str]]) -> None:
+    """Issue 16: a build that reads every key of a preset file."""
+    assert router_problems("e", version) == problems

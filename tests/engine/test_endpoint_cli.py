@@ -13,12 +13,11 @@ import pytest
 
 from tests.support.llama_server import use
 from tests.support.project import REPO, Project
-from tests.support.servers import failed, port_of, record, rows, started
+from tests.support.servers import failed, record, rows, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
 
 DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
-NEEDS = "keep needs 0.0 GB (embedder), but memory is 0.1 GB"
 # what clients see: the answers to some requests, as JSON
 ASKS = """
 import json, os, urllib.error, urllib.request
@@ -75,6 +74,16 @@ def office(project: Project, llama_server: Path) -> Iterator[Project]:
     project.doit("stop", "--all")
 
 
+@pytest.fixture
+def still(project: Project) -> Project:
+    """A project whose llama-server is never started: a program that does nothing."""
+    program = project.path / "bin" / "llama-server"
+    program.parent.mkdir()
+    program.touch(0o755)
+    use(project, program)
+    return project
+
+
 def preset(project: Project) -> Path:
     [path] = project.run_folder.glob("office-*.ini")
     return path
@@ -124,9 +133,7 @@ def test_in_the_background(office: Project) -> None:
     assert f"office is already running at {url}, with other settings" in said
     assert "models.small: running" in said
     assert "idle 60" in said
-    before = command[command.index("--port") + 1]
-    assert before == port_of(url)
-    said = office.doit("restart", "office").err
+    said = office.background("restart", "office").err
     assert f"office is ready at {url} " in said
     assert "stopping office" in office.doit("stop", "office").err
 
@@ -157,42 +164,61 @@ def test_the_preset_file_is_a_target(office: Project) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "fix"),
     [
-        ({"memory": 0.101}, NEEDS, "keep fewer models, or raise memory"),
-        ({"memory": 0.101, "keep": []}, "demo needs 0.0 GB, but memory is 0.1 GB", "raise memory"),
-        ({"memory": 9999}, "its models may take 9999.0 GB (`memory:`), and", "at most"),
+        ({"memory": 1.5}, "a needs 2.0 GB, but memory is 1.5 GB", "raise memory, or remove a"),
+        (
+            {"memory": 2.5, "keep": ["a"]},
+            "b and keep need 3.0 GB (b 1.0 + a 2.0), but memory is 2.5 GB",
+            "raise memory, remove b, or keep fewer models",
+        ),
+        (
+            {"memory": 2.5, "keep": ["a", "b"]},
+            "keep needs 3.0 GB (a 2.0 + b 1.0), but memory is 2.5 GB",
+            "keep fewer models, or raise memory",
+        ),
+        (
+            {"memory": 9999},
+            "its models may take 9999.0 GB (`memory:`), and",
+            "set `memory:` of endpoints.e to",
+        ),
+        ({"models": ["a", "c"]}, "the memory of c is not known", "or set `ram:` of the model in models.yaml"),
     ],
 )
-def test_what_does_not_fit(office: Project, change: dict[str, Any], error: str, fix: str) -> None:
+def test_what_does_not_fit(still: Project, change: dict[str, Any], error: str, fix: str) -> None:
     """Issue 16.2: refused with the sum before anything is fetched, unless --force says otherwise."""
-    write(office, **change)
-    planned = office.doit("plan", "office")
+    a, b, c = (
+        still.entry(f"https://models.invalid/{name}.gguf", name.encode(), engine="llama-server")
+        for name in "abc"
+    )
+    still.catalogue(
+        {"a": {**a, "ram": 2}, "b": {**b, "ram": 1}, "c": c},
+        endpoints={"e": {"models": ["a", "b"], **change}},
+    )
+    planned = still.doit("plan", "e")
     assert planned.status == 1
-    assert f"cannot work: office: {error}" in planned.out
-    for words in (["serve"], ["start"], ["with"], ["download"]):
-        command = ("--", "true") if words == ["with"] else ()
-        said = failed(office.doit(*words, "office", *command))
-        assert f"cannot work: office: {error}" in said
+    assert f"cannot work: e: {error}" in planned.out
+    for words in (["serve", "e"], ["start:e"], ["with", "e", "--", "true"], ["download", "e"]):
+        said = failed(still.doit(*words))
+        assert f"cannot work: e: {error}" in said
         assert fix in said
         assert "--force tries it nevertheless" in said
-    assert not list(office.cache.glob("models/*/*.gguf"))
-    assert office.doit("download", "office", "--force").status == 0
+    assert "models.invalid" in failed(still.doit("download", "e", "--force"))
 
 
-def test_a_plan(office: Project) -> None:
+def test_a_plan(still: Project) -> None:
     """What each model takes, how many are loaded at once, and in how much memory."""
-    write(office, memory=0.19)
-    result = office.doit("plan", "office")
+    write(still, memory=0.14)
+    result = still.doit("plan", "office")
     assert result.status == 0, result.out
     [line] = [line for line in result.out.splitlines() if line.startswith("endpoint ")]
-    assert ", kept; at most 2 loaded in 190.0 MB (`memory:` in models.yaml)" in line
-    found = json.loads(office.doit("plan", "office", "--json").out)
+    assert ", kept; at most 2 loaded in 140.0 MB (`memory:` in models.yaml)" in line
+    found = json.loads(still.doit("plan", "office", "--json").out)
     assert found["works"]
     [group] = found["endpoints"]
     assert (group["models"], group["keep"]) == (["demo", "small", "embedder"], ["embedder"])
-    assert (group["models_max"], group["budget"]) == (2, 190_000_000)
+    assert (group["models_max"], group["budget"]) == (2, 140_000_000)
     assert {one["engine"] for one in found["engines"]} == {"llama-server"}
-    write(office)
-    assert " at most 3 loaded in " in office.doit("plan", "office").out
+    write(still)
+    assert " at most 3 loaded in " in still.doit("plan", "office").out
 
 
 def test_without_llama_server(project: Project) -> None:
