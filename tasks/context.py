@@ -114,27 +114,31 @@ class Context(NamedTuple):
             offline=bool(huggingface.offline(os.environ)),
             chat=chat,
             implied=implied,
-            lacking=tuple(
-                self.lacking_features(
+            lacking=(
+                *self.lacking_features(
                     one for one in jobs if one.name in served | behind
-                )
+                ),
+                *self.router_problems(one for one in endpoints if one.name in served),
             ),
             endpoints=tuple(endpoints),
         )
 
     def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
-        """Return (what, fix) for each key that a job's engine does not have.
-
-        Also for an endpoint of the command line whose llama-server is too old.
-        """
+        """Return (what, fix) for each key that a job's engine does not have."""
         from tasks.engine import version
 
         cache = self.environment.cache
-        endpoints = self.endpoints.values()
-        return [
-            *version.feature_problems(cache, self.catalogue, jobs),
-            *version.router_problems(cache, self.catalogue, endpoints),
-        ]
+        return version.feature_problems(cache, self.catalogue, jobs)
+
+    def router_problems(
+        self, endpoints: Iterable[ResolvedEndpoint]
+    ) -> list[tuple[str, str]]:
+        """Return (what, fix) for each endpoint whose llama-server is too old for it."""
+        from tasks.engine import version
+
+        return version.router_problems(
+            self.environment.cache, self.catalogue, endpoints
+        )
 
 
 def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:

@@ -60,6 +60,7 @@ def run(context: Context, request: TaskRequest) -> None:
         *verdict.memory_problems(takes[: len(alone)], here),
         *verdict.engine_problems(alone),
         *context.lacking_features(jobs),
+        *context.router_problems(endpoints),
         *verdict.write_problem(cache, needs),
     ]
     groups = [endpoint_plan.plan_endpoint(one, needs, here) for one in endpoints]
