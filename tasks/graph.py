@@ -185,7 +185,6 @@ class Recipe:
         elif verb == "verify":
             from tasks.planning.endpoint_plan import check_engine
 
-            # with llama-server, whatever serves a model alone
             every = [creator(self._context, one) for one in endpoint.members]
             for key in ("actions", "task_dep", "uptodate"):
                 about[key] = [item for fields in every for item in fields[key]]
