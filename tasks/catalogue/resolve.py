@@ -192,11 +192,16 @@ def _members(
     Raises:
         UsageError: one cannot be resolved.
     """
-    options = {"engine": "llama-server"}
-    jobs = [
-        _job(request._replace(options=options, extra=()), word, catalogue, environment)
-        for word in catalogue.endpoint(name).models
-    ]
+    models = catalogue.endpoint(name).models
+    varied = [word for word in models if catalogue.variants(word)]
+    if varied and environment.must_name_variant and request.verb:
+        what = (
+            f"{name}: {varied[0]} has variants, and in CI the machine does not choose"
+        )
+        fix = f"name an entry in endpoints.{name} that has the files of one variant"
+        raise UsageError(what, fix=fix)
+    alone = request._replace(options={"engine": "llama-server"}, extra=())
+    jobs = [_job(alone, word, catalogue, environment) for word in models]
     reason = f"endpoints.{name}"
     return Members(request, tuple(job._replace(engine_reason=reason) for job in jobs))
 

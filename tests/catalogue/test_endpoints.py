@@ -157,3 +157,18 @@ def test_what_is_refused(line: str, error: str) -> None:
     with pytest.raises(UsageError) as caught:
         office(line)
     assert str(caught.value).startswith(error)
+
+
+def test_a_model_with_variants() -> None:
+    """The memory of the machine chooses one; CI has to name an entry."""
+    files = "{a: {url: https://example.org/a.gguf}, b: {url: https://example.org/b.gguf}}"
+    text = f"{TEXT}  two: {{title: T, license: MIT, variants: {files}}}\n"
+    found = catalogue(f"{text}endpoints: {{e: {{models: [two]}}}}\n")
+    [group] = resolved_endpoints(resolve(parse(["serve", "e"]), found, ENV), found).values()
+    assert group.members[0].variant == "a"
+    with pytest.raises(UsageError) as caught:
+        resolve(parse(["serve", "e"]), found, ENV._replace(must_name_variant=True))
+    assert str(caught.value) == (
+        "e: two has variants, and in CI the machine does not choose\n"
+        "  fix: name an entry in endpoints.e that has the files of one variant"
+    )
