@@ -1,11 +1,14 @@
 """Send signals at random times: no engine, supervisor or server record may be left.
 
-    python bench/soak_serve.py [--runs 200] [--seed N] [--longest 1.5]
+    python bench/soak_serve.py [--runs 200] [--seed N] [--longest 1.5] [--endpoint]
 
 `doit serve`, `doit with -- sleep` and `doit start` alternate, with the demo model. Each
 gets SIGTERM, SIGINT, SIGHUP or SIGKILL at a random time of its run. A few seconds later
 nothing may be left except the server of a `doit start` that succeeded, which
 `doit stop` then stops. Exits with 1 on the first violation. Linux only.
+
+With --endpoint, they serve an endpoint of two models that are kept. In every second run
+the router or its supervisor gets SIGKILL instead of doit. Needs llama-server on PATH.
 """
 
 from __future__ import annotations
@@ -29,12 +32,15 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import office  # noqa: E402
+
 from tasks.engine import server_registry  # noqa: E402
 from tasks.engine.server_record import Liveness, Mode, ServerRecord, ServerState  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
 COMMAND = ("sleep", "30.0625")  # of `doit with`; it survives a SIGKILL of doit
 VERBS = {"serve": ("--port", "0"), "with": ("--", *COMMAND), "start": ("--port", "0")}
+PARTS = ("engine", "keeper")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 GONE_S = 30.0  # time limit for everything to end; an idle machine needs a second
 SETTLE_S = 3.0  # a `doit start` killed after it succeeded leaves a server, rightly
@@ -52,20 +58,29 @@ class Shot(NamedTuple):
     verb: str
     number: signal.Signals
     after_s: float
+    part: str = ""  # engine or keeper, which gets SIGKILL instead
 
     def __str__(self) -> str:
+        if self.part:
+            return f"doit {self.verb}, {self.part} killed after {self.after_s:.3f} s"
         return f"doit {self.verb}, {self.number.name} after {self.after_s:.3f} s"
 
 
 class Place:
     """A cache, and the processes that run for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, endpoint: bool = False) -> None:
+        self.name = "demo"
         self._cache, self._home = folder / "cache", folder / "home"
         self._home.mkdir()
         names = ("PATH", "LANG", "TMPDIR")
         self._env = {name: os.environ[name] for name in names if name in os.environ}
         self._env |= {"HOME": str(self._home), "LLAMAFILE_CACHE": str(self._cache)}
+        if endpoint:
+            self.name = "office"
+            contexts = {"chat": 512, "embedder": 512}
+            path = office.write(folder / "models.yaml", contexts, tuple(contexts), 1)
+            self._env["LLAMAFILE_CATALOGUE"] = str(path)
 
     def doit(self, *words: str) -> subprocess.Popen[str]:
         """Start doit in its own session, as a service manager does."""
@@ -85,7 +100,8 @@ class Place:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                ours = process.environ().get("LLAMAFILE_CACHE") == str(self._cache)
+                # of the variables, engines get few (ADR 17)
+                ours = process.environ().get("HOME") == str(self._home)
                 if (
                     ours
                     and process.status() != psutil.STATUS_ZOMBIE
@@ -97,6 +113,18 @@ class Place:
     def records(self) -> list[tuple[ServerRecord, Liveness]]:
         """Return what `doit status` would show."""
         return server_registry.list_servers(str(self._cache))
+
+    def pid_of(self, part: str) -> int | None:
+        """Return the pid of a part of the server that is recorded, if it is."""
+        for record, _ in self.records():
+            if found := getattr(record, part):
+                return int(found.pid)
+        return None
+
+    def forget_records(self) -> None:
+        """Delete the records of servers that have ended by themselves."""
+        for path in self._cache.glob("run/*/*.json"):
+            path.unlink()
 
     def engines(self) -> int:
         """Return how many engines have a log: each port has one, and some are kept."""
@@ -132,6 +160,36 @@ def stays(place: Place) -> bool:
     ]
 
 
+def kill_part(place: Place, shot: Shot) -> str:
+    """Run one command and kill a part of its server; return `killed` or `none`.
+
+    Raises:
+        ViolationError: a process was left.
+    """
+    doit = place.doit(shot.verb, "--model", place.name, *VERBS[shot.verb])
+    deadline = time.monotonic() + LIMIT_S
+    while (pid := place.pid_of(shot.part)) is None and doit.poll() is None:
+        if time.monotonic() > deadline:
+            raise ViolationError("no server was started")
+        time.sleep(POLL_S / 5)
+    time.sleep(shot.after_s)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    place.end_commands()
+    try:
+        doit.wait(LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise ViolationError("doit does not end") from None
+    ended = time.monotonic()
+    while left := place.processes():
+        if time.monotonic() - ended > GONE_S:
+            raise ViolationError(f"left: {left}, on record {place.records()}")
+        time.sleep(POLL_S)
+    place.forget_records()
+    return "killed" if pid else "none"
+
+
 def fire(place: Place, shot: Shot) -> str:
     """Run one command and signal it; return what was left, `started` or `ended`.
 
@@ -139,7 +197,7 @@ def fire(place: Place, shot: Shot) -> str:
         ViolationError: something else was left.
     """
     words = VERBS[shot.verb]
-    doit = place.doit(shot.verb, "--model", "demo", *words)
+    doit = place.doit(shot.verb, "--model", place.name, *words)
     with suppress(subprocess.TimeoutExpired):
         doit.wait(shot.after_s)
     early = doit.poll() is not None
@@ -180,14 +238,15 @@ def main() -> int:
         default=1.5,
         help="seconds after which a signal comes at most",
     )
+    parser.add_argument("--endpoint", action="store_true")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
     chance, came, start = random.Random(seed), Counter[str](), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
+        place = Place(Path(folder), endpoint=options.endpoint)
         try:
             # so that the signals hit servers, not a download
-            place.check_doit("verify", "--model", "demo")
+            place.check_doit("verify", "--model", place.name)
             for count in range(options.runs):
                 number = SIGNALS[count // len(VERBS) % len(SIGNALS)]
                 shot = Shot(
@@ -195,8 +254,12 @@ def main() -> int:
                     number,
                     chance.uniform(0, options.longest),
                 )
+                act = fire
+                if options.endpoint and count % 2:
+                    shot = shot._replace(part=PARTS[count // 2 % len(PARTS)])
+                    act = kill_part
                 try:
-                    came[fire(place, shot)] += 1
+                    came[act(place, shot)] += 1
                     came["engines"] += place.engines()
                     place.forget_logs()
                 except ViolationError as violation:

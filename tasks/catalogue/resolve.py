@@ -109,13 +109,6 @@ class ResolvedModel(NamedTuple):
         return total
 
 
-class Members(NamedTuple):
-    """The models of an endpoint, and the task that names it."""
-
-    request: TaskRequest
-    members: tuple[ResolvedModel, ...]
-
-
 class Resolution(NamedTuple):
     """All jobs of a command line."""
 
@@ -123,7 +116,6 @@ class Resolution(NamedTuple):
     # (ask, names of its jobs), in the command line's order
     requested: tuple[tuple[TaskRequest, tuple[str, ...]], ...]
     aliases: Mapping[str, str]  # name as typed → name of the job, if they differ
-    endpoints: Mapping[str, Members] = {}  # by name; their models are jobs, too
 
     def of(self, verb: str) -> tuple[str, ...]:
         """Return the jobs of a verb that is given without `:MODEL`."""
@@ -153,17 +145,13 @@ def resolve(
     by_name: dict[str, ResolvedModel] = {}
     asked: list[tuple[TaskRequest, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
-    endpoints: dict[str, Members] = {}
     started: set[str] = set()  # jobs whose settings come from a verb that starts them
     for request in args.tasks or _inspected(args, catalogue):
         names: list[str] = []
         resolves = not (attached and request is args.tasks[-1])
         for word in _models_of(request, catalogue) if resolves else ():
             if endpoint := catalogue.endpoint_name(word):
-                members = _members(request, endpoint, catalogue, environment)
-                if endpoint not in endpoints or request.kind is Kind.SERVER:
-                    endpoints[endpoint] = members
-                names.append(endpoint)
+                names.append(endpoint)  # see `endpoints`
                 if word != endpoint and request.model:
                     aliases[word] = endpoint
                 continue
@@ -179,39 +167,7 @@ def resolve(
             if word and word != resolved.name and request.model:
                 aliases[word] = resolved.name
         asked.append((request, tuple(names)))
-    _add_members(endpoints, by_name)
-    return Resolution(by_name, tuple(asked), aliases, endpoints)
-
-
-def _members(
-    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
-) -> Members:
-    """Return the models of an endpoint: llama-server serves them as their entries say.
-
-    Raises:
-        UsageError: one cannot be resolved.
-    """
-    options = {"engine": "llama-server"}
-    jobs = [
-        _job(request._replace(options=options, extra=()), word, catalogue, environment)
-        for word in catalogue.endpoint(name).models
-    ]
-    reason = f"endpoints.{name}"
-    return Members(request, tuple(job._replace(engine_reason=reason) for job in jobs))
-
-
-def _add_members(
-    endpoints: Mapping[str, Members], by_name: dict[str, ResolvedModel]
-) -> None:
-    """Add the models of the endpoints to the jobs: their files are downloaded.
-
-    Raises:
-        UsageError: the command line gives one of the models another file.
-    """
-    for group in endpoints.values():
-        for member in group.members:
-            known = by_name.setdefault(member.name, member)
-            _check_conflict(known._replace(engine=member.engine), member)
+    return Resolution(by_name, tuple(asked), aliases)
 
 
 def resolve_entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -115,6 +116,15 @@ def recorded_chat(values: Mapping[str, str], server: str, word: str) -> str:
     if chosen in chats:
         return chosen
     raise member_error(server, word, chosen, chats)
+
+
+def recorded_context(values: Mapping[str, str]) -> int | None:
+    """Return the context of an endpoint's default model, in tokens; None if unknown."""
+    options = values.get(f"{MODEL_KEY}{values.get('--alias', '')}", "")
+    sizes = re.findall(r"--ctx-size (\d+)", options)
+    if not sizes:
+        return None
+    return int(sizes[-1]) or None
 
 
 def one_model_error(server: str) -> UsageError:

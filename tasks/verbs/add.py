@@ -152,7 +152,9 @@ def _name(context: Context, request: TaskRequest, facts: dict[str, str]) -> str:
         UsageError: it is taken, or not a name; the fix has one that is free.
     """
     given = request.options.get("name")
-    taken = {word.lower() for word in context.catalogue.names_and_aliases}
+    catalogue = context.catalogue
+    names_here = (*catalogue.names_and_aliases, *catalogue.endpoint_names)
+    taken = {word.lower() for word in names_here}
     if given and (problem := name_problem(given)):
         fix = _command(request, _free(facts["name"], taken))
         raise UsageError(f"--name: {problem}", fix=fix)

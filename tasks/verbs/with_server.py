@@ -16,6 +16,7 @@ from tasks.console.log_format import is_json
 from tasks.context import Context
 from tasks.engine.client import served_context
 from tasks.engine.client_environment import AGENT_CONTEXT, agent_of, client_variables
+from tasks.engine.router_launch import recorded_context, recorded_names
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
@@ -91,6 +92,9 @@ def _warn_of_context(record: ServerRecord, agent: str, context: int | None) -> N
         f"{agent} needs a context of {AGENT_CONTEXT} tokens, and {name} has {context}"
     )
     fix = f"doit with --model {name} --ctx-size {AGENT_CONTEXT} -- {agent}"
+    if recorded_names(record.spec):
+        model = record.spec.get("--alias", name)
+        fix = f"set ctx_size: {AGENT_CONTEXT} in `serve:` of models.{model}"
     doit_adapter.log().warning("warning: %s\n  fix: %s", what, fix)
 
 
@@ -135,7 +139,7 @@ def _command(
     """
     record = server.record
     proxy = urls.no_proxy(os.environ, record.host)
-    context = served_context(record)
+    context = recorded_context(record.spec) or served_context(record)
     _warn_of_context(record, agent_of(words), context)
     env = {**os.environ, **proxy, **environment(record, context)}
     try:

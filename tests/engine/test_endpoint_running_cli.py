@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
 import signal
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tasks.engine.client import send_request
 from tasks.engine.router import Router
@@ -48,11 +54,11 @@ def office(project: Project, llama_server: Path) -> Iterator[Project]:
     project.doit("stop", "--all")
 
 
-def ask(url: str, model: str, tokens: int = 1, **more: Any) -> int | None:
+def ask(url: str, model: str, tokens: int = 1, key: str = "", **more: Any) -> int | None:
     """Ask a model of an endpoint; return the status."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens, **more}
     port = int(port_of(url))
-    response = send_request("127.0.0.1", port, "/v1/chat/completions", body=body, timeout_s=90)
+    response = send_request("127.0.0.1", port, "/v1/chat/completions", body=body, key=key, timeout_s=90)
     return response and response[0]
 
 
@@ -101,6 +107,57 @@ def test_a_kept_model_comes_back(office: Project) -> None:
         assert ask(url, name) == 200
         wait_until(lambda: models(office)["embedder"] == "loaded")
     assert sorted(models(office).values()) == ["loaded", "loaded", "unloaded"]
+
+
+def test_the_processes_of_models_ask_for_the_key(office: Project) -> None:
+    """16.4: each listens on a port of its own, which other users of the machine can reach."""
+    write(office, contexts={"a": 512}, memory=4, keep=["a"])
+    url = started(office, "--model", "office", "--port", "0", env={"LLAMA_API_KEY": "a-key"})
+    listed = send_request("127.0.0.1", int(port_of(url)), "/models", key="a-key")
+    assert listed is not None
+    [model] = json.loads(listed[1])["data"]
+    args = model["status"]["args"]
+    own = f"http://127.0.0.1:{args[args.index('--port') + 1]}"
+    assert "a-key" not in args
+    assert [ask(one, "a", key=key) for one in (url, own) for key in ("", "a-key")] == [401, 200, 401, 200]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_stays_within_the_budget(office: Project) -> None:
+    """16.2: while requests go round all models; bench/endpoint.py sends 200."""
+    contexts = {"a": 32768, "b": 16384, "c": 8192, "d": 512}
+    write(office, contexts=contexts, memory=0.35)
+    url = started(office, "--model", "office", "--port", "0")
+    router = psutil.Process(record(office, "office")["engine"]["pid"])
+    done = threading.Event()
+    peak = Counter[str]()
+
+    def measure() -> None:
+        while not done.wait(0.05):
+            children = router.children()
+            total = sum(pss(process.pid) for process in (router, *children))
+            peak.update({"bytes": max(0, total - peak["bytes"])})
+            peak.update({"models": max(0, len(children) - peak["models"])})
+
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    chance = random.Random(16)
+    try:
+        for _ in range(20):
+            assert ask(url, chance.choice([*contexts])) == 200
+    finally:
+        done.set()
+        measuring.join()
+    assert peak["models"] == 2
+    assert 150e6 < peak["bytes"] < 350e6
+
+
+def pss(pid: int) -> int:
+    """The proportional set size of a process in bytes; 0 if it has ended."""
+    with suppress(OSError):
+        found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
 
 def test_a_changed_endpoint(office: Project) -> None:
