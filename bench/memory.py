@@ -69,8 +69,7 @@ NOTE = """# The memory of an engine
 What `doit plan` estimates, and what engines take, in MB: `python bench/memory.py
 --write` ([how](README.md#memory)). A prompt of 600 tokens was sent; in the first two
 rows, it fills the context. The estimate is that of `doit plan` for such a prompt; `doit
-plan` itself counts the buffers for one that fills the context. Arguments that the
-embedded engine does not know are omitted.
+plan` itself counts the buffers for one that fills the context.
 
 The file of llama-q4 is loaded without repacking. With it, the engine copies these
 weights, and the pages of the file count as resident until the system needs them.

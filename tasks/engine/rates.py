@@ -151,8 +151,27 @@ def _ratio(now: float | None, before: float | None) -> float | None:
 
 def differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Return the facts that differ, so that the ratio may have another cause."""
-    return [
-        f"{name}: {before.get(name)} → {now.get(name)}"
-        for name in FACTS
-        if now.get(name) != before.get(name)
-    ]
+    lines = []
+    for name in FACTS:
+        lines += _difference(name, now.get(name), before.get(name))
+    return lines
+
+
+def _difference(name: str, now: object, before: object) -> list[str]:
+    """Return a line if a fact differs; of settings, one for each that does."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        lines = []
+        for key in dict.fromkeys([*before, *now]):
+            lines += _difference(key, now.get(key), before.get(key))
+        return lines
+    if now == before:
+        return []
+    return [f"{name}: {_words(before)} → {_words(now)}"]
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if value is None:
+        return "none"
+    return str(value)

@@ -11,6 +11,7 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.console import formatting
+from tasks.console.report import Fact, Report
 from tasks.console.text import Styled
 from tasks.context import Context
 from tasks.doctor import probes
@@ -173,7 +174,7 @@ def _report(
     if _options(context).get("json"):
         doit_adapter.print_json(report)
     else:
-        doit_adapter.print_report(_text(report), "", _table(report["rows"]))
+        doit_adapter.print_report(*_lines(report), "", _table(report["rows"]))
     if not report["complete"]:
         limit = formatting.format_duration(load.limit_s)
         left = ", ".join(map(str, load.levels[len(rows) :]))
@@ -204,7 +205,8 @@ def _facts(server: ServerRecord, load: Load) -> dict[str, Any]:
     }
 
 
-def _text(report: Mapping[str, Any]) -> str:
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the lines above the table, wrapped to the width of a terminal."""
     settings = " ".join(f"{name} {value}" for name, value in report["settings"].items())
     identity = f"not pinned: {report['file']}"
     if report["sha256"]:
@@ -215,9 +217,9 @@ def _text(report: Mapping[str, Any]) -> str:
         "CPU": f"{report['cpu']}, {report['cpus']} logical cores",
         "GPU": ", ".join(report["gpus"]) or "none",
     }
-    lines = [f"{name:<8} {value}" for name, value in facts.items()]
-    lines += [f"differs  {text}" for text in report.get("differs", ())]
-    return "\n".join(lines)
+    lines = [Fact(f"{name:<8} ", value) for name, value in facts.items()]
+    lines += [Fact("differs  ", text) for text in report.get("differs", ())]
+    return Report((), (), lines).as_text()
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Styled:

@@ -219,7 +219,7 @@ def _columns(default: str) -> tuple[Column, ...]:
         return f"{row['name']}{mark}"
 
     return (
-        Column("name", "model", describe=name, least=20),
+        Column("name", "model", describe=name, least=30),
         Column("size", ">size", _size, unknown="?"),
         Column("memory", ">RAM", formatting.format_size, unknown="?"),
         Column("license", "licence", least=10),

@@ -19,7 +19,7 @@ from tasks.catalogue.resolve import ResolvedModel, resolve_entry
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.variants import budget
 from tasks.command_line import TaskRequest
-from tasks.console.report import Column, Report, Row
+from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.doctor import checks as health
 from tasks.doctor import probes
@@ -289,9 +289,13 @@ def hub_findings(limit_s: float = probes.LOOK_S) -> list[CheckResult]:
 def _report(found: list[CheckResult]) -> Report:
     """Return the table, the fixes, and the number of findings of each state."""
     rows = [{**one._asdict(), "state": one.state.value} for one in found]
-    fixes = [
-        f"{one.check}: {one.found}\n  fix: {one.remedy}" for one in found if one.remedy
-    ]
+    fixes: list[Fact | str] = []
+    for one in found:
+        if one.remedy:
+            fixes.append(Fact(f"{one.check}: ", one.found))
+            fixes.append(Fact("  fix: ", one.remedy))
+    if fixes:
+        fixes.insert(0, "")
     states = [one.state for one in found]
     counts = [f"{states.count(state)} {state.value}" for state in health.CheckState]
     return Report(_COLUMNS, rows, [*fixes, ", ".join(counts)])

@@ -20,6 +20,7 @@ from tasks.engine.router_launch import recorded_context, recorded_names
 from tasks.engine.server_record import Mode, ServerRecord
 from tasks.engine.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
+from tasks.positional import quoted
 from tasks.system.processes import TERMINATE_S
 
 _POLL_S = 0.02
@@ -83,15 +84,19 @@ def environment(record: ServerRecord, context: int | None) -> dict[str, str]:
     return client_variables(record.url, record.key, model, context)
 
 
-def _warn_of_context(record: ServerRecord, agent: str, context: int | None) -> None:
+def _warn_of_context(
+    record: ServerRecord, words: Sequence[str], context: int | None
+) -> None:
     """Warn of a context that is too small for a coding agent."""
+    agent = agent_of(words)
     if not agent or context is None or context >= AGENT_CONTEXT:
         return
     name = record.name
     what = (
         f"{agent} needs a context of {AGENT_CONTEXT} tokens, and {name} has {context}"
     )
-    fix = f"doit with --model {name} --ctx-size {AGENT_CONTEXT} -- {agent}"
+    command = " ".join(map(quoted, words))
+    fix = f"doit with --model {name} --ctx-size {AGENT_CONTEXT} -- {command}"
     if recorded_names(record.spec):
         model = record.spec.get("--alias", name)
         fix = f"set ctx_size: {AGENT_CONTEXT} in `serve:` of models.{model}"
@@ -140,7 +145,7 @@ def _command(
     record = server.record
     proxy = urls.no_proxy(os.environ, record.host)
     context = recorded_context(record.spec) or served_context(record)
-    _warn_of_context(record, agent_of(words), context)
+    _warn_of_context(record, words, context)
     env = {**os.environ, **proxy, **environment(record, context)}
     try:
         child = subprocess.Popen((_path(words[0], cwd), *words[1:]), env=env, cwd=cwd)

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from demo.corpus import Corpus, Entry
 from demo.tokenizer import Tokenizer
+from tasks.catalogue.locked_memory import locked_memory
+from tasks.planning.estimate import metadata
 
 from demo import corpus
+from tests.support.project import REPO
 
 pytestmark = pytest.mark.once
 
@@ -137,3 +141,11 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     model.write_text("no model")
     with pytest.raises(RuntimeError, match="not GGUF"), evaluate().serving(model):
         sys.exit("it started")
+
+
+def test_models_lock_states_what_its_memory_depends_on() -> None:
+    """Issue 15.6: `doit lock --upgrade --model demo` has read it from the file, without a network."""
+    head = metadata(str(REPO / "demo" / "demo.gguf"))
+    assert head
+    lock = yaml.safe_load((REPO / "models.lock").read_text("utf-8"))
+    assert lock["models"]["demo"][0]["memory"] == locked_memory(head).as_plain()

@@ -114,3 +114,6 @@ def test_what_differs() -> None:
     now = dict.fromkeys(("model", "sha256", "engine", "settings", "cpu", "cpus", "gpus", "n_predict"), "x")
     assert differences(now, now) == []
     assert differences(now, {**now, "engine": "old", "rows": []}) == ["engine: old → x"]
+    old = {**now, "settings": {"--threads": "1", "--ctx-size": "4096"}, "gpus": []}
+    new = {**now, "settings": {"--threads": "2", "--ctx-size": "4096", "--ngl": "9"}, "gpus": ["A", "B"]}
+    assert differences(new, old) == ["--threads: 1 → 2", "--ngl: none → 9", "gpus: none → A, B"]

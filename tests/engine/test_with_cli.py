@@ -114,7 +114,7 @@ def test_an_agent_is_told_of_a_small_context(project: Project) -> None:
     result = project.doit("with", "demo", "--", "./claude")
     assert (result.status, result.out) == (0, "4096\n"), result.err
     assert result.err.count("claude needs a context of 32768 tokens, and demo has 4096\n") == 1
-    assert "  fix: doit with --model demo --ctx-size 32768 -- claude\n" in result.err
+    assert "  fix: doit with --model demo --ctx-size 32768 -- ./claude\n" in result.err
     result = project.doit("with", "demo", "--ctx-size", "0", *sh("echo $CLAUDE_CODE_AUTO_COMPACT_WINDOW"))
     assert result.out == "4096\n"  # as trained
     assert "needs a context" not in result.err
