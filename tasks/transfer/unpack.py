@@ -7,6 +7,7 @@ pinned digest, so a folder that differs from it is replaced without a download.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -220,8 +221,9 @@ def _remove_leftovers(artifact: Artifact) -> None:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder of this module, if it exists; a link is removed as a link."""
-    if os.path.islink(path):
-        os.unlink(path)
-    else:
+    """Remove what is at a path of this module, if anything; no link is followed."""
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
