@@ -177,8 +177,10 @@ def _write(
             file.write(block)
         file.flush()
         if hasattr(os, "fchmod"):
-            is_program = entry.member.is_program or entry.path == program
-            os.fchmod(handle, 0o755 if is_program else 0o644)
+            mode = 0o644
+            if entry.member.is_program or entry.path == program:
+                mode = 0o755
+            os.fchmod(handle, mode)
         os.fsync(handle)
     stat = files.stat(path)
     if stat is None:

@@ -70,7 +70,9 @@ def _hashed(path: str, state: object) -> files.Hashed | None:
         got = files.sha256_file(path)
     except (OSError, IntegrityError):
         return None
-    return got if got.stat == state else None
+    if got.stat != state:
+        return None
+    return got
 
 
 def in_order(entries: list[Entry]) -> list[Entry]:
