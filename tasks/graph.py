@@ -249,7 +249,9 @@ class Recipe:
         """Return what `doit exe` installs: each program that models.yaml pins."""
         catalogue, environment = self._context.catalogue, self._context.environment
         server = pinned_server(catalogue, environment)
-        programs = [server.archive] if server and server.archive else []
+        programs = []
+        if server and server.archive:
+            programs.append(server.archive)
         if not programs or "llamafile" in pinned_engines(catalogue, environment):
             programs.insert(0, llamafile_exe(catalogue, environment))
         return programs

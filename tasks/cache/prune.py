@@ -27,8 +27,8 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _KEY = "(?:url-)?[0-9a-f]{16}/"
 # programs of earlier versions have no key; an archive is unpacked beside itself
 _TARGET = re.compile(
-    rf"models/{_KEY}[^./][^/]*|engines/{_KEY}[^./][^/]*?\.unpacked/.+"
-    rf"|engines/{_KEY}[^./][^/]*|engines/llamafile-[^/]+"
+    rf"models/{_KEY}[^./][^/]*|engines/(?:{_KEY})?llamafile-[^/]+"
+    rf"|engines/{_KEY}[^./][^/]*?\.(?:tar\.gz|tgz|zip)(?:\.unpacked/.+|\.[^/]+)?"
 )
 _RECORD = re.compile(
     r"catalogue/[0-9a-f]{64}\.json|(?:stamps|roots)/[0-9a-f]{16}\.json"

@@ -104,7 +104,9 @@ def read_manifest(artifact: Artifact) -> Manifest | None:
     if own_files.link_inside(os.path.dirname(artifact.target), path):
         return None
     data = own_files.read_of_user(path, _MAX_BYTES)
-    return _parse(data) if data is not None else None
+    if data is None:
+        return None
+    return _parse(data)
 
 
 def _parse(data: bytes) -> Manifest | None:

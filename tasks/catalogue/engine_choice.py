@@ -85,22 +85,22 @@ def choose_engine(question: Question) -> EngineChoice:
 
 
 def written_engine(
-    installed: Collection[str], *, has_llamafile: bool, has_embedded: bool
+    installed: Collection[str], *, has_pinned: bool, has_embedded: bool
 ) -> str:
-    """Return the engine that a new entry of a GGUF names; "": none, so llamafile.
+    """Return the engine that a new entry of a GGUF names; "": none, so a pinned one.
 
     It is the engine that serves a file that no entry names.
 
     Args:
         installed: engines that are on this machine.
-        has_llamafile: models.yaml says where llamafile is.
+        has_pinned: models.yaml says where llamafile or llama-server is.
         has_embedded: models.yaml has the embedded engine.
     """
     if "embedded" in installed and has_embedded:
         return "embedded"
     if "llama-server" in installed:
         return "llama-server"
-    if has_llamafile:
+    if has_pinned:
         return ""
     return "embedded"
 

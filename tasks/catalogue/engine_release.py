@@ -74,7 +74,7 @@ def choose_archive(
         name = f"{place}-{kind}"
         if kind in found and name in archives:
             return ArchiveChoice(name, f"this machine has {_TITLES[kind]}")
-    return _only(archives, place, "no GPU that an archive is for was found")
+    return _only(archives, place, "no GPU with an archive of its own was found")
 
 
 _TITLES = {"nvidia": "an NVIDIA GPU", "vulkan": "a GPU with Vulkan"}
@@ -147,7 +147,7 @@ def pinned_server(
         fix = f"add archives.{here}, or use another engine: --engine embedded"
         raise UsageError(what, fix=fix)
     archive = _archive(place, archives[place], catalogue, environment)
-    reason = f"models.yaml pins {engine.version}, archive {place}: {reason}"
+    reason = f"archive {place}: {reason}"
     return PinnedServer(program_in(archive, environment.platform), archive, reason)
 
 

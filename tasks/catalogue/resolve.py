@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
-from tasks.catalogue.engine_release import PinnedServer, pinned_engines, pinned_server
+from tasks.catalogue.engine_release import pinned_engines, pinned_server
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.model_files import (
@@ -265,7 +265,9 @@ def _job(
     starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
     if engine == "llamafile" and starts:
         exe = llamafile_exe(catalogue, environment)
-    server = _server(engine, catalogue, environment) if starts else None
+    server = None
+    if engine == "llama-server" and starts:
+        server = pinned_server(catalogue, environment)
     if server:
         exe = server.archive
         program = server.program
@@ -297,15 +299,6 @@ def _job(
         drain_of(request),
         replicas_of(options, requested.port),
     )
-
-
-def _server(
-    engine: str, catalogue: Catalogue, environment: Environment
-) -> PinnedServer | None:
-    """Return the llama-server of models.yaml, if it is the engine."""
-    if engine != "llama-server":
-        return None
-    return pinned_server(catalogue, environment)
 
 
 def _source(

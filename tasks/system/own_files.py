@@ -159,7 +159,9 @@ def read_of_user(path: str, most: int) -> bytes | None:
         if not (stat.S_ISREG(status.st_mode) and is_own):
             return None
         data = file.read(most + 1)
-    return data if len(data) <= most else None
+    if len(data) > most:
+        return None
+    return data
 
 
 def make_folder(cache: str, name: str) -> None:

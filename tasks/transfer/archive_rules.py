@@ -20,6 +20,7 @@ MAX_MEMBERS = 10_000
 MAX_BYTES = 8 * 1024**3
 MAX_DEPTH = 12  # folders above a file
 MAX_PATH = 400  # bytes of a path in the archive
+MAX_LINKS = 40  # from a link to its file, as in Linux
 
 
 class Kind(Enum):
@@ -91,8 +92,8 @@ def entries_of(members: Iterable[Member], program: str) -> list[Entry]:
         names = ", ".join(tops[:5]) or "nothing"
         what = f"it has no program {program} in its only folder"
         raise RefusedArchiveError(f"{what}; it begins with {names}")
-    links = [entry for entry in found if entry.member.kind is Kind.LINK]
-    return [entry for entry in found if entry not in links] + links
+    # stable: both keep their order
+    return sorted(found, key=lambda entry: entry.member.kind is Kind.LINK)
 
 
 def _checked_path(member: Member) -> str:
@@ -174,7 +175,7 @@ def final_target(entry: Entry, paths: dict[str, Entry]) -> Entry:
                 f"the link {entry.member.name!r} leads out of the folder: "
                 f"{now.member.link!r}"
             )
-        if path in seen or path not in paths:
+        if path in seen or path not in paths or len(seen) > MAX_LINKS:
             raise RefusedArchiveError(
                 f"the link {entry.member.name!r} leads to no file: {now.member.link!r}"
             )

@@ -7,6 +7,7 @@ pinned digest, so a folder that differs from it is replaced without a download.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -176,8 +177,10 @@ def _write(
             file.write(block)
         file.flush()
         if hasattr(os, "fchmod"):
-            is_program = entry.member.is_program or entry.path == program
-            os.fchmod(handle, 0o755 if is_program else 0o644)
+            mode = 0o644
+            if entry.member.is_program or entry.path == program:
+                mode = 0o755
+            os.fchmod(handle, mode)
         os.fsync(handle)
     stat = files.stat(path)
     if stat is None:
@@ -220,8 +223,9 @@ def _remove_leftovers(artifact: Artifact) -> None:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder of this module, if it exists; a link is removed as a link."""
-    if os.path.islink(path):
-        os.unlink(path)
-    else:
+    """Remove what is at a path of this module, if anything; no link is followed."""
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

@@ -56,7 +56,8 @@ def compare(cache: str, artifact: Artifact, program: str) -> tuple[Manifest, str
             if got is None or got.sha256 != digest:
                 problem = problem or f"{entry.path} is missing, or has other bytes"
                 continue
-            if entry.member.is_program and not files.is_executable(path):
+            is_program = entry.member.is_program or entry.path == program
+            if is_program and os.name == "posix" and not files.is_executable(path):
                 problem = problem or f"{entry.path} is not executable"
             found[entry.path] = UnpackedFile(got.sha256, got.stat)
     return Manifest(artifact.sha256 or "", found, links), problem
@@ -70,7 +71,9 @@ def _hashed(path: str, state: object) -> files.Hashed | None:
         got = files.sha256_file(path)
     except (OSError, IntegrityError):
         return None
-    return got if got.stat == state else None
+    if got.stat != state:
+        return None
+    return got
 
 
 def in_order(entries: list[Entry]) -> list[Entry]:

@@ -12,6 +12,7 @@ from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.constraints import name_problem
 from tasks.catalogue.engine_choice import installed_engines, written_engine
+from tasks.catalogue.engine_release import pinned_engines
 from tasks.catalogue.file_specs import (
     file_specs,
     guess_model_info,
@@ -234,13 +235,9 @@ def _engine(context: Context, filename: str) -> str:
     if not has_gguf_name(filename):
         return ""
     catalogue = context.catalogue
-    try:
-        has_llamafile = bool(catalogue.engine("llamafile").url)
-    except UsageError:
-        has_llamafile = False
     return written_engine(
         installed_engines(context.environment),
-        has_llamafile=has_llamafile,
+        has_pinned=bool(pinned_engines(catalogue, context.environment)),
         has_embedded=catalogue.has_engine("embedded"),
     )
 

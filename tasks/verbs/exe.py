@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from tasks import doit_adapter
 from tasks.cache import unpacked
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.engine_release import NAME, program_name, program_path
+from tasks.catalogue.engine_choice import alternatives
+from tasks.catalogue.engine_release import (
+    NAME,
+    program_name,
+    program_path,
+    usable_engines,
+)
 from tasks.context import Context
 from tasks.engine.command import Launch
 from tasks.engine.file_format import make_executable, native_program, why_skipped
 from tasks.engine.version import ask_version, record_version, recorded_version
-from tasks.errors import TransferError
+from tasks.errors import IntegrityError, TransferError
 from tasks.system import files
 from tasks.transfer.ensure import ensure_file
 from tasks.transfer.unpack import ensure_unpacked
@@ -81,8 +87,15 @@ def _install_llamafile(context: Context, artifact: Artifact) -> None:
 
 def _install_release(context: Context, artifact: Artifact) -> None:
     cache, platform = context.environment.cache, context.environment.platform
-    ensure_unpacked(cache, artifact, program_name(platform))
+    others = ""
+    if context.resolution.by_name:
+        usable = usable_engines(context.catalogue, context.environment)
+        others = alternatives(NAME, usable, is_gguf=True)
+    try:
+        ensure_unpacked(cache, artifact, program_name(platform))
+    except IntegrityError as error:
+        fix = "\n".join(filter(None, [error.fix, others]))
+        raise IntegrityError(error.what, error.facts, fix) from None
     launch = Launch(NAME, platform, "", program_path(artifact.unpacked, platform))
-    others = context.download_policy().engine_fix
     version = ask_version(artifact.label, launch, cache, [artifact], others)
     record_version(cache, artifact, NAME, version)

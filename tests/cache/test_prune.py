@@ -159,6 +159,24 @@ def test_kinds(path: str, kind: str) -> None:
     assert kind_of(path) == kind
 
 
+def test_an_archive_and_its_files() -> None:
+    """Issue 15.3: they go together, are as old as the one that was read last, and are used together."""
+    archive = "engines/0123456789abcdef/l.tar.gz"
+    parts = [f"{archive}.unpacked/manifest.json", f"{archive}.unpacked/bin/a/x.so"]
+    beside = [f"{archive}.stamp.json", *parts]
+    found = [old(path) for path in (archive, *beside)]
+    assert set(reasons(*found)) == {archive, *beside}
+    assert reasons(*found, named=archive) == {}
+    assert set(reasons(*found[1:], named=archive)) == set(beside)
+    assert reasons(*found, old(f"{archive}.unpacked/bin/read", read=1), older=30) == {}
+    left = "engines/0123456789abcdef/.01234567-1-01234567.unpacking/bin/llama-server"
+    assert reasons(old(left, 0.01), old(left.replace("unpacking", "mine"))) == {}
+    assert reasons(old(left, 0.1)) == {left: "left by a writer that was killed"}
+    in_use = paths_in_use([[f"/elsewhere/{archive}.unpacked/bin/llama-server", "--port", "1"]])
+    assert all(is_used(path, in_use) for path in (archive, *beside))
+    assert {kind_of(path) for path in (archive, *beside)} == {"engines"}
+
+
 def test_another_machines_catalogue() -> None:
     """Issue 5.6: where one cannot be asked, only the age that the user gives says what is not needed."""
     found = [old(M), old(f"{M}.partial"), old(E)]

@@ -68,7 +68,7 @@ def test_where_a_pinned_release_comes(
 
 
 @pytest.mark.parametrize(
-    ("installed", "has_llamafile", "has_embedded", "engine"),
+    ("installed", "has_pinned", "has_embedded", "engine"),
     [
         (BOTH, True, True, "embedded"),
         (BOTH, True, False, "llama-server"),
@@ -80,10 +80,10 @@ def test_where_a_pinned_release_comes(
     ],
 )
 def test_the_engine_that_add_writes(
-    installed: tuple[str, ...], has_llamafile: bool, has_embedded: bool, engine: str
+    installed: tuple[str, ...], has_pinned: bool, has_embedded: bool, engine: str
 ) -> None:
     """What serves an own file today; nothing where that is the llamafile of models.yaml."""
-    assert written_engine(installed, has_llamafile=has_llamafile, has_embedded=has_embedded) == engine
+    assert written_engine(installed, has_pinned=has_pinned, has_embedded=has_embedded) == engine
 
 
 @pytest.mark.parametrize(

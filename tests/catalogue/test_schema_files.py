@@ -193,7 +193,7 @@ def test_editors_see_it_too(place: str, lines: list[str]) -> None:
             "version: newest",
             [
                 "7: engines.llamafile.version: expected a version in quotes, such as "
-                '"0.9.3", or latest, got "newest"'
+                '"0.9.3" or "b11669", or latest, got "newest"'
             ],
             id="another word",
         ),

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -205,6 +206,11 @@ def mode(top: Path) -> None:
     (top / "llama-server").chmod(0o644)
 
 
+def no_folder(top: Path) -> None:
+    shutil.rmtree(top.parent)
+    top.parent.write_bytes(b"a file")
+
+
 def manifest(top: Path) -> None:
     (top.parent / "manifest.json").write_text("{}")
 
@@ -214,7 +220,9 @@ def touch(top: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("damage", [change, remove, add, relink, as_link, pipe, mode, manifest, touch])
+@pytest.mark.parametrize(
+    "damage", [change, remove, add, relink, as_link, pipe, mode, no_folder, manifest, touch]
+)
 def test_what_is_not_the_archive_is_replaced(tmp_path: Path, damage: Any) -> None:
     """Not a byte is downloaded: the archive is beside it. The same bytes stay, with a new manifest."""
     artifact = here(tmp_path, release())
@@ -256,8 +264,13 @@ KILLED = """
             return real(*args, **keys)
         return call
     number = 0
+    damaged = os.path.join(unpacked.folder_of(artifact), "libllama.so.1")
     while True:
         number += 1
+        if sys.argv[2] == "again":
+            ensure_unpacked(cache, artifact, "llama-server")
+            with open(damaged, "wb") as file:
+                file.write(b"x")
         child = os.fork()
         if not child:
             left = [number]
@@ -266,7 +279,8 @@ KILLED = """
             ensure_unpacked(cache, artifact, "llama-server")
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        if os.path.exists(artifact.unpacked) and not unpacked.is_intact(artifact):
+        is_old = os.path.exists(damaged) and os.path.getsize(damaged) == 1
+        if os.path.exists(artifact.unpacked) and not unpacked.is_intact(artifact) and not is_old:
             sys.exit(f"half of it is there after step {number}")
         if not os.WIFSIGNALED(status):
             break
@@ -275,14 +289,15 @@ KILLED = """
 
 
 @posix
-def test_a_kill_at_every_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", ["first", "again"])
+def test_a_kill_at_every_step(tmp_path: Path, time: str) -> None:
     """SIGKILL before each write that counts: the folder is whole or not there, and the next run finishes."""
     import pickle
 
     artifact = here(tmp_path, release())
     given = pickle.dumps((str(tmp_path), artifact)).hex()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), given],
+        [sys.executable, "-c", textwrap.dedent(KILLED), given, time],
         cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip
