@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
 
 
+_PASSES_ARGS = ("serve", "start", "restart", "roll")
 LAST_PORT = 65535
 DRAIN_S = 20  # with the steps of a stop, less than the 30 s that Kubernetes waits
 
@@ -221,7 +222,7 @@ def _check_several(request: TaskRequest, names: tuple[str, ...]) -> None:
         UsageError: it may not.
     """
     got = f"got {len(names)}: {', '.join(names)}"
-    if request.verb in ("serve", "with", "chat", "bench", "restart"):
+    if request.verb in ("serve", "with", "chat", "bench", "restart", "roll"):
         raise UsageError(f"`{request.verb}` runs one model, {got}")
     port = request.options.get("port", "0")
     if request.verb == "start" and port != "0":
@@ -273,7 +274,7 @@ def _job(
         engine,
         serve_settings(requested.over(catalogue.defaults)),
         exe,
-        check_engine_args(request.extra) if request.verb in ("serve", "start") else (),
+        check_engine_args(request.extra) if request.verb in _PASSES_ARGS else (),
         source.confirmation,
         requested.port,
         key,
