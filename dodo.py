@@ -253,6 +253,28 @@ def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
     }
 
 
+@recipe.server(
+    params=[
+        options.RUNNING_MODEL,
+        options.HAPROXY,
+        options.WAIT,
+        *(one for one in options.SERVE if one["long"] != "port"),
+        options.DRAIN,
+        *options.SOURCE,
+    ],
+    pos_arg="engine_arguments",
+)
+def task_roll(context: Context, model: ResolvedModel) -> TaskDict:
+    """restart the servers of a model one by one, so that no request is lost"""
+    from tasks.verbs import roll, start
+
+    return {
+        "check": (start.check_background, [context, model]),
+        "actions": roll.actions(context, model, start.run),
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
 @recipe.report(
     params=[
         options.STOPPED_MODELS,

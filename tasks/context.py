@@ -241,7 +241,7 @@ def read_catalogue(args: CommandLine) -> Context:
         if args.tasks[-1].verb == "chat" and server is None:
             raise problem
         _report_broken_catalogue(problem)
-    if any(request.verb in ("restart", "reload") for request in args.tasks):
+    if any(request.verb in ("restart", "reload", "roll") for request in args.tasks):
         from tasks.engine.requested_server import restarted
 
         args = restarted(args, catalogue, environment)

@@ -74,6 +74,8 @@ STOP_DRAIN = option(
 REPLICAS = option(
     "replicas", "N", "that many servers, on ports from --port on, or free ones"
 )
+HAPROXY = option("haproxy", "SOCKET", "haproxy's `stats socket`, of `level admin`")
+WAIT = option("wait", "SECONDS", "most time for the requests of one [default: 300]")
 IDLE_TIMEOUT = option("timeout", "SECONDS", "most time to wait [default: 300]")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"

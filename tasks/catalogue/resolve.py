@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
 
 
+_ONE_MODEL = ("serve", "with", "chat", "bench", "restart", "reload", "roll")
+_PASSES_ARGS = ("serve", "start", "restart", "roll")
+
+
 class ResolvedModel(NamedTuple):
     """One model with everything that the command line and the catalogue decide."""
 
@@ -220,7 +224,7 @@ def _check_several(request: TaskRequest, names: tuple[str, ...]) -> None:
         UsageError: it may not.
     """
     got = f"got {len(names)}: {', '.join(names)}"
-    if request.verb in ("serve", "with", "chat", "bench", "restart", "reload"):
+    if request.verb in _ONE_MODEL:
         raise UsageError(f"`{request.verb}` runs one model, {got}")
     port = request.options.get("port", "0")
     if request.verb == "start" and port != "0":
@@ -282,7 +286,7 @@ def _job(
         engine,
         serve_settings(requested.over(catalogue.defaults)),
         exe,
-        check_engine_args(request.extra) if request.verb in ("serve", "start") else (),
+        check_engine_args(request.extra) if request.verb in _PASSES_ARGS else (),
         source.confirmation,
         requested.port,
         key,

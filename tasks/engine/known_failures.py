@@ -338,6 +338,11 @@ KNOWN_FAILURES = (
         "or --gpu disable",
         r"GLIBC(XX)?_[\d.]+'? not found",
     ),
+    # minimal images lack it, and the wheels of xllamacpp do not contain it
+    KnownFailure(
+        "apt install libgomp1, dnf install libgomp, or on a Mac brew install libomp",
+        r"libgomp\.so\S*: cannot open|Library not loaded: \S*libg?omp",
+    ),
     # tasks/engine/embedded.py
     KnownFailure(
         "pip install --upgrade '.[embedded]'",

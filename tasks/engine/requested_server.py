@@ -46,7 +46,10 @@ def running_server(
 def restarted(
     args: CommandLine, catalogue: Catalogue, environment: Environment
 ) -> CommandLine:
-    """Add the model and the port of the server that `doit restart` or `reload` means.
+    """Add the model of the server that a command means, and its port.
+
+    It is one of `restart`, `reload` and `roll`, which means all servers of a model,
+    whatever their ports are.
 
     Raises:
         UsageError: none is named and none runs, several match, or the server runs in
@@ -54,7 +57,7 @@ def restarted(
     """
     tasks = [
         _restart_request(request, catalogue, environment)
-        if request.verb in ("restart", "reload")
+        if request.verb in ("restart", "reload", "roll")
         else request
         for request in args.tasks
     ]
@@ -69,9 +72,12 @@ def _restart_request(
     running = server_registry.running(environment.cache)
     found = choice.of(record for record in running if record.mode in STOPPABLE)
     has_source = bool({"llamafile", "llamafile_url"} & request.options.keys())
+    if request.verb == "roll":
+        found = [record for record in found if record.mode is Mode.START]
+        found = list({record.name: record for record in found}.values())
     check_unambiguous(found, choice.names, request.verb)
     if not found:
-        if choice.names:
+        if choice.names and request.verb != "roll":
             return request
         what = f"there is no server to {request.verb}"
         raise UsageError(what, fix="doit start --model NAME")
@@ -80,7 +86,9 @@ def _restart_request(
         where = f"in another terminal (`doit serve`, pid {server.owner})"
         what = f"{server.name} at {server.url} runs {where}"
         raise UsageError(what, fix="press Ctrl-C there, and run it again")
-    options = {**request.options, "port": str(server.port)}
+    options = dict(request.options)
+    if request.verb == "restart":
+        options["port"] = str(server.port)
     if not (request.model or has_source):
         options["model"] = server.name
         path = server.spec.get("model", "").partition(",")[0]

@@ -10,6 +10,7 @@ import os
 import stat
 
 from tasks.engine import record_files
+from tasks.engine.old_folders import drop_old_folders
 from tasks.errors import ServerError
 from tasks.system import files, own_files
 
@@ -42,6 +43,8 @@ def _make(root: str) -> str | None:
     with contextlib.suppress(OSError):
         os.makedirs(root, mode=0o700, exist_ok=True)
         own_files.make_folder(root, "run")
+        if not os.path.isdir(path):
+            drop_old_folders(root)
         os.makedirs(path, mode=0o700, exist_ok=True)
         if record_files.is_mine(os.lstat(path)):
             os.chmod(path, 0o700)

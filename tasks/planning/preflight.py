@@ -270,7 +270,8 @@ def size_lines(needs: Iterable[FilePlan], free: int, rate: int | None) -> list[s
             size = formatting.format_size(need.to_fetch)
         all_known = all_known and need.to_fetch is not None
         count += need.to_fetch or 0
-        lines.append(f"{need.label}: {size} from {host_of(need.source)}")
+        source = huggingface.rewrite_to_endpoint(need.source, os.environ)
+        lines.append(f"{need.label}: {size} from {host_of(source)}")
     after = formatting.format_size(max(0, free - count))
     if not count and not all_known:
         return [*lines, f"to download: unknown size; {after} of the disk are free"]

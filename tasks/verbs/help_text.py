@@ -22,7 +22,7 @@ WIDTH = 80
 _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
-    "Run a model": "serve start restart reload chat with status logs idle stop",
+    "Run a model": ("serve start restart reload roll chat with status logs idle stop"),
     "Models": "catalogue plan download add bench doctor prune",
     "What is pinned": "lock audit bom",
     "Elsewhere": "deploy cache-key",

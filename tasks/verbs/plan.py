@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -222,7 +223,8 @@ def _style(row: Row) -> str:
 def _short(source: str) -> str:
     """Return where a file comes from, in few words; --json has the URL."""
     if file := parse_hub_url(source):
-        return f"{host_of(source)} {file.repo}@{file.revision[:8]}"
+        host = host_of(huggingface.rewrite_to_endpoint(source, os.environ))
+        return f"{host} {file.repo}@{file.revision[:8]}"
     if asset := parse_release_url(source):
         return f"{host_of(source)} {asset.repo} {asset.tag}"
     return source

@@ -23,6 +23,7 @@ VIRUS = "Operation did not complete successfully because the file contains a vir
 KV_FULL = "llama_kv_cache_init: failed to allocate buffer for kv cache"
 CPU_FULL = "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 137438953504"
 UNLOADED = "llama_model_load_from_file_impl: failed to load model"
+LIBGOMP = "libgomp.so.1"
 GLIBCXX = (
     "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by ggml-cuda.so)"
 )
@@ -257,6 +258,18 @@ ENDINGS = [
     row("[WinError 1455] The paging file is too small", "memory is short", None, WIN, id="ComfyUI 7069"),
     # the rest of what is said
     row(GLIBCXX, "too old", id="942, 948, alpaca.cpp 146: an old system"),
+    row(
+        f"error: the package xllamacpp does not load here: {LIBGOMP}: cannot open shared object file",
+        "apt install libgomp1",
+        id="issue 17.9: a minimal image",
+    ),
+    row(
+        "error: the package xllamacpp does not load here: Library not loaded: @rpath/libomp.dylib",
+        "brew install libomp",
+        1,
+        MAC,
+        id="a Mac without OpenMP",
+    ),
     row(
         f"error: the package xllamacpp does not load here: {GLIBCXX}",
         "too old",

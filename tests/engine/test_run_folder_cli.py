@@ -214,3 +214,23 @@ def test_the_state_directory(servers: Project, tmp_path: Path) -> None:
     assert rows(servers) == []
     servers.env["LLAMAFILE_STATE"] = str(tmp_path / "state")
     assert servers.doit("stop").status == 0
+
+
+def test_folders_of_containers(servers: Project) -> None:
+    """Issue 17.9: of names that come once, the last ten folders of logs stay, and each with a record."""
+    with_llamafile(servers)
+    run = servers.run_folder.parent
+    for number in range(14):
+        folder = run / f"pod-{number:02}-0"
+        folder.mkdir(parents=True)
+        for name in ("m-8080.log", "m-8080.log.1"):
+            (folder / name).write_text("x")
+            os.utime(folder / name, (number, number))
+        os.utime(folder, (number, number))
+    (run / "pod-00-0" / "m-8080.json").write_text("{}")
+    (run / "pod-01-0" / "notes").write_text("of somebody else")
+    os.utime(run / "pod-02-0")
+    started(servers, "--port", "0")
+    gone = {f"pod-{number:02}-0" for number in range(14)} - {path.name for path in run.iterdir()}
+    assert gone == {"pod-03-0", "pod-04-0"}
+    assert servers.run_folder.is_dir()

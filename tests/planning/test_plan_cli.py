@@ -51,6 +51,18 @@ def test_a_file_that_would_come(planned: Project) -> None:
     assert not (planned.cache / "models").exists()
 
 
+def test_a_file_of_the_hub(project: Project) -> None:
+    """Issue 17.9: the table, and the question before a download, name the mirror that is asked."""
+    url = f"https://huggingface.co/o/r/resolve/{'1' * 40}/m.gguf"
+    project.catalogue({"m": project.entry(url, DATA, engine="embedded")})
+    for env, host in (
+        ({}, "huggingface.co"),
+        ({"HF_ENDPOINT": "https://mirror.invalid/hf"}, "mirror.invalid"),
+    ):
+        result = project.doit("plan", env=env)
+        assert result.out.splitlines()[1].endswith(f" {host} o/r@11111111")
+
+
 def test_a_file_that_is_here(planned: Project, tmp_path: Path) -> None:
     """Issue 5.5: have; and after an edit of the disk, changed."""
     (tmp_path / "nas").mkdir()

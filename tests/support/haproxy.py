@@ -1,0 +1,65 @@
+"""A real haproxy before servers on this machine, on a free port."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.project import wait_until
+
+PROGRAM = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+needs_haproxy = pytest.mark.skipif(PROGRAM is None, reason="haproxy is not installed (apt install haproxy)")
+
+CONF = """\
+global
+  stats socket {socket} mode 600 level admin
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 10m
+  timeout server 10m
+  timeout queue 10m
+  option redispatch 1
+  retries 3
+  retry-on conn-failure
+frontend models
+  bind 127.0.0.1:{port}
+  default_backend demo
+backend demo
+  balance leastconn
+  option httpchk
+  http-check send meth GET uri /health
+  http-check expect status 200
+  default-server check inter 200ms fastinter 100ms downinter 100ms fall 3 rise 1 maxconn 4
+{servers}
+"""
+
+
+@contextmanager
+def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Balance requests over servers; yield the URL, and the path of the runtime API's socket."""
+    port, path = free_port(), folder / "haproxy.sock"
+    servers = "\n".join(f"  server r{number} 127.0.0.1:{one}" for number, one in enumerate(ports, 1))
+    config = folder / "haproxy.cfg"
+    config.write_text(CONF.format(socket=path, port=port, servers=servers))
+    with subprocess.Popen([str(PROGRAM), "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: process.poll() is None and _listens(port), 30)
+            yield f"http://127.0.0.1:{port}", str(path)
+        finally:
+            process.kill()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
