@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.llamafile import gguf
-from tests.support.project import ENGINES, Project
+from tests.support.project import ENGINES, REPO, Project
 
 pytestmark = pytest.mark.chain
 
@@ -220,3 +222,21 @@ def test_more_memory_than_a_machine_has(project: Project) -> None:
     result = project.doit("deploy")
     assert result.status == 3
     assert "a needs 12.0 GB of memory\n  deploy.node_memory: 8 GB\n" in result.err
+
+
+def test_the_page_on_fleets(project: Project) -> None:
+    """Its section and its commands, with models.yaml and models.lock of the recipe."""
+    page = (REPO / "docs" / "fleet.md").read_text("utf-8")
+    [section] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = project.path / "models.yaml"
+    path.write_text(path.read_text("utf-8") + section, "utf-8")
+    (project.path / "models.lock").write_bytes((REPO / "models.lock").read_bytes())
+    for command in commands.strip().split(" && "):
+        result = project.doit(*command.split()[1:])
+        assert result.status == 0, result.err
+    written = contents(project)
+    for kind, pattern in re.findall(r"^\| `(\w+)` \| `([^`]+)`", page, re.MULTILINE):
+        assert fnmatch.filter(written, pattern) or kind == "prometheus"
+    assert "systemd/demo-8082.env" in written
+    assert b"server 127.0.0.1-8080 127.0.0.1:8080" in written["haproxy.cfg"]
