@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.catalogue import load
 
 from tests.fakes.llamafile import gguf
 from tests.support.project import ENGINES, REPO, Project
@@ -193,6 +195,29 @@ def test_errors(project: Project, section: Any, command: str, message: str | Non
     assert (result.status, result.out) == (3, "")
     assert result.err == f"ERROR: {message.format(path=project.path)}\n" or message in result.err
     assert not (project.path / "deploy").exists()
+
+
+def test_a_directory_in_the_way(ours: Project) -> None:
+    """It is not removed, and the other kinds can be written."""
+    (ours.path / "deploy" / "compose.yaml" / "mine").mkdir(parents=True)
+    path = ours.path / "deploy" / "compose.yaml"
+    assert f"{path}: cannot be read: Is a directory\n" in ours.doit("deploy", "--check").err
+    result = ours.doit("deploy:compose")
+    assert (result.status, result.err.splitlines()[-1]) == (1, f"ERROR: {path}: Is a directory")
+    assert ours.doit("deploy:kubernetes").status == 0
+    assert (path / "mine").is_dir()
+
+
+def test_a_forged_compiled_catalogue(ours: Project) -> None:
+    """What is in the cache decides nothing that goes to other machines."""
+    assert ours.doit("deploy").status == 0
+    written = contents(ours)
+    assert ours.doit("catalogue").status == 0
+    place = ours.cache / load.compiled_path(str(ours.path / "models.yaml"))
+    forged = place.read_text().partition("\n")[2].replace(hashlib.sha256(DATA).hexdigest(), "0" * 64)
+    place.write_text(f"{load._checksum(place.stem, forged)}\n{forged}")
+    assert ours.doit("deploy", "--check").status == 0
+    assert contents(ours) == written
 
 
 def test_a_file_of_this_machine(project: Project, tmp_path: Path) -> None:
