@@ -92,9 +92,7 @@ def test_the_same_bytes_on_every_machine(ours: Project, tmp_path: Path) -> None:
     assert other.doit("deploy", env=machine).status == 0
     assert contents(other) == contents(ours)
     every = b"".join(contents(ours).values())
-    assert not [
-        word for word in (str(tmp_path), "hub.example", platform.node()) if word.encode() in every
-    ]
+    assert not [word for word in (str(tmp_path), "hub.example", platform.node()) if word.encode() in every]
 
 
 def test_a_changed_digest_changes_what_names_the_model(ours: Project) -> None:
