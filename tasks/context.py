@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tasks.planning import preflight
 
 # verbs that read the catalogue itself, never its compiled form in the cache
-_TRUST_GIT = ("audit", "bom", "prune", "lock", "add")
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add", "deploy")
 # verbs on servers and on this machine, which need no entry of the catalogue
 _WITHOUT_CATALOGUE = ("status", "logs", "stop", "idle", "chat", "doctor")
 # of a catalogue that cannot be read

@@ -91,7 +91,10 @@ def check(texts: Files, folder: str) -> None:
 
 
 def _different(texts: Files) -> dict[str, str]:
-    """Return the files that are to be written: path → why."""
+    """Return the files that are to be written: path → why.
+
+    One that cannot be read is among them: writing it will say why it cannot be.
+    """
     found = {}
     for path, text in texts.items():
         try:
@@ -100,6 +103,8 @@ def _different(texts: Files) -> dict[str, str]:
                     found[path] = "changed"
         except FileNotFoundError:
             found[path] = "new"
+        except OSError as error:
+            found[path] = f"cannot be read: {error.strerror}"
     return found
 
 

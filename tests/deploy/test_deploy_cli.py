@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
 import json
 import os
+import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.catalogue import load
 
 from tests.fakes.llamafile import gguf
-from tests.support.project import ENGINES, Project
+from tests.support.project import ENGINES, REPO, Project
 
 pytestmark = pytest.mark.chain
 
@@ -87,9 +92,7 @@ def test_the_same_bytes_on_every_machine(ours: Project, tmp_path: Path) -> None:
     assert other.doit("deploy", env=machine).status == 0
     assert contents(other) == contents(ours)
     every = b"".join(contents(ours).values())
-    assert not [
-        word for word in (str(tmp_path), "hub.example", os.uname().nodename) if word.encode() in every
-    ]
+    assert not [word for word in (str(tmp_path), "hub.example", platform.node()) if word.encode() in every]
 
 
 def test_a_changed_digest_changes_what_names_the_model(ours: Project) -> None:
@@ -193,6 +196,29 @@ def test_errors(project: Project, section: Any, command: str, message: str | Non
     assert not (project.path / "deploy").exists()
 
 
+def test_a_directory_in_the_way(ours: Project) -> None:
+    """It is not removed, and the other kinds can be written."""
+    (ours.path / "deploy" / "compose.yaml" / "mine").mkdir(parents=True)
+    path = ours.path / "deploy" / "compose.yaml"
+    assert f"{path}: cannot be read: Is a directory\n" in ours.doit("deploy", "--check").err
+    result = ours.doit("deploy:compose")
+    assert (result.status, result.err.splitlines()[-1]) == (1, f"ERROR: {path}: Is a directory")
+    assert ours.doit("deploy:kubernetes").status == 0
+    assert (path / "mine").is_dir()
+
+
+def test_a_forged_compiled_catalogue(ours: Project) -> None:
+    """What is in the cache decides nothing that goes to other machines."""
+    assert ours.doit("deploy").status == 0
+    written = contents(ours)
+    assert ours.doit("catalogue").status == 0
+    place = ours.cache / load.compiled_path(str(ours.path / "models.yaml"))
+    forged = place.read_text().partition("\n")[2].replace(hashlib.sha256(DATA).hexdigest(), "0" * 64)
+    place.write_text(f"{load._checksum(place.stem, forged)}\n{forged}")
+    assert ours.doit("deploy", "--check").status == 0
+    assert contents(ours) == written
+
+
 def test_a_file_of_this_machine(project: Project, tmp_path: Path) -> None:
     """Another one could not get it; a file in the repository is in every clone."""
     own = tmp_path / "own.gguf"
@@ -220,3 +246,21 @@ def test_more_memory_than_a_machine_has(project: Project) -> None:
     result = project.doit("deploy")
     assert result.status == 3
     assert "a needs 12.0 GB of memory\n  deploy.node_memory: 8 GB\n" in result.err
+
+
+def test_the_page_on_fleets(project: Project) -> None:
+    """Its section and its commands, with models.yaml and models.lock of the recipe."""
+    page = (REPO / "docs" / "fleet.md").read_text("utf-8")
+    [section] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = project.path / "models.yaml"
+    path.write_text(path.read_text("utf-8") + section, "utf-8")
+    (project.path / "models.lock").write_bytes((REPO / "models.lock").read_bytes())
+    for command in commands.strip().split(" && "):
+        result = project.doit(*command.split()[1:])
+        assert result.status == 0, result.err
+    written = contents(project)
+    for kind, pattern in re.findall(r"^\| `(\w+)` \| `([^`]+)`", page, re.MULTILINE):
+        assert fnmatch.filter(written, pattern) or kind == "prometheus"
+    assert "systemd/demo-8082.env" in written
+    assert b"server 127.0.0.1-8080 127.0.0.1:8080" in written["haproxy.cfg"]
