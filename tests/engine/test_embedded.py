@@ -331,6 +331,7 @@ def test_openai_client(server: Running) -> None:
     assert "".join(pieces) == whole
 
 
+@pytest.mark.once
 @installed
 def test_output_is_on_stderr(start: Start) -> None:
     """R26: all output is on stderr; port 0 is printed as the port that was chosen."""
@@ -357,6 +358,7 @@ def test_settings_reach_the_engine(start: Start) -> None:
     wait_until(lambda: "n_threads = 1" in running.stderr.read_text())
 
 
+@pytest.mark.once
 @installed
 @pytest.mark.parametrize("where", ["command line", "file"])
 def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
@@ -381,6 +383,7 @@ def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
 # How it ends
 
 
+@pytest.mark.once
 @installed
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -124,6 +124,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_pool, "STALL_S", 0.2)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name[:5] != "event"], ids=lambda row: row.name)
 def test_downloads(row: Row, mirror: FileServer, tmp_path: Path, impatient: None) -> None:
     """The mirror's bytes come, whatever the first source does; unpinned, nothing but an error of ours."""
