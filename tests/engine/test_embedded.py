@@ -103,7 +103,8 @@ def listening(process: subprocess.Popen[bytes], log: Path) -> str:
 def serving(log: Path, *arguments: object, **more: str) -> Iterator[Running]:
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command("--server", "--nobrowser", "-m", DEMO, *arguments),
+            # the model is so small that more threads would only wait for each other
+            command("--server", "--nobrowser", "-m", DEMO, "-t", 1, *arguments),
             cwd=ROOT,
             env=environment(**more),
             stdout=subprocess.PIPE,
