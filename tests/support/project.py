@@ -328,7 +328,7 @@ class Running:
                 process.kill()
         if self._popen.poll() is None:
             self._popen.kill()
-        self._popen.wait(10)
+        self._popen.wait(60)
 
 
 def marked(variable: str, value: str, older: Collection[int] = ()) -> list[psutil.Process]:

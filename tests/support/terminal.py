@@ -20,7 +20,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def on_terminal(
-    project: Project, *args: str, typed: str = "", timeout: float = 30, columns: int = 120,
+    project: Project, *args: str, typed: str = "", timeout: float = 120, columns: int = 120,
     env: Mapping[str, str] | None = None,
 ) -> Result:  # fmt: skip
     """Run doit on a terminal where `typed` was typed ahead; `err` is what it shows."""

@@ -110,7 +110,7 @@ def test_threads_of_one_process(server: FileServer, tmp_path: Path) -> None:
     artifact = wanted(tmp_path, server.url(FILE))
     with ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(ensure_file, str(tmp_path), artifact) for _ in range(3)]:
-            done.result(30)
+            done.result(90)
     assert is_here(artifact)
     assert server.bytes_sent(FILE) == SIZE
 
