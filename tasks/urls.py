@@ -16,6 +16,7 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 # Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
 # of a large file; /raw/ of GitHub and GitLab sends the file
@@ -104,7 +105,7 @@ def url_error(url: str, *, pinned: bool) -> str:
     except ValueError as error:
         without_password = url.rpartition("@")[2]
         return f"{without_password} is not a URL: {error}"
-    if not url.strip() or _has_bad_blank(url) or any(ord(c) < 32 for c in url):
+    if not url.strip() or _has_bad_blank(url) or _CONTROL.search(url):
         return f"expected a URL, got {url!r}"
     if "@" in parts.netloc:
         place = f"{parts.scheme}://…@{parts.hostname}"
@@ -126,7 +127,7 @@ def lacks_scheme(url: str) -> bool:
 
 def _has_bad_blank(url: str) -> bool:
     """Whether there is a blank where none may be; a local path may have one."""
-    return any(c.isspace() for c in url) and not is_local(url)
+    return url.split() != [url] and not is_local(url)
 
 
 def _remote_problem(url: str, parts: SplitResult, pinned: bool) -> str:

@@ -42,13 +42,18 @@ class NetworkRefused(AssertionError):
 
 
 @pytest.fixture(autouse=True)
-def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _hermetic(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     for name in list(os.environ):
         if name.upper().startswith(_SCRUBBED):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / ".local" / "state"))
+    home = tmp_path_factory.getbasetemp() / "no-home"  # of the tests that have no folder
+    if "tmp_path" in request.fixturenames:
+        home = request.getfixturevalue("tmp_path") / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local" / "state"))
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
@@ -86,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         runs_doit = isinstance(item, pytest.Function) and Project in vars(item.module).values()
         if runs_doit and not item.get_closest_marker("smoke"):
             item.add_marker("chain")
+        if isinstance(item, pytest.Function) and getattr(item.obj, "is_hypothesis_test", False):
+            item.add_marker("once")  # many examples, of what has rows for every Python
     items.sort(key=lambda item: item.get_closest_marker("fresh") is None)
     if os.path.exists("/bin/sh"):
         return

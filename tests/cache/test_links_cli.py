@@ -304,7 +304,7 @@ def test_a_source_that_is_not_a_file(project: Project, kind: str, pinned: bool) 
         project.catalogue({"m": project.entry("file:///dev/zero", DATA if pinned else None, engine="self")})
     else:
         project.catalogue({"m": project.entry(url, DATA if pinned else None, engine="embedded")})
-    result = project.doit("download", timeout=30)
+    result = project.doit("download")
     assert result.status == 1
     assert ("Is a directory" if kind == "folder" else "it is not a regular file") in result.err
     assert sum(path.stat().st_size for path in project.cache.rglob("models/*/*")) == 0

@@ -440,6 +440,7 @@ def test_errors_with_line_path_and_remedy(old: str, new: str, lines: list[str]) 
     assert problems(edited(old, new)) == lines
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("old", "new", "lines"), SEEN)
 def test_editors_see_it_too(old: str, new: str, lines: list[str]) -> None:
     """The JSON Schema refuses what a type, a range or a pattern can say."""

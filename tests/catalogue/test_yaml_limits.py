@@ -96,6 +96,7 @@ def test_aliases_that_are_meant() -> None:
     assert more["models"]["more"]["license"] == "MIT"
 
 
+@pytest.mark.once
 def test_ten_thousand_entries() -> None:
     """F39: a catalogue of 10,000 entries is far from the limits."""
     entry = (

@@ -296,8 +296,9 @@ def test_it_installs_itself(tmp_path: Path) -> None:
     here = sysconfig.get_path("purelib")
     wrapper.write_text(
         f"""#!/bin/sh -e
-        "{python}/bin/python3" "$@"
-        [ "$1 $2" != "-m venv" ] || echo "{here}" > "$(echo "$3"/lib/python*/site-packages)/here.pth"
+        [ "$1 $2 $3" = "-I -m venv" ] || exec "{python}/bin/python3" "$@"
+        "{python}/bin/python3" "$@" --without-pip
+        echo "{here}" > "$(echo "$4"/lib/python*/site-packages)/here.pth"
         """
     )
     wrapper.chmod(0o755)

@@ -64,10 +64,12 @@ class LoadOnly(llamafile_recipe.Main):
     DOIT_CMDS = (*llamafile_recipe.Main.DOIT_CMDS, Load)
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The recipe's own dodo.py, with a small catalogue and an empty cache."""
-    project = Project(tmp_path_factory.mktemp("lines"))
+@pytest.fixture
+def recipe(project: Project) -> Iterator[Path]:
+    """The recipe's own dodo.py, with a small catalogue and an empty cache.
+
+    Not one of the module: each test begins without such variables (conftest.py).
+    """
     small(project)
     names = {"LLAMAFILE_CATALOGUE": str(project.path / "models.yaml"), "LLAMAFILE_CACHE": str(project.cache)}
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,7 @@ import tasks.context
 from tests.support import in_process, shared_modules
 from tests.support.project import REPO, Project, Result
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.once]  # the other Pythons start processes alone
 GITHUB = {"GITHUB_ACTIONS": "true"}
 JSON = {"LLAMAFILE_LOG": "json"}
 

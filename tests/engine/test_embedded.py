@@ -104,7 +104,8 @@ def listening(process: subprocess.Popen[bytes], log: Path) -> str:
 def serving(log: Path, *arguments: object, **more: str) -> Iterator[Running]:
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command("--server", "--nobrowser", "-m", DEMO, *arguments),
+            # the model is so small that more threads would only wait for each other
+            command("--server", "--nobrowser", "-m", DEMO, "-t", 1, *arguments),
             cwd=ROOT,
             env=environment(**more),
             stdout=subprocess.PIPE,
@@ -332,6 +333,7 @@ def test_openai_client(server: Running) -> None:
     assert "".join(pieces) == whole
 
 
+@pytest.mark.once
 @installed
 def test_output_is_on_stderr(start: Start) -> None:
     """R26: all output is on stderr; port 0 is printed as the port that was chosen."""
@@ -358,6 +360,7 @@ def test_settings_reach_the_engine(start: Start) -> None:
     wait_until(lambda: "n_threads = 1" in running.stderr.read_text())
 
 
+@pytest.mark.once
 @installed
 @pytest.mark.parametrize("where", ["command line", "file"])
 def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
@@ -382,6 +385,7 @@ def test_api_key(start: Start, where: str, tmp_path: Path) -> None:
 # How it ends
 
 
+@pytest.mark.once
 @installed
 @posix
 @pytest.mark.parametrize(

@@ -354,11 +354,11 @@ def test_the_terminal_is_closed(project: Project) -> None:
         os.close(theirs)
         shown = b""
         while b"stop     Ctrl-C" not in shown:
-            assert select.select([ours], [], [], 20)[0], shown
+            assert select.select([ours], [], [], 60)[0], shown
             shown += os.read(ours, 4096)
         family = doit.children(recursive=True)
         assert family
         os.close(ours)
-        doit.wait(20)
-    psutil.wait_procs(family, timeout=5)
+        doit.wait(60)
+    psutil.wait_procs(family, timeout=60)
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -88,7 +88,7 @@ def run(
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("mark", [None, "", "abc", [], {}, 0, True, "0123456789ABCDEF"])
+@pytest.mark.parametrize("mark", [None, "", "0123456789ABCDEF"])
 def test_a_mark_that_is_none(project: Project, mark: object) -> None:
     """Finding 3: it would be equal to what every process has that has no mark, and all were killed."""
     with_llamafile(project)
@@ -177,5 +177,5 @@ def test_a_record_that_is_not_a_small_file(project: Project, tmp_path: Path) -> 
     with open(folder / "m-3.json", "wb") as file:
         file.truncate(10**12)
     (folder / "m-4.json").write_text("[" * 100_000)
-    assert project.doit("status", "--json", timeout=30).out == "[]\n"
-    assert project.doit("stop", timeout=30).status == 0
+    assert project.doit("status", "--json").out == "[]\n"
+    assert project.doit("stop").status == 0

@@ -392,7 +392,7 @@ def test_llamafile_with_another_engine(project: Project) -> None:
 def stream(url: str, text: str) -> list[str]:
     """The pieces of a streamed answer, as the openai client gets them."""
     openai = pytest.importorskip("openai")
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         message = {"role": "user", "content": text}
         asked = {"model": "demo", "messages": [message], "temperature": 0}
         whole = client.chat.completions.create(**asked)

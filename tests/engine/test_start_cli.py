@@ -384,7 +384,7 @@ def test_the_demo_asks_for_its_key(servers: Project) -> None:
     url = started(servers, "--model", "demo", "--port", "0", "--probe", env={"LLAMA_API_KEY": KEY})
     with pytest.raises(urllib.error.HTTPError, match="401"):
         ask(url, "Who are you?")
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60) as client:
         question = [{"role": "user", "content": "Who are you?"}]
         answer = client.chat.completions.create(model="demo", messages=question)
     assert answer.choices[0].message.content

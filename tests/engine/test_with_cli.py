@@ -34,7 +34,7 @@ found = {{name: os.environ[name] for name in {VARIABLES}}}
 body = json.dumps({{"messages": [{{"role": "user", "content": "Hello"}}]}}).encode()
 key = {{"Authorization": "Bearer " + found["OPENAI_API_KEY"], "Content-Type": "application/json"}}
 request = urllib.request.Request(found["OPENAI_BASE_URL"] + "/chat/completions", body, key)
-answer = json.load(urllib.request.urlopen(request, timeout=30))
+answer = json.load(urllib.request.urlopen(request, timeout=60))
 print(json.dumps([found, answer["choices"][0]["message"]["content"]]))
 """
 
@@ -297,7 +297,7 @@ def test_a_command_that_handles_the_signal(project: Project, number: signal.Sign
     code = f"""
 import os, signal, sys, time, urllib.request
 def tidy(number, _):
-    urllib.request.urlopen(os.environ["LLAMAFILE_URL"] + "/health", timeout=30)
+    urllib.request.urlopen(os.environ["LLAMAFILE_URL"] + "/health", timeout=60)
     print("tidied", flush=True)
     sys.exit(5)
 signal.signal({int(number)}, tidy)

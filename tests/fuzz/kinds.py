@@ -321,13 +321,13 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "catalogue": Kind(catalogue, 25, 2000),
-    "cache": Kind(cache, 18, 1500),
-    "journal": Kind(journal, 12, 1000),
-    "command": Kind(command, 25, 600),
-    "environment": Kind(environment, 20, 350),
-    "answer": Kind(answer, 8, 100),
-    "gguf": Kind(gguf, 15, 3000),
+    "catalogue": Kind(catalogue, 15, 2000),
+    "cache": Kind(cache, 12, 1500),
+    "journal": Kind(journal, 8, 1000),
+    "command": Kind(command, 10, 600),
+    "environment": Kind(environment, 12, 350),
+    "answer": Kind(answer, 6, 100),
+    "gguf": Kind(gguf, 10, 3000),
 }
 
 

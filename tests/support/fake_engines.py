@@ -58,12 +58,12 @@ def start(odd: Path) -> Iterator[Start]:
     yield start
     for process in running:
         process.kill()
-        process.wait(5)
+        process.wait(60)
 
 
 def health(url: str) -> tuple[int, Any]:
     try:
-        answer = requests.get(f"{url}/health", timeout=5)
+        answer = requests.get(f"{url}/health", timeout=60)
     except requests.ConnectionError:
         return 0, None
     return answer.status_code, answer.json()

@@ -99,7 +99,8 @@ class _Server:
             number = other.fileno()
             # pipes, as what a fork gets: what Python knows of a stream is from its start
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(number), str(mould())], pass_fds=[number], start_new_session=True, cwd="/",
+                [sys.executable, __file__, str(number), str(mould())], pass_fds=[number],
+                start_new_session=True, cwd="/",
                 env={name: os.environ[name] for name in KEPT if name in os.environ},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip

@@ -91,10 +91,10 @@ class Nginx:
     ) -> None:
         self._popen.terminate()
         try:
-            self._popen.wait(10)
+            self._popen.wait(60)
         except subprocess.TimeoutExpired:
             self._popen.kill()
-            self._popen.wait(10)
+            self._popen.wait(60)
 
     def url(self, path: str) -> str:
         """Return the URL of a file."""

@@ -203,7 +203,7 @@ class Project:
         The output is read until it is closed, as a shell does: a server that keeps a pipe open makes it fail.
         """
         command, env = [self.doit_program, *args], {**self.env, **(env or {})}
-        with _POPEN[self._may_fork(command, env)](
+        with self.popen(command, env)(
             command, cwd=self.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL, text=True, encoding="utf-8", start_new_session=True,
         ) as process:  # fmt: skip
@@ -230,6 +230,10 @@ class Project:
         command = [self.doit_program, *args]
         full = self._environment(cwd, env)
         return Running(command, cwd or self.path, full, stdin, forks=self._may_fork(command, full))
+
+    def popen(self, command: list[str], env: Mapping[str, str]) -> type[subprocess.Popen[str]]:
+        """Return what starts this command."""
+        return _POPEN[self._may_fork(command, env)]
 
     def _may_fork(self, command: list[str], env: Mapping[str, str]) -> bool:
         return self.forks and self.doit_program == DOIT and fork_server.can_fork(command, env)
@@ -324,7 +328,7 @@ class Running:
                 process.kill()
         if self._popen.poll() is None:
             self._popen.kill()
-        self._popen.wait(10)
+        self._popen.wait(60)
 
 
 def marked(variable: str, value: str, older: Collection[int] = ()) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import psutil
 
@@ -19,7 +20,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def on_terminal(
-    project: Project, *args: str, typed: str = "", timeout: float = 30, columns: int = 120,
+    project: Project, *args: str, typed: str = "", timeout: float = 120, columns: int = 120,
     env: Mapping[str, str] | None = None,
 ) -> Result:  # fmt: skip
     """Run doit on a terminal where `typed` was typed ahead; `err` is what it shows."""
@@ -33,7 +34,8 @@ def on_terminal(
     command = [project.doit_program, *args]
     environment = {**project.env, "TERM": "xterm-256color", **(env or {})}
     shown, deadline = b"", time.monotonic() + timeout
-    with subprocess.Popen(
+    popen: type[subprocess.Popen[Any]] = project.popen(command, environment)
+    with popen(
         command, cwd=project.path, env=environment, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE
     ) as running:
         os.close(theirs)

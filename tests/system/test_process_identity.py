@@ -66,7 +66,7 @@ def test_another_process_is_alive_until_it_ends(journal: str) -> None:
             replace(owner, started=owner.started - 100), journal
         )  # its pid was used again
         child.stdin.close()
-        child.wait(10)
+        child.wait(60)
         assert not may_be_writing(owner, journal)
 
 

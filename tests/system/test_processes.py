@@ -136,10 +136,10 @@ def test_run_ends_the_program_with_itself(tmp_path: Path) -> None:
     try:
         with pytest.raises(Stopped):
             run(
-                ["/bin/sh", "-c", f"echo $$ > {pid_file}; exec sleep 60"],
+                ["/bin/sh", "-c", f"echo $$ > {pid_file}; exec sleep 600"],
                 env=ENV,
                 cwd=str(tmp_path),
-                timeout_s=20,
+                timeout_s=120,
             )
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -90,7 +90,7 @@ def is_here(artifact: Artifact) -> bool:
     return Path(artifact.target).read_bytes() == DATA
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.once)])
 def test_one_of_n_processes_fetches(server: FileServer, tmp_path: Path, count: int) -> None:
     """R19: the bytes cross the network once; the others show how far that one is."""
     server.set_rate(FILE, 200_000)
@@ -110,7 +110,7 @@ def test_threads_of_one_process(server: FileServer, tmp_path: Path) -> None:
     artifact = wanted(tmp_path, server.url(FILE))
     with ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(ensure_file, str(tmp_path), artifact) for _ in range(3)]:
-            done.result(30)
+            done.result(90)
     assert is_here(artifact)
     assert server.bytes_sent(FILE) == SIZE
 
@@ -181,6 +181,7 @@ def test_the_journal_keeps_two_apart(server: FileServer, tmp_path: Path) -> None
     assert "another process is downloading m" in ends[1][1]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turn", range(3))
 def test_both_begin_at_once(server: FileServer, tmp_path: Path, turn: int) -> None:
     """R19, R20: both have the right bytes in the end, whoever fetched them."""
@@ -193,6 +194,7 @@ def test_both_begin_at_once(server: FileServer, tmp_path: Path, turn: int) -> No
     assert server.bytes_sent(FILE) <= 2 * SIZE
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turn", range(2))
 def test_both_begin_at_once_and_one_gets_other_bytes(server: FileServer, tmp_path: Path, turn: int) -> None:
     """R20, R21: the target is right or it is not there, also when one of the two has a bad edge."""

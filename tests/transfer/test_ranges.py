@@ -409,4 +409,5 @@ class Connections(RuleBasedStateMachine):
 
 
 TestAnySequence = Connections.TestCase
+TestAnySequence.pytestmark = [pytest.mark.once]
 TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30)

@@ -250,6 +250,7 @@ def test_another_weather(network: Rates, before: int, second: float, after: int,
     assert after in found.counts[round(second / TICK_S) : round(by_s / TICK_S) + 1]
 
 
+@pytest.mark.once
 def test_a_collapse_is_seen_whenever_it_comes() -> None:
     """hub#4893: more than four fall over after a while; half of them are left within seconds."""
     unseen = []

@@ -297,6 +297,7 @@ FAULTS: list[Any] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("nth", [2, 3])
 def test_some_requests_fail(
