@@ -10,12 +10,11 @@ MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 # a path that begins so lacks https://; a folder of that name is written ./NAME
-_HOST = re.compile(
-    r"(www\.[\w.-]+|localhost|\d+(\.\d+){3}|[\w-]+(\.[\w-]+)*\.(ai|cn|co|com|dev|io|net|org))"
-    r"(:\d+)?(?=/|$)",
-    re.IGNORECASE,
+_HOST = (
+    r"(?i)(www\.[\w.-]+|localhost|\d+(\.\d+){3}|[\w-]+(\.[\w-]+)*\.(ai|cn|co|com|dev|io|net|org))"
+    r"(:\d+)?(?=/|$)"
 )
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
+_HOST_AND_PORT = r"[\w.-]+:\d+(/|$)"
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 # Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
 # of a large file; /raw/ of GitHub and GitLab sends the file
@@ -121,7 +120,7 @@ def lacks_scheme(url: str) -> bool:
 
     `localhost/x` and `data.org/x` may also be paths, but `./data.org/x` is only a path.
     """
-    return bool(_HOST.match(url) or _HOST_AND_PORT.match(url))
+    return bool(re.match(_HOST, url) or re.match(_HOST_AND_PORT, url))
 
 
 def _has_bad_blank(url: str) -> bool:
