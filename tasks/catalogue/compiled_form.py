@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.serve_options import Sampling, ServeOptions
 from tasks.catalogue.types import COMPANION_KEYS, Engine, Model, Variant
 
@@ -79,7 +79,7 @@ def _is_entry(plain: Mapping[str, Any], kind: type[_Kind]) -> bool:
 
 
 def _is_fact(fact: tuple[str, Any]) -> bool:
-    """Whether this is a field of `gguf.ModelMetadata`."""
+    """Whether this is a field of `ModelMetadata`."""
     key, value = fact
     if key == "architecture":
         return isinstance(value, str)

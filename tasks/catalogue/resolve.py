@@ -14,7 +14,6 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.model_files import (
     CompanionFile,
     ModelSource,
@@ -32,6 +31,7 @@ from tasks.catalogue.model_files import (
     memory_of,
     parse_sha256,
 )
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.settings import (
     ServeSettings,
     api_key_error,

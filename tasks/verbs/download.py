@@ -8,7 +8,6 @@ from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.transfer.ensure import ensure_files
 
 
 def files_of(context: Context, resolved: ResolvedModel) -> list[Artifact]:
@@ -46,5 +45,7 @@ def run(context: Context, files: Sequence[Artifact]) -> None:
     Raises:
         RecipeError: a file is not available.
     """
+    from tasks.transfer.ensure import ensure_files
+
     policy = context.download_policy()
     ensure_files(context.environment.cache, files, policy)
