@@ -31,6 +31,7 @@ from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
+from doit.plugin import PluginDict
 from doit.version import VERSION
 
 from llamafile_recipe_doit import (
@@ -86,12 +87,15 @@ class RecipeLoader(DodoTaskLoader):  # type: ignore[misc]  # doit has no types
         """Load the tasks.
 
         doit gets the names of tasks alone: the recipe parses their options itself.
-        doit 0.37 reads the first character of each word; an empty word has none.
+        doit 0.37 reads the first character of each word; an empty word has none. It
+        also parses the source of every creator to learn its line.
         """
         recipe = self.recipe()
         names = recipe.task_names(sys.argv[1:]) if recipe else []
         if names and isinstance(cmd, DoitRun):
             cmd.sel_tasks = names
+        if hasattr(recipe, "load_tasks"):  # not in an earlier version's clone
+            return recipe.load_tasks()
         return super().load_tasks(cmd, [word for word in pos_args if word])
 
     def recipe(self) -> Any:
@@ -111,7 +115,8 @@ class Loader(RecipeLoader):
         Raises:
             SystemExit: always, with the exit status.
         """
-        raise SystemExit(Main(task_loader=RecipeLoader()).run(sys.argv[1:]))
+        main = Main(RecipeLoader(), config_filenames=["doit.cfg"])
+        raise SystemExit(main.run(sys.argv[1:]))
 
 
 class Main(doit_cmd.DoitMain):  # type: ignore[misc]
@@ -128,10 +133,12 @@ class Main(doit_cmd.DoitMain):  # type: ignore[misc]
         return program_name(self.BIN_NAME)
 
     def get_cmds(self) -> Any:
-        """Return the commands: an entry point replaces none of them."""
-        commands = super().get_cmds()
-        commands.update({command.get_name(): command for command in self.DOIT_CMDS})
-        return commands
+        """Return the commands, which no plugin can replace.
+
+        doit would search all installed packages for plugins, which takes longer than
+        everything else that a command with nothing to do does.
+        """
+        return PluginDict({command.get_name(): command for command in self.DOIT_CMDS})
 
     def process_args(self, words: Sequence[str]) -> list[str]:
         """Take the variables (NAME=VALUE) out of a command line, as doit does.

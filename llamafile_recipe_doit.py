@@ -16,7 +16,15 @@ from doit.cmd_info import Info as DoitInfo
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
+from doit.dependency import DbmDB, JsonDB, SqliteDB
 from doit.exceptions import InvalidCommand
+from doit.reporter import (
+    ConsoleReporter,
+    ErrorOnlyReporter,
+    ExecutedOnlyReporter,
+    JsonReporter,
+    ZeroReporter,
+)
 
 # doit's options that the recipe keeps, by name
 _KEPT = ("always", "continue", "verbosity", "num_process", "par_type")
@@ -38,6 +46,15 @@ UNUSED = {
     "ignore": "`{0} help` lists the verbs",
     "reset-dep": "`{0} -a VERB` repeats its steps",
     "strace": "strace -f {0} VERB",
+}
+# what doit has without plugins; a dodo.py of another project may name any of them
+_BACKENDS = {"dbm": DbmDB, "json": JsonDB, "sqlite3": SqliteDB}
+_REPORTERS = {
+    "console": ConsoleReporter,
+    "executed-only": ExecutedOnlyReporter,
+    "json": JsonReporter,
+    "zero": ZeroReporter,
+    "error-only": ErrorOnlyReporter,
 }
 _FLAGS = {"num_process": "-n", "verbosity": "-v"}  # by the name of the option
 
@@ -69,6 +86,10 @@ class _WithoutDatabase(DoitCmdBase):  # type: ignore[misc]
 
     base_options = ()
 
+    def get_backends(self) -> dict[str, Any]:
+        """Return the databases, without a search for plugins: none can be chosen."""
+        return dict(_BACKENDS)
+
     def execute(self, params: dict[str, Any], args: Sequence[str]) -> Any:
         """Run the command, with the defaults of the options that it does not take."""
         values = {one["name"]: one["default"] for one in _all_options(type(self))}
@@ -93,6 +114,10 @@ class Run(_WithoutDatabase, DoitRun):  # type: ignore[misc]
 
     name = "run"
     cmd_options = _only(DoitRun, _KEPT)
+
+    def get_reporters(self) -> dict[str, Any]:
+        """Return the reporters, without a search for plugins: none can be chosen."""
+        return dict(_REPORTERS)
 
     def execute(self, params: dict[str, Any], args: Sequence[str]) -> Any:
         """Run the tasks.

@@ -157,6 +157,10 @@ class Recipe:
 
         return decorate
 
+    def load_tasks(self) -> list[Task]:
+        """Return the tasks of the command line, as doit gets them from the creators."""
+        return list(doit_adapter.as_load_error(lambda: list(self.tasks(self._context))))
+
     def tasks(self, context: Context) -> Iterator[Task]:
         """Make the tasks of one command line, in the order of dodo.py."""
         self._context = context

@@ -10,13 +10,12 @@ MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 # a path that begins so lacks https://; a folder of that name is written ./NAME
-_HOST = re.compile(
-    r"(www\.[\w.-]+|localhost|\d+(\.\d+){3}|[\w-]+(\.[\w-]+)*\.(ai|cn|co|com|dev|io|net|org))"
-    r"(:\d+)?(?=/|$)",
-    re.IGNORECASE,
+_HOST = (
+    r"(?i)(www\.[\w.-]+|localhost|\d+(\.\d+){3}|[\w-]+(\.[\w-]+)*\.(ai|cn|co|com|dev|io|net|org))"
+    r"(:\d+)?(?=/|$)"
 )
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
-_CONTROL = re.compile(r"[\x00-\x1f]")
+_HOST_AND_PORT = r"[\w.-]+:\d+(/|$)"
+_CONTROL = r"[\x00-\x1f]"
 _NOT_IN_NAMES = ':*?"<>|'  # reserved on Windows
 # Web pages about a file, and the URLs of its bytes. /raw/ of the Hub sends the pointer
 # of a large file; /raw/ of GitHub and GitLab sends the file
@@ -105,7 +104,7 @@ def url_error(url: str, *, pinned: bool) -> str:
     except ValueError as error:
         without_password = url.rpartition("@")[2]
         return f"{without_password} is not a URL: {error}"
-    if not url.strip() or _has_bad_blank(url) or _CONTROL.search(url):
+    if not url.strip() or _has_bad_blank(url) or re.search(_CONTROL, url):
         return f"expected a URL, got {url!r}"
     if "@" in parts.netloc:
         place = f"{parts.scheme}://…@{parts.hostname}"
@@ -122,7 +121,7 @@ def lacks_scheme(url: str) -> bool:
 
     `localhost/x` and `data.org/x` may also be paths, but `./data.org/x` is only a path.
     """
-    return bool(_HOST.match(url) or _HOST_AND_PORT.match(url))
+    return bool(re.match(_HOST, url) or re.match(_HOST_AND_PORT, url))
 
 
 def _has_bad_blank(url: str) -> bool:

@@ -198,6 +198,34 @@ def test_warm_modules_import_costly_packages_in_functions(module: str) -> None:
     assert not {n.split(".")[0] for n in imports(MODULES[module], top=True)} & set(COSTLY)
 
 
+def loaded_by(*modules: str) -> set[str]:
+    """Return modules and all that they import while they are loaded."""
+    found: set[str] = set()
+    left = list(modules)
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += [one for name in imports(MODULES[module], top=True) if (one := module_of(name))]
+    return found
+
+
+def test_a_run_with_nothing_to_do_loads_no_reader_and_no_downloader() -> None:
+    """Without bytecode, as in containers, Python compiles every module that a run loads."""
+    loaded = loaded_by("tasks.graph", "tasks.verbs.download")
+    assert not loaded & {"tasks.transfer.ensure", "tasks.catalogue.gguf", "tasks.catalogue.schema"}
+    later = ("tasks.engine", "tasks.upstream", "tasks.planning")
+    assert not {one for one in loaded if one.startswith(later)}
+
+
+@pytest.mark.parametrize("package", ["typing", "dataclasses", "ctypes", "psutil", "logging", "tempfile"])
+def test_a_supervisor_starts_its_engine_before_it_loads_more(package: str) -> None:
+    """Each server waits for the imports of its supervisor."""
+    loaded = loaded_by("tasks.engine.supervisor")
+    names = {name for one in loaded for name in imports(MODULES[one], top=True)}
+    assert package not in {name.split(".")[0] for name in names}
+
+
 @pytest.mark.parametrize("path", [ROOT / "dodo.py", *FILES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_sizes_stay_small(path: Path) -> None:
     """Modules up to 400 lines, functions up to 60."""

@@ -6,14 +6,16 @@ uses no pydantic. Wrong values of the right type are detected by the file's dige
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.serve_options import EndpointOptions, Sampling, ServeOptions
 from tasks.catalogue.types import COMPANION_KEYS, Endpoint, Engine, Model, Variant
 
+_Kind = Model | Engine | ServeOptions | EndpointOptions | Sampling | Variant
 LISTS = ("aliases", "mirrors", "args")
+_DERIVED = ("more", "memory")  # keys that compilation adds
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("title", "license", "url", "hf", "file", "revision"), str),
     **dict.fromkeys(("sha256", "params", "quant", "host", "gpu", "id", "cors"), str),
@@ -73,36 +75,28 @@ def _has_valid_endpoints(plain: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_entry(
-    plain: Mapping[str, Any],
-    kind: type[Model | Engine | ServeOptions | EndpointOptions | Sampling | Variant],
-) -> bool:
+def _names(kind: type[_Kind]) -> tuple[str, ...]:
+    return tuple(kind.__dataclass_fields__)
+
+
+def _is_entry(plain: Mapping[str, Any], kind: type[_Kind]) -> bool:
     """Whether the data can become an object of that class."""
-    allowed = set(kind.__dataclass_fields__)
-    if kind in (Model, Variant):
-        allowed |= {"more", "memory"}
-    required: tuple[str, ...] = ("title", "license")
-    if kind in (ServeOptions, EndpointOptions, Sampling):
-        required = ()
-    if kind is Variant:
-        required = ("url",)
-    return (
-        plain.keys() <= allowed
-        and all(isinstance(plain[key], str) for key in required)
-        and all(v is None or isinstance(v, KINDS[key]) for key, v in plain.items())
-        and all(_are_texts(plain[key]) for key in LISTS if key in plain)
-        and _are_texts(list(plain.get("env", {}).values()))
-        and ("serve" not in plain or _is_entry(plain["serve"], ServeOptions))
-        and (not plain.get("sampling") or _is_entry(plain["sampling"], Sampling))
-        and all(map(_is_file, plain.get("more", ())))
-        and all(map(_is_file, plain.get("archives", {}).values()))
-        and all(map(_is_fact, plain.get("memory", {}).items()))
-        and all(_is_entry(one, Variant) for one in plain.get("variants", {}).values())
-    )
+    allowed, required = _FIELDS[kind]
+    if not plain.keys() <= allowed:
+        return False
+    for key in required:
+        if not isinstance(plain[key], str):
+            return False
+    for key, value in plain.items():
+        if value is not None and not isinstance(value, KINDS[key]):
+            return False
+        if key in _CHECKS and not _CHECKS[key](value):
+            return False
+    return True
 
 
 def _is_fact(fact: tuple[str, Any]) -> bool:
-    """Whether this is a field of `gguf.ModelMetadata`."""
+    """Whether this is a field of `ModelMetadata`."""
     key, value = fact
     if key == "architecture":
         return isinstance(value, str)
@@ -125,3 +119,37 @@ def _is_file(plain: Sequence[Any]) -> bool:
 
 def _are_texts(plain: Any) -> bool:
     return isinstance(plain, list) and all(isinstance(item, str) for item in plain)
+
+
+def _are_files(plain: Any) -> bool:
+    return all(map(_is_file, plain))
+
+
+def _are_facts(plain: Any) -> bool:
+    return all(map(_is_fact, plain.items()))
+
+
+def _are_variants(plain: Any) -> bool:
+    return all(_is_entry(one, Variant) for one in plain.values())
+
+
+# the fields of a class that an entry may have, and those that it must have
+_FIELDS: Mapping[type[_Kind], tuple[frozenset[str], tuple[str, ...]]] = {
+    Model: (frozenset((*_names(Model), *_DERIVED)), ("title", "license")),
+    Engine: (frozenset(_names(Engine)), ("title", "license")),
+    ServeOptions: (frozenset(_names(ServeOptions)), ()),
+    EndpointOptions: (frozenset(_names(EndpointOptions)), ()),
+    Sampling: (frozenset(_names(Sampling)), ()),
+    Variant: (frozenset((*_names(Variant), *_DERIVED)), ("url",)),
+}
+# what is inside a value of the right type
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(LISTS, _are_texts),
+    "env": lambda plain: _are_texts(list(plain.values())),
+    "serve": lambda plain: _is_entry(plain, ServeOptions),
+    "sampling": lambda plain: not plain or _is_entry(plain, Sampling),
+    "more": _are_files,
+    "archives": lambda plain: _are_files(plain.values()),
+    "memory": _are_facts,
+    "variants": _are_variants,
+}

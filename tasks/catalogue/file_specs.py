@@ -17,18 +17,15 @@ from tasks.network.huggingface import HUB
 from tasks.system.paths import short_name
 from tasks.urls import file_of_page
 
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-_RESOLVE = re.compile(re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_RELEASE = re.compile(
-    r"(https?)://([^/]+)/([^/]+)/([^/]+)/releases/download/([^/]+)/([^/?#]+)$"
-)
-_WEB_PAGE = re.compile(r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$")
-_REFERENCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-_QUANT = re.compile(
-    r"[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$", re.IGNORECASE
-)
-_PARAMS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])", re.IGNORECASE)
+# texts: every run loads this module, and few need one of them compiled
+_SPLIT = r"-(\d{5})-of-(\d{5})\.gguf$"
+_RESOLVE = re.escape(HUB) + r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$"
+_COMMIT = r"[0-9a-f]{40}"
+_RELEASE = r"(https?)://([^/]+)/([^/]+)/([^/]+)/releases/download/([^/]+)/([^/?#]+)$"
+_WEB_PAGE = r"(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)$"
+_REFERENCE = r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)"
+_QUANT = r"(?i)[.\-_]((?:UD-)?(?:I?Q\d\w*|MXFP4\w*|[BF]+(?:16|32)))$"
+_PARAMS = r"(?i)(?<![\w.])(\d+(?:\.\d+)?[BM])(?![A-Za-z0-9])"
 MAX_PARTS = 999
 # of an engine with `archives:` and without `url:`
 LLAMA_CPP_URL = (
@@ -53,7 +50,7 @@ class HubFile(NamedTuple):
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, so that the bytes cannot change."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return re.fullmatch(_COMMIT, self.revision) is not None
 
     def __str__(self) -> str:
         return f"hf:{self.repo}@{self.revision}/{self.path}"
@@ -83,7 +80,7 @@ class Release(NamedTuple):
 
 def parse_hub_url(url: str) -> HubFile | None:
     """Parse a URL of a file on the Hub; None for any other URL."""
-    match = _RESOLVE.match(_bare(url))
+    match = re.match(_RESOLVE, _bare(url))
     if not match:
         return None
     return HubFile(match[1], unquote(match[2]), unquote(match[3]))
@@ -100,11 +97,11 @@ def parse_hub_reference(text: str) -> HubFile | None:
     `hf:OWNER/REPO/FILE`, `hf:OWNER/REPO@REVISION/FILE`, or the URL of a web page, with
     /blob/ or ?download=true.
     """
-    page = _WEB_PAGE.match(text.partition("?")[0])
+    page = re.match(_WEB_PAGE, text.partition("?")[0])
     if page:
         url = f"{HUB}/{page[1]}"
         return parse_hub_url(file_of_page(url) or url)
-    match = _REFERENCE.fullmatch(text)
+    match = re.fullmatch(_REFERENCE, text)
     if not match:
         return None
     return HubFile(match[1], match[2] or "main", match[3])
@@ -112,10 +109,10 @@ def parse_hub_reference(text: str) -> HubFile | None:
 
 def guess_model_info(filename: str) -> dict[str, str]:
     """Guess name, title, params and quant from a model's file name."""
-    stem = _SPLIT.sub("", filename)
+    stem = re.sub(_SPLIT, "", filename)
     if stem.lower().endswith((".gguf", ".llamafile")):
         stem = stem.rpartition(".")[0]
-    quant = _QUANT.search(stem)
+    quant = re.search(_QUANT, stem)
     if quant:
         stem = stem[: quant.start()]
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")
@@ -124,7 +121,7 @@ def guess_model_info(filename: str) -> dict[str, str]:
         "name": short_name(name).rstrip("-._") or "model",
         "title": title or filename,
     }
-    params = _PARAMS.search(stem)
+    params = re.search(_PARAMS, stem)
     if params:
         facts["params"] = params[1].upper()
     if quant:
@@ -134,7 +131,7 @@ def guess_model_info(filename: str) -> dict[str, str]:
 
 def parse_release_url(url: str) -> Release | None:
     """Parse a URL of a release's file; None for any other URL."""
-    match = _RELEASE.match(url)
+    match = re.match(_RELEASE, url)
     if not match:
         return None
     scheme, host, owner, repo, tag, asset = match.groups()
@@ -164,7 +161,7 @@ def is_head(file: FileSpec) -> bool:
 
 def _numbers(url: str) -> tuple[int, int]:
     """Return a part's number and the number of parts; (0, 0) for a whole file."""
-    match = _SPLIT.search(_bare(url))
+    match = re.search(_SPLIT, _bare(url))
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
@@ -182,7 +179,7 @@ def part_url(url: str, number: int) -> str:
     """Return the URL of another part; parts are counted from 1."""
     base = _bare(url)
     query = url[len(base) :]
-    return _SPLIT.sub(lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + query
+    return re.sub(_SPLIT, lambda m: f"-{number:05}-of-{m[2]}.gguf", base) + query
 
 
 def file_location(entry: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from tasks.catalogue.constraints import Constraint
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.serve_options import Strict
 
 _MOST = 1 << 31

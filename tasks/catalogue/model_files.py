@@ -11,7 +11,7 @@ from tasks.catalogue.artifact import Artifact, engine_dir, engine_filename, mode
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.file_specs import part_url, pins_error, split_count, split_error
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.types import Catalogue, Engine, FileSpec, Model
 from tasks.errors import UsageError
 from tasks.system.paths import inside, short_name

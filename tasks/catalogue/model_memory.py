@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.settings import ServeSettings
 
 F16 = 2.0  # bytes of one number

@@ -15,7 +15,6 @@ from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.engine_release import pinned_engines, pinned_server
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.model_files import (
     CompanionFile,
     ModelSource,
@@ -33,6 +32,7 @@ from tasks.catalogue.model_files import (
     memory_of,
     parse_sha256,
 )
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.server_options import api_key, drain_of, replicas_of
 from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue, FileSpec, Model

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tasks.catalogue import model_memory
-from tasks.catalogue.gguf import ModelMetadata
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.rule_of_thumb import kv_beyond_ram, kv_estimate
 from tasks.catalogue.settings import ServeSettings
 from tasks.catalogue.types import Model

@@ -7,7 +7,6 @@ after spaces, or has the older `##[` anywhere. GitLab, "Custom collapsible secti
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 
 
@@ -64,6 +63,8 @@ def append_env_file(path: str, values: Mapping[str, str]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    import secrets  # only on GitHub
+
     with open(
         path, "a", encoding="utf-8", errors="surrogateescape", newline="\n"
     ) as file:

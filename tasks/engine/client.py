@@ -6,17 +6,19 @@ import http.client
 import json
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tasks import urls
 from tasks.console import formatting
 from tasks.engine import requests_by_kind
-from tasks.engine.chat import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, event_texts
 from tasks.engine.client_environment import context_of_props
 from tasks.engine.server_record import ServerRecord
 from tasks.errors import ServerError
 from tasks.network.answers import busy_slots
 from tasks.network.deadline import Deadline, connection
-from tasks.network.sse import Delta
+
+if TYPE_CHECKING:
+    from tasks.network.sse import Delta
 
 # without an event: a long prompt on a slow machine takes minutes
 _SILENCE_S = 600.0
@@ -162,6 +164,8 @@ def stream_chat(
         ServerError: the server sent an error, ended the answer too early, or sent
             something else than events.
     """
+    from tasks.engine.chat import ERROR_TIMEOUT_S, MAX_ERROR_BYTES, event_texts
+
     request = {
         "model": model or record.name,
         "messages": list(messages),

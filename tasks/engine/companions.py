@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.catalogue.artifact import DIGEST_CHARS, Artifact
-from tasks.catalogue.gguf import ModelMetadata
 from tasks.catalogue.model_files import TEMPLATE, CompanionFile
 from tasks.catalogue.model_format import text_problem
+from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.console.text import digest
 from tasks.engine.file_format import check_format

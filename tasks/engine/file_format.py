@@ -13,7 +13,6 @@ from tasks.catalogue.artifact import (
     is_native,
     native_format,
 )
-from tasks.catalogue.gguf import model_problem
 from tasks.catalogue.model_format import HEAD, format_fix, holds_program, is_program
 from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
@@ -42,6 +41,8 @@ def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | Non
     Raises:
         OSError: the file cannot be read.
     """
+    from tasks.catalogue.gguf import model_problem
+
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(HEAD)

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from tasks.engine import record_files
-from tasks.engine.logfile import BEFORE, ROTATED
+from tasks.engine.rotating_log import BEFORE, ROTATED
 from tasks.engine.server_record import filter_logs
 
 KEPT_LOGS = 10

@@ -1,4 +1,4 @@
-"""Write an engine's log within a size limit; read it while it is written."""
+"""Read an engine's log, also while it is written (rotating_log.py)."""
 
 from __future__ import annotations
 
@@ -9,60 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-# suffixes: the higher the number, the older
-ROTATED = ".1"  # the earlier part of this server's log
-BEFORE = ".2"  # the previous server's log
-LIMIT = 10 * 1024 * 1024  # bytes of one file; see ROTATED
+from tasks.engine.rotating_log import ROTATED
+
 _BLOCK = 64 * 1024
 _POLL_S = 0.2  # between two reads of `follow`
 _ATTEMPTS = 10  # to open a file that is being created
 _RETRY_S = 0.02
-
-
-class RotatingLog:
-    """A log that takes at most twice its limit; only its owner can read it.
-
-    The previous server's log is kept under another name. On a full disk, lines of
-    the log are lost; the engine is not stopped.
-
-    Raises:
-        OSError: the file cannot be created.
-    """
-
-    def __init__(self, path: str, limit: int = LIMIT) -> None:
-        self._path = path
-        self._limit = limit
-        self._handle = -1
-        self._size = 0
-        # the previous server's output would not explain anything of this one
-        with contextlib.suppress(OSError):
-            os.replace(path, f"{path}{BEFORE}")
-        with contextlib.suppress(OSError):
-            os.unlink(f"{path}{ROTATED}")
-        self._next()
-
-    def write(self, data: bytes) -> None:
-        """Append; start a new file where the limit would be exceeded."""
-        try:
-            full = self._size and self._size + len(data) > self._limit
-            if self._handle < 0 or full:
-                self._next()
-            while data:
-                count = os.write(self._handle, data)
-                self._size += count
-                data = data[count:]
-        except OSError:
-            pass
-
-    def _next(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-        if os.path.exists(self._path):
-            os.replace(self._path, f"{self._path}{ROTATED}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._handle = os.open(self._path, flags, 0o600)
-        self._size = 0
 
 
 def tail(path: str, size: int) -> bytes:

@@ -10,9 +10,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from tasks.console import formatting
-from tasks.engine import failures, logfile
+from tasks.engine import logfile
 from tasks.engine.client import POLL_S, QUICK_POLL_S, health
 from tasks.engine.gpu import cpu_fallback, reports_gpu
+from tasks.engine.rotating_log import LIMIT
 from tasks.engine.supervisor_client import SupervisorClient
 from tasks.errors import ServerError
 from tasks.system.ports import listening_ports, port_owner_text
@@ -122,6 +123,8 @@ def wait_ready(
 def _start_error(
     name: str, state: Readiness, child: SupervisorClient, port: int, timeout_s: float
 ) -> ServerError:
+    from tasks.engine import failures
+
     ending = child.ending()
     if state is Readiness.DIED:
         if child.stopped_on_request:
@@ -149,7 +152,7 @@ def wait_gpu(log: str) -> str:
     """
     deadline = time.monotonic() + _GPU_LINES_S
     while True:
-        output = logfile.tail(log, logfile.LIMIT).decode("utf-8", "replace")
+        output = logfile.tail(log, LIMIT).decode("utf-8", "replace")
         line = cpu_fallback(output)
         if line or reports_gpu(output) or time.monotonic() > deadline:
             return line

@@ -21,13 +21,15 @@ import threading
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
 
-from tasks.engine.logfile import RotatingLog
+from tasks.engine.rotating_log import RotatingLog
 from tasks.system.processes import EngineProcess
 from tasks.system.signals import handle_signals
 
+TYPE_CHECKING = False  # typing takes longer to import than the rest of a supervisor
 if TYPE_CHECKING:
+    from typing import Any
+
     from tasks.engine.server_record import ServerRecord
 
 _BLOCK = 64 * 1024

@@ -16,7 +16,7 @@ from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
-from tasks.engine import capabilities, command, failures
+from tasks.engine import capabilities, command
 from tasks.engine.environment import engine_environment, no_user_config
 from tasks.engine.file_format import native_program
 from tasks.errors import ServerError
@@ -168,6 +168,8 @@ def ask_version(
         ServerError: the program cannot be started, fails, or exceeds the time limit.
         IntegrityError: a file is not the one that was verified.
     """
+    from tasks.engine import failures
+
     argv = launch.version_command()
     stamps.check_unchanged(cache, given)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +18,17 @@ _CGROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 def total(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:
     """Return the bytes of memory of the machine, or of its container if fewer."""
+    limits = [limit for limit, _ in _limits(cgroups, mount)]
+    return min([_of_machine(), *limits])
+
+
+def _of_machine() -> int:
+    if sys.platform.startswith("linux"):
+        # a server waits for this, and psutil takes long to import
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     import psutil
 
-    limits = [limit for limit, _ in _limits(cgroups, mount)]
-    return min([psutil.virtual_memory().total, *limits])
+    return int(psutil.virtual_memory().total)
 
 
 def available(cgroups: str = _CGROUPS, mount: str = _MOUNT) -> int:

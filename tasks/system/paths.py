@@ -22,15 +22,16 @@ MAX_NAME = 100  # bytes of a model's name, which is a part of file names
 _KEY_CHARS = 8  # of a digest, in temporary names
 
 _DEVICES = r"con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]"
-_RESERVED = re.compile(rf"(?:{_DEVICES})\s*(?:\..*)?", re.IGNORECASE)
+# texts: every run loads this module, and few need one of them compiled
+_RESERVED = rf"(?i)(?:{_DEVICES})\s*(?:\..*)?"
 _FORBIDDEN = '/\\:*?"<>|'  # separators, streams of NTFS, and what Windows refuses
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}")
+_VERSION = r"[0-9A-Za-z][0-9A-Za-z._+-]{0,63}"
 TEMPORARY = r"\.[0-9a-f]{8}-\d+-[0-9a-f]{8}"  # of `temporary_name`, without suffix
 
 
 def is_version(text: str) -> bool:
     """Return whether a text is safe as an engine version in a URL and a file name."""
-    return _VERSION.fullmatch(text) is not None
+    return re.fullmatch(_VERSION, text) is not None
 
 
 def name_problem(name: str) -> str:
@@ -44,7 +45,7 @@ def name_problem(name: str) -> str:
         return f"the name of a file cannot begin with {name[0]!r}"
     if name[-1] in ". ":
         return f"the name of a file cannot end with {name[-1]!r}"
-    if _RESERVED.fullmatch(name):
+    if re.fullmatch(_RESERVED, name):
         return "Windows reserves this name for a device"
     length = len(name.encode())
     if length > MAX_BYTES:

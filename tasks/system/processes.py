@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,10 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
-from tasks.system.exit_status import ProcessExit
 from tasks.system.signals import handle_signals
+
+TYPE_CHECKING = False  # typing takes longer to import than the rest of a supervisor
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tasks.system.exit_status import ProcessExit
 
 # Time limits of the three steps of a stop; llamafile 0.10 sleeps 1 s in its handler.
 INTERRUPT_S = 5.0
@@ -26,8 +29,6 @@ TAIL_LINES = 15  # lines of output that an error message shows
 TAIL_BYTES = 16 * 1024  # bytes of output from which these are taken
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_KILL_ON_JOB_CLOSE = 0x2000  # <winnt.h>, JOBOBJECT_BASIC_LIMIT_INFORMATION
-_EXTENDED_LIMIT = 9  # JobObjectExtendedLimitInformation
 
 _POLL_S = 0.02
 _LAST_WORDS_S = 2.0  # to read what is left in the pipe of a program that has ended
@@ -48,6 +49,8 @@ def run(
     Raises:
         OSError: the program cannot be started.
     """
+    from tasks.system.exit_status import ProcessExit
+
     deadline = time.monotonic() + timeout_s
     held: list[int] = []
     # a handler that raises between fork and assignment would lose the child
@@ -157,6 +160,8 @@ class EngineProcess:
         self._job = 0
         handle = getattr(self._popen, "_handle", None)  # Windows only
         if handle is not None:
+            from tasks.system.windows_job import assign_kill_on_close_job
+
             self._job = assign_kill_on_close_job(int(handle))
 
     def wait(self) -> int:
@@ -265,6 +270,8 @@ def parent_death_hook(platform: str = sys.platform) -> Callable[[], None] | None
     """Return a hook between fork and exec: SIGKILL when the parent's thread ends."""
     if not platform.startswith("linux"):
         return None
+    import ctypes
+
     prctl = ctypes.CDLL(None).prctl
     parent = os.getpid()
 
@@ -274,43 +281,3 @@ def parent_death_hook(platform: str = sys.platform) -> Callable[[], None] | None
             os._exit(1)
 
     return tie
-
-
-class _Limits(ctypes.Structure):
-    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION, of which only the flags are used."""
-
-    _fields_ = [  # as ctypes wants it
-        ("times", ctypes.c_int64 * 2),
-        ("flags", ctypes.c_uint32),
-        ("working_set", ctypes.c_size_t * 2),
-        ("processes", ctypes.c_uint32),
-        ("affinity", ctypes.c_size_t),
-        ("classes", ctypes.c_uint32 * 2),
-        ("io", ctypes.c_uint64 * 6),
-        ("memory", ctypes.c_size_t * 4),
-    ]
-
-
-def assign_kill_on_close_job(process_handle: int, kernel: Any = None) -> int:
-    """Put a process into a Windows job, which ends when its handle is closed.
-
-    Processes that it starts are in the job as well.
-
-    Args:
-        kernel: kernel32; tests pass a fake.
-
-    Returns:
-        The job's handle; 0 if Windows refuses (an old version, inside another job).
-    """
-    if kernel is None:
-        kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
-        kernel.CreateJobObjectW.restype = ctypes.c_void_p
-    job = int(kernel.CreateJobObjectW(None, None) or 0)
-    pointer = ctypes.c_void_p(job)
-    limits = ctypes.byref(_Limits(flags=_KILL_ON_JOB_CLOSE))
-    size = ctypes.sizeof(_Limits)
-    if not kernel.SetInformationJobObject(pointer, _EXTENDED_LIMIT, limits, size):
-        return 0
-    if not kernel.AssignProcessToJobObject(pointer, ctypes.c_void_p(process_handle)):
-        return 0
-    return job

@@ -9,7 +9,6 @@ from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, TargetState
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.transfer.ensure import ensure_files
 
 
 def files_of(context: Context, resolved: ResolvedModel) -> list[Artifact]:
@@ -48,6 +47,7 @@ def run(context: Context, files: Sequence[Artifact]) -> None:
         RecipeError: a file is not available.
     """
     from tasks.system import sd_notify
+    from tasks.transfer.ensure import ensure_files
 
     policy = context.download_policy()
     names = ", ".join(os.path.basename(file.target) for file in files)

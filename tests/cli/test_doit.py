@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import doit.doit_cmd
+import doit.plugin
 import llamafile_recipe
 import llamafile_recipe_doit
 import pytest
@@ -39,6 +40,20 @@ def test_doit_still_needs_it() -> None:
     """Where this fails, doit is corrected: remove what ADR 14 describes."""
     with pytest.raises(IndexError):
         doit.doit_cmd.DoitMain().process_args([""])
+
+
+def test_plugins_are_not_searched(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """doit itself searches twice before the loader; each search reads every installed package."""
+    searched = []
+    found = doit.plugin.entry_points
+
+    def entry_points(group: str) -> object:
+        searched.append(group)
+        return found(group=group)
+
+    monkeypatch.setattr(doit.plugin, "entry_points", entry_points)
+    assert project.doit("list").status == 0
+    assert searched == ["doit.COMMAND", "doit.LOADER"]
 
 
 @pytest.mark.parametrize("words", [[""], ["", "a", ""], ["a b", "", "--", ""]])

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tasks.engine import logfile
-from tasks.engine.logfile import BEFORE, LIMIT, LogPosition, RotatingLog, follow, last_lines, tail
+from tasks.engine.logfile import LogPosition, follow, last_lines, tail
+from tasks.engine.rotating_log import BEFORE, LIMIT, RotatingLog
 
 LIMIT_OF_TEST = 100
 

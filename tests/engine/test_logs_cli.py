@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tasks.engine.logfile import LIMIT
+from tasks.engine.rotating_log import LIMIT
 
 from tests.engine.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project, wait_until

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from tasks.system import processes
+from tasks.system import processes, windows_job
 
 from tests.support.project import REPO
 
@@ -46,7 +46,7 @@ class Kernel:
 def test_a_job_that_ends_with_its_handle() -> None:
     """R27: Windows ends what is in a job when its last handle is closed, and the system closes ours."""
     kernel = Kernel()
-    assert processes.assign_kill_on_close_job(PROCESS, kernel) == JOB
+    assert windows_job.assign_kill_on_close_job(PROCESS, kernel) == JOB
     create, put, assign = kernel.calls
     assert create == ("create", None, None)
     assert put[:5] == ("set", JOB, EXTENDED_LIMIT_INFORMATION, 144, KILL_ON_JOB_CLOSE)
@@ -61,7 +61,7 @@ def test_a_job_that_ends_with_its_handle() -> None:
 def test_windows_refuses_a_job(what: str) -> None:
     """R27: an old Windows in another job has none; the engine then runs without."""
     kernel = Kernel(refuses=what)
-    assert processes.assign_kill_on_close_job(PROCESS, kernel) == 0
+    assert windows_job.assign_kill_on_close_job(PROCESS, kernel) == 0
     if what == "set":
         assert "assign" not in [call[0] for call in kernel.calls]  # a job without its limit would end nothing
 
@@ -101,7 +101,7 @@ def test_the_signal_is_set_in_the_child() -> None:
 
 ORPHAN = """
 import os, sys, time
-from tasks.system import processes
+from tasks.system import processes, windows_job
 tied, parent = processes.parent_death_hook(), os.getpid()
 if os.fork() == 0:
     while os.getppid() == parent:
