@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
-    *("doit_adapter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
+    *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
     *("context", "verbs", "graph"),
 )
 
@@ -31,7 +31,7 @@ IMPURE = {
 
 # loaded by a `doit download:M` that has nothing to do: costly packages are imported in functions
 WARM = {
-    *("graph", "context", "doit_adapter", "command_line", "positional", "errors", "urls"),
+    *("graph", "context", "doit_adapter", "doit_reporter", "command_line", "positional", "errors", "urls"),
     *(
         "catalogue.types",
         "catalogue.serve_options",
