@@ -172,7 +172,9 @@ def environment(job: Job) -> dict[str, str]:
 def make_project(checkout: Path, folder: Path) -> None:
     """Copy the recipe to the directory in which `doit` runs."""
     folder.mkdir()
-    shutil.copy2(checkout / "dodo.py", folder)
+    for name in ("dodo.py", "doit.cfg"):
+        if (checkout / name).exists():  # an earlier version has no doit.cfg
+            shutil.copy2(checkout / name, folder)
     for name in ("tasks", "demo"):
         shutil.copytree(
             checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")

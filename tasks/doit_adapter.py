@@ -1,21 +1,18 @@
-"""Adapt the recipe to doit: errors, logging, the reporter, how a task is built."""
+"""Adapt the recipe to doit: errors, logging, output, how a task is built."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from doit.exceptions import BaseFail, InvalidDodoFile, TaskFailed
-from doit.reporter import ConsoleReporter
+from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
-from tasks.console import formatting
 from tasks.console.log_format import is_json
 from tasks.console.program import as_typed
 from tasks.console.text import LINES, WORD, Styled, visible
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
 INFO, ERROR = 20, 40  # as in logging, which a run with nothing to do does not import
 _USAGE_ERROR = 3  # exit status
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-# verbs whose output is what the user asked for: CI systems do not group it
-_UNGROUPED = ("serve", "with", "chat", "bench")
 
 
 def log() -> Any:
@@ -72,13 +67,13 @@ def as_load_error(function: Callable[[], Any]) -> Any:
         if is_json(os.environ):
             log_event("error", "%s", error.what, level=ERROR, **error.fields())
             raise SystemExit(_USAGE_ERROR) from None
-        sys.stderr.write(_annotation(str(error), "llamafile-recipe"))
+        sys.stderr.write(annotation(str(error), "llamafile-recipe"))
         if _is_styled(sys.stderr):  # doit prints the message without styles
-            sys.stderr.write(_error_text(str(error), sys.stderr))
+            sys.stderr.write(error_text(str(error), sys.stderr))
             raise SystemExit(_USAGE_ERROR) from None
-        raise InvalidDodoFile(_safe(str(error))) from None
+        raise InvalidDodoFile(safe(str(error))) from None
     except (MemoryError, ImportError) as error:
-        raise InvalidDodoFile(_safe(_no_memory(error))) from None
+        raise InvalidDodoFile(safe(_no_memory(error))) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
 
@@ -92,9 +87,9 @@ def _is_styled(stream: Any) -> bool:
     return is_styled(stream)
 
 
-def _error_text(text: str, stream: Any) -> str:
+def error_text(text: str, stream: Any) -> str:
     """Return the lines of an error for a stream."""
-    message = f"ERROR: {_safe(text)}\n"
+    message = f"ERROR: {safe(text)}\n"
     if not _is_styled(stream):
         return message
     from tasks.console.styles import style_message
@@ -113,7 +108,7 @@ def _no_memory(error: MemoryError | ImportError) -> str:
     return f"{what}\n  fix: {fix}"
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Make text safe for a terminal, and disable commands for GitHub."""
     return str(ci().escape_workflow_commands(visible(as_typed(text)), os.environ))
 
@@ -197,123 +192,12 @@ def group_task(name: str, deps: Iterable[str], **fields: Any) -> Task:
     return Task(name, None, task_dep=list(deps), has_subtask=True, **fields)
 
 
-def _annotation(text: str, title: str = "") -> str:
+def annotation(text: str, title: str = "") -> str:
     """Return an error for GitHub to show beside the log; "" elsewhere."""
     if not ci().is_github(os.environ):
         return ""
     message = visible(as_typed(text))
     return str(ci().workflow_command("error", message, visible(title)))
-
-
-def _is_internal(task: Task) -> bool:
-    return bool(task.name[0] == "_")
-
-
-def _is_report(task: Task) -> bool:
-    return bool((task.meta or {}).get("report"))
-
-
-class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no types
-    """Print doit's lines to stderr, the recipe's errors, and the time of each task.
-
-    In a CI system that supports it, the lines of each task are a group.
-    """
-
-    def __init__(self, outstream: Any, options: Any) -> None:
-        if outstream is sys.stdout:
-            outstream = sys.stderr
-        super().__init__(outstream, options)
-        self._start = 0.0
-        self._folded = ""  # the task whose group is open
-
-    def execute_task(self, task: Task) -> None:
-        """Print that a task begins; a report prints its own output only."""
-        self._start = time.monotonic()
-        if _is_report(task) or not task.actions or _is_internal(task):
-            return
-        verb = task.name.partition(":")[0]
-        if ci().supports_groups(os.environ) and verb not in _UNGROUPED:
-            self._folded = task.name
-            self.write(ci().group_marker(task.name, time.time(), os.environ))
-        else:
-            self.write(f".  {_safe(task.title())}\n")
-        self.outstream.flush()
-
-    def skip_uptodate(self, task: Task) -> None:
-        """Print that a task is up to date."""
-        if not _is_internal(task):
-            self.write(f"-- {_safe(task.title())}\n")
-
-    def _unfold(self) -> None:
-        if self._folded:
-            self.write(
-                ci().group_marker(self._folded, time.time(), os.environ, end=True)
-            )
-            self._folded = ""
-
-    def add_success(self, task: Task) -> None:
-        """Log how long a task took."""
-        self._unfold()
-        if _is_report(task) or not task.actions or _is_internal(task):
-            return
-        seconds = time.monotonic() - self._start
-        log_event(
-            "task_done",
-            "   %s took %s",
-            task.name,
-            formatting.format_duration(seconds),
-            task=task.name,
-            seconds=round(seconds, 3),
-        )
-
-    def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Print the recipe's error; a traceback only for an unexpected exception."""
-        if isinstance(fail, TaskFailed):
-            text = fail.message
-            self.write(_error_text(text, self.outstream))
-        else:
-            super().add_failure(task, fail)
-            text = fail.get_msg()
-        self._unfold()
-        self.write(_annotation(text, task.name.removeprefix("_check_")))
-
-    def complete_run(self) -> None:
-        """Print errors that belong to no task; all others are printed already."""
-        self._unfold()
-        for text in self.runtime_errors:
-            self.write(_error_text(text, self.outstream))
-
-
-class EventReporter(Reporter):
-    """Log the same as events (LLAMAFILE_LOG=json): each line of stderr is an object."""
-
-    def execute_task(self, task: Task) -> None:
-        """Log that a task begins."""
-        self._start = time.monotonic()
-        if task.actions and not _is_internal(task):
-            log_event("task_started", "%s", task.name, task=task.name)
-
-    def skip_uptodate(self, task: Task) -> None:
-        """Log that a task is up to date."""
-        log_event("task_up_to_date", "%s", task.name, task=task.name)
-
-    def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Log an error."""
-        fields: dict[str, object] = {}
-        if isinstance(fail, RecipeFailed):
-            text = fail.error.what
-            fields = fail.error.fields()
-        elif isinstance(fail, TaskFailed):
-            text = fail.message
-        else:
-            text = fail.get_msg()
-        fields["task"] = task.name.removeprefix("_check_")
-        log_event("task_failed", "%s", text, level=ERROR, **fields)
-
-    def complete_run(self) -> None:
-        """Log errors that belong to no task."""
-        for text in self.runtime_errors:
-            log_event("error", "%s", text, level=ERROR)
 
 
 def log_event(
@@ -330,11 +214,6 @@ def log_for_people(text: str) -> None:
     """Log lines for people; a log in JSON has the same facts in its events."""
     if not is_json(os.environ):
         log().info("%s", text)
-
-
-def reporter(env: Mapping[str, str]) -> type[Reporter]:
-    """Return the reporter that LLAMAFILE_LOG selects."""
-    return EventReporter if is_json(env) else Reporter
 
 
 def print_report(*blocks: str) -> None:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from doit.task import Task
 
-from tasks import command_line, context, doit_adapter, endpoint_tasks
+from tasks import (
+    command_line,
+    context,
+    doit_adapter,
+    doit_reporter,
+    endpoint_tasks,
+)
 from tasks.catalogue.engine_release import pinned_engines, pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
@@ -53,7 +59,7 @@ class Recipe:
         """Return DOIT_CONFIG."""
         return {
             "default_tasks": [self._default],
-            "reporter": doit_adapter.reporter(os.environ),
+            "reporter": doit_reporter.reporter(os.environ),
             # not used: what is on disk is the truth, see docs/adr/0001
             "backend": "sqlite3",
             "dep_file": ":memory:",

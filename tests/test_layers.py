@@ -18,8 +18,8 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
-    *("doit_adapter", "cache", "transfer", "planning", "deploy", "upstream", "engine", "doctor"),
-    *("context", "verbs", "endpoint_tasks", "graph"),
+    *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "deploy", "upstream", "engine"),
+    *("doctor", "context", "verbs", "endpoint_tasks", "graph"),
 )
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does
@@ -31,7 +31,7 @@ IMPURE = {
 
 # loaded by a `doit download:M` that has nothing to do: costly packages are imported in functions
 WARM = {
-    *("graph", "context", "doit_adapter", "command_line", "positional", "errors", "urls"),
+    *("graph", "context", "doit_adapter", "doit_reporter", "command_line", "positional", "errors", "urls"),
     *(
         "catalogue.types",
         "catalogue.serve_options",
