@@ -1,9 +1,9 @@
 """Containerfile: the image that every container kind runs. Pure.
 
 There is no HEALTHCHECK, which an OCI image cannot have: the files that run the image
-check the health. The first stage may leave anything behind; only /opt of it is copied. pip compiles with
-hashes instead of times where SOURCE_DATE_EPOCH is set, so that a second build has the
-same bytes.
+check the health. The first stage may leave anything behind; only /opt of it is copied.
+pip compiles with hashes instead of times where SOURCE_DATE_EPOCH is set, so that a
+second build has the same bytes.
 """
 
 from __future__ import annotations
