@@ -26,6 +26,7 @@ _recipe_doit() {
         --model\ *) list=$(_recipe_models "") ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
+        *\ deploy:*) list=$(_recipe_kinds) ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;
         *) list="$_recipe_verbs help info list ${verb:+$(_recipe_models "")}" ;;
     esac
@@ -41,6 +42,11 @@ _recipe_doit() {
 # print each model with a prefix
 _recipe_models() {
     "$program" list --all --quiet serve 2>/dev/null | sed -n "s/^serve:\([^ ]*\).*/$1\1/p"
+}
+
+# print what `deploy:` can be followed by, which the last lines of its help list
+_recipe_kinds() {
+    "$program" help deploy 2>/dev/null | tr '\n' ' ' | sed -n 's/.*KIND is one of //p' | tr -d , | sed 's/\([^ ][^ ]*\)/deploy:\1/g'
 }
 
 # whether an option has a value, by the help of the verb
