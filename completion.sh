@@ -28,6 +28,7 @@ _recipe_doit() {
         *\ --variant=*) list=$(_recipe_variants "$before" --variant=) ;;
         *\ --model=*) list=$(_recipe_models --model=) ;;
         *\ -*) list=$("$program" help "$verb" 2>/dev/null | sed -n 's/^ *\(-., \)*\(--[a-z0-9-]*\).*/\2/p') ;;
+        *\ deploy:*) list=$(_recipe_kinds) ;;
         *\ *:*) list=$(_recipe_models "${cur%%:*}:") ;;
         *) list="$_recipe_verbs help info list ${verb:+$(_recipe_models "")}" ;;
     esac
@@ -53,6 +54,11 @@ _recipe_variants() {
         case $word in -* | "$verb" | "$program") continue ;; esac
         "$program" help "$word" 2>/dev/null | sed -n 's/^ *variants *//p' | sed 's/;.*//; s/, */\n/g'
     done | sed "s/^/${2-}/"
+}
+
+# print what `deploy:` can be followed by, which the last lines of its help list
+_recipe_kinds() {
+    "$program" help deploy 2>/dev/null | tr '\n' ' ' | sed -n 's/.*KIND is one of //p' | tr -d , | sed 's/\([^ ][^ ]*\)/deploy:\1/g'
 }
 
 # whether an option has a value, by the help of the verb

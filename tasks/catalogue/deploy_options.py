@@ -65,7 +65,7 @@ class DeployedModel(Strict):
         int | None, between(1, 65535, "port on which haproxy serves the model")
     ] = None
     gpus: Annotated[int | None, at_least(1, "NVIDIA GPUs of a pod")] = None
-    variant: Annotated[Name | None, Constraint("the variant, if it has several")] = None
+    variant: Annotated[str | None, Constraint("the variant, if it has several")] = None
 
 
 @dataclass(eq=False, repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.deploy import escape
+from tasks.deploy.container import health_command
 from tasks.deploy.fleet import (
     CACHE,
     HEADER,
@@ -71,6 +72,12 @@ def _server(fleet: Fleet, model: DeployedModel, verifier: str) -> _JSON:
         # without a value: that of the shell, if it has one
         "environment": {"LLAMAFILE_OFFLINE": "1", "LLAMA_API_KEY": None},
         "ports": [f"127.0.0.1:{published}:{PORT}"],
+        "healthcheck": {
+            "test": ["CMD", *health_command()],
+            "interval": "10s",
+            "timeout": "5s",
+            "start_period": f"{model.timeout}s",
+        },
         "depends_on": {verifier: {"condition": "service_completed_successfully"}},
         "stop_grace_period": f"{fleet.grace}s",
         "restart": "on-failure",

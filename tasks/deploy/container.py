@@ -1,8 +1,9 @@
 """Containerfile: the image that every container kind runs. Pure.
 
-The first stage may leave anything behind; only /opt of it is copied. pip compiles with
-hashes instead of times where SOURCE_DATE_EPOCH is set, so that a second build has the
-same bytes.
+There is no HEALTHCHECK, which an OCI image cannot have: the files that run the image
+check the health. The first stage may leave anything behind; only /opt of it is copied.
+pip compiles with hashes instead of times where SOURCE_DATE_EPOCH is set, so that a
+second build has the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ VOLUME @cache
 USER @user:@user
 EXPOSE @port
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s CMD @health
 ENTRYPOINT ["@clone/.venv/bin/doit"]
 CMD ["serve", "--host", "0.0.0.0"]
 """)  # noqa: E501  # lines of the engine's own format
@@ -52,14 +52,8 @@ _ASK = (
 
 def files(fleet: Fleet) -> Files:
     """Return the Containerfile, which depends on no model."""
-    health = ", ".join(f'"{word}"' for word in health_command())
     text = _TEXT.substitute(
-        header=HEADER,
-        clone=CLONE,
-        cache=CACHE,
-        user=USER,
-        port=PORT,
-        health=f"[{health}]",
+        header=HEADER, clone=CLONE, cache=CACHE, user=USER, port=PORT
     )
     return {"Containerfile": text}
 

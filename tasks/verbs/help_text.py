@@ -128,6 +128,9 @@ def verb_page(word: str, table: Table, defaults: ServeSettings) -> str:
     if shown:
         rows = [(_flags(one), _about(name, one, defaults)) for one in shown]
         parts += ["", _rows(rows)]
+    if verb.names:
+        kinds = ", ".join(verb.names)
+        parts += ["", *_wrapped(f"KIND of {name}:KIND is one of {kinds}", 0)]
     return "\n".join(parts)
 
 

@@ -29,6 +29,7 @@ TYPED = [
     ("doit download --model rock", "doit download --model rocket-3b "),  # behind --model
     ("doit start --model=rock", "doit start --model=rocket-3b "),  # in one word with it
     ("doit serve --force-", "doit serve --force-gpu "),  # an option
+    ("doit deploy:kub", "doit deploy:kubernetes "),  # a kind of files
     ("doit help cat", "doit help catalogue "),  # behind a command of doit's
     ("doit with --model demo -- ls READ", "doit with --model demo -- ls README.md "),  # behind --
     ("doit serve rock", "doit serve rocket-3b "),  # a model behind a blank

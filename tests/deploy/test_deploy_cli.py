@@ -165,7 +165,7 @@ def test_not_locked(ours: Project) -> None:
     assert ours.doit("deploy").status == 0
 
 
-ERRORS = [  # the section, or nothing; the command; the message
+ERRORS: list[tuple[Any, str, str | None]] = [  # the section, or nothing; the command; the message
     (None, "deploy",
      "{path}/models.yaml has no `deploy:`\n  fix: add `deploy: {{models: {{a: {{}}}}}}` to it; "
      "its comments describe the keys"),

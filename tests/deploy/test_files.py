@@ -237,6 +237,10 @@ def test_compose() -> None:
     assert chat["depends_on"] == {"chat-1-5b-verify": {"condition": "service_completed_successfully"}}
     assert (chat["ports"], sees["ports"]) == (["127.0.0.1:8080-8081:8080"], ["127.0.0.1:8090:8080"])
     assert (chat["deploy"], chat["stop_grace_period"]) == ({"replicas": 2}, "70s")
+    assert (chat["healthcheck"]["test"][:2], chat["healthcheck"]["start_period"]) == (
+        ["CMD", "python3"],
+        "601s",
+    )
     assert (chat["volumes"], services["sees-verify"]["volumes"]) == (["cache:/cache:ro"], ["cache:/cache"])
     assert sees["labels"]["llamafile-recipe/license"] == "A $$B"
     assert sees["command"][:5] == ["serve", "--model", "sees", "--variant", "q4"]

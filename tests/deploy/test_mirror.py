@@ -181,8 +181,8 @@ def test_eight_cold_machines_cost_one_download(
     assert cost(site) == 1.0
     assert len(site.cdn.asked(BLOB)) == SLICES
 
-    hub = {"endpoint": lan.endpoint, "cache_dir": str(tmp_path / "hf")}
-    path = hf_hub_download("o/r", "m.gguf", revision=commit, **hub)
+    folder = tmp_path / "hf"
+    path = hf_hub_download("o/r", "m.gguf", revision=commit, endpoint=lan.endpoint, cache_dir=folder)
     assert Path(path).read_bytes() == DATA
     site.close()
     with clients(ours, lan, "warm", 2) as machines:
