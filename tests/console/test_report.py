@@ -92,8 +92,8 @@ WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that th
     "catalogue": (
         catalogue._columns(NAME),
         {
-            "name": NAME, "size": SIZE, "memory": 38 * 10**9, "license": "CC-BY-NC-SA-4.0", "state": "bundled",
-            "title": "Mistral 7B Instruct v0.2, small (fits Windows)", "kind": "vision",
+            "name": NAME, "size": SIZE, "memory": 38 * 10**9, "license": "CC-BY-NC-SA-4.0",
+            "title": "Mistral 7B Instruct v0.2, small (fits Windows)", "kind": "vision", "state": "bundled",
         },
     ),
     "status of a server": (
