@@ -131,7 +131,7 @@ def test_variants(project: Project) -> None:
     project.catalogue(
         {"m": {**models["m"], "variants": variants}, "n": {**models["n"], "url": url.format("n")}}
     )
-    rows = (
+    rows: tuple[tuple[str, list[str]], ...] = (
         ("doit serve m --variant ", ["q4_k_m", "q8_0"]),
         ("doit plan --model=m --variant q8", ["q8_0"]),
         ("doit download --model m --variant=q4", ["q4_k_m"]),

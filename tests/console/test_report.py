@@ -93,7 +93,7 @@ WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that th
         catalogue._columns(NAME),
         {
             "name": NAME, "size": SIZE, "memory": 38 * 10**9, "license": "CC-BY-NC-SA-4.0",
-            "state": "bundled", "title": "Mistral 7B Instruct v0.2, small (fits Windows)", "kind": "vision",
+            "title": "Mistral 7B Instruct v0.2, small (fits Windows)", "kind": "vision", "state": "bundled",
         },
     ),
     "status of a server": (
