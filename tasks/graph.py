@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.task import Task
 
-from tasks import (
-    command_line,
-    context,
-    doit_adapter,
-    doit_reporter,
-    endpoint_tasks,
-)
+from tasks import command_line, context, doit_adapter, doit_reporter, endpoint_tasks
 from tasks.catalogue.engine_release import pinned_engines, pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb

@@ -1,4 +1,4 @@
-"""Take servers out of haproxy's load balancing and put them back (its runtime API)."""
+"""Take servers out of haproxy and put them back, through its runtime API."""
 
 from __future__ import annotations
 

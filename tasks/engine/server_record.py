@@ -58,8 +58,8 @@ class ServerRecord:
     engine: ProcessId | None = None
     keeper: ProcessId | None = None  # the supervisor
     owner: int = 0  # pid of the doit that started it
-    drain: int = 0  # most seconds for answers in progress at a stop
     path: str = ""  # of this record
+    drain: int = 0  # most seconds for answers in progress at a stop
 
     @property
     def since(self) -> float:

@@ -1,4 +1,4 @@
-"""`doit roll`: restart the servers of a model one by one, so that no request is lost.
+"""`doit roll`: restart the servers of a model one by one, without a lost request.
 
 Each is taken out of the load balancer, stopped, started by `start` on its port, and put
 back before the next one is touched.

@@ -157,7 +157,7 @@ def test_a_mistake_as_json(still: Project) -> None:
 
 
 READS = ["", "list", "help", "help tiny", "plan tiny", "audit", "bom", "cache-key", "status", "logs", "stop",
-         "info serve:tiny", "prune --dry-run", "lock --check", "doctor"]  # fmt: skip
+         "idle", "info serve:tiny", "prune --dry-run", "lock --check", "doctor"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -281,19 +281,8 @@ def test_list(still: Project) -> None:
     """R38: the verbs, a line each."""
     lines = dict(line.split(maxsplit=1) for line in good(still.doit("list")).splitlines())
     steps = ["catalogue", "download", "exe", "chmod", "verify", "preset"]
-    servers = [
-        "serve",
-        "start",
-        "with",
-        "chat",
-        "restart",
-        "reload",
-        "roll",
-        "stop",
-        "idle",
-        "status",
-        "logs",
-    ]
+    servers = ["serve", "start", "with", "chat", "restart", "reload", "roll", "stop", "idle", "status"]
+    servers += ["logs"]
     looks = ["plan", "bench", "add", "lock", "doctor", "audit", "prune", "bom", "cache-key", "deploy"]
     assert sorted(lines) == sorted([*steps, *servers, *looks])
     assert lines["serve"] == "serve a model in the foreground: the default one, or NAME"
@@ -309,8 +298,8 @@ def test_list_all(still: Project) -> None:
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
-LIFE = ["restart", "start", "start:tiny", "with", "chat", "chat:t", "stop", "status", "status:tiny",
-        "logs", "stop:tiny", "doctor", "doctor:t"]  # fmt: skip
+LIFE = ["restart", "roll", "idle", "start", "start:tiny", "with", "chat", "chat:t", "stop", "status",
+        "status:tiny", "logs", "stop:tiny", "doctor", "doctor:t"]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["serve", "serve:tiny", "download", "verify:t", "exe", "catalogue", *LIFE])
@@ -331,7 +320,9 @@ def test_help(still: Project, task: str) -> None:
         "chat": {"--model", "--port", "--timeout", "--yes", "--force", "--no-adopt", "--variant"},
         "chat:t": {"--timeout"},
         "restart": {"--model", *source, *settings},
-        "stop": {"--model", "--port", "--all"},
+        "roll": {"--model", "--haproxy", "--wait", "--drain", *source, *settings} - {"--port"},
+        "idle": {"--model", "--port", "--timeout", "--json"},
+        "stop": {"--model", "--port", "--drain", "--all"},
         "stop:tiny": {"--port"},
         "status": {"--model", "--json"},
         "status:tiny": {"--json"},
