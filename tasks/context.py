@@ -14,7 +14,12 @@ from tasks import ROOT, command_line, doit_adapter
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.artifact import TargetState
-from tasks.catalogue.endpoints import ResolvedEndpoint, Servable, resolved_endpoints
+from tasks.catalogue.endpoints import (
+    ResolvedEndpoint,
+    Servable,
+    all_jobs,
+    with_endpoints,
+)
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import Resolution, ResolvedModel, resolve, resolve_entry
 from tasks.catalogue.types import Catalogue
@@ -84,6 +89,7 @@ class Context(NamedTuple):
 
     def planned_command(self) -> preflight.Command:
         """Return what this command line will do, to be checked before it begins."""
+        from tasks.engine.version import router_problems
         from tasks.planning import preflight
 
         tasks = self.command_line.tasks
@@ -99,14 +105,13 @@ class Context(NamedTuple):
             chat = _source_words(tasks[-1], self.resolution)
         if _is_unnamed_chat(self.command_line):
             implied = chat
-        endpoints = self.endpoints.values()
-        members = [member for one in endpoints for member in one.members]
-        alone = list(self.resolution.by_name.values())
-        jobs = [*alone, *(member for member in members if member not in alone)]
-        behind = {name for one in endpoints if one.name in served for name in one.names}
+        jobs = all_jobs(self.resolution, self.endpoints)
+        started = [self.endpoints[name] for name in served & self.endpoints.keys()]
+        behind = {name for one in started for name in one.names}
+        cache = self.environment.cache
         return preflight.Command(
-            self.environment.cache,
-            tuple(jobs),
+            cache,
+            jobs,
             served,
             no_adopt="no_adopt" in given,
             yes="yes" in given,
@@ -114,27 +119,21 @@ class Context(NamedTuple):
             offline=bool(huggingface.offline(os.environ)),
             chat=chat,
             implied=implied,
-            lacking=tuple(
-                self.lacking_features(
+            lacking=(
+                *self.lacking_features(
                     one for one in jobs if one.name in served | behind
-                )
+                ),
+                *router_problems(cache, self.catalogue, started),
             ),
-            endpoints=tuple(endpoints),
+            endpoints=tuple(self.endpoints.values()),
         )
 
     def lacking_features(self, jobs: Iterable[ResolvedModel]) -> list[tuple[str, str]]:
-        """Return (what, fix) for each key that a job's engine does not have.
-
-        Also for an endpoint of the command line whose llama-server is too old.
-        """
+        """Return (what, fix) for each key that a job's engine does not have."""
         from tasks.engine import version
 
         cache = self.environment.cache
-        endpoints = self.endpoints.values()
-        return [
-            *version.feature_problems(cache, self.catalogue, jobs),
-            *version.router_problems(cache, self.catalogue, endpoints),
-        ]
+        return version.feature_problems(cache, self.catalogue, jobs)
 
 
 def read(verbs: Verbs, *, plain_doit: bool = False) -> Context:
@@ -245,7 +244,7 @@ def read_catalogue(args: CommandLine) -> Context:
     if problem is None and server is None and _is_unnamed_chat(args):
         args = _with_model_here(args, catalogue, environment)
     resolution = resolve(args, catalogue, environment, attached=server is not None)
-    endpoints = resolved_endpoints(resolution, catalogue)
+    resolution, endpoints = with_endpoints(resolution, catalogue, environment)
     return Context(
         catalogue, environment, args, resolution, frozen, server, problem, endpoints
     )

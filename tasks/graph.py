@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.task import Task
 
-from tasks import command_line, context, doit_adapter
+from tasks import command_line, context, doit_adapter, endpoint_tasks
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
 from tasks.console import formatting
@@ -23,7 +23,6 @@ from tasks.context import Context
 from tasks.options import Option
 
 if TYPE_CHECKING:
-    from tasks.catalogue.endpoints import ResolvedEndpoint
     from tasks.planning import preflight
 
 TaskDict = dict[str, Any]
@@ -170,29 +169,12 @@ class Recipe:
                 fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
             yield self._sub_task(verb, name, fields)
         for endpoint in self._context.endpoints.values():
-            yield self._endpoint_task(verb, creator, endpoint)
+            fields = endpoint_tasks.fields(
+                verb, self.verbs[verb].kind, creator, self._context, endpoint
+            )
+            yield self._sub_task(verb, endpoint.name, fields)
         for alias, name in self._context.resolution.aliases.items():
-            yield self._sub_group(verb, alias, [f"{verb}:{name}"])
-
-    def _endpoint_task(
-        self, verb: str, creator: Creator, endpoint: ResolvedEndpoint
-    ) -> Task:
-        """Make `verb:ENDPOINT`: a server's own task, or that step of all its models."""
-        about: TaskDict = {"doc": endpoint.title}
-        if self.verbs[verb].kind is Kind.SERVER:
-            about |= creator(self._context, endpoint)
-            about["task_dep"] = [*about["task_dep"], f"preset:{endpoint.name}"]
-        elif verb == "verify":
-            from tasks.planning.endpoint_plan import check_engine
-
-            every = [creator(self._context, one) for one in endpoint.members]
-            for key in ("actions", "task_dep", "uptodate"):
-                about[key] = [item for fields in every for item in fields[key]]
-            about["actions"].insert(0, (check_engine, [endpoint]))
-        else:
-            names = [f"{verb}:{name}" for name in endpoint.names]
-            return self._sub_group(verb, endpoint.name, names)
-        return self._sub_task(verb, endpoint.name, about)
+            yield self._alias(verb, alias, name)
 
     def _preset_tasks(self, verb: str, creator: Creator) -> Iterator[Task]:
         """Make `verb`, and `verb:ENDPOINT` for each endpoint."""
@@ -326,7 +308,7 @@ class Recipe:
         names: Sequence[str] = resolution.of(verb)
         if reached and self._context.command_line.command == "list":
             # `doit list --all VERB` lists what it depends on
-            names = [*resolution.by_name, *resolution.endpoints]
+            names = [*resolution.by_name, *self._context.endpoints]
         return self._group(verb, [f"{verb}:{name}" for name in names])
 
     def _task(self, verb: str, fields: Mapping[str, Any]) -> Task:
@@ -351,11 +333,11 @@ class Recipe:
             verb, names, **about, pos_arg=self._pos_arg(verb)
         )
 
-    def _sub_group(self, verb: str, name: str, names: Sequence[str]) -> Task:
-        """Make the task `verb:NAME`, which depends on others."""
+    def _alias(self, verb: str, alias: str, name: str) -> Task:
+        """Make the task `verb:ALIAS`, which depends on the model's own task."""
         task = doit_adapter.group_task(
-            f"{verb}:{name}",
-            names,
+            f"{verb}:{alias}",
+            [f"{verb}:{name}"],
             params=self.verbs[verb].model_params,
             pos_arg=self._pos_arg(verb),
         )

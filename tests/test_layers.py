@@ -19,7 +19,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
     *("doit_adapter", "cache", "transfer", "planning", "upstream", "engine", "doctor"),
-    *("context", "verbs", "graph"),
+    *("context", "verbs", "endpoint_tasks", "graph"),
 )
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does

@@ -32,6 +32,7 @@ _RECORD = re.compile(
 )
 _LOG = re.compile(r"(run/[^/]+/[^/]+-\d+)\.log(?:\.[12]|\.before)?|(run/[^/]+)\.log")
 _SERVER = re.compile(r"run/[^/]+/[^/]+-\d+\.json")
+_PRESET = re.compile(r"(run/[^/]+/.+)-[0-9a-f]{8}\.ini")
 OURS = ("models", "engines", "stamps", "catalogue", "roots", "run")
 _TEMPORARY = re.compile(
     rf"(?:{'|'.join(OURS)})/(?:[^/]+/)?{TEMPORARY}(?:(?:\.new|\.old)?\.tmp|\.copy)"
@@ -166,6 +167,11 @@ def _record_rule(
         if record in existing and record not in orphans:
             return None
         return _Rule("the log of a stopped server", RECENT_S)
+    if preset := _PRESET.fullmatch(path):
+        servers = (one for one in existing - orphans if _SERVER.fullmatch(one))
+        if preset[1] in {one.rpartition("-")[0] for one in servers}:
+            return None
+        return _Rule("the preset file of a stopped server", RECENT_S)
     if _SERVER.fullmatch(path) and path in orphans:
         return _Rule("the record of a stopped server", RECENT_S)
     if not _RECORD.fullmatch(path):

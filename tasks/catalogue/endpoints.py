@@ -6,9 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from tasks.catalogue.artifact import Artifact
-from tasks.catalogue.resolve import Resolution, ResolvedModel, _api_key
+from tasks.catalogue.environment import Environment
+from tasks.catalogue.resolve import (
+    Resolution,
+    ResolvedModel,
+    _api_key,
+    _check_conflict,
+    _job,
+)
 from tasks.catalogue.settings import ServeSettings, serve_settings, settings_of
 from tasks.catalogue.types import Catalogue
+from tasks.command_line import Kind, TaskRequest
 from tasks.errors import UsageError
 
 GB = 10**9
@@ -76,37 +84,83 @@ class ResolvedEndpoint(NamedTuple):
 Servable: TypeAlias = ResolvedModel | ResolvedEndpoint
 
 
-def resolved_endpoints(
-    resolution: Resolution, catalogue: Catalogue
-) -> dict[str, ResolvedEndpoint]:
-    """Return the endpoints that a command line names, by name.
+def with_endpoints(
+    resolution: Resolution, catalogue: Catalogue, environment: Environment
+) -> tuple[Resolution, dict[str, ResolvedEndpoint]]:
+    """Return a resolution with the models of the endpoints, and these by name.
+
+    A verb that starts an endpoint decides its settings.
 
     Raises:
-        UsageError: an option is for one model.
+        UsageError: an option is for one model, or a model cannot be resolved.
     """
+    known = catalogue.endpoint_names
     _check_endpoints_only(resolution, catalogue)
     found: dict[str, ResolvedEndpoint] = {}
-    for name, group in resolution.endpoints.items():
-        options = group.request.options
-        _check_options(name, options, group.request.extra, group.request.verb)
-        entry = catalogue.endpoint(name)
-        requested = settings_of(options)
-        own = entry.serve.over(catalogue.defaults)
-        memory = None
-        if entry.memory is not None:
-            memory = round(entry.memory * GB)
-        found[name] = ResolvedEndpoint(
-            name=name,
-            members=group.members,
-            settings=serve_settings(requested.over(own)),
-            keep=entry.keep,
-            memory=memory,
-            idle=entry.idle,
-            requested_port=_requested_port(requested.port, entry.serve.port),
-            key=_api_key(options),
-            probe=bool(options.get("probe")),
+    for request, names in resolution.requested:
+        for name in names:
+            if name in known and (name not in found or request.kind is Kind.SERVER):
+                found[name] = _resolved(request, name, catalogue, environment)
+    by_name = dict(resolution.by_name)
+    for member in (one for endpoint in found.values() for one in endpoint.members):
+        # another engine may serve it alone; its files are the same
+        other = by_name.setdefault(member.name, member)
+        _check_conflict(other._replace(engine=member.engine), member)
+    return resolution._replace(by_name=by_name), found
+
+
+def all_jobs(
+    resolution: Resolution, endpoints: Mapping[str, ResolvedEndpoint]
+) -> tuple[ResolvedModel, ...]:
+    """Return every job once; a model may be one alone and one behind an endpoint."""
+    alone = tuple(resolution.by_name.values())
+    members = (member for one in endpoints.values() for member in one.members)
+    return (*alone, *(member for member in members if member not in alone))
+
+
+def _resolved(
+    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
+) -> ResolvedEndpoint:
+    options = request.options
+    _check_options(name, options, request.extra, request.verb)
+    entry = catalogue.endpoint(name)
+    requested = settings_of(options)
+    own = entry.serve.over(catalogue.defaults)
+    memory = None
+    if entry.memory is not None:
+        memory = round(entry.memory * GB)
+    return ResolvedEndpoint(
+        name=name,
+        members=_members(request, name, catalogue, environment),
+        settings=serve_settings(requested.over(own)),
+        keep=entry.keep,
+        memory=memory,
+        idle=entry.idle,
+        requested_port=_requested_port(requested.port, entry.serve.port),
+        key=_api_key(options),
+        probe=bool(options.get("probe")),
+    )
+
+
+def _members(
+    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
+) -> tuple[ResolvedModel, ...]:
+    """Return the models: llama-server serves them as their entries say.
+
+    Raises:
+        UsageError: one cannot be resolved.
+    """
+    models = catalogue.endpoint(name).models
+    varied = [word for word in models if catalogue.variants(word)]
+    if varied and environment.must_name_variant and request.verb:
+        what = (
+            f"{name}: {varied[0]} has variants, and in CI the machine does not choose"
         )
-    return found
+        fix = f"name an entry in endpoints.{name} that has the files of one variant"
+        raise UsageError(what, fix=fix)
+    alone = request._replace(options={"engine": "llama-server"}, extra=())
+    jobs = [_job(alone, word, catalogue, environment) for word in models]
+    return tuple(job._replace(engine_reason=f"endpoints.{name}") for job in jobs)
 
 
 def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:
@@ -116,7 +170,7 @@ def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:
         UsageError: it names a model, or nothing.
     """
     for request, names in resolution.requested:
-        others = [name for name in names if name not in resolution.endpoints]
+        others = [name for name in names if name not in catalogue.endpoint_names]
         if request.verb not in ("preset", "reload") or not others:
             continue
         what = f"`doit {request.verb}` is for an endpoint"

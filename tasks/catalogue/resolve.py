@@ -110,13 +110,6 @@ class ResolvedModel(NamedTuple):
         return total
 
 
-class Members(NamedTuple):
-    """The models of an endpoint, and the task that names it."""
-
-    request: TaskRequest
-    members: tuple[ResolvedModel, ...]
-
-
 class Resolution(NamedTuple):
     """All jobs of a command line."""
 
@@ -124,7 +117,6 @@ class Resolution(NamedTuple):
     # (ask, names of its jobs), in the command line's order
     requested: tuple[tuple[TaskRequest, tuple[str, ...]], ...]
     aliases: Mapping[str, str]  # name as typed → name of the job, if they differ
-    endpoints: Mapping[str, Members] = {}  # by name; their models are jobs, too
 
     def of(self, verb: str) -> tuple[str, ...]:
         """Return the jobs of a verb that is given without `:MODEL`."""
@@ -154,17 +146,13 @@ def resolve(
     by_name: dict[str, ResolvedModel] = {}
     asked: list[tuple[TaskRequest, tuple[str, ...]]] = []
     aliases: dict[str, str] = {}
-    endpoints: dict[str, Members] = {}
     started: set[str] = set()  # jobs whose settings come from a verb that starts them
     for request in args.tasks or _inspected(args, catalogue):
         names: list[str] = []
         resolves = not (attached and request is args.tasks[-1])
         for word in _models_of(request, catalogue) if resolves else ():
             if endpoint := catalogue.endpoint_name(word):
-                members = _members(request, endpoint, catalogue, environment)
-                if endpoint not in endpoints or request.kind is Kind.SERVER:
-                    endpoints[endpoint] = members
-                names.append(endpoint)
+                names.append(endpoint)  # see `endpoints`
                 if word != endpoint and request.model:
                     aliases[word] = endpoint
                 continue
@@ -180,44 +168,7 @@ def resolve(
             if word and word != resolved.name and request.model:
                 aliases[word] = resolved.name
         asked.append((request, tuple(names)))
-    _add_members(endpoints, by_name)
-    return Resolution(by_name, tuple(asked), aliases, endpoints)
-
-
-def _members(
-    request: TaskRequest, name: str, catalogue: Catalogue, environment: Environment
-) -> Members:
-    """Return the models of an endpoint: llama-server serves them as their entries say.
-
-    Raises:
-        UsageError: one cannot be resolved.
-    """
-    models = catalogue.endpoint(name).models
-    varied = [word for word in models if catalogue.variants(word)]
-    if varied and environment.must_name_variant and request.verb:
-        what = (
-            f"{name}: {varied[0]} has variants, and in CI the machine does not choose"
-        )
-        fix = f"name an entry in endpoints.{name} that has the files of one variant"
-        raise UsageError(what, fix=fix)
-    alone = request._replace(options={"engine": "llama-server"}, extra=())
-    jobs = [_job(alone, word, catalogue, environment) for word in models]
-    reason = f"endpoints.{name}"
-    return Members(request, tuple(job._replace(engine_reason=reason) for job in jobs))
-
-
-def _add_members(
-    endpoints: Mapping[str, Members], by_name: dict[str, ResolvedModel]
-) -> None:
-    """Add the models of the endpoints to the jobs: their files are downloaded.
-
-    Raises:
-        UsageError: the command line gives one of the models another file.
-    """
-    for group in endpoints.values():
-        for member in group.members:
-            known = by_name.setdefault(member.name, member)
-            _check_conflict(known._replace(engine=member.engine), member)
+    return Resolution(by_name, tuple(asked), aliases)
 
 
 def resolve_entry(

@@ -149,14 +149,14 @@ def probe_inference(
 def stream_chat(
     record: ServerRecord,
     messages: Sequence[Mapping[str, str]],
-    model: str = "",
     silence_s: float = _SILENCE_S,
+    model: str = "",
 ) -> Generator[Delta, None, None]:
     """Yield the pieces of an answer. Closing the generator stops the server's work.
 
     Args:
-        model: of an endpoint; empty for the only one.
         silence_s: seconds until the first event, and between two events.
+        model: of an endpoint; empty for the only one.
 
     Raises:
         ServerError: the server sent an error, ended the answer too early, or sent

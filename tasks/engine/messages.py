@@ -14,12 +14,46 @@ from tasks.engine.server_record import ServerRecord
 from tasks.urls import is_loopback, needed_no_proxy
 
 
+def ready_text(resolved: Servable, record: ServerRecord, stop: str) -> str:
+    """Return the text for a ready server of a model or of an endpoint.
+
+    Args:
+        stop: how to stop it.
+    """
+    if isinstance(resolved, ResolvedEndpoint):
+        return _endpoint_message(resolved, record, stop)
+    return ready_message(resolved.model, record, stop)
+
+
 def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
     """Return the text for a ready server: what it is, how to call and stop it.
 
     Args:
         stop: how to stop it.
     """
+    about = f"  model    {model.title}, licence {model.license}"
+    return _usage(about, EXAMPLES[model.kind], record, stop)
+
+
+def _endpoint_message(
+    endpoint: ResolvedEndpoint, record: ServerRecord, stop: str
+) -> str:
+    """Return the text for a ready endpoint; a request names its model."""
+    names = [_kept(name, endpoint.keep) for name in endpoint.names]
+    loaded = record.spec.get("--models-max", "")
+    about = f"  models   {', '.join(names)}; at most {loaded} are loaded at once"
+    example = EXAMPLES[endpoint.default.model.kind]
+    body = {"model": endpoint.default.name, **example.body}
+    return _usage(about, Example(example.path, body), record, stop)
+
+
+def _kept(name: str, keep: Container[str]) -> str:
+    if name in keep:
+        return f"{name} (kept)"
+    return name
+
+
+def _usage(about: str, request: Example, record: ServerRecord, stop: str) -> str:
     header = ""
     client_key = "none"
     if record.key:
@@ -28,9 +62,8 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
     proxy = ""
     if hosts := needed_no_proxy(os.environ, record.host):
         proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
-    request = EXAMPLES[model.kind]
     return (
-        f"  model    {model.title}, licence {model.license}\n"
+        f"{about}\n"
         f"  try it   curl {record.url}{request.path}"
         f" -H 'Content-Type: application/json'{header}"
         f" -d '{request.text}'\n"
@@ -39,33 +72,6 @@ def ready_message(model: Model, record: ServerRecord, stop: str) -> str:
         f"  log      {record.log}\n"
         f"  stop     {stop}"
     )
-
-
-def ready_text(resolved: Servable, record: ServerRecord, stop: str) -> str:
-    """Return the text for a ready server of a model or of an endpoint."""
-    if isinstance(resolved, ResolvedEndpoint):
-        return _endpoint_text(resolved, record, stop)
-    return ready_message(resolved.model, record, stop)
-
-
-def _endpoint_text(endpoint: ResolvedEndpoint, record: ServerRecord, stop: str) -> str:
-    """Return the text for a ready endpoint; its first model is the example."""
-    model = endpoint.default.model
-    text = ready_message(model, record, stop)
-    request = EXAMPLES[model.kind]
-    named = Example(request.path, {"model": endpoint.default.name, **request.body})
-    text = text.replace(f"'{request.text}'", f"'{named.text}'")
-    header = text.partition("\n")[0]
-    loaded = record.spec.get("--models-max", "")
-    names = [_kept(name, endpoint.keep) for name in endpoint.names]
-    about = f"  models   {', '.join(names)}; at most {loaded} are loaded at once"
-    return text.replace(header, about, 1)
-
-
-def _kept(name: str, keep: Container[str]) -> str:
-    if name in keep:
-        return f"{name} (kept)"
-    return name
 
 
 def access_warnings(spec: LaunchSpec) -> list[str]:

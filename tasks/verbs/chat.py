@@ -231,7 +231,7 @@ def _answer(
         more += f"{record.name}`"
     answer = _Answer(model or record.name, more)
     try:
-        with contextlib.closing(stream_chat(record, messages, model)) as deltas:
+        with contextlib.closing(stream_chat(record, messages, model=model)) as deltas:
             for piece in doit_adapter.escape_stream(answer.texts(deltas), PROSE):
                 print(piece, end="", flush=True)
     except _EndOfConversationError as ended:

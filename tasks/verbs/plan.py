@@ -17,7 +17,7 @@ from tasks.console import formatting
 from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.engine.file_format import format_error
-from tasks.engine.version import engine_version
+from tasks.engine.version import engine_version, router_problems
 from tasks.errors import RecipeError
 from tasks.network import huggingface
 from tasks.planning import endpoint_plan, estimate, verdict
@@ -60,6 +60,7 @@ def run(context: Context, request: TaskRequest) -> None:
         *verdict.memory_problems(takes[: len(alone)], here),
         *verdict.engine_problems(alone),
         *context.lacking_features(jobs),
+        *router_problems(cache, context.catalogue, endpoints),
         *verdict.write_problem(cache, needs),
     ]
     groups = [endpoint_plan.plan_endpoint(one, needs, here) for one in endpoints]

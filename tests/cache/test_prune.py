@@ -126,6 +126,16 @@ def test_logs() -> None:
     assert reasons(*(old(path, 6) for path in ended), gone=RECORD) == {}
 
 
+def test_the_preset_file_of_an_endpoint() -> None:
+    """Issue 16: it goes with the server that read it; `doit preset` writes it again."""
+    preset, server = "run/laptop/my-office-0123abcd.ini", "run/laptop/my-office-8080.json"
+    assert reasons(old(preset)) == {preset: "the preset file of a stopped server"}
+    assert reasons(old(preset, 6)) == {}
+    assert reasons(old(preset), old(server)) == {}
+    assert reasons(old(preset), old("run/laptop/office-8080.json")) != {}
+    assert set(reasons(old(preset), old(server), gone=server)) == {preset, server}
+
+
 def test_a_model_of_a_url() -> None:
     """Issue 14.9: one that was served by its URL, without a digest, stays for a week after its last use."""
     url = "models/url-0123456789abcdef/m.gguf"

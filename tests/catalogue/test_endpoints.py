@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tasks.catalogue.compiled_form import is_catalogue
-from tasks.catalogue.endpoints import ResolvedEndpoint, resolved_endpoints
+from tasks.catalogue.endpoints import ResolvedEndpoint, with_endpoints
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.resolve import resolve
 from tasks.catalogue.schema import compile_catalogue
@@ -114,8 +114,9 @@ def test_the_compiled_form() -> None:
 
 def office(line: str) -> ResolvedEndpoint:
     found = catalogue(with_endpoint(OFFICE))
-    resolution = resolve(parse(shlex.split(line)), found, ENV)
-    [endpoint] = resolved_endpoints(resolution, found).values()
+    resolution, endpoints = with_endpoints(resolve(parse(shlex.split(line)), found, ENV), found, ENV)
+    [endpoint] = endpoints.values()
+    assert set(resolution.by_name) >= set(endpoint.names)  # their files are downloaded
     return endpoint
 
 
@@ -164,10 +165,11 @@ def test_a_model_with_variants() -> None:
     files = "{a: {url: https://example.org/a.gguf}, b: {url: https://example.org/b.gguf}}"
     text = f"{TEXT}  two: {{title: T, license: MIT, variants: {files}}}\n"
     found = catalogue(f"{text}endpoints: {{e: {{models: [two]}}}}\n")
-    [group] = resolved_endpoints(resolve(parse(["serve", "e"]), found, ENV), found).values()
+    asked = resolve(parse(["serve", "e"]), found, ENV)
+    [group] = with_endpoints(asked, found, ENV)[1].values()
     assert group.members[0].variant == "a"
     with pytest.raises(UsageError) as caught:
-        resolve(parse(["serve", "e"]), found, ENV._replace(must_name_variant=True))
+        with_endpoints(asked, found, ENV._replace(must_name_variant=True))
     assert str(caught.value) == (
         "e: two has variants, and in CI the machine does not choose\n"
         "  fix: name an entry in endpoints.e that has the files of one variant"
