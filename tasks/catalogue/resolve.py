@@ -245,7 +245,7 @@ def _check_conflict(known: ResolvedModel | None, resolved: ResolvedModel) -> Non
         return
     if (known.artifact, known.engine) != (resolved.artifact, resolved.engine):
         what = f"{resolved.name} is requested twice, with different files or engines"
-        raise UsageError(what, fix="run two commands")
+        raise UsageError(what)
 
 
 def _job(

@@ -79,7 +79,8 @@ KNOWN_FAILURES = (
     # (upstream, so 0.10)
     KnownFailure(
         "this version of the engine has no such option: remove it",
-        r"unknown argument\b|error: invalid argument: -",
+        r"unknown argument\b|error: invalid argument: -"
+        r"|option '.+' not recognized in preset",
     ),
     # #673; noonghunna/club-3090#186 (upstream); server.cpp:2629
     KnownFailure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from tasks.console import formatting
@@ -12,6 +12,7 @@ from tasks.engine import record_files, router_state
 from tasks.engine.client import POLL_S
 from tasks.engine.router import Router, wait_kept
 from tasks.engine.router_launch import ALIAS_KEY, CHAT_KEY, KEEP_KEY, MODEL_KEY
+from tasks.engine.router_preset import Member
 from tasks.engine.router_state import ModelState
 from tasks.engine.server_record import ServerRecord
 from tasks.errors import ServerError
@@ -51,6 +52,7 @@ def _words(spec: Mapping[str, str], key: str) -> set[str]:
 
 def reload(
     record: ServerRecord,
+    members: Iterable[Member],
     changed: Collection[str],
     timeout_s: float,
     stopped: Callable[[], object],
@@ -61,6 +63,8 @@ def reload(
     that arrives between the last look and that end can be lost.
 
     Args:
+        members: all models, as they are in the file.
+        changed: names of those that are not as the router has them.
         timeout_s: for the answers in progress, and again for loading.
         stopped: returns a true value when the user asked to stop.
 
@@ -74,12 +78,15 @@ def reload(
     if not _wait_idle(record, changed, timeout_s, stopped):
         return False
     _read_file(record, router)
-    # names of a model that runs are not read again
-    for model in router.models() or ():
-        if model.name in changed and model.state is not ModelState.UNLOADED:
-            router.unload(model.name)
-            _wait_unloaded(router, model.name, timeout_s)
-    _read_file(record, router)
+    # it does not read other names of a model that runs
+    renamed = router_state.renamed(router.models() or (), members)
+    if not _wait_idle(record, renamed, timeout_s, stopped):
+        return False
+    for name in renamed:
+        router.unload(name)
+        _wait_unloaded(router, name, timeout_s)
+    if renamed:
+        _read_file(record, router)
     for model in router.models() or ():
         if model.kept and model.state is ModelState.UNLOADED:
             router.touch(model.name, timeout_s)

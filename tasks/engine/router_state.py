@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from tasks.engine.router_preset import Member
 from tasks.network.answers import parse_json
 
 FAILURE_LINES = 8  # of a model's output, in messages
@@ -113,6 +114,17 @@ def busy_models(
         if loading or (model.state is ModelState.LOADED and busy(model.name)):
             found.append(model.name)
     return found
+
+
+def renamed(models: Sequence[RoutedModel], members: Iterable[Member]) -> list[str]:
+    """Return the models in memory that have other aliases than their sections."""
+    aliases = {member.name: set(member.aliases) for member in members}
+    return [
+        model.name
+        for model in models
+        if model.state in (ModelState.LOADED, ModelState.SLEEPING)
+        and aliases.get(model.name, set()) != set(model.aliases)
+    ]
 
 
 def failed_output(log: str, name: str) -> str:

@@ -42,9 +42,14 @@ def run(context: Context, endpoint: ResolvedEndpoint) -> None:
             stop: list[int] = []
             changed = router_reload.changed_models(record.spec, after)
             limit = endpoint.settings.timeout
+            assert spec.router
+            members = spec.router.members
             with handle_signals(stop.append):
-                if not router_reload.reload(record, changed, limit, lambda: stop):
-                    raise SystemExit(128 + stop[0])
+                is_done = router_reload.reload(
+                    record, members, changed, limit, lambda: stop
+                )
+            if not is_done:
+                raise SystemExit(128 + stop[0])
             router_reload.update_record(record, after)
 
 

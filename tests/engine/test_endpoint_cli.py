@@ -36,11 +36,13 @@ talk = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 listed, cors = ask("/models")
 answer, _ = ask("/chat/completions", model="little", **talk)
 vector, _ = ask("/embeddings", model="embedder", input="Hi")
+ranked, _ = ask("/rerank", model="ranker", query="Hi", documents=["Hello", "A file"])
 print(json.dumps({
     "names": {one["id"]: one["aliases"] for one in listed["data"]},
     "cors": cors,
     "own page": ask("/models", origin="http://localhost:3000")[1],
     "text": answer["choices"][0]["message"]["content"],
+    "ranked": len(ranked["results"]),
     "length": len(vector["data"][0]["embedding"]),
     "unknown": ask("/chat/completions", model="nope", **talk)[0],
     "no key": ask("/chat/completions", key="wrong", model="demo", **talk)[0],
@@ -61,6 +63,8 @@ def write(project: Project, **office: Any) -> None:
         "small": entry(project, serve={"ctx_size": 256}, aliases=["little"], id="small-v1"),
         "embedder": entry(project, kind="embedding", serve={"ctx_size": 512, "pooling": "mean"}),
     }
+    if "ranker" in office.get("models", ()):
+        models["ranker"] = entry(project, kind="rerank", serve={"ctx_size": 512})
     endpoint = {"models": ["demo", "little", "embedder"], "keep": ["embedder"], **office}
     project.catalogue(models, endpoints={"office": endpoint})
 
@@ -90,15 +94,17 @@ def preset(project: Project) -> Path:
 
 
 def test_several_models_behind_one_port(office: Project) -> None:
-    """Chat and embeddings by name and alias; the key, and no web page of another origin."""
+    """Every kind of model, by name and alias; the key, and no web page of another origin."""
+    write(office, models=["demo", "little", "embedder", "ranker"])
     result = office.doit("with", "office", "--api-key", "abcd", "--", sys.executable, "-c", ASKS)
     assert result.status == 0, result.err
     told = json.loads(result.out)
     assert told.pop("text")
     assert told == {
-        "names": {"demo": [], "small": ["little", "small-v1"], "embedder": []},
+        "names": {"demo": [], "small": ["little", "small-v1"], "embedder": [], "ranker": []},
         "cors": None,
         "own page": "http://localhost:3000",
+        "ranked": 2,
         "length": 192,
         "unknown": 400,
         "no key": 401,

@@ -42,6 +42,12 @@ ENDINGS = [
     row("error: unknown argument: --nobrowser", "no such option", id="955: a flag that 0.10 dropped"),
     row("llamafile: --port unknown argument", "no such option", id="783: a flag that --v2 lacks"),
     row("error: invalid argument: --ngl", "no such option", id="llama.cpp 23739: upstream's words"),
+    row(
+        "0.00.065 E srv  llama_server: failed to initialize router models: "
+        "option 'nonsense' not recognized in preset 'a'",
+        "no such option",
+        id="a section of an endpoint",
+    ),
     row("error: invalid parameter for argument: --grammar", "other values", id="673: a value"),
     row(
         'error while handling argument "--spec-type": unknown speculative decoding type without draft model',

@@ -10,6 +10,7 @@ import pytest
 from tasks.engine.client import health, send_request
 from tasks.engine.router import Router, keep_loaded, wait_kept
 from tasks.engine.router_preset import Member, render
+from tasks.engine.router_reload import changed_models, needs_restart
 from tasks.engine.router_state import ModelState, RoutedModel, failed_output, parse_models, to_touch
 from tasks.errors import ServerError
 
@@ -182,3 +183,35 @@ def test_a_new_preset_file(llama_server: Path, tmp_path: Path) -> None:
         path.write_text(render([member("a", "--nonsense", "1")]))
         assert router.reload() == "option 'nonsense' not recognized in preset 'a'"
         assert states(router) == {"a": LOADED, "b": UNLOADED, "c": UNLOADED}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({"models.a": "-c 1"}, {"models.a": "-c 1"}, ""),
+        ({"models.a": "-c 1"}, {"models.a": "-c 2"}, "a"),
+        ({"models.a": "", "models.b": ""}, {"models.a": "", "models.c": ""}, "b c"),
+        ({"models.a": "", "keep": "a"}, {"models.a": ""}, "a"),
+        (
+            {"models.a": "", "models.b": "", "keep": "a, b"},
+            {"models.a": "", "models.b": "", "keep": "b"},
+            "a",
+        ),
+        ({"models.a": "", "aliases": "x=a"}, {"models.a": "", "aliases": "x=a, y=a"}, "a"),
+        # of the server, not of a model
+        ({"models.a": "", "--models-max": "1"}, {"models.a": "", "--models-max": "2"}, ""),
+    ],
+)
+def test_which_models_have_changed(before: dict[str, str], after: dict[str, str], changed: str) -> None:
+    """Issue 16.5: `reload` waits for these."""
+    assert sorted(changed_models(before, after)) == changed.split()
+
+
+@pytest.mark.once
+def test_what_needs_a_restart() -> None:
+    """Issue 16.5: all but what is about models."""
+    taken_over = ("model", "aliases", "keep", "chat models", "--alias", "models.a")
+    assert needs_restart(taken_over) == []
+    fixed = ["--models-max", "--engine", "--host", "--port", "cors", "env", "metrics", "--api-key"]
+    assert needs_restart([*taken_over, *fixed]) == fixed
