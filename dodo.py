@@ -167,10 +167,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
         options.SERVER_PORT,
         options.TIMEOUT,
         options.VARIANT,
-        options.YES,
-        options.FORCE,
-        options.NO_ADOPT,
-        options.FROZEN,
+        *options.DOWNLOAD,
     ],
     pos_arg="prompt",
 )
@@ -200,10 +197,7 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
         options.ENGINE,
         options.TIMEOUT,
         options.VARIANT,
-        options.YES,
-        options.FORCE,
-        options.NO_ADOPT,
-        options.FROZEN,
+        *options.DOWNLOAD,
     ],
     pos_arg="",
 )

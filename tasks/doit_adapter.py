@@ -271,3 +271,30 @@ def ignore_broken_pipe() -> Iterator[None]:
     except BrokenPipeError:
         # Python flushes stdout once more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def unshared(
+    task: str, fields: Mapping[str, Any], owners: dict[str, str]
+) -> dict[str, Any]:
+    """Return a task without the targets that another task has.
+
+    Two models may have one file, which doit accepts as a target only once. The second
+    task follows the first.
+
+    Args:
+        owners: of each target the task that has it; this one is added.
+    """
+    for path in fields["targets"]:
+        owners.setdefault(path, task)
+    own = [path for path in fields["targets"] if owners[path] == task]
+    others = {owners[path] for path in fields["targets"]} - {task}
+    return {**fields, "targets": own, "task_dep": sorted(others)}
+
+
+def docstring(function: Callable[..., Any]) -> str:
+    """Return a docstring from the source: PYTHONOPTIMIZE=2 removes `__doc__`."""
+    import ast
+    import inspect
+
+    [definition] = ast.parse(inspect.getsource(function)).body
+    return ast.get_docstring(definition) or ""  # type: ignore[arg-type]

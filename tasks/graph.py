@@ -142,7 +142,7 @@ class Recipe:
     ) -> Decorator:
         def decorate(creator: Creator) -> DoitCreator:
             verb = creator.__name__.removeprefix("task_").replace("_", "-")
-            about = (creator.__doc__ or _docstring(creator)).strip()
+            about = (creator.__doc__ or doit_adapter.docstring(creator)).strip()
             self.verbs[verb] = Verb(kind, about, params, pos_arg, names)
             self._creators.append((verb, expand, creator))
 
@@ -185,7 +185,9 @@ class Recipe:
             }
             fields |= creator(self._context, resolved)
             if verb == "download":
-                fields = self._planned(_unshared(f"{verb}:{name}", fields, owners))
+                fields = self._planned(
+                    doit_adapter.unshared(f"{verb}:{name}", fields, owners)
+                )
             yield self._sub_task(verb, name, fields)
         for endpoint in self._context.endpoints.values():
             fields = endpoint_tasks.fields(
@@ -398,28 +400,3 @@ class Recipe:
         if not requests:
             return ""
         return requests[-1].verb
-
-
-def _unshared(task: str, fields: TaskDict, owners: dict[str, str]) -> TaskDict:
-    """Return a task without the targets that another task has.
-
-    Two models may have one file, which doit accepts as a target only once. The second
-    task follows the first.
-
-    Args:
-        owners: of each target the task that has it; this one is added.
-    """
-    for path in fields["targets"]:
-        owners.setdefault(path, task)
-    own = [path for path in fields["targets"] if owners[path] == task]
-    others = {owners[path] for path in fields["targets"]} - {task}
-    return {**fields, "targets": own, "task_dep": sorted(others)}
-
-
-def _docstring(function: Creator) -> str:
-    """Return a docstring from the source: PYTHONOPTIMIZE=2 removes `__doc__`."""
-    import ast
-    import inspect
-
-    [definition] = ast.parse(inspect.getsource(function)).body
-    return ast.get_docstring(definition) or ""  # type: ignore[arg-type]

@@ -120,10 +120,7 @@ SOURCE = [
     },
     option("sha256", "HEX", "the digest that file must have"),
     VARIANT,
-    YES,
-    FORCE,
-    NO_ADOPT,
-    FROZEN,
+    *DOWNLOAD,
 ]
 ENGINE = option("engine", "NAME", "self, llamafile, embedded or llama-server")
 SERVE = [
