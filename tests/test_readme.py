@@ -69,7 +69,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
 
     def sh(script: str, activate: str = ". .venv/bin/activate\n") -> str:
         words = ["sh", "-euc", activate + script.replace("8080", port)]
-        done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -77,7 +77,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
     serve = main.strip().replace("doit serve", "exec doit serve")  # so that the pid is doit's
     words = ["sh", "-euc", f". .venv/bin/activate\n{serve} --port {port}"]
     with Running(words, copy, env, None) as running:
-        shown = running.wait_for("Ctrl-C", timeout=300)
+        shown = running.wait_for("Ctrl-C", timeout=900)
         for line in blocks("text")[0].splitlines():
             assert re.search(f"^{pattern(line)}$", shown, re.MULTILINE), f"{line}\nis not in\n{shown}"
         assert "tiny demo model" in sh(ask)

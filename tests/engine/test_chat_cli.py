@@ -210,7 +210,7 @@ def test_reasoning_on_a_terminal(project: Project, env: dict[str, str], shown: s
     """F12: it is dimmed, unless the terminal or its user wants no styles."""
     with_llamafile(project, version="0.10.5")
     behave(project, reasoning="Let me see", answer="Blue.")
-    result = on_terminal(project, "chat", "What colour is the sky?", env=env, timeout=60)
+    result = on_terminal(project, "chat", "What colour is the sky?", env=env)
     assert (result.status, result.out) == (0, "Blue.\n"), result.err
     assert shown in result.err
 

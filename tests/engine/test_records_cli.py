@@ -79,7 +79,7 @@ def run(
     done = subprocess.run(
         [*ALONE, sys.executable, "-c", SCRIPT, json.dumps(order)],
         cwd=project.path, env={**project.env, "PYTHONPATH": str(REPO)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = dict(json.loads(done.stdout))

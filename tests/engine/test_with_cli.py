@@ -230,7 +230,7 @@ def test_the_terminal_is_the_commands(project: Project) -> None:
     """Issue 4.4: it can ask its user; what was typed ahead is for it."""
     with_llamafile(project)
     code = "test -t 0 && test -t 2 && read line && echo got $line"
-    result = on_terminal(project, "with", *sh(code), typed="typed\n", timeout=60)
+    result = on_terminal(project, "with", *sh(code), typed="typed\n")
     assert (result.status, result.out) == (0, "got typed\n"), result.err
 
 

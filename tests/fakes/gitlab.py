@@ -51,7 +51,7 @@ def job(
                 os.utime(file, (int(file.stat().st_mtime),) * 2)
     script = "\n".join(["set -eo pipefail", *one["before_script"], *one["script"]])
     done = subprocess.run(
-        ["bash"], cwd=project, env=full, input=script.encode(), timeout=120,
+        ["bash"], cwd=project, env=full, input=script.encode(), timeout=600,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     if done.returncode == 0:

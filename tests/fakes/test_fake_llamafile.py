@@ -251,7 +251,7 @@ def test_old_engine_refuses_connections_while_it_loads(start: Start, odd: Path) 
 
 
 def test_new_engine_answers_503_while_it_loads(start: Start, odd: Path) -> None:
-    path = build(odd / "m", version="0.10.5", behaviour={"load_seconds": 0.5})
+    path = build(odd / "m", version="0.10.5", behaviour={"load_seconds": 3.0})
     _, url, log = start(path)
     status, body = until(lambda: (h := health(url))[0] and h, "any answer")
     assert (status, body["error"]["message"]) == (503, "Loading model")

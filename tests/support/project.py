@@ -94,6 +94,7 @@ class Project:
         self.path.mkdir()
         for name in ("dodo.py", "doit.cfg", "models.yaml"):
             shutil.copy2(REPO / name, self.path / name)
+        shutil.copytree(mould() / "__pycache__", self.path / "__pycache__", copy_function=link)
         shutil.copytree(mould() / "demo", self.path / "demo", copy_function=link)
         _link_packages(mould() / "tasks", self.path / "tasks")
         self.env = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")}

@@ -48,7 +48,9 @@ def mould() -> Path:
     place.chmod(0o755)  # tests run doit as another user
     for name in ("tasks", "demo"):
         shutil.copytree(REPO / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(REPO / "dodo.py", place)
     compileall.compile_dir(place / "tasks", quiet=1)
+    compileall.compile_file(place / "dodo.py", quiet=1)
     return place
 
 
@@ -186,15 +188,26 @@ def _first() -> ModuleType:
 
 def has_the_same_files(root: Path) -> bool:
     """Return whether a project's modules are links to those of the mould, or copies of the same age."""
+    linked = tuple(name for name in _folders() if _is_linked(root, name))
     try:
-        return all(_identity(root, name) == mine for name, mine in _modules())
+        return all(_identity(root, name) == mine for name, mine in _modules() if not name.startswith(linked))
     except OSError:
         return False
 
 
 @functools.cache
+def _folders() -> list[str]:
+    return [f"{PACKAGE}/{entry.name}/" for entry in os.scandir(mould() / PACKAGE) if entry.is_dir()]
+
+
+def _is_linked(root: Path, folder: str) -> bool:
+    path = os.path.join(root, folder[:-1])
+    return os.path.islink(path) and os.readlink(path) == os.path.join(mould(), folder[:-1])
+
+
+@functools.cache
 def _modules() -> list[tuple[str, tuple[int, int]]]:
-    names = [str(path.relative_to(mould())) for path in (mould() / PACKAGE).rglob("*.py")]
+    names = [path.relative_to(mould()).as_posix() for path in (mould() / PACKAGE).rglob("*.py")]
     return [(name, _identity(mould(), name)) for name in names]
 
 

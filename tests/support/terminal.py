@@ -77,7 +77,7 @@ class Typing:
 
     def __init__(self, project: Project, *args: str, program: str = "") -> None:
         self._ours, theirs = os.openpty()
-        command = [sys.executable, "-c", _OWN_TERMINAL, program or project.doit_program, *args]
+        command = [sys.executable, "-SE", "-c", _OWN_TERMINAL, program or project.doit_program, *args]
         environment = {**project.env, "TERM": "dumb"}
         self.doit = psutil.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, env=environment,

@@ -408,6 +408,5 @@ class Connections(RuleBasedStateMachine):
             assert max(known, default=0) < max(1, self.size)
 
 
-TestAnySequence = Connections.TestCase
-TestAnySequence.pytestmark = [pytest.mark.once]
+TestAnySequence = pytest.mark.once(Connections.TestCase)
 TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30)
