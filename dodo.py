@@ -17,7 +17,6 @@ ones without --model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks import options
@@ -252,7 +251,7 @@ def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
         options.RUNNING_MODEL,
         options.HAPROXY,
         options.WAIT,
-        *(one for one in options.SERVE if one["long"] != "port"),
+        *options.SERVE_ON_ANY_PORT,
         options.DRAIN,
         *options.SOURCE,
     ],

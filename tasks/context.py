@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import platform
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import doit
 
-from tasks import ROOT, command_line, doit_adapter
+from tasks import ROOT, command_line, doit_adapter, machine
 from tasks.cache import roots, stamps
 from tasks.catalogue import load
 from tasks.catalogue.artifact import TargetState
@@ -31,7 +29,6 @@ from tasks.errors import UsageError
 from tasks.network import huggingface
 from tasks.positional import quoted
 from tasks.system import files
-from tasks.system.packages import find_program, has_package
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
@@ -201,20 +198,7 @@ def read_catalogue(args: CommandLine) -> Context:
     setting = files.setting_path(os.environ, "LLAMAFILE_CATALOGUE", cwd)
     path = Path(setting or ROOT / "models.yaml")
     cache = stamps.cache_root(os.environ, cwd)
-    environment = Environment(
-        sys.platform,
-        cache,
-        str(path.parent),
-        cwd,
-        files.first_bytes,
-        has_package,
-        find_program,
-        functools.cache(_memory),  # which the catalogue asks for each model
-        functools.cache(_gpu_memory),
-        huggingface.env_flag(os.environ.get("CI")),
-        platform.machine(),
-        _has_vulkan,
-    )
+    environment = machine.environment(cache, str(path.parent), cwd)
     joined = not _writes_lock(args)
     frozen = _is_frozen(args)
     from_text = frozen or any(request.verb in _TRUST_GIT for request in args.tasks)
@@ -260,24 +244,6 @@ def _writes_cache(args: CommandLine) -> bool:
         request.kind not in (Kind.REPORT, Kind.PLAN) or "download" in request.options
         for request in args.tasks
     )
-
-
-def _memory() -> int:
-    from tasks.system import memory
-
-    return memory.total()
-
-
-def _gpu_memory() -> int:
-    from tasks.system import memory
-
-    return memory.gpu_total()
-
-
-def _has_vulkan() -> bool:
-    from tasks.system import gpus
-
-    return gpus.has_vulkan(sys.platform, os.environ)
 
 
 def _can_do_without_catalogue(args: CommandLine) -> bool:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from doit.task import Task
 
 from tasks import command_line, context, doit_adapter, doit_reporter, endpoint_tasks
-from tasks.catalogue.engine_release import pinned_engines, pinned_server
-from tasks.catalogue.model_files import llamafile_exe
+from tasks.catalogue.engine_release import pinned_programs
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
 from tasks.console import formatting
 from tasks.console.program import as_typed, set_program
@@ -24,7 +23,6 @@ from tasks.context import Context
 from tasks.options import Option
 
 if TYPE_CHECKING:
-    from tasks.catalogue.artifact import Artifact
     from tasks.planning import preflight
 
 TaskDict = dict[str, Any]
@@ -244,23 +242,14 @@ class Recipe:
         jobs = self._context.resolution.by_name.values()
         programs = [resolved.exe for resolved in jobs if resolved.exe]
         if next(self._requests(verb), None):
-            programs += self._pinned_programs()
+            programs += pinned_programs(
+                self._context.catalogue, self._context.environment
+            )
         if programs:
             fields = creator(self._context, tuple(dict.fromkeys(programs)))
             yield self._task(verb, self._planned(fields))
         else:
             yield self._group(verb, [])
-
-    def _pinned_programs(self) -> list[Artifact]:
-        """Return what `doit exe` installs: each program that models.yaml pins."""
-        catalogue, environment = self._context.catalogue, self._context.environment
-        server = pinned_server(catalogue, environment)
-        programs = []
-        if server and server.archive:
-            programs.append(server.archive)
-        if not programs or "llamafile" in pinned_engines(catalogue, environment):
-            programs.insert(0, llamafile_exe(catalogue, environment))
-        return programs
 
     def _planned(self, fields: TaskDict) -> TaskDict:
         """Return a task that downloads, with the check of the whole command before."""

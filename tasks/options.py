@@ -137,6 +137,7 @@ SERVE = [
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,
 ]
+SERVE_ON_ANY_PORT = [one for one in SERVE if one["long"] != "port"]
 
 
 def seconds(long: str, text: str) -> int:

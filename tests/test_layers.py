@@ -19,7 +19,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
     *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "deploy", "upstream", "engine"),
-    *("doctor", "context", "verbs", "endpoint_tasks", "graph"),
+    *("doctor", "machine", "context", "verbs", "endpoint_tasks", "graph"),
 )
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does

@@ -25,7 +25,7 @@ _INSTALLED = {
     "llama-server": "llama-server is on PATH",
 }
 LLAMA_SERVER_MISSING = "the engine llama-server is not on PATH"
-_LLAMA_SERVER_SOURCES = (
+LLAMA_SERVER_SOURCES = (
     "install llama-server: brew install llama.cpp, apt install llama.cpp, or winget "
     "install llama.cpp"
 )
@@ -115,7 +115,7 @@ def install_llama_server(*, has_embedded: bool) -> str:
     if has_embedded:
         other = "embedded"
     return (
-        f"{_LLAMA_SERVER_SOURCES}\nor name another engine: --engine {other}, or "
+        f"{LLAMA_SERVER_SOURCES}\nor name another engine: --engine {other}, or "
         f"`engine: {other}` of the model in models.yaml"
     )
 

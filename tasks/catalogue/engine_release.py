@@ -12,7 +12,7 @@ from tasks.catalogue.artifact import Artifact, engine_dir
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
-from tasks.catalogue.model_files import absolute_source, adoption_folders
+from tasks.catalogue.model_files import absolute_source, adoption_folders, llamafile_exe
 from tasks.catalogue.types import Catalogue, FileSpec
 from tasks.errors import UsageError
 from tasks.system.paths import inside
@@ -149,6 +149,21 @@ def pinned_server(
     archive = _archive(place, archives[place], catalogue, environment)
     reason = f"archive {place}: {reason}"
     return PinnedServer(program_in(archive, environment.platform), archive, reason)
+
+
+def pinned_programs(catalogue: Catalogue, environment: Environment) -> list[Artifact]:
+    """Return what `doit exe` installs: each program that models.yaml pins.
+
+    Raises:
+        UsageError: the catalogue does not say where one is.
+    """
+    server = pinned_server(catalogue, environment)
+    programs = []
+    if server and server.archive:
+        programs.append(server.archive)
+    if not programs or "llamafile" in pinned_engines(catalogue, environment):
+        programs.insert(0, llamafile_exe(catalogue, environment))
+    return programs
 
 
 def program_in(archive: Artifact, platform: str) -> Artifact:

@@ -127,9 +127,10 @@ class LaunchSpec(NamedTuple):
 
     def _endpoint_spec(self, router: Router, port: int | None) -> dict[str, str]:
         settings = self.settings
-        models = [file for file in self.files if file.target != self.launch.exe]
+        exe = self.launch.exe
+        models = [one for one in self.files if one.target != exe and not one.unpacked]
         spec = {
-            **router.record_values(file.sha256 or file.target for file in models),
+            **router.record_values(one.sha256 or one.target for one in models),
             "--engine": f"{self.launch.engine} {self.version}".strip(),
             "--host": settings.host,
             "--port": port,

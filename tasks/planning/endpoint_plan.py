@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.catalogue.endpoints import GB, ResolvedEndpoint
-from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
+from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, LLAMA_SERVER_SOURCES
 from tasks.catalogue.variants import budget
 from tasks.console import formatting
 from tasks.errors import ServerError
@@ -76,9 +76,7 @@ def engine_problem(endpoint: ResolvedEndpoint) -> list[Problem]:
     if endpoint.program is not None:
         return []
     what = f"{endpoint.name}: {LLAMA_SERVER_MISSING}, which alone serves several models"
-    # other engines cannot serve an endpoint
-    fix = install_llama_server(has_embedded=False).partition("\n")[0]
-    return [(what, fix)]
+    return [(what, LLAMA_SERVER_SOURCES)]
 
 
 def check_engine(endpoint: ResolvedEndpoint) -> None:
