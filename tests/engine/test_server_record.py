@@ -37,8 +37,8 @@ KEEPER = ProcessId(41, 1700000000.0, "boot-1", "pid:[1]", 4711)
 SPEC = {"model": A64, "--engine": "self 0.9.3", "--host": "127.0.0.1", "--ctx-size": "0"}
 RUN = ServerRecord(
     "tiny", Mode.START, "127.0.0.1", 8080, SPEC, ["/bin/sh", "/m", "--api-key", "***"],
-    "/c/run/tiny-8080.log", MARK, "sk-secret", ServerState.READY, 2.5, None, None, ENGINE, KEEPER, 40, 20,
-    "/c/run/tiny-8080.json",
+    "/c/run/tiny-8080.log", MARK, "sk-secret", ServerState.READY, 2.5, None, None, ENGINE, KEEPER, 40,
+    "/c/run/tiny-8080.json", 20,
 )  # fmt: skip
 
 
