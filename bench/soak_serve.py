@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT))
 
 import office  # noqa: E402
 
-from tasks.engine import server_registry  # noqa: E402
-from tasks.engine.server_record import Liveness, Mode, ServerRecord, ServerState  # noqa: E402
+from tasks.server import server_registry  # noqa: E402
+from tasks.server.server_record import Liveness, Mode, ServerRecord, ServerState  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
 COMMAND = ("sleep", "30.0625")  # of `doit with`; it survives a SIGKILL of doit

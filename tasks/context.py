@@ -32,9 +32,9 @@ from tasks.system import files
 from tasks.transfer.policy import DownloadPolicy, download_policy
 
 if TYPE_CHECKING:
-    from tasks.engine.selection import Choice
-    from tasks.engine.server_record import ServerRecord
     from tasks.planning import preflight
+    from tasks.server.selection import Choice
+    from tasks.server.server_record import ServerRecord
 
 # verbs that read the catalogue itself, never its compiled form in the cache
 _TRUST_GIT = ("audit", "bom", "prune", "lock", "add", "deploy")
@@ -218,7 +218,7 @@ def read_catalogue(args: CommandLine) -> Context:
     args = _with_named_model(args, catalogue, environment)
     server = None
     if args.tasks and args.tasks[-1].verb in ("chat", "bench"):
-        from tasks.engine.requested_server import running_server
+        from tasks.server.requested_server import running_server
 
         server = running_server(args.tasks[-1], catalogue, environment)
     if problem:
@@ -226,7 +226,7 @@ def read_catalogue(args: CommandLine) -> Context:
             raise problem
         _report_broken_catalogue(problem)
     if any(request.verb in ("restart", "reload", "roll") for request in args.tasks):
-        from tasks.engine.requested_server import restarted
+        from tasks.server.requested_server import restarted
 
         args = restarted(args, catalogue, environment)
     if problem is None and server is None and _is_unnamed_chat(args):
@@ -285,7 +285,7 @@ def _with_named_model(
     """Take the model of `doit chat MODEL QUESTION` out of the question."""
     if not args.tasks or args.tasks[-1].verb != "chat":
         return args
-    from tasks.engine.naming import chat_request
+    from tasks.server.naming import chat_request
 
     request = chat_request(args.tasks[-1], catalogue, environment)
     return args._replace(tasks=(*args.tasks[:-1], request))
@@ -361,6 +361,6 @@ def server_choice(context: Context, request: TaskRequest) -> Choice:
     Raises:
         UsageError: as `naming.choice_of`.
     """
-    from tasks.engine.naming import choice_of
+    from tasks.server.naming import choice_of
 
     return choice_of(request, context.catalogue, context.environment)

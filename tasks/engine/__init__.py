@@ -1,1 +1,1 @@
-"""Start and stop engines; record, query and explain their servers."""
+"""An engine: the program that serves a model, and how it is called."""

@@ -20,6 +20,7 @@ NOBROWSER_GONE: Version = (0, 10)
 VULKAN_SINCE: Version = (0, 10)
 # from 0.8 to 0.9 the server appends every token to its own llama.log, without a limit
 OWN_LOG_SINCE: Version = (0, 8)
+KEY_VARIABLE = "LLAMA_API_KEY"  # of the recipe, and of llama.cpp's server
 
 
 class Launch(NamedTuple):

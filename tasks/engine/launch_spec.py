@@ -12,10 +12,9 @@ from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.engine_choice import alternatives
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.settings import ServeSettings
-from tasks.engine.command import Launch, serve_command
+from tasks.engine.command import KEY_VARIABLE, Launch, serve_command
 from tasks.engine.isolation import isolation_options
 from tasks.engine.router_launch import Router
-from tasks.engine.server_record import KEY_VARIABLE
 from tasks.system.process_id import MARK_VARIABLE
 
 

@@ -93,9 +93,7 @@ def run_dir(cache: str) -> Iterator[str]:
     if writable and not os.path.islink(folder):
         yield folder
     else:
-        from tasks.engine import server_registry
-
-        with server_registry.temporary_folder() as temporary:
+        with files.temporary_folder() as temporary:
             yield temporary
 
 

@@ -10,14 +10,27 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.errors import IntegrityError, UsageError
 from tasks.system import own_files
 from tasks.system.file_stat import FileStat
 
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
 MAX_JSON = 1024**2  # bytes of a small file of the recipe
 BLOCK = 1024 * 1024  # bytes per read; smaller blocks cost time, larger ones memory
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """Create a folder for one engine, where the cache cannot have one.
+
+    It is removed at the end of a `with` block.
+    """
+    from tempfile import TemporaryDirectory
+
+    return TemporaryDirectory(prefix="llamafile-recipe-", ignore_cleanup_errors=True)
 
 
 def setting_path(env: Mapping[str, str], name: str, cwd: str) -> str:

@@ -15,13 +15,13 @@ from tasks.console.report import Fact, Report
 from tasks.console.text import Styled
 from tasks.context import Context
 from tasks.doctor import probes
-from tasks.engine import rates
-from tasks.engine.load import Load, StoppedError, measure
-from tasks.engine.rates import Measurement
-from tasks.engine.requests_by_kind import kind_of
-from tasks.engine.server_record import Mode, ServerRecord
-from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import RecipeError, ServerError, UsageError
+from tasks.server import rates
+from tasks.server.load import Load, StoppedError, measure
+from tasks.server.rates import Measurement
+from tasks.server.requests_by_kind import kind_of
+from tasks.server.server_record import Mode, ServerRecord
+from tasks.server.session import check_start, pick_port, serving, specify
 
 _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8

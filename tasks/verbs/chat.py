@@ -14,11 +14,11 @@ from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.console.reasoning import Reasoning
 from tasks.console.text import PROSE
 from tasks.context import Context
-from tasks.engine.requests_by_kind import check_chats, kind_of
 from tasks.engine.router_launch import member_error, one_model_error, recorded_chat
-from tasks.engine.server_record import Mode, ServerRecord
-from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import ServerError
+from tasks.server.requests_by_kind import check_chats, kind_of
+from tasks.server.server_record import Mode, ServerRecord
+from tasks.server.session import check_start, pick_port, serving, specify
 
 if TYPE_CHECKING:
     from tasks.network.sse import Delta
@@ -223,7 +223,7 @@ def _answer(
         ServerError: the server did not answer; in a conversation, an answer without
             text is a warning.
     """
-    from tasks.engine.client import stream_chat
+    from tasks.server.client import stream_chat
 
     more = f"`doit restart --model {record.name} --n-predict -1`, then ask again"
     if model:

@@ -24,10 +24,9 @@ from tasks.context import Context
 from tasks.doctor import checks as health
 from tasks.doctor import probes
 from tasks.doctor.checks import CheckResult
-from tasks.engine import run_folder, server_registry
+from tasks.engine.command import KEY_VARIABLE
 from tasks.engine.environment import system_config
 from tasks.engine.isolation import is_open_to_pages, open_pages
-from tasks.engine.server_record import KEY_VARIABLE
 from tasks.engine.version import engine_version
 from tasks.errors import ServerError, TransferError, UsageError
 from tasks.network import huggingface
@@ -38,6 +37,7 @@ from tasks.planning.estimate import (
     plan_file,
 )
 from tasks.planning.on_disk import on_disk
+from tasks.server import run_folder, server_registry
 from tasks.system import files, memory, ports
 from tasks.system.packages import find_program
 

@@ -9,11 +9,11 @@ from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context, server_choice
-from tasks.engine import drain, server_registry
-from tasks.engine.selection import Choice
-from tasks.engine.server_record import ServerRecord, ServerState
 from tasks.errors import ServerError
 from tasks.options import seconds
+from tasks.server import drain, server_registry
+from tasks.server.selection import Choice
+from tasks.server.server_record import ServerRecord, ServerState
 
 _LIMIT_S = 300
 

@@ -11,10 +11,10 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.context import Context, server_choice
-from tasks.engine import log_files, logfile, selection, server_registry
-from tasks.engine.selection import Choice
-from tasks.engine.server_record import Liveness, ServerRecord
 from tasks.errors import ServerError, UsageError
+from tasks.server import log_files, logfile, selection, server_registry
+from tasks.server.selection import Choice
+from tasks.server.server_record import Liveness, ServerRecord
 from tasks.system import process_identity
 
 _BYTES = "surrogateescape"  # keeps bytes that are not UTF-8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.context import Context
-from tasks.engine import preset_file
 from tasks.engine.router_preset import Member, render
+from tasks.server import preset_file
 
 
 def targets(context: Context, endpoint: ResolvedEndpoint) -> list[str]:

@@ -25,10 +25,10 @@ from tasks.catalogue.types import Catalogue
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
-from tasks.engine import server_registry
-from tasks.engine.server_record import Liveness
 from tasks.errors import RecipeError, UsageError
 from tasks.network import huggingface
+from tasks.server import server_registry
+from tasks.server.server_record import Liveness
 from tasks.system import files
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.context import Context
-from tasks.engine import router_reload, server_locks, server_registry
-from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
-from tasks.engine.session import specify
-from tasks.engine.stopping import stop_server
 from tasks.errors import ServerError
+from tasks.server import router_reload, server_locks, server_registry
+from tasks.server.server_record import Mode, ServerRecord, ServerState, differences
+from tasks.server.session import specify
+from tasks.server.stopping import stop_server
 
 
 def run(context: Context, endpoint: ResolvedEndpoint) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from tasks import doit_adapter
 from tasks.catalogue.endpoints import Servable
 from tasks.context import Context
-from tasks.engine import server_registry
-from tasks.engine.server_record import Mode, ServerRecord, differences
-from tasks.engine.session import specify
-from tasks.engine.stopping import stop_server
+from tasks.server import server_registry
+from tasks.server.server_record import Mode, ServerRecord, differences
+from tasks.server.session import specify
+from tasks.server.stopping import stop_server
 
 
 def run(context: Context, resolved: Servable) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
-from tasks.engine import server_registry
-from tasks.engine.haproxy import Haproxy
-from tasks.engine.server_record import Mode, ServerRecord
-from tasks.engine.session import specify
-from tasks.engine.stopping import stop_server
 from tasks.options import seconds
+from tasks.server import server_registry
+from tasks.server.haproxy import Haproxy
+from tasks.server.server_record import Mode, ServerRecord
+from tasks.server.session import specify
+from tasks.server.stopping import stop_server
 
 _WAIT_S = 300
 Start = Callable[[Context, ResolvedModel], None]

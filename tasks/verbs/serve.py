@@ -11,10 +11,10 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.endpoints import Servable
 from tasks.context import Context
-from tasks.engine import messages
-from tasks.engine.server_record import Mode
-from tasks.engine.session import check_start, pick_port, serving, specify
 from tasks.errors import UsageError, did_you_mean
+from tasks.server import messages
+from tasks.server.server_record import Mode
+from tasks.server.session import check_start, pick_port, serving, specify
 from tasks.system import sd_notify
 
 _LOGS = ("quiet", "engine")  # values of --log

@@ -7,12 +7,12 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.context import Context
-from tasks.engine import messages, run_folder, server_locks, server_registry
 from tasks.engine.launch_spec import LaunchSpec
-from tasks.engine.replicas import plan
-from tasks.engine.server_record import Mode, ServerRecord, ServerState, differences
-from tasks.engine.session import ManagedServer, check_start, pick_port, specify
 from tasks.errors import ServerError
+from tasks.server import messages, run_folder, server_locks, server_registry
+from tasks.server.replicas import plan
+from tasks.server.server_record import Mode, ServerRecord, ServerState, differences
+from tasks.server.session import ManagedServer, check_start, pick_port, specify
 
 
 def check_background(context: Context, resolved: Servable) -> None:
@@ -168,7 +168,7 @@ def _is_ready(record: ServerRecord) -> bool:
     The record may be late: it waits for space on the disk. No other process is starting
     this server, for that process would hold the claim.
     """
-    from tasks.engine import client
+    from tasks.server import client
 
     if record.state is ServerState.STARTING:
         return client.health(record.host, record.port) == 200
@@ -181,7 +181,7 @@ def _check_answers(resolved: Servable, record: ServerRecord) -> None:
     Raises:
         ServerError: it does not.
     """
-    from tasks.engine import client
+    from tasks.server import client
 
     if client.health(record.host, record.port) != 200:
         what = f"{resolved.name} runs at {record.url} and does not answer"

@@ -12,11 +12,11 @@ from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.console.report import Column, Report, Row
 from tasks.context import Context, server_choice
-from tasks.engine import router_report, server_registry
 from tasks.engine.environment import system_config
-from tasks.engine.router_report import is_router
-from tasks.engine.selection import Choice
-from tasks.engine.server_record import Liveness, ServerRecord, ServerState
+from tasks.server import router_report, server_registry
+from tasks.server.router_report import is_router
+from tasks.server.selection import Choice
+from tasks.server.server_record import Liveness, ServerRecord, ServerState
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
@@ -107,7 +107,7 @@ def _row(record: ServerRecord, liveness: Liveness) -> dict[str, Any]:
 
 def _state_and_requests(record: ServerRecord) -> tuple[ServerState, int | None]:
     """Return the state, and of a ready server the number of requests in progress."""
-    from tasks.engine import client
+    from tasks.server import client
 
     if record.state is not ServerState.READY:
         return record.state, None

@@ -7,10 +7,10 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.context import Context, server_choice
-from tasks.engine import selection, server_registry
-from tasks.engine.selection import STOPPABLE, Choice
-from tasks.engine.stopping import stop_server
 from tasks.options import seconds
+from tasks.server import selection, server_registry
+from tasks.server.selection import STOPPABLE, Choice
+from tasks.server.stopping import stop_server
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:

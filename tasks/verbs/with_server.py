@@ -14,13 +14,13 @@ from tasks import doit_adapter, urls
 from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.console.log_format import is_json
 from tasks.context import Context
-from tasks.engine.client import served_context
-from tasks.engine.client_environment import AGENT_CONTEXT, agent_of, client_variables
 from tasks.engine.router_launch import recorded_context, recorded_names
-from tasks.engine.server_record import Mode, ServerRecord
-from tasks.engine.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.errors import ServerError
 from tasks.positional import quoted
+from tasks.server.client import served_context
+from tasks.server.client_environment import AGENT_CONTEXT, agent_of, client_variables
+from tasks.server.server_record import Mode, ServerRecord
+from tasks.server.session import ManagedServer, check_start, pick_port, serving, specify
 from tasks.system.processes import TERMINATE_S
 
 _POLL_S = 0.02

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import with_gguf
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import with_gguf
 from tests.support.partials import leave_partial
 from tests.support.project import Project, interrupt
 from tests.support.stamps import restamp

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import behave, with_gguf
 from tests.fakes import llamafile
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import behave, with_gguf
 from tests.support.project import ENGINES, Project
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

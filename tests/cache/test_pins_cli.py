@@ -17,14 +17,14 @@ from tasks.catalogue import load
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import resolve_entry
-from tasks.engine.server_record import Mode
-from tasks.engine.session import ManagedServer, specify
 from tasks.errors import IntegrityError
+from tasks.server.server_record import Mode
+from tasks.server.session import ManagedServer, specify
 
 from tests.cli.test_steps import good, steps
-from tests.engine.test_serve_cli import ask, serving, with_gguf, with_llamafile
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import ask, serving, with_gguf, with_llamafile
 from tests.support.project import Project, Result
 from tests.support.stamps import as_older_version, restamp, stamp_of
 

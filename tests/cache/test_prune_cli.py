@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tasks.system import process_identity
 
-from tests.engine.test_serve_cli import ask, behave, with_gguf
 from tests.fakes import llamafile
 from tests.fakes.llamafile import noise
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import ask, behave, with_gguf
 from tests.support.partials import leave_partial, wait_until
 from tests.support.project import Project, Result
 from tests.support.servers import started

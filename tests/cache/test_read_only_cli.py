@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import serving, with_gguf, with_llamafile
+from tests.server.test_serve_cli import serving, with_gguf, with_llamafile
 from tests.support.project import Project
 from tests.support.servers import failed, started
 from tests.support.users import AsUser

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import with_llamafile
+from tests.server.test_serve_cli import with_llamafile
 from tests.support.project import Project
 from tests.support.servers import rows, started
 from tests.support.users import UIDS, AsUser

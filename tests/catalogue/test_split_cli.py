@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import arguments, ask, behave, serving
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import arguments, ask, behave, serving
 from tests.support.project import ENGINES, Project
 from tests.support.publishers import HUB, World, entry, failed, sha256, worlds
 from tests.support.servers import started

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests.cli.test_gitlab import with_variants
-from tests.engine.test_serve_cli import AS_BEFORE, behave, runs
 from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
+from tests.server.test_serve_cli import AS_BEFORE, behave, runs
 from tests.support.project import REPO, Project
 from tests.support.stamps import restamp
 from tests.test_readme import clone

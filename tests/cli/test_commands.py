@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import with_llamafile
+from tests.server.test_serve_cli import with_llamafile
 from tests.support.project import Project, Result, interrupt
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a shell")

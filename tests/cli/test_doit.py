@@ -16,8 +16,8 @@ import llamafile_recipe
 import llamafile_recipe_doit
 import pytest
 
-from tests.engine.test_serve_cli import with_llamafile
 from tests.fuzz.case import STATUSES
+from tests.server.test_serve_cli import with_llamafile
 from tests.support import in_process
 from tests.support.project import REPO, Project
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import AS_BEFORE, behave
 from tests.fakes import gitlab, llamafile
 from tests.fakes.server import FileServer, Status
+from tests.server.test_serve_cli import AS_BEFORE, behave
 from tests.support.project import REPO, Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")

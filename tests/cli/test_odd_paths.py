@@ -13,8 +13,8 @@ import pytest
 from tasks.cache.stamps import cache_root
 from tasks.errors import UsageError
 
-from tests.engine.test_serve_cli import behave, with_gguf, with_llamafile
 from tests.fakes import llamafile
+from tests.server.test_serve_cli import behave, with_gguf, with_llamafile
 from tests.support.project import Project
 from tests.support.users import AsUser
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from tests.engine.test_failures import NO_AVX
-from tests.engine.test_serve_cli import FOLDER, arguments, behave, runs, serving, with_gguf, with_llamafile
 from tests.fakes import llamafile
+from tests.server.test_serve_cli import FOLDER, arguments, behave, runs, serving, with_gguf, with_llamafile
 from tests.support.project import Project, Result
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")

@@ -15,7 +15,7 @@ from tasks.console.text import visible
 from tasks.doit_adapter import escape_stream
 
 from tests.console.test_ci import runner_sees, said, unescape
-from tests.engine.test_serve_cli import behave, with_llamafile
+from tests.server.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project
 from tests.support.servers import record, started
 

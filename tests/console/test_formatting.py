@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tasks import urls
 from tasks.catalogue.types import Model
 from tasks.console import formatting
-from tasks.engine import messages
-from tasks.engine.server_record import Mode, ServerRecord
+from tasks.server import messages
+from tasks.server.server_record import Mode, ServerRecord
 
 
 @pytest.mark.parametrize(

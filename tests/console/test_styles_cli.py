@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.engine.test_serve_cli import with_llamafile
+from tests.server.test_serve_cli import with_llamafile
 from tests.support.project import Project
 from tests.support.servers import rows
 from tests.support.terminal import on_terminal

@@ -17,7 +17,7 @@ import pytest
 from tasks.console.progress import TerminalProgress
 
 from tests.console.test_ci import runner_sees
-from tests.engine.test_serve_cli import behave, with_llamafile
+from tests.server.test_serve_cli import behave, with_llamafile
 from tests.support.project import Project
 from tests.support.servers import process, record, started
 from tests.support.terminal import Typing

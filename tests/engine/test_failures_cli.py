@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engine.test_client import by_me
-from tests.engine.test_serve_cli import arguments, ask, behave, runs, url_in, with_gguf, with_llamafile
 from tests.fakes import llamafile
 from tests.fakes.llamafile import VARIABLE
+from tests.server.test_client import by_me
+from tests.server.test_serve_cli import arguments, ask, behave, runs, url_in, with_gguf, with_llamafile
 from tests.support.ports import free_port
 from tests.support.project import Project, Result, Running, interrupt
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import with_llamafile
+from tests.server.test_serve_cli import with_llamafile
 from tests.support.llama_server import use
 from tests.support.project import REPO, Project
 

@@ -16,12 +16,12 @@ import pytest
 from tasks.catalogue.model_files import CompanionFile
 from tasks.catalogue.serve_options import Sampling
 from tasks.catalogue.settings import ServeSettings
-from tasks.engine.client import health
 from tasks.engine.feature_options import companion_options, feature_options
+from tasks.server.client import health
 
-from tests.engine.test_serve_cli import arguments, behave, fetch
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import arguments, behave, fetch
 from tests.support.gguf_files import lora
 from tests.support.ports import free_port
 from tests.support.project import ENGINES, REPO, Project

@@ -19,8 +19,8 @@ import pytest
 
 from tests.engine.test_failures import NO_AVX
 from tests.engine.test_failures_cli import failure
-from tests.engine.test_serve_cli import arguments, ask, behave, runs, serving, with_llamafile
 from tests.fakes import llamafile
+from tests.server.test_serve_cli import arguments, ask, behave, runs, serving, with_llamafile
 from tests.support.project import Project, Result
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import arguments, ask, behave, runs, serving
 from tests.fakes import llamafile
+from tests.server.test_serve_cli import arguments, ask, behave, runs, serving
 from tests.support.project import Project
 from tests.support.servers import failed
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tasks.engine.client import send_request
 from tasks.engine.router_preset import Member, problem, render
 from tasks.network.answers import parse_json
+from tasks.server.client import send_request
 
 from tests.support.router import running
 

@@ -11,10 +11,10 @@ import pytest
 from tasks.catalogue import lockfile
 from tasks.catalogue.file_specs import HubFile
 from tasks.catalogue.schema import read_lock
-from tasks.engine import client
-from tasks.engine.server_record import Mode, ServerRecord
 from tasks.errors import RecipeError, ServerError, TransferError
 from tasks.network import http, retry
+from tasks.server import client
+from tasks.server.server_record import Mode, ServerRecord
 from tasks.transfer import connection, connection_pool, retry_policy, segmented
 from tasks.transfer.download import fetch
 from tasks.upstream.client import UpstreamClient

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import with_gguf, with_llamafile
 from tests.fakes.llamafile import gguf
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import with_gguf, with_llamafile
 from tests.support.project import REPO, Project
 from tests.support.servers import failed, two_models
 from tests.support.terminal import Typing, on_terminal

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
-from tasks.engine import record_files
+from tasks.server import record_files
 
 from tests.support import fork_server, in_process
 from tests.support.shared_modules import mould

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.engine.client import send_request
-from tasks.engine.server_record import Mode, ServerRecord
+from tasks.server.client import send_request
+from tasks.server.server_record import Mode, ServerRecord
 
 from tests.support.ports import free_port
 from tests.support.project import wait_until

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tasks.engine.run_folder import folder
+from tasks.server.run_folder import folder
 from tasks.system import process_identity
 from tasks.system.process_id import MARK_VARIABLE
 
-from tests.engine.test_serve_cli import AS_BEFORE, behave, runs
 from tests.fakes import llamafile
+from tests.server.test_serve_cli import AS_BEFORE, behave, runs
 from tests.support.project import Project, Result
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tasks.system.sd_notify import address, extending, message, notify
 
-from tests.engine.test_serve_cli import with_llamafile
+from tests.server.test_serve_cli import with_llamafile
 from tests.support.project import Project
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs sockets of the family AF_UNIX")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import ask, behave, serving
 from tests.fakes import llamafile
 from tests.fakes.llamafile import noise
+from tests.server.test_serve_cli import ask, behave, serving
 from tests.support.project import ENGINES, Project
 from tests.support.publishers import World, entry, failed, sha256, worlds
 

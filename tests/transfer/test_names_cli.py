@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_serve_cli import AS_BEFORE, behave
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import AS_BEFORE, behave
 from tests.support.project import Project
 from tests.support.publishers import failed
 

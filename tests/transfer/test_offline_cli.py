@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_serve_cli import ask, serving
 from tests.fakes import llamafile
 from tests.fakes.server import FileServer
+from tests.server.test_serve_cli import ask, serving
 from tests.support.project import ENGINES, Project, Result, interrupt, wait_until
 from tests.support.publishers import entry, failed, sha256
 

@@ -1,0 +1,1 @@
+"""A server: the process that runs an engine, and what asks it."""
