@@ -10,9 +10,11 @@ from typing import Any
 
 from tasks import urls
 from tasks.console import formatting
+from tasks.engine.router_launch import recorded_names
 from tasks.network import answers
 from tasks.server import drain_request
 from tasks.server.client import send_request
+from tasks.server.router import Router
 from tasks.server.server_record import ServerRecord
 from tasks.system.processes import EngineProcess
 
@@ -34,6 +36,8 @@ def requests_of(server: ServerRecord) -> int | None:
         At least 1 for a server that is too busy to answer; None for one that does not
         tell, or does not listen.
     """
+    if recorded_names(server.spec):  # each model of an endpoint has its own slots
+        return _requests_of_models(server)
     for path, count in _SOURCES:
         response = send_request(
             server.host, server.port, path, key=server.key, timeout_s=_ANSWER_S
@@ -47,6 +51,13 @@ def requests_of(server: ServerRecord) -> int | None:
         if requests is not None:
             return requests
     return None
+
+
+def _requests_of_models(server: ServerRecord) -> int | None:
+    requests = Router.of(server).requests()
+    if requests is None:
+        return _busy_or_unknown(server)
+    return requests
 
 
 def _busy_or_unknown(server: ServerRecord) -> int | None:

@@ -66,6 +66,22 @@ class Router(NamedTuple):
             return None
         return busy_slots(response[1])
 
+    def requests(self) -> int | None:
+        """Count the requests of all models; None without a valid response.
+
+        A model that is being loaded has at least one, which waits for it.
+        """
+        models = self.models()
+        if models is None:
+            return None
+        count = 0
+        for model in models:
+            if model.state is ModelState.LOADING:
+                count += 1
+            elif model.state is ModelState.LOADED:
+                count += self.busy(model.name) or 0
+        return count
+
     def unload(self, name: str) -> bool:
         """Unload a model; return whether the router accepts that."""
         response = self._send("/models/unload", {"model": name})

@@ -202,6 +202,23 @@ def test_a_changed_endpoint(office: Project) -> None:
     assert "office is already running" in office.background("start", "--model", "office").err
 
 
+def test_a_stop_lets_answers_be_finished(office: Project) -> None:
+    """17.3: `stop` and `idle` count the requests of each model."""
+    write(office, contexts={"a": 4096, "b": 512}, memory=4)
+    url = started(office, "--model", "office", "--port", "0")
+    assert ask(url, "b") == 200
+    assert office.doit("idle", "--model", "office").status == 0
+    statuses: list[int | None] = []
+    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=1500, ignore_eos=True)))
+    answer.start()
+    wait_until(lambda: Router("127.0.0.1", int(port_of(url))).busy("a"))
+    stopped = office.background("stop", "--model", "office")
+    answer.join(90)
+    assert statuses == [200]
+    assert stopped.status == 0, stopped.err
+    assert "office finishes a request before it ends" in stopped.err
+
+
 def test_a_change_that_needs_a_restart(office: Project) -> None:
     """16.5: what the router reads at its start alone; and what `reload` is not for."""
     write(office, contexts={"a": 512}, memory=4)
