@@ -127,7 +127,11 @@ class LaunchSpec(NamedTuple):
 
     def _endpoint_spec(self, router: Router, port: int | None) -> dict[str, str]:
         settings = self.settings
-        models = [file for file in self.files if file.target != self.launch.exe]
+        models = [
+            file
+            for file in self.files
+            if file.target != self.launch.exe and not file.unpacked
+        ]
         spec = {
             **router.record_values(file.sha256 or file.target for file in models),
             "--engine": f"{self.launch.engine} {self.version}".strip(),
