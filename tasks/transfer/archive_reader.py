@@ -124,7 +124,9 @@ class _Bounded:
         if not 0 <= count <= most:
             raise tarfile.ReadError("a header has more bytes than any real one")
         if self._headers > _MAX_HEADERS:
-            raise tarfile.ReadError(f"its headers have more than {_MAX_HEADERS:,} bytes")
+            raise tarfile.ReadError(
+                f"its headers have more than {_MAX_HEADERS:,} bytes"
+            )
         self._check(self.tell() + count)
         return self._plain.read(count)
 
