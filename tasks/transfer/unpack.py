@@ -225,7 +225,9 @@ def _remove_leftovers(artifact: Artifact) -> None:
 def _remove(path: str) -> None:
     """Remove what is at a path of this module, if anything; no link is followed."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
+        # of Python before 3.13, in folders that another user has made too deep
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.cache import stamps, unpacked
+from tasks.cache import stamps, store, unpacked
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.errors import IntegrityError
 from tasks.system import files
@@ -277,13 +277,19 @@ def manifest(top: Path) -> None:
     (top.parent / "manifest.json").write_text("{}")
 
 
+def manifest_as_folder(top: Path) -> None:
+    (top.parent / "manifest.json").unlink()
+    (top.parent / "manifest.json").mkdir()
+
+
 def touch(top: Path) -> None:
     os.utime(top / "libllama.so.1")
 
 
 @posix
 @pytest.mark.parametrize(
-    "damage", [change, remove, add, relink, as_link, pipe, mode, no_folder, manifest, touch]
+    "damage",
+    [change, remove, add, relink, as_link, pipe, mode, no_folder, manifest, manifest_as_folder, touch],
 )
 def test_what_is_not_the_archive_is_replaced(tmp_path: Path, damage: Any) -> None:
     """Not a byte is downloaded: the archive is beside it. The same bytes stay, with a new manifest."""
@@ -299,10 +305,18 @@ def test_what_is_not_the_archive_is_replaced(tmp_path: Path, damage: Any) -> Non
     assert unpacked.is_intact(artifact)
     # a new folder may get the inode of a removed one
     is_same = (top.stat().st_ino, top.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
-    assert is_same == (damage in (manifest, touch))
+    assert is_same == (damage in (manifest, manifest_as_folder, touch))
     assert {path.name for path in Path(artifact.target).parent.iterdir()} <= {
         *(f"{Path(artifact.target).name}{end}" for end in ("", ".stamp.json", ".unpacked")), "moved",
     }  # fmt: skip
+
+
+def test_folders_without_end(tmp_path: Path) -> None:
+    """Deeper than Python's stack, as another user can make them: they are not searched to the end."""
+    (tmp_path / "d" / "/".join("d" * 99)).mkdir(parents=True)
+    assert list(unpacked.contents(str(tmp_path))) == [("/".join("d" * 52), None)]
+    (tmp_path / "d" / "/".join("d" * 99) / "file").touch()
+    assert store.files_of(str(tmp_path), ["d"]) == []
 
 
 @posix
