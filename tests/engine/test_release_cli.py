@@ -249,6 +249,13 @@ def test_a_program_of_another_cpu(project: Project, github: GitHub) -> None:
     assert "downloaded by another process" not in error
 
 
+def test_the_archive_of_an_endpoint(pinned: Project, github: GitHub) -> None:
+    """`doit plan` says which archive, and why, as it does for a model."""
+    pinned.catalogue({"demo": DEMO}, engine(github, NAMES), endpoints={"office": {"models": ["demo"]}})
+    plan = pinned.doit("plan", "office")
+    assert f"engine   demo: llama-server 11669 (endpoints.office; archive {HERE}: no GPU" in plan.out, plan
+
+
 def test_archives_of_different_versions(pinned: Project, github: GitHub) -> None:
     """A merge of two branches may leave them in models.lock; the fix that the errors name repairs it."""
     pinned.catalogue({"demo": DEMO}, engine(github, NAMES, "latest"))
