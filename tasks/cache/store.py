@@ -23,6 +23,7 @@ from tasks.system import own_files
 from tasks.system.files import read_json
 from tasks.system.paths import is_path
 
+_MAX_DEPTH = 50  # folders that are searched; the recipe makes fewer
 # what loading the tasks creates in any directory that LLAMAFILE_CACHE names
 _CREATED_BY_LOADING = {"catalogue", "locks", "roots", "run"}
 
@@ -37,7 +38,7 @@ def files_of(cache: str, folders: Iterable[str] = OURS) -> list[CacheFile]:
 
 def _walk(cache: str, folder: str) -> Iterator[CacheFile]:
     path = os.path.join(cache, folder)
-    if os.path.islink(path):
+    if os.path.islink(path) or folder.count("/") > _MAX_DEPTH:
         return
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)

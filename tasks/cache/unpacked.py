@@ -21,6 +21,7 @@ from tasks.system.file_stat import FileStat
 
 MANIFEST = "manifest.json"
 _MAX_BYTES = 16 * 1024**2  # of a manifest
+_MAX_DEPTH = 50  # folders that are searched; an archive has fewer
 
 # manifests that could not be written, by path; valid in the process that read the files
 _UNWRITTEN: dict[str, Manifest] = {}
@@ -76,7 +77,8 @@ def is_intact(artifact: Artifact) -> bool:
 def contents(folder: str, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield (path, state) of everything below a folder but its folders.
 
-    The state is the stat of a file, the target of a link, and None of anything else.
+    The state is the stat of a file, the target of a link, and None of anything else:
+    also of what another process has just removed, and of a folder below too many.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -84,16 +86,23 @@ def contents(folder: str, prefix: str = "") -> Iterator[tuple[str, object]]:
         return
     for entry in entries:
         path = f"{prefix}{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
+        is_deep = path.count("/") > _MAX_DEPTH
+        if entry.is_dir(follow_symlinks=False) and not is_deep:
             yield from contents(entry.path, f"{path}/")
-        elif entry.is_symlink():
-            yield path, os.readlink(entry.path)
         else:
-            status = os.lstat(entry.path)
-            state = None
-            if modes.S_ISREG(status.st_mode):
-                state = files.stat_of(status)
-            yield path, state
+            yield path, _state(entry.path)
+
+
+def _state(path: str) -> object:
+    try:
+        status = os.lstat(path)
+        if modes.S_ISLNK(status.st_mode):
+            return os.readlink(path)
+    except OSError:
+        return None
+    if modes.S_ISREG(status.st_mode):
+        return files.stat_of(status)
+    return None
 
 
 def read_manifest(artifact: Artifact) -> Manifest | None:

@@ -159,7 +159,12 @@ def _members(
         raise UsageError(what, fix=fix)
     alone = request._replace(options={"engine": "llama-server"}, extra=())
     jobs = [_job(alone, word, catalogue, environment) for word in models]
-    return tuple(job._replace(engine_reason=f"endpoints.{name}") for job in jobs)
+    # after `--engine` comes which program: an archive, or `path:`
+    reasons = [job.engine_reason.removeprefix("--engine") for job in jobs]
+    return tuple(
+        job._replace(engine_reason=f"endpoints.{name}{reason}")
+        for job, reason in zip(jobs, reasons, strict=True)
+    )
 
 
 def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from tasks.catalogue.artifact import Artifact, engine_dir
-from tasks.catalogue.constraints import LATEST
+from tasks.catalogue.constraints import ARCHIVE_GPUS, LATEST
 from tasks.catalogue.engine_choice import installed_engines
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.model_files import absolute_source, adoption_folders, llamafile_exe
@@ -144,7 +144,11 @@ def pinned_server(
         here = place_of(environment.platform, environment.machine)
         known = ", ".join(archives)
         what = f"{catalogue.where}: engines.{NAME}: {reason}: expected one of {known}"
-        fix = f"add archives.{here}, or use another engine: --engine embedded"
+        missing = here
+        gpu = catalogue.engine(NAME).gpu
+        if gpu in ARCHIVE_GPUS:
+            missing = f"{here}-{gpu}"
+        fix = f"add archives.{missing}, or use another engine: --engine embedded"
         raise UsageError(what, fix=fix)
     archive = _archive(place, archives[place], catalogue, environment)
     reason = f"archive {place}: {reason}"
@@ -174,6 +178,14 @@ def program_in(archive: Artifact, platform: str) -> Artifact:
 def program_path(folder: str, platform: str) -> str:
     """Return the path of the program in the folder of an archive."""
     return f"{folder}/{PROGRAMS}/{program_name(platform)}"
+
+
+def libraries_of(program: str) -> str:
+    """Return the folder of the libraries of a release's program; "" for any other."""
+    folder = program.replace("\\", "/").rpartition("/")[0]
+    if folder.endswith(f"{UNPACKED}/{PROGRAMS}"):
+        return folder
+    return ""
 
 
 def program_name(platform: str) -> str:

@@ -28,6 +28,8 @@ _PREFIXES = (
     # GPU runtimes: CUDA_VISIBLE_DEVICES, GGML_VK_VISIBLE_DEVICES, VK_ICD_FILENAMES
     *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "GGML_", "VK_"),
 )
+# searched before the folders that a program names; the systems that have them use `:`
+_LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 # of the recipe itself, for its supervisor
 _RECIPE = ("LLAMAFILE_", "XDG_")
 # llama.cpp reads it before the command line, and has no option against that
@@ -53,6 +55,22 @@ def engine_environment(
     """
     passed = {name: value for name, value in env.items() if is_passed(name)}
     return {**passed, **more}
+
+
+def own_libraries_first(env: Mapping[str, str], folder: str) -> dict[str, str]:
+    """Return the environment in which a program finds its own libraries first.
+
+    These variables come before the RUNPATH of a program: a libllama.so in a folder of
+    the user's would replace the verified one.
+
+    Args:
+        folder: of the program's libraries; empty if it has none of its own.
+    """
+    found = dict(env)
+    for name in _LIBRARY_PATHS:
+        if folder and found.get(name):
+            found[name] = f"{folder}:{found[name]}"
+    return found
 
 
 def supervisor_environment(

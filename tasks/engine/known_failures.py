@@ -175,6 +175,21 @@ KNOWN_FAILURES = (
         "TMPDIR=FOLDER on another one",
         r"\.ape-\d+\.\d+: (cannot execute: )?Permission denied",
     ),
+    # measured with a release for another CPU, and with a text
+    KnownFailure(
+        "llama-server is a program for another system or CPU, or none: correct "
+        "archives: or path: of engines.llama-server in models.yaml",
+        r"Exec format error|cannot execute binary file|Bad CPU type"
+        r"|\[WinError (193|216)\]",
+        engine="llama-server",
+    ),
+    # measured with the archive for Vulkan on a machine without libvulkan.so.1
+    KnownFailure(
+        "a library of the system is missing: install it, or use the archive without a "
+        "GPU: gpu: disable of engines.llama-server in models.yaml",
+        "error while loading shared libraries",
+        engine="llama-server",
+    ),
     # measured with another architecture's loader in a shared home
     KnownFailure(
         "the unpacked APE loader is for another machine's CPU: "
@@ -306,7 +321,8 @@ KNOWN_FAILURES = (
     # measured with build 11669
     KnownFailure(
         "the model is newer than the engine: update llama-server (brew upgrade "
-        "llama.cpp, apt upgrade llama.cpp, winget upgrade llama.cpp)",
+        "llama.cpp, apt upgrade llama.cpp, winget upgrade llama.cpp; if models.yaml "
+        "pins it: version: of engines.llama-server)",
         _TOO_NEW,
         engine="llama-server",
     ),

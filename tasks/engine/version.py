@@ -14,10 +14,15 @@ from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.catalogue.engine_choice import LLAMA_SERVER_MISSING, install_llama_server
+from tasks.catalogue.engine_release import libraries_of
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.catalogue.types import Catalogue
 from tasks.engine import capabilities, command
-from tasks.engine.environment import engine_environment, no_user_config
+from tasks.engine.environment import (
+    engine_environment,
+    no_user_config,
+    own_libraries_first,
+)
 from tasks.engine.file_format import native_program
 from tasks.errors import ServerError
 from tasks.system import files, own_files, packages, processes
@@ -54,17 +59,21 @@ def check_installed(resolved: ResolvedModel) -> None:
         raise ServerError(what, fix=install_llama_server(has_embedded=has_embedded))
 
 
-def engine_env(engine: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
+def engine_env(
+    engine: str, more: Mapping[str, str] | None = None, program: str = ""
+) -> dict[str, str]:
     """Return an engine's environment; the embedded one must find this project.
 
     Args:
         more: variables that the recipe or models.yaml sets.
+        program: path of the engine's program, if it has one.
     """
     more = {**no_user_config(sys.platform), **(more or {})}
     if engine == "embedded":
         paths = [str(ROOT), os.environ.get("PYTHONPATH")]
         more = {**more, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return engine_environment(os.environ, more)
+    env = engine_environment(os.environ, more)
+    return own_libraries_first(env, libraries_of(program))
 
 
 def engine_cwd(engine: str, folder: str) -> str:
@@ -173,11 +182,11 @@ def ask_version(
     try:
         with run_dir(cache) as folder:
             cwd = engine_cwd(launch.engine, folder)
-            env = engine_env(launch.engine)
+            env = engine_env(launch.engine, program=launch.exe)
             ending = processes.run(argv, env=env, cwd=cwd)
     except OSError as error:
         failed = failures.launch_error(name, argv, error, launch.platform)
-        raise _with_format(failed, argv[0], error) from None
+        raise _with_format(failed, launch, argv[0], error) from None
     if ending.status != 0:
         what = f"{name} does not run here"
         if ending.status is None:
@@ -192,17 +201,21 @@ def ask_version(
     return command.version_in(launch.engine, ending.output)
 
 
-def _with_format(failed: ServerError, program: str, error: OSError) -> ServerError:
+def _with_format(
+    failed: ServerError, launch: command.Launch, program: str, error: OSError
+) -> ServerError:
     """Name the format of a native program that this system cannot start."""
     file_format = native_program(program)
     if error.errno != errno.ENOEXEC or not file_format:
         return failed
     here = f"{sys.platform} on {platform.machine()}"
     facts = [*failed.facts, ("program", file_format), ("this machine", here)]
-    fix = (
-        "use the llamafile as it was published: "
-        "before `--assimilate` it runs everywhere"
-    )
+    fix = failed.fix
+    if launch.engine != "llama-server":
+        fix = (
+            "use the llamafile as it was published: "
+            "before `--assimilate` it runs everywhere"
+        )
     return ServerError(failed.what, facts, fix)
 
 

@@ -179,7 +179,9 @@ class ManagedServer:
         try:
             self._supervisor: SupervisorClient = SupervisorClient(
                 record.command,
-                env=engine_env(launch.engine, self._spec.variables(record.mark)),
+                env=engine_env(
+                    launch.engine, self._spec.variables(record.mark), launch.exe
+                ),
                 cwd=engine_cwd(launch.engine, folder),
                 log=record.log,
                 record=record.path,

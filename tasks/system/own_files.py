@@ -153,11 +153,12 @@ def read_of_user(path: str, most: int) -> bytes | None:
         handle = os.open(path, os.O_RDONLY | _FLAGS | _NO_LINK)
     except (OSError, ValueError):
         return None
+    status = os.fstat(handle)
+    is_own = not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid())
+    if not (stat.S_ISREG(status.st_mode) and is_own):
+        os.close(handle)  # `open` raises an error for a folder
+        return None
     with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        is_own = not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid())
-        if not (stat.S_ISREG(status.st_mode) and is_own):
-            return None
         data = file.read(most + 1)
     if len(data) > most:
         return None

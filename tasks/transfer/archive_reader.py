@@ -20,7 +20,11 @@ from tasks.catalogue.constraints import ARCHIVE_ENDINGS
 from tasks.transfer.archive_rules import MAX_BYTES, Kind, Member, RefusedArchiveError
 
 BLOCK = 1024 * 1024  # bytes of one read
-_MAX_HEADER = 1024 * 1024  # bytes of a tar header, which is read as a whole
+# tarfile reads a header as a whole, and keeps it; one with a long name has 2 KB
+_MAX_HEADER = 16 * 1024
+_MAX_HEADERS = 16 * 1024**2  # bytes of all headers of a tar
+_MAX_KEYS = 64  # of extended headers; tarfile copies the global ones for each member
+_MAX_DIRECTORY = 8 * 1024**2  # bytes of a zip's list of members
 _MAX_LINK = 4096  # bytes of a link's target in a zip
 # beyond the bytes of the files: headers and padding
 _MAX_STREAM = MAX_BYTES + 1024**3
@@ -42,6 +46,7 @@ _DAMAGED = (
 )
 _ENCRYPTED = 0x1
 _UNIX = 3  # ZipInfo.create_system
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class ArchiveReader(Protocol):
@@ -64,16 +69,42 @@ def open_archive(file: BinaryIO, name: str) -> Iterator[ArchiveReader]:
     """
     try:
         if name.lower().endswith(ARCHIVE_ENDINGS[-1]):
-            with zipfile.ZipFile(file) as archive:
+            bytes_of_zip: Any = _ZipBytes(file)
+            with zipfile.ZipFile(bytes_of_zip) as archive:
                 yield _Zip(archive)
         else:
             with gzip.GzipFile(fileobj=file) as plain:
-                bounded: Any = _Bounded(plain)
-                with tarfile.open(fileobj=bounded, mode="r:") as tar:
-                    yield _Tar(tar)
+                bounded = _Bounded(plain)
+                stream: Any = bounded
+                with tarfile.open(fileobj=stream, mode="r:") as tar:
+                    yield _Tar(tar, bounded)
     except _DAMAGED as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise RefusedArchiveError(f"it is damaged: {text}") from None
+
+
+class _ZipBytes:
+    """A zip's bytes, of which no read takes more than a list of members may have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.seekable = file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        """Read at most `count` bytes."""
+        if count > _MAX_DIRECTORY:
+            raise zipfile.BadZipFile("its list of members is too long")
+        if count < 0:  # the end of the file
+            count = _MAX_DIRECTORY
+        return self._file.read(count)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Set the position."""
+        try:
+            return self._file.seek(position, whence)
+        except OSError:  # no error of the disk: such a position cannot be
+            raise zipfile.BadZipFile("a position is outside the file") from None
 
 
 class _Bounded:
@@ -81,11 +112,21 @@ class _Bounded:
 
     def __init__(self, plain: gzip.GzipFile) -> None:
         self._plain = plain
+        self._headers = 0  # bytes of headers so far
+        self.has_headers_only = True  # what is read now is a header
 
     def read(self, count: int = -1) -> bytes:
         """Read at most `count` bytes."""
-        if not 0 <= count <= _MAX_HEADER:
+        most = BLOCK
+        if self.has_headers_only:
+            most = _MAX_HEADER
+            self._headers += count
+        if not 0 <= count <= most:
             raise tarfile.ReadError("a header has more bytes than any real one")
+        if self._headers > _MAX_HEADERS:
+            raise tarfile.ReadError(
+                f"its headers have more than {_MAX_HEADERS:,} bytes"
+            )
         self._check(self.tell() + count)
         return self._plain.read(count)
 
@@ -105,12 +146,15 @@ class _Bounded:
 
 
 class _Tar:
-    def __init__(self, archive: tarfile.TarFile) -> None:
+    def __init__(self, archive: tarfile.TarFile, stream: _Bounded) -> None:
         self._archive = archive
+        self._stream = stream
         self._infos: list[tarfile.TarInfo] = []
 
     def members(self) -> Iterator[Member]:
         for info in self._archive:
+            if len(info.pax_headers) > _MAX_KEYS:
+                raise RefusedArchiveError("a header has more keys than any real one")
             self._infos.append(info)
             yield Member(
                 info.name,
@@ -119,6 +163,7 @@ class _Tar:
                 bool(info.mode & 0o111),
                 info.linkname,
             )
+        self._stream.has_headers_only = False
 
     def blocks(self, number: int) -> Iterator[bytes]:
         stream = self._archive.extractfile(self._infos[number])
@@ -170,6 +215,9 @@ class _Zip:
 def _zip_kind(info: zipfile.ZipInfo, mode: int) -> Kind:
     if info.flag_bits & _ENCRYPTED:
         raise RefusedArchiveError(f"{info.filename!r} is encrypted")
+    if info.compress_type not in _COMPRESSIONS:  # others take memory without a limit
+        what = f"{info.filename[:80]!r} has compression method {info.compress_type}"
+        raise RefusedArchiveError(f"{what}, expected 0 (stored) or 8 (deflated)")
     if info.create_system == _UNIX and stat.S_IFMT(mode):
         if stat.S_ISLNK(mode):
             return Kind.LINK

@@ -21,6 +21,7 @@ MAX_BYTES = 8 * 1024**3
 MAX_DEPTH = 12  # folders above a file
 MAX_PATH = 400  # bytes of a path in the archive
 MAX_LINKS = 40  # from a link to its file, as in Linux
+_SHOWN = 80  # characters of a name in an error
 
 
 class Kind(Enum):
@@ -84,9 +85,9 @@ def entries_of(members: Iterable[Member], program: str) -> list[Entry]:
             found.append(Entry(path, member, number))
     found = _without_root(found)
     paths = {entry.path: entry for entry in found}
-    for entry in found:
-        if entry.member.kind is Kind.LINK:
-            final_target(entry, paths)
+    if bytes_of(found, copies_links=True) > MAX_BYTES:
+        what = "without links, its files have more than"
+        raise RefusedArchiveError(f"{what} {MAX_BYTES:,} bytes")
     if program and (program not in paths or paths[program].member.kind != Kind.FILE):
         tops = sorted({entry.path.partition("/")[0] for entry in found})
         names = ", ".join(tops[:5]) or "nothing"
@@ -96,15 +97,40 @@ def entries_of(members: Iterable[Member], program: str) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.member.kind is Kind.LINK)
 
 
+def bytes_of(entries: Sequence[Entry], *, copies_links: bool) -> int:
+    """Return how many bytes the files of an archive take on the disk.
+
+    Args:
+        copies_links: the system has no links, and gets a copy of the file for each.
+
+    Raises:
+        RefusedArchiveError: a link leads out of the folder, or to no file.
+    """
+    paths = {entry.path: entry for entry in entries}
+    total = 0
+    for entry in entries:
+        file = final_target(entry, paths)
+        if file is entry or copies_links:
+            total += file.member.size
+    return total
+
+
+def _shown(name: str) -> str:
+    """Return a name for an error: one line, and not of any length."""
+    if len(name) > _SHOWN:
+        return f"{name[:_SHOWN]!r}…"
+    return repr(name)
+
+
 def _checked_path(member: Member) -> str:
     """Return the path of a member in normal form."""
     if member.kind in (Kind.HARD_LINK, Kind.OTHER):
-        raise RefusedArchiveError(f"{member.name!r} is {member.kind.value}")
+        raise RefusedArchiveError(f"{_shown(member.name)} is {member.kind.value}")
     name = member.name
     if member.kind is Kind.FOLDER:
         name = name.rstrip("/")
     if name.startswith("/"):
-        raise RefusedArchiveError(f"{member.name!r} is an absolute path")
+        raise RefusedArchiveError(f"{_shown(member.name)} is an absolute path")
     parts = [part for part in name.split("/") if part != "."]
     if not parts and member.kind is Kind.FOLDER:
         return ""
@@ -112,9 +138,9 @@ def _checked_path(member: Member) -> str:
         # hidden files are no danger in a folder of their own
         problem = name_problem(part.lstrip("-.") or part)
         if problem:
-            raise RefusedArchiveError(f"{member.name!r}: {problem}")
+            raise RefusedArchiveError(f"{_shown(member.name)}: {problem}")
     if len(parts) > MAX_DEPTH or len(name.encode("utf-8", "replace")) > MAX_PATH:
-        raise RefusedArchiveError(f"{member.name[:80]!r}… is too deep or too long")
+        raise RefusedArchiveError(f"{_shown(member.name)} is too deep or too long")
     return "/".join(parts)
 
 
@@ -134,7 +160,8 @@ def _check_collision(
         folder = "/".join(parts[:count])
         key = fold_path(folder)
         if folders.setdefault(key, folder) != folder or key in taken:
-            raise RefusedArchiveError(f"{path!r} and {_other(key, taken, folders)!r}")
+            other = _other(key, taken, folders)
+            raise RefusedArchiveError(f"{path!r} conflicts with {other!r}")
     if kind is Kind.FOLDER:
         return
     key = fold_path(path)
@@ -172,12 +199,13 @@ def final_target(entry: Entry, paths: dict[str, Entry]) -> Entry:
         path = posixpath.normpath(target)
         if now.member.link.startswith("/") or path.startswith(".."):
             raise RefusedArchiveError(
-                f"the link {entry.member.name!r} leads out of the folder: "
-                f"{now.member.link!r}"
+                f"the link {_shown(entry.member.name)} leads out of the folder: "
+                f"{_shown(now.member.link)}"
             )
         if path in seen or path not in paths or len(seen) > MAX_LINKS:
             raise RefusedArchiveError(
-                f"the link {entry.member.name!r} leads to no file: {now.member.link!r}"
+                f"the link {_shown(entry.member.name)} leads to no file: "
+                f"{_shown(now.member.link)}"
             )
         seen.add(path)
         now = paths[path]

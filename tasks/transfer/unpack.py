@@ -22,7 +22,7 @@ from tasks.console import formatting
 from tasks.errors import NoRoomError, RecipeError
 from tasks.system import files, own_files
 from tasks.transfer.archive_reader import ArchiveReader
-from tasks.transfer.archive_rules import Entry, Kind, entries_of, final_target
+from tasks.transfer.archive_rules import Entry, Kind, bytes_of, entries_of, final_target
 from tasks.transfer.disk_errors import disk_error
 from tasks.transfer.locks import NoLockError, artifact_lock
 from tasks.transfer.unpacked_files import compare, in_order, opened, reading
@@ -147,7 +147,7 @@ def _check_space(artifact: Artifact, entries: list[Entry]) -> None:
     Raises:
         NoRoomError: it has not.
     """
-    size = sum(entry.member.size for entry in entries)
+    size = bytes_of(entries, copies_links=os.name != "posix")
     folder = os.path.dirname(artifact.target)
     missing = space_missing(size, 0, shutil.disk_usage(folder).free)
     if missing:
@@ -225,7 +225,9 @@ def _remove_leftovers(artifact: Artifact) -> None:
 def _remove(path: str) -> None:
     """Remove what is at a path of this module, if anything; no link is followed."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
+        # of Python before 3.13, in folders that another user has made too deep
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             os.unlink(path)

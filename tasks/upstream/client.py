@@ -32,6 +32,7 @@ from tasks.transfer.download import check_endpoint
 from tasks.upstream.metadata import (
     RemoteFile,
     explain_hub_error,
+    explain_missing,
     parse_hub_headers,
     parse_license,
     parse_release,
@@ -176,9 +177,10 @@ class UpstreamClient:
             self._releases[url] = _release_json(url, answer)
         stated = parse_release(found, self._releases[url])
         if stated is None:
-            what = f"the release at {url} has no file {found.asset}"
+            name, remedy = explain_missing(found, self._releases[url])
+            what = f"the release at {url} has no file {name}"
             raise TransferError(
-                f"{what}, or does not state its https address and its size"
+                f"{what}, or does not state its https address and its size", fix=remedy
             )
         return stated
 

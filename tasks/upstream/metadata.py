@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from tasks.catalogue.file_specs import HubFile, Release
 from tasks.catalogue.spdx import spdx_id
-from tasks.errors import TransferError
+from tasks.errors import TransferError, did_you_mean
 from tasks.network.answers import file_size, whole_number
 from tasks.network.response import publisher_digest
 from tasks.system.paths import is_version
@@ -112,6 +112,24 @@ def parse_release(release: Release, data: Any) -> RemoteFile | None:
     if not _is_remote(url, pinned=sha256 is not None):
         return None
     return RemoteFile(url, sha256, size, None, version, "GitHub (digest of the asset)")
+
+
+def explain_missing(release: Release, data: Any) -> tuple[str, str]:
+    """Return (name, remedy) of a file that a release does not have.
+
+    The names of archives change between releases.
+    """
+    name = release.asset
+    if not isinstance(data, dict):
+        return name, ""
+    tag = data.get("tag_name")
+    if isinstance(tag, str) and is_version(_number(tag)):
+        name = name.replace("{version}", _number(tag))
+    assets = data.get("assets")
+    if not isinstance(assets, list):
+        return name, ""
+    names = (one.get("name") for one in assets if isinstance(one, dict))
+    return name, did_you_mean(name, [one for one in names if _is_name(one)])
 
 
 def _asset(assets: list[Any], name: str) -> dict[str, Any]:

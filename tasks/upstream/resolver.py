@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -112,8 +112,8 @@ class LockResolver:
         wanted = tuple(wanted)
         known = [lockfile.locked_file(self.old, table, name, want) for want in wanted]
         keeps = not self._upgrade
-        if entry.get("version") == LATEST and None in known:
-            keeps = False  # all archives are of one release
+        if entry.get("version") == LATEST and not _of_one_release(known):
+            keeps = False
         rows = []
         for want, old in zip(wanted, known, strict=True):
             if old and keeps:
@@ -200,7 +200,10 @@ class LockResolver:
         if not self._download:
             filename = filename_of(stated.url)
             what = f"{host_of(stated.url)} states no SHA-256 of {filename}"
-            raise RecipeError(what, fix=OPEN_FIX)
+            fix = OPEN_FIX
+            if entry.get("archives"):  # which have no sha256 in models.yaml
+                fix = f"run {DOWNLOADED} to hash it"
+            raise RecipeError(what, fix=fix)
         return self._downloaded(name, stated, is_archive=bool(entry.get("archives")))
 
     def _ask(self, url: str, version: str, pinned: bool) -> RemoteFile:
@@ -268,6 +271,12 @@ class LockResolver:
             folder = folder_of(cache, stamp.sha256, stated.url)
             move_to_pinned(cache, artifact, stamp, folder)
         return stated._replace(sha256=stamp.sha256, size=stamp.stat.size, by=DOWNLOADED)
+
+
+def _of_one_release(rows: Sequence[LockedFile | None]) -> bool:
+    """Return whether the lock has every file, all of them of one known version."""
+    versions = {row.version if row else None for row in rows}
+    return len(versions) == 1 and not versions & {None, LATEST}
 
 
 def _checked(name: str, want: FileSpec, stated: RemoteFile) -> RemoteFile:

@@ -24,7 +24,7 @@ from tasks.engine.file_format import make_executable, native_program, why_skippe
 from tasks.engine.version import ask_version, record_version, recorded_version
 from tasks.errors import IntegrityError, TransferError
 from tasks.system import files
-from tasks.transfer.ensure import ensure_file
+from tasks.transfer.ensure import ensure_files
 from tasks.transfer.unpack import ensure_unpacked
 
 
@@ -63,7 +63,7 @@ def run(context: Context, programs: Sequence[Artifact]) -> None:
 def _download(context: Context, artifact: Artifact) -> None:
     policy = context.download_policy()
     try:
-        ensure_file(context.environment.cache, artifact, policy)
+        ensure_files(context.environment.cache, [artifact], policy)
     except TransferError as error:
         if not policy.engine_fix or policy.engine_fix in error.fix:
             raise

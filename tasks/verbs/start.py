@@ -152,7 +152,7 @@ def _start(cache: str, resolved: Servable, spec: LaunchSpec) -> ServerRecord:
 def _report_port(cache: str, resolved: Servable, port: int) -> None:
     """Log which server has the usual port, if this one gets another."""
     usual = resolved.settings.port
-    if resolved.requested_port is not None or port == usual:
+    if resolved.requested_port is not None or usual in (0, port):
         return
     running = server_registry.running(cache)
     other = next((record.name for record in running if record.port == usual), "")

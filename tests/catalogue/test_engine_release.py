@@ -7,7 +7,7 @@ import re
 
 import pytest
 import yaml
-from tasks.catalogue.engine_release import choose_archive, pinned_server, place_of
+from tasks.catalogue.engine_release import choose_archive, libraries_of, pinned_server, place_of
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.schema import compile_catalogue
 from tasks.catalogue.types import Catalogue
@@ -53,6 +53,21 @@ def test_the_archive_of_a_machine(
     """The rule of docs/engines.md: what `gpu:` says, else the machine's GPU, else the one for the CPU."""
     choice = choose_archive(ALL, place_of(platform, machine), gpu, found)
     assert (choice.place, reason in choice.reason) == (place, True), choice
+
+
+@pytest.mark.parametrize(
+    ("program", "folder"),
+    [
+        ("/c/engines/k/a.tar.gz.unpacked/bin/llama-server", "/c/engines/k/a.tar.gz.unpacked/bin"),
+        ("C:\\c\\a.zip.unpacked\\bin\\llama-server.exe", "C:/c/a.zip.unpacked/bin"),
+        ("/usr/bin/llama-server", ""),
+        ("/c/engines/k/llamafile-0.10.5", ""),
+        ("", ""),
+    ],
+)
+def test_where_the_libraries_of_a_release_are(program: str, folder: str) -> None:
+    """Beside its program; other programs find theirs in the system."""
+    assert libraries_of(program) == folder
 
 
 def with_server(keys: str) -> str:
@@ -139,6 +154,11 @@ def test_only_llama_server_has_archives() -> None:
             'version: "b1", archives: {macos-x64: a.zip}',
             "no archive linux-x64: expected one of macos-x64",
             "add",
+        ),
+        (
+            'version: "b1", gpu: amd, archives: {linux-x64: a.zip}',
+            "no archive linux-x64-amd: expected one of linux-x64",
+            "add archives.linux-x64-amd, ",
         ),
         ("path: bin/llama-server", "no such program: /recipe/bin/llama-server", "correct `path:`"),
     ],

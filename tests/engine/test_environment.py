@@ -7,6 +7,7 @@ from tasks.engine.environment import (
     engine_environment,
     is_passed,
     no_user_config,
+    own_libraries_first,
     supervisor_environment,
     system_config,
 )
@@ -48,6 +49,21 @@ def test_what_does_not_pass(name: str) -> None:
 def test_what_is_given() -> None:
     """Variables of models.yaml and of the recipe win over those of the user."""
     assert engine_environment({"LANG": "de", "A": "1"}, {"LANG": "C", "B": "2"}) == {"LANG": "C", "B": "2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "name", "value"),
+    [
+        ("LD_LIBRARY_PATH", "/c/bin", "LD_LIBRARY_PATH", "/c/bin:/own"),
+        ("DYLD_LIBRARY_PATH", "/c/bin", "DYLD_LIBRARY_PATH", "/c/bin:/own"),
+        ("LD_LIBRARY_PATH", "", "LD_LIBRARY_PATH", "/own"),
+        ("DYLD_FALLBACK_LIBRARY_PATH", "/c/bin", "DYLD_FALLBACK_LIBRARY_PATH", "/own"),
+        ("PATH", "/c/bin", "LD_LIBRARY_PATH", None),
+    ],
+)
+def test_a_release_uses_its_own_libraries(given: str, folder: str, name: str, value: str | None) -> None:
+    """A libllama.so of the user's does not replace the verified one; nothing is set that was not."""
+    assert own_libraries_first({given: "/own"}, folder).get(name) == value
 
 
 def test_the_supervisor_has_the_recipes_own_variables() -> None:

@@ -138,6 +138,7 @@ ENDINGS = [
         126,
         id="run: a foreign loader",
     ),
+    row("x: error while loading shared libraries: libvulkan.so.1: cannot open", "", 127, id="a library"),
     row(f"run-detectors: unable to find an interpreter for {APE}", "Gotchas", id="47, 130, 369, 513"),
     row(
         'err:module:import_dll Library API-MS-Win-Core-Synch-l1-2-0.dll (which is needed by L"Z:") not found',
@@ -361,6 +362,22 @@ def test_a_model_that_is_newer_than_its_engine(engine: str, text: str) -> None:
     """F27: the embedded engine is a package, so pip updates it."""
     ending = ProcessExit(["/bin/x", "-m", engine], 1, f"{ARCHITECTURE}\n{UNLOADED}")
     assert text in remedy(ending, "linux")
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "words"),
+    [
+        ("[Errno 8] Exec format error", None, "correct archives: or path: of engines.llama-server"),
+        ("[Errno 86] Bad CPU type in executable", None, "correct archives: or path:"),
+        ("[WinError 216] This version of %1 is not compatible", None, "correct archives: or path:"),
+        ("x: error while loading shared libraries: libvulkan.so.1", 127, "gpu: disable of engines"),
+        (f"{ARCHITECTURE}\n{UNLOADED}", 1, "if models.yaml pins it: version: of engines.llama-server"),
+    ],
+)  # fmt: skip
+def test_a_release_that_does_not_fit(output: str, status: int | None, words: str) -> None:
+    """It is no APE: the fix is an edit of models.yaml."""
+    ending = ProcessExit(["/c/a.tar.gz.unpacked/bin/llama-server", "--version"], status, output)
+    assert words in remedy(ending, "linux")
 
 
 @pytest.mark.parametrize("index", range(len(KNOWN_FAILURES)))

@@ -199,11 +199,17 @@ def test_what_is_not_pinned_is_refused(project: Project, github: GitHub) -> None
         error = failed(project.doit(*words), 3)
         assert f"archive {HERE} is not pinned" in error
         assert fix in error
+    project.catalogue({"demo": DEMO}, engine(github, {HERE: "hear.tar.gz"}, "b1"))
+    error = failed(project.doit("lock"))
+    assert "has no file llama-b1-bin-hear.tar.gz, or does not" in error
+    assert "fix: did you mean llama-b1-bin-here.tar.gz?" in error
+    project.catalogue({"demo": DEMO}, engine(github, {HERE: "here.tar.gz"}, "b1"))
     lock = project.path / "models.lock"
     lock.write_text("version: 1\nengines: {}\nmodels: {}\n")
     assert "engines.llama-server: is not in models.lock" in failed(project.doit("lock", "--check"))
     error = failed(project.doit("lock"))
     assert "states no SHA-256 of llama-b1-bin-here.tar.gz" in error
+    assert "fix: run doit lock --download to hash it\n" in f"{error}\n"
     assert not project.cache.exists() or not list(project.cache.glob("engines/*"))
     done(project, "lock", "--download")
     assert rows(project)[0]["digest_from"] == "doit lock --download"
@@ -227,6 +233,50 @@ def test_a_program_that_does_not_run(project: Project, github: GitHub) -> None:
         assert "or try another engine: --engine " in error
         assert "--engine llamafile" in error
     assert not list(project.path.parent.rglob("evil"))
+
+
+def test_a_program_of_another_cpu(project: Project, github: GitHub) -> None:
+    """The archive is under the wrong key: the fix is there, not in a llamafile."""
+    arm = b"\x7fELF\2\1\1" + bytes(9) + b"\2\0" + (183).to_bytes(2, "little") + bytes(100)
+    publish(github, "b1", {"here.tar.gz": release("b1", arm)})
+    project.catalogue({"demo": DEMO}, engine(github, {HERE: "here.tar.gz"}, "b1"))
+    done(project, "lock")
+    for _ in range(2):
+        error = failed(project.doit("exe"))
+        assert "program: an ELF program for aarch64" in error
+        assert "fix: llama-server is a program for another system or CPU, or none: correct archives:" in error
+        assert "llamafile as it was published" not in error
+    assert "downloaded by another process" not in error
+
+
+def test_the_archive_of_an_endpoint(pinned: Project, github: GitHub) -> None:
+    """`doit plan` says which archive, and why, as it does for a model."""
+    pinned.catalogue({"demo": DEMO}, engine(github, NAMES), endpoints={"office": {"models": ["demo"]}})
+    plan = pinned.doit("plan", "office")
+    assert f"engine   demo: llama-server 11669 (endpoints.office; archive {HERE}: no GPU" in plan.out, plan
+
+
+def test_archives_of_different_versions(pinned: Project, github: GitHub) -> None:
+    """A merge of two branches may leave them in models.lock; the fix that the errors name repairs it."""
+    pinned.catalogue({"demo": DEMO}, engine(github, NAMES, "latest"))
+    done(pinned, "lock")
+    lock = pinned.path / "models.lock"
+    lock.write_text(lock.read_text().replace('"b11669"', '"b11668"', 1))
+    assert "archives of different versions" in failed(pinned.doit("lock", "--check"))
+    assert "fix: `doit lock --model llama-server`" in failed(pinned.doit("exe"), 3)
+    done(pinned, "lock", "--model", "llama-server")
+    assert {row["version"] for row in rows(pinned)} == {"b11669"}
+    assert "engine OK" in done(pinned, "exe")
+
+
+def test_a_library_of_the_users_own(project: Project, github: GitHub) -> None:
+    """LD_LIBRARY_PATH, for the runtimes of GPUs, does not replace a verified library."""
+    said = b"#!/bin/sh\necho $LD_LIBRARY_PATH >&2\necho 'version: 11669 (5e1b7c9)'\n"
+    publish(github, "b1", {"here.tar.gz": release("b1", said)})
+    project.catalogue({"demo": DEMO}, engine(github, {HERE: "here.tar.gz"}, "b1"))
+    done(project, "lock")
+    log = done(project, "exe", env={"LD_LIBRARY_PATH": "/opt/own"})
+    assert f"{folder(project)}:/opt/own" in log
 
 
 def test_path_names_a_program_of_ones_own(project: Project, github: GitHub) -> None:

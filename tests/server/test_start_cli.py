@@ -175,6 +175,13 @@ def test_a_stranger_has_the_usual_port(servers: Project) -> None:
     assert engines(servers) == []
 
 
+def test_any_free_port(servers: Project) -> None:
+    """Port 0 belongs to nobody: there is nothing to say about the port."""
+    two_models(servers, defaults={"port": 0})
+    result = servers.background("start", "a")
+    assert (result.status, "belongs to" in result.err) == (0, False), result.err
+
+
 @pytest.mark.parametrize("words", [("--model", "a", "--model", "b"), ("a", "b")], ids=" ".join)
 def test_two_models_in_one_command(servers: Project, words: tuple[str, ...]) -> None:
     """Issue 4.1: each has its port, and its URL is a line of stdout; why it is not the usual one is said."""

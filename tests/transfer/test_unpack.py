@@ -8,19 +8,22 @@ import io
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
 import textwrap
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.cache import stamps, unpacked
+from tasks.cache import stamps, store, unpacked
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.errors import IntegrityError
 from tasks.system import files
-from tasks.transfer import archive_rules
+from tasks.transfer import archive_reader, archive_rules
 from tasks.transfer.archive_rules import Kind, Member, RefusedArchiveError, entries_of
 from tasks.transfer.unpack import ensure_unpacked
 
@@ -63,10 +66,51 @@ def lying_size() -> bytes:
 
 def long_header() -> bytes:
     """A tar whose extended header would fill the memory."""
+    header = info("x", type=tarfile.XHDTYPE, size=200 * 1024**2).tobuf(tarfile.PAX_FORMAT)
+    return gzip.compress(header + b"\0" * 4 * 1024**2, 1)
+
+
+def extended(kind: bytes, records: Iterable[str]) -> bytes:
+    """An extended header of a tar, of these `key=value`."""
+    body = "".join(f"{len(text) + 4:02} {text}\n" for text in records).encode()
+    return info("x", type=kind, size=len(body)).tobuf() + body + b"\0" * (-len(body) % 512)
+
+
+def many_keys() -> bytes:
+    """A tar whose global keys are copied for each member: 200 kB of them once took 60 GB of memory."""
+    return gzip.compress(extended(tarfile.XGLTYPE, (f"key{n:03}=" for n in range(100))) + raw("a"), 1)
+
+
+def many_headers() -> bytes:
+    """A tar of empty files, each with a long header that is kept."""
+    comment = extended(tarfile.XHDTYPE, ["comment=" + "x" * 80] * 160)
+    return gzip.compress(b"".join(comment + raw(f"f{n}") for n in range(1200)), 1)
+
+
+def raw(name: str) -> bytes:
+    """The header of an empty file."""
+    return info(name).tobuf()
+
+
+def long_list() -> bytes:
+    """A zip whose list of members is read as a whole."""
+    size = archive_reader._MAX_DIRECTORY + 1
+    return b"PK\3\4" + bytes(size) + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, size, 4, 0)
+
+
+def lost_list() -> bytes:
+    """A zip whose list of members would begin before the file."""
+    data = bytearray(zipped({"llama-server": PROGRAM}))
+    at = data.rindex(b"PK\5\6")
+    data[at + 16 : at + 20] = (2**28).to_bytes(4, "little")
+    return bytes(data)
+
+
+def compressed(method: int) -> bytes:
+    """A zip with another compression than the usual one."""
     box = io.BytesIO()
-    with gzip.GzipFile(fileobj=box, mode="wb", compresslevel=1) as file:
-        file.write(info("x", type=tarfile.XHDTYPE, size=200 * 1024**2).tobuf(tarfile.PAX_FORMAT))
-        file.write(b"\0" * 4 * 1024**2)
+    with zipfile.ZipFile(box, "w", method) as archive:
+        archive.writestr("llama-server", PROGRAM)
     return box.getvalue()
 
 
@@ -87,16 +131,16 @@ HOSTILE = [
     ("absolute link", tar({**GOOD, "llama-b1/a.so": "/etc/passwd"}), "leads out of the folder"),
     ("link to nothing", tar({**GOOD, "llama-b1/a.so": "b.so"}), "leads to no file: 'b.so'"),
     ("links in a circle", tar({**GOOD, "llama-b1/a": "b", "llama-b1/b": "a"}), "leads to no file"),
-    ("file below a link", tar({**GOOD, "llama-b1/d": ".", "llama-b1/d/x": b"x"}), "'llama-b1/d/x' and"),
+    ("file below a link", tar({**GOOD, "llama-b1/d": ".", "llama-b1/d/x": b"x"}), "x' conflicts with"),
     ("link to a folder", tar({**GOOD, "llama-b1/a/x": b"x", "llama-b1/b": "a"}), "leads to no file"),
     ("hard link", tar(GOOD, [info("llama-b1/h", type=tarfile.LNKTYPE, linkname="/etc/x")]), "a hard link"),
     ("device", tar(GOOD, [info("llama-b1/d", type=tarfile.BLKTYPE)]), "a device or a pipe"),
     ("pipe", tar(GOOD, [info("llama-b1/p", type=tarfile.FIFOTYPE)]), "a device or a pipe"),
     ("twice", tar(GOOD, [info("llama-b1/./llama-server")]), "have one path"),
-    ("other case", tar({**GOOD, "llama-b1/A": b"1", "llama-b1/a": b"2"}), "'llama-b1/a' and 'llama-b1/A'"),
+    ("other case", tar({**GOOD, "llama-b1/A": b"1", "llama-b1/a": b"2"}), "'llama-b1/A' have one path"),
     ("other accents", tar({**GOOD, "llama-b1/\u00e9": b"1", "llama-b1/e\u0301": b"2"}), "have one path"),
-    ("folder in other case", tar({"L/llama-server": PROGRAM, "l/x": b"2"}), "'l/x' and 'L'"),
-    ("file and folder", tar({**GOOD, "llama-b1/a": b"1", "llama-b1/a/b": b"2"}), "'llama-b1/a/b' and"),
+    ("folder in other case", tar({"L/llama-server": PROGRAM, "l/x": b"2"}), "'l/x' conflicts with 'L'"),
+    ("file and folder", tar({**GOOD, "llama-b1/a": b"1", "llama-b1/a/b": b"2"}), "/b' conflicts with 'll"),
     ("two roots", tar({**GOOD, "other/x": b"x"}), "in its only folder; it begins with llama-b1, other"),
     ("no program", tar({"llama-b1/llama-cli": PROGRAM}), "no program llama-server"),
     ("program is a link", tar({"l/x": PROGRAM, "l/llama-server": "x"}), "no program llama-server"),
@@ -109,6 +153,9 @@ HOSTILE = [
     ("not gzip", b"no archive at all", "it is damaged"),
     ("cut off", release()[:-500], "it is damaged"),
     ("long header", long_header(), "a header has more bytes"),
+    ("many keys", many_keys(), "a header has more keys"),
+    ("many headers", many_headers(), "its headers have more than 16,777,216 bytes"),
+    ("long name", tar({**GOOD, "/" + "a" * 9000: b"x"}), f"'/{'a' * 79}'… is an absolute path"),
     ("zip slip", zipped({"llama-server": PROGRAM, "..\\..\\evil": b"x"}), "'\\\\' cannot be in the name"),
     ("zip traversal", zipped({"llama-server": PROGRAM, "../evil": b"x"}), "expected the name of a file"),
     ("zip drive", zipped({"llama-server": PROGRAM, "C:/evil": b"x"}), "':' cannot be in the name"),
@@ -117,6 +164,10 @@ HOSTILE = [
     ("zip device", zipped({"llama-server": PROGRAM, "a": b""}, {"a": stat.S_IFCHR | 0o600}), "a device"),
     ("zip lies", lying_size(), "it is damaged"),
     ("zip encrypted", encrypted(), "is encrypted"),
+    ("zip bzip2", compressed(zipfile.ZIP_BZIP2), "'llama-server' has compression method 12"),
+    ("zip LZMA", compressed(zipfile.ZIP_LZMA), "expected 0 (stored) or 8 (deflated)"),
+    ("zip long list", long_list(), "its list of members is too long"),
+    ("zip lost list", lost_list(), "it is damaged"),
 ]  # fmt: skip
 
 
@@ -148,6 +199,17 @@ def test_a_bomb_is_not_read_to_its_end(member: Member, count: int, why: str) -> 
     with pytest.raises(RefusedArchiveError, match=why):
         entries_of(members, "llama-server")
     assert next(members).name == f"{member.name}{count}"
+
+
+def test_links_count_as_copies() -> None:
+    """A system without links gets a copy for each: 9,000 of one file fill a disk."""
+    half = Member("llama-server", size=archive_rules.MAX_BYTES // 2)
+    links = [Member(f"l{number}", Kind.LINK, link="llama-server") for number in range(2)]
+    entries = entries_of([half, links[0]], "llama-server")
+    assert archive_rules.bytes_of(entries, copies_links=False) == half.size
+    assert archive_rules.bytes_of(entries, copies_links=True) == 2 * half.size
+    with pytest.raises(RefusedArchiveError, match="without links, its files have more than"):
+        entries_of([half, *links], "llama-server")
 
 
 @posix
@@ -215,30 +277,46 @@ def manifest(top: Path) -> None:
     (top.parent / "manifest.json").write_text("{}")
 
 
+def manifest_as_folder(top: Path) -> None:
+    (top.parent / "manifest.json").unlink()
+    (top.parent / "manifest.json").mkdir()
+
+
 def touch(top: Path) -> None:
     os.utime(top / "libllama.so.1")
 
 
 @posix
 @pytest.mark.parametrize(
-    "damage", [change, remove, add, relink, as_link, pipe, mode, no_folder, manifest, touch]
+    "damage",
+    [change, remove, add, relink, as_link, pipe, mode, no_folder, manifest, manifest_as_folder, touch],
 )
 def test_what_is_not_the_archive_is_replaced(tmp_path: Path, damage: Any) -> None:
     """Not a byte is downloaded: the archive is beside it. The same bytes stay, with a new manifest."""
     artifact = here(tmp_path, release())
     ensure_unpacked(str(tmp_path), artifact, "llama-server")
     top = Path(unpacked.folder_of(artifact))
-    inode = top.stat().st_ino
+    before = top.stat()
     damage(top)
     assert not unpacked.is_intact(artifact)
     with pytest.raises(IntegrityError, match="does not have the files that were verified"):
         stamps.check_unchanged(str(tmp_path), [artifact])
     ensure_unpacked(str(tmp_path), artifact, "llama-server")
     assert unpacked.is_intact(artifact)
-    assert (top.stat().st_ino == inode) == (damage in (manifest, touch))
+    # a new folder may get the inode of a removed one
+    is_same = (top.stat().st_ino, top.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+    assert is_same == (damage in (manifest, manifest_as_folder, touch))
     assert {path.name for path in Path(artifact.target).parent.iterdir()} <= {
         *(f"{Path(artifact.target).name}{end}" for end in ("", ".stamp.json", ".unpacked")), "moved",
     }  # fmt: skip
+
+
+def test_folders_without_end(tmp_path: Path) -> None:
+    """Deeper than Python's stack, as another user can make them: they are not searched to the end."""
+    (tmp_path / "d" / "/".join("d" * 99)).mkdir(parents=True)
+    assert list(unpacked.contents(str(tmp_path))) == [("/".join("d" * 52), None)]
+    (tmp_path / "d" / "/".join("d" * 99) / "file").touch()
+    assert store.files_of(str(tmp_path), ["d"]) == []
 
 
 @posix
