@@ -10,10 +10,17 @@ from tasks.catalogue.artifact import (
     EXECUTABLE_MAGICS,
     HEAD_BYTES,
     Artifact,
+    is_gguf,
     is_native,
     native_format,
 )
-from tasks.catalogue.model_format import HEAD, format_fix, holds_program, is_program
+from tasks.catalogue.model_format import (
+    HEAD,
+    format_fix,
+    head_problem,
+    holds_program,
+    is_program,
+)
 from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
 
@@ -63,6 +70,11 @@ def format_error(path: str, engine: str, *, owned: bool) -> IntegrityError | Non
         return _native_error(path, head, fix)
     if not problem:
         return _other_engine(path, engine, head)
+    if engine != "self" and is_gguf(head) and not head_problem(head):
+        what = f"{path} is not a complete GGUF file"
+        if not owned:
+            fix = "copy or download it again"
+        return IntegrityError(what, [("got", problem)], fix)
     kind = "a GGUF file"
     expected = "GGUF in the first four bytes, and version 2 or 3"
     if engine == "self":

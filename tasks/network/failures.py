@@ -38,6 +38,8 @@ def explained(error: Exception, limits: Limits, host: str, variable: str) -> Fai
     if failure:
         return failure
     if kinds & {"NameResolutionError", "gaierror"}:
+        if "ProxyError" in kinds:
+            return Failure("cannot resolve the name of the proxy", f"check {variable}")
         name = host.partition(":")[0] or "the host's name"
         return Failure(f"cannot resolve {name}", NO_NAME)
     if "ProxyError" in kinds:

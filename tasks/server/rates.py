@@ -123,7 +123,8 @@ def parse_earlier(text: str, where: str) -> dict[str, Any]:
     rows = report.get("rows") if isinstance(report, dict) else None
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
         what = f"{where} is not a report of `doit bench --json`"
-        raise RecipeError(what, fix=f"doit bench --json > {where}")
+        fix = "name a file that `doit bench --json > NEW.json` has written"
+        raise RecipeError(what, fix=fix)
     return dict(report)
 
 

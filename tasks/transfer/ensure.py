@@ -207,6 +207,7 @@ def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> Non
         what = f"no such file: {artifact.target}"
         if os.path.lexists(artifact.target):
             what = f"{artifact.target} is not a regular file"
+            fix = "give the path of a file"
         raise TransferError(what, fix=fix)
     if policy.frozen and artifact.sha256 is None:
         raise TransferError(

@@ -66,7 +66,8 @@ def _wait(cache: str, server: ServerRecord, deadline: float) -> int:
     if requests is not None:
         return requests
     what = f"{server.name} at {server.url} does not tell what it works on"
-    raise ServerError(what, fix="start it without --no-slots, or with --metrics")
+    fix = "start it without `-- --no-slots`, or set `metrics: true` in models.yaml"
+    raise ServerError(what, fix=fix)
 
 
 def _count(cache: str, server: ServerRecord) -> int | None:

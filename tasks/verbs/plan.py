@@ -183,9 +183,9 @@ def _text(
     problems: list[Any],
 ) -> list[Fact | str]:
     """Return what people read below the table of the files."""
-    write, _ = estimate.total([file_plan.to_write for file_plan in needs])
+    write, all_known = estimate.total([file_plan.to_write for file_plan in needs])
     free = facts["free"]
-    disk = f"{formatting.format_size(free)} free, {_afterwards(free, write)}"
+    disk = f"{formatting.format_size(free)} free, {_afterwards(free, write, all_known)}"
     lines: list[Fact | str] = [
         "",
         Fact("network  ", _fetched(needs)),
@@ -239,10 +239,16 @@ def _fetched(needs: list[FilePlan]) -> str:
     return "not known"
 
 
-def _afterwards(free: int, write: int) -> str:
-    """Return what a disk has after `write` bytes, or that these do not fit."""
+def _afterwards(free: int, write: int, all_known: bool) -> str:
+    """Return what a disk has after `write` bytes, or that these do not fit.
+
+    Args:
+        all_known: whether the size of every file is known.
+    """
     if write > free:
         return f"too little for {formatting.format_size(write)}"
+    if not all_known:
+        return "not known afterwards"
     return f"{formatting.format_size(free - write)} afterwards"
 
 

@@ -73,8 +73,13 @@ CASES = [
     ),
     pytest.param(own(b"", "it is empty (0 bytes)"), id="F16: empty"),
     pytest.param(
-        own(DEMO[:100_000], "it is a part of a GGUF: 100000 bytes, expected at least 2246145"),
-        id="F16: a part",
+        Case(
+            f"verify {EMBEDDED} --llamafile own.gguf", 1,
+            "{p}/own.gguf is not a complete GGUF file\n"
+            "  got: it is a part of a GGUF: 100000 bytes, expected at least 2246145\n"
+            "  fix: copy or download it again",
+            {"own.gguf": DEMO[:100_000]},
+        ), id="F16: a part",
     ),
     pytest.param(own(b"Entry not found", "it is text: Entry not found"), id="F16: a text"),
     # F10: what it is, whatever its name

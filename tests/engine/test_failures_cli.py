@@ -303,7 +303,7 @@ def test_a_file_that_is_not_regular(project: Project, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     for path in (tmp_path / "pipe.gguf", tmp_path):
         said = failure(project.doit("serve", "--llamafile", str(path), "--port", "0"))
-        assert f"{path} is not a regular file" in said
+        assert f"{path} is not a regular file\n  fix: give the path of a file\n" in said
 
 
 def test_the_log_is_for_its_owner_alone(project: Project) -> None:

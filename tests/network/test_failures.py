@@ -76,6 +76,13 @@ def lost(cause: Exception) -> Exception:
         (requests.ConnectTimeout("timed out"), SHORT, "no connection within 5 s", "", False),
         # before there is a connection
         (socket.gaierror(-2, "x"), STREAMED, "cannot resolve models.example", "doit doctor", False),
+        (
+            requests.exceptions.ProxyError(socket.gaierror(-2, "x")),
+            STREAMED,
+            "cannot resolve the name of the proxy",
+            "check https_proxy",
+            False,
+        ),
         (OSError(111, "Connection refused"), STREAMED, "Connection refused", "", False),
         (requests.exceptions.InvalidURL("no URL"), STREAMED, "no URL", "", True),
         (requests.TooManyRedirects("Exceeded 10 redirects."), STREAMED, "10 redirects", "", True),

@@ -121,6 +121,7 @@ def test_an_unknown_size(project: Project) -> None:
     result = project.doit("plan")
     assert result.status == 0
     assert "network  not known" in result.out
+    assert " free, not known afterwards" in result.out
     assert as_json(project.doit("plan", "--json"))["to_fetch_is_exact"] is False
 
 
@@ -194,7 +195,7 @@ def test_a_file_of_your_own(project: Project, tmp_path: Path) -> None:
     ("data", "what"),
     [
         (b"", "is not a GGUF file: it is empty (0 bytes)"),
-        (DEMO[:100_000], "is not a GGUF file: it is a part of a GGUF: 100000 bytes"),
+        (DEMO[:100_000], "is not a complete GGUF file: it is a part of a GGUF: 100000 bytes"),
         (b"GGUF\1\0\0\0", "is not a GGUF file: it is a GGUF of version 1"),
         (b"GGUF\0\0\0\3", "is not a GGUF file: it is a big-endian GGUF"),
         (b"Entry not found", "is not a GGUF file: it is text: Entry not found"),
