@@ -77,7 +77,7 @@ def _restart_request(
         found = list({record.name: record for record in found}.values())
     check_unambiguous(found, choice.names, request.verb)
     if not found:
-        if choice.names and request.verb != "roll":
+        if choice.names and request.verb == "restart":
             return request
         what = f"there is no server to {request.verb}"
         raise UsageError(what, fix="doit start --model NAME")
