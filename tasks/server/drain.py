@@ -34,6 +34,11 @@ def requests_of(server: ServerRecord) -> int | None:
         At least 1 for a server that is too busy to answer; None for one that does not
         tell, or does not listen.
     """
+    if "--models-max" in server.spec:  # an endpoint
+        from tasks.server.router import Router
+
+        requests = Router.of(server).requests()
+        return _busy_or_unknown(server) if requests is None else requests
     for path, count in _SOURCES:
         response = send_request(
             server.host, server.port, path, key=server.key, timeout_s=_ANSWER_S
