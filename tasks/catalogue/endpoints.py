@@ -149,17 +149,23 @@ def _members(
     Raises:
         UsageError: one cannot be resolved.
     """
-    models = catalogue.endpoint(name).models
-    varied = [word for word in models if catalogue.variants(word)]
-    if varied and environment.must_name_variant and request.verb:
-        what = (
-            f"{name}: {varied[0]} has variants, and in CI the machine does not choose"
-        )
-        fix = f"name an entry in endpoints.{name} that has the files of one variant"
-        raise UsageError(what, fix=fix)
-    alone = request._replace(options={"engine": "llama-server"}, extra=())
-    jobs = [_job(alone, word, catalogue, environment) for word in models]
-    return tuple(job._replace(engine_reason=f"endpoints.{name}") for job in jobs)
+    entry = catalogue.endpoint(name)
+    jobs = []
+    for word in entry.models:
+        variant = entry.variants.get(word, "")
+        is_open = not variant and bool(catalogue.variants(word))
+        if is_open and environment.must_name_variant and request.verb:
+            what = f"{name}: {word} has variants, and in CI the machine does not choose"
+            first = catalogue.variants(word)[0]
+            fix = f"add `variants: {{{word}: {first}}}` to endpoints.{name}"
+            raise UsageError(what, fix=f"{fix} in {catalogue.where}")
+        options = {"engine": "llama-server"}
+        if variant:
+            options["variant"] = variant
+        alone = request._replace(options=options, extra=())
+        job = _job(alone, word, catalogue, environment)
+        jobs.append(job._replace(engine_reason=f"endpoints.{name}"))
+    return tuple(jobs)
 
 
 def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:

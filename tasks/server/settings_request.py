@@ -1,4 +1,4 @@
-"""Tell a supervisor, in a file beside its record, which settings its router has now.
+"""Give a supervisor the new settings of its router, in a file beside the record.
 
 A record has one writer: its supervisor.
 """
