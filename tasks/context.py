@@ -80,7 +80,7 @@ class Context(NamedTuple):
     def download_policy(self) -> DownloadPolicy:
         """Return which downloads this command line and the environment allow."""
         return download_policy(
-            self.resolution.by_name.values(),
+            all_jobs(self.resolution, self.endpoints),
             self.catalogue.names,
             frozen=self.frozen,
             offline=huggingface.offline(os.environ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from doit.task import Task
 
 from tasks import command_line, context, doit_adapter, doit_reporter, endpoint_tasks
+from tasks.catalogue.endpoints import all_jobs
 from tasks.catalogue.engine_release import pinned_programs
 from tasks.command_line import Kind, TaskRequest, UnknownWordError, Verb
 from tasks.console import formatting
@@ -239,7 +240,7 @@ class Recipe:
 
         A catalogue in which no model needs a program need not say where it is.
         """
-        jobs = self._context.resolution.by_name.values()
+        jobs = all_jobs(self._context.resolution, self._context.endpoints)
         programs = [resolved.exe for resolved in jobs if resolved.exe]
         if next(self._requests(verb), None):
             programs += pinned_programs(

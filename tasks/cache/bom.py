@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -35,6 +35,7 @@ class BomEntry(NamedTuple):
     engines: Mapping[str, str]  # engine → version that was verified to work with it
     is_program: bool = False
     version: str = ""  # of a program
+    models: tuple[str, ...] = ()  # whose file it is
 
 
 def file_entry(
@@ -67,6 +68,7 @@ def file_entry(
         engines=engines,
         is_program=file.is_program,
         version=_program_version(engines) if file.is_program else "",
+        models=file.models,
     )
 
 
@@ -112,16 +114,26 @@ def timestamp(epoch: str | None, now: float) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def cyclonedx(rows: Iterable[BomEntry], at: str, version: str) -> dict[str, Any]:
-    """Return the document. Equal components have equal serial numbers.
+def cyclonedx(
+    rows: Iterable[BomEntry],
+    at: str,
+    version: str,
+    endpoints: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Return the document. Equal contents have equal serial numbers.
+
+    An endpoint with a file here is a service that depends on the files of its models.
 
     Args:
         at: see `timestamp`.
         version: of this recipe; empty if unknown.
+        endpoints: the models of each.
     """
     ordered = sorted(rows, key=lambda row: (row.path, row.name))
     components = [_component(row) for row in ordered]
-    serial = uuid5(NAMESPACE_URL, json.dumps([version, components], sort_keys=True))
+    services = _services(ordered, endpoints)
+    content = [version, components, *services]
+    serial = uuid5(NAMESPACE_URL, json.dumps(content, sort_keys=True))
     recipe = {
         "type": "application",
         "bom-ref": _OURS,
@@ -130,7 +142,7 @@ def cyclonedx(rows: Iterable[BomEntry], at: str, version: str) -> dict[str, Any]
         "licenses": _licenses("Apache-2.0"),
     }
     references = [component["bom-ref"] for component in components]
-    return {
+    document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -138,8 +150,29 @@ def cyclonedx(rows: Iterable[BomEntry], at: str, version: str) -> dict[str, Any]
         "version": 1,
         "metadata": {"timestamp": at, "component": _drop_empty(recipe)},
         "components": components,
+        "services": [service for service, _ in services],
         "dependencies": [{"ref": _OURS, "dependsOn": references}],
     }
+    for service, needs in services:
+        needed = {"ref": service["bom-ref"], "dependsOn": needs}
+        document["dependencies"].append(needed)
+    if not services:
+        del document["services"]
+    return document
+
+
+def _services(
+    rows: Sequence[BomEntry], endpoints: Mapping[str, Sequence[str]]
+) -> list[tuple[dict[str, str], list[str]]]:
+    """Return each endpoint that has files here, with the references of these."""
+    found = []
+    for name, models in sorted(endpoints.items()):
+        needs = [row.path for row in rows if set(models) & set(row.models)]
+        about = f"an endpoint of {', '.join(models)}"
+        service = {"bom-ref": f"endpoint:{name}", "name": name, "description": about}
+        if needs:
+            found.append((service, needs))
+    return found
 
 
 def _component(row: BomEntry) -> dict[str, Any]:

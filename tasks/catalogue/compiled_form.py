@@ -70,9 +70,15 @@ def _has_valid_endpoints(plain: Mapping[str, Any]) -> bool:
             return False
         if not isinstance(entry.get("idle", 0), (int, type(None))):
             return False
+        if not _has_known_variants(entry["variants"], plain["models"]):
+            return False
         if not _is_entry(entry.get("serve", {}), EndpointOptions):
             return False
     return True
+
+
+def _has_known_variants(chosen: Mapping[str, str], models: Mapping[str, Any]) -> bool:
+    return all(one in models[name].get("variants", {}) for name, one in chosen.items())
 
 
 def _names(kind: type[_Kind]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Works on plain data that may be malformed: type errors are reported elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tasks.catalogue.file_specs import file_location, variant_entry
@@ -90,6 +90,36 @@ def _endpoint_problems(
             yield path, _unknown(word, names)
         elif name and name not in members:
             yield path, f"{name} is not one of this endpoint's models"
+    yield from _variant_problems(entry, members, names, models)
+
+
+def _variant_problems(
+    entry: _Entry,
+    members: Collection[str],
+    names: Mapping[str, str],
+    models: Mapping[str, _Entry],
+) -> Iterator[Problem]:
+    """Yield variants that no model of the endpoint has."""
+    chosen = entry.get("variants")
+    if not isinstance(chosen, dict):
+        return
+    seen: set[str] = set()
+    for word, variant in chosen.items():
+        path = ("variants", str(word))
+        name = _named(word, names)
+        known = list(_entries(models.get(name, {}), "variants"))
+        if not name:
+            yield path, _unknown(str(word), names)
+        elif name not in members:
+            yield path, f"{name} is not one of this endpoint's models"
+        elif name in seen:
+            yield path, f"{name} is named twice"
+        elif not known:
+            yield path, f"{name} has no variants"
+        elif str(variant).lower() not in [one.lower() for one in known]:
+            hint = did_you_mean(str(variant), known) or f"expected {', '.join(known)}"
+            yield path, f"{name} has no variant {variant!r}; {hint}"
+        seen.add(name)
 
 
 def _named(word: Any, names: Mapping[str, str]) -> str:

@@ -149,22 +149,25 @@ def _members(
     Raises:
         UsageError: one cannot be resolved.
     """
-    models = catalogue.endpoint(name).models
-    varied = [word for word in models if catalogue.variants(word)]
-    if varied and environment.must_name_variant and request.verb:
-        what = (
-            f"{name}: {varied[0]} has variants, and in CI the machine does not choose"
-        )
-        fix = f"name an entry in endpoints.{name} that has the files of one variant"
-        raise UsageError(what, fix=fix)
-    alone = request._replace(options={"engine": "llama-server"}, extra=())
-    jobs = [_job(alone, word, catalogue, environment) for word in models]
-    # after `--engine` comes which program: an archive, or `path:`
-    reasons = [job.engine_reason.removeprefix("--engine") for job in jobs]
-    return tuple(
-        job._replace(engine_reason=f"endpoints.{name}{reason}")
-        for job, reason in zip(jobs, reasons, strict=True)
-    )
+    entry = catalogue.endpoint(name)
+    jobs = []
+    for word in entry.models:
+        variant = entry.variants.get(word, "")
+        is_open = not variant and bool(catalogue.variants(word))
+        if is_open and environment.must_name_variant and request.verb:
+            what = f"{name}: {word} has variants, and in CI the machine does not choose"
+            first = catalogue.variants(word)[0]
+            fix = f"add `variants: {{{word}: {first}}}` to endpoints.{name}"
+            raise UsageError(what, fix=f"{fix} in {catalogue.where}")
+        options = {"engine": "llama-server"}
+        if variant:
+            options["variant"] = variant
+        alone = request._replace(options=options, extra=())
+        job = _job(alone, word, catalogue, environment)
+        # after `--engine` comes which program: an archive, or `path:`
+        reason = job.engine_reason.removeprefix("--engine")
+        jobs.append(job._replace(engine_reason=f"endpoints.{name}{reason}"))
+    return tuple(jobs)
 
 
 def _check_endpoints_only(resolution: Resolution, catalogue: Catalogue) -> None:

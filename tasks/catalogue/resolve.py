@@ -266,7 +266,8 @@ def _job(
     program = installed_program(engine, environment)
     reason = choice.reason
     # "" is any verb, as doit's own commands see it
-    starts = request.kind in (Kind.SERVER, Kind.PLAN) or request.verb in ("", "verify")
+    needs_engine = request.verb in ("", "verify", "preset")
+    starts = request.kind in (Kind.SERVER, Kind.PLAN) or needs_engine
     if engine == "llamafile" and starts:
         exe = llamafile_exe(catalogue, environment)
     server = None

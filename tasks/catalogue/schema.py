@@ -119,7 +119,7 @@ def compile_catalogue(
         "defaults": plain.get("defaults") or {},
         "adopt_from": plain.get("adopt_from") or [],
         "engines": plain["engines"],
-        "endpoints": _endpoints(plain.get("endpoints") or {}, names),
+        "endpoints": _endpoints(plain.get("endpoints") or {}, names, models),
         "models": models,
         "names": names,
         "files": files,
@@ -127,17 +127,30 @@ def compile_catalogue(
 
 
 def _endpoints(
-    endpoints: Mapping[str, Any], names: Mapping[str, Any]
+    endpoints: Mapping[str, Any], names: Mapping[str, str], models: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the entries of `endpoints:`, with models by name instead of alias."""
+    """Return the entries of `endpoints:`, with models and variants by their names."""
     return {
         name: {
             **entry,
             "models": [names[word.lower()] for word in entry["models"]],
             "keep": [names[word.lower()] for word in entry.get("keep", ())],
+            "variants": _variants(entry.get("variants") or {}, names, models),
         }
         for name, entry in endpoints.items()
     }
+
+
+def _variants(
+    chosen: Mapping[str, str], names: Mapping[str, str], models: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return model → variant, as their entries spell them."""
+    found = {}
+    for word, variant in chosen.items():
+        name = names[word.lower()]
+        known = {one.lower(): one for one in models[name]["variants"]}
+        found[name] = known[variant.lower()]
+    return found
 
 
 def _url(model: Mapping[str, Any]) -> str:

@@ -190,6 +190,10 @@ class Endpoint(Strict):
     idle: Annotated[
         int | None, at_least(1, "seconds without a request until a model is unloaded")
     ] = None
+    variants: Annotated[
+        dict[Name, Name],
+        Constraint("variants that are not chosen by a machine: model → variant"),
+    ] = field(default_factory=dict)
     serve: Annotated[EndpointOptions, Constraint("settings of its server")] = (
         EndpointOptions()
     )

@@ -53,9 +53,8 @@ class Router(NamedTuple):
         words += ["--host", settings.host, "--port", str(port)]
         if key_file:
             words += ["--api-key-file", key_file]
-        if settings.metrics:
-            words.append("--metrics")
-        return [*words, *isolated]
+        # counts the requests of a model without keeping it in memory
+        return [*words, "--metrics", *isolated]
 
     def record_values(self, digests: Iterable[str]) -> dict[str, str]:
         """Return what a server record says about the models.

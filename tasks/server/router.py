@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from tasks.engine import failures
 from tasks.errors import ServerError
-from tasks.network.answers import busy_slots, parse_json
+from tasks.network.answers import parse_json, requests_in_metrics
 from tasks.server import logfile, router_state
 from tasks.server.client import POLL_S, QUICK_POLL_S, send_request
 from tasks.server.router_state import ModelState, RoutedModel
@@ -59,28 +59,32 @@ class Router(NamedTuple):
         return response is not None and response[0] == 200
 
     def busy(self, name: str) -> int | None:
-        """Count the requests that a model is processing; None where it is not told."""
+        """Count the requests that a model is processing.
+
+        GET /slots would keep an idle model in memory, and load one that sleeps.
+
+        Returns:
+            1 for a model that is too busy to answer; None where it is not told.
+        """
         query = f"model={quote(name, safe='')}&autoload=false"
-        response = self._send(f"/slots?{query}")
-        if response is None or response[0] != 200:
+        response = self._send(f"/metrics?{query}")
+        if response is None:
+            return 1
+        if response[0] != 200:
             return None
-        return busy_slots(response[1])
+        return requests_in_metrics(response[1])
 
     def requests(self) -> int | None:
-        """Count the requests of all models; None without a valid response.
+        """Count the requests in progress; None without a valid response.
 
-        A model that is being loaded has at least one, which waits for it.
+        A model that is being loaded counts as one, as a request may wait for it.
         """
         models = self.models()
         if models is None:
             return None
-        count = 0
-        for model in models:
-            if model.state is ModelState.LOADING:
-                count += 1
-            elif model.state is ModelState.LOADED:
-                count += self.busy(model.name) or 0
-        return count
+        loaded = [one.name for one in models if one.state is ModelState.LOADED]
+        loading = [one.name for one in models if one.state is ModelState.LOADING]
+        return len(loading) + sum(self.busy(name) or 0 for name in loaded)
 
     def unload(self, name: str) -> bool:
         """Unload a model; return whether the router accepts that."""

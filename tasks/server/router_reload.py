@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 
 from tasks.console import formatting
 from tasks.engine.router_launch import ALIAS_KEY, CHAT_KEY, KEEP_KEY, MODEL_KEY
 from tasks.engine.router_preset import Member
 from tasks.errors import ServerError
-from tasks.server import record_files, router_state
+from tasks.server import router_state
 from tasks.server.client import POLL_S
 from tasks.server.router import Router, wait_kept
 from tasks.server.router_state import ModelState
 from tasks.server.server_record import ServerRecord
-from tasks.system import files
 
 # settings of a record that the router takes over; for others it has to be restarted
 _TAKEN_OVER = ("model", ALIAS_KEY, CHAT_KEY, KEEP_KEY, "--alias")
@@ -129,14 +126,3 @@ def _wait_unloaded(router: Router, name: str, timeout_s: float) -> None:
         if states.get(name, ModelState.UNLOADED) in router_state.ENDED:
             return
         time.sleep(POLL_S)
-
-
-def update_record(record: ServerRecord, spec: Mapping[str, str]) -> None:
-    """Record the settings that a router has taken over.
-
-    The supervisor writes the record too, when the server stops.
-    """
-    data = record_files.load_json(Path(record.path))
-    if isinstance(data, dict) and data.get("mark") == record.mark:
-        data["spec"] = dict(spec)
-        files.write_atomic(record.path, json.dumps(data, indent=1), private=True)

@@ -225,7 +225,8 @@ def _is_process(value: object) -> bool:
     return all(_PROCESS[name](item) for name, item in value.items())
 
 
-def _is_spec(value: object) -> bool:
+def is_spec(value: object) -> bool:
+    """Return whether a value is a server's settings: texts by name."""
     if not isinstance(value, dict):
         return False
     return all(_is_text(name) and _is_text(text) for name, text in value.items())
@@ -248,7 +249,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "mode": _is_one_of(Mode),
     "host": _matches(r"[A-Za-z0-9.:_%-]{1,253}"),
     "port": _whole(1, 65535),
-    "spec": _is_spec,
+    "spec": is_spec,
     "command": _is_command,
     "log": _is_text,
     "mark": is_mark,

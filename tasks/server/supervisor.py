@@ -116,6 +116,7 @@ class Supervisor:
         models_max = values.get("spec", {}).get("--models-max")
         if models_max:  # it is a router
             _thread(self._keep_loaded, values, int(models_max))
+            _thread(self._watch_settings, config["record"])
         self._record = Record(config["record"], values)
 
     def stop(self, kill: bool = False, drain: bool = False) -> None:
@@ -127,12 +128,13 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise the engine until it has ended, by itself or on request."""
-        from tasks.server import drain_request
+        from tasks.server import drain_request, settings_request
         from tasks.system.process_identity import process
 
         engine = process(self._child.pid).as_record()
         supervisor = process(os.getpid()).as_record()
         drain_request.forget(self._record.path)
+        settings_request.forget(self._record.path)
         try:
             self._record.create(engine=engine, keeper=supervisor)
         except OSError as error:
@@ -157,6 +159,8 @@ class Supervisor:
             self._detached = True
         elif command == "again":
             self._record.write()
+        elif command == "settings":
+            self._take_settings()
         elif command == "exited":
             self._status = self._child.exited()
             return False
@@ -222,6 +226,22 @@ class Supervisor:
 
         router = Router(values["host"], values["port"], values["key"])
         keep_loaded(router, models_max, self._ended.wait)
+
+    def _watch_settings(self, path: str) -> None:
+        from tasks.server import settings_request
+
+        settings_request.watch(
+            path, self._ended.wait, lambda: self._commands.put("settings")
+        )
+
+    def _take_settings(self) -> None:
+        """Record the settings that `doit reload` has given to a router."""
+        from tasks.server import settings_request
+
+        spec = settings_request.read(self._record.path, self._record.mark)
+        if spec is not None:
+            self._record.write(spec=spec)
+        settings_request.forget(self._record.path)
 
     def _listen(self) -> None:
         for line in sys.stdin:

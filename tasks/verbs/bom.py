@@ -33,7 +33,8 @@ def run(context: Context, as_json: bool) -> None:
     document = None
     if as_json:
         at = bom.timestamp(os.environ.get("SOURCE_DATE_EPOCH"), time.time())
-        document = bom.cyclonedx(rows, at, _version("llamafile-recipe"))
+        version = _version("llamafile-recipe")
+        document = bom.cyclonedx(rows, at, version, _endpoints(context))
     nothing = f"nothing is here. Cache: {context.environment.cache}"
     table = [row._asdict() for row in rows]
     doit_adapter.show_report(
@@ -59,6 +60,12 @@ def _rows(context: Context) -> Iterator[BomEntry]:
             stamp = None
         path = file.artifact.target.removeprefix(f"{cache}/")
         yield bom.file_entry(file, path, stat.size, stamp, context.environment.root)
+
+
+def _endpoints(context: Context) -> dict[str, tuple[str, ...]]:
+    """Return the models of each endpoint."""
+    catalogue = context.catalogue
+    return {name: catalogue.endpoint(name).models for name in catalogue.endpoint_names}
 
 
 def _embedded(context: Context) -> Iterator[BomEntry]:

@@ -16,6 +16,7 @@ from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.engine_release import pinned_server
 from tasks.catalogue.model_files import llamafile_exe
 from tasks.catalogue.resolve import resolve_entry, resolve_variants
+from tasks.catalogue.types import Endpoint
 from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
@@ -69,10 +70,7 @@ def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ..
     """Return the cached files that serving a model needs: all variants, or one."""
     catalogue, environment = context.catalogue, context.environment
     if catalogue.endpoint_name(name):
-        models = catalogue.endpoint(name).models
-        every = (resolve_variants(model, catalogue, environment) for model in models)
-        every_file = (file for jobs in every for job in jobs for file in job.files)
-        return tuple(dict.fromkeys(every_file))
+        return _endpoint_files(context, catalogue.endpoint(name))
     jobs = resolve_variants(name, catalogue, environment)
     if variant:
         jobs = (resolve_entry(name, catalogue, environment, variant),)
@@ -83,6 +81,22 @@ def _files(context: Context, name: str, variant: str = "") -> tuple[Artifact, ..
         server = pinned_server(catalogue, environment)
         if server and server.archive:
             files[server.archive] = None
+    return tuple(files)
+
+
+def _endpoint_files(context: Context, endpoint: Endpoint) -> tuple[Artifact, ...]:
+    """Return the files of all its models, and the archive with llama-server."""
+    catalogue, environment = context.catalogue, context.environment
+    files: dict[Artifact, None] = {}
+    for model in endpoint.models:
+        variant = endpoint.variants.get(model, "")
+        jobs = resolve_variants(model, catalogue, environment)
+        if variant:
+            jobs = (resolve_entry(model, catalogue, environment, variant),)
+        files |= dict.fromkeys(file for job in jobs for file in job.files)
+    server = pinned_server(catalogue, environment)
+    if server and server.archive:
+        files[server.archive] = None
     return tuple(files)
 
 

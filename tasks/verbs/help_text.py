@@ -258,6 +258,8 @@ def _endpoint_page(name: str, entry: Endpoint, program: str) -> str:
     if entry.memory is not None:
         memory = f"{entry.memory:g} GB"
     facts += [("memory", memory), ("idle", f"{entry.idle} s" if entry.idle else "")]
+    chosen = [f"{model} {variant}" for model, variant in entry.variants.items()]
+    facts.append(("variants", ", ".join(chosen)))
     lines = [f"  {key:<9} {value}" for key, value in facts if value]
     steps = [
         (f"{program} serve {name}", "serves its models on one port"),

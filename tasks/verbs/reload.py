@@ -6,7 +6,7 @@ from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.context import Context
 from tasks.errors import ServerError
-from tasks.server import router_reload, server_locks, server_registry
+from tasks.server import router_reload, server_locks, server_registry, settings_request
 from tasks.server.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.server.session import specify
 from tasks.server.stopping import stop_server
@@ -50,7 +50,7 @@ def run(context: Context, endpoint: ResolvedEndpoint) -> None:
                 )
             if not is_done:
                 raise SystemExit(128 + stop[0])
-            router_reload.update_record(record, after)
+            settings_request.write(record, after)
 
 
 def _running(cache: str, endpoint: ResolvedEndpoint) -> ServerRecord:

@@ -111,6 +111,23 @@ def test_for_people(project: Project, server: FileServer, model: bytes) -> None:
     assert len(source) > 60
 
 
+def test_an_endpoint(project: Project) -> None:
+    """Issue 16.1: it is a service, which depends on the files of its models that are here."""
+    (project.path / "c.gguf").write_bytes(b"GGUF" + DATA)
+    models = {name: project.entry("demo/demo.gguf", engine="embedded") for name in ("a", "b")}
+    models["c"] = project.entry("c.gguf", b"GGUF" + DATA, engine="embedded")
+    office = {"models": ["a", "b"]}
+    project.catalogue(models, endpoints={"office": office, "none": {"models": ["c"]}})
+    assert project.doit("download", "a").status == 0
+    document = bom(project)
+    [service] = document["services"]
+    assert service == {"bom-ref": "endpoint:office", "name": "office", "description": "an endpoint of a, b"}
+    ours, needed = document["dependencies"]
+    assert needed["ref"] == "endpoint:office"
+    assert needed["dependsOn"]
+    assert set(needed["dependsOn"]) <= set(ours["dependsOn"])
+
+
 @posix
 def test_it_can_be_made_again(project: Project, model: bytes) -> None:
     """Issue 5.7: what is the same has the same serial number; with SOURCE_DATE_EPOCH, the same bytes."""

@@ -18,10 +18,12 @@ from tests.catalogue.test_schema import problems
 from tests.support.catalogues import VALID, catalogue
 from tests.support.command_lines import parse
 
+FILES = "{a: {url: https://example.org/a.gguf}, b: {url: https://example.org/b.gguf}}"
 TEXT = f"""{VALID}\
   emb: {{title: E, url: https://example.org/e.gguf, license: MIT, kind: embedding, aliases: [vec]}}
   named: {{title: N, url: https://example.org/n.gguf, license: MIT, id: vec}}
   own-env: {{title: O, url: https://example.org/o.gguf, license: MIT, serve: {{env: {{X: "1"}}}}}}
+  two: {{title: T, license: MIT, variants: {FILES}}}
   args: {{title: A, url: https://example.org/a.gguf, license: MIT, serve: {{args: [--samplers, a;b]}}}}
 """
 LINE = TEXT.count("\n") + 2  # the entry's
@@ -53,6 +55,11 @@ def with_endpoint(entry: str, name: str = "office") -> str:
         ),
         ("{models: [big], memory: 0}", ["memory: expected a number from 0.001 to 100000, got 0"]),
         ("{models: [big], idle: 0}", ["idle: expected a whole number from 1 to 999,999,999, got 0"]),
+        ("{models: [big], variants: {x: a}}", ["variants.x: there is no model 'x'"]),
+        ("{models: [big], variants: {emb: a}}", ["variants.emb: emb is not one of this endpoint's models"]),
+        ("{models: [big], variants: {BIG: a}}", ["variants.BIG: big has no variants"]),
+        ("{models: [two], variants: {two: c}}", ["variants.two: two has no variant 'c'; expected a, b"]),
+        ("{models: [two], variants: {two: a, Two: b}}", ["variants.Two: two is named twice"]),
         (
             "{models: [big], serve: {ctx_size: 1}}",
             ["serve.ctx_size: unknown key; the keys here are host, port, timeout, cors, env, metrics"],
@@ -63,7 +70,7 @@ def with_endpoint(entry: str, name: str = "office") -> str:
         ),
         (
             "{models: [big], ram: 1}",
-            ["ram: unknown key; the keys here are models, memory, keep, idle, serve"],
+            ["ram: unknown key; the keys here are models, memory, keep, idle, variants, serve"],
         ),
     ],
 )
@@ -106,6 +113,7 @@ def test_the_compiled_form() -> None:
     assert (office["models"], office["keep"]) == (["big", "emb"], ["emb"])
     damage: list[dict[str, Any]] = [
         {"models": ["gone"]}, {"keep": [1]}, {"memory": "1"}, {"idle": []}, {"serve": {"args": []}}, {"x": 1},
+        {"variants": {"big": "a"}}, {"variants": {"gone": "a"}}, {"variants": []},
     ]  # fmt: skip
     for change in damage:
         plain["endpoints"]["office"] = {**office, **change}
@@ -162,15 +170,16 @@ def test_what_is_refused(line: str, error: str) -> None:
 
 def test_a_model_with_variants() -> None:
     """The memory of the machine chooses one; CI has to name an entry."""
-    files = "{a: {url: https://example.org/a.gguf}, b: {url: https://example.org/b.gguf}}"
-    text = f"{TEXT}  two: {{title: T, license: MIT, variants: {files}}}\n"
-    found = catalogue(f"{text}endpoints: {{e: {{models: [two]}}}}\n")
+    found = catalogue(f"{TEXT}endpoints: {{e: {{models: [two]}}}}\n")
     asked = resolve(parse(["serve", "e"]), found, ENV)
     [group] = with_endpoints(asked, found, ENV)[1].values()
     assert group.members[0].variant == "a"
+    named = catalogue(f"{TEXT}endpoints: {{e: {{models: [two], variants: {{Two: B}}}}}}\n")
+    [group] = with_endpoints(asked, named, ENV._replace(must_name_variant=True))[1].values()
+    assert group.members[0].variant == "b"
     with pytest.raises(UsageError) as caught:
         with_endpoints(asked, found, ENV._replace(must_name_variant=True))
     assert str(caught.value) == (
         "e: two has variants, and in CI the machine does not choose\n"
-        "  fix: name an entry in endpoints.e that has the files of one variant"
+        "  fix: add `variants: {two: a}` to endpoints.e in m.yaml"
     )

@@ -96,6 +96,32 @@ def test_from_a_release_to_an_answer(project: Project, github: GitHub, llama_ser
     assert row["engine"] == "llama-server"
 
 
+def test_an_endpoint(project: Project, github: GitHub, llama_server: Path) -> None:
+    """16.7, 15.3: the release serves an endpoint, also where a task of one of its models precedes it."""
+    data = release("b11669", llama_server.read_bytes())
+    publish(github, "b11669", {"here.tar.gz": data, "win-cuda.zip": b"for Windows"})
+    models = {name: {**DEMO, "serve": {"ctx_size": 256}} for name in ("a", "b")}
+    office = {"models": ["a", "b"], "memory": 1}
+    project.catalogue(models, engine(github, NAMES), endpoints={"office": office})
+    done(project, "lock")
+    program = "bin/llama-server"
+    plan = project.doit("plan", "office")
+    assert (plan.status, f"llama-server b11669 ({HERE})" in plan.out) == (0, True), plan
+    assert not list(project.cache.glob(f"engines/*/*/{program}"))
+    result = project.background("download:a", "start:office", "--port", "0")
+    try:
+        assert result.status == 0, result.err
+        assert list(project.cache.glob(f"engines/*/*/{program}"))
+        assert project.doit("chat", "office", "--as", "b", "Hi").status == 0
+        again = project.background("reload", "office")
+        assert (again.status, again.out) == (0, result.out), again.err
+    finally:
+        done(project, "stop", "--all")
+    shutil.rmtree(project.cache)
+    assert "preset file" in done(project, "preset", "office")
+    assert list(project.cache.glob(f"engines/*/*/{program}"))
+
+
 def test_what_every_report_says(pinned: Project) -> None:
     """The archive is a file of the cache as any other; its files are compared with it."""
     assert "llama-server b11669" in pinned.doit("doctor", env={"LLAMAFILE_OFFLINE": "1"}).out

@@ -32,14 +32,14 @@ RECORD = spec().record_spec(8080)
 @pytest.mark.parametrize(
     ("settings", "key_file", "more"),
     [
-        ({}, "", "--offline --cors-origins localhost"),
+        ({}, "", "--metrics --offline --cors-origins localhost"),
         ({"cors": "*", "metrics": True}, "", "--metrics --offline --cors-origins *"),
-        ({}, "/k", "--api-key-file /k --offline --cors-origins localhost"),
+        ({}, "/k", "--api-key-file /k --metrics --offline --cors-origins localhost"),
         # of the models, so not of the router, whose options override theirs
         (
             {"ctx_size": 1, "n_predict": 2, "idle": 3, "args": ("--x",)},
             "",
-            "--offline --cors-origins localhost",
+            "--metrics --offline --cors-origins localhost",
         ),
     ],
 )

@@ -200,6 +200,26 @@ def test_a_changed_endpoint(office: Project) -> None:
     assert log.count("(reload) unloading model name=a ") == 1
     assert log.count("stopping model instance name=c") == 0
     assert "office is already running" in office.background("start", "--model", "office").err
+    # the supervisor, which writes the record at the end, knows the new settings
+    os.kill(after["engine"]["pid"], signal.SIGKILL)
+    wait_until(lambda: record(office, "office")["state"] == "stopped")
+    assert record(office, "office")["spec"] == after["spec"]
+    assert not list(office.run_folder.glob("*.settings"))
+
+
+def test_a_stop_finishes_the_answers(office: Project) -> None:
+    """16.5: those of all models, and what a model that is being loaded was asked."""
+    write(office, contexts={"a": 4096, "b": 512}, memory=4)
+    url = started(office, "--model", "office", "--port", "0")
+    statuses: list[int | None] = []
+    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=700, ignore_eos=True)))
+    answer.start()
+    router = Router("127.0.0.1", int(port_of(url)))
+    wait_until(lambda: router.busy("a"))
+    stopped = office.background("stop", "office", "--drain", "60")
+    answer.join(90)
+    assert (statuses, stopped.status) == ([200], 0), stopped.err
+    assert "office finishes a request before it ends, for at most 60 s" in stopped.err
 
 
 def test_a_stop_lets_answers_be_finished(office: Project) -> None:

@@ -112,9 +112,9 @@ def chat(router: Router, name: str) -> int | None:
     return response and response[0]
 
 
-def member(name: str, *options: str, keep: bool = False) -> Member:
+def member(name: str, *options: str, keep: bool = False, idle: int | None = None) -> Member:
     """A copy of the demo model."""
-    return Member(name, (), ("-m", DEMO, "--ctx-size", "256", *options), keep)
+    return Member(name, (), ("-m", DEMO, "--ctx-size", "256", *options), keep, idle)
 
 
 def states(router: Router) -> dict[str, ModelState]:
@@ -128,9 +128,9 @@ posix = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is 
 @posix
 def test_a_kept_model_with_a_real_router(llama_server: Path, tmp_path: Path) -> None:
     """Issue 16: unloaded by the router as the least recently used, and loaded again; never with a request."""
-    members = [member("kept", "--embedding", keep=True), member("chat"), member("other")]
+    members = [member("kept", "--embedding", keep=True), member("chat"), member("other", idle=1)]
     members.append(member("rank", "--reranking"))
-    options = ("--models-max", "2", "--cors-origins", "localhost")
+    options = ("--models-max", "2", "--cors-origins", "localhost", "--metrics")
     with running(llama_server, tmp_path, render(members), *options, key="a-key") as record:
         router = Router.of(record)
         assert wait_kept(record, 60, lambda: False)
@@ -150,6 +150,10 @@ def test_a_kept_model_with_a_real_router(llama_server: Path, tmp_path: Path) -> 
         assert router.busy("other") is None
         assert router.unload("rank")
         wait_until(lambda: states(router)["rank"] is UNLOADED)
+        # to count its requests neither keeps it in memory nor loads it again
+        assert router.touch("other")
+        wait_until(lambda: router.busy("other") == 0 and states(router)["other"] is SLEEPING)
+        assert (router.requests(), states(router)["other"]) == (0, SLEEPING)
 
 
 @posix
