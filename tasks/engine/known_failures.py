@@ -175,15 +175,13 @@ KNOWN_FAILURES = (
         "TMPDIR=FOLDER on another one",
         r"\.ape-\d+\.\d+: (cannot execute: )?Permission denied",
     ),
-    # measured with a release for another CPU, and with a text
+    # measured with a release for another CPU, with a text, and without libvulkan.so.1
     KnownFailure(
         "llama-server is a program for another system or CPU, or none: correct "
         "archives: or path: of engines.llama-server in models.yaml",
-        r"Exec format error|cannot execute binary file|Bad CPU type"
-        r"|\[WinError (193|216)\]",
+        r"Exec format error|cannot execute binary file|Bad CPU type|WinError (193|216)",
         engine="llama-server",
     ),
-    # measured with the archive for Vulkan on a machine without libvulkan.so.1
     KnownFailure(
         "a library of the system is missing: install it, or use the archive without a "
         "GPU: gpu: disable of engines.llama-server in models.yaml",
