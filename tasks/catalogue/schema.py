@@ -127,7 +127,7 @@ def compile_catalogue(
 
 
 def _endpoints(
-    endpoints: Mapping[str, Any], names: Mapping[str, str], models: Mapping[str, Any]
+    endpoints: Mapping[str, Any], names: Mapping[str, Any], models: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the entries of `endpoints:`, with models and variants by their names."""
     return {
@@ -142,7 +142,7 @@ def _endpoints(
 
 
 def _variants(
-    chosen: Mapping[str, str], names: Mapping[str, str], models: Mapping[str, Any]
+    chosen: Mapping[str, str], names: Mapping[str, Any], models: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return model → variant, as their entries spell them."""
     found = {}

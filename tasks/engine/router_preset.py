@@ -84,6 +84,11 @@ def problem(member: Member) -> str:
     return next(_problems(member), "")
 
 
+def cannot_say(value: str) -> list[str]:
+    """Return the characters of a value that end it: a preset file has no quotes."""
+    return [character for character in (";", "#", "\n", "\r") if character in value]
+
+
 def _section(member: Member) -> dict[str, str]:
     keys: dict[str, str] = {}
     for flag, values in _parse(member.options):
@@ -153,9 +158,8 @@ def _problems(member: Member) -> Iterator[str]:
 
 
 def _value_problems(flag: str, value: str) -> Iterator[str]:
-    for character in (";", "#", "\n", "\r"):
-        if character in value:
-            yield f"the value of {flag} contains {character!r}: {value!r}"
+    for character in cannot_say(value):
+        yield f"the value of {flag} contains {character!r}: {value!r}"
     if value != value.strip(" \t"):
         yield f"the value of {flag} begins or ends with a space: {value!r}"
     if not value:

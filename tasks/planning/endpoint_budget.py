@@ -43,8 +43,8 @@ def judge(needs: Mapping[str, float], keep: Collection[str], budget: float) -> V
     """
     left = budget - ROUTER_GB
     kept = [name for name in needs if name in keep]
-    if _sum(needs, kept) > left:
-        what = f"keep needs {_sum_text(needs, kept)}, but memory is {budget:.1f} GB"
+    if kept and _sum(needs, kept) > left:
+        what = f"keep needs {_sum_text(needs, kept)}, {_but(budget)}"
         return Verdict(0, what, "keep fewer models, or raise memory")
     for name in needs:
         together = list(dict.fromkeys((*kept, name)))
@@ -69,7 +69,7 @@ def _too_large(
     needs: Mapping[str, float], name: str, kept: list[str], budget: float
 ) -> tuple[str, str]:
     if not kept:
-        what = f"{name} needs {needs[name]:.1f} GB"
+        what = f"{name} needs {_size(needs[name])}"
     else:
         others = [one for one in kept if one != name]
         what = f"{name} and keep need {_sum_text(needs, [name, *others])}"
@@ -77,7 +77,7 @@ def _too_large(
         fix = f"raise memory, or remove {name}"
     else:
         fix = f"raise memory, remove {name}, or keep fewer models"
-    return f"{what}, but memory is {budget:.1f} GB", fix
+    return f"{what}, {_but(budget)}", fix
 
 
 def _cannot_keep(
@@ -86,7 +86,7 @@ def _cannot_keep(
     count = len(kept) + 1
     what = f"keep ({', '.join(kept)}) and one more are {count} models"
     what += f", and the {count} largest need {_sum_text(needs, largest[:count])}"
-    what += f", but memory is {budget:.1f} GB"
+    what += f", {_but(budget)}"
     what += " (llama-server may unload any model to load another)"
     return what, "raise memory, remove a large model, or remove keep"
 
@@ -97,9 +97,20 @@ def _sum(needs: Mapping[str, float], names: Iterable[str]) -> float:
 
 
 def _sum_text(needs: Mapping[str, float], names: list[str]) -> str:
-    """Return `14.0 GB (a 8.0 + b 6.0)`; of one model only its size."""
-    total = f"{_sum(needs, names):.1f} GB"
+    """Return `14.0 GB (a 8.0 GB + b 6.0 GB)`; of one model only its size."""
+    total = _size(_sum(needs, names))
     if len(names) == 1:
         return f"{total} ({names[0]})"
-    parts = " + ".join(f"{name} {needs[name]:.1f}" for name in names)
+    parts = " + ".join(f"{name} {_size(needs[name])}" for name in names)
     return f"{total} ({parts})"
+
+
+def _but(budget: float) -> str:
+    own = _size(ROUTER_GB)
+    return f"but memory is {_size(budget)}, of which llama-server itself takes {own}"
+
+
+def _size(gigabytes: float) -> str:
+    if gigabytes < 0.95:
+        return f"{gigabytes * 1000:.0f} MB"
+    return f"{gigabytes:.1f} GB"

@@ -104,7 +104,7 @@ def text(plan: EndpointPlan) -> str:
 def _model_text(plan: EndpointPlan, name: str) -> str:
     needed = formatting.format_size(plan.needs[name])
     if name in plan.keep:
-        return f"{name} {needed}, kept"
+        return f"{name} {needed} (kept)"
     return f"{name} {needed}"
 
 

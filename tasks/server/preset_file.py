@@ -10,7 +10,7 @@ from tasks.catalogue.environment import Environment
 from tasks.catalogue.types import Catalogue
 from tasks.console.text import digest
 from tasks.engine.command import model_options
-from tasks.engine.router_preset import Member, problem, render
+from tasks.engine.router_preset import Member, cannot_say, problem, render
 from tasks.engine.version import engine_version, launch_of
 from tasks.errors import ServerError, UsageError
 from tasks.server import run_folder
@@ -61,9 +61,9 @@ def members_of(
         if text := problem(member):
             what = f"{endpoint.name}: {one.name} cannot be one of its models: {text}"
             fix = f"edit models.{one.name} in {catalogue.where}"
-            raise UsageError(
-                f"{what} (a preset of llama-server has no quotes)", fix=fix
-            )
+            if cannot_say(environment.cache):
+                fix = "set LLAMAFILE_CACHE to a directory without ';' and '#'"
+            raise UsageError(what, fix=fix)
         found.append(member)
     return tuple(found)
 
@@ -93,5 +93,7 @@ def write(cache: str, catalogue: Catalogue, name: str, text: str) -> str:
         reason = error.strerror or str(error)
         what = f"cannot write the preset file of {name}: {reason}"
         fix = f"set {STATE_VARIABLE} to a directory you can write to"
+        if files.is_full(error):
+            fix = f"free space there, or set {STATE_VARIABLE} to another disk"
         raise ServerError(what, [("file", path)], fix=fix) from None
     return path

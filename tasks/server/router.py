@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
 from tasks.engine import failures
+from tasks.engine.router_launch import recorded_names
 from tasks.errors import ServerError
 from tasks.network.answers import parse_json, requests_in_metrics
 from tasks.server import logfile, router_state
@@ -32,18 +33,24 @@ class Router(NamedTuple):
     host: str
     port: int
     key: str = ""
+    names: tuple[str, ...] = ()  # of its models; empty: whatever it lists
 
     @staticmethod
     def of(record: ServerRecord) -> Router:
-        """Return the router of a server record."""
-        return Router(record.host, record.port, record.key)
+        """Return the router of a server record, with the models of that record."""
+        names = tuple(recorded_names(record.spec))
+        return Router(record.host, record.port, record.key, names)
 
     def models(self) -> tuple[RoutedModel, ...] | None:
         """Return the models and their states; None without a valid response."""
         response = self._send("/models")
         if response is None or response[0] != 200:
             return None
-        return router_state.parse_models(response[1])
+        models = router_state.parse_models(response[1])
+        if models is None or not self.names:
+            return models
+        listed = {model.name: model for model in models}
+        return tuple(listed[name] for name in self.names if name in listed)
 
     def touch(self, name: str, timeout_s: float = LOAD_S) -> bool:
         """Load a model, and let the router count it as just used.
@@ -117,13 +124,17 @@ class Router(NamedTuple):
 
 
 def wait_kept(
-    record: ServerRecord, timeout_s: float, stopped: Callable[[], object]
+    record: ServerRecord,
+    keep: Collection[str],
+    timeout_s: float,
+    stopped: Callable[[], object],
 ) -> bool:
     """Wait until every kept model of a router is loaded.
 
     A router reports that it is healthy even where every model fails.
 
     Args:
+        keep: names of these models.
         stopped: returns a true value when the user asked to stop, or the router ended.
 
     Returns:
@@ -132,13 +143,14 @@ def wait_kept(
     Raises:
         ServerError: one failed to load, or time is up.
     """
-    router = Router.of(record)
+    router = Router.of(record)._replace(names=())
     start = time.monotonic()
     while not stopped():
         models = router.models()
-        waiting = [model.name for model in models or () if is_awaited(model)]
+        states = {model.name: model.state for model in models or ()}
+        waiting = [name for name in keep if states.get(name) is not ModelState.LOADED]
         for model in models or ():
-            if model.kept and model.state is ModelState.FAILED:
+            if model.name in keep and model.state is ModelState.FAILED:
                 raise load_error(record, model)
         if models is not None and not waiting:
             return True
@@ -149,11 +161,6 @@ def wait_kept(
             raise ServerError(what, facts, "allow more time with --timeout SECONDS")
         time.sleep(QUICK_POLL_S if elapsed < 1 else POLL_S)
     return False
-
-
-def is_awaited(model: RoutedModel) -> bool:
-    """Whether a model has to be loaded before the router counts as ready."""
-    return model.kept and model.state is not ModelState.LOADED
 
 
 def load_error(record: ServerRecord, model: RoutedModel) -> ServerError:

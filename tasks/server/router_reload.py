@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from tasks.console import formatting
 from tasks.engine.router_launch import ALIAS_KEY, CHAT_KEY, KEEP_KEY, MODEL_KEY
@@ -49,7 +49,7 @@ def _words(spec: Mapping[str, str], key: str) -> set[str]:
 
 def reload(
     record: ServerRecord,
-    members: Iterable[Member],
+    members: Collection[Member],
     changed: Collection[str],
     timeout_s: float,
     stopped: Callable[[], object],
@@ -71,7 +71,8 @@ def reload(
     Raises:
         ServerError: a model is still answering, or the router does not accept the file.
     """
-    router = Router.of(record)
+    # it may have other models afterwards
+    router = Router.of(record)._replace(names=())
     if not _wait_idle(record, changed, timeout_s, stopped):
         return False
     _read_file(record, router)
@@ -87,7 +88,8 @@ def reload(
     for model in router.models() or ():
         if model.kept and model.state is ModelState.UNLOADED:
             router.touch(model.name, timeout_s)
-    return wait_kept(record, timeout_s, stopped)
+    keep = [member.name for member in members if member.keep]
+    return wait_kept(record, keep, timeout_s, stopped)
 
 
 def _read_file(record: ServerRecord, router: Router) -> None:
@@ -103,7 +105,7 @@ def _wait_idle(
     timeout_s: float,
     stopped: Callable[[], object],
 ) -> bool:
-    router = Router.of(record)
+    router = Router.of(record)._replace(names=())
     deadline = time.monotonic() + timeout_s
     while not stopped():
         busy = router_state.busy_models(router.models() or (), names, router.busy)

@@ -68,7 +68,7 @@ def lines(row: Mapping[str, Any]) -> Iterator[Fact | str]:
     for one in models:
         if one.get("output"):
             text = one["output"].replace("\n", "\n      ")
-            yield f"  {one['model']} failed to load; its last output:\n      {text}"
+            yield f"  {one['model']} failed; its last output:\n      {text}"
 
 
 def _state(row: ModelRow) -> str:

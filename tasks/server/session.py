@@ -296,8 +296,10 @@ class ManagedServer:
         """Wait until the models that an endpoint keeps are loaded."""
         from tasks.server import router
 
+        assert self._spec.router
         is_loaded = router.wait_kept(
             self.record,
+            self._spec.router.keep,
             limit,
             lambda: self._stop or self._supervisor.exited() is not None,
         )

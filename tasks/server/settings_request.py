@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tasks.errors import ServerError
 from tasks.server.record_files import load_json
@@ -50,13 +51,13 @@ def read(path: str, mark: str) -> dict[str, str] | None:
     Args:
         path: of the record.
     """
-    data = load_json(_file(path))
+    data = load_json(Path(_file(path)))
     if not isinstance(data, dict) or data.get("mark") != mark:
         return None
     spec = data.get("spec")
-    if not is_spec(spec):
+    if not isinstance(spec, dict) or not is_spec(spec):
         return None
-    return dict(spec)
+    return spec
 
 
 def watch(path: str, ended: Callable[[float], bool], tell: Callable[[], None]) -> None:

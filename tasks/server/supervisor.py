@@ -128,13 +128,12 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise the engine until it has ended, by itself or on request."""
-        from tasks.server import drain_request, settings_request
+        from tasks.server import drain_request
         from tasks.system.process_identity import process
 
         engine = process(self._child.pid).as_record()
         supervisor = process(os.getpid()).as_record()
         drain_request.forget(self._record.path)
-        settings_request.forget(self._record.path)
         try:
             self._record.create(engine=engine, keeper=supervisor)
         except OSError as error:
@@ -230,6 +229,7 @@ class Supervisor:
     def _watch_settings(self, path: str) -> None:
         from tasks.server import settings_request
 
+        settings_request.forget(path)
         settings_request.watch(
             path, self._ended.wait, lambda: self._commands.put("settings")
         )

@@ -6,6 +6,7 @@ from tasks import doit_adapter
 from tasks.catalogue.endpoints import ResolvedEndpoint
 from tasks.context import Context
 from tasks.engine.router_preset import Member, render
+from tasks.errors import RecipeError
 from tasks.server import preset_file
 
 
@@ -22,7 +23,12 @@ def is_current(context: Context, endpoint: ResolvedEndpoint) -> bool:
     the tasks before.
     """
     path = _expected(context, endpoint)
-    return bool(path) and preset_file.is_current(path, _members(context, endpoint))
+    if not path:
+        return False
+    try:
+        return preset_file.is_current(path, _members(context, endpoint))
+    except RecipeError:
+        return False  # `run` reports it
 
 
 def run(context: Context, endpoint: ResolvedEndpoint) -> None:

@@ -7,6 +7,7 @@ from tasks.planning.endpoint_budget import judge
 
 pytestmark = pytest.mark.once
 
+OWN = "of which llama-server itself takes 50 MB"
 THREE = {"qwen": 8.0, "gemma": 6.0, "embedder": 1.0}
 
 
@@ -33,25 +34,26 @@ def test_models_max(needs: dict[str, float], keep: tuple[str, ...], budget: floa
 @pytest.mark.parametrize(
     ("keep", "budget", "problem", "fix"),
     [
-        ((), 8.0, "qwen needs 8.0 GB, but memory is 8.0 GB", "raise memory, or remove qwen"),
+        ((), 0.001, f"qwen needs 8.0 GB, but memory is 1 MB, {OWN}", "raise memory, or remove qwen"),
+        ((), 8.0, f"qwen needs 8.0 GB, but memory is 8.0 GB, {OWN}", "raise memory, or remove qwen"),
         (
             ("qwen",), 5,
-            "keep needs 8.0 GB (qwen), but memory is 5.0 GB", "keep fewer models, or raise memory",
+            f"keep needs 8.0 GB (qwen), but memory is 5.0 GB, {OWN}", "keep fewer models, or raise memory",
         ),
         (
             ("qwen", "gemma"), 14,
-            "keep needs 14.0 GB (qwen 8.0 + gemma 6.0), but memory is 14.0 GB",
+            f"keep needs 14.0 GB (qwen 8.0 GB + gemma 6.0 GB), but memory is 14.0 GB, {OWN}",
             "keep fewer models, or raise memory",
         ),
         (
             ("embedder",), 9,
-            "qwen and keep need 9.0 GB (qwen 8.0 + embedder 1.0), but memory is 9.0 GB",
+            f"qwen and keep need 9.0 GB (qwen 8.0 GB + embedder 1.0 GB), but memory is 9.0 GB, {OWN}",
             "raise memory, remove qwen, or keep fewer models",
         ),
         (
             ("embedder",), 12,
             "keep (embedder) and one more are 2 models, and the 2 largest need 14.0 GB"
-            " (qwen 8.0 + gemma 6.0), but memory is 12.0 GB"
+            f" (qwen 8.0 GB + gemma 6.0 GB), but memory is 12.0 GB, {OWN}"
             " (llama-server may unload any model to load another)",
             "raise memory, remove a large model, or remove keep",
         ),

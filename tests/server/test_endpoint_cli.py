@@ -15,6 +15,7 @@ from tests.support.llama_server import use
 from tests.support.project import REPO, Project
 from tests.support.servers import failed, record, rows, started
 
+OWN = "of which llama-server itself takes 50 MB"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the program of the tests is a shell script")
 
 DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
@@ -119,7 +120,7 @@ def test_in_the_background(office: Project) -> None:
     known = record(office, "office")
     command = known["command"]
     assert [word for word in command if word.startswith("--")] == [
-        "--models-preset", "--models-max", "--host", "--port", "--offline", "--cors-origins",
+        "--models-preset", "--models-max", "--host", "--port", "--metrics", "--offline", "--cors-origins",
     ]  # fmt: skip
     assert known["spec"]["models.small"].endswith("--ctx-size 256 --n-predict 8 --threads 1")
     assert office.doit("chat", "office", "What are you?").out.strip()
@@ -131,6 +132,7 @@ def test_in_the_background(office: Project) -> None:
     assert "llama_server" in office.doit("logs", "office").out
     [row] = rows(office, "office")
     assert (row["model"], row["state"], row["url"]) == ("office", "ready", url)
+    assert [one["model"] for one in row["models"]] == ["demo", "small", "embedder"]  # as in models.yaml
     assert (
         office.doit("bench", "office", "--requests", "1", "--parallel", "1", "--n-predict", "2").status == 0
     )
@@ -165,20 +167,25 @@ def test_the_preset_file_is_a_target(office: Project) -> None:
     path.write_text("[demo]\nmodel = /other\n")
     assert ".  preset:office" in office.doit("preset", "office").err
     assert path.stat().st_mode & 0o777 == 0o600
+    # what it cannot say is an error, and not a traceback of doit's
+    office.env["LLAMAFILE_CACHE"] = f"{office.cache};2"
+    error = failed(office.doit("preset", "office"))
+    assert "office: demo cannot be one of its models: the value of -m contains ';'" in error
+    assert "fix: set LLAMAFILE_CACHE to a directory without ';' and '#'" in error
 
 
 @pytest.mark.parametrize(
     ("change", "error", "fix"),
     [
-        ({"memory": 1.5}, "a needs 2.0 GB, but memory is 1.5 GB", "raise memory, or remove a"),
+        ({"memory": 1.5}, f"a needs 2.0 GB, but memory is 1.5 GB, {OWN}", "raise memory, or remove a"),
         (
             {"memory": 2.5, "keep": ["a"]},
-            "b and keep need 3.0 GB (b 1.0 + a 2.0), but memory is 2.5 GB",
+            f"b and keep need 3.0 GB (b 1.0 GB + a 2.0 GB), but memory is 2.5 GB, {OWN}",
             "raise memory, remove b, or keep fewer models",
         ),
         (
             {"memory": 2.5, "keep": ["a", "b"]},
-            "keep needs 3.0 GB (a 2.0 + b 1.0), but memory is 2.5 GB",
+            f"keep needs 3.0 GB (a 2.0 GB + b 1.0 GB), but memory is 2.5 GB, {OWN}",
             "keep fewer models, or raise memory",
         ),
         (
@@ -216,7 +223,7 @@ def test_a_plan(still: Project) -> None:
     result = still.doit("plan", "office")
     assert result.status == 0, result.out
     [line] = [line for line in result.out.splitlines() if line.startswith("endpoint ")]
-    assert ", kept; at most 2 loaded in 140.0 MB (`memory:` in models.yaml)" in line
+    assert " (kept); at most 2 loaded in 140.0 MB (`memory:` in models.yaml)" in line
     found = json.loads(still.doit("plan", "office", "--json").out)
     assert found["works"]
     [group] = found["endpoints"]

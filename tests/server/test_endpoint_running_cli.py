@@ -91,7 +91,7 @@ def test_a_model_that_fails_is_named(office: Project) -> None:
     shown = office.doit("status")
     assert shown.status == 0
     assert "office  a loaded, broken failed (exit status 1)\n" in shown.out
-    assert "  broken failed to load; its last output:\n      " in shown.out
+    assert "  broken failed; its last output:\n      " in shown.out
     assert "unknown model architecture" in shown.out
 
 

@@ -133,7 +133,7 @@ def test_a_kept_model_with_a_real_router(llama_server: Path, tmp_path: Path) -> 
     options = ("--models-max", "2", "--cors-origins", "localhost", "--metrics")
     with running(llama_server, tmp_path, render(members), *options, key="a-key") as record:
         router = Router.of(record)
-        assert wait_kept(record, 60, lambda: False)
+        assert wait_kept(record, ["kept"], 60, lambda: False)
         assert Router(record.host, record.port, "another").models() is None
         assert chat(router, "chat") == 200
         # chat was used last: the router unloads the kept model
@@ -164,7 +164,9 @@ def test_a_model_that_fails(llama_server: Path, tmp_path: Path) -> None:
         router = Router.of(record)
         assert health(record.host, record.port) == 200
         with pytest.raises(ServerError) as failure:
-            wait_kept(record, 60, lambda: False)
+            wait_kept(record, ["gone"], 60, lambda: False)
+        with pytest.raises(ServerError, match="office was not ready in time\n  not loaded: unlisted"):
+            wait_kept(record, ["unlisted"], 0, lambda: False)
         text = str(failure.value)
         assert text.startswith("gone of office failed to load\n  ended: exit status 1\n  output:\n")
         assert "failed to open GGUF file '/nowhere.gguf' (No such file or directory)" in text
