@@ -530,7 +530,7 @@ def test_arguments_for_the_engine() -> None:
             "download --llamafile a/x.gguf serve --llamafile b/x.gguf",
             "linux",
             "x is requested twice",
-            "run two commands",
+            "",
             id="one name, two files",
         ),
         pytest.param(
