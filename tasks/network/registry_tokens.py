@@ -71,11 +71,7 @@ class RegistryTokens:
 
 
 def _exchange(
-    session: Any,
-    challenge: registry.Challenge,
-    url: str,
-    host: str,
-    repo: str,
+    session: Any, challenge: registry.Challenge, url: str, host: str, repo: str
 ) -> registry.Token:
     """Request a token. Raises TransferError, PermanentTransferError."""
     realm = challenge.realm

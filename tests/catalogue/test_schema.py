@@ -287,7 +287,9 @@ SEEN = [
 UNSEEN = [
     # ---- URLs
     url_row(
-        "ftp://h/x.gguf", "ftp://h/x.gguf: expected https://, http://, oci://, file:// or a path, got ftp:", "ftp"
+        "ftp://h/x.gguf",
+        "ftp://h/x.gguf: expected https://, http://, oci://, file:// or a path, got ftp:",
+        "ftp",
     ),
     url_row("https:///x.gguf", "https:///x.gguf has no host", "no host"),
     url_row("https://h/", "https://h/ has no file name", "no file"),

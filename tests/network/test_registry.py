@@ -11,8 +11,8 @@ from tasks.network.registry import Challenge
 
 # WWW-Authenticate, what it asks for
 CHALLENGES = [
-    ('Bearer realm="https://a/t",service="s",scope="repository:r:pull"', Challenge("bearer", "https://a/t", "s")),
-    ('bearer realm=https://a/t, error="insufficient_scope"', Challenge("bearer", "https://a/t", "", "insufficient_scope")),
+    ('Bearer realm="https://a/t",service="s",scope="x:r:pull"', Challenge("bearer", "https://a/t", "s")),
+    ('bearer realm=https://a/t, error="no_scope"', Challenge("bearer", "https://a/t", "", "no_scope")),
     ('Basic realm="x", Bearer realm="https://a/t"', Challenge("bearer", "https://a/t")),
     ('Basic realm="x"', Challenge("basic")),
     ("Bearer ", Challenge("bearer")),

@@ -59,7 +59,8 @@ def test_the_file_of_a_manifest(content: bytes, text: str, digest: str, name: st
     reference = parse_oci(text)
     found = parse(content, text)
     manifest = hashlib.sha256(content).hexdigest()
-    assert reference and (found.sha256, found.size) == (digest, 10)
+    assert reference
+    assert (found.sha256, found.size) == (digest, 10)
     assert found.url == f"oci://{reference.host}/{reference.repo}@sha256:{manifest}/{name}"
 
 
@@ -68,14 +69,14 @@ BAD = [
     (b"<html>", REFERENCE, "not a manifest of version 2"),
     (b"[" * 100_000, REFERENCE, "not a manifest of version 2"),
     (json.dumps({"schemaVersion": 1}).encode(), REFERENCE, "not a manifest of version 2"),
-    (body(kind="application/vnd.oci.image.index.v1+json", manifests=[]), REFERENCE, "an index of several manifests"),
-    (body(kind=None, manifests=[]), REFERENCE, "an index of several manifests"),
+    (body(kind="application/vnd.oci.image.index.v1+json"), REFERENCE, "is an index of several"),
+    (body(kind=None, manifests=[]), REFERENCE, "is an index of several manifests"),
     (body(kind="text/x\n"), REFERENCE, "unknown kind of manifest: 'text/x\\n'"),
     (body(), REFERENCE, "the manifest has no weights"),
     (body(LICENCE), REFERENCE, "layers: 'application/vnd.docker.ai.license'"),
     (body(layer("application/octet-stream", title="x.zip")), REFERENCE, "the manifest has no weights"),
     (body(layer("application/vnd.cncf.model.weight.v1.tar+gzip")), REFERENCE, "are an archive"),
-    (body(layer(GGUF), layer(GGUF, B)), REFERENCE, "2 files of weights without names, which is not supported"),
+    (body(layer(GGUF), layer(GGUF, B)), REFERENCE, "2 files of weights without names, which"),
     (body(layer(RAW, path="x.gguf"), layer(RAW, B, path="y.gguf")), REFERENCE, "fix: oci://h/m:1/x.gguf"),
     (body(layer(RAW, path="x.gguf")), REFERENCE + "/z.gguf", "has no file of this name"),
     (body(layer(RAW, "A" * 64)), REFERENCE, "no usable digest or size"),
@@ -98,7 +99,8 @@ BAD = [
 def test_manifests_that_are_refused(content: bytes, text: str, expected: str) -> None:
     with pytest.raises(TransferError) as caught:
         parse(content, text)
-    assert expected in str(caught.value) and "\x1b" not in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "stated"), [(f"oci://h/m@sha256:{A}", ""), (REFERENCE, f"sha256:{A}")])
