@@ -113,7 +113,7 @@ def _modelscope(env: Mapping[str, str]) -> str:
 
 
 def scheme_of(text: str) -> str:
-    """Return `oci`, `ollama` or `ms`; "" if it is no reference to a registry."""
+    """Return `oci`, `ollama` or `ms`; "" for any other text."""
     scheme, colon, _ = text.partition(":")
     if colon and scheme in SCHEMES:
         return scheme
@@ -165,7 +165,7 @@ def problem_of(text: str) -> str:
 def file_url(text: str, sha256: str | None, env: Mapping[str, str]) -> str:
     """Return the URL of a source's bytes; "" if a digest is needed and not known.
 
-    Any text that is no reference is returned unchanged.
+    Any other text is returned unchanged.
     """
     if oci := parse_oci(text):
         if not sha256:

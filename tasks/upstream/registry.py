@@ -21,7 +21,7 @@ def fetch_file(text: str, ask: Ask) -> RemoteFile | None:
     """Return what a registry states about a reference's file.
 
     Returns:
-        None if the text is no reference to a registry.
+        None for any other text.
 
     Raises:
         TransferError: there is no response, or it is not usable.
