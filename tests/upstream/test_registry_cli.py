@@ -115,6 +115,22 @@ def test_an_entry_is_added(project: Project, registry: Registry) -> None:
     assert project.doit("download", name).status == 0
 
 
+def test_a_split_file(project: Project, registry: Registry) -> None:
+    """Its first part is named; each part is a layer."""
+    parts = {"x-00001-of-00002.gguf": DATA, "x-00002-of-00002.gguf": OTHER}
+    layers = []
+    for name, data in parts.items():
+        registry.push("m", "1", data, name)
+        layers += json.loads(registry.manifests["m", "1"])["layers"]
+    pinned = registry.put("m", "1", json.dumps({"schemaVersion": 2, "layers": layers}).encode())
+    catalogue(project, f"oci://{registry.host}/m:1/x-00001-of-00002.gguf")
+    assert project.doit("lock").status == 0
+    rows = yaml.safe_load((project.path / "models.lock").read_text("utf-8"))["models"]["m"]
+    assert [row["url"] for row in rows] == [f"{pinned}/{name}" for name in parts]
+    assert project.doit("download:m").status == 0
+    assert [project.target(DATA, name).with_name(name).read_bytes() for name in parts] == [DATA, OTHER]
+
+
 def test_a_login_of_docker(project: Project, registry: Registry) -> None:
     """It is sent to the registry's own realm only, and is in no output."""
     registry.locked, registry.login = True, LOGIN
