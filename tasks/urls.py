@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from tasks import references
+
 MODEL_ENDINGS = (".llamafile", ".gguf")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -44,6 +46,10 @@ def host_of(url: str) -> str:
     """Return the host for messages; `this machine` for files."""
     if is_local(url):
         return "this machine"
+    if oci := references.parse_oci(url):
+        return oci.host
+    if references.scheme_of(url) == "ms":
+        return references.MODELSCOPE
     return urlsplit(url).hostname or "?"
 
 
@@ -52,6 +58,8 @@ def filename_of(url: str) -> str:
 
     Query and fragment are dropped, characters that a file name cannot have become `_`.
     """
+    if references.scheme_of(url):
+        return references.filename_of(url)
     parts = urlsplit(url)
     path = url
     if parts.scheme:
@@ -109,6 +117,8 @@ def url_error(url: str, *, pinned: bool) -> str:
     if "@" in parts.netloc:
         place = f"{parts.scheme}://…@{parts.hostname}"
         return f"{place}: no user or password in a URL, it ends up in logs"
+    if references.scheme_of(url):
+        return references.problem_of(url)
     if lacks_scheme(url):
         return f"{url}: https:// is missing (a local path begins with ./ or /)"
     if is_local(url):
@@ -131,7 +141,7 @@ def _has_bad_blank(url: str) -> bool:
 
 def _remote_problem(url: str, parts: SplitResult, pinned: bool) -> str:
     if parts.scheme not in ("https", "http"):
-        expected = "expected https://, http://, file:// or a path"
+        expected = "expected https://, http://, oci://, file:// or a path"
         return f"{url}: {expected}, got {parts.scheme}:"
     if not parts.hostname:
         return f"{url} has no host"

@@ -17,7 +17,8 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 
 # from the ground up: a module imports its own package and what stands before it here
 RANKS = (
-    *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
+    *("errors", "references", "urls", "options", "console", "positional", "command_line", "system"),
+    *("network", "catalogue"),
     *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "deploy", "upstream", "engine"),
     *("server", "doctor", "machine", "context", "verbs", "endpoint_tasks", "graph"),
 )

@@ -291,7 +291,8 @@ _ENV_NAME = Constraint(
 
 
 _URL = Constraint(
-    "https://…, file:///…, or a path relative to this file; http:// needs sha256"
+    "https://…, oci://HOST/REPO:TAG, ollama:NAME:TAG, ms:OWNER/REPO/FILE, file:///…, "
+    "or a path relative to this file; http:// needs sha256"
 )
 
 

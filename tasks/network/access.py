@@ -44,6 +44,8 @@ def remedy(status: int, access: Access) -> str:
     refused = dict(access.refused)
     if access.sent:
         refused[access.sent] = status
+    if TOKEN in refused and not access.is_hub:
+        return "the registry refuses the login: run docker login with another one"
     if refused.get(TOKEN) == 403:
         return f"{TOKEN} does not give access: {_ACCEPT}, or {_LOGIN}"
     if TOKEN in refused and access.sent != TOKEN:  # the answer without it was no better

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from tasks.errors import TransferError
 from tasks.network import access, failures, huggingface
 from tasks.network.deadline import Deadline
-from tasks.network.session import Adapter, Session
+from tasks.network.session import Adapter, Session, header_value
 from tasks.urls import is_proxy, url_error
 
 ANSWER_S = 30.0  # for a whole short response, with connection and redirects
@@ -161,7 +161,7 @@ def _credentials(response: requests.Response, token: str) -> str:
     value = response.request.headers.get("Authorization", "")
     if not value:
         return ""
-    return access.TOKEN if value == f"Bearer {token}" else access.NETRC
+    return access.TOKEN if value == header_value(token) else access.NETRC
 
 
 def _check_redirect(

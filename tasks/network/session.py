@@ -26,7 +26,7 @@ class Session(requests.Session):
         """Return the `auth` of a request; None for the password of .netrc, if any.
 
         Args:
-            token: empty to send none.
+            token: or `Basic …`; empty to send none.
         """
         if token:
             # as `auth`, because requests replaces the header by an entry of .netrc
@@ -54,8 +54,15 @@ def _stay_anonymous(request: Any) -> Any:
     return request
 
 
+def header_value(token: str) -> str:
+    """Return the Authorization of a token; a login, `Basic …`, is complete already."""
+    if token.startswith("Basic "):
+        return token
+    return f"Bearer {token}"
+
+
 def _authorize(token: str, request: Any) -> Any:
-    request.headers["Authorization"] = f"Bearer {token}"
+    request.headers["Authorization"] = header_value(token)
     return request
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
-from tasks.network import content, http, huggingface, response
+from tasks.network import content, http, huggingface, registry_tokens, response
 from tasks.network.access import NETRC, TOKEN, Access, is_refused, proxy_variable
 from tasks.network.response import Action, Decision, RangeRequest
 from tasks.transfer import scaling
@@ -53,11 +53,16 @@ class SourceRequest:
         return self.artifact.sha256 is not None
 
     def token_for(self, link: str) -> str:
-        """Return the token, "" where the origin has redirected to another host."""
+        """Return the token, "" where the origin has redirected to another host.
+
+        Raises:
+            TransferError: the registry gives no token.
+        """
         if TOKEN in self.refused:
             return ""
         if not link or urlsplit(link)[:2] == urlsplit(self.url)[:2]:
-            return self.token
+            # a registry's token may expire before the download ends
+            return self.token or registry_tokens.authorization(self.url)
         return ""
 
     def access(self, sent: str) -> Access:

@@ -10,6 +10,7 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks import references
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.console import formatting
 from tasks.console.logs import log_event
@@ -36,17 +37,15 @@ def fetch(artifact: Artifact, dependencies: Dependencies | None = None) -> Stamp
 
     Raises:
         IntegrityError: every source that responded sent wrong bytes.
-        TransferError: no source responded; the partial is kept.
+        TransferError: no source responded; the partial is kept. Or a file of a
+            registry is not pinned.
         RecipeError: the disk is full or cannot be written.
         OwnershipLostError: another process continues with the partial.
     """
     dependencies = dependencies or Dependencies()
     if any(map(huggingface.is_hub, artifact.sources)):
         check_endpoint(pinned=artifact.sha256 is not None)
-    sources = tuple(
-        huggingface.rewrite_to_endpoint(url, os.environ) for url in artifact.sources
-    )
-    artifact = artifact._replace(sources=sources)
+    artifact = artifact._replace(sources=_request_urls(artifact))
     try:
         return (
             _adopted(artifact, dependencies)
@@ -54,6 +53,23 @@ def fetch(artifact: Artifact, dependencies: Dependencies | None = None) -> Stamp
         )
     except OSError as error:
         raise disk_error(artifact, error) from None
+
+
+def _request_urls(artifact: Artifact) -> tuple[str, ...]:
+    """Return the URLs to request, in order.
+
+    Raises:
+        TransferError: a file of a registry has no digest, by which it is requested.
+    """
+    urls: list[str] = []
+    for source in artifact.sources:
+        url = references.file_url(source, artifact.sha256, os.environ)
+        if not url:
+            what = f"{artifact.label}: the digest of {source} is not known"
+            fix = "`doit lock` finds it; for a file without an entry: `doit add`"
+            raise TransferError(what, fix=fix)
+        urls.append(huggingface.rewrite_to_endpoint(url, os.environ))
+    return tuple(dict.fromkeys(urls))
 
 
 def check_endpoint(*, pinned: bool) -> None:

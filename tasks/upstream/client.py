@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
+from tasks import references
 from tasks.catalogue.constraints import LATEST
 from tasks.catalogue.file_specs import (
     HubFile,
@@ -23,12 +24,13 @@ from tasks.catalogue.file_specs import (
 from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError
-from tasks.network import access, http, huggingface, response
+from tasks.network import access, http, huggingface, registry_tokens, response
 from tasks.network.answers import file_size, parse_json
 from tasks.network.response import Action, Decision, RangeRequest
 from tasks.network.retry import RetryBudget, SourceFailedError
 from tasks.network.tokens import github_token, hub_token
 from tasks.transfer.download import check_endpoint
+from tasks.upstream import registry
 from tasks.upstream.metadata import (
     RemoteFile,
     explain_hub_error,
@@ -65,6 +67,7 @@ class UpstreamClient:
         self._jitter = jitter
         self._limit_s = limit_s
         self._releases: dict[str, object] = {}  # URL → JSON
+        self._registry_files: dict[str, RemoteFile] = {}  # by reference
         self._silent: dict[str, str] = {}  # host that does not respond → reason
 
     def fetch_metadata(
@@ -81,11 +84,26 @@ class UpstreamClient:
         """
         if file := parse_hub_url(url):
             return self._hub(file, pinned)
+        if references.scheme_of(url):
+            return self._registered(url, pinned)
         if of_release := parse_release_url(url):
             stated = self._release(of_release, version, pinned)
             if stated is not None:
                 return stated
         return self._plain(url, pinned)
+
+    def _registered(self, url: str, pinned: bool = True) -> RemoteFile:
+        """Return what a registry states about a reference; it is asked once."""
+        if url not in self._registry_files:
+            ask = partial(self._ask, hops=_MAX_REDIRECTS, pinned=False)
+            stated = registry.fetch_file(url, ask)
+            if stated is None:
+                raise TransferError(references.problem_of(url))
+            if stated.size is None:
+                at = references.file_url(url, stated.sha256, os.environ)
+                stated = stated._replace(size=self._plain(at, pinned).size)
+            self._registry_files[url] = stated
+        return self._registry_files[url]
 
     def _plain(self, url: str, pinned: bool) -> RemoteFile:
         """Request the length of a file on any other server."""
@@ -111,6 +129,10 @@ class UpstreamClient:
             check_endpoint(pinned=True)
             url = huggingface.rewrite_to_endpoint(url, os.environ)
             token = hub_token(url)
+        if references.scheme_of(url):
+            sha256 = self._registered(url).sha256
+            url = references.file_url(url, sha256, os.environ)
+            token = registry_tokens.authorization(url)
         wanted = {"Range": f"bytes={start}-{stop - 1}"}
         answer = self._ask("GET", url, wanted, token, _MAX_REDIRECTS, tries=1)
         return parse_part(answer, start, stop)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from itertools import count
 from typing import Any, NamedTuple
 
-from tasks import doit_adapter
+from tasks import doit_adapter, references
 from tasks.catalogue import edit, edit_file, load
 from tasks.catalogue.artifact import Artifact
 from tasks.catalogue.constraints import name_problem
@@ -35,7 +35,7 @@ from tasks.upstream.resolver import OPEN_FIX, LockResolver
 from tasks.urls import MODEL_ENDINGS, filename_of, is_local, url_error
 
 UNKNOWN = "unknown"
-_FIX = "doit add URL, hf:OWNER/REPO/FILE, or ./FILE.gguf"
+_FIX = "doit add URL, hf:OWNER/REPO/FILE, oci://HOST/REPO:TAG, or ./FILE.gguf"
 _HUB_FIX = "doit add hf:OWNER/REPO/FILE"
 
 
@@ -211,6 +211,8 @@ def _entry(
     except RecipeError as error:
         fix = error.fix.replace(OPEN_FIX, "--download, or --sha256 HEX")
         raise TransferError(f"{name}: {error.what}", fix=fix) from None
+    if references.parse_oci(stated[0].url):
+        place = {**place, "url": stated[0].url}  # by the manifest's digest
     if stated[0].commit and "hf" in place:
         place = {**place, "revision": stated[0].commit}
     pins = _pin(stated[0])

@@ -287,7 +287,9 @@ SEEN = [
 UNSEEN = [
     # ---- URLs
     url_row(
-        "ftp://h/x.gguf", "ftp://h/x.gguf: expected https://, http://, file:// or a path, got ftp:", "ftp"
+        "ftp://h/x.gguf",
+        "ftp://h/x.gguf: expected https://, http://, oci://, file:// or a path, got ftp:",
+        "ftp",
     ),
     url_row("https:///x.gguf", "https:///x.gguf has no host", "no host"),
     url_row("https://h/", "https://h/ has no file name", "no file"),
@@ -318,7 +320,7 @@ UNSEEN = [
         "https://example.org/llamafile-0.10.5",
         "gopher://h/x",
         [
-            "8: engines.llamafile.url: gopher://h/x: expected https://, http://, file:// or a path,"
+            "8: engines.llamafile.url: gopher://h/x: expected https://, http://, oci://, file:// or a path,"
             " got gopher:"
         ],
         id="an engine's URL",

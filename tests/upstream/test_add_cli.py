@@ -237,7 +237,7 @@ def test_a_name_that_is_taken(ours: Project, site: HubSite) -> None:
     assert "fix: doit add hf:o/r/old.gguf --name old-2\n" in err
 
 
-ADD = "\n  fix: doit add URL, hf:OWNER/REPO/FILE, or ./FILE.gguf\n"
+ADD = "\n  fix: doit add URL, hf:OWNER/REPO/FILE, oci://HOST/REPO:TAG, or ./FILE.gguf\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""A registry in this process: manifests, blobs and Bearer tokens, with faults.
+
+The API is 127.0.0.1, redirects of blobs lead to localhost: another host name, as in life.
+Source: OCI distribution-spec 1.1; distribution's docs/spec/auth/token.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from types import TracebackType
+from typing import Any
+from urllib.parse import parse_qs
+
+from tests.fakes.faults import Reply, Request, honest, plain
+from tests.fakes.publisher import json_reply
+from tests.fakes.server import FileServer
+
+OCI = "application/vnd.oci.image.manifest.v1+json"
+RAW = "application/vnd.cncf.model.weight.v1.raw"
+PATH = "org.cncf.model.filepath"
+_API = re.compile(r"/v2/(?P<repo>.+)/(?P<kind>manifests|blobs)/(?P<name>[^/]+)")
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Registry:
+    """A registry on loopback; use `with`.
+
+    Attributes:
+        realm: where tokens come from, if `locked`; its own host unless told otherwise.
+        login: `user:password` in base64 that the realm wants; empty: tokens for all.
+        locked: whether a token is needed.
+        redirects: whether blobs are on the other host.
+        uses: requests that one token is good for.
+    """
+
+    def __init__(self) -> None:
+        self.origin = FileServer()
+        self.origin.otherwise = self
+        self.cdn = FileServer()
+        self.host = f"127.0.0.1:{self.origin.port}"
+        self.realm = f"http://{self.host}/token"
+        self.login = ""
+        self.locked = self.redirects = False
+        self.uses = 1000
+        self.token_reply: Reply | None = None
+        self.scopes: list[str] = []
+        self.tokens: dict[str, int] = {}  # token → requests that it is still good for
+        self.manifests: dict[tuple[str, str], bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.origin.close()
+        self.cdn.close()
+
+    def push(self, repo: str, tag: str, data: bytes, name: str = "", kind: str = RAW, **layer: Any) -> str:
+        """Publish a model of one file; return the reference by the manifest's digest."""
+        digest = sha256(data)
+        row: dict[str, Any] = {"mediaType": kind, "digest": digest, "size": len(data)}
+        if name:
+            row["annotations"] = {PATH: name}
+        self.blobs[digest] = self.cdn.files[f"/{digest}"] = data
+        manifest = {"schemaVersion": 2, "mediaType": OCI, "layers": [{**row, **layer}]}
+        return self.put(repo, tag, json.dumps(manifest).encode())
+
+    def put(self, repo: str, tag: str, manifest: bytes) -> str:
+        """Store a manifest as it is; return the reference by its digest."""
+        self.manifests[repo, tag] = self.manifests[repo, sha256(manifest)] = manifest
+        return f"oci://{self.host}/{repo}@{sha256(manifest)}"
+
+    def answer(self, request: Request, data: bytes | None) -> Reply:
+        """Answer a request to the API or to the realm."""
+        if request.path == "/token":
+            return self._token(request)
+        match = _API.fullmatch(request.path)
+        if match is None:
+            return plain(404, b"", {})
+        if self.locked and not self._is_known(request):
+            bearer = f'Bearer realm="{self.realm}",service="r",scope="repository:{match["repo"]}:pull,push"'
+            return plain(401, b"{}", {"WWW-Authenticate": bearer})
+        if match["kind"] == "blobs":
+            return self._blob(request, match["name"])
+        found = self.manifests.get((match["repo"], match["name"]))
+        if found is None or OCI not in (request.headers.get("Accept") or ""):
+            return json_reply(404, {"errors": [{"code": "MANIFEST_UNKNOWN"}]})
+        return plain(200, found, {"Docker-Content-Digest": sha256(found)}, OCI)
+
+    def _blob(self, request: Request, digest: str) -> Reply:
+        if self.redirects and digest in self.blobs:
+            return plain(307, b"", {"Location": self.cdn.url(f"/{digest}", "localhost")})
+        return honest(request, self.blobs.get(digest))
+
+    def _token(self, request: Request) -> Reply:
+        if self.token_reply:
+            return self.token_reply
+        if self.login and request.headers.get("Authorization") != f"Basic {self.login}":
+            return json_reply(401, {"errors": [{"code": "UNAUTHORIZED"}]})
+        self.scopes += parse_qs(request.query)["scope"]
+        token = f"token-{len(self.scopes)}"
+        self.tokens[token] = self.uses
+        return json_reply(200, {"token": token, "expires_in": 300})
+
+    def _is_known(self, request: Request) -> bool:
+        token = (request.headers.get("Authorization") or "").removeprefix("Bearer ")
+        left = self.tokens.get(token, 0)
+        self.tokens[token] = left - 1
+        return left > 0
