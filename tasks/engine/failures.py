@@ -6,13 +6,12 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from tasks.engine.known_failures import KNOWN_FAILURES, KnownFailure
-
 # `X as X` exports a name again: tasks/doctor uses these
-from tasks.engine.known_failures import NO_AVX as NO_AVX
-from tasks.engine.known_failures import NOEXEC as NOEXEC
-from tasks.engine.known_failures import ROSETTA as ROSETTA
-from tasks.engine.known_failures import WSL as WSL
+from tasks.engine.causes import NO_AVX as NO_AVX
+from tasks.engine.causes import NOEXEC as NOEXEC
+from tasks.engine.causes import ROSETTA as ROSETTA
+from tasks.engine.causes import WSL as WSL
+from tasks.engine.known_failures import KNOWN_FAILURES, KnownFailure
 from tasks.errors import ServerError
 from tasks.system import exit_status
 from tasks.system.exit_status import ProcessExit, status_text

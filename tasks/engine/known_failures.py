@@ -12,6 +12,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tasks.engine.causes import (
+    BROKEN,
+    CRASHED,
+    KILLED,
+    MEMORY,
+    NO_AVX,
+    NOEXEC,
+    NOT_SENT,
+    ROSETTA,
+    SANDBOX,
+    SCANNER,
+    WSL,
+)
+
 
 class KnownFailure(NamedTuple):
     """A known failure; it matches where all of its conditions hold."""
@@ -30,47 +44,6 @@ def _signal(number: int) -> tuple[int, int]:
     return -number, 128 + number
 
 
-_MEMORY = (
-    "memory is short: use a smaller --ctx-size, or a smaller model (`doit` shows what "
-    "each needs)"
-)
-_KILLED = "it was killed, most often because " + _MEMORY
-_BROKEN = (
-    "the file is truncated or its disk failed: delete it and run the command again"
-)
-_NOT_SENT = (
-    "the file is a web page or a Git LFS pointer, not the file: "
-    "delete it and check its URL"
-)
-NOEXEC = (
-    "a noexec file system: set LLAMAFILE_CACHE to another disk, "
-    "or mount -o remount,exec"
-)
-NO_AVX = (
-    "this CPU, or the virtual machine's, lacks AVX or another extension that the "
-    "engine needs: use another machine"
-)
-ROSETTA = (
-    "it runs under Rosetta, which lacks AVX: use an arm64 shell and an arm64 Python "
-    "(arch -arm64 zsh)"
-)
-WSL = (
-    "sudo sh -c 'echo -1 > /proc/sys/fs/binfmt_misc/WSLInterop' "
-    "(on newer WSL: WSLInterop-late)"
-)
-_SCANNER = (
-    "a virus scanner blocks it, for a llamafile most often by mistake: update its "
-    "definitions, or add an exception for the cache (LLAMAFILE_CACHE)"
-)
-_CRASHED = (
-    "the engine crashed: check the limits (ulimit -a) and the free memory; on a "
-    "machine with a GPU, try --gpu disable"
-)
-_SANDBOX = (
-    "a sandbox forbids a system call: `doit serve -- --unsecure` turns off "
-    "llamafile's own; to rule out the container's, try docker run --security-opt "
-    "seccomp=unconfined"
-)
 _TOO_NEW = "unknown (model architecture|pre-tokenizer)"
 
 # the first match wins, so special entries come before general ones
@@ -148,7 +121,7 @@ KNOWN_FAILURES = (
     KnownFailure("xcode-select --install", "xcode-select", platform="darwin"),
     # measured, #557; loader.c:1086
     KnownFailure(
-        _BROKEN + " (or: " + NOEXEC + ")",
+        BROKEN + " (or: " + NOEXEC + ")",
         r"unexpected end of file|ape error: .*: too small",
     ),
     # measured: programs that the script at the start of an APE runs
@@ -221,11 +194,11 @@ KNOWN_FAILURES = (
     ),
     # measured with HTML, the text of a 404, JSON, a Git LFS pointer
     KnownFailure(
-        _NOT_SENT,
+        NOT_SENT,
         r"<!doctype html|<html|\b(Entry|oid): (command )?not found|: \{.*\}: not found",
     ),
     # measured: HTML in dash; a file truncated in its first kilobytes
-    KnownFailure(_NOT_SENT, "syntax error", status=(2,)),
+    KnownFailure(NOT_SENT, "syntax error", status=(2,)),
     # -- the processor: #327, #488, #11
     KnownFailure(
         ROSETTA,
@@ -243,7 +216,7 @@ KNOWN_FAILURES = (
     KnownFailure(NO_AVX, status=(*_signal(4), 0xC000001D)),
     # -- Windows does not start it: #10, #31, #63, #490, #718;
     # pyinstaller/pyinstaller#8193
-    KnownFailure(_SCANNER, r"\[WinError 22[56]\]|contains a virus"),
+    KnownFailure(SCANNER, r"\[WinError 22[56]\]|contains a virus"),
     # #66, #98, #139, #257, #793; #296 (16-bit: truncated); python/cpython#88313 (193)
     KnownFailure(
         "Windows cannot start a program over 4 GiB, or a truncated one: use --engine "
@@ -269,7 +242,7 @@ KNOWN_FAILURES = (
         r"\[WinError (1260|4551)\]|blocked by group policy|Application Control policy",
     ),
     # cmderdev/cmder#3000, r-lib/processx#393
-    KnownFailure(_SCANNER, r"\[WinError (5|32)\]"),
+    KnownFailure(SCANNER, r"\[WinError (5|32)\]"),
     # utilityai/llama-cpp-rs#583, ollama/ollama#6804
     KnownFailure(
         "a DLL is missing: install https://aka.ms/vs/17/release/vc_redist.x64.exe, "
@@ -333,7 +306,7 @@ KNOWN_FAILURES = (
     # ggml-org/llama.cpp#6774, moly-ai/moly-local#13; ggml.c:19761; llamafile.c:130 (the
     # end is missing)
     KnownFailure(
-        _BROKEN, "not within the file bounds|invalid magic|not a pkzip archive"
+        BROKEN, "not within the file bounds|invalid magic|not a pkzip archive"
     ),
     # -- memory: llama.cpp:2885, ggml-org/llama.cpp#8101; common.cpp:2097;
     # llama.cpp:17864
@@ -343,7 +316,7 @@ KNOWN_FAILURES = (
     ),
     # ggml.c:169, ggml-org/llama.cpp#639 (8), Comfy-Org/ComfyUI#7069 (1455)
     KnownFailure(
-        _MEMORY,
+        MEMORY,
         r"out of memory|failed to allocate|bad_alloc|cannot allocate|\[WinError (8"
         r"|1455)\]",
     ),
@@ -370,9 +343,9 @@ KNOWN_FAILURES = (
         "failed to load model|error loading model|unable to load model",
     ),
     # helixarch/debtap#64; server.cpp:3263
-    KnownFailure(_SANDBOX, r"bad system call|^pledge: "),
+    KnownFailure(SANDBOX, r"bad system call|^pledge: "),
     # #107, #374, #988; abetlen/llama-cpp-python#1436
-    KnownFailure(_CRASHED, "uncaught SIG|GGML_ASSERT"),
+    KnownFailure(CRASHED, "uncaught SIG|GGML_ASSERT"),
     # measured: dash, bash
     KnownFailure(
         "the program does not exist any more: run the command again",
@@ -381,22 +354,22 @@ KNOWN_FAILURES = (
     ),
     # -- the exit status alone: #14, and 'Gotchas' of llamafile's README (CrowdStrike)
     KnownFailure(
-        _KILLED + "; or macOS or a virus scanner blocked it",
+        KILLED + "; or macOS or a virus scanner blocked it",
         status=_signal(9),
         platform="darwin",
     ),
     # vectorch-ai/ScaleLLM#38
-    KnownFailure(_KILLED, status=_signal(9)),
+    KnownFailure(KILLED, status=_signal(9)),
     # SIGBUS, by signal.h of macOS
-    KnownFailure(_BROKEN, status=_signal(10), platform="darwin"),
+    KnownFailure(BROKEN, status=_signal(10), platform="darwin"),
     # measured: a truncated file whose loader was unpacked before
-    KnownFailure(_BROKEN, status=_signal(7)),
+    KnownFailure(BROKEN, status=_signal(7)),
     # helixarch/debtap#64 (159)
-    KnownFailure(_SANDBOX, status=_signal(31)),
+    KnownFailure(SANDBOX, status=_signal(31)),
     # #663; ggml.c's abort; Windows: #98, ollama/ollama#17375, janhq/jan#6091,
     # microsoft/winget-pkgs#287472
     KnownFailure(
-        _CRASHED,
+        CRASHED,
         status=(
             *_signal(11),
             *_signal(6),
