@@ -21,7 +21,7 @@ from tests.server.test_drain_cli import ANSWER, SLOW, asked
 from tests.server.test_serve_cli import behave, with_llamafile
 from tests.support.haproxy import balancing, needs_haproxy
 from tests.support.project import Project, wait_until
-from tests.support.servers import failed, port_of, rows, started, two_models
+from tests.support.servers import engines, failed, port_of, rows, started, two_models
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 HEAD = "# pxname,svname,qcur,scur,status,addr,\n"
@@ -74,7 +74,7 @@ def test_one_by_one(servers: Project) -> None:
     before = pids(servers)
     with asked(next(iter(before))) as answer:
         wait_until(lambda: sum(row["requests"] for row in rows(servers)) == 1)
-        result = servers.background("roll")
+        result = servers.background("roll", "--", "--parallel", "2")
         assert answer() == ANSWER
     assert result.status == 0, result.err
     ports = sorted(before, key=lambda url: int(port_of(url)))
@@ -82,6 +82,7 @@ def test_one_by_one(servers: Project) -> None:
     steps = [line for line in result.err.splitlines() if line.startswith(("stopping", "b is ready"))]
     assert [line.split()[:3] for line in steps] == [["stopping", "b", "at"], ["b", "is", "ready"]] * 2
     after = pids(servers)
+    assert [run["argv"][-2:] for run in engines(servers)[-2:]] == [["--parallel", "2"]] * 2
     assert set(after) == set(before)
     assert not set(after.values()) & set(before.values())
     started(servers, "--model", "a", "--port", "0")
