@@ -250,6 +250,8 @@ def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
     params=[
         options.RUNNING_MODEL,
         options.HAPROXY,
+        options.NGINX,
+        options.NGINX_PID,
         options.WAIT,
         *options.SERVE_ON_ANY_PORT,
         options.DRAIN,
