@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
-import json
 import os
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +17,7 @@ from tasks.server.nginx import parse_members, with_state
 from tests.server.test_drain_cli import ANSWER, SLOW, asked, hanging
 from tests.server.test_serve_cli import behave, with_llamafile
 from tests.support import haproxy, nginx
+from tests.support.balanced_load import WHOLE, load
 from tests.support.project import Project, wait_until
 from tests.support.servers import engines, failed, port_of, rows, started, two_models
 
@@ -29,7 +25,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 HEAD = "# pxname,svname,qcur,scur,status,addr,\n"
 REQUESTS = int(os.environ.get("FLEET_REQUESTS", "200"))
 TOKENS = int(os.environ.get("FLEET_TOKENS", "64"))  # of an answer
-CLIENTS = 8
 
 
 @pytest.mark.parametrize(
@@ -162,58 +157,6 @@ def test_a_server_that_stays_busy(servers: Project) -> None:
     assert pids(servers) == before
 
 
-def ask(url: str, number: int, tokens: int) -> str:
-    """Ask once, every second time for a stream; return how it ended."""
-    host = url.removeprefix("http://")
-    body = {
-        "messages": [{"role": "user", "content": f"Question {number}"}],
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        "stream": bool(number % 2),
-    }
-    link = http.client.HTTPConnection(host, timeout=600)
-    try:
-        link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-        response = link.getresponse()
-        text = response.read().decode()
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__} {error}"
-    finally:
-        link.close()
-    if response.status != 200:
-        return f"status {response.status}"
-    if body["stream"]:
-        return "whole" if text.endswith("data: [DONE]\n\n") else "a stream that was cut"
-    return "whole" if json.loads(text)["usage"]["completion_tokens"] == tokens else "a short answer"
-
-
-@contextmanager
-def load(url: str, tokens: int) -> Iterator[Counter[str]]:
-    """Ask all the time while the block runs, and at least REQUESTS times."""
-    ended: Counter[str] = Counter()
-    numbers, lock, over = iter(range(10**9)), threading.Lock(), threading.Event()
-
-    def client() -> None:
-        while True:
-            with lock:
-                number = next(numbers)
-            if over.is_set() and number >= REQUESTS:
-                return
-            how = ask(url, number, tokens)
-            with lock:
-                ended[how] += 1
-
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield ended
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
 @pytest.mark.fleet
 @pytest.mark.parametrize(
     "balancer",
@@ -241,12 +184,12 @@ def test_no_request_is_lost(servers: Project, balancer: ModuleType) -> None:
         assert said.splitlines()[0].endswith(f" has no server on port {ports[2]}")
         assert pids(servers) == before
     with tempfile.TemporaryDirectory() as folder, balancer.balancing(Path(folder), ports) as (url, words):
-        with load(url, TOKENS) as ended:
+        with load(url, REQUESTS, TOKENS) as answers:
             result = servers.background("roll", "demo", *words, timeout=600)
         assert result.status == 0, result.err
-        assert set(ended) == {"whole"}, ended
-        assert ended["whole"] >= REQUESTS
-    print(f"{ended['whole']} of {sum(ended.values())} answers of {TOKENS} tokens are whole")
+        ended = Counter(answer.how for answer in answers)
+        assert set(ended) == {WHOLE}, ended
+        assert ended[WHOLE] >= REQUESTS
     assert result.err.count(" is up for ") == 3
     assert set(pids(servers)) == set(before)
     assert not set(pids(servers).values()) & set(before.values())
