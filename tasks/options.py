@@ -80,6 +80,7 @@ NGINX_PID = option(
     "nginx-pid", "FILE", "the `pid` of its configuration [default: /run/nginx.pid]"
 )
 WAIT = option("wait", "SECONDS", "most time for the requests of one [default: 300]")
+ROLL = (HAPROXY, NGINX, NGINX_PID, WAIT)
 IDLE_TIMEOUT = option("timeout", "SECONDS", "most time to wait [default: 300]")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"
