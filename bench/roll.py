@@ -50,14 +50,14 @@ class Way(NamedTuple):
     title: str
     balancer: ModuleType
     drain: str  # seconds
-    loses: bool
+    may_lose: bool
 
 
 WAYS = (
-    Way("`doit roll --haproxy`", haproxy, "20", loses=False),
-    Way("`doit roll --nginx`", nginx, "20", loses=False),
-    Way("`doit restart` of each, behind haproxy", haproxy, "20", loses=True),
-    Way("the same with `--drain 0`", haproxy, "0", loses=True),
+    Way("`doit roll --haproxy`", haproxy, "20", may_lose=False),
+    Way("`doit roll --nginx`", nginx, "20", may_lose=False),
+    Way("`doit restart` of each, behind haproxy", haproxy, "20", may_lose=True),
+    Way("the same with `--drain 0`", haproxy, "0", may_lose=True),
 )
 
 
@@ -89,7 +89,7 @@ class Bench:
 
     def restart(self, way: Way, ports: list[str], roll: list[str]) -> None:
         """Restart all servers, one after the other."""
-        if not way.loses:
+        if not way.may_lose:
             self.doit("roll", *roll)
             return
         for port in ports:
@@ -174,7 +174,7 @@ def main() -> int:
             answers = measure(bench, way, options.requests, tokens)
             lines.append(f"| {row(way, answers)} |")
             print(lines[-1], flush=True)
-            kept &= way.loses or {answer.how for answer in answers} == {WHOLE}
+            kept &= way.may_lose or {answer.how for answer in answers} == {WHOLE}
     finally:
         with suppress(RuntimeError):
             bench.doit("stop", "--all", "--drain", "0")

@@ -34,7 +34,8 @@ def actions(context: Context, resolved: ResolvedModel, start: Start) -> list[Any
     Raises:
         UsageError: an option is wrong.
     """
-    _balancer(context)  # a wrong option is an error before anything is run
+    if context.command_line.tasks:
+        _balancer(context)  # a wrong option is an error before anything is run
     found: list[Any] = [(begin, [context, resolved])]
     for port in sorted(record.port for record in _running(context, resolved)):
         replica = resolved._replace(requested_port=port, replicas=1)
