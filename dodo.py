@@ -249,8 +249,7 @@ def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
 @recipe.server(
     params=[
         options.RUNNING_MODEL,
-        options.HAPROXY,
-        options.WAIT,
+        *options.ROLL,
         *options.SERVE_ON_ANY_PORT,
         options.DRAIN,
         *options.SOURCE,

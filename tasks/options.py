@@ -75,7 +75,12 @@ REPLICAS = option(
     "replicas", "N", "that many servers, on ports from --port on, or free ones"
 )
 HAPROXY = option("haproxy", "SOCKET", "haproxy's `stats socket`, of `level admin`")
+NGINX = option("nginx", "FILE", "the file of nginx's configuration with the servers")
+NGINX_PID = option(
+    "nginx-pid", "FILE", "the `pid` of its configuration [default: /run/nginx.pid]"
+)
 WAIT = option("wait", "SECONDS", "most time for the requests of one [default: 300]")
+ROLL = (HAPROXY, NGINX, NGINX_PID, WAIT)
 IDLE_TIMEOUT = option("timeout", "SECONDS", "most time to wait [default: 300]")
 LOG = option(
     "log", "KIND", "quiet or engine (its output) [default: engine without a terminal]"

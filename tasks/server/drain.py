@@ -33,8 +33,8 @@ def requests_of(server: ServerRecord) -> int | None:
     """Count the requests that a server works on.
 
     Returns:
-        At least 1 for a server that is too busy to answer; None for one that does not
-        tell, or does not listen.
+        At least 1 for a server that is too busy to answer; the open connections of one
+        that does not tell; None for one that does not listen.
     """
     if recorded_names(server.spec):  # each model of an endpoint has its own slots
         return _requests_of_models(server)
@@ -50,7 +50,19 @@ def requests_of(server: ServerRecord) -> int | None:
             requests = count(body)
         if requests is not None:
             return requests
-    return None
+    return _connections(server)
+
+
+def _connections(server: ServerRecord) -> int | None:
+    """Count the connections to an engine that does not count its requests.
+
+    One that a client keeps open is counted until client or engine closes it.
+    """
+    from tasks.system.ports import count_connections
+
+    if server.engine is None:
+        return None
+    return count_connections(server.engine.pid, server.port)
 
 
 def _requests_of_models(server: ServerRecord) -> int | None:

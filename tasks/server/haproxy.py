@@ -63,6 +63,8 @@ class Haproxy:
         path: of the socket, `stats socket PATH level admin` in its configuration.
     """
 
+    name = "haproxy"
+
     def __init__(self, path: str) -> None:
         self._path = path
 

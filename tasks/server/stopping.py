@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Sequence
 
 from tasks import doit_adapter
 from tasks.errors import ServerError
@@ -35,6 +37,32 @@ def stop_server(server: ServerRecord, drain_s: int | None = None) -> None:
         free_port(server.host, server.port)
     except ServerError as error:
         doit_adapter.log().warning("%s", error.what)
+
+
+def stop_servers(servers: Sequence[ServerRecord], drain_s: int | None = None) -> None:
+    """End servers at the same time: each finishes its own answers.
+
+    Raises:
+        ServerError: one does not end. The others are ended.
+    """
+    errors: list[Exception] = []
+
+    def end(server: ServerRecord) -> None:
+        try:
+            stop_server(server, drain_s)
+        except Exception as error:
+            errors.append(error)
+
+    # daemons, so that Ctrl-C does not wait for the answers
+    threads = [
+        threading.Thread(target=end, args=[server], daemon=True) for server in servers
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _announce(server: ServerRecord, drain_s: int | None) -> int:

@@ -115,8 +115,34 @@ def listening_ports(pid: int, port: int = 0) -> frozenset[int] | None:
     return frozenset(ports)
 
 
+def count_connections(pid: int, port: int) -> int | None:
+    """Count the open connections of clients to a port of `pid` or its descendants.
+
+    Returns:
+        None if the system does not say.
+    """
+    import psutil
+
+    found = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                open_ones = [c for c in _tcp(process) if c.status == "ESTABLISHED"]
+                found += sum(c.laddr.port == port for c in open_ones)
+    except psutil.NoSuchProcess:
+        return 0
+    except (psutil.Error, OSError):
+        return None
+    return found
+
+
 def _ports(process: Any) -> frozenset[int]:
+    return frozenset(c.laddr.port for c in _tcp(process) if c.status == "LISTEN")
+
+
+def _tcp(process: Any) -> Any:
     read = getattr(process, "net_connections", None)
     if read is None:  # before psutil 6
         read = process.connections
-    return frozenset(c.laddr.port for c in read("tcp") if c.status == "LISTEN")
+    return read("tcp")

@@ -78,9 +78,8 @@ def run(context: Context, request: TaskRequest) -> None:
     facts["variants"] = {one.name: one.choice for one in jobs if one.choice}
     facts["endpoints"] = groups
     data = _data(jobs, needs, takes, facts, problems)
-    report = Report(
-        _COLUMNS, data["files"], _text(needs, takes, facts, problems), data=data
-    )
+    rows = [estimate.as_json(file_plan) for file_plan in needs]
+    report = Report(_COLUMNS, rows, _text(needs, takes, facts, problems), data=data)
     doit_adapter.show_report(report, bool(request.options.get("json")))
     if problems:
         raise SystemExit(1)
@@ -324,6 +323,12 @@ def _choice(choice: Choice) -> dict[str, Any]:
     }
 
 
+def _as_json(file_plan: FilePlan) -> dict[str, Any]:
+    """Return a file's row, with the URL that is asked: that of HF_ENDPOINT."""
+    source = huggingface.rewrite_to_endpoint(file_plan.source, os.environ)
+    return estimate.as_json(file_plan._replace(source=source))
+
+
 def _data(
     jobs: list[ResolvedModel],
     needs: list[FilePlan],
@@ -335,7 +340,7 @@ def _data(
     write, _ = estimate.total([file_plan.to_write for file_plan in needs])
     return {
         "models": [resolved.name for resolved in jobs],
-        "files": [estimate.as_json(file_plan) for file_plan in needs],
+        "files": [_as_json(file_plan) for file_plan in needs],
         "to_fetch": fetch,
         "to_fetch_is_exact": known,
         "disk": {"free": facts["free"], "afterwards": max(0, facts["free"] - write)},

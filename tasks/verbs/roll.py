@@ -12,9 +12,11 @@ from typing import Any
 from tasks import doit_adapter
 from tasks.catalogue.resolve import ResolvedModel
 from tasks.context import Context
+from tasks.errors import UsageError
 from tasks.options import seconds
 from tasks.server import server_registry
 from tasks.server.haproxy import Haproxy
+from tasks.server.nginx import PID_FILE, Nginx
 from tasks.server.server_record import Mode, ServerRecord
 from tasks.server.session import specify
 from tasks.server.stopping import stop_server
@@ -28,7 +30,12 @@ def actions(context: Context, resolved: ResolvedModel, start: Start) -> list[Any
 
     Args:
         start: starts a server, unless it is running.
+
+    Raises:
+        UsageError: an option is wrong.
     """
+    if context.command_line.tasks:
+        _balancer(context)  # a wrong option is an error before anything is run
     found: list[Any] = [(begin, [context, resolved])]
     for port in sorted(record.port for record in _running(context, resolved)):
         replica = resolved._replace(requested_port=port, replicas=1)
@@ -40,8 +47,8 @@ def begin(context: Context, resolved: ResolvedModel) -> None:
     """Refuse what cannot work before a server is stopped.
 
     Raises:
-        RecipeError: the engine does not support a setting, or haproxy does not have
-            one of the servers.
+        RecipeError: the engine does not support a setting, or the load balancer does
+            not have one of the servers.
     """
     server_registry.reap_orphans(context.environment.cache)
     spec = specify(context.environment, context.catalogue, resolved)
@@ -65,7 +72,8 @@ def stop(context: Context, replica: ResolvedModel) -> None:
     limit_s = _wait_s(context)
     if balancer := _balancer(context):
         names = ", ".join(member.title for member in balancer.members(port))
-        doit_adapter.log().info("haproxy sends no new requests to %s", names)
+        text = "%s sends no new requests to %s"
+        doit_adapter.log().info(text, balancer.name, names)
         balancer.drain(port, limit_s)
     for record in _running(context, replica):
         if record.port == port:
@@ -76,13 +84,13 @@ def put_back(context: Context, replica: ResolvedModel) -> None:
     """Let the load balancer use a server again.
 
     Raises:
-        ServerError: haproxy does not see it as up.
+        ServerError: the load balancer does not see it as up.
     """
     port = replica.requested_port or 0
     if balancer := _balancer(context):
         balancer.put_back(port)
         names = ", ".join(member.title for member in balancer.members(port))
-        doit_adapter.log().info("%s is up for haproxy", names)
+        doit_adapter.log().info("%s is up for %s", names, balancer.name)
 
 
 def _running(context: Context, resolved: ResolvedModel) -> list[ServerRecord]:
@@ -95,11 +103,21 @@ def _running(context: Context, resolved: ResolvedModel) -> list[ServerRecord]:
     ]
 
 
-def _balancer(context: Context) -> Haproxy | None:
-    path = context.command_line.tasks[-1].options.get("haproxy")
-    if not path:
-        return None
-    return Haproxy(context.environment.absolute(path, context.environment.cwd))
+def _balancer(context: Context) -> Haproxy | Nginx | None:
+    options = context.command_line.tasks[-1].options
+    socket, file = options.get("haproxy"), options.get("nginx")
+    if socket and file:
+        raise UsageError("--haproxy or --nginx, not both")
+    if socket:
+        return Haproxy(_path(context, socket))
+    if file:
+        pid_file = _path(context, options.get("nginx_pid", PID_FILE))
+        return Nginx(_path(context, file), pid_file, _wait_s(context))
+    return None
+
+
+def _path(context: Context, path: str) -> str:
+    return context.environment.absolute(path, context.environment.cwd)
 
 
 def _wait_s(context: Context) -> int:

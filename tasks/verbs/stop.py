@@ -10,7 +10,7 @@ from tasks.context import Context, server_choice
 from tasks.options import seconds
 from tasks.server import selection, server_registry
 from tasks.server.selection import STOPPABLE, Choice
-from tasks.server.stopping import stop_server
+from tasks.server.stopping import stop_servers
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
@@ -77,8 +77,7 @@ def run(
             doit_adapter.log().info("%s does not run%s", name, where)
     if not (choice.names or own):
         doit_adapter.log().info("nothing runs%s", where)
-    for record in own:
-        stop_server(record, drain_s)
+    stop_servers(own, drain_s)
     if as_json:
         stopped = [{"model": record.name, "url": record.url} for record in own]
         names = {record.name for record in own}

@@ -298,6 +298,7 @@ def test_list_all(still: Project) -> None:
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 
 
+BALANCERS = ["--haproxy", "--nginx", "--nginx-pid"]
 LIFE = ["restart", "roll", "idle", "start", "start:tiny", "with", "chat", "chat:t", "stop", "status",
         "status:tiny", "logs", "stop:tiny", "doctor", "doctor:t"]  # fmt: skip
 
@@ -320,7 +321,7 @@ def test_help(still: Project, task: str) -> None:
         "chat": {"--model", "--port", "--timeout", "--yes", "--force", "--no-adopt", "--variant"},
         "chat:t": {"--timeout"},
         "restart": {"--model", *source, *settings},
-        "roll": {"--model", "--haproxy", "--wait", "--drain", *source, *settings} - {"--port"},
+        "roll": {"--model", *BALANCERS, "--wait", "--drain", *source, *settings} - {"--port"},
         "idle": {"--model", "--port", "--timeout", "--json"},
         "stop": {"--model", "--port", "--drain", "--all"},
         "stop:tiny": {"--port"},

@@ -37,6 +37,7 @@ class Behaviour(TypedDict, total=False):
     reasoning_field: str  # of its deltas; reasoning_content unless given
     stream: str  # how a streamed answer is written: a name of ODD in engine_chat.py
     chat_status: int  # of both POST routes, with an error; /health stays well
+    no_slots: bool  # /slots is refused, as with llama-server's --no-slots
     chat_hang: bool  # both POST routes take a slot and never answer
     say: list[str]  # lines on stderr while it loads
     chatter_bytes: int  # of log lines on stderr, at once, as soon as it is ready

@@ -173,6 +173,8 @@ class Api(Handler):
         elif path == "/v1/models":
             entry = {"id": state.flags.get("--alias", state.model), "object": "model", "owned_by": "llamacpp"}
             self.reply(200, {"object": "list", "data": [{**entry, "created": int(time.time())}]})
+        elif path == "/slots" and state.behaviour.get("no_slots"):
+            self.reply(*failure(state.modern, 501, "This server does not support slots endpoint."))
         elif path == "/slots":
             self.reply(200, state.slots())
         elif path == "/":

@@ -52,15 +52,16 @@ def test_a_file_that_would_come(planned: Project) -> None:
 
 
 def test_a_file_of_the_hub(project: Project) -> None:
-    """Issue 17.9: the table, and the question before a download, name the mirror that is asked."""
-    url = f"https://huggingface.co/o/r/resolve/{'1' * 40}/m.gguf"
-    project.catalogue({"m": project.entry(url, DATA, engine="embedded")})
-    for env, host in (
-        ({}, "huggingface.co"),
-        ({"HF_ENDPOINT": "https://mirror.invalid/hf"}, "mirror.invalid"),
+    """Issue 17.9: table, JSON and the question before a download name the mirror that is asked."""
+    path = f"/o/r/resolve/{'1' * 40}/m.gguf"
+    project.catalogue({"m": project.entry(f"https://huggingface.co{path}", DATA, engine="embedded")})
+    for env, host, hub in (
+        ({}, "huggingface.co", "https://huggingface.co"),
+        ({"HF_ENDPOINT": "https://mirror.invalid/hf"}, "mirror.invalid", "https://mirror.invalid/hf"),
     ):
         result = project.doit("plan", env=env)
         assert result.out.splitlines()[1].endswith(f" {host} o/r@11111111")
+        assert files(project.doit("plan", "--json", env=env)) == [("fetch", f"{hub}{path}", 3_000_000)]
 
 
 def test_a_file_that_is_here(planned: Project, tmp_path: Path) -> None:

@@ -190,6 +190,36 @@ def test_idle(servers: Project) -> None:
         assert answer() == ANSWER
 
 
+def test_an_engine_that_does_not_tell(servers: Project) -> None:
+    """Issue 17.3: with --no-slots, its open connections are counted; a stop finishes the answers."""
+    with_llamafile(servers, version="0.10.5")
+    behave(servers, no_slots=True, **SLOW)
+    with asked(started(servers, "--port", "0")) as answer:
+        wait_until(lambda: servers.doit("idle", "--timeout", "0").status == 1)
+        stopped = servers.doit("stop")
+        assert answer() == ANSWER
+    assert "m finishes a request before it ends" in stopped.err
+    started(servers, "--port", "0")
+    assert json.loads(servers.doit("idle", "--json").out)[0]["requests"] == 0
+
+
+def test_stop_all(servers: Project) -> None:
+    """Issue 17.3: all servers finish their answers at the same time."""
+    with_llamafile(servers, version="0.10.5")
+    behave(servers, chat_hang=True)
+    made = servers.background("start", "--replicas", "2", "--port", "0", "--drain", "600")
+    first, second = made.out.splitlines()
+    with hanging(first), hanging(second):
+        wait_until(lambda: [row.get("requests") for row in rows(servers)] == [1, 1])
+        with servers.start("stop", "--all") as waiting:
+            wait_until(lambda: [row["state"] for row in rows(servers)] == ["stopping"] * 2)
+            assert servers.doit("stop", "--all").status == 0
+            result = waiting.finish()
+    assert result.status == 0
+    assert result.err.count("m finishes a request before it ends") == 2
+    assert records(servers) == []
+
+
 def test_idle_without_a_catalogue(project: Project) -> None:
     """Issue 17.3: an error in models.yaml does not keep a server from being drained."""
     (project.path / "models.yaml").write_text("models: [")

@@ -32,6 +32,9 @@ def test_the_settings_of_now(servers: Project) -> None:
     again = servers.background("restart", "--model", "m", "--ctx-size", "64")
     assert "m changes --ctx-size: running 0, requested 64\n" in again.err
     assert record(servers)["spec"]["--ctx-size"] == "64"
+    last = servers.background("restart", "--", "--parallel", "2")
+    assert last.status == 0, last.err
+    assert record(servers)["command"][-2:] == ["--parallel", "2"]
 
 
 def test_which_one(servers: Project) -> None:

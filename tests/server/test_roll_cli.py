@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
-import json
 import os
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from tasks.server.haproxy import Member, parse_servers
+from tasks.server.nginx import parse_members, with_state
 
-from tests.server.test_drain_cli import ANSWER, SLOW, asked
+from tests.server.test_drain_cli import ANSWER, SLOW, asked, hanging
 from tests.server.test_serve_cli import behave, with_llamafile
-from tests.support.haproxy import balancing, needs_haproxy
+from tests.support import haproxy, nginx
+from tests.support.balanced_load import WHOLE, load
 from tests.support.project import Project, wait_until
-from tests.support.servers import failed, port_of, rows, started, two_models
+from tests.support.servers import engines, failed, port_of, rows, started, two_models
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 HEAD = "# pxname,svname,qcur,scur,status,addr,\n"
 REQUESTS = int(os.environ.get("FLEET_REQUESTS", "200"))
 TOKENS = int(os.environ.get("FLEET_TOKENS", "64"))  # of an answer
-CLIENTS = 8
 
 
 @pytest.mark.parametrize(
@@ -60,6 +57,26 @@ def test_what_haproxy_does_not_say(text: str, said: str) -> None:
         parse_servers(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("server 127.0.0.1:81;\n", "server 127.0.0.1:81 down;\n"),
+        ("  server [::1]:81 weight=2 ; # r1\n", "  server [::1]:81 weight=2 down; # r1\n"),
+        ("server a.lan:81 down backup;", "server a.lan:81 backup down;"),
+        ("server 127.0.0.1:81;\nserver 127.0.0.1:810;", "server 127.0.0.1:81 down;\nserver 127.0.0.1:810;"),
+        ("# server 127.0.0.1:81;\nserver {\n  listen 127.0.0.1:81;\n}", None),
+        ("server unix:/s;\nserver 127.0.0.1;\nserver_name a:81;", None),
+    ],
+)
+def test_servers_of_nginx(text: str, expected: str | None) -> None:
+    """Issue 17.3: those on a port are down, and nothing else changes; and back."""
+    assert [one.port for one in parse_members(text) if one.port == 81] == [81] * (expected is not None)
+    down = with_state(text, 81, down=True)
+    assert down == (expected or text)
+    assert with_state(down, 81, down=True) == down
+    assert with_state(down, 81, down=False) == (expected or text).replace(" down", "")
+
+
 def pids(project: Project) -> dict[str, int]:
     return {row["url"]: row["pid"] for row in rows(project)}
 
@@ -74,7 +91,7 @@ def test_one_by_one(servers: Project) -> None:
     before = pids(servers)
     with asked(next(iter(before))) as answer:
         wait_until(lambda: sum(row["requests"] for row in rows(servers)) == 1)
-        result = servers.background("roll")
+        result = servers.background("roll", "--", "--parallel", "2")
         assert answer() == ANSWER
     assert result.status == 0, result.err
     ports = sorted(before, key=lambda url: int(port_of(url)))
@@ -82,6 +99,7 @@ def test_one_by_one(servers: Project) -> None:
     steps = [line for line in result.err.splitlines() if line.startswith(("stopping", "b is ready"))]
     assert [line.split()[:3] for line in steps] == [["stopping", "b", "at"], ["b", "is", "ready"]] * 2
     after = pids(servers)
+    assert [run["argv"][-2:] for run in engines(servers)[-2:]] == [["--parallel", "2"]] * 2
     assert set(after) == set(before)
     assert not set(after.values()) & set(before.values())
     started(servers, "--model", "a", "--port", "0")
@@ -100,63 +118,56 @@ def test_haproxy_that_is_not_there(servers: Project, tmp_path: Path) -> None:
     assert pids(servers) == before
 
 
-def ask(url: str, number: int, tokens: int) -> str:
-    """Ask once, every second time for a stream; return how it ended."""
-    host = url.removeprefix("http://")
-    body = {
-        "messages": [{"role": "user", "content": f"Question {number}"}],
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        "stream": bool(number % 2),
-    }
-    link = http.client.HTTPConnection(host, timeout=600)
-    try:
-        link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-        response = link.getresponse()
-        text = response.read().decode()
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__} {error}"
-    finally:
-        link.close()
-    if response.status != 200:
-        return f"status {response.status}"
-    if body["stream"]:
-        return "whole" if text.endswith("data: [DONE]\n\n") else "a stream that was cut"
-    return "whole" if json.loads(text)["usage"]["completion_tokens"] == tokens else "a short answer"
+def test_nginx_that_cannot_be_told(servers: Project, tmp_path: Path) -> None:
+    """Issue 17.3: an error before anything is stopped."""
+    with_llamafile(servers)
+    port = port_of(started(servers, "--port", "0"))
+    before = pids(servers)
+    conf, pid = servers.path / "servers.conf", servers.path / "nginx.pid"
+    conf.write_text("server 127.0.0.1:81;\n")
+    words = ["roll", "--nginx", "servers.conf", "--nginx-pid", "nginx.pid"]
+    said = failed(servers.background("roll", "--nginx", "none"))
+    assert said.startswith(f"ERROR: cannot read {servers.path / 'none'}: No such file or directory\n")
+    said = failed(servers.background(*words))
+    assert said.startswith(f"ERROR: {conf} has no server on port {port}\n  servers: 127.0.0.1:81\n")
+    conf.write_text(f"server 127.0.0.1:{port};\n")
+    for text in ("", "x", str(os.getpid())):  # of another program
+        pid.write_text(text)
+        said = failed(servers.background(*words))
+        assert said.startswith(f"ERROR: no nginx runs with the pid file {pid}\n")
+    said = failed(servers.background(*words, "--haproxy", "x"), 3)
+    assert said.startswith("ERROR: --haproxy or --nginx, not both\n")
+    assert pids(servers) == before
 
 
-@contextmanager
-def load(url: str, tokens: int) -> Iterator[Counter[str]]:
-    """Ask all the time while the block runs, and at least REQUESTS times."""
-    ended: Counter[str] = Counter()
-    numbers, lock, over = iter(range(10**9)), threading.Lock(), threading.Event()
-
-    def client() -> None:
-        while True:
-            with lock:
-                number = next(numbers)
-            if over.is_set() and number >= REQUESTS:
-                return
-            how = ask(url, number, tokens)
-            with lock:
-                ended[how] += 1
-
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield ended
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+@nginx.needs_nginx
+def test_a_server_that_stays_busy(servers: Project) -> None:
+    """Issue 17.3: after --wait it is not stopped, and nginx sends requests to it again."""
+    with_llamafile(servers)
+    behave(servers, chat_hang=True)
+    port = port_of(started(servers, "--port", "0"))
+    before = pids(servers)
+    with tempfile.TemporaryDirectory() as folder, nginx.balancing(Path(folder), [port]) as (url, words):
+        with hanging(url):
+            wait_until(lambda: [row["requests"] for row in rows(servers)] == [1])
+            said = failed(servers.background("roll", *words, "--wait", "0"))
+        assert said.startswith("ERROR: nginx still has requests of before after 0 ms; ")
+        assert said.endswith(f"port {port} was not stopped\n  fix: allow more time with --wait SECONDS\n")
+        assert Path(words[1]).read_text() == f"server 127.0.0.1:{port};\n"
+    assert pids(servers) == before
 
 
 @pytest.mark.fleet
-@needs_haproxy
+@pytest.mark.parametrize(
+    "balancer",
+    [
+        pytest.param(haproxy, marks=haproxy.needs_haproxy, id="haproxy"),
+        pytest.param(nginx, marks=nginx.needs_nginx, id="nginx"),
+    ],
+)
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no embedded engine")
-def test_no_request_is_lost(servers: Project) -> None:
-    """Issue 17.3: three servers are restarted behind haproxy, under load, half of it streams."""
+def test_no_request_is_lost(servers: Project, balancer: ModuleType) -> None:
+    """Issue 17.3: three servers are restarted behind a load balancer, under load, half of it streams."""
     behave(servers)
     entry: dict[str, Any] = {
         **servers.entry("demo/demo.gguf", (servers.path / "demo" / "demo.gguf").read_bytes()),
@@ -168,17 +179,17 @@ def test_no_request_is_lost(servers: Project) -> None:
     assert made.status == 0, made.err
     before = pids(servers)
     ports = [port_of(url) for url in made.out.splitlines()]
-    with tempfile.TemporaryDirectory() as folder, balancing(Path(folder), ports[:2]) as (_, socket):
-        said = failed(servers.background("roll", "--haproxy", socket))
-        assert said.startswith(f"ERROR: haproxy at {socket} has no server on port {ports[2]}\n")
+    with tempfile.TemporaryDirectory() as folder, balancer.balancing(Path(folder), ports[:2]) as (_, words):
+        said = failed(servers.background("roll", *words))
+        assert said.splitlines()[0].endswith(f" has no server on port {ports[2]}")
         assert pids(servers) == before
-    with tempfile.TemporaryDirectory() as folder, balancing(Path(folder), ports) as (url, socket):
-        with load(url, TOKENS) as ended:
-            result = servers.background("roll", "demo", "--haproxy", socket, timeout=600)
+    with tempfile.TemporaryDirectory() as folder, balancer.balancing(Path(folder), ports) as (url, words):
+        with load(url, REQUESTS, TOKENS) as answers:
+            result = servers.background("roll", "demo", *words, timeout=600)
         assert result.status == 0, result.err
-        assert set(ended) == {"whole"}, ended
-        assert ended["whole"] >= REQUESTS
-    print(f"{ended['whole']} of {sum(ended.values())} answers of {TOKENS} tokens are whole")
-    assert result.err.count(" is up for haproxy\n") == 3
+        ended = Counter(answer.how for answer in answers)
+        assert set(ended) == {WHOLE}, ended
+        assert ended[WHOLE] >= REQUESTS
+    assert result.err.count(" is up for ") == 3
     assert set(pids(servers)) == set(before)
     assert not set(pids(servers).values()) & set(before.values())

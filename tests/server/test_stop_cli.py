@@ -122,7 +122,7 @@ def test_which_one(servers: Project) -> None:
     started(servers, "--model", "b", "--port", "0")
     result = servers.doit("stop", "--all")
     assert result.status == 0
-    assert re.findall(r"^(.) has stopped$", result.err, re.MULTILINE) == ["a", "b"]
+    assert sorted(re.findall(r"^(.) has stopped$", result.err, re.MULTILINE)) == ["a", "b"]
     assert servers.processes() == []
 
 

@@ -43,8 +43,8 @@ backend demo
 
 
 @contextmanager
-def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Balance requests over servers; yield the URL, and the path of the runtime API's socket."""
+def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Balance requests over servers; yield the URL, and the options of `doit roll` for it."""
     port, path = free_port(), folder / "haproxy.sock"
     servers = "\n".join(f"  server r{number} 127.0.0.1:{one}" for number, one in enumerate(ports, 1))
     config = folder / "haproxy.cfg"
@@ -52,7 +52,7 @@ def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, str]]:
     with subprocess.Popen([str(PROGRAM), "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: process.poll() is None and _listens(port), 30)
-            yield f"http://127.0.0.1:{port}", str(path)
+            yield f"http://127.0.0.1:{port}", ["--haproxy", str(path)]
         finally:
             process.kill()
 

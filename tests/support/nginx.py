@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.project import wait_until
 
 PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
 needs_nginx = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed")
@@ -41,6 +44,46 @@ http {{
 """
 TLS = " ssl; ssl_certificate {0}; ssl_certificate_key {1}"
 LATER = "error_page 429 @later;"  # 429 with Retry-After: 1
+
+
+BALANCER = """\
+{user} worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log warn; daemon off;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream demo {{ least_conn; include {folder}/servers.conf; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://demo; proxy_buffering off; proxy_read_timeout 1h; }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Balance requests over servers; yield the URL, and the options of `doit roll` for it."""
+    port = free_port()
+    servers = folder / "servers.conf"
+    servers.write_text("".join(f"server 127.0.0.1:{one};\n" for one in ports))
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(BALANCER.format(user=user, folder=folder, port=port))
+    # not `-e`: Ubuntu 22.04's has no such option
+    command = [str(PROGRAM), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: process.poll() is None and _listens(port), 30)
+            yield f"http://127.0.0.1:{port}", ["--nginx", str(servers), "--nginx-pid", f"{folder}/nginx.pid"]
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 class Served(NamedTuple):
