@@ -215,6 +215,31 @@ def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
 
 
 @recipe.server(
+    params=[
+        options.MODEL,
+        options.JSON,
+        options.SERVER_PORT,
+        options.ENGINE,
+        options.TIMEOUT,
+        options.VARIANT,
+        *options.DOWNLOAD,
+    ],
+    pos_arg="",
+)
+def task_check(context: Context, model: ResolvedModel) -> TaskDict:
+    """ask the running server, or NAME, the questions of `checks:` in models.yaml"""
+    from tasks.verbs import check
+
+    if context.server:  # already running: nothing to download or to start
+        return {"actions": [(check.run_with, [context, context.server])]}
+    return {
+        "check": (check.check, [context, model]),
+        "actions": [(check.run, [context, model])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(
     params=[options.RUNNING_MODEL, *options.SERVE, options.DRAIN, *options.SOURCE],
     pos_arg="engine_arguments",
 )

@@ -242,12 +242,12 @@ def test_tasks_that_have_to_exist(line: str, reached: str) -> None:
         pytest.param("list --all exe verify", ["verify"], id="the verb that is named"),
         pytest.param(
             "list --all serve:small",
-            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "restart"],
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "check", "restart"],
             id="what one model depends on",
         ),
         pytest.param(
             "info serve:small",
-            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "restart"],
+            ["download", "chmod", "verify", "serve", "start", "with", "chat", "bench", "check", "restart"],
             id="info",
         ),
     ],
