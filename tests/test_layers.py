@@ -19,7 +19,7 @@ FILES = sorted((ROOT / "tasks").rglob("*.py"))
 RANKS = (
     *("errors", "urls", "options", "console", "positional", "command_line", "system", "network", "catalogue"),
     *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "deploy", "upstream", "engine"),
-    *("server", "doctor", "machine", "context", "verbs", "endpoint_tasks", "graph"),
+    *("server", "doctor", "machine", "context", "upgrade", "verbs", "endpoint_tasks", "graph"),
 )
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does
@@ -93,6 +93,7 @@ BUDGETS = {  # at 88 columns
         "a router's models, what clients are told, measuring tokens per second",
     ),
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
+    "upgrade": (480, "which pins move, models that are served to try them, the report"),
     "verbs": (
         4_820,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
