@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,6 @@ import pytest
 import yaml
 
 from tests.fakes import llamafile
-from tests.fakes.faults import Status
-from tests.server.test_serve_cli import AS_BEFORE, behave
 from tests.support.project import ENGINES, REPO, Project
 from tests.support.publishers import World, entry, failed, sha256, worlds
 
@@ -94,8 +93,8 @@ def test_checks_that_fail(world: World) -> None:
     assert result.status == 0, result.err
     assert world.lock.read_text("utf-8") == before
     assert "| model m | `kept back: m: 1 of 1 checks failed` |" in result.out
-    assert re.search(r"^old: I am the tiny demo model[^`]*^new: [^`]*^failed: the answer does not have the text$",
-                     result.out, re.MULTILINE)  # fmt: skip
+    both = r"^old: I am the tiny demo model[^`]*^new: [^`]*^failed: the answer does not have the text$"
+    assert re.search(both, result.out, re.MULTILINE)
     assert world.project.doit("check", "m").status == 0  # what is locked answers as before
 
 
@@ -109,6 +108,29 @@ def test_bytes_that_cannot_be_served(world: World) -> None:
     assert (result.status, world.lock.read_text("utf-8")) == (0, before), result.err
     assert "model m is kept back: m: " in result.err
     assert "Error with the new one:" in result.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake engine is a shell script")
+def test_an_engine(world: World) -> None:
+    """Issue 18.3: its release moves if the locked models that it serves still pass."""
+    (world.project.path / "g.gguf").write_bytes(llamafile.gguf(4096))
+    base = f"{world.github.endpoint}/gh/llamafile/releases/download/{{version}}/llamafile-{{version}}"
+    engines = {"llamafile": {"title": "l", "license": "Apache-2.0", "version": "latest", "url": base}}
+    keys = {"url": "g.gguf", "engine": "llamafile", "serve": {"ctx_size": 0}}
+    checks = [{"ask": "What is 2 + 3?", "contains": "five"}]
+    world.project.catalogue({"g": entry(**keys, checks=checks)}, engines)
+    found = []
+    for version, answer in (("0.10.5", "It is five."), ("0.10.6", "It is six."), ("0.10.7", "Well, five.")):
+        exe = llamafile.build_exe(world.project.path / "exe", version=version, behaviour={"answer": answer})
+        world.releases.release(version, {f"llamafile-{version}": exe.read_bytes()})
+        result = world.project.doit(*(CHECKED if found else CHECKED[:1]))
+        assert result.status == 0, result.err
+        found.append(yaml.safe_load(world.lock.read_text("utf-8"))["engines"]["llamafile"][0]["version"])
+        assert ("engine llamafile is kept back: g: 1 of 1 checks failed" in result.err) == (
+            version == "0.10.6"
+        )
+    assert found == ["0.10.5", "0.10.5", "0.10.7"]
+    assert "old: It is five.\nnew: Well, five." in result.out
 
 
 def test_nothing_moves(world: World) -> None:
