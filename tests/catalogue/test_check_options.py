@@ -6,11 +6,15 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from tasks.catalogue import schema
 from tasks.catalogue.compiled_form import is_catalogue
 from tasks.catalogue.types import Catalogue
 from tasks.errors import UsageError
 
+from tests.test_readme import blocks
+
+ENGINES = {"llamafile": {"title": "l", "license": "MIT", "version": "0.10.5", "url": "https://example.org/l"}}
 GOOD = {"ask": "What is 2 + 3?", "contains": "5"}
 PATTERN = "a regular expression of Python, up to 500 characters"
 REFUSED: list[tuple[str, Any, str]] = [
@@ -72,3 +76,12 @@ def test_what_is_accepted() -> None:
     assert (first.expected, second.expected) == ("contains '5'", r"matches \b5\b")
     plain["models"]["m"]["checks"] = [{"ask": 5}]
     assert not is_catalogue(plain)
+
+
+def test_the_example_of_the_docs() -> None:
+    """docs/upgrades.md: the entry as pasted."""
+    [entry] = yaml.safe_load(blocks("yaml", "docs/upgrades.md")[0])["models"].values()
+    checks = schema.compile_catalogue(
+        json.dumps({"version": 1, "default": "m", "engines": ENGINES, "models": {"m": entry}}), "m.yaml"
+    )["models"]["m"]["checks"]
+    assert [check["ask"].split()[0] for check in checks] == ["What", "Write"]

@@ -19,6 +19,7 @@ from tests.fakes import gitlab
 from tests.fakes.github_runner import TOKEN, Runner
 from tests.support.project import REPO, Project
 from tests.support.publishers import World, sha256, worlds
+from tests.test_readme import blocks
 from tests.upstream.test_upgrade_cli import NAME, NEW, WHAT, locked, model
 
 pytestmark = [
@@ -66,7 +67,7 @@ def proposed(bare: Path) -> None:
 
 
 def test_github(world: World, tmp_path: Path) -> None:
-    """Issue 18.3: the job that runs new bytes has no token; the other opens a pull request with the report."""
+    """Issue 18.3: the job that runs new bytes has no token; the other opens a pull request with it."""
     base = {name: text for name, text in world.project.env.items() if name != "LLAMAFILE_CACHE"}
     runner = Runner(tmp_path, world.project.path, base)
     repository(world, runner.workspace, tmp_path / "origin.git")
@@ -101,13 +102,7 @@ def test_gitlab(world: World, tmp_path: Path) -> None:
     repository(world, work, bare)
     calls: list[tuple[str, str, dict[str, Any]]] = []
     file = "ci/upgrade.gitlab-ci.yml"
-    config = f"""
-include: [{{project: someone/llamafile-recipe, file: {file}}}]
-upgrade:
-  extends: .llamafile-upgrade
-  rules: [{{if: $CI_PIPELINE_SOURCE == "schedule"}}]
-  variables: {{LLAMAFILE_RECIPE: ../project}}
-"""
+    config = f"{blocks('yaml', 'docs/upgrades.md')[1]}  variables: {{LLAMAFILE_RECIPE: ../project}}\n"
 
     class Api(BaseHTTPRequestHandler):
         """GitLab's API of merge requests."""
