@@ -28,21 +28,27 @@ class Move(NamedTuple):
 def moves(old: LockFile, new: LockFile) -> list[Move]:
     """Return the entries whose bytes differ, engines first.
 
-    An entry that only one of both has is not moved, and neither is one that has another
-    address, licence or commit for the same bytes.
+    An entry that only one of both has is not moved, and neither is one whose sources
+    were changed in models.yaml: its old pin is of another file. The same bytes at
+    another address or commit are no move either.
     """
     found = []
     for table in ("engines", "models"):
         before = getattr(old, table)
         for name, rows in getattr(new, table).items():
             known = before.get(name)
-            if known and _digests(known) != _digests(rows):
+            if known and _is_moved(_digests(known), _digests(rows)):
                 found.append(Move(table, name, known, rows))
     return found
 
 
-def _digests(rows: Rows) -> list[str]:
-    return [row.sha256 for row in rows]
+def _digests(rows: Rows) -> dict[str, str]:
+    """Return the digest of each source."""
+    return {row.source or row.url: row.sha256 for row in rows}
+
+
+def _is_moved(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    return old.keys() == new.keys() and old != new
 
 
 def with_rows(lock: LockFile, table: str, name: str, rows: Rows) -> LockFile:

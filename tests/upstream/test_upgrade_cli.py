@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.fakes import llamafile
-from tests.support.project import ENGINES, REPO, Project
+from tests.support.project import ENGINES, REPO, Project, Result
 from tests.support.publishers import World, entry, failed, sha256, worlds
 
 OLD = (REPO / "demo" / "demo.gguf").read_bytes()
@@ -110,27 +110,48 @@ def test_bytes_that_cannot_be_served(world: World) -> None:
     assert "Error with the new one:" in result.out
 
 
+ENGINE_CASES = [
+    pytest.param(
+        "g", {"url": "g.gguf", "engine": "llamafile", "serve": {"ctx_size": 0}}, id="a model that it serves"
+    ),
+    pytest.param(
+        "demo", {"url": "demo/demo.gguf", "engine": "embedded"}, id="the demo, if it serves no other"
+    ),
+]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the fake engine is a shell script")
-def test_an_engine(world: World) -> None:
-    """Issue 18.3: its release moves if the locked models that it serves still pass."""
+@pytest.mark.parametrize(("name", "keys"), ENGINE_CASES)
+def test_an_engine(world: World, name: str, keys: dict[str, Any]) -> None:
+    """Issue 18.3: its release moves if the locked models that it serves, or the demo, still pass."""
     (world.project.path / "g.gguf").write_bytes(llamafile.gguf(4096))
     base = f"{world.github.endpoint}/gh/llamafile/releases/download/{{version}}/llamafile-{{version}}"
     engines = {"llamafile": {"title": "l", "license": "Apache-2.0", "version": "latest", "url": base}}
-    keys = {"url": "g.gguf", "engine": "llamafile", "serve": {"ctx_size": 0}}
     checks = [{"ask": "What is 2 + 3?", "contains": "five"}]
-    world.project.catalogue({"g": entry(**keys, checks=checks)}, engines)
-    found = []
-    for version, answer in (("0.10.5", "It is five."), ("0.10.6", "It is six."), ("0.10.7", "Well, five.")):
+    world.project.catalogue(
+        {name: entry(**keys, checks=checks)}, {**engines, "embedded": ENGINES["embedded"]}
+    )
+
+    def released(version: str, answer: str, *words: str) -> tuple[str, Result]:
+        """Release an engine and lock; the locked version, and what was said."""
         exe = llamafile.build_exe(world.project.path / "exe", version=version, behaviour={"answer": answer})
         world.releases.release(version, {f"llamafile-{version}": exe.read_bytes()})
-        result = world.project.doit(*(CHECKED if found else CHECKED[:1]))
+        result = world.project.doit(*words)
         assert result.status == 0, result.err
-        found.append(yaml.safe_load(world.lock.read_text("utf-8"))["engines"]["llamafile"][0]["version"])
-        assert ("engine llamafile is kept back: g: 1 of 1 checks failed" in result.err) == (
-            version == "0.10.6"
-        )
-    assert found == ["0.10.5", "0.10.5", "0.10.7"]
+        data = yaml.safe_load(world.lock.read_text("utf-8"))
+        return data["engines"]["llamafile"][0]["version"], result
+
+    assert released("0.10.5", "It is five.", "lock")[0] == "0.10.5"
+    version, result = released("0.10.6", "It is six.", *CHECKED)
+    assert version == "0.10.5"
+    assert f"engine llamafile is kept back: {name}: 1 of 1 checks failed" in result.err
+    version, result = released("0.10.7", "Well, five.", *CHECKED)
+    assert version == "0.10.7"
     assert "old: It is five.\nnew: Well, five." in result.out
+    world.project.catalogue({name: entry(**keys)}, {**engines, "embedded": ENGINES["embedded"]})
+    version, result = released("0.10.8", "Five.", *CHECKED)
+    assert version == "0.10.7"
+    assert "engine llamafile is kept back: no model that it serves has checks" in result.err
 
 
 def test_nothing_moves(world: World) -> None:
