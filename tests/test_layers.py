@@ -93,7 +93,7 @@ BUDGETS = {  # at 88 columns
         "a router's models, what clients are told, measuring tokens per second",
     ),
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
-    "upgrade": (480, "which pins move, models that are served to try them, the report"),
+    "upgrade": (540, "which pins move, models that are served to try them, the report"),
     "verbs": (
         4_820,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
