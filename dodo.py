@@ -200,7 +200,7 @@ def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
 
 @recipe.server(params=[options.MODEL, options.JSON, *options.MEASURED], pos_arg="")
 def task_check(context: Context, model: ResolvedModel) -> TaskDict:
-    """ask the running server, or NAME, the questions of `checks:` in models.yaml"""
+    """ask a model the questions of `checks:` in models.yaml"""
     from tasks.verbs import check
 
     if context.server:
