@@ -183,23 +183,7 @@ def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.server(
-    params=[
-        options.MODEL,
-        options.LEVELS,
-        options.REQUESTS,
-        options.ANSWER,
-        options.LIMIT,
-        options.COMPARE,
-        options.JSON,
-        options.SERVER_PORT,
-        options.ENGINE,
-        options.TIMEOUT,
-        options.VARIANT,
-        *options.DOWNLOAD,
-    ],
-    pos_arg="",
-)
+@recipe.server(params=options.BENCH, pos_arg="")
 def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
     """measure tokens per second of the running server, or of NAME"""
     from tasks.verbs import bench
@@ -210,6 +194,20 @@ def task_bench(context: Context, model: ResolvedModel) -> TaskDict:
     return {
         "check": (bench.check, [context, model]),
         "actions": [(bench.run, [context, model, load])],
+        "task_dep": [f"verify:{model.name}"],
+    }
+
+
+@recipe.server(params=[options.MODEL, options.JSON, *options.MEASURED], pos_arg="")
+def task_check(context: Context, model: ResolvedModel) -> TaskDict:
+    """ask a model the questions of `checks:` in models.yaml"""
+    from tasks.verbs import check
+
+    if context.server:
+        return {"actions": [(check.run_with, [context, context.server])]}
+    return {
+        "check": (check.check, [context, model]),
+        "actions": [(check.run, [context, model])],
         "task_dep": [f"verify:{model.name}"],
     }
 
@@ -324,20 +322,14 @@ def task_doctor(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(doctor.run, doctor.arguments(context, request))]}
 
 
-@recipe.report(
-    params=[
-        options.LOCK_MODELS,
-        options.CHECK,
-        options.UPGRADE,
-        options.HASH,
-        options.JSON,
-    ]
-)
+@recipe.report(params=options.LOCK)
 def task_lock(context: Context, request: TaskRequest) -> TaskDict:
     """write models.lock: exactly which bytes each entry of models.yaml means"""
-    from tasks.verbs import lock
+    from tasks.upgrade.trial import Steps
+    from tasks.verbs import chmod, download, exe, lock, verify
 
-    return {"actions": [lock.action(context, request)]}
+    steps = Steps(exe.run, download.run, chmod.actions, verify.run)
+    return {"actions": [lock.action(context, request, steps)]}
 
 
 @recipe.report(

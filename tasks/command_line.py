@@ -25,7 +25,8 @@ DOIT_COMMANDS = frozenset(
 )
 # those of them that have an effect here
 USEFUL_COMMANDS = ("help", "info", "list")
-_LAST = ("serve", "with", "chat", "bench")  # verbs that no other verb may follow
+# verbs that no other verb may follow
+_LAST = ("serve", "with", "chat", "bench", "check")
 _MODEL_FLAGS = ("--model", "--llamafile", "--llamafile-url", "--llamafile_url")
 _WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
 

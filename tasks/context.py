@@ -217,7 +217,7 @@ def read_catalogue(args: CommandLine) -> Context:
         catalogue = Catalogue(_NO_ENTRIES, str(path))
     args = _with_named_model(args, catalogue, environment)
     server = None
-    if args.tasks and args.tasks[-1].verb in ("chat", "bench"):
+    if args.tasks and args.tasks[-1].verb in ("chat", "bench", "check"):
         from tasks.server.requested_server import running_server
 
         server = running_server(args.tasks[-1], catalogue, environment)

@@ -101,6 +101,10 @@ DEPLOYED = (
     *("systemd", "mirror", "balancer", "prometheus"),
 )
 UPGRADE = option("upgrade", "", "update what models.yaml does not pin", bool)
+CHECKED = option(
+    "checked", "", "with --upgrade: only pins whose `checks:` pass, served here", bool
+)
+REPORT = option("report", "FILE", "write the report of --checked there, not to stdout")
 HASH = option("download", "", "download and hash files without a stated digest", bool)
 NAME = option("name", "NAME", "the model's name [default: from the file's name]")
 SHA256 = option("sha256", "HEX", "its digest, if the publisher states none")
@@ -142,6 +146,10 @@ SERVE = [
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,
 ]
+# which server is asked, or how one is started for it
+MEASURED = [SERVER_PORT, ENGINE, TIMEOUT, VARIANT, *DOWNLOAD]
+BENCH = [MODEL, LEVELS, REQUESTS, ANSWER, LIMIT, COMPARE, JSON, *MEASURED]
+LOCK = [LOCK_MODELS, CHECK, UPGRADE, CHECKED, REPORT, HASH, JSON]
 SERVE_ON_ANY_PORT = [one for one in SERVE if one["long"] != "port"]
 
 

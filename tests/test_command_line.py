@@ -359,7 +359,8 @@ def test_the_kinds_of_verbs() -> None:
     """Steps and servers in the order of the chain; what a verb needs follows from its kind."""
     of = {kind: [verb for verb, one in VERBS.items() if one.kind is kind] for kind in Kind}
     assert of[Kind.STEP] == ["download", "chmod", "verify", "preset"]
-    assert of[Kind.SERVER] == ["serve", "start", "with", "chat", "bench", "restart", "reload", "roll"]
+    asking = ["chat", "bench", "check"]
+    assert of[Kind.SERVER] == ["serve", "start", "with", *asking, "restart", "reload", "roll"]
     assert of[Kind.PROGRAM] == ["exe"]
     assert of[Kind.PLAN] == ["plan"]
 

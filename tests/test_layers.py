@@ -20,7 +20,7 @@ RANKS = (
     *("errors", "references", "urls", "options", "console", "positional", "command_line", "system"),
     *("network", "catalogue"),
     *("doit_adapter", "doit_reporter", "cache", "transfer", "planning", "deploy", "upstream", "engine"),
-    *("server", "doctor", "machine", "context", "verbs", "endpoint_tasks", "graph"),
+    *("server", "doctor", "machine", "context", "upgrade", "verbs", "endpoint_tasks", "graph"),
 )
 
 # a module whose docstring says "Pure" imports none of these, and none of ours that does
@@ -94,6 +94,7 @@ BUDGETS = {  # at 88 columns
         "a router's models, what clients are told, measuring tokens per second",
     ),
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
+    "upgrade": (540, "which pins move, models that are served to try them, the report"),
     "verbs": (
         4_820,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tasks.catalogue.check_options import Check
 from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.serve_options import EndpointOptions, Sampling, ServeOptions
 from tasks.catalogue.types import COMPANION_KEYS, Endpoint, Engine, Model, Variant
 
-_Kind = Model | Engine | ServeOptions | EndpointOptions | Sampling | Variant
+_Kind = Model | Engine | ServeOptions | EndpointOptions | Sampling | Variant | Check
 LISTS = ("aliases", "mirrors", "args")
 _DERIVED = ("more", "memory")  # keys that compilation adds
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -22,13 +23,14 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("engine", "engine_version", "version", "path"), str),
     **dict.fromkeys(("size", "ram", "port", "ctx_size", "n_predict"), int),
     **dict.fromkeys(("ngl", "threads", "timeout"), int),
-    **dict.fromkeys(("kind", "pooling"), str),
+    **dict.fromkeys(("kind", "pooling", "ask", "contains", "matches", "system"), str),
     **dict.fromkeys(("parallel", "idle", "top_k", "seed"), int),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty"), (int, float)),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), (int, float)),
     "metrics": bool,
+    "max_seconds": (int, float),
     "reasoning": (bool, int, str),
-    **dict.fromkeys((*LISTS, "more", "parts", "lora"), list),
+    **dict.fromkeys((*LISTS, "more", "parts", "lora", "checks"), list),
     **dict.fromkeys(("serve", "sampling", "mmproj", "draft", "template", "env"), dict),
     **dict.fromkeys(("memory", "variants", "archives"), dict),
 }
@@ -146,6 +148,7 @@ _FIELDS: Mapping[type[_Kind], tuple[frozenset[str], tuple[str, ...]]] = {
     ServeOptions: (frozenset(_names(ServeOptions)), ()),
     EndpointOptions: (frozenset(_names(EndpointOptions)), ()),
     Sampling: (frozenset(_names(Sampling)), ()),
+    Check: (frozenset(_names(Check)), ("ask",)),
     Variant: (frozenset((*_names(Variant), *_DERIVED)), ("url",)),
 }
 # what is inside a value of the right type
@@ -155,6 +158,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "serve": lambda plain: _is_entry(plain, ServeOptions),
     "sampling": lambda plain: not plain or _is_entry(plain, Sampling),
     "more": _are_files,
+    "checks": lambda plain: all(_is_entry(one, Check) for one in plain),
     "archives": lambda plain: _are_files(plain.values()),
     "memory": _are_facts,
     "variants": _are_variants,

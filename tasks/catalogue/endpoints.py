@@ -204,8 +204,9 @@ def _check_options(
     Raises:
         UsageError: one is.
     """
-    if verb == "bench":
-        what = f"`doit bench` measures one model, and {name} is an endpoint"
+    if verb in ("bench", "check"):
+        done = {"bench": "measures", "check": "checks"}[verb]
+        what = f"`doit {verb}` {done} one model, and {name} is an endpoint"
         raise UsageError(what, fix="name one of its models")
     for key in (*_SETTINGS, *_SOURCES):
         if key in options:

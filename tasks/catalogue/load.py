@@ -34,6 +34,7 @@ _VALIDATORS = (
     "catalogue/serve_options.py",
     "catalogue/types.py",
     "catalogue/constraints.py",
+    "catalogue/check_options.py",
     "catalogue/schema.py",
     "catalogue/semantic_checks.py",
     "catalogue/endpoint_checks.py",

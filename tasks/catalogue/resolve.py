@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from tasks.catalogue.variants import Choice
 
 
-_ONE_MODEL = ("serve", "with", "chat", "bench", "restart", "reload", "roll")
+_ONE_MODEL = (
+    *("serve", "with", "chat", "bench", "check"),
+    *("restart", "reload", "roll"),
+)
 _PASSES_ARGS = ("serve", "start", "restart", "roll")
 
 

@@ -224,6 +224,8 @@ def json_schema() -> dict[str, Any]:
     schema["$defs"]["Model"]["oneOf"] = [*locations, {"required": ["variants"]}]
     schema["$defs"]["Variant"]["oneOf"] = [locations[0], {"required": ["file"]}]
     schema["$defs"]["Model"]["properties"]["variants"]["minProperties"] = 1
+    expected: list[Any] = [{"required": ["contains"]}, {"required": ["matches"]}]
+    schema["$defs"]["Check"]["oneOf"] = expected
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from tasks.catalogue.check_options import check_errors
 from tasks.catalogue.constraints import ENGINES, LATEST, is_sha256
 from tasks.catalogue.deploy_checks import deploy_errors
 from tasks.catalogue.engine_args import instead_of, instead_of_variable
@@ -98,6 +99,7 @@ def _name_problems(
 
 def _model_problems(entry: _Entry, pinned: Collection[str]) -> Iterator[Problem]:
     yield from _below(("serve",), _args_problems(entry.get("serve")))
+    yield from check_errors(entry)
     if entry.get("variants") is not None:
         yield from _variant_problems(entry, pinned)
         return

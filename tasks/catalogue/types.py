@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
+from tasks.catalogue.check_options import CHECKS, Check
 from tasks.catalogue.constraints import (
     ARCHIVE_NAME,
     ARCHIVE_PLACE,
@@ -142,6 +143,7 @@ class Model(Strict):
         dict[Name, Variant],
         Constraint("quantizations of the model; this machine's memory selects one"),
     ] = field(default_factory=dict)
+    checks: Annotated[tuple[Check, ...], CHECKS] = ()
 
 
 @dataclass(eq=False, repr=False)
@@ -329,6 +331,7 @@ class Catalogue:
             plain.pop(key, None)
         for key in ("aliases", "mirrors"):
             plain[key] = tuple(plain.get(key, ()))
+        plain["checks"] = tuple(Check(**one) for one in plain.get("checks", ()))
         return Model(**{**plain, "serve": _settings(plain.get("serve", {}))})
 
     def extra_files(self, word: str, variant: str = "") -> tuple[FileSpec, ...]:

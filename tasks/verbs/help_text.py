@@ -23,7 +23,7 @@ _VERB_COLUMN = 13  # of what a verb does
 _NO_BREAK = "\0"  # a space at which no line ends
 _GROUPS = {
     "Run a model": ("serve start restart reload roll chat with status logs idle stop"),
-    "Models": "catalogue plan download add bench doctor prune",
+    "Models": "catalogue plan download add bench check doctor prune",
     "What is pinned": "lock audit bom",
     "Elsewhere": "deploy cache-key",
     "Steps that the others run": "exe chmod verify preset",
@@ -39,6 +39,8 @@ _DEFAULTS = {
     ("chat", "port"): "the only one",
     ("bench", "model"): "the one that runs, else the catalogue's",
     ("bench", "port"): "the only one",
+    ("check", "model"): "the one that runs, else the catalogue's",
+    ("check", "port"): "the only one",
     ("logs", "port"): "the only one",
     ("stop", "port"): "the only one",
     ("status", "port"): "every one",

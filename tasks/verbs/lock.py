@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,14 +13,21 @@ from tasks.command_line import TaskRequest
 from tasks.console import formatting
 from tasks.context import Context
 from tasks.errors import RecipeError, TransferError, UsageError
+from tasks.system import files
+from tasks.upgrade import report
+from tasks.upgrade.gate import Gate
+from tasks.upgrade.trial import Steps
 from tasks.upstream.resolver import LockResolver
 from tasks.urls import filename_of
 
 
 def action(
-    context: Context, request: TaskRequest
+    context: Context, request: TaskRequest, steps: Steps
 ) -> tuple[Callable[..., None], list[Any]]:
     """Return the task's action: function and arguments.
+
+    Args:
+        steps: make a model ready to be served, for --checked.
 
     Raises:
         UsageError: models.lock is damaged, or contradicts models.yaml.
@@ -51,6 +59,7 @@ def action(
         return check, [plain, old, place, "json" in request.options]
     if "json" in request.options:
         raise UsageError("--json is only for --check", fix="doit lock --check --json")
+    _check_options(request)
     moving: set[str] = set()
     if "upgrade" in request.options:
         moving = chosen or {*plain["engines"], *plain["models"]}
@@ -58,7 +67,40 @@ def action(
     locker = LockResolver(
         context.environment, request, plain, old or LockFile(1), where
     )
-    return run, [locker, chosen, place]
+    if "checked" not in request.options:
+        return run, [locker, chosen, place]
+    path = _report_path(context, request)
+    return run_checked, [locker, chosen, place, Gate(context, plain, steps), path]
+
+
+def _check_options(request: TaskRequest) -> None:
+    """Check that --checked and --report have what they need.
+
+    Raises:
+        UsageError: they have not.
+    """
+    if "checked" in request.options and "upgrade" not in request.options:
+        what = "--checked is only for --upgrade"
+        raise UsageError(what, fix="doit lock --upgrade --checked")
+    if "report" in request.options and "checked" not in request.options:
+        what = "--report is only for --checked"
+        raise UsageError(what, fix="doit lock --upgrade --checked --report FILE")
+
+
+def _report_path(context: Context, request: TaskRequest) -> str:
+    """Return the path of --report; empty without it.
+
+    Raises:
+        UsageError: its directory does not exist, which a long run would find last.
+    """
+    name = request.options.get("report", "")
+    if not name:
+        return ""
+    path = context.environment.absolute(name, context.environment.cwd)
+    folder = os.path.dirname(path)
+    if os.path.isdir(path) or not os.path.isdir(folder):
+        raise UsageError(f"--report: expected a file in a directory, got {name}")
+    return path
 
 
 def run(locker: LockResolver, chosen: set[str], place: str) -> None:
@@ -69,6 +111,44 @@ def run(locker: LockResolver, chosen: set[str], place: str) -> None:
         RecipeError: another process changed the same entries; nothing is written.
     """
     resolved = locker.resolve(chosen)
+    for line in _write(locker, resolved, place):
+        doit_adapter.print_report(line)
+
+
+def run_checked(
+    locker: LockResolver, chosen: set[str], place: str, gate: Gate, path: str
+) -> None:
+    """Write models.lock with the pins whose checks pass, and a report.
+
+    Args:
+        path: of the report; empty for stdout.
+
+    Raises:
+        RecipeError: as `run`; or the report could not be written.
+    """
+    resolved = gate.accepted(locker.old, locker.resolve(chosen))
+    lines = _write(locker, resolved, place)
+    text = report.render(gate.decisions)
+    if not path:
+        doit_adapter.log().info("%s", lines[-1])
+        doit_adapter.print_report(text.rstrip("\n"))
+        return
+    for line in lines:
+        doit_adapter.print_report(line)
+    try:
+        files.write_atomic(path, text)
+    except OSError as error:
+        what = f"models.lock is written, but not the report: {path}"
+        raise RecipeError(f"{what}: {error.strerror or error}") from None
+
+
+def _write(locker: LockResolver, resolved: LockFile, place: str) -> list[str]:
+    """Write models.lock; return what has changed, a line each, and its size.
+
+    Raises:
+        TransferError: a publisher states values that models.lock cannot have.
+        RecipeError: another process changed the same entries; nothing is written.
+    """
     summary = ""
     with edit_file.editing(place, locker.cache):
         now = load.read_lock(locker.where)
@@ -78,9 +158,7 @@ def run(locker: LockResolver, chosen: set[str], place: str) -> None:
             summary = ", nothing changed"
         else:
             edit_file.replace(place, text)
-    for line in changes(locker.old, resolved):
-        doit_adapter.print_report(line)
-    doit_adapter.print_report(f"{place}: {_count(new)}{summary}")
+    return [*changes(locker.old, resolved), f"{place}: {_count(new)}{summary}"]
 
 
 def _joined(
@@ -165,10 +243,10 @@ def _check_fix(plain: Mapping[str, Any], old: LockFile) -> str:
 
 def _count(lock: LockFile) -> str:
     tables = (lock.engines, lock.models)
-    files = sum(len(rows) for table in tables for rows in table.values())
+    count = sum(len(rows) for table in tables for rows in table.values())
     models = _number(len(lock.models), "model")
     engines = _number(len(lock.engines), "engine")
-    return f"{_number(files, 'file')} of {models} and {engines}"
+    return f"{_number(count, 'file')} of {models} and {engines}"
 
 
 def _number(count: int, noun: str) -> str:

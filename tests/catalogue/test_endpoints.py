@@ -151,6 +151,7 @@ def test_what_a_command_line_makes_of_it() -> None:
         ("serve office -- --foo", "--foo: arguments after -- are for one model, and office has several"),
         ("download office --variant q4", "--variant is for one model, and office has several"),
         ("bench office", "`doit bench` measures one model, and office is an endpoint"),
+        ("check office", "`doit check` checks one model, and office is an endpoint"),
         ("serve office --api-key abc", "--api-key: expected at least four visible ASCII characters"),
         ("preset big", "`doit preset` is for an endpoint, and big is a model"),
         ("preset", "`doit preset` is for an endpoint"),

@@ -30,7 +30,7 @@ NAME = "a name of letters, digits, '.', '_' and '-', 100 at most"
 PYDANTIC = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
 MODEL_KEYS = (
     "title, license, url, hf, file, revision, id, aliases, mirrors, sha256, size, parts, kind, mmproj, "
-    "draft, lora, template, params, quant, ram, engine, engine_version, serve, variants"
+    "draft, lora, template, params, quant, ram, engine, engine_version, serve, variants, checks"
 )
 
 

@@ -24,6 +24,7 @@ import yaml
 
 BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]  # what `shell: bash` means
 MINE = "llamafile-recipe"
+TOKEN = "ghs_of_this_job"
 Outputs = dict[str, dict[str, str]]
 
 
@@ -50,6 +51,7 @@ class Runner:
         self.workspace.mkdir()
         self._action, self._base, self._store = action, dict(base), folder / "caches"
         self._store.mkdir()
+        self._artifacts = folder / "artifacts"  # of the workflow's run
         self.keys: list[str] = []  # of the entries that were saved
 
     def job(self, steps: Sequence[Mapping[str, Any]], **env: str) -> Job:
@@ -80,6 +82,7 @@ class Runner:
             known = {"id", "name", "if", "shell", "env", "run", "uses", "with", "working-directory"}
             assert not set(step) - known, step
             scope = {"inputs": inputs, "steps": outputs, "env": {**self._env, **job.env}}
+            scope["github"] = {"token": TOKEN}
             if not job.ok or ("if" in step and not value(step["if"], scope)):
                 continue
             words = {k: fill(str(v), scope) for k, v in step.get("with", {}).items()}
@@ -121,6 +124,11 @@ class Runner:
     def _uses(self, what: str, words: dict[str, str], job: Job) -> dict[str, str]:
         name, _, version = what.partition("@")
         if name in ("actions/checkout", "actions/setup-python"):
+            return {}
+        if name in ("actions/upload-artifact", "actions/download-artifact"):
+            here = [self.workspace / words["path"], self._artifacts / words["name"]]
+            source, target = here if "upload" in name else reversed(here)
+            shutil.copytree(source, target)
             return {}
         if name == "actions/cache":
             assert re.fullmatch("[0-9a-f]{40}", version), what
@@ -189,7 +197,7 @@ def value(expression: str, scope: Mapping[str, Any]) -> Any:
     assert re.fullmatch(r"[\w-]+(\.[\w-]+)+", text), f"unknown expression {text}"
     first, *path = text.split(".")
     here = scope[first]
-    if first in ("env", "inputs"):
+    if first in ("env", "inputs", "github"):
         return here.get(path[0], "") if first == "env" else here[path[0]]
     assert (first, path[1]) == ("steps", "outputs"), text
     return here.get(path[0], {}).get(path[2], "")
