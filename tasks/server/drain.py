@@ -13,6 +13,9 @@ from tasks.console import formatting
 from tasks.network import answers
 from tasks.server import drain_request
 from tasks.server.client import send_request
+from tasks.server.router import Router
+from tasks.server.router_report import is_router
+from tasks.server.router_state import ModelState
 from tasks.server.server_record import ServerRecord
 from tasks.system.processes import EngineProcess
 
@@ -34,6 +37,8 @@ def requests_of(server: ServerRecord) -> int | None:
         At least 1 for a server that is too busy to answer; None for one that does not
         tell, or does not listen.
     """
+    if is_router(server):
+        return _requests_of_router(server)
     for path, count in _SOURCES:
         response = send_request(
             server.host, server.port, path, key=server.key, timeout_s=_ANSWER_S
@@ -47,6 +52,26 @@ def requests_of(server: ServerRecord) -> int | None:
         if requests is not None:
             return requests
     return None
+
+
+def _requests_of_router(server: ServerRecord) -> int | None:
+    """Count the requests of all models behind an endpoint: the router has no count.
+
+    A model that is being loaded has one, and so has a model that does not tell: it may
+    have been unloaded since.
+    """
+    router = Router.of(server)
+    models = router.models(_ANSWER_S)
+    if models is None:
+        return _busy_or_unknown(server)
+    total = 0
+    for model in models:
+        if model.state is ModelState.LOADING:
+            total += 1
+        elif model.state is ModelState.LOADED:
+            busy = router.busy(model.name, _ANSWER_S)
+            total += 1 if busy is None else busy
+    return total
 
 
 def _busy_or_unknown(server: ServerRecord) -> int | None:

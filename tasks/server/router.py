@@ -38,9 +38,9 @@ class Router(NamedTuple):
         """Return the router of a server record."""
         return Router(record.host, record.port, record.key)
 
-    def models(self) -> tuple[RoutedModel, ...] | None:
+    def models(self, timeout_s: float = _ANSWER_S) -> tuple[RoutedModel, ...] | None:
         """Return the models and their states; None without a valid response."""
-        response = self._send("/models")
+        response = self._send("/models", timeout_s=timeout_s)
         if response is None or response[0] != 200:
             return None
         return router_state.parse_models(response[1])
@@ -58,10 +58,10 @@ class Router(NamedTuple):
         response = self._send("/tokenize", body, timeout_s)
         return response is not None and response[0] == 200
 
-    def busy(self, name: str) -> int | None:
+    def busy(self, name: str, timeout_s: float = _ANSWER_S) -> int | None:
         """Count the requests that a model is processing; None where it is not told."""
         query = f"model={quote(name, safe='')}&autoload=false"
-        response = self._send(f"/slots?{query}")
+        response = self._send(f"/slots?{query}", timeout_s=timeout_s)
         if response is None or response[0] != 200:
             return None
         return busy_slots(response[1])
