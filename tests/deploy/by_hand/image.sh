@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the image of docs/fleet.md twice and compare the digests: image.sh WORK
-# Needs root, debootstrap, buildah, podman, runc, git, and a python3.11 with pip, as Debian 12 has it.
+# Needs root, debootstrap, buildah, podman, runc, git, the environment of the tests, and pip of Python 3.11 for the
+# wheels, which is that of Debian 12.
 # WORK keeps the base, the wheels and the image for container.sh and quadlet.sh. About 4 minutes.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -20,11 +21,9 @@ deploy:
   drain: 60
   node_cache: /srv/llamafile-recipe
 YAML
-python3.11 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q '.[embedded]'
-"$work/venv/bin/doit" deploy
-[ -d "$work/wheels" ] || "$work/venv/bin/pip" wheel -q --wheel-dir "$work/wheels" '.[embedded]'
-cp -r "$work/wheels" wheels
+python -m doit deploy
+[ -d "$work/wheels" ] || python3.11 -m pip wheel -q --wheel-dir "$work/wheels" '.[embedded]'
+cp -r "$work/wheels/." wheels
 
 tar -C "$work/bookworm" -c . |
   podman --root "$work/store" --runroot "$work/runroot" import - localhost/base:bookworm >/dev/null

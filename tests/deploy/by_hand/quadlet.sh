@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Boot a systemd that runs the quadlets with podman 5, kill and stop the server: quadlet.sh WORK
+# Boot a systemd that runs the quadlets, and the pod of kubernetes.yaml, with podman 5: quadlet.sh WORK
 # Needs root, debootstrap, systemd-nspawn, and the image of image.sh. About 4 minutes, then 40 s.
 set -euo pipefail
 script=$(realpath "$0")
@@ -28,6 +28,13 @@ if [ -d /imgstore ]; then # in the machine
   wait $!
   grep -F 'data: [DONE]' /t/stream
   [ "$(systemctl show -P Result demo-8080)" = success ]
+  # the pod of kubernetes.yaml; a request of memory needs a controller that this machine does not have
+  install -d -o 1000 -g 1000 /srv/llamafile-recipe
+  sed '/resources:/,/memory:/d' deploy/kubernetes.yaml >/run/pod.yaml
+  podman kube play /run/pod.yaml
+  until podman ps --format '{{.Names}} {{.Status}}' | grep -F '(healthy)'; do sleep 0.5; done
+  podman exec demo-pod-server sh -c 'touch /cache/x' && exit 1
+  podman kube down /run/pod.yaml
   exit
 fi
 work=$(cd "$1" && pwd)
@@ -40,4 +47,4 @@ SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout 300 systemd-nspawn -q -D "$work/trixi
   --keep-unit --private-network --capability=all --system-call-filter='add_key keyctl bpf' --bind="$work/t:/t" \
   --bind-ro="$work/clone:/clone" --bind-ro="$work/store:/imgstore" --bind="$work/containers:/var/lib/containers" \
   -b systemd.run=/t/quadlet.sh systemd.run_success_action=exit systemd.run_failure_action=exit \
-  </dev/null >"$work/console" && echo "ready, restarted after SIGKILL, the answer was finished" || { tail -30 "$work/t/log"; exit 1; }
+  </dev/null >"$work/console" && echo "ready, restarted after SIGKILL, the answer was finished; the pod was healthy" || { tail -30 "$work/t/log"; exit 1; }
