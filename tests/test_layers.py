@@ -55,54 +55,54 @@ BUDGETS = {  # at 88 columns
         "typed, one renderer for all verbs that report, whose tables fit the terminal",
     ),
     "system": (
-        1_660,
+        1_730,
         "processes and files on three systems, no link of a cache followed, caches of several users, "
         "what is installed, memory of the machine and of its GPU",
     ),
     "network": (
-        1_760,
+        2_060,
         "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
         "proxies), retries, the Hub's environment, which is checked",
     ),
     "catalogue": (
-        6_370,
+        6_590,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
         "resolving, the choice between four engines what to name in their place, and of one screen",
     ),
     "cache": (
-        1_590,
+        1_630,
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
     ),
-    "transfer": (4_650, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (4_750, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
     "planning": (
-        1_060,
+        1_070,
         "the estimates, what of a model is here, what cannot work, the question before a large download",
     ),
-    "deploy": (1_410, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (960, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
+    "deploy": (1_460, "eight kinds of files: values in, text out; templates are in the modules"),
+    "upstream": (1_290, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
     "engine": (
-        3_480,
+        3_550,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
         "for the embedded one (270 lines), how it finishes its answers, companions, known failures, "
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        4_640,
+        5_210,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",
     ),
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
-    "upgrade": (540, "which pins move, models that are served to try them, the report"),
+    "upgrade": (530, "which pins move, models that are served to try them, the report"),
     "verbs": (
-        4_820,
+        5_110,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
         "catalogue filters and says which filter leaves nothing, bench compares, "
         "add refuses what is no model or no name",
     ),
     "": (
-        2_330,
+        2_530,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),

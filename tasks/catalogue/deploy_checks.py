@@ -1,4 +1,4 @@
-"""Checks of `deploy:` across keys: models, variants and ports that conflict.
+"""Checks of `deploy:` across keys: names, variants and ports that conflict.
 
 Pure. Works on plain data that may be malformed, as `semantic_checks`.
 """
@@ -19,16 +19,22 @@ def deploy_errors(plain: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield all errors of `deploy:`, each with the path of its key."""
     deploy = _mapping(plain, "deploy")
     models = _mapping(plain, "models")
+    endpoints = _mapping(plain, "endpoints")
     owners: dict[int, str] = {}  # port → the key that takes it
     for name in _mapping(deploy, "models"):
         deployed = _mapping(_mapping(deploy, "models"), name)
         path = ("deploy", "models", str(name))
-        if name not in models:
-            hint = did_you_mean(str(name), [str(one) for one in models])
-            yield path, f"there is no model {name!r} in models; {hint}"
+        if name in endpoints:
+            model = _mapping(endpoints, name)
+            yield from _endpoint_errors(path, deployed, model, models)
+        elif name in models:
+            model = _mapping(models, name)
+            yield from _variant_errors(path, deployed, model)
+        else:
+            known = [str(one) for one in (*models, *endpoints)]
+            text = f"there is no model or endpoint {name!r}"
+            yield path, f"{text}; {did_you_mean(str(name), known)}"
             continue
-        model = _mapping(models, name)
-        yield from _variant_errors(path, deployed, model)
         least, most = deployed.get("replicas", 1), deployed.get("max_replicas")
         if _is_number(least) and _is_number(most) and most < least:
             yield (*path, "max_replicas"), f"expected {least} (replicas) or more"
@@ -40,6 +46,25 @@ def deploy_errors(plain: Mapping[str, Any]) -> Iterator[Problem]:
                 text = f"{owners[port]} has port {port} already; give it another port"
                 yield (*path, key), text
             owners[port] = ".".join(path)
+
+
+def _endpoint_errors(
+    path: tuple[str, ...],
+    deployed: Mapping[str, Any],
+    endpoint: Mapping[str, Any],
+    models: Mapping[str, Any],
+) -> Iterator[Problem]:
+    """Yield what the machine would decide that serves the endpoint."""
+    place = f"endpoints.{path[-1]}"
+    for key in ("variant", "max_replicas"):
+        if deployed.get(key) is not None:
+            yield (*path, key), f"{place} has several models: remove this key"
+    if endpoint.get("memory") is None:
+        yield path, f"requires `memory:` in {place}: another machine has other memory"
+    members = endpoint.get("models")
+    for member in members if isinstance(members, list) else ():
+        if _mapping(models, str(member)).get("variants"):
+            yield path, f"{member} of {place} has variants: name an entry without"
 
 
 def _variant_errors(

@@ -106,6 +106,18 @@ def with_endpoints(
     return resolution._replace(by_name=by_name), found
 
 
+def endpoint_entry(
+    name: str, catalogue: Catalogue, environment: Environment
+) -> ResolvedEndpoint:
+    """Return an endpoint without any options.
+
+    Raises:
+        UsageError: a model of it cannot be resolved.
+    """
+    free = environment._replace(must_name_variant=False)
+    return _resolved(TaskRequest("catalogue", name, {}), name, catalogue, free)
+
+
 def all_jobs(
     resolution: Resolution, endpoints: Mapping[str, ResolvedEndpoint]
 ) -> tuple[ResolvedModel, ...]:

@@ -14,7 +14,8 @@ from tasks.deploy.fleet import CACHE, CLONE, HEADER, PORT, USER, Files, Fleet
 _TEXT = Template("""\
 # @header
 #
-# BASE has python3 with venv, libgomp1 and ca-certificates. The wheels are those of
+# BASE has: python3 with venv, libgomp1, ca-certificates@programs
+# The wheels are those of
 #   pip wheel --wheel-dir wheels '.[embedded]'
 # docs/fleet.md builds both, and the same image twice.
 ARG BASE
@@ -26,7 +27,7 @@ COPY demo @clone/demo
 COPY tasks @clone/tasks
 COPY wheels /tmp/wheels
 RUN python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' \\
- && find @clone -name __pycache__ -prune -exec rm -rf {} + \\
+@checks && find @clone -name __pycache__ -prune -exec rm -rf {} + \\
  && python3 -m venv @clone/.venv \\
  && @clone/.venv/bin/pip install --no-index --find-links /tmp/wheels 'llamafile-recipe[embedded]' \\
  && @clone/.venv/bin/python -m compileall -q --invalidation-mode checked-hash @clone/dodo.py @clone/tasks \\
@@ -51,9 +52,15 @@ _ASK = (
 
 
 def files(fleet: Fleet) -> Files:
-    """Return the Containerfile, which depends on no model."""
+    """Return the Containerfile, which names no model, but an engine that BASE needs."""
     text = _TEXT.substitute(
-        header=HEADER, clone=CLONE, cache=CACHE, user=USER, port=PORT
+        header=HEADER,
+        clone=CLONE,
+        cache=CACHE,
+        user=USER,
+        port=PORT,
+        programs="".join(f", {name}" for name in fleet.programs),
+        checks="".join(f" && command -v {name} \\\n" for name in fleet.programs),
     )
     return {"Containerfile": text}
 

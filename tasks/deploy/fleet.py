@@ -1,4 +1,7 @@
-"""What is deployed: the models as models.lock pins them, and where. Pure."""
+"""What is deployed: the models as models.lock pins them, and where. Pure.
+
+An endpoint is deployed like a model, with the files of all its models.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class PinnedFile(NamedTuple):
 
 
 class DeployedModel(NamedTuple):
-    """One model with everything that the files say about it."""
+    """One model or endpoint with everything that the files say about it."""
 
     name: str
     title: str
@@ -49,10 +52,13 @@ class DeployedModel(NamedTuple):
     parallel: int = 1  # requests at once
     memory: int | None = None  # bytes that an engine takes; None: not known
     metrics: bool = False
+    is_endpoint: bool = False
 
     @property
     def sha256(self) -> str:
-        """The digest of the file that is served."""
+        """The digest of the file that is served; of an endpoint, those of all files."""
+        if self.is_endpoint:
+            return " ".join(file.sha256 for file in self.files)
         return self.files[0].sha256
 
     @property
@@ -93,6 +99,7 @@ class Fleet(NamedTuple):
 
     models: tuple[DeployedModel, ...]
     options: DeployOptions
+    programs: tuple[str, ...] = ()  # engines that a machine has to have itself
 
     @property
     def image(self) -> str:

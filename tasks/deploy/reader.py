@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from tasks.catalogue import load, lockfile, schema
 from tasks.catalogue.deploy_options import DeployedModel as Options
 from tasks.catalogue.deploy_options import DeployOptions
+from tasks.catalogue.endpoints import ResolvedEndpoint, endpoint_entry
+from tasks.catalogue.engine_release import NAME as LLAMA_SERVER
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.lockfile import LockFile
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
@@ -37,17 +39,30 @@ def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
         raise UsageError(what, fix=_EXAMPLE % catalogue.default)
     elsewhere = Environment("linux", environment.cache, environment.root, "/")
     elsewhere = elsewhere._replace(first_bytes=environment.first_bytes)
-    models = []
-    names = set(options.models)
+    models: list[DeployedModel] = []
+    jobs: list[ResolvedModel] = []
     for name, deployed in options.models.items():
+        if name in catalogue.endpoint_names:
+            endpoint = endpoint_entry(name, catalogue, elsewhere)
+            models.append(_deployed_endpoint(endpoint, deployed))
+            jobs += endpoint.members
+            continue
         job = resolve_entry(name, catalogue, elsewhere, deployed.variant or "")
         models.append(_deployed(job, deployed))
+        jobs.append(job)
+    for job in jobs:
         _check_reachable(job, environment.root)
-        if job.engine == "llamafile":
-            names.add("llamafile")
-    _check_locked(plain, where, names)
+    _check_locked(
+        plain, where, {word for job in jobs for word in (job.name, job.engine)}
+    )
     _check_memory(models, options)
-    return Fleet(tuple(models), options)
+    return Fleet(tuple(models), options, _programs(jobs))
+
+
+def _programs(jobs: Iterable[ResolvedModel]) -> tuple[str, ...]:
+    """Return the engines that models.yaml does not pin."""
+    lacking = (job for job in jobs if job.engine == LLAMA_SERVER and not job.program)
+    return tuple(dict.fromkeys(job.engine for job in lacking))
 
 
 def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
@@ -56,10 +71,7 @@ def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
         job.name,
         job.model.title,
         job.model.license,
-        tuple(
-            PinnedFile(filename_of(file.sources[0]), file.sha256 or "", file.size)
-            for file in job.files
-        ),
+        _files([job]),
         variant=options.variant or "",
         replicas=options.replicas,
         max_replicas=options.max_replicas,
@@ -70,6 +82,35 @@ def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
         parallel=settings.parallel or 1,
         memory=locked_estimate(job).needed,
         metrics=bool(settings.metrics),
+    )
+
+
+def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> DeployedModel:
+    """Return an endpoint as a model; each of its models answers requests at once."""
+    settings = endpoint.settings
+    licenses = dict.fromkeys(one.model.license for one in endpoint.members)
+    return DeployedModel(
+        endpoint.name,
+        endpoint.title,
+        ", ".join(licenses),
+        _files(endpoint.members),
+        replicas=options.replicas,
+        port=options.port or settings.port or 8080,
+        balance=options.balance,
+        gpus=options.gpus,
+        timeout=settings.timeout,
+        parallel=sum(one.settings.parallel or 1 for one in endpoint.members),
+        memory=endpoint.memory,
+        is_endpoint=True,
+    )
+
+
+def _files(jobs: Iterable[ResolvedModel]) -> tuple[PinnedFile, ...]:
+    """Return each file once: models may share a companion."""
+    files = dict.fromkeys(file for job in jobs for file in job.files)
+    return tuple(
+        PinnedFile(filename_of(file.sources[0]), file.sha256 or "", file.size)
+        for file in files
     )
 
 

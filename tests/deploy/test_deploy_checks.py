@@ -40,7 +40,7 @@ SEEN = [
      f'expected {MIRROR}, got "http://m;"'),
 ]  # fmt: skip
 UNSEEN = [
-    ("{models: {tini: {}}}", "models.tini", "there is no model 'tini' in models; did you mean tiny?"),
+    ("{models: {tini: {}}}", "models.tini", "there is no model or endpoint 'tini'; did you mean tiny?"),
     ("{models: {tiny: {variant: q4}}}", "models.tiny.variant",
      "there is no variant 'q4'; the model has none"),
     ("{models: {tiny: {}, big: {}}}", "models.big.port",
@@ -50,6 +50,14 @@ UNSEEN = [
     ("{models: {tiny: {replicas: 2, balance: 8081}}}", "models.tiny.balance",
      "deploy.models.tiny has port 8081 already; give it another port"),
     ("{models: {tiny: {max_replicas: 2}}}", "models.tiny.max_replicas", METRICS),
+]  # fmt: skip
+OFFICE = "  one: {title: O, license: MIT, url: 'https://h/one.gguf'}\nendpoints:\n  office: {%s}\n"
+SEVERAL = "endpoints.office has several models: remove this key"
+ENDPOINTS = [  # the endpoint, how it is deployed, the key and the text of the error
+    ("models: [one]", "", "", "requires `memory:` in endpoints.office: another machine has other memory"),
+    ("models: [one], memory: 4", "variant: q4", ".variant", SEVERAL),
+    ("models: [one], memory: 4", "max_replicas: 4", ".max_replicas", SEVERAL),
+    ("models: [many], memory: 4", "", "", "many of endpoints.office has variants: name an entry without"),
 ]  # fmt: skip
 RIGHT = [
     "{models: {tiny: {}}}",
@@ -92,3 +100,19 @@ def test_a_model_with_variants_needs_one() -> None:
     found = problems(with_section("{models: {many: {}}}", QUANTS))
     assert found == [f"{line}: deploy.models.many.variant: this key is required: q4"]
     assert schema.read_catalogue(with_section("{models: {many: {variant: q4}}}", QUANTS), WHERE)
+
+
+@pytest.mark.parametrize(("endpoint", "deployed", "key", "text"), ENDPOINTS)
+def test_an_endpoint(endpoint: str, deployed: str, key: str, text: str) -> None:
+    """It is named like a model; nothing of it depends on the machine."""
+    more = QUANTS + OFFICE % endpoint
+    found = problems(with_section(f"{{models: {{office: {{{deployed}}}}}}}", more))
+    assert f"{FIRST + more.count(chr(10))}: deploy.models.office{key}: {text}" in found
+
+
+def test_an_endpoint_and_a_model() -> None:
+    """Side by side, each with its ports."""
+    more = OFFICE % "models: [one], memory: 4"
+    assert schema.read_catalogue(
+        with_section("{models: {office: {replicas: 2}, tiny: {port: 80}}}", more), WHERE
+    )

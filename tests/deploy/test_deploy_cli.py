@@ -8,18 +8,28 @@ import json
 import os
 import platform
 import re
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tasks.catalogue import load
 
 from tests.fakes.llamafile import gguf
+from tests.support.llama_server import use
 from tests.support.project import ENGINES, REPO, Project
+from tests.support.servers import started
 
 pytestmark = pytest.mark.chain
 
+DEMO = (REPO / "demo" / "demo.gguf").read_bytes()
+TALK = [{"role": "user", "content": "Tell me a story"}]
+STORY = json.dumps(
+    {"model": "b", "messages": TALK, "stream": True, "max_tokens": 3000, "ignore_eos": True}
+).encode()
+KNOWN = {"sha256": hashlib.sha256(DEMO).hexdigest(), "size": len(DEMO)}
 DATA, OTHER = gguf(5000), gguf(6000)
 EMBEDDED = {"embedded": ENGINES["embedded"]}
 URL = "https://example.org/"
@@ -144,6 +154,53 @@ def test_what_is_not_deployed_any_more(ours: Project) -> None:
     for name in ("systemd/b-8090.env", "quadlet/b-8090.container", "quadlet/b-verify.container"):
         (ours.path / "deploy" / name).unlink()
     assert ours.doit("deploy", "--check").status == 0
+
+
+def test_an_endpoint(project: Project, llama_server: Path) -> None:
+    """Its files are those of all its models; the commands of its containers work with a real llama-server."""
+    use(project, llama_server)
+    demo = project.entry(
+        "demo/demo.gguf", DEMO, engine="embedded", serve={"threads": 1, "ctx_size": 4096, "n_predict": 3000}
+    )
+    other = {**demo, "url": URL + "b.gguf", "sha256": hashlib.sha256(DATA).hexdigest(), "size": len(DATA)}
+    office = {"models": ["a", "b"], "memory": 4}
+    deploy = {**FLEET, "models": {"office": {"replicas": 2, "balance": 9000}, "a": {"port": 8090}}}
+    project.catalogue({"a": demo, "b": other}, EMBEDDED, endpoints={"office": office}, deploy=deploy)
+    assert project.doit("lock", "--model", "a").status == 0
+    lacking = project.doit("deploy")
+    assert "b: is not in models.lock\n  fix: doit lock --model b\n" in lacking.err
+    assert project.doit("lock", "--upgrade").status == 0
+    assert project.doit("deploy").status == 0
+    written = contents(project)
+    digests = [str(demo["sha256"]).encode(), str(other["sha256"]).encode()]
+    named = {path for path, text in written.items() if all(one in text for one in digests)}
+    assert named == {
+        "kubernetes.yaml", "compose.yaml", "haproxy.cfg", "systemd/office-8080.env",
+        "systemd/office-8081.env", "quadlet/office-verify.container", "quadlet/office-8080.container",
+        "quadlet/office-8081.container",
+    }  # fmt: skip
+    assert b"&& command -v llama-server" in written["Containerfile"]
+    services = yaml.safe_load(written["compose.yaml"])["services"]
+    project.catalogue({"a": demo, "b": {**other, "url": "demo/demo.gguf", **KNOWN}}, EMBEDDED,
+                      endpoints={"office": office})  # fmt: skip
+    assert project.doit("lock", "--upgrade").status == 0
+    verified = project.doit(*services["office-verify"]["command"])
+    assert verified.status == 0, verified.err
+    verb, *words = services["office"]["command"]
+    assert verb == "serve"
+    words[words.index("--port") + 1] = "0"
+    url = started(project, *words)
+    try:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+            assert {row["id"] for row in json.load(answer)["data"]} == {"a", "b"}
+        assert project.doit("idle", "--model", "office", "--timeout", "60").status == 0
+        with urllib.request.urlopen(f"{url}/v1/chat/completions", STORY, timeout=120) as answer:
+            begun = answer.readline()
+            assert project.doit("idle", "--model", "office", "--timeout", "1").status == 1
+            assert project.doit("stop", "office").status == 0
+            assert (begun + answer.read()).endswith(b"data: [DONE]\n\n")
+    finally:
+        project.doit("stop", "--all")
 
 
 def test_not_locked(ours: Project) -> None:

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Build the image of docs/fleet.md twice and compare the digests: image.sh WORK
+# Needs root, debootstrap, buildah, podman, runc, git, the environment of the tests, and pip of Python 3.11 for the
+# wheels, which is that of Debian 12.
+# WORK keeps the base, the wheels and the image for container.sh and quadlet.sh. About 4 minutes.
+set -euo pipefail
+repository=$(cd "$(dirname "$0")/../../.." && pwd)
+work=$(mkdir -p "$1" && cd "$1" && pwd)
+. "$(dirname "$0")/settings.sh"
+
+[ -d "$work/bookworm" ] || debootstrap --variant=minbase \
+  --include=ca-certificates,python3,python3-venv,libgomp1 bookworm "$work/bookworm" >"$work/debootstrap.log"
+rm -rf "$work/clone"
+git clone -q "$repository" "$work/clone"
+cd "$work/clone"
+cat >>models.yaml <<'YAML'
+deploy:
+  models:
+    demo: {replicas: 3, balance: 9000}
+  image: localhost/llamafile-recipe:dev
+  drain: 60
+  node_cache: /srv/llamafile-recipe
+YAML
+python -m doit deploy
+[ -d "$work/wheels" ] || python3.11 -m pip wheel -q --wheel-dir "$work/wheels" '.[embedded]'
+cp -r "$work/wheels/." wheels
+
+tar -C "$work/bookworm" -c . |
+  podman --root "$work/store" --runroot "$work/runroot" import - localhost/base:bookworm >/dev/null
+for turn in 1 2; do
+  buildah --root "$work/store" --runroot "$work/runroot" build -q --no-cache --timestamp 0 --network=none \
+    --build-arg BASE=localhost/base:bookworm -f deploy/Containerfile -t localhost/llamafile-recipe:dev . \
+    >"$work/digest$turn"
+done
+cat "$work/digest1"
+cmp "$work/digest1" "$work/digest2" && echo "built twice: the same digest"
