@@ -137,6 +137,8 @@ SERVE = [
     option("probe", "", "ready only after it has generated a token", bool),
     TIMEOUT,
 ]
+_OF_A_MODEL = ("force-gpu", "gpu", "ngl", "ctx-size", "n-predict", "threads", "engine")
+SERVE_ENDPOINT = [one for one in SERVE if one["long"] not in _OF_A_MODEL]
 SERVE_ON_ANY_PORT = [one for one in SERVE if one["long"] != "port"]
 
 
