@@ -227,9 +227,7 @@ def task_restart(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.server(
-    params=[options.RUNNING_MODEL, *options.SERVE], pos_arg="engine_arguments"
-)
+@recipe.server(params=[options.RUNNING_MODEL, *options.SERVE_ENDPOINT], pos_arg="")
 def task_reload(context: Context, endpoint: ResolvedEndpoint) -> TaskDict:
     """let a running endpoint serve what models.yaml says now"""
     from tasks.verbs import reload, start

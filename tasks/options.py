@@ -150,6 +150,8 @@ SERVE = [
 MEASURED = [SERVER_PORT, ENGINE, TIMEOUT, VARIANT, *DOWNLOAD]
 BENCH = [MODEL, LEVELS, REQUESTS, ANSWER, LIMIT, COMPARE, JSON, *MEASURED]
 LOCK = [LOCK_MODELS, CHECK, UPGRADE, CHECKED, REPORT, HASH, JSON]
+_OF_A_MODEL = ("force-gpu", "gpu", "ngl", "ctx-size", "n-predict", "threads", "engine")
+SERVE_ENDPOINT = [one for one in SERVE if one["long"] not in _OF_A_MODEL]
 SERVE_ON_ANY_PORT = [one for one in SERVE if one["long"] != "port"]
 
 

@@ -88,7 +88,7 @@ BUDGETS = {  # at 88 columns
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        5_210,
+        5_170,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",
@@ -102,7 +102,7 @@ BUDGETS = {  # at 88 columns
         "add refuses what is no model or no name",
     ),
     "": (
-        2_530,
+        2_540,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),

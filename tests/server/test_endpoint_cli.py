@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +255,8 @@ def test_wherever_names_are_shown(project: Project) -> None:
     [row] = json.loads(project.doit("catalogue", "--json").out)["endpoints"]
     assert (row["name"], row["keep"]) == ("office", ["embedder"])
     assert "office: an endpoint of 3 models\n" in project.doit("help", "office").out
+    flags = re.findall(r"^  (--[a-z-]+)", project.doit("help", "reload").out, re.M)
+    assert flags == ["--model", "--host", "--port", "--api-key", "--probe", "--timeout"]
     assert "serve:office" in project.doit("list", "--all", "--quiet", "serve").out
     assert " - preset:office\n" in project.doit("info", "serve:office").out
     assert project.doit("cache-key", "office").out.startswith("llamafile-recipe-office-")
