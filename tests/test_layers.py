@@ -102,7 +102,7 @@ BUDGETS = {  # at 88 columns
         "add refuses what is no model or no name",
     ),
     "": (
-        2_540,
+        2_530,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),
