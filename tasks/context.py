@@ -259,7 +259,7 @@ def _can_do_without_catalogue(args: CommandLine) -> bool:
 
 def _report_broken_catalogue(error: UsageError) -> None:
     what = error.what.splitlines()[0].removesuffix(":")
-    text = "warning: %s; `doit catalogue` shows it"
+    text = "warning: %s; `doit catalogue` shows the whole error"
     doit_adapter.log_event("catalogue_error", text, what, level=_WARNING)
 
 

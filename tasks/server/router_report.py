@@ -59,12 +59,20 @@ def state_and_requests(
     return ServerState.READY, sum(row["requests"] or 0 for row in models)
 
 
-def lines(row: Mapping[str, Any]) -> Iterator[Fact | str]:
-    """Yield the lines about the models of one server; none for a single model."""
-    models = row.get("models") or ()
-    if models:
-        states = ", ".join(f"{one['model']} {_state(one)}" for one in models)
-        yield Fact(f"{row['model']}  ", states)
+def all_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[Fact | str]:
+    """Yield the lines about the models of each endpoint; several may have one name."""
+    routers = [row for row in rows if row.get("models")]
+    names = [row["model"] for row in routers]
+    for row in routers:
+        label = str(row["model"])
+        if names.count(label) > 1:
+            label = f"{label} at {row['url']}"
+        yield from _lines(label, row["models"])
+
+
+def _lines(label: str, models: Sequence[ModelRow]) -> Iterator[Fact | str]:
+    states = ", ".join(f"{one['model']} {_state(one)}" for one in models)
+    yield Fact(f"{label}  ", states)
     for one in models:
         if one.get("output"):
             text = one["output"].replace("\n", "\n      ")

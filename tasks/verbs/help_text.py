@@ -270,7 +270,10 @@ def _endpoint_page(name: str, entry: Endpoint, program: str) -> str:
     ]
     width = max(len(command) for command, _ in steps) + 2
     lines += ["", *(f"  {command:<{width}}{about}" for command, about in steps)]
-    return "\n".join([f"{name}: an endpoint of {len(entry.models)} models", *lines])
+    count = f"{len(entry.models)} models"
+    if len(entry.models) == 1:
+        count = "one model"
+    return "\n".join([f"{name}: an endpoint of {count}", *lines])
 
 
 def _facts(resolved: ResolvedModel, found: OnDisk) -> Iterator[tuple[str, object]]:

@@ -45,8 +45,9 @@ def run(context: Context, choice: Choice, as_json: bool) -> None:
     for name in choice.names:
         if name not in {row["model"] for row in rows}:
             rows.append({"model": name, "state": ServerState.STOPPED.value})
-    facts = [line for row in rows for line in router_report.lines(row)]
-    report = Report(_COLUMNS, rows, facts, empty=_nothing(choice))
+    report = Report(
+        _COLUMNS, rows, list(router_report.all_lines(rows)), empty=_nothing(choice)
+    )
     doit_adapter.show_report(report, as_json)
     config = system_config(os.environ, sys.platform)
     if rows and os.path.exists(config):

@@ -49,7 +49,7 @@ def test_a_running_server(servers: Project, name: str, text: str | None, said: s
         lines = [line for line in result.err.splitlines() if line.startswith("warning: ")]
         assert len(lines) == 1, result.err
         assert said in lines[0]
-        assert lines[0].endswith("; `doit catalogue` shows it")
+        assert lines[0].endswith("; `doit catalogue` shows the whole error")
     shown = failed(servers.doit("catalogue"), 3)
     assert said in shown
     assert failed(servers.doit("chat", "Hello"), 3) == shown

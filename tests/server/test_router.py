@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from tasks.console.report import Fact
 from tasks.engine.router_preset import Member, render
 from tasks.errors import ServerError
 from tasks.server.client import health, send_request
 from tasks.server.router import Router, keep_loaded, wait_kept
 from tasks.server.router_reload import changed_models, needs_restart
+from tasks.server.router_report import all_lines
 from tasks.server.router_state import ModelState, RoutedModel, failed_output, parse_models, to_touch
 
 from tests.support.project import REPO, wait_until
@@ -221,3 +223,15 @@ def test_what_needs_a_restart() -> None:
     assert needs_restart(taken_over) == []
     fixed = ["--models-max", "--engine", "--host", "--port", "cors", "env", "metrics", "--api-key"]
     assert needs_restart([*taken_over, *fixed]) == fixed
+
+
+@pytest.mark.parametrize(
+    ("ports", "labels"),
+    [([8080], ["office  "]), ([8080, 8081], ["office at http://h:8080  ", "office at http://h:8081  "])],
+)
+def test_endpoints_of_one_name_are_told_apart(ports: list[int], labels: list[str]) -> None:
+    """17.4: replicas of an endpoint, in `doit status`."""
+    models = [{"model": "a", "state": "loaded", "kept": True}]
+    rows = [{"model": "office", "url": f"http://h:{port}", "models": models} for port in ports]
+    facts = list(all_lines([*rows, {"model": "alone"}]))
+    assert facts == [Fact(label, "a loaded (kept)") for label in labels]
