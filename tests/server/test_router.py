@@ -164,7 +164,7 @@ def test_a_model_that_fails(llama_server: Path, tmp_path: Path) -> None:
     members = [Member("gone", (), ("-m", "/nowhere.gguf"), True), member("good")]
     with running(llama_server, tmp_path, render(members)) as record:
         router = Router.of(record)
-        assert health(record.host, record.port) == 200
+        wait_until(lambda: health(record.host, record.port) == 200)
         with pytest.raises(ServerError) as failure:
             wait_kept(record, ["gone"], 60, lambda: False)
         with pytest.raises(ServerError, match="office was not ready in time\n  not loaded: unlisted"):
