@@ -77,10 +77,11 @@ def _restart_request(
         found = list({record.name: record for record in found}.values())
     check_unambiguous(found, choice.names, request.verb)
     if not found:
-        if choice.names and request.verb == "restart":
+        if choice.names and request.verb != "roll":
             return request
         what = f"there is no server to {request.verb}"
-        raise UsageError(what, fix="doit start --model NAME")
+        name = next(iter(choice.names), "NAME")
+        raise UsageError(what, fix=f"doit start --model {name}")
     server = found[0]
     if server.mode is not Mode.START:
         where = f"in another terminal (`doit serve`, pid {server.owner})"
