@@ -88,7 +88,7 @@ def _restart_request(
         what = f"{server.name} at {server.url} runs {where}"
         raise UsageError(what, fix="press Ctrl-C there, and run it again")
     options = dict(request.options)
-    if request.verb in ("restart", "reload"):
+    if request.verb != "roll":  # the port is kept
         options["port"] = str(server.port)
     if not (request.model or has_source):
         options["model"] = server.name
