@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -80,17 +81,27 @@ class Adapter(HTTPAdapter):
         except TypeError:  # raised by requests for `http://user:password@`
             what = "the proxy's address names no host"
             raise InvalidProxyURL(what) from None
-        pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
+        kind = type(pool).ConnectionCls
+        pool.ConnectionCls = partial(_connection, weakref.ref(self._session), kind)
         return pool
 
-    def _connection(self, kind: Any, **options: Any) -> Any:
-        connection = kind(**options)
 
-        def response(*args: Any, **more: Any) -> Any:
-            deadline = self._session.deadline
-            if deadline:
-                return timed_response(deadline, *args, **more)
-            return FinalResponse(*args, **more)
+def _connection(
+    session: Callable[[], Session | None], kind: Any, **options: Any
+) -> Any:
+    """Return a connection whose responses obey the deadline of the session.
 
-        connection.response_class = response
-        return connection
+    Args:
+        session: does not keep it in memory: urllib3 keeps the connections until their
+            pool is gone, so the sockets would stay open for ever.
+    """
+    connection = kind(**options)
+
+    def response(*args: Any, **more: Any) -> Any:
+        owner = session()
+        if owner and owner.deadline:
+            return timed_response(owner.deadline, *args, **more)
+        return FinalResponse(*args, **more)
+
+    connection.response_class = response
+    return connection
