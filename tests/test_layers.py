@@ -57,30 +57,38 @@ BUDGETS = {  # at 88 columns
     "system": (
         1_730,
         "processes and files on three systems, no link of a cache followed, caches of several users, "
-        "what is installed, memory of the machine and of its GPU",
+        "what is installed, memory of the machine and of its GPU, which GPU, systemd's notifications, "
+        "a regular expression that ends in time",
     ),
     "network": (
-        2_060,
+        2_070,
         "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
-        "proxies), retries, the Hub's environment, which is checked",
+        "proxies), retries, the Hub's environment, which is checked, tokens of registries",
     ),
     "catalogue": (
         6_590,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
-        "resolving, the choice between four engines what to name in their place, and of one screen",
+        "resolving, the choice between four engines, what to name in their place, and of one screen, "
+        "endpoints, releases of llama.cpp, checks, what is deployed",
     ),
     "cache": (
         1_630,
-        "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials",
+        "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials, "
+        "the manifest of an unpacked archive",
     ),
-    "transfer": (4_750, "the transfer engine: connections, resume after any crash, hashing while it arrives"),
+    "transfer": (
+        4_750,
+        "the transfer engine: connections, resume after any crash, hashing while it arrives, "
+        "archives that are hostile, unpacked and compared",
+    ),
     "planning": (
         1_070,
-        "the estimates, what of a model is here, what cannot work, the question before a large download",
+        "the estimates, what of a model is here, what cannot work, the question before a large download, "
+        "which models of an endpoint fit together",
     ),
     "deploy": (1_460, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (1_290, "the Hub, GitHub, resolving models.lock, and reading the head of a GGUF there"),
+    "upstream": (1_290, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
     "engine": (
         3_550,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
@@ -88,7 +96,7 @@ BUDGETS = {  # at 88 columns
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        5_170,
+        5_180,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",
