@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -106,9 +107,12 @@ def _login(host: str) -> str:
     return ""
 
 
-_tokens = RegistryTokens()
+@functools.cache
+def _tokens() -> RegistryTokens:
+    """Return the tokens of this process."""
+    return RegistryTokens()
 
 
 def authorization(url: str) -> str:
     """Return what a request presents to a registry, as `RegistryTokens` does."""
-    return _tokens.authorization(url)
+    return _tokens().authorization(url)

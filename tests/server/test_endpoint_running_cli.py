@@ -212,7 +212,7 @@ def test_a_stop_finishes_the_answers(office: Project) -> None:
     write(office, contexts={"a": 4096, "b": 512}, memory=4)
     url = started(office, "--model", "office", "--port", "0")
     statuses: list[int | None] = []
-    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=700, ignore_eos=True)))
+    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=3500, ignore_eos=True)))
     answer.start()
     router = Router("127.0.0.1", int(port_of(url)))
     wait_until(lambda: router.busy("a"))
@@ -220,23 +220,6 @@ def test_a_stop_finishes_the_answers(office: Project) -> None:
     answer.join(90)
     assert (statuses, stopped.status) == ([200], 0), stopped.err
     assert "office finishes a request before it ends, for at most 60 s" in stopped.err
-
-
-def test_a_stop_lets_answers_be_finished(office: Project) -> None:
-    """17.3: `stop` and `idle` count the requests of each model."""
-    write(office, contexts={"a": 4096, "b": 512}, memory=4)
-    url = started(office, "--model", "office", "--port", "0")
-    assert ask(url, "b") == 200
-    assert office.doit("idle", "--model", "office").status == 0
-    statuses: list[int | None] = []
-    answer = threading.Thread(target=lambda: statuses.append(ask(url, "a", tokens=1500, ignore_eos=True)))
-    answer.start()
-    wait_until(lambda: Router("127.0.0.1", int(port_of(url))).busy("a"))
-    stopped = office.background("stop", "--model", "office")
-    answer.join(90)
-    assert statuses == [200]
-    assert stopped.status == 0, stopped.err
-    assert "office finishes a request before it ends" in stopped.err
 
 
 def test_a_change_that_needs_a_restart(office: Project) -> None:
