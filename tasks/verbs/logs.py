@@ -106,7 +106,7 @@ def _path(cache: str, choice: Choice, runs: list[ServerRecord]) -> str:
         what = f"there is no log of a server on port {choice.port}"
     if choice.names:
         what = f"{choice.names[0]} has no log on this machine"
-    fix = "`doit logs --model NAME` shows the log of a server that has ended"
+    fix = "`doit status` shows which servers run"
     raise ServerError(what, fix=fix)
 
 

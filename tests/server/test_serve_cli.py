@@ -239,12 +239,8 @@ OPTIONS = [
 def test_options_reach_the_engine(project: Project, words: list[str], expected: list[str]) -> None:
     """R10, R17, R24: every setting is on the command line, and in the engine's argv."""
     with_llamafile(project)
-    port = str(free_port())
-    if "--port" in expected:  # the engine then listens elsewhere: what it got is all that counts here
-        expected = [*expected[:-1], port]
-        words = [*words[:-1], port]
-    with serving(project, "serve:m", "--host", "127.0.0.1", "--port", port, *words) as (_, url):
-        assert url == f"http://127.0.0.1:{port}"
+    with serving(project, "serve:m", "--host", "127.0.0.1", "--port", "0", *words) as (_, url):
+        port = url.rpartition(":")[2]
     head = ["--server", *OLD, "--host", "127.0.0.1", "--port", port]
     got = arguments(project)
     at = got.index("--alias")
