@@ -333,7 +333,7 @@ def on_terminal(project: Project, *args: str, columns: int = 100, env: dict[str,
     ) as doit:  # fmt: skip
         os.close(theirs)
         shown = b""
-        while select.select([ours], [], [], 20)[0]:
+        while select.select([ours], [], [], 120)[0]:
             try:
                 block = os.read(ours, 65536)
             except OSError:  # Linux says so when the other end is closed
