@@ -26,7 +26,9 @@ _PASSED = frozenset(
 _PREFIXES = (
     "LC_",
     # GPU runtimes: CUDA_VISIBLE_DEVICES, GGML_VK_VISIBLE_DEVICES, VK_ICD_FILENAMES
-    *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "GGML_", "VK_"),
+    *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_"),
+    # not every GGML_*: GGML_BACKEND_PATH and GGML_METAL_PATH_RESOURCES load code
+    *("GGML_CUDA_", "GGML_OPENCL_", "GGML_SYCL_", "GGML_VK_"),
 )
 # searched before the folders that a program names; the systems that have them use `:`
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
