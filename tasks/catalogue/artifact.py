@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,16 @@ from tasks.system.paths import inside
 
 # digits of the digest in a directory's name: unique, and short enough for Windows
 DIGEST_CHARS = 16
+
+
+def total_size(sizes: Iterable[int | None]) -> int | None:
+    """Return the bytes of all files; None if the size of any is unknown."""
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 class Artifact(NamedTuple):

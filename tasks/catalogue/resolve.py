@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.catalogue.artifact import Artifact
+from tasks.catalogue.artifact import Artifact, total_size
 from tasks.catalogue.engine_args import check_engine_args
 from tasks.catalogue.engine_choice import engine_of, installed_program
 from tasks.catalogue.engine_release import pinned_engines, pinned_server
@@ -108,12 +108,7 @@ class ResolvedModel(NamedTuple):
     @property
     def size(self) -> int | None:
         """Bytes of all files; None if the size of any is unknown."""
-        total = 0
-        for file in self.files:
-            if file.size is None:
-                return None
-            total += file.size
-        return total
+        return total_size(file.size for file in self.files)
 
 
 class Resolution(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tasks.catalogue.artifact import total_size
 from tasks.catalogue.deploy_options import DeployOptions
 from tasks.errors import UsageError
 from tasks.urls import is_loopback
@@ -64,12 +65,7 @@ class DeployedModel(NamedTuple):
     @property
     def size(self) -> int | None:
         """Bytes of all files; None if the size of any is not known."""
-        total = 0
-        for file in self.files:
-            if file.size is None:
-                return None
-            total += file.size
-        return total
+        return total_size(file.size for file in self.files)
 
     @property
     def ports(self) -> tuple[int, ...]:

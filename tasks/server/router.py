@@ -105,8 +105,7 @@ class Router(NamedTuple):
         answers. The other models go on.
 
         Returns:
-            Why it does not accept the file, and goes on with the earlier one; empty if
-            it has read it.
+            Why it rejects the file and keeps its settings; empty if it has read it.
         """
         response = self._send("/models?reload=1", timeout_s=LOAD_S)
         if response is None:

@@ -85,7 +85,7 @@ class LanMirror:
         upstream = f"https://localhost:{site.origin.port}"
         place = Place(upstream, str(folder / "cache"), free_port(), "4m", str(certificate))
         text = mirror.files(Fleet((), options), place)["mirror.conf"]
-        user = "user root;" if os.geteuid() == 0 else ""  # else nobody, who may not write here
+        user = "user root;" if os.geteuid() == 0 else ""  # else the user `nobody`, which cannot write here
         (folder / "mirror.conf").write_text(text)
         (folder / "nginx.conf").write_text(MAIN.format(folder, user))
         self.start()

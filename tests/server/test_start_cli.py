@@ -176,7 +176,7 @@ def test_a_stranger_has_the_usual_port(servers: Project) -> None:
 
 
 def test_any_free_port(servers: Project) -> None:
-    """Port 0 belongs to nobody: there is nothing to say about the port."""
+    """Port 0 is any free port: no message says that another server has it."""
     two_models(servers, defaults={"port": 0})
     result = servers.background("start", "a")
     assert (result.status, "belongs to" in result.err) == (0, False), result.err
