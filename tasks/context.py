@@ -26,7 +26,7 @@ from tasks.catalogue.types import Catalogue
 from tasks.command_line import CommandLine, Kind, TaskRequest, UnknownWordError, Verbs
 from tasks.console import log_format
 from tasks.errors import UsageError
-from tasks.network import huggingface
+from tasks.network import huggingface, logins
 from tasks.positional import quoted
 from tasks.system import files
 from tasks.transfer.policy import DownloadPolicy, download_policy
@@ -215,6 +215,7 @@ def read_catalogue(args: CommandLine) -> Context:
             raise
         problem = error
         catalogue = Catalogue(_NO_ENTRIES, str(path))
+    logins.configure(catalogue.auth)
     args = _with_named_model(args, catalogue, environment)
     server = None
     if args.tasks and args.tasks[-1].verb in ("chat", "bench", "check"):

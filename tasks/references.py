@@ -66,9 +66,7 @@ class OciReference(NamedTuple):
     @property
     def base(self) -> str:
         """URL of the repository in the registry's API; http only on this machine."""
-        host = self.host
-        if host == _DOCKER_HUB:
-            host = "registry-1.docker.io"
+        host = api_host(self.host)
         scheme = "https"
         if host.rpartition(":")[0] in _LOOPBACK or host in _LOOPBACK:
             scheme = "http"
@@ -110,6 +108,13 @@ def _modelscope(env: Mapping[str, str]) -> str:
     if host.rpartition(":")[0] in _LOOPBACK:
         return f"http://{host}"
     return f"https://{host}"
+
+
+def api_host(host: str) -> str:
+    """Return the host of a registry's API: Docker Hub has another one."""
+    if host == _DOCKER_HUB:
+        return "registry-1.docker.io"
+    return host
 
 
 def scheme_of(text: str) -> str:

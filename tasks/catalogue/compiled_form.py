@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tasks.catalogue.auth_options import is_auth
 from tasks.catalogue.check_options import Check
 from tasks.catalogue.model_metadata import ModelMetadata
 from tasks.catalogue.serve_options import EndpointOptions, Sampling, ServeOptions
@@ -47,6 +48,7 @@ def is_catalogue(plain: Any) -> bool:
             and _are_texts(plain["adopt_from"])
             and _has_valid_names(plain)
             and _has_valid_endpoints(plain)
+            and is_auth(plain["auth"])
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return False

@@ -35,6 +35,7 @@ _VALIDATORS = (
     "catalogue/types.py",
     "catalogue/constraints.py",
     "catalogue/check_options.py",
+    "catalogue/auth_options.py",
     "catalogue/schema.py",
     "catalogue/semantic_checks.py",
     "catalogue/endpoint_checks.py",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tasks.catalogue.auth_options import AUTH_HOST, HostAuth, auth_errors
 from tasks.catalogue.constraints import AdoptFrom, Constraint, Name
 from tasks.catalogue.deploy_options import DeployOptions
 from tasks.catalogue.endpoint_checks import endpoint_errors
@@ -53,6 +54,10 @@ class CatalogueFile(Strict):
     deploy: Annotated[
         DeployOptions | None, Constraint("where the models are served, for doit deploy")
     ] = None
+    auth: Annotated[
+        dict[Annotated[str, AUTH_HOST], HostAuth],
+        Constraint("environment variables that have the credentials of a host"),
+    ] = field(default_factory=dict)
 
 
 _ADAPTER: TypeAdapter[CatalogueFile] = TypeAdapter(CatalogueFile)
@@ -119,6 +124,7 @@ def compile_catalogue(
         "defaults": plain.get("defaults") or {},
         "adopt_from": plain.get("adopt_from") or [],
         "engines": plain["engines"],
+        "auth": plain.get("auth") or {},
         "endpoints": _endpoints(plain.get("endpoints") or {}, names, models),
         "models": models,
         "names": names,
@@ -176,6 +182,7 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Path, int]]:
     if isinstance(plain, dict):
         problems += semantic_errors(plain)
         problems += endpoint_errors(plain)
+        problems += auth_errors(plain)
     if problems:
         raise UsageError(_report(where, problems, lines), fix=f"edit {where}")
     return plain, lines
@@ -214,7 +221,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of models.yaml (draft 2020-12)."""
     schema = _ADAPTER.json_schema()
     # pydantic allows any value under a name that breaks the pattern
-    for table in ("models", "engines", "endpoints"):
+    for table in ("models", "engines", "endpoints", "auth"):
         schema["properties"][table]["additionalProperties"] = False
     archives = schema["$defs"]["Engine"]["properties"]["archives"]
     archives["additionalProperties"] = False
@@ -226,6 +233,8 @@ def json_schema() -> dict[str, Any]:
     schema["$defs"]["Model"]["properties"]["variants"]["minProperties"] = 1
     expected: list[Any] = [{"required": ["contains"]}, {"required": ["matches"]}]
     schema["$defs"]["Check"]["oneOf"] = expected
+    logins: list[Any] = [{"required": ["token"]}, {"required": ["user", "password"]}]
+    schema["$defs"]["HostAuth"]["oneOf"] = logins
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -334,6 +343,8 @@ def _explain(error: Any, root: type) -> Problem:
     else:
         expected = _EXPECTED.get(kind, str(error["msg"]))
     if kind.startswith("missing"):
+        return path, expected
+    if path[:1] == ("auth",):  # it may be a secret, in the place of a variable's name
         return path, expected
     text = f"{expected}, got {_short(got)}"
     if kind == "string_type" and isinstance(got, (int, float, dict)):

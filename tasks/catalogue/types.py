@@ -252,6 +252,7 @@ class Catalogue:
         self.adopt_from: tuple[str, ...] = tuple(plain["adopt_from"])
         self.defaults = _settings(plain["defaults"])
         self._endpoints: Mapping[str, Any] = plain.get("endpoints", {})
+        self.auth: Mapping[str, Mapping[str, str]] = plain.get("auth", {})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class Access(NamedTuple):
     refused: tuple[tuple[str, int], ...] = ()
     is_hub: bool = False
     variable: str = "HTTPS_PROXY"  # environment variable with the URL's proxy
+    login_fix: str = ""  # for the credentials that `auth:` names; empty without them
 
 
 def is_refused(status: int, access: Access) -> bool:
@@ -44,6 +45,8 @@ def remedy(status: int, access: Access) -> str:
     refused = dict(access.refused)
     if access.sent:
         refused[access.sent] = status
+    if access.login_fix:
+        return access.login_fix
     if TOKEN in refused and not access.is_hub:
         return "the registry refuses the login: run docker login with another one"
     if refused.get(TOKEN) == 403:

@@ -21,6 +21,8 @@ _API = r"https?://([^/]+)/v2/([^?#]+)/(?:blobs|manifests)/[^/?#]+"
 _PARAMETER = r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))'
 _DOCKER_HUB = "registry-1.docker.io"
 _DOCKER_LOGIN = "https://index.docker.io/v1/"
+_HELPER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_IDENTITY_TOKEN = "<token>"  # as a user: not a password, but a token of OAuth2
 MAX_TOKEN = 16 * 1024  # characters; servers accept headers of 8 to 64 KiB
 DEFAULT_EXPIRY_S = 60  # Source: token.md, `expires_in`
 _MAX_EXPIRY_S = 3600.0
@@ -156,10 +158,7 @@ def config_paths(env: Mapping[str, str], home: str) -> list[str]:
 
 
 def parse_login(body: bytes, host: str) -> str:
-    """Return `Basic …` for a host from docker's config.json; "" if it has no login.
-
-    Logins that a credential helper holds are not read.
-    """
+    """Return `Basic …` for a host from docker's config.json; "" if it has no login."""
     try:
         auths = parse_json(body)["auths"]
         for key in _login_keys(host):
@@ -171,6 +170,43 @@ def parse_login(body: bytes, host: str) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         return ""
     return ""
+
+
+def parse_helper(body: bytes, host: str) -> tuple[str, str]:
+    """Return the credential helper for a host, and what it is asked; ("", "") if none.
+
+    Source: docker/cli cli/config/configfile: credHelpers, then credsStore.
+    """
+    key = _login_keys(host)[0]
+    try:
+        config = parse_json(body)
+        helpers = config.get("credHelpers") or {}
+        names = [helpers.get(one) for one in _login_keys(host)]
+        found = next(filter(None, names), config.get("credsStore"))
+    except (ValueError, AttributeError):
+        return "", ""
+    if not isinstance(found, str) or not re.fullmatch(_HELPER, found):
+        return "", ""
+    return found, key
+
+
+def parse_helper_answer(body: bytes) -> str:
+    """Return `Basic …` for the answer of a credential helper; "" if it has no login."""
+    try:
+        answer = parse_json(body)
+        user, secret = answer["Username"], answer["Secret"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    texts = isinstance(user, str) and isinstance(secret, str)
+    if not texts or not user or not secret or user == _IDENTITY_TOKEN:
+        return ""
+    return basic(user, secret)
+
+
+def basic(user: str, password: str) -> str:
+    """Return the Authorization of a user."""
+    pair = f"{user}:{password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def _login_keys(host: str) -> tuple[str, ...]:

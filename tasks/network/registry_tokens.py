@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,10 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.errors import TransferError
-from tasks.network import http, registry
-from tasks.system import own_files
+from tasks.network import docker_login, http, logins, registry
 
-_MOST_CONFIG = 1024**2  # bytes of docker's config.json
 _RENEW_S = 10.0  # before it expires
 _KEPT_S = 300.0  # how long it is known that no token is needed
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that a retry may not get
@@ -63,8 +60,11 @@ class RegistryTokens:
             challenge = registry.parse_challenge(
                 answer.headers.get("www-authenticate", "")
             )
+            login = logins.login(url)
+            if login.text and not login.text.startswith("Basic "):
+                return login.text, _KEPT_S
             if challenge.scheme == "basic":
-                return _login(host), _KEPT_S
+                return login_of(url, host), _KEPT_S
             if challenge.scheme != "bearer":
                 return "", _KEPT_S  # the request itself reports the 401
             token = _exchange(session, challenge, url, host, repo)
@@ -82,14 +82,14 @@ def _exchange(
         raise http.PermanentTransferError(what)
     login = ""
     if registry.may_send_login(realm, url):
-        login = _login(host)
+        login = login_of(url, host)
     asked = registry.token_url(challenge, repo)
     answer = http.request(session, "GET", asked, {}, login)
     if answer.status in _PASSING:
         raise TransferError(f"{host}: HTTP {answer.status} to a request for a token")
     if answer.status != 200:
         what = f"{host} gives no token to read {repo} (HTTP {answer.status})"
-        raise http.PermanentTransferError(what, fix=f"docker login {host}")
+        raise http.PermanentTransferError(what, fix=login_fix(url, host))
     token = registry.parse_token(answer.body)
     if token is None:
         what = f"{host}: the response to a request for a token has no usable token"
@@ -97,14 +97,17 @@ def _exchange(
     return token
 
 
-def _login(host: str) -> str:
-    """Return the login of a host from the first file that exists; "" if none."""
-    home = os.path.expanduser("~")
-    for path in registry.config_paths(os.environ, home):
-        content = own_files.read_most(path, _MOST_CONFIG)
-        if content is not None:
-            return registry.parse_login(content, host)
-    return ""
+def login_of(url: str, host: str) -> str:
+    """Return the login for a registry: of `auth:` in models.yaml, else docker's."""
+    own = logins.login(url)
+    if own.variable:
+        return own.text
+    return docker_login.login(host)
+
+
+def login_fix(url: str, host: str) -> str:
+    """Return what the user can do where a registry refuses access."""
+    return logins.login(url).fix or f"docker login {host}"
 
 
 @functools.cache

@@ -7,12 +7,23 @@ import os
 from functools import cache
 from urllib.parse import urlsplit
 
-from tasks.network import huggingface
+from tasks.network import huggingface, logins
+from tasks.network.registry import repository_of
 from tasks.system import own_files
 from tasks.urls import host_of
 
 _MOST_TOKEN = 64 * 1024  # bytes of the file that holds the Hub's token
 _log = logging.getLogger("recipe")
+
+
+def host_token(url: str) -> str:
+    """Return what a request to a URL presents: of `auth:`, else the Hub's token.
+
+    Nothing for a registry, whose token depends on what it asks for.
+    """
+    if repository_of(url)[0]:
+        return ""
+    return logins.login(url).text or hub_token(url)
 
 
 def hub_token(url: str) -> str:

@@ -73,6 +73,36 @@ def run(
     return ProcessExit(list(command), status, last_lines(tail.data))
 
 
+def ask(command: Sequence[str], question: bytes, timeout_s: float) -> bytes:
+    """Run a program that reads a question and prints an answer, of 16 KiB at most.
+
+    Returns:
+        Empty if it fails, or outlasts the time limit, at which it is killed.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    child = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, start_new_session=True, **options
+    )
+    tail = _Tail(child.stdout)
+    stdin: Any = child.stdin
+    status = None
+    try:
+        tail.start()
+        with suppress(OSError), stdin as pipe:  # it may end without reading
+            pipe.write(question)
+        status = _wait(child, tail, time.monotonic() + timeout_s)
+    finally:
+        if status is None:
+            _kill_group(child)
+        child.wait()
+    if status != 0:
+        return b""
+    return tail.data
+
+
 def _start(
     command: Sequence[str],
     env: Mapping[str, str],

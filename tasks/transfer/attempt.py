@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
-from tasks.network import content, http, huggingface, registry_tokens, response
+from tasks.network import content, http, huggingface, logins, registry_tokens, response
 from tasks.network.access import NETRC, TOKEN, Access, is_refused, proxy_variable
 from tasks.network.response import Action, Decision, RangeRequest
 from tasks.transfer import scaling
@@ -73,7 +73,8 @@ class SourceRequest:
         """
         variable = proxy_variable(urlsplit(self.url).scheme, os.environ)
         is_hub = huggingface.may_send_token(self.url, os.environ)
-        return Access(sent, tuple(self.refused.items()), is_hub, variable)
+        login_fix = logins.login(self.url).fix
+        return Access(sent, tuple(self.refused.items()), is_hub, variable, login_fix)
 
 
 class Attempt:

@@ -19,7 +19,7 @@ from tasks.errors import IntegrityError, NoRoomError, TransferError
 from tasks.network import huggingface, response
 from tasks.network.failures import NO_NAME
 from tasks.network.retry import SourceFailedError
-from tasks.network.tokens import hub_token
+from tasks.network.tokens import host_token
 from tasks.system.file_stat import FileStat
 from tasks.transfer import local_sources, verification
 from tasks.transfer.dependencies import Dependencies
@@ -267,7 +267,7 @@ class _Transfer:
                 partial.tracker.size = (
                     self.artifact.size
                 )  # another source may have stated another size
-            token = hub_token(url)
+            token = host_token(url)
             source = SegmentedDownload(
                 self.artifact,
                 url,

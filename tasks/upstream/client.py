@@ -24,11 +24,11 @@ from tasks.catalogue.file_specs import (
 from tasks.console import formatting
 from tasks.console.logs import logger
 from tasks.errors import TransferError
-from tasks.network import access, http, huggingface, registry_tokens, response
+from tasks.network import access, http, huggingface, logins, registry_tokens, response
 from tasks.network.answers import file_size, parse_json
 from tasks.network.response import Action, Decision, RangeRequest
 from tasks.network.retry import RetryBudget, SourceFailedError
-from tasks.network.tokens import github_token, hub_token
+from tasks.network.tokens import github_token, host_token
 from tasks.transfer.download import check_endpoint
 from tasks.upstream import registry
 from tasks.upstream.metadata import (
@@ -45,6 +45,7 @@ from tasks.urls import host_of
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _GONE = (404, 410)
+_REFUSED = (401, 403)
 NOTED_S = 5.0  # pauses of this length or longer are logged
 _GITHUB_HEADERS = {
     "Accept": "application/vnd.github+json",
@@ -107,8 +108,12 @@ class UpstreamClient:
 
     def _plain(self, url: str, pinned: bool) -> RemoteFile:
         """Request the length of a file on any other server."""
-        answer = self._ask("HEAD", url, {}, "", _MAX_REDIRECTS, pinned)
+        token = host_token(url)
+        answer = self._ask("HEAD", url, {}, token, _MAX_REDIRECTS, pinned)
         decision = _judged(answer)
+        login = logins.login(url)
+        if answer.status in _REFUSED and login.variable:
+            raise TransferError(f"{url}: HTTP {answer.status}", fix=login.fix)
         if answer.status in _GONE:
             raise TransferError(f"{url}: {decision.reason}")
         if answer.status != 200 or decision.action is not Action.BODY or decision.page:
@@ -124,11 +129,10 @@ class UpstreamClient:
         Raises:
             TransferError: the server does not send them.
         """
-        token = ""
         if parse_hub_url(url):
             check_endpoint(pinned=True)
             url = huggingface.rewrite_to_endpoint(url, os.environ)
-            token = hub_token(url)
+        token = host_token(url)
         if references.scheme_of(url):
             sha256 = self._registered(url).sha256
             url = references.file_url(url, sha256, os.environ)
@@ -147,7 +151,7 @@ class UpstreamClient:
             check_endpoint(pinned=True)
             path = f"/api/models/{file.repo}/revision/{file.revision}"
             api = huggingface.rewrite_to_endpoint(huggingface.HUB + path, os.environ)
-            token = hub_token(api)
+            token = host_token(api)
         elif of_release := parse_release_url(url):
             api = of_release.api
             token = github_token(api)
@@ -166,7 +170,7 @@ class UpstreamClient:
         url = huggingface.rewrite_to_endpoint(file.url, os.environ)
         home = huggingface.endpoint(os.environ)
         for _ in range(_MAX_REDIRECTS):
-            token = hub_token(url)
+            token = host_token(url)
             answer = self._ask("HEAD", url, {}, token, pinned=pinned)
             target = _target(url, answer)
             if urlsplit(target)[:2] != urlsplit(home)[:2]:
@@ -178,8 +182,10 @@ class UpstreamClient:
             )
             presented = access.Access(access.TOKEN if token else "", is_hub=True)
             decision = _judged(answer, presented)
+            own_fix = logins.login(url).fix
             raise TransferError(
-                what or f"{url}: {decision.why}", fix=remedy or decision.remedy
+                what or f"{url}: {decision.why}",
+                fix=own_fix or remedy or decision.remedy,
             )
         return parse_hub_headers(file, answer.headers)
 

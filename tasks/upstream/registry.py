@@ -58,7 +58,10 @@ def _refusal(
     reference: OciReference, answer: http.Response, presented: bool
 ) -> TransferError:
     """Return the error for a status other than 200."""
-    host = reference.host
+    fix = registry_tokens.login_fix(reference.base, reference.host)
+    as_reader = fix
+    if fix.startswith("docker login"):
+        as_reader = f"{fix}, as a user who may read it"
     header = answer.headers.get("www-authenticate", "")
     error = registry.parse_challenge(header).error
     if answer.status == 404:
@@ -66,14 +69,13 @@ def _refusal(
         return TransferError(what, fix="correct the repository and the tag")
     if error == "insufficient_scope":
         what = f"{reference}: the token does not allow reading (insufficient_scope)"
-        return TransferError(what, fix=f"docker login {host}, as a user who may read")
+        return TransferError(what, fix=as_reader)
     if answer.status in (401, 403):
         what = f"{reference}: the registry refuses access (HTTP {answer.status})"
-        fix = f"docker login {host}"
         if presented:
-            fix = f"docker login {host}, as a user who may read it"
+            fix = as_reader
         return TransferError(what, fix=fix)
     if answer.status == 429:
         what = f"{reference}: the registry limits requests (HTTP 429)"
-        return TransferError(what, fix=f"docker login {host}, or try later")
+        return TransferError(what, fix=f"{fix}, or try later")
     return TransferError(f"{reference}: HTTP {answer.status}")

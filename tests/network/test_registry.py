@@ -104,6 +104,43 @@ def test_logins_of_docker(config: object, host: str, expected: str) -> None:
     assert registry.parse_login(json.dumps(config).encode(), host) == expected
 
 
+HUB_LOGIN = "https://index.docker.io/v1/"
+# config.json, host, name of the credential helper, what it is asked
+HELPERS = [
+    ({"credsStore": "desktop"}, "h:5000", ("desktop", "h:5000")),
+    ({"credsStore": "desktop", "credHelpers": {"h": "ecr-login"}}, "h", ("ecr-login", "h")),
+    ({"credHelpers": {"h": "gcloud"}}, "other", ("", "")),
+    ({"credsStore": "pass"}, "registry-1.docker.io", ("pass", HUB_LOGIN)),
+    ({"credHelpers": {"docker.io": "pass"}}, "registry-1.docker.io", ("pass", HUB_LOGIN)),
+    ({"credsStore": "../../bin/sh"}, "h", ("", "")),
+    ({"credsStore": "a b"}, "h", ("", "")),
+    ({"credsStore": ""}, "h", ("", "")),
+    ({"credsStore": 1, "credHelpers": []}, "h", ("", "")),
+    ([], "h", ("", "")),
+]
+
+
+@pytest.mark.parametrize(("config", "host", "expected"), HELPERS)
+def test_credential_helpers(config: object, host: str, expected: tuple[str, str]) -> None:
+    assert registry.parse_helper(json.dumps(config).encode(), host) == expected
+
+
+# what a helper prints, login
+ANSWERS = [
+    (b'{"ServerURL": "h", "Username": "me", "Secret": "pw"}', f"Basic {LOGIN}"),
+    (b'{"Username": "<token>", "Secret": "pw"}', ""),
+    (b'{"Username": "me", "Secret": ""}', ""),
+    (b'{"Username": "me", "Secret": 1}', ""),
+    (b"credentials not found in native keychain", ""),
+    (b"", ""),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), ANSWERS)
+def test_what_a_helper_prints(body: bytes, expected: str) -> None:
+    assert registry.parse_helper_answer(body) == expected
+
+
 # URL, host and repository
 URLS = [
     ("https://h:1/v2/a/b/blobs/sha256:00", ("h:1", "a/b")),
