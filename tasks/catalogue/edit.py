@@ -31,6 +31,10 @@ def render_entry(
     inner = " " * (indent + step)
     lines = [f"{' ' * indent}{name}:"]
     for key, value in entry.items():
+        if isinstance(value, dict):
+            lines.append(f"{inner}{key}:")
+            lines += [f"{inner}  {k}: {_scalar(v)}" for k, v in value.items()]
+            continue
         if not isinstance(value, list):
             lines.append(f"{inner}{key}: {_scalar(value)}")
             continue

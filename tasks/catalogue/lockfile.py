@@ -11,7 +11,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
-from tasks.catalogue.constraints import LATEST, Constraint, Name, Size, is_sha256
+from tasks.catalogue.constraints import (
+    LATEST,
+    Constraint,
+    Name,
+    Size,
+    is_sha256,
+    one_of,
+)
 from tasks.catalogue.file_specs import engine_files, file_specs, with_version
 from tasks.catalogue.locked_memory import LockedMemory
 from tasks.catalogue.serve_options import Strict
@@ -41,6 +48,11 @@ _VERSION = Constraint(
 )
 
 
+# files that a registry's manifest has beside a model, and the entry need not name
+ROLES_BESIDE = ("mmproj", "template")
+_ROLE = one_of(ROLES_BESIDE, "what a file is that the entry does not name")
+
+
 @dataclass(eq=True, repr=False)
 class LockedFile(Strict):
     """One file."""
@@ -56,6 +68,7 @@ class LockedFile(Strict):
     size: Size = None
     commit: Annotated[str | None, Constraint("commit of the Hub's repository")] = None
     version: Annotated[str | None, _VERSION] = None
+    role: Annotated[str | None, _ROLE] = None
     memory: Annotated[
         LockedMemory | None, Constraint("what the memory that it needs depends on")
     ] = None
@@ -91,6 +104,32 @@ def locked_file(
     """Return the locked file for a source; None if the lock does not have it."""
     rows: tuple[LockedFile, ...] = getattr(lock, table).get(name, ())
     return next((row for row in rows if (row.source or row.url) == want.source), None)
+
+
+def open_roles(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which files of a registry's manifest an entry uses without naming them."""
+    if entry.get("variants") or entry.get("kind", "chat") != "chat":
+        return ()
+    return tuple(role for role in ROLES_BESIDE if not entry.get(role))
+
+
+def rows_beside(
+    lock: LockFile, name: str, entry: Mapping[str, Any], head: LockedFile | None
+) -> list[LockedFile]:
+    """Return the locked files of a model that its manifest adds to its entry.
+
+    Args:
+        head: the locked file of the model itself, which is of the same manifest.
+    """
+    if head is None:
+        return []
+    roles = open_roles(entry)
+    folder = head.url.rpartition("/")[0]
+    return [
+        row
+        for row in lock.models.get(name, ())
+        if row.role in roles and row.url.rpartition("/")[0] == folder
+    ]
 
 
 def drop_entries(lock: LockFile | None, names: Collection[str]) -> LockFile | None:
@@ -186,7 +225,10 @@ def _coverage_error(
         return "is not in models.lock"
     pairs = [(want, locked_file(lock, table, name, want)) for want in files]
     locked = [(want, row) for want, row in pairs if row]
-    if len(locked) != len(files) or len(rows) != len(files):
+    beside: list[LockedFile] = []
+    if table == "models" and locked:
+        beside = rows_beside(lock, name, entry, locked[0][1])
+    if len(locked) != len(files) or len(rows) != len(files) + len(beside):
         return "names other files than models.yaml"
     versions = {row.version for _, row in locked}
     if entry.get("version") == LATEST and versions & {None, LATEST}:
@@ -197,7 +239,7 @@ def _coverage_error(
         conflict = find_conflict(want, row)
         if conflict:
             return conflict
-    if any(row.license != entry["license"] for _, row in locked):
+    if any(row.license != entry["license"] for row in rows):
         return "has another license than models.yaml"
     return ""
 
@@ -219,6 +261,9 @@ def apply_lock(
         for want, row in pairs:
             if row and (text := find_conflict(want, row)):
                 problems.append(((table, name), text))
+        if lock and table == "models":
+            beside = rows_beside(lock, name, entry, locked[0])
+            pairs += [(FileSpec(row.url, role=row.role or ""), row) for row in beside]
         if entry.get("archives"):
             _apply_archives(entry, pairs)
         else:

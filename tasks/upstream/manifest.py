@@ -13,7 +13,7 @@ from tasks.errors import IntegrityError, TransferError
 from tasks.network.answers import file_size, parse_json
 from tasks.references import OciReference
 from tasks.system.paths import name_problem
-from tasks.upstream.metadata import RemoteFile
+from tasks.upstream.metadata import FileBeside, RemoteFile
 from tasks.urls import MODEL_ENDINGS
 
 MANIFESTS = (
@@ -38,6 +38,23 @@ _WEIGHTS = (
 # the layer is an archive with the file: its digest is another one
 _ARCHIVES = r"application/vnd\.(?:cncf|cnai)\.model\.weight\.v1\.tar(?:\+\w+)?"
 _PLAIN = "application/octet-stream"  # a file, if its title ends as a model's does
+# files that are served with the weights. A projector may also be weights whose name has
+# `mmproj` in it, as llama.cpp's own downloads find one. Ollama's templates are written
+# in Go's language, and no engine here reads them
+_PROJECTORS = (
+    "application/vnd.docker.ai.mmproj",
+    "application/vnd.docker.ai.gguf.v3.mmproj",
+    "application/vnd.ollama.image.projector",
+)
+_TEMPLATES = ("application/vnd.docker.ai.chat.template.jinja",)
+_TEXTS = (
+    "application/vnd.cncf.model.weight.config.v1.raw",
+    "application/vnd.cnai.model.weight.config.v1.raw",
+    _PLAIN,
+)
+_TEMPLATE_ENDING = ".jinja"
+# of a file that the manifest does not name
+_NAMES = {"mmproj": "mmproj.gguf", "template": "chat-template.jinja"}
 _TITLES = (
     "org.cncf.model.filepath",
     "org.cnai.model.filepath",
@@ -54,6 +71,7 @@ class Layer(NamedTuple):
     sha256: str
     size: int
     name: str  # empty if the manifest does not name it
+    role: str = ""  # mmproj or template; empty for weights
 
 
 def parse_manifest(
@@ -74,10 +92,19 @@ def parse_manifest(
         if expected != digest:
             what = f"{reference}: the manifest does not match its digest"
             raise IntegrityError(what, [("expected", expected), ("got", digest)])
-    layer = _chosen(_layers(_manifest(body, reference), reference), reference)
+    layers = _layers(_manifest(body, reference), reference)
+    layer = _chosen(layers, reference)
     file = reference.file or layer.name or reference.filename
     pinned = reference._replace(tag="", digest=digest, file=file)
-    return RemoteFile(str(pinned), layer.sha256, layer.size, by=BY)
+    beside = []
+    for role in _NAMES:
+        found = [one for one in layers if one.role == role]
+        if len(found) == 1 and not layer.role:
+            url = str(pinned._replace(file=found[0].name))
+            beside.append(FileBeside(role, url, found[0].sha256, found[0].size))
+    return RemoteFile(
+        str(pinned), layer.sha256, layer.size, by=BY, beside=tuple(beside)
+    )
 
 
 def _manifest(body: bytes, reference: OciReference) -> dict[str, Any]:
@@ -99,7 +126,7 @@ def _manifest(body: bytes, reference: OciReference) -> dict[str, Any]:
 
 
 def _layers(manifest: dict[str, Any], reference: OciReference) -> list[Layer]:
-    """Return the files of weights. Raises TransferError: there is none."""
+    """Return the files of a model. Raises TransferError: there is none."""
     found: list[Layer] = []
     kinds: list[str] = []
     layers = manifest.get("layers")
@@ -114,12 +141,29 @@ def _layers(manifest: dict[str, Any], reference: OciReference) -> list[Layer]:
             what = f"{reference}: its weights are an archive ({kind}), not a file"
             fix = "push the file itself: application/vnd.cncf.model.weight.v1.raw"
             raise TransferError(what, fix=fix)
-        if kind in _WEIGHTS or (kind == _PLAIN and _title(row)):
-            found.append(_layer(row, reference))
-    if not found:
+        role = _role(kind, _title(row).rpartition("/")[2].lower())
+        if role is not None:
+            found.append(_layer(row, role, reference))
+    if not any(layer.role != "template" for layer in found):
         facts = [("layers", ", ".join(dict.fromkeys(kinds)) or "none")]
         raise TransferError(f"{reference}: the manifest has no weights", facts)
     return found
+
+
+def _role(kind: str, name: str) -> str | None:
+    """Return what a layer is for, "" for weights; None if it is no file of a model.
+
+    Args:
+        name: of the file, in lower case; empty if the manifest does not name it.
+    """
+    if kind in _PROJECTORS:
+        return "mmproj"
+    is_text = kind in _TEXTS and name.endswith(_TEMPLATE_ENDING)
+    if kind in _TEMPLATES or is_text:
+        return "template"
+    if kind in _WEIGHTS or (kind == _PLAIN and name):
+        return "mmproj" if "mmproj" in name else ""
+    return None
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -129,12 +173,12 @@ def _title(row: dict[str, Any]) -> str:
         return ""
     titles = [annotations.get(key) for key in _TITLES]
     title = next((one for one in titles if isinstance(one, str)), "")
-    if not title.lower().endswith(MODEL_ENDINGS):
+    if not title.lower().endswith((*MODEL_ENDINGS, _TEMPLATE_ENDING)):
         return ""
     return title
 
 
-def _layer(row: dict[str, Any], reference: OciReference) -> Layer:
+def _layer(row: dict[str, Any], role: str, reference: OciReference) -> Layer:
     """Return a layer whose digest, size and name are usable. Raises TransferError."""
     match = re.fullmatch(_DIGEST, str(row.get("digest")))
     size = file_size(row.get("size"))
@@ -146,7 +190,7 @@ def _layer(row: dict[str, Any], reference: OciReference) -> Layer:
     if name and (problem := _problem(folders, name)):
         what = f"{reference}: the manifest names a file {_short(_title(row))}"
         raise TransferError(f"{what}: {problem}")
-    return Layer(match[1], size, name)
+    return Layer(match[1], size, name or _NAMES.get(role, ""), role)
 
 
 def _problem(folders: list[str], name: str) -> str:
@@ -163,6 +207,8 @@ def _chosen(layers: list[Layer], reference: OciReference) -> Layer:
     named = [layer for layer in layers if layer.name == reference.file]
     if reference.file and named:
         return named[0]
+    # a projector alone may be in a repository of its own
+    layers = [layer for layer in layers if not layer.role] or layers
     if len(layers) == 1 and (not reference.file or not layers[0].name):
         return layers[0]
     names = [layer.name for layer in layers if layer.name]

@@ -29,6 +29,15 @@ MAX_NAME = 200  # characters of a license's name
 _NO_TOKEN = "set HF_TOKEN to a token that may read it"
 
 
+class FileBeside(NamedTuple):
+    """A file that the publisher of a model has beside it."""
+
+    role: str  # mmproj or template
+    url: str
+    sha256: str
+    size: int
+
+
 class RemoteFile(NamedTuple):
     """What is known of one file."""
 
@@ -38,6 +47,7 @@ class RemoteFile(NamedTuple):
     commit: str | None = None
     version: str | None = None
     by: str = ""  # the origin of the digest, for models.lock
+    beside: tuple[FileBeside, ...] = ()
 
 
 def parse_hub_headers(file: HubFile, headers: Mapping[str, str]) -> RemoteFile:

@@ -22,7 +22,7 @@ from tasks.errors import RecipeError, TransferError
 from tasks.network import huggingface
 from tasks.system import files
 from tasks.system.paths import inside
-from tasks.upstream.metadata import RemoteFile
+from tasks.upstream.metadata import FileBeside, RemoteFile
 from tasks.urls import filename_of, host_of, is_local
 
 HERE = "this machine"
@@ -52,6 +52,7 @@ class LockResolver:
         self._failed: list[tuple[str, str]] = []
         self._fixes: dict[str, None] = {}
         self._fresh: set[tuple[str, str]] = set()  # (entry, source) of new rows
+        self._beside: dict[str, tuple[FileBeside, ...]] = {}  # by the model's source
 
     def resolve(self, chosen: set[str]) -> LockFile:
         """Return the new lock; entries that were not chosen stay unchanged.
@@ -121,7 +122,34 @@ class LockResolver:
                 rows.append(replace(old, license=entry["license"], size=size))
             elif row := self._row(table, name, entry, want, old):
                 rows.append(row)
+        if table == "models" and rows:
+            rows += self._rows_beside(name, entry, wanted[0], rows[0])
         return tuple(rows)
+
+    def _rows_beside(
+        self, name: str, entry: Mapping[str, Any], head: FileSpec, row: LockedFile
+    ) -> list[LockedFile]:
+        """Return the files that the model's manifest adds to its entry."""
+        licence = entry["license"]
+        known = lockfile.rows_beside(self.old, name, entry, row)
+        if head.source not in self._beside:  # the manifest was not read
+            return [replace(one, license=licence) for one in known]
+        roles = lockfile.open_roles(entry)
+        days = {old.sha256: old.since for old in self.old.models.get(name, ())}
+        today = date.today().isoformat()
+        return [
+            LockedFile(
+                url=one.url,
+                sha256=one.sha256,
+                license=licence,
+                digest_from=row.digest_from,
+                since=days.get(one.sha256, today),
+                size=one.size,
+                role=one.role,
+            )
+            for one in self._beside[head.source]
+            if one.role in roles
+        ]
 
     def _row(
         self,
@@ -146,6 +174,7 @@ class LockResolver:
             memory = old.memory
         if table == "models" and is_head(want):
             self._fresh.add((name, want.source))
+            self._beside[want.source] = stated.beside
         return LockedFile(
             url=stated.url,
             sha256=stated.sha256 or "",

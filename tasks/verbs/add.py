@@ -226,6 +226,9 @@ def _entry(
     more: dict[str, Any] = {
         key: facts[key] for key in ("params", "quant") if key in facts
     }
+    for beside in stated[0].beside:
+        pin = {"sha256": beside.sha256, "size": beside.size}
+        more[beside.role] = {"url": beside.url, **pin}
     engine = _engine(context, filename_of(stated[0].url))
     if engine:
         more["engine"] = engine

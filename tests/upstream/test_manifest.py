@@ -64,6 +64,39 @@ def test_the_file_of_a_manifest(content: bytes, text: str, digest: str, name: st
     assert found.url == f"oci://{reference.host}/{reference.repo}@sha256:{manifest}/{name}"
 
 
+MMPROJ, JINJA = "application/vnd.docker.ai.mmproj", "application/vnd.docker.ai.chat.template.jinja"
+TEXT = "application/vnd.cncf.model.weight.config.v1.raw"
+PROJECTOR = "application/vnd.ollama.image.projector"
+C, D = "c" * 64, "d" * 64
+# manifest, reference, digest of the file, (role, name, digest) of the files beside it
+BESIDE = [
+    (body(layer(GGUF), layer(MMPROJ, B), layer(JINJA, C)), REFERENCE, A,
+     [("mmproj", "mmproj.gguf", B), ("template", "chat-template.jinja", C)]),
+    (body(layer(OLLAMA), layer(PROJECTOR, B), layer("application/vnd.ollama.image.template", C), kind=DOCKER),
+     "ollama:llava", A, [("mmproj", "mmproj.gguf", B)]),
+    (body(layer(RAW, path="x.gguf"), layer(RAW, B, path="mmproj-F16.gguf"), layer(TEXT, C, path="x.jinja")),
+     REFERENCE, A, [("mmproj", "mmproj-F16.gguf", B), ("template", "x.jinja", C)]),
+    (body(layer(RAW, path="x.gguf"), layer(TEXT, C, path="config.json")), REFERENCE, A, []),
+    (body(layer(GGUF), layer(MMPROJ, B), layer(MMPROJ, C)), REFERENCE, A, []),
+    (body(layer(GGUF), layer(MMPROJ, B), layer(MMPROJ, C), layer(JINJA, D)), REFERENCE, A,
+     [("template", "chat-template.jinja", D)]),
+    (body(layer(GGUF), layer(MMPROJ, B)), REFERENCE + "/mmproj.gguf", B, []),
+    (body(layer(GGUF), layer(JINJA, B)), REFERENCE + "/chat-template.jinja", B, []),
+    (body(layer(RAW, path="mmproj-F16.gguf")), REFERENCE, A, []),
+    (body(layer(RAW, path="x.gguf"), layer(RAW, B, path="y.gguf"), layer(RAW, C, path="mmproj.gguf")),
+     REFERENCE + "/y.gguf", B, [("mmproj", "mmproj.gguf", C)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "text", "digest", "expected"), BESIDE)
+def test_files_beside_the_model(
+    content: bytes, text: str, digest: str, expected: list[tuple[str, str, str]]
+) -> None:
+    found = parse(content, text)
+    assert found.sha256 == digest
+    assert [(one.role, one.url.rpartition("/")[2], one.sha256) for one in found.beside] == expected
+
+
 # manifest, reference, what the error says
 BAD = [
     (b"<html>", REFERENCE, "not a manifest of version 2"),
@@ -73,6 +106,8 @@ BAD = [
     (body(kind=None, manifests=[]), REFERENCE, "is an index of several manifests"),
     (body(kind="text/x\n"), REFERENCE, "unknown kind of manifest: 'text/x\\n'"),
     (body(), REFERENCE, "the manifest has no weights"),
+    (body(layer(JINJA)), REFERENCE, "the manifest has no weights"),
+    (body(layer(GGUF), layer(JINJA, path="../x.jinja")), REFERENCE, "without .."),
     (body(LICENCE), REFERENCE, "layers: 'application/vnd.docker.ai.license'"),
     (body(layer("application/octet-stream", title="x.zip")), REFERENCE, "the manifest has no weights"),
     (body(layer("application/vnd.cncf.model.weight.v1.tar+gzip")), REFERENCE, "are an archive"),

@@ -15,7 +15,7 @@ import yaml
 from tests.fakes import llamafile
 from tests.fakes.faults import plain
 from tests.fakes.publisher import json_reply
-from tests.fakes.registry import OCI, Registry, sha256
+from tests.fakes.registry import OCI, RAW, Registry, sha256
 from tests.fakes.server import FileServer
 from tests.support.project import ENGINES, Project
 
@@ -25,6 +25,7 @@ HEX = hashlib.sha256(DATA).hexdigest()
 EMBEDDED = {"embedded": ENGINES["embedded"]}
 LOGIN = base64.b64encode(b"me:verySecretPassword").decode()
 SIZE = {"size": len(DATA)}
+TEXT = "application/vnd.cncf.model.weight.config.v1.raw"
 
 
 @pytest.fixture
@@ -129,6 +130,50 @@ def test_a_split_file(project: Project, registry: Registry) -> None:
     assert [row["url"] for row in rows] == [f"{pinned}/{name}" for name in parts]
     assert project.doit("download:m").status == 0
     assert [project.target(DATA, name).with_name(name).read_bytes() for name in parts] == [DATA, OTHER]
+
+
+def test_a_projector_and_a_template_beside_the_model(project: Project, registry: Registry) -> None:
+    """models.lock pins them, unless the entry names its own; `doit add` writes them into the entry."""
+    files = {"x.gguf": (DATA, RAW), "mmproj-F16.gguf": (OTHER, RAW), "chat.jinja": (b"{{ messages }}", TEXT)}
+    layers = []
+    for name, (data, kind) in files.items():
+        registry.push("m", "1", data, name, kind)
+        layers += json.loads(registry.manifests["m", "1"])["layers"]
+    pinned = registry.put("m", "1", json.dumps({"schemaVersion": 2, "layers": layers}).encode())
+    tag = f"oci://{registry.host}/m:1"
+    added = project.doit("add", tag, "--name", "vision", "--license", "MIT")
+    assert added.status == 0, added.err
+    entry = yaml.safe_load((project.path / "models.yaml").read_text("utf-8"))["models"]["vision"]
+    assert entry["mmproj"]["url"] == f"{pinned}/mmproj-F16.gguf"
+    assert entry["template"]["sha256"] == hashlib.sha256(files["chat.jinja"][0]).hexdigest()
+    assert project.doit("download:vision").status == 0
+
+    catalogue(project, tag)
+    result = project.doit("lock")
+    assert result.status == 0, result.err
+    assert [line.split()[:3] for line in result.out.splitlines()[:3]] == [["+", "m:", name] for name in files]
+    lock = (project.path / "models.lock").read_text("utf-8")
+    rows = yaml.safe_load(lock)["models"]["m"]
+    assert [(row["url"], row.get("role")) for row in rows] == [
+        (f"{pinned}/{name}", role) for name, role in zip(files, (None, "mmproj", "template"), strict=True)
+    ]
+    assert project.doit("lock", "--check").status == 0
+    project.doit("lock", "--upgrade")
+    assert (project.path / "models.lock").read_text("utf-8") == lock
+    assert project.doit("download:m").status == 0
+    for name, (data, _) in files.items():
+        assert project.target(data, name).read_bytes() == data
+    planned = project.doit("plan", "m").out
+    assert "mmproj-F16.gguf" in planned
+    assert "chat.jinja" in planned
+
+    mine = {"url": f"{tag}/chat.jinja"}
+    catalogue(project, tag, template=mine, mmproj={"url": tag + "/mmproj-F16.gguf"})
+    other = project.doit("lock", "--check")
+    assert "names other files than models.yaml" in other.err
+    assert project.doit("lock").status == 0
+    rows = yaml.safe_load((project.path / "models.lock").read_text("utf-8"))["models"]["m"]
+    assert [row.get("role") for row in rows] == [None, None, None]
 
 
 def test_a_login_of_docker(project: Project, registry: Registry) -> None:
