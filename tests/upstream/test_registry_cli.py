@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,59 @@ def test_a_tag_is_locked_downloaded_and_upgraded(project: Project, registry: Reg
     assert locked(project)["url"] == f"{second}/tiny.gguf"
 
 
-def test_one_digest_from_every_transport(project: Project, registry: Registry) -> None:
-    """A registry is a mirror of a plain server, without a manifest: the digest is the blob's name."""
-    registry.blobs[f"sha256:{HEX}"] = DATA
-    with FileServer() as plain_server:
-        mirrors = ["ms:o/r/tiny.gguf", f"oci://{registry.host}/team/tiny:v1"]
-        url = plain_server.url("/tiny.gguf")
-        catalogue(project, url, sha256=HEX, mirrors=mirrors, **SIZE)
-        result = project.doit("download:m", env={"MODELSCOPE_DOMAIN": f"127.0.0.1:{plain_server.port}"})
-        assert plain_server.asked("/o/r/resolve/master/tiny.gguf")
+COMMIT = "9f2d7a4be31c05868e7d0ab1c2d3e4f5a6b7c8d9"
+LIE = DATA[:-5] + b"wrong"
+
+
+@contextmanager
+def four_transports(project: Project) -> Iterator[dict[str, tuple[FileServer, str]]]:
+    """The Hub, ModelScope, a registry and a mirror: server and path of the same file on each."""
+    with ExitStack() as stack:
+        names = ("hub", "ms", "registry", "lan")
+        servers = {name: stack.enter_context(FileServer()) for name in names}
+        at = {name: f"127.0.0.1:{server.port}" for name, server in servers.items()}
+        project.env |= {"HF_ENDPOINT": f"http://{at['hub']}", "MODELSCOPE_DOMAIN": at["ms"]}
+        hub = f"/o/r/resolve/{COMMIT}/tiny.gguf"
+        mirrors = [
+            "ms:o/r/tiny.gguf",
+            f"oci://{at['registry']}/team/tiny:v1",
+            servers["lan"].url("/tiny.gguf"),
+        ]
+        catalogue(project, f"https://huggingface.co{hub}", sha256=HEX, mirrors=mirrors, **SIZE)
+        paths = (hub, "/o/r/resolve/master/tiny.gguf", f"/v2/team/tiny/blobs/sha256:{HEX}", "/tiny.gguf")
+        yield {name: (servers[name], path) for name, path in zip(names, paths, strict=True)}
+
+
+@pytest.mark.parametrize("alive", ["hub", "ms", "registry", "lan"])
+def test_one_digest_from_every_transport(project: Project, alive: str) -> None:
+    """Each in turn is the only one that has the file; a registry needs no manifest for that."""
+    with four_transports(project) as transports:
+        server, path = transports[alive]
+        server.files[path] = DATA
+        result = project.doit("download:m")
+        assert server.asked(path)
     assert result.status == 0, result.err
     assert project.target(DATA, "tiny.gguf").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(("liar", "honest"), [("hub", "ms"), ("registry", "lan"), ("lan", "")])
+def test_a_transport_with_other_bytes(project: Project, liar: str, honest: str) -> None:
+    """Its address is named, and the next one is asked."""
+    with four_transports(project) as transports:
+        server, path = transports[liar]
+        server.files[path] = LIE
+        if honest:
+            good, good_path = transports[honest]
+            good.files[good_path] = DATA
+        result = project.doit("download:m")
+    said = result.err.partition(server.url(path).replace("%3A", ":"))[2].partition("http")[0]
+    assert "wrong SHA-256" in said
+    assert (result.status == 0) is bool(honest)
+    if honest:
+        assert project.target(DATA, "tiny.gguf").read_bytes() == DATA
+    else:
+        assert "no source sent the right bytes" in result.err
+        assert not project.target(DATA, "tiny.gguf").exists()
 
 
 def test_a_file_of_modelscope(project: Project) -> None:
