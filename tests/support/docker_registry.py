@@ -124,8 +124,8 @@ class Tokens:
 
     def _answer(self, request: Request) -> Reply:
         self.asked.append(request)
-        kind, name, actions = parse_qs(request.query)["scope"][0].split(":")
-        access = [{"type": kind, "name": name, "actions": actions.split(",")}]
+        scopes = [scope.split(":") for scope in parse_qs(request.query)["scope"]]
+        access = [{"type": kind, "name": name, "actions": actions.split(",")} for kind, name, actions in scopes]
         now = int(time.time())
         claims = {"iss": "i", "aud": "r", "sub": "", "jti": "1", "access": access}
         times = {"iat": now, "nbf": now - 10, "exp": now + 300}
