@@ -16,7 +16,7 @@ from tasks.context import Context
 from tasks.errors import UsageError
 from tasks.positional import quoted
 from tasks.references import OciReference, parse_oci
-from tasks.urls import is_local, url_error
+from tasks.urls import url_error
 
 _TARGET = "oci://HOST/REPO:TAG"
 
@@ -29,10 +29,10 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
     """
     words = list(request.extra)
     model = request.model or request.options.get("model")
-    if model is None and len(words) == 2:
+    if model is None and words and not words[0].startswith("oci:"):
         model = words.pop(0)
     if len(words) != 1:
-        fix = f"doit {request.verb} MODEL {_TARGET}"
+        fix = f"doit {request.verb} {quoted(model or 'NAME')} {_TARGET}"
         raise UsageError(f"`doit {request.verb}` takes one target", fix=fix)
     name = context.catalogue.name(model or context.catalogue.default)
     variant = request.options.get("variant", "")
@@ -107,11 +107,9 @@ def _about(resolved: ResolvedModel) -> Any:
     from tasks.publish.formats import About
 
     model = resolved.model
-    source = ""
-    for url in resolved.artifact.sources:
-        if not is_local(url):
-            source = url.partition("?")[0]  # no token of a signed URL
-            break
+    source = resolved.artifact.sources[0].partition("?")[0]  # no signature
+    if not source.startswith("https://"):
+        source = ""
     architecture = ""
     if resolved.memory:
         architecture = resolved.memory.architecture or ""

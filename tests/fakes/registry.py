@@ -94,7 +94,7 @@ class Registry:
         match = _API.fullmatch(request.path)
         if match is None:
             return plain(404, b"", {})
-        if self.locked and not self._is_known(request):
+        if self.locked and request.headers["Host"] == self.host and not self._is_known(request):
             bearer = f'Bearer realm="{self.realm}",service="r",scope="repository:{match["repo"]}:pull,push"'
             return plain(401, b"{}", {"WWW-Authenticate": bearer})
         if match["kind"] == "blobs/uploads":
@@ -122,7 +122,8 @@ class Registry:
     def _upload(self, request: Request, repo: str, name: str) -> Reply:
         """Answer a request about an upload, or for a new one."""
         upload = self.uploads.get(name)
-        if upload is not None and request.method == "PATCH" and (request.is_cut or not self.scripted["PATCH"]):
+        is_taken = request.method == "PATCH" and (request.is_cut or not self.scripted["PATCH"])
+        if upload is not None and is_taken:
             stated = re.match(r"(\d+)-", request.headers.get("Content-Range") or "")
             if not stated or int(stated[1]) != len(upload):
                 return self._state(416, repo, name)
