@@ -341,6 +341,26 @@ def task_add(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(add.run, add.arguments(context, request))]}
 
 
+@recipe.report(
+    params=[options.MODEL, options.VARIANT, options.JSON], pos_arg="reference"
+)
+def task_push(context: Context, request: TaskRequest) -> TaskDict:
+    """publish a model that is here: doit push NAME oci://HOST/REPO:TAG"""
+    from tasks.verbs import push
+
+    return {"actions": [(push.run, push.arguments(context, request))]}
+
+
+@recipe.report(
+    params=[options.MODEL, options.VARIANT, options.JSON], pos_arg="reference"
+)
+def task_image(context: Context, request: TaskRequest) -> TaskDict:
+    """publish it as an image, for image volumes of Kubernetes and podman"""
+    from tasks.verbs import push
+
+    return {"actions": [(push.run, push.arguments(context, request))]}
+
+
 @recipe.files(params=[options.CHECK_FILES], names=options.DEPLOYED)
 def task_deploy(context: Context, requests: Sequence[TaskRequest]) -> TaskDict:
     """write the files that serve models elsewhere: doit deploy, or deploy:kubernetes"""

@@ -28,7 +28,8 @@ USEFUL_COMMANDS = ("help", "info", "list")
 # verbs that no other verb may follow
 _LAST = ("serve", "with", "chat", "bench", "check")
 _MODEL_FLAGS = ("--model", "--llamafile", "--llamafile-url", "--llamafile_url")
-_WORD_VERBS = ("prompt", "source")  # `pos_arg` of verbs with words among their options
+# `pos_arg` of verbs with words among their options
+_WORD_VERBS = ("prompt", "source", "reference")
 
 
 class Kind(Enum):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.server.server_record import ServerRecord
 
 # verbs that read the catalogue itself, never its compiled form in the cache
-_TRUST_GIT = ("audit", "bom", "prune", "lock", "add", "deploy")
+_TRUST_GIT = ("audit", "bom", "prune", "lock", "add", "deploy", "push", "image")
 # verbs on servers and on this machine, which need no entry of the catalogue
 _WITHOUT_CATALOGUE = ("status", "logs", "stop", "idle", "chat", "doctor")
 # of a catalogue that cannot be read

@@ -211,6 +211,7 @@ def request(
     hops: int = 0,
     limit_s: float = ANSWER_S,
     problem: Callable[[str], str] = lambda _: "",
+    data: Any = None,
 ) -> Response:
     """Request a URL whose response is short.
 
@@ -218,6 +219,8 @@ def request(
         hops: redirects to follow, 0 for none.
         limit_s: for the whole response.
         problem: returns why a redirect to a URL must not be followed; "" if it may.
+        data: the body: bytes, or an object with a length and `read`, which renews the
+            session's deadline.
 
     Raises:
         TransferError: there was no complete response; a retry may help.
@@ -228,7 +231,10 @@ def request(
     hook: Any = _drop_redirect_body
     if hops:
         hook = partial(_check_redirect, session, problem)
-    options = {"allow_redirects": hops > 0, "hooks": {"response": hook}}
+    options: dict[str, Any] = {"allow_redirects": hops > 0}
+    options["hooks"] = {"response": hook}
+    if data is not None:
+        options["data"] = data
     plain = {"Accept-Encoding": "identity", **headers}
     session.deadline = Deadline(limit_s)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -97,14 +97,19 @@ def _is_internal(host: str) -> bool:
         return is_loopback(host) or "." not in host
 
 
-def token_url(challenge: Challenge, repo: str) -> str:
-    """Return the URL of a token that may only read one repository."""
+def token_url(challenge: Challenge, repo: str, scopes: Sequence[str] = ()) -> str:
+    """Return the URL of a token that may only read one repository.
+
+    Args:
+        scopes: what else it has to allow, instead; such as repository:REPO:pull,push.
+    """
     mark = "?"
     if "?" in challenge.realm:
         mark = "&"
-    scope = quote(f"repository:{repo}:pull", safe=":/")
+    wanted = scopes or (f"repository:{repo}:pull",)
+    scope = "&".join(f"scope={quote(one, safe=':/,')}" for one in wanted)
     service = quote(challenge.service, safe="")
-    return f"{challenge.realm}{mark}service={service}&scope={scope}"
+    return f"{challenge.realm}{mark}service={service}&{scope}"
 
 
 def may_send_login(realm: str, registry: str) -> bool:

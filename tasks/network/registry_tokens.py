@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -71,8 +71,41 @@ class RegistryTokens:
             return token.text, token.expires_s
 
 
+def requested(
+    session: Any, header: str, url: str, repo: str, scopes: Sequence[str]
+) -> registry.Token:
+    """Return what a challenge asks for: a token, `Basic …`, or an empty text.
+
+    Args:
+        header: WWW-Authenticate of a 401.
+        url: of the repository; over plain http through a proxy, nothing is sent.
+        scopes: what the token has to allow.
+
+    Raises:
+        TransferError: the registry gives no token; a retry may help.
+        PermanentTransferError: a retry would not help.
+    """
+    host = urlsplit(url).netloc
+    challenge = registry.parse_challenge(header)
+    if url.startswith("http:") and http.proxy_of(url):
+        return registry.Token("", _KEPT_S)
+    own = logins.login(url).text
+    if own and not own.startswith("Basic "):
+        return registry.Token(own, _KEPT_S)
+    if challenge.scheme == "basic":
+        return registry.Token(login_of(url, host), _KEPT_S)
+    if challenge.scheme != "bearer":
+        return registry.Token("", _KEPT_S)
+    return _exchange(session, challenge, url, host, repo, scopes)
+
+
 def _exchange(
-    session: Any, challenge: registry.Challenge, url: str, host: str, repo: str
+    session: Any,
+    challenge: registry.Challenge,
+    url: str,
+    host: str,
+    repo: str,
+    scopes: Sequence[str] = (),
 ) -> registry.Token:
     """Request a token. Raises TransferError, PermanentTransferError."""
     realm = challenge.realm
@@ -83,12 +116,15 @@ def _exchange(
     login = ""
     if registry.may_send_login(realm, url):
         login = login_of(url, host)
-    asked = registry.token_url(challenge, repo)
+    asked = registry.token_url(challenge, repo, scopes)
     answer = http.request(session, "GET", asked, {}, login)
     if answer.status in _PASSING:
         raise TransferError(f"{host}: HTTP {answer.status} to a request for a token")
     if answer.status != 200:
-        what = f"{host} gives no token to read {repo} (HTTP {answer.status})"
+        purpose = "to read"
+        if scopes:
+            purpose = "to push to"
+        what = f"{host} gives no token {purpose} {repo} (HTTP {answer.status})"
         raise http.PermanentTransferError(what, fix=login_fix(url, host))
     token = registry.parse_token(answer.body)
     if token is None:

@@ -25,7 +25,7 @@ _GROUPS = {
     "Run a model": ("serve start restart reload roll chat with status logs idle stop"),
     "Models": "catalogue plan download add bench check doctor prune",
     "What is pinned": "lock audit bom",
-    "Elsewhere": "deploy cache-key",
+    "Elsewhere": "push image deploy cache-key",
     "Steps that the others run": "exe chmod verify preset",
 }
 # defaults that are those of the verb; {} is that of the catalogue
@@ -52,6 +52,7 @@ _FURTHER_WORDS = {
     "command": " -- COMMAND",
     "prompt": " [QUESTION]",
     "source": " SOURCE",
+    "reference": " oci://HOST/REPO:TAG",
 }
 
 # state of a model's files → what the page says

@@ -31,6 +31,8 @@ class Request:
     sent: int = 0  # body bytes given to the kernel; the client may have read fewer
     peer: int = 0  # the client's port: equal for requests over one connection
     admitted: bool = False  # it counts among those that are answered at once
+    body: bytes = b""
+    is_cut: bool = False  # the connection ends within its body: there is no answer
 
 
 @dataclass(frozen=True)

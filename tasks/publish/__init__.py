@@ -1,0 +1,1 @@
+"""Publish a model: write its files and a manifest to a registry."""

@@ -1,0 +1,200 @@
+"""`doit push` against a registry that misbehaves: what is published is right, or nothing is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import llamafile
+from tests.fakes.faults import Reply, plain
+from tests.fakes.publisher import json_reply
+from tests.fakes.registry import Registry, sha256
+from tests.support.project import ENGINES, Project
+
+DATA = llamafile.gguf(300_000)
+EMBEDDED = {"embedded": ENGINES["embedded"]}
+LOGIN = base64.b64encode(b"me:verySecretPassword").decode()
+PIECE = 100_000
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with Registry() as one:
+        yield one
+
+
+@pytest.fixture
+def here(project: Project) -> Project:
+    """A project with a model that is here, small pieces, and short waits."""
+    file = project.path / "tiny.gguf"
+    file.write_bytes(DATA)
+    project.catalogue({"m": project.entry("./tiny.gguf", DATA, engine="embedded")}, EMBEDDED)
+    assert project.doit("download:m").status == 0
+    project.set_constant("tasks/publish/answers.py", "PIECE", PIECE)
+    project.set_constant("tasks/publish/answers.py", "LEAST_PIECE", 10_000)
+    project.set_constant("tasks/network/response.py", "BACKOFF_FIRST_S", 0.001)
+    return project
+
+
+def tag(registry: Registry) -> bytes | None:
+    return registry.manifests.get(("team/m", "v1"))
+
+
+def test_published_pinned_and_read_again(here: Project, registry: Registry) -> None:
+    """Twice is one digest and no byte; what it prints can be pasted; another tag is one request more."""
+    registry.locked = True
+    first = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+    assert first.status == 0, first.err
+    assert "tiny.gguf" in first.out
+    line = first.out.splitlines()[-1]
+    manifest = tag(registry)
+    assert manifest
+    assert line == f"url: oci://{registry.host}/team/m@{sha256(manifest)}"
+    assert registry.received == len(DATA) + json.loads(manifest)["config"]["size"]
+    assert set(registry.scopes) == {"repository:team/m:pull,push"}
+    again = here.doit("push:m", f"oci://{registry.host}/team/m:v2", "--json")
+    assert again.status == 0, again.err
+    report = json.loads(again.out)
+    assert (report["sent"], report["replaced"]) == (0, None)
+    assert report["digest"] == sha256(manifest)
+    assert not list((here.cache / "uploads").glob("*"))
+    # another machine
+    here.catalogue({"m": here.entry(line.removeprefix("url: "), engine="embedded")}, EMBEDDED)
+    env = {"LLAMAFILE_CACHE": str(here.cache.with_name("other"))}
+    assert here.doit("lock", env=env).status == 0
+    assert here.doit("download:m", env=env).status == 0
+    assert here.doit("audit", env=env).status == 0
+
+
+UNKNOWN = json_reply(404, {"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]})
+DENIED = json_reply(403, {"errors": [{"code": "DENIED"}]})
+WRONG = {"Docker-Content-Digest": "sha256:" + "0" * 64}
+# request, answers to it, then: published or not, a part of the text
+HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
+    ("POST", [DENIED], False, "does not let you push to team/m (HTTP 403 DENIED)"),
+    ("POST", [plain(404, b"", {})], False, "create the repository team/m"),
+    ("POST", [plain(307, b"", {"Location": "https://other.example/v2/"})], False, "a write to other.example"),
+    ("POST", [plain(202, b"", {"Location": "http://10.0.0.1/x"})], False, "10.0.0.1/x is not https"),
+    ("POST", [plain(202, b"", {})], False, "no Location"),
+    ("POST", [plain(200, b"<html>", {})], False, "refuses an upload (HTTP 200)"),
+    ("POST", [plain(429, b"", {"Retry-After": "0"}), plain(503, b"", {})], True, "300.0 kB sent"),
+    ("POST", [plain(429, b"", {"Retry-After": "9999"})], False, "HTTP 429"),
+    ("POST", [plain(503, b"", {})] * 9, False, "tried 6 times"),
+    ("POST", [Reply(0, {}, mute=True)], True, "300.0 kB sent"),
+    ("PATCH", [plain(500, b"", {}), plain(502, b"", {})], True, "300.0 kB sent"),
+    ("PATCH", [plain(413, b"", {})], True, "300.0 kB sent"),
+    ("PATCH", [plain(413, b"", {})] * 9, False, "client_max_body_size"),
+    ("PATCH", [UNKNOWN], True, "300.0 kB sent"),
+    ("PATCH", [UNKNOWN] * 9, False, "has dropped the upload"),
+    ("PATCH", [plain(405, b"", {})], False, "a mirror of another one?"),
+    ("PATCH", [plain(202, b"", {"Range": "0-999999999", "Location": "/x"})], True, "300.0 kB sent"),
+    ("PATCH", [plain(202, b"x" * 5_000_000, {})], False, "longer than"),
+    ("PUT", [plain(201, b"", WRONG)], False, "has stored other bytes"),
+    ("PUT", [plain(500, b"", {})], True, "300.0 kB sent"),
+    ("PUT", [json_reply(400, {"errors": [{"code": "DIGEST_INVALID"}]})], True, "300.0 kB sent"),
+    ("PUT", [json_reply(400, {"errors": [{"code": "DIGEST_INVALID"}]})] * 9, False, "DIGEST_INVALID"),
+    ("MANIFEST", [plain(201, b"", WRONG)], False, "has stored other bytes"),
+    ("MANIFEST", [plain(500, b"", {})], True, "300.0 kB sent"),
+    ("MANIFEST", [plain(413, b"", {})], False, "refuses the manifest (HTTP 413)"),
+]  # fmt: skip
+
+
+def test_a_hostile_registry(here: Project) -> None:
+    """The tag is written or not, as the row says; a refusal says what to do."""
+    wrong = []
+    for name, replies, is_published, text in HOSTILE:
+        with Registry() as registry:
+            registry.scripted[name].extend(replies)
+            result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+            got = (result.status == 0, tag(registry) is not None)
+            if got != (is_published, is_published) or text not in result.err:
+                wrong.append((name, replies[0].status, len(replies), got, result.err))
+    assert not wrong
+
+
+@pytest.mark.parametrize(("keeps", "most"), [(True, 1.01), (False, 1.99)])
+def test_a_dropped_connection(here: Project, registry: Registry, keeps: bool, most: float) -> None:
+    """It goes on where the registry says; one that has dropped the upload gets it again."""
+    registry.keeps_cut = keeps
+    registry.origin.cuts.append(50_000)
+    result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+    assert result.status == 0, result.err
+    assert registry.blobs[sha256(DATA)] == DATA
+    assert len(DATA) <= registry.received <= len(DATA) * most
+
+
+def test_the_next_command_goes_on(here: Project, registry: Registry) -> None:
+    """Where the first one ended; the place, which may have a secret, is for this user only."""
+    registry.scripted["PATCH"].append(plain(405, b"", {}))
+    registry.origin.cuts.append(60_000)
+    assert here.doit("push", "m", f"oci://{registry.host}/team/m:v1").status != 0
+    assert tag(registry) is None
+    (record,) = (here.cache / "uploads").iterdir()
+    if os.name == "posix":
+        assert record.stat().st_mode & 0o077 == 0
+    result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+    assert result.status == 0, result.err
+    assert registry.blobs[sha256(DATA)] == DATA
+    assert registry.received < len(DATA) * 1.01
+    assert not record.exists()
+
+
+def test_credentials_stay_with_their_host(here: Project, registry: Registry) -> None:
+    """An upload that continues on another host gets the bytes, and no login."""
+    registry.locked, registry.login = True, LOGIN
+    config = Path(here.env["HOME"]) / "auth.json"
+    config.write_text(json.dumps({"auths": {registry.host: {"auth": LOGIN}}}), "utf-8")
+    here.env["REGISTRY_AUTH_FILE"] = str(config)
+    registry.upload_host = registry.cdn.url("")
+    registry.cdn.otherwise = registry
+    result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+    assert result.status == 0, result.err
+    assert registry.blobs[sha256(DATA)] == DATA
+    assert registry.cdn.requests
+    assert all(request.headers.get("Authorization") is None for request in registry.cdn.requests)
+    assert LOGIN not in result.out + result.err
+
+
+def test_wrong_bytes_are_not_published(here: Project, registry: Registry) -> None:
+    """A file that changed after it was verified, with the size and times of before."""
+    target = here.target(DATA, "tiny.gguf")
+    status = target.stat()
+    with target.open("r+b") as file:
+        file.seek(200_000)
+        file.write(b"wrong")
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for verb in ("push", "image"):
+        result = here.doit(verb, "m", f"oci://{registry.host}/team/m:v1")
+        assert result.status != 0
+        assert "m has changed on disk" in result.err
+        assert f"expected: {sha256(DATA)}" in result.err
+    target.write_bytes(DATA[:-1])
+    assert "has changed on disk" in here.doit("push", "m", f"oci://{registry.host}/team/m:v1").err
+    assert not registry.manifests
+    assert sha256(DATA) not in registry.blobs
+
+
+REFUSED = [
+    ("push m", "takes one target"),
+    ("push m ollama:x", "expected oci://HOST/REPO:TAG"),
+    ("push m oci://h/Upper:v1", "lower case"),
+    (f"push m oci://h/m@sha256:{'0' * 64}", "a push makes the digest"),
+    ("push m oci://h/m:v1/x.gguf", "expected a tag"),
+    ("push nope oci://h/m:v1", "nope"),
+    ("push absent oci://h/m:v1", "fix: doit download absent"),
+]
+
+
+def test_what_cannot_be_pushed(project: Project) -> None:
+    """Before any request."""
+    entry = project.entry("https://example.org/tiny.gguf", DATA, engine="embedded")
+    project.catalogue({"m": entry, "absent": entry}, EMBEDDED)
+    for line, text in REFUSED:
+        result = project.doit(*line.split())
+        assert result.status != 0
+        assert text in result.err, line
