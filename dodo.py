@@ -159,17 +159,7 @@ def task_with(context: Context, model: ResolvedModel) -> TaskDict:
     }
 
 
-@recipe.server(
-    params=[
-        options.MODEL,
-        options.AS,
-        options.SERVER_PORT,
-        options.TIMEOUT,
-        options.VARIANT,
-        *options.DOWNLOAD,
-    ],
-    pos_arg="prompt",
-)
+@recipe.server(params=options.CHAT, pos_arg="prompt")
 def task_chat(context: Context, model: ResolvedModel) -> TaskDict:
     """ask it: doit chat "What is a llamafile?\""""
     from tasks.verbs import chat
@@ -341,9 +331,7 @@ def task_add(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(add.run, add.arguments(context, request))]}
 
 
-@recipe.report(
-    params=[options.MODEL, options.VARIANT, options.JSON], pos_arg="reference"
-)
+@recipe.report(params=options.PUSH, pos_arg="reference")
 def task_push(context: Context, request: TaskRequest) -> TaskDict:
     """publish a model that is here: doit push NAME oci://HOST/REPO:TAG"""
     from tasks.verbs import push
@@ -351,9 +339,7 @@ def task_push(context: Context, request: TaskRequest) -> TaskDict:
     return {"actions": [(push.run, push.arguments(context, request))]}
 
 
-@recipe.report(
-    params=[options.MODEL, options.VARIANT, options.JSON], pos_arg="reference"
-)
+@recipe.report(params=options.PUSH, pos_arg="reference")
 def task_image(context: Context, request: TaskRequest) -> TaskDict:
     """publish it as an image, for image volumes of Kubernetes and podman"""
     from tasks.verbs import push

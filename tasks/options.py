@@ -148,6 +148,9 @@ SERVE = [
 ]
 # which server is asked, or how one is started for it
 MEASURED = [SERVER_PORT, ENGINE, TIMEOUT, VARIANT, *DOWNLOAD]
+CHAT = [MODEL, AS, SERVER_PORT, TIMEOUT, VARIANT, *DOWNLOAD]
+PUSHED_VARIANT = option("variant", "NAME", "the variant, if the model has several")
+PUSH = [MODEL, PUSHED_VARIANT, JSON]
 BENCH = [MODEL, LEVELS, REQUESTS, ANSWER, LIMIT, COMPARE, JSON, *MEASURED]
 LOCK = [LOCK_MODELS, CHECK, UPGRADE, CHECKED, REPORT, HASH, JSON]
 _OF_A_MODEL = ("force-gpu", "gpu", "ngl", "ctx-size", "n-predict", "threads", "engine")

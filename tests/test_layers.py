@@ -90,7 +90,7 @@ BUDGETS = {  # at 88 columns
     ),
     "deploy": (1_460, "eight kinds of files: values in, text out; templates are in the modules"),
     "upstream": (1_290, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
-    "publish": (1_200, "manifests, what a registry answers, uploads that resume, both verbs' work"),
+    "publish": (1_400, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
         3_550,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "

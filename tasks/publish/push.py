@@ -116,7 +116,7 @@ def push(
             sha256 = config.digest.removeprefix("sha256:")
             source = stack.enter_context(Source(config.data))
             blob = Blob(f"{about.name} config", sha256, source)
-            Upload(client, blob, records.Record(""), _Silent()).run()
+            Upload(client, blob, records.Record(), _Silent()).run()
     *others, last = package.manifests
     for manifest in others:
         _put_manifest(client, manifest, manifest.digest)

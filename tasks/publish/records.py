@@ -23,8 +23,11 @@ class Record:
     of the same file does not use it, and starts an upload of its own.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path  # empty: nothing is remembered
+    def __init__(self, cache: str = "", name: str = "") -> None:
+        self._cache = cache
+        self._path = ""  # nothing is remembered
+        if name:
+            self._path = os.path.join(cache, FOLDER, name)
 
     def load(self) -> str:
         """Return the place; "" if there is none."""
@@ -44,7 +47,7 @@ class Record:
         if not self._path:
             return
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            own_files.make_folder(self._cache, FOLDER)
             text = json.dumps({"place": place}) + "\n"
             files.write_atomic(self._path, text, private=True)
 
@@ -63,11 +66,12 @@ def record(cache: str, base: str, sha256: str) -> Iterator[Record]:
         base: URL of the repository.
     """
     key = digest(f"{base} {sha256}")[:16]
-    path = os.path.join(cache, FOLDER, f"{key}.json")
     with _try_lock(cache, f"{key}.lock") as ours:
+        name = ""
         if ours:
-            own_files.check_inside(cache, path)
-        yield Record(path if ours else "")
+            name = f"{key}.json"
+            own_files.check_inside(cache, os.path.join(cache, FOLDER, name))
+        yield Record(cache, name)
 
 
 @contextmanager

@@ -36,8 +36,12 @@ def arguments(context: Context, request: TaskRequest) -> list[Any]:
         raise UsageError(f"`doit {request.verb}` takes one target", fix=fix)
     name = context.catalogue.name(model or context.catalogue.default)
     variant = request.options.get("variant", "")
+    known = context.catalogue.variants(name)
     if variant:
-        variants.named(variant, name, context.catalogue.variants(name))
+        variant = variants.named(variant, name, known)
+    elif known:
+        what = f"{name} has variants: {', '.join(known)}"
+        raise UsageError(what, fix=f"--variant {next(iter(known))}")
     target = _target(words[0])
     resolved = resolve_entry(name, context.catalogue, context.environment, variant)
     return [context, request, resolved, target]

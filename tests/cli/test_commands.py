@@ -284,7 +284,7 @@ def test_list(still: Project) -> None:
     servers = ["serve", "start", "with", "chat", "restart", "reload", "roll", "stop", "idle", "status"]
     servers += ["logs"]
     looks = ["check", "plan", "bench", "add", "lock", "doctor", "audit", "prune", "bom", "cache-key"]
-    looks += ["deploy"]
+    looks += ["deploy", "push", "image"]
     assert sorted(lines) == sorted([*steps, *servers, *looks])
     assert lines["serve"] == "serve a model in the foreground: the default one, or NAME"
 
@@ -294,7 +294,7 @@ def test_list_all(still: Project) -> None:
     lines = good(still.doit("list", "--all")).splitlines()
     models = [line.split()[0] for line in lines if ":" in line.split()[0]]
     assert models == ["serve:mistral", "serve:phi3-mini", "serve:tiny"]
-    assert len(lines) == 28 + 3
+    assert len(lines) == 30 + 3
     [line] = [line for line in lines if line.startswith("serve:tiny")]
     assert line.split(maxsplit=1)[1] == "A model, 4 B"
 

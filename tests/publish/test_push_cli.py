@@ -9,6 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tasks.catalogue.artifact import Artifact
+from tasks.errors import RecipeError
+from tasks.publish import answers, push, records
+from tasks.publish.client import Client
+from tasks.publish.formats import About
+from tasks.references import OciReference
+from tasks.transfer.dependencies import Dependencies
 
 from tests.fakes import llamafile
 from tests.fakes.faults import Reply, plain
@@ -17,9 +24,11 @@ from tests.fakes.registry import Registry, sha256
 from tests.support.project import ENGINES, Project
 
 DATA = llamafile.gguf(300_000)
+HEX = sha256(DATA).removeprefix("sha256:")
 EMBEDDED = {"embedded": ENGINES["embedded"]}
 LOGIN = base64.b64encode(b"me:verySecretPassword").decode()
 PIECE = 100_000
+ABOUT = About("m", "A model", "MIT")
 
 
 @pytest.fixture
@@ -82,38 +91,49 @@ HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
     ("POST", [plain(202, b"", {"Location": "http://10.0.0.1/x"})], False, "10.0.0.1/x is not https"),
     ("POST", [plain(202, b"", {})], False, "no Location"),
     ("POST", [plain(200, b"<html>", {})], False, "refuses an upload (HTTP 200)"),
-    ("POST", [plain(429, b"", {"Retry-After": "0"}), plain(503, b"", {})], True, "300.0 kB sent"),
+    ("POST", [plain(429, b"", {"Retry-After": "0"}), plain(503, b"", {})], True, "published"),
     ("POST", [plain(429, b"", {"Retry-After": "9999"})], False, "HTTP 429"),
     ("POST", [plain(503, b"", {})] * 9, False, "tried 6 times"),
-    ("POST", [Reply(0, {}, mute=True)], True, "300.0 kB sent"),
-    ("PATCH", [plain(500, b"", {}), plain(502, b"", {})], True, "300.0 kB sent"),
-    ("PATCH", [plain(413, b"", {})], True, "300.0 kB sent"),
+    ("POST", [Reply(0, {}, mute=True)], True, "published"),
+    ("PATCH", [plain(500, b"", {}), plain(502, b"", {})], True, "published"),
+    ("PATCH", [plain(413, b"", {})], True, "published"),
     ("PATCH", [plain(413, b"", {})] * 9, False, "client_max_body_size"),
-    ("PATCH", [UNKNOWN], True, "300.0 kB sent"),
+    ("PATCH", [UNKNOWN], True, "published"),
     ("PATCH", [UNKNOWN] * 9, False, "has dropped the upload"),
     ("PATCH", [plain(405, b"", {})], False, "a mirror of another one?"),
-    ("PATCH", [plain(202, b"", {"Range": "0-999999999", "Location": "/x"})], True, "300.0 kB sent"),
+    ("PATCH", [plain(202, b"", {"Range": "0-999999999", "Location": "/x"})], True, "published"),
     ("PATCH", [plain(202, b"x" * 5_000_000, {})], False, "longer than"),
     ("PUT", [plain(201, b"", WRONG)], False, "has stored other bytes"),
-    ("PUT", [plain(500, b"", {})], True, "300.0 kB sent"),
-    ("PUT", [json_reply(400, {"errors": [{"code": "DIGEST_INVALID"}]})], True, "300.0 kB sent"),
+    ("PUT", [plain(500, b"", {})], True, "published"),
+    ("PUT", [json_reply(400, {"errors": [{"code": "DIGEST_INVALID"}]})], True, "published"),
     ("PUT", [json_reply(400, {"errors": [{"code": "DIGEST_INVALID"}]})] * 9, False, "DIGEST_INVALID"),
     ("MANIFEST", [plain(201, b"", WRONG)], False, "has stored other bytes"),
-    ("MANIFEST", [plain(500, b"", {})], True, "300.0 kB sent"),
+    ("MANIFEST", [plain(500, b"", {})], True, "published"),
     ("MANIFEST", [plain(413, b"", {})], False, "refuses the manifest (HTTP 413)"),
 ]  # fmt: skip
 
 
-def test_a_hostile_registry(here: Project) -> None:
+def test_a_hostile_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tag is written or not, as the row says; a refusal says what to do."""
+    monkeypatch.setattr(answers, "PIECE", PIECE)
+    monkeypatch.setattr(answers, "LEAST_PIECE", 10_000)
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(DATA)
+    file = push.File(Artifact("m", (), str(path), HEX, len(DATA)), path.name)
     wrong = []
     for name, replies, is_published, text in HOSTILE:
         with Registry() as registry:
             registry.scripted[name].extend(replies)
-            result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
-            got = (result.status == 0, tag(registry) is not None)
-            if got != (is_published, is_published) or text not in result.err:
-                wrong.append((name, replies[0].status, len(replies), got, result.err))
+            target = OciReference(registry.host, "team/m", "v1")
+            client = Client(target, (), Dependencies(sleep=lambda _: None))
+            try:
+                push.push(client, str(tmp_path), ABOUT, [file])
+                got = (True, "published")
+            except RecipeError as error:
+                got = (False, str(error))
+            client.close()
+            if (got[0], tag(registry) is not None) != (is_published, is_published) or text not in got[1]:
+                wrong.append((name, replies[0].status, len(replies), got))
     assert not wrong
 
 
@@ -160,6 +180,17 @@ def test_credentials_stay_with_their_host(here: Project, registry: Registry) -> 
     assert LOGIN not in result.out + result.err
 
 
+def test_two_pushes_at_once(here: Project, registry: Registry) -> None:
+    """The second one has an upload of its own, which is not remembered."""
+    base = f"http://{registry.host}/v2/team/m"
+    with records.record(str(here.cache), base, HEX) as first:
+        first.save(f"{base}/blobs/uploads/of-the-first")
+        result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+        assert result.status == 0, result.err
+        assert first.load() == f"{base}/blobs/uploads/of-the-first"
+    assert registry.blobs[sha256(DATA)] == DATA
+
+
 def test_wrong_bytes_are_not_published(here: Project, registry: Registry) -> None:
     """A file that changed after it was verified, with the size and times of before."""
     target = here.target(DATA, "tiny.gguf")
@@ -186,6 +217,8 @@ REFUSED = [
     (f"push m oci://h/m@sha256:{'0' * 64}", "a push makes the digest"),
     ("push m oci://h/m:v1/x.gguf", "expected a tag"),
     ("push nope oci://h/m:v1", "nope"),
+    ("push v oci://h/m:v1", "v has variants: q4, q8"),
+    ("image v oci://h/m:v1 --variant q9", "q9"),
     ("push absent oci://h/m:v1", "fix: doit download absent"),
 ]
 
@@ -193,7 +226,9 @@ REFUSED = [
 def test_what_cannot_be_pushed(project: Project) -> None:
     """Before any request."""
     entry = project.entry("https://example.org/tiny.gguf", DATA, engine="embedded")
-    project.catalogue({"m": entry, "absent": entry}, EMBEDDED)
+    links = {name: {"url": f"https://example.org/{name}.gguf"} for name in ("q4", "q8")}
+    several = {"title": "V", "license": "MIT", "engine": "embedded", "variants": links}
+    project.catalogue({"m": entry, "absent": entry, "v": several}, EMBEDDED)
     for line, text in REFUSED:
         result = project.doit(*line.split())
         assert result.status != 0
