@@ -24,7 +24,7 @@ README = "README.md"
 CLIENTS, TESTING, MODELS = "docs/clients.md", "docs/testing.md", "docs/models.md"
 CI, PINNING, CACHE = "docs/ci.md", "docs/pinning.md", "docs/cache.md"
 PAGES = [README, *sorted(path.relative_to(REPO).as_posix() for path in (REPO / "docs").glob("*.md"))]
-OTHERS_OPTIONS = {"version", "parallel", "shell", "spec-type", "no-slots"}  # of an engine, of doit itself
+OTHERS_OPTIONS = {"version", "parallel", "shell", "spec-type", "no-slots", "mount"}  # of an engine, of doit itself
 posix = pytest.mark.skipif(os.name != "posix", reason="the blocks are written for a POSIX shell")
 
 
@@ -132,6 +132,8 @@ def test_blocks_of_pages_are_run() -> None:
         ("docs/upgrades.md", "yaml"): 2,  # catalogue/test_check_options.py, cli/test_upgrade_workflows.py
         ("docs/fleet.md", "yaml"): 1,  # deploy/test_deploy_cli.py
         ("docs/fleet.md", "sh"): 1,
+        ("docs/registries.md", "yaml"): 2,  # upstream/test_docker_registry_cli.py
+        ("docs/registries.md", "sh"): 3,
     }
 
 

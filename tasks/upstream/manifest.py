@@ -151,7 +151,7 @@ def _layers(manifest: dict[str, Any], reference: OciReference) -> list[Layer]:
 
 
 def _role(kind: str, name: str) -> str | None:
-    """Return what a layer is for, "" for weights; None if it is no file of a model.
+    """Return what a layer is for, "" for weights; None for any other layer.
 
     Args:
         name: of the file, in lower case; empty if the manifest does not name it.

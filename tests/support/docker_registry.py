@@ -100,7 +100,8 @@ class DockerRegistry:
 class Tokens:
     """An issuer of Bearer tokens, whose key the registry trusts; needs `openssl`. Use `with`.
 
-    Source: distribution's docs/spec/auth/jwt.md. `asked` has each request.
+    Source: distribution's docs/spec/auth/jwt.md. `asked` has each request. A token is for those who present
+    `login` (user:password in base64), and for all if it is empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,6 +112,7 @@ class Tokens:
         self._site = FileServer()
         self._site.guard("/token", self._answer)
         self.asked: list[Request] = []
+        self.login = ""
 
     def __enter__(self) -> Tokens:
         return self
@@ -128,6 +130,8 @@ class Tokens:
 
     def _answer(self, request: Request) -> Reply:
         self.asked.append(request)
+        if self.login and request.headers.get("Authorization") != f"Basic {self.login}":
+            return json_reply(401, {"errors": [{"code": "UNAUTHORIZED"}]})
         scopes = [scope.split(":") for scope in parse_qs(request.query)["scope"]]
         access = [{"type": kind, "name": name, "actions": may.split(",")} for kind, name, may in scopes]
         now = int(time.time())

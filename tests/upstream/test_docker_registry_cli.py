@@ -83,10 +83,8 @@ def test_the_page_from_a_file_to_all_machines(project: Project, tmp_path: Path) 
                 assert result.status == 0, result.err
 
         def catalogue(models: dict[str, Any]) -> None:
-            text = json.dumps({"models": {"demo": demo, **models}, **auth})
-            project.catalogue(
-                engines=EMBEDDED, **json.loads(text.replace("registry.example.org", registry.host))
-            )
+            text = json.dumps({"models": {"demo": demo, **models}, "engines": EMBEDDED, **auth})
+            project.catalogue(**json.loads(text.replace("registry.example.org", registry.host)))
 
         catalogue({})
         sh(publish, "first")
