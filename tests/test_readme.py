@@ -24,7 +24,7 @@ README = "README.md"
 CLIENTS, TESTING, MODELS = "docs/clients.md", "docs/testing.md", "docs/models.md"
 CI, PINNING, CACHE = "docs/ci.md", "docs/pinning.md", "docs/cache.md"
 PAGES = [README, *sorted(path.relative_to(REPO).as_posix() for path in (REPO / "docs").glob("*.md"))]
-OTHERS_OPTIONS = {"version", "parallel", "shell", "spec-type", "no-slots", "mount"}  # of an engine, of doit itself
+OTHERS_OPTIONS = {"version", "parallel", "shell", "spec-type", "no-slots"}  # of an engine, of doit itself
 posix = pytest.mark.skipif(os.name != "posix", reason="the blocks are written for a POSIX shell")
 
 
