@@ -128,6 +128,7 @@ def task_serve(context: Context, model: ResolvedModel) -> TaskDict:
         options.MODELS,
         *options.SERVE,
         options.REPLICAS,
+        options.FOR,
         options.DRAIN,
         *options.SOURCE,
         options.JSON,
@@ -258,6 +259,7 @@ def task_roll(context: Context, model: ResolvedModel) -> TaskDict:
         options.STOPPED_MODELS,
         options.SERVER_PORT,
         options.STOP_DRAIN,
+        options.STOP_FOR,
         options.ALL,
         options.JSON,
     ]

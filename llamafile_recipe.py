@@ -5,9 +5,9 @@ command line. pip installs the command `llamafile-recipe`, which finds the clone
 any directory, and the entry points `run`, `help`, `list` and `info` of doit, which find
 it where doit finds no dodo.py.
 
-pip installs this module and llamafile_recipe_doit: doit's command does not import from
-the current directory. They import nothing of the recipe, because DOIT_FILE may name
-another copy of it.
+pip installs this module, llamafile_recipe_doit and llamafile_recipe_compose: doit's
+command does not import from the current directory. They import nothing of the recipe,
+because DOIT_FILE may name another copy of it.
 """
 
 from __future__ import annotations
@@ -251,6 +251,15 @@ def _drop_stdout() -> None:
 
 def main() -> NoReturn:
     """Run `llamafile-recipe`: the recipe's command line, from any directory."""
+    if sys.argv[1:2] == ["compose"]:
+        import llamafile_recipe_compose
+
+        sys.exit(llamafile_recipe_compose.run(sys.argv[2:], _run_words))
+    _run_words(sys.argv[1:])
+
+
+def _run_words(words: Sequence[str]) -> NoReturn:
+    sys.argv[1:] = words
     folder = clone(os.environ, os.getcwd())
     fix = "set LLAMAFILE_RECIPE to the directory of your clone"
     variable = _variable(os.environ)

@@ -77,6 +77,13 @@ class Context(NamedTuple):
             for key in request.options
         }
 
+    def option_of(self, resolved: Servable, key: str) -> str | None:
+        """Return the value of a model's option; None if it is not given."""
+        for request, names in self.resolution.requested:
+            if resolved.name in names and key in request.options:
+                return str(request.options[key])
+        return None
+
     def download_policy(self) -> DownloadPolicy:
         """Return which downloads this command line and the environment allow."""
         return download_policy(

@@ -74,6 +74,8 @@ STOP_DRAIN = option(
 REPLICAS = option(
     "replicas", "N", "that many servers, on ports from --port on, or free ones"
 )
+FOR = option("for", "NAME", "who needs it, for `doit stop --for NAME`")
+STOP_FOR = option("for", "NAME", "those of `start --for NAME` that no other needs")
 HAPROXY = option("haproxy", "SOCKET", "haproxy's `stats socket`, of `level admin`")
 NGINX = option("nginx", "FILE", "the file of nginx's configuration with the servers")
 NGINX_PID = option(

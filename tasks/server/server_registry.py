@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import ServerError
-from tasks.server import drain_request, record_files, settings_request
+from tasks.server import drain_request, record_files, settings_request, users
 from tasks.server.server_record import (
     EARLIEST_SUPERVISOR_COMMAND,
     SUPERVISOR_COMMANDS,
@@ -178,6 +178,7 @@ def delete_record(path: str) -> None:
     delete_key(path)
     drain_request.forget(path)
     settings_request.forget(path)
+    users.forget(path)
     with contextlib.suppress(OSError):
         os.unlink(path)
 

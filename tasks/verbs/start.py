@@ -9,10 +9,11 @@ from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.context import Context
 from tasks.engine.launch_spec import LaunchSpec
 from tasks.errors import ServerError
-from tasks.server import messages, run_folder, server_locks, server_registry
-from tasks.server.replicas import plan
+from tasks.server import messages, run_folder, server_locks, server_registry, users
+from tasks.server.replicas import Replica, plan
 from tasks.server.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.server.session import ManagedServer, check_start, pick_port, specify
+from tasks.server.stopping import stop_server
 
 
 def check_background(context: Context, resolved: Servable) -> None:
@@ -31,8 +32,12 @@ def check(context: Context, resolved: Servable) -> None:
     """Check that the server can be started, before anything is downloaded.
 
     Raises:
+        UsageError: --for is not a name.
         ServerError: it cannot.
     """
+    user = context.option_of(resolved, "for")
+    if user is not None:
+        users.check_name(user)
     check_background(context, resolved)
     cache = context.environment.cache
     for number, one in enumerate(plan(resolved, _started(cache, resolved))):
@@ -49,24 +54,30 @@ def check(context: Context, resolved: Servable) -> None:
 def run(context: Context, resolved: Servable) -> None:
     """Start the server, or its replicas, unless the same ones are already running.
 
+    One with other settings is replaced if only the NAME of --for needs it.
+
     Raises:
         ServerError: it runs with other settings, could not be started, or was not
             ready in time.
         SystemExit: it was stopped before it was ready (128 + signal).
     """
     cache = context.environment.cache
+    user = context.option_of(resolved, "for")
     with server_locks.start_lock(cache, resolved.name):
         server_registry.reap_orphans(cache)
         ready = [record for record in _started(cache, resolved) if _is_ready(record)]
         spec = specify(context.environment, context.catalogue, resolved)
         rows = []
-        for one in plan(resolved, ready):
+        for asked in plan(resolved, ready):
+            one = _replaced(asked, spec, user)
             record = one.record
             if record is None:
                 record = _start(cache, one.resolved, spec)
             else:
                 _check_runs(one.resolved, spec, record)
-            rows.append(_row(record, is_new=one.record is None))
+            is_new = one.record is None
+            _note_user(record, user, is_new)
+            rows.append(_row(record, is_new))
     if "json" not in context.options_of(resolved):
         for row in rows:
             doit_adapter.print_report(row["url"])
@@ -98,6 +109,37 @@ def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:
         "log": record.log,
         "started": is_new,
     }
+
+
+def _replaced(one: Replica, spec: LaunchSpec, user: str | None) -> Replica:
+    """End a server with other settings that only `user` needs, to start it again.
+
+    Raises:
+        ServerError: it does not end.
+    """
+    record = one.record
+    if record is None or user is None or users.read(record.path) != [user]:
+        return one
+    port = one.resolved.requested_port or None
+    changes = differences(record, spec.record_spec(port), spec.key)
+    if not changes:
+        return one
+    for name, text in changes:
+        doit_adapter.log().info("%s changes %s: %s", record.name, name, text)
+    stop_server(record)
+    again = one.resolved._replace(requested_port=port or record.port)
+    return Replica(again, None)
+
+
+def _note_user(record: ServerRecord, user: str | None, is_new: bool) -> None:
+    """Note who needs a server, unless it was started without a name.
+
+    Raises:
+        ServerError: that cannot be written.
+    """
+    known = users.read(record.path)
+    if user is not None and (known or is_new):
+        users.write(record.path, [*known, user])
 
 
 def _check_same(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a
 PRINTS = "import sys; print(sys.argv[1:])"
 
 
-@pytest.mark.parametrize("name", ["llamafile_recipe", "llamafile_recipe_doit"])
+@pytest.mark.parametrize("name", ["llamafile_recipe", "llamafile_recipe_doit", "llamafile_recipe_compose"])
 def test_what_pip_installed_is_this_one(tmp_path: Path, name: str) -> None:
     """Where this fails, `pip install .` in the checkout is needed once more."""
     code = f"import {name}; print({name}.__file__)"

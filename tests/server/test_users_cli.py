@@ -1,0 +1,67 @@
+"""`doit start --for NAME` and `doit stop --for NAME`: who needs a server."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.server.test_serve_cli import with_llamafile
+from tests.support.project import Project
+from tests.support.servers import failed, port_of, records, rows, started
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
+
+
+def test_the_last_one_stops_it(servers: Project) -> None:
+    """Issue 18.4: a server that two projects share ends with the second one."""
+    with_llamafile(servers)
+    url = started(servers, "--port", "0", "--for", "shop")
+    assert started(servers, "--for", "blog") == started(servers, "--for", "shop") == url
+    result = servers.doit("stop", "--for", "shop")
+    assert (result.status, result.err) == (0, f"m at {url} runs on: blog needs it\n")
+    said = servers.doit("stop", "--for", "shop", "--json").out
+    assert json.loads(said) == {"stopped": [], "not_running": []}
+    assert [row["url"] for row in rows(servers)] == [url]
+    result = servers.doit("stop", "--for", "blog", "--json")
+    assert json.loads(result.out) == {"stopped": [{"model": "m", "url": url}], "not_running": []}
+    assert servers.doit("stop", "--for", "blog").err == "nothing runs for blog\n"
+    assert not list(servers.run_folder.glob("*.users"))
+
+
+def test_a_server_without_a_name(servers: Project) -> None:
+    """What a user has started stays until the user stops it, and `stop` needs no name."""
+    with_llamafile(servers)
+    url = started(servers, "--port", "0")
+    assert started(servers, "--for", "shop") == url
+    assert servers.doit("stop", "--for", "shop").err == "nothing runs for shop\n"
+    assert [row["url"] for row in rows(servers)] == [url]
+    assert servers.doit("stop").status == 0
+    started(servers, "--port", "0", "--for", "shop")
+    assert servers.doit("stop").status == 0
+    assert (records(servers), list(servers.run_folder.glob("*.users"))) == ([], [])
+
+
+def test_other_settings(servers: Project) -> None:
+    """They replace a server that nobody else needs, on its port."""
+    with_llamafile(servers)
+    url = started(servers, "--port", "0", "--for", "shop")
+    result = servers.background("start", "--ctx-size", "512", "--for", "shop")
+    assert (result.status, result.out) == (0, f"{url}\n"), result.err
+    assert "m changes --ctx-size: running " in result.err
+    assert rows(servers)[0]["url"] == url
+    started(servers, "--ctx-size", "512", "--for", "blog")
+    said = failed(servers.background("start", "--for", "shop"))
+    assert f"m is already running at {url}, with other settings" in said
+    assert servers.doit("stop", "--port", port_of(url)).status == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["start", "--for", ""], ["start", "--for", "a\nb"], ["stop", "--for", " "]]
+)
+def test_names(servers: Project, words: list[str]) -> None:
+    with_llamafile(servers)
+    result = servers.doit(*words)
+    assert result.status in (1, 3)
+    assert "ERROR: --for: expected a name of 1 to 200 characters, got " in result.err
