@@ -290,14 +290,14 @@ def _check_controls(words: Sequence[str]) -> None:
     """Refuse control characters: doit prints an unknown word without escaping it."""
     for word in words:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
-            raise UsageError(
-                f"{word!r} is not a verb", fix="`doit list` shows the verbs"
-            )
+            what = f"{word!r} is not a verb"
+            raise UsageError(what, fix="`doit list` shows the verbs")
 
 
 def _word_error(verb: str, word: str, verbs: Verbs) -> UsageError:
     """Return the error for a word behind a verb that is not a verb."""
     what = f"{word!r} is not a verb"
+    fix = f"doit {verb} {positional.quoted(word)}"
     if not word.strip():
         fix = "name a model (`doit` lists them); is a variable unset?"
     # one or two letters are near to many verbs
@@ -310,8 +310,6 @@ def _word_error(verb: str, word: str, verbs: Verbs) -> UsageError:
     elif not any(option["long"] == "model" for option in verbs[verb].params):
         what = f"`doit {verb}` takes no model: {word}"
         fix = f"`doit help {verb}` lists its options"
-    else:
-        fix = f"doit {verb} {positional.quoted(word)}"
     return UsageError(what, fix=fix)
 
 
