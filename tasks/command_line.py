@@ -199,8 +199,7 @@ def _asks(words: list[str], verbs: Verbs) -> list[TaskRequest]:
         request, words = _parse_verb(words[0], words[1:], verbs)
         asks.append(request)
     if words and asks:
-        fix = _word_fix(asks[-1].verb, words[0], verbs)
-        raise UsageError(f"{words[0]!r} is not a verb", fix=fix)
+        raise _word_error(asks[-1].verb, words[0], verbs)
     return asks
 
 
@@ -292,25 +291,27 @@ def _check_controls(words: Sequence[str]) -> None:
     """Refuse control characters: doit prints an unknown word without escaping it."""
     for word in words:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in word):
-            raise UsageError(
-                f"{word!r} is not a verb", fix="`doit list` shows the verbs"
-            )
+            what = f"{word!r} is not a verb"
+            raise UsageError(what, fix="`doit list` shows the verbs")
 
 
-def _word_fix(verb: str, word: str, verbs: Verbs) -> str:
-    """Return the fix for a word that is not a verb."""
+def _word_error(verb: str, word: str, verbs: Verbs) -> UsageError:
+    """Return the error for a word behind a verb that is not a verb."""
+    what = f"{word!r} is not a verb"
+    fix = f"doit {verb} {positional.quoted(word)}"
     if not word.strip():
-        return "name a model (`doit` lists them); is a variable unset?"
+        fix = "name a model (`doit` lists them); is a variable unset?"
     # one or two letters are near to many verbs
-    if len(word) > 2 and (near := did_you_mean(word, tuple(verbs))):
-        return near
-    if verb == "with":
-        return f"doit with … -- {word}"
-    if word in verbs[verb].names:
-        return f"doit {verb}:{word}"
-    if not any(option["long"] == "model" for option in verbs[verb].params):
-        return f"`doit help {verb}` lists its options"
-    return f"doit {verb} {positional.quoted(word)}"
+    elif len(word) > 2 and (near := did_you_mean(word, tuple(verbs))):
+        fix = near
+    elif verb == "with":
+        fix = f"doit with … -- {word}"
+    elif word in verbs[verb].names:
+        fix = f"doit {verb}:{word}"
+    elif not any(option["long"] == "model" for option in verbs[verb].params):
+        what = f"`doit {verb}` takes no model: {word}"
+        fix = f"`doit help {verb}` lists its options"
+    return UsageError(what, fix=fix)
 
 
 def _parse_verb(

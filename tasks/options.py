@@ -168,7 +168,8 @@ def seconds(long: str, text: str) -> int:
     """
     if text.isascii() and text.isdigit() and len(text) <= 6:
         return int(text)
-    raise UsageError(f"--{long}: expected seconds, 0 or more, got {text!r}")
+    what = f"--{long}: expected seconds, 0 or more, got {text!r}"
+    raise UsageError(what, fix=f"--{long} 20")
 
 
 def option_fix(word: str, given: str, table: Sequence[Option], pos_arg: str) -> str:

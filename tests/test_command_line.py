@@ -291,7 +291,7 @@ def test_commands_of_doit(line: str, command: str, words: list[str]) -> None:
         pytest.param("logs -n", "option -n requires argument", " N", id="logs of no number"),
         pytest.param("logs -x", "option -x not", "`doit help logs`", id="a short flag that is not there"),
         pytest.param("stop:a --all", "option --all", "`doit help stop`", id="stop one, and all"),
-        pytest.param("bom a", "'a' is not a verb", "`doit help bom` lists its options", id="bom of no model"),
+        pytest.param("bom a", "`doit bom` takes no model: a", "`doit help bom` lists", id="bom of no model"),
         pytest.param("strat", "'strat' is not a verb", "did you mean start", id="start, misspelt"),
     ],
 )

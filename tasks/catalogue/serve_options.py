@@ -72,11 +72,28 @@ class Sampling(Strict):
 
 
 @dataclass(eq=False, repr=False)
-class ServeOptions(Strict):
-    """Settings for serving a model; null: not set here."""
+class ServerOptions(Strict):
+    """Settings of a server, whatever it serves; null: not set here."""
 
     host: Annotated[str | None, HOST] = None
     port: Annotated[int | None, PORT] = None
+    timeout: Annotated[
+        int | None, at_least(1, "seconds until the server must be ready")
+    ] = None
+    cors: Annotated[str | None, CORS] = None
+    env: Annotated[
+        dict[EnvName, str],
+        Constraint("variables of the engine's environment: name → text"),
+    ] = field(default_factory=dict)
+    metrics: Annotated[
+        bool | None, Constraint("serve /metrics for Prometheus [false]")
+    ] = None
+
+
+@dataclass(eq=False, repr=False)
+class ServeOptions(ServerOptions):
+    """Settings for serving a model; null: not set here."""
+
     ctx_size: Annotated[
         int | None, at_least(0, "context size in tokens, 0: as trained")
     ] = None
@@ -86,22 +103,11 @@ class ServeOptions(Strict):
     ngl: Annotated[int | None, at_least(-1, "layers on the GPU, 9999: all")] = None
     gpu: Annotated[str | None, one_of(GPUS, "kind of GPU")] = None
     threads: Annotated[int | None, at_least(1, "CPU threads")] = None
-    timeout: Annotated[
-        int | None, at_least(1, "seconds until the server must be ready")
-    ] = None
-    cors: Annotated[str | None, CORS] = None
-    env: Annotated[
-        dict[EnvName, str],
-        Constraint("variables of the engine's environment: name → text"),
-    ] = field(default_factory=dict)
     parallel: Annotated[
         int | None, at_least(1, "requests that are answered at the same time")
     ] = None
     idle: Annotated[
         int | None, at_least(1, "seconds without a request until it frees its memory")
-    ] = None
-    metrics: Annotated[
-        bool | None, Constraint("serve /metrics for Prometheus [false]")
     ] = None
     reasoning: Annotated[bool | int | str | None, REASONING] = None
     pooling: Annotated[
@@ -132,22 +138,8 @@ class ServeOptions(Strict):
 
 
 @dataclass(eq=False, repr=False)
-class EndpointOptions(Strict):
+class EndpointOptions(ServerOptions):
     """Settings of an endpoint's one server; those of its models are the models' own."""
-
-    host: Annotated[str | None, HOST] = None
-    port: Annotated[int | None, PORT] = None
-    timeout: Annotated[
-        int | None, at_least(1, "seconds until the server must be ready")
-    ] = None
-    cors: Annotated[str | None, CORS] = None
-    env: Annotated[
-        dict[EnvName, str],
-        Constraint("variables of the engine's environment: name → text"),
-    ] = field(default_factory=dict)
-    metrics: Annotated[
-        bool | None, Constraint("serve /metrics for Prometheus [false]")
-    ] = None
 
     def over(self, below: ServeOptions) -> ServeOptions:
         """Merge: values set here win over `below`."""

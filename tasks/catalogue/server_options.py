@@ -29,7 +29,8 @@ def replicas_of(options: Mapping[str, Any], port: int | None) -> int:
     """
     text = options.get("replicas", "1")
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 3 and int(text)):
-        raise UsageError(f"--replicas: expected a number from 1 to 99, got {text!r}")
+        what = f"--replicas: expected a number from 1 to 99, got {text!r}"
+        raise UsageError(what, fix="--replicas 2")
     last = (port or 0) + int(text) - 1
     if last > LAST_PORT:
         what = f"--replicas {text}: the last port would be {last}"

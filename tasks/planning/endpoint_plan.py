@@ -96,7 +96,7 @@ def text(plan: EndpointPlan) -> str:
     if not plan.is_declared:
         limit = f"{size} (7/8 of this machine's memory)"
     models = ", ".join(_model_text(plan, name) for name in plan.models)
-    if not plan.models_max:
+    if not plan.models_max or len(plan.models) == 1:
         return f"{plan.name}: {models}; {limit}"
     return f"{plan.name}: {models}; at most {plan.models_max} loaded in {limit}"
 

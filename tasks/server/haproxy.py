@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tasks.console import formatting
 from tasks.errors import ServerError
+from tasks.system.ports import local_hosts
 
 _POLL_S = 0.1
 _ANSWER_S = 10.0
@@ -30,6 +31,7 @@ class Member(NamedTuple):
     port: int
     requests: int  # in progress, and queued for it
     status: str  # UP, DOWN, DRAIN, MAINT or `no check`; also `UP 1/2`
+    host: str  # its address
 
     @property
     def title(self) -> str:
@@ -48,11 +50,12 @@ def parse_servers(text: str) -> list[Member]:
     found = []
     for row in csv.DictReader(text.removeprefix("# ").splitlines()):
         names = (row["pxname"] or "", row["svname"] or "")
-        port = re.search(r":(\d{1,5})$", row.get("addr") or "")
-        if port is None or not all(map(_NAME.fullmatch, names)):
+        address = re.fullmatch(r"\[?([^\[\]]+)\]?:(\d{1,5})", row.get("addr") or "")
+        if address is None or not all(map(_NAME.fullmatch, names)):
             continue
         requests = int(row["scur"] or 0) + int(row["qcur"] or 0)
-        found.append(Member(*names, int(port[1]), requests, row["status"] or ""))
+        status = row["status"] or ""
+        found.append(Member(*names, int(address[2]), requests, status, address[1]))
     return found
 
 
@@ -69,7 +72,7 @@ class Haproxy:
         self._path = path
 
     def members(self, port: int) -> list[Member]:
-        """Return the servers on a port, of all backends.
+        """Return the servers on a port of this machine, of all backends.
 
         Raises:
             ServerError: haproxy does not answer, or has no such server.
@@ -80,9 +83,13 @@ class Haproxy:
             what = f"haproxy at {self._path} does not list its servers: {error}"
             raise ServerError(what, fix="give its socket `level admin`") from None
         found = [member for member in known if member.port == port]
+        hosts = local_hosts(member.host for member in found)
+        found = [member for member in found if member.host in hosts]
         if not found:
-            what = f"haproxy at {self._path} has no server on port {port}"
-            titles = ", ".join(f"{one.title} on {one.port}" for one in known)
+            what = (
+                f"haproxy at {self._path} has no server on port {port} of this machine"
+            )
+            titles = ", ".join(f"{one.title} at {one.host}:{one.port}" for one in known)
             fix = "add `server NAME 127.0.0.1:PORT` to its backend"
             raise ServerError(what, [("servers", titles)], fix=fix)
         return found

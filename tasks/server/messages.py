@@ -41,7 +41,9 @@ def _endpoint_message(
     """Return the text for a ready endpoint; a request names its model."""
     names = [_kept(name, endpoint.keep) for name in endpoint.names]
     loaded = record.spec.get("--models-max", "")
-    about = f"  models   {', '.join(names)}; at most {loaded} loaded at once"
+    about = f"  models   {', '.join(names)}"
+    if len(names) > 1:
+        about += f"; at most {loaded} loaded at once"
     example = EXAMPLES[endpoint.default.model.kind]
     body = {"model": endpoint.default.name, **example.body}
     return _usage(about, Example(example.path, body), record, stop)

@@ -11,11 +11,13 @@ import re
 import signal
 import stat
 import time
+from collections.abc import Container
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.console import formatting
 from tasks.errors import ServerError
 from tasks.system import files
+from tasks.system.ports import local_hosts
 
 if TYPE_CHECKING:
     import psutil
@@ -25,7 +27,8 @@ _HUP = getattr(signal, "SIGHUP", 0)  # Windows has none
 _POLL_S = 0.1
 _READ_S = 30.0  # until nginx has read its configuration, and started workers
 _SERVER = re.compile(
-    r"^([ \t]*server[ \t]+([^\s;{}#]+:(\d{1,5})))((?:[ \t]+[^\s;{}#]+)*)[ \t]*;",
+    r"^([ \t]*server[ \t]+(\[?([^\s;{}#\[\]]+)\]?:(\d{1,5})))"
+    r"((?:[ \t]+[^\s;{}#]+)*)[ \t]*;",
     re.MULTILINE,
 )
 
@@ -33,22 +36,31 @@ _SERVER = re.compile(
 class Member(NamedTuple):
     """One `server` of an upstream."""
 
-    title: str  # its address
+    title: str  # its address and port
     port: int
+    host: str
 
 
 def parse_members(text: str) -> list[Member]:
     """Return the servers of a configuration file that begin a line."""
-    return [Member(found[2], int(found[3])) for found in _SERVER.finditer(text)]
+    found = _SERVER.finditer(text)
+    return [Member(one[2], int(one[4]), one[3]) for one in found]
 
 
-def with_state(text: str, port: int, *, down: bool) -> str:
-    """Return a configuration file in which the servers on a port are down, or not."""
+def _on_port(members: list[Member], port: int) -> list[Member]:
+    """Return those on a port of this machine."""
+    found = [member for member in members if member.port == port]
+    hosts = local_hosts(member.host for member in found)
+    return [member for member in found if member.host in hosts]
+
+
+def with_state(text: str, titles: Container[str], *, down: bool) -> str:
+    """Return a configuration file in which these servers are down, or not."""
 
     def changed(found: re.Match[str]) -> str:
-        if int(found[3]) != port:
+        if found[2] not in titles:
             return found[0]
-        words = [word for word in found[4].split() if word != "down"]
+        words = [word for word in found[5].split() if word != "down"]
         if down:
             words.append("down")
         return f"{' '.join([found[1], *words])};"
@@ -73,15 +85,15 @@ class Nginx:
         self._limit_s = limit_s
 
     def members(self, port: int) -> list[Member]:
-        """Return the servers on a port.
+        """Return the servers on a port of this machine.
 
         Raises:
             ServerError: the file has no such server, or nginx cannot be told.
         """
         known = parse_members(self._text())
-        found = [member for member in known if member.port == port]
+        found = _on_port(known, port)
         if not found:
-            what = f"{self._path} has no server on port {port}"
+            what = f"{self._path} has no server on port {port} of this machine"
             titles = ", ".join(one.title for one in known)
             fix = "add a line `server 127.0.0.1:PORT;` to its upstream"
             raise ServerError(what, [("servers", titles)], fix=fix)
@@ -183,7 +195,9 @@ class Nginx:
 
     def _set_state(self, port: int, *, down: bool) -> None:
         before = self._text()
-        text = with_state(before, port, down=down)
+        members = _on_port(parse_members(before), port)
+        titles = {member.title for member in members}
+        text = with_state(before, titles, down=down)
         if text == before:
             return
         try:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +40,30 @@ def free_port(host: str, port: int) -> int:
         return _bound(family, address, port)
     except OSError as error:
         raise _bind_error(error, host, port) from None
+
+
+def local_hosts(hosts: Iterable[str]) -> set[str]:
+    """Return the hosts that are this machine, or a single one.
+
+    A single one may be this machine's under another name, as in a container.
+    """
+    found = set(hosts)
+    if len(found) > 1:
+        return set(filter(_is_local, found))
+    return found
+
+
+def _is_local(host: str) -> bool:
+    """Whether a name or an address is one of this machine."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False
+    for family, kind, _, _, address in found:
+        with suppress(OSError), socket.socket(family, kind) as probe:
+            probe.bind(address)
+            return True
+    return False
 
 
 def _bound(family: int, address: Any, port: int) -> int:

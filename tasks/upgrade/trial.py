@@ -13,9 +13,9 @@ from tasks.context import Context
 from tasks.errors import RecipeError, ServerError
 from tasks.planning import preflight
 from tasks.server.checks import Outcome, run_checks
-from tasks.server.load import Load, StoppedError, measure
-from tasks.server.server_record import Mode, ServerRecord
-from tasks.server.session import serving, specify
+from tasks.server.load import Load, measure
+from tasks.server.server_record import ServerRecord
+from tasks.server.temporary_server import ask_served
 
 # one request at once: what a reader compares is one number
 _LOAD = Load(levels=(1,), requests=2)
@@ -127,20 +127,13 @@ def _serve(context: Context) -> Trial:
         SystemExit: a signal came (128 + signal).
     """
     resolved = job_of(context)
-    spec = specify(context.environment, context.catalogue, resolved)
-    trial = None
-    with serving(context.environment.cache, spec, Mode.WITH, 0) as (server, stop):
-        if server is not None:
-            try:
-                trial = _ask(server.record, resolved, lambda: stop)
-                server.check_not_crashed()
-            except StoppedError:
-                trial = None
-            except ServerError:
-                server.check_not_crashed()
-                raise
-    if trial is None:
-        raise SystemExit(128 + stop[0])
+    _, trial = ask_served(
+        context.environment,
+        context.catalogue,
+        resolved,
+        0,
+        lambda record, stopped: _ask(record, resolved, stopped),
+    )
     return trial
 
 

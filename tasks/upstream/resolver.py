@@ -256,7 +256,8 @@ class LockResolver:
             TransferError: the network is forbidden; importing requests opens a socket.
         """
         if variable := huggingface.offline(os.environ):
-            raise TransferError(f"{host_of(url)}: {variable} forbids the network")
+            what = f"{host_of(url)}: {variable} forbids the network"
+            raise TransferError(what, fix=f"unset {variable}")
         if self._client is None:
             from tasks.upstream.client import UpstreamClient
 

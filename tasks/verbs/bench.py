@@ -17,11 +17,12 @@ from tasks.context import Context
 from tasks.doctor import probes
 from tasks.errors import RecipeError, ServerError, UsageError
 from tasks.server import rates
-from tasks.server.load import Load, StoppedError, measure
+from tasks.server.load import Load, measure
 from tasks.server.rates import Measurement
 from tasks.server.requests_by_kind import kind_of
-from tasks.server.server_record import Mode, ServerRecord
-from tasks.server.session import check_start, pick_port, serving, specify
+from tasks.server.server_record import ServerRecord
+from tasks.server.session import check_start, pick_port
+from tasks.server.temporary_server import ask_served
 
 _MAX_FILE = 1024 * 1024  # bytes of --compare's file
 _MOST_LEVELS = 8
@@ -105,19 +106,14 @@ def run(context: Context, resolved: ResolvedModel, load: Load) -> None:
     if "--parallel" not in (*resolved.settings.args, *resolved.engine_args):
         slots = ("--parallel", str(max(load.levels)))
         resolved = resolved._replace(engine_args=(*resolved.engine_args, *slots))
-    spec = specify(context.environment, context.catalogue, resolved)
-    port = resolved.port_to_try(any_free=True)
-    with serving(context.environment.cache, spec, Mode.WITH, port) as (server, stop):
-        if server is not None:
-            try:
-                rows = measure(server.record, load, lambda: stop)
-            except StoppedError:
-                server = None
-            else:
-                server.check_not_crashed()
-    if server is None:
-        raise SystemExit(128 + stop[0])
-    _report(context, server.record, load, rows)
+    server, rows = ask_served(
+        context.environment,
+        context.catalogue,
+        resolved,
+        resolved.port_to_try(any_free=True),
+        lambda record, stopped: measure(record, load, stopped),
+    )
+    _report(context, server, load, rows)
 
 
 def run_with(context: Context, server: ServerRecord, load: Load) -> None:

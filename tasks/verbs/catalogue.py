@@ -133,9 +133,24 @@ def _no_match(
     if chosen.words and any(of_any_kind.matches(row) for row in rows):
         what = f"no {chosen.kind} model of the catalogue matches"
         return RecipeError(what, fix=_command(of_any_kind))
+    found_words = _words_that_match(chosen, rows)
+    if found_words:
+        others = [word for word in chosen.words if word not in found_words]
+        what = f"no model of the catalogue matches {', '.join(others)}"
+        return RecipeError(what, fix=_command(Filter(words=found_words)))
     near = did_you_mean(" ".join(chosen.words), context.catalogue.names_and_aliases)
     fix = near or "`doit catalogue --all` shows every model"
     return RecipeError("no model of the catalogue matches", fix=fix)
+
+
+def _words_that_match(chosen: Filter, rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the first words that some model matches, if a later one matches none."""
+    kept: tuple[str, ...] = ()
+    for word in chosen.words:
+        longer = Filter(words=(*kept, word))
+        if any(longer.matches(row) for row in rows):
+            kept = longer.words
+    return kept
 
 
 def _command(chosen: Filter) -> str:

@@ -14,9 +14,9 @@ from tasks.console.report import Column, Report
 from tasks.context import Context
 from tasks.errors import ServerError, UsageError
 from tasks.server.checks import Outcome, run_checks
-from tasks.server.load import StoppedError
-from tasks.server.server_record import Mode, ServerRecord
-from tasks.server.session import check_start, pick_port, serving, specify
+from tasks.server.server_record import ServerRecord
+from tasks.server.session import check_start, pick_port
+from tasks.server.temporary_server import ask_served
 
 _DIGESTS = re.compile("[0-9a-f]{64}(,[0-9a-f]{64})*")  # of a model's files
 _SHOWN = 2000  # characters of an answer in an error
@@ -57,22 +57,14 @@ def run(context: Context, resolved: ResolvedModel) -> None:
         SystemExit: a signal came (128 + signal).
     """
     checks = _checks_of(context.catalogue, resolved.name)
-    spec = specify(context.environment, context.catalogue, resolved)
-    port = resolved.port_to_try(any_free=True)
-    with serving(context.environment.cache, spec, Mode.WITH, port) as (server, stop):
-        if server is not None:
-            try:
-                outcomes = run_checks(server.record, checks, lambda: stop)
-            except StoppedError:
-                server = None
-            except ServerError:
-                server.check_not_crashed()
-                raise
-            else:
-                server.check_not_crashed()
-    if server is None:
-        raise SystemExit(128 + stop[0])
-    _report(context, server.record, outcomes)
+    server, outcomes = ask_served(
+        context.environment,
+        context.catalogue,
+        resolved,
+        resolved.port_to_try(any_free=True),
+        lambda record, stopped: run_checks(record, checks, stopped),
+    )
+    _report(context, server, outcomes)
 
 
 def run_with(context: Context, server: ServerRecord) -> None:

@@ -66,7 +66,8 @@ def _wait(cache: str, server: ServerRecord, deadline: float) -> int:
     if requests is not None:
         return requests
     what = f"{server.name} at {server.url} does not tell what it works on"
-    fix = "start it without `-- --no-slots`, or set `metrics: true` in models.yaml"
+    meant = f"--port {server.port}"
+    fix = f"`doit logs {meant}` shows why, `doit restart {meant}` starts it again"
     raise ServerError(what, fix=fix)
 
 

@@ -101,12 +101,13 @@ def _path(cache: str, choice: Choice, runs: list[ServerRecord]) -> str:
         if several:
             doit_adapter.log().info("the log %s", paths[-1])
         return paths[-1]
-    what = "nothing runs here"
-    if choice.port:
-        what = f"there is no log of a server on port {choice.port}"
+    what, fix = "nothing runs here", "doit start"
     if choice.names:
         what = f"{choice.names[0]} has no log on this machine"
-    fix = "`doit status` shows which servers run"
+        fix = f"doit start --model {choice.names[0]}"
+    if choice.port:
+        what = f"there is no log of a server on port {choice.port}"
+        fix = "`doit status` shows the ports of the servers"
     raise ServerError(what, fix=fix)
 
 

@@ -43,10 +43,13 @@ def check(context: Context, resolved: Servable) -> None:
     if shutil.which(path) is None:
         status = 127
         what = f"there is no command {word or repr(word)}"
+        fix = "correct its name, or add its folder to PATH"
         if os.path.dirname(word) and os.path.exists(path):
             status = 126
             what = f"this cannot be run: {word}"
-        doit_adapter.log_event("error", "ERROR: %s", what, level=doit_adapter.ERROR)
+            fix = f"chmod +x {quoted(word)}, or put its interpreter before it"
+        error = ServerError(what, fix=fix)
+        doit_adapter.log_event("error", "ERROR: %s", error, level=doit_adapter.ERROR)
         raise SystemExit(status)
     pick_port(cache, resolved.settings.host, resolved.port_to_try(any_free=True))
 

@@ -262,6 +262,7 @@ NO_MATCH = (
         "known to fit the ",
         "--fits: big, sort, m0, m1, m2 and 2 more\n  fix: doit catalogue --all\n",
     ),
+    (["big", "nope"], "no model of the catalogue matches nope\n", "fix: doit catalogue big\n"),
     (["bgi", "--fits"], "no model of the catalogue matches\n", "fix: did you mean big?\n"),
     (
         ["--kind", "embedding"],

@@ -229,6 +229,7 @@ ERRORS: list[tuple[Any, str, str | None]] = [  # the section, or nothing; the co
     (FLEET, "deploy:helm", "`doit deploy` has no 'helm'\n  fix: " + ", ".join(KINDS)),
     (FLEET, "deploy:system", "`doit deploy` has no 'system'\n  fix: did you mean systemd?"),
     (FLEET, "deploy systemd", "'systemd' is not a verb\n  fix: doit deploy:systemd"),
+    (FLEET, "deploy foo", "`doit deploy` takes no model: foo\n  fix: `doit help deploy` lists its options"),
     ({"models": {"a": {}}}, "deploy:compose",
      "`doit deploy:compose` needs `image:` in deploy\n  fix: add it to "
      "models.yaml, whose comments describe it"),

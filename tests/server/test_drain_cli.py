@@ -16,8 +16,19 @@ from tasks.network.answers import requests_in_metrics
 from tasks.server.drain import wait_idle
 
 from tests.server.test_serve_cli import ask, behave, url_in, with_llamafile
+from tests.support.ports import closed_port
 from tests.support.project import Project, Running, wait_until
-from tests.support.servers import failed, port_of, records, rows, started
+from tests.support.servers import (
+    failed,
+    known,
+    marked,
+    port_of,
+    process,
+    records,
+    rows,
+    started,
+    write_record,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 ANSWER = " ".join(map(str, range(40)))
@@ -164,7 +175,7 @@ def test_seconds_that_are_none(project: Project, verb: str) -> None:
     with_llamafile(project)
     option = "--timeout" if verb == "idle" else "--drain"
     said = failed(project.doit(verb, option, "1m"), 3)
-    assert said.startswith(f"ERROR: {option}: expected seconds, 0 or more, got '1m'")
+    assert said == f"ERROR: {option}: expected seconds, 0 or more, got '1m'\n  fix: {option} 20\n"
 
 
 def test_idle(servers: Project) -> None:
@@ -201,6 +212,19 @@ def test_an_engine_that_does_not_tell(servers: Project) -> None:
     assert "m finishes a request before it ends" in stopped.err
     started(servers, "--port", "0")
     assert json.loads(servers.doit("idle", "--json").out)[0]["requests"] == 0
+
+
+def test_idle_of_a_server_that_does_not_listen(project: Project) -> None:
+    """Issue 17.3: an error instead of `idle`, with commands for that server."""
+    mark = "0123456789abcdef"
+    with closed_port() as port, process(**marked(project, mark)) as running:
+        mine = known(running.pid)
+        write_record(project, port, mark=mark, engine=mine, keeper=mine)
+        said = failed(project.doit("idle", "m"))
+    assert said == (
+        f"ERROR: m at http://127.0.0.1:{port} does not tell what it works on\n"
+        f"  fix: `doit logs --port {port}` shows why, `doit restart --port {port}` starts it again\n"
+    )
 
 
 def test_stop_all(servers: Project) -> None:

@@ -129,7 +129,7 @@ def test_followed_into_the_next_file(servers: Project) -> None:
     log = Path(record(servers)["log"])
     earlier = log.with_name(f"{log.name}.1")
     with servers.start("logs", "-f") as running:
-        wait_until(lambda: earlier.exists() and size(log) > 100_000)
+        wait_until(lambda: running.out and earlier.exists() and size(log) > 100_000)
         assert servers.doit("stop").status == 0
         result = running.finish()
     assert result.status == 0

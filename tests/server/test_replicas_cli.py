@@ -81,7 +81,7 @@ def test_ports_of_replicas(servers: Project) -> None:
     """Issue 17.4: from --port upwards; a port that another program has is an error before any is started."""
     with_llamafile(servers)
     for words, said in (
-        (["--replicas", "0"], "--replicas: expected a number from 1 to 99, got '0'"),
+        (["--replicas", "0"], "--replicas: expected a number from 1 to 99, got '0'\n  fix: --replicas 2\n"),
         (["--replicas", "3", "--port", "65534"], "--replicas 3: the last port would be 65536"),
     ):
         assert said in failed(servers.background("start", *words), 3)

@@ -6,23 +6,27 @@ import importlib.util
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from tasks.server.haproxy import Member, parse_servers
 from tasks.server.nginx import parse_members, with_state
+from tasks.system.ports import local_hosts
 
 from tests.server.test_drain_cli import ANSWER, SLOW, asked, hanging
 from tests.server.test_serve_cli import behave, with_llamafile
 from tests.support import haproxy, nginx
 from tests.support.balanced_load import WHOLE, load
+from tests.support.ports import free_port, free_ports
 from tests.support.project import Project, wait_until
 from tests.support.servers import engines, failed, port_of, rows, started, two_models
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
 HEAD = "# pxname,svname,qcur,scur,status,addr,\n"
+Balancer = Callable[[Path, list[str], str], AbstractContextManager[tuple[str, list[str]]]]
 REQUESTS = int(os.environ.get("FLEET_REQUESTS", "200"))
 TOKENS = int(os.environ.get("FLEET_TOKENS", "64"))  # of an answer
 
@@ -30,9 +34,9 @@ TOKENS = int(os.environ.get("FLEET_TOKENS", "64"))  # of an answer
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"{HEAD}b,r1,1,2,UP,127.0.0.1:81,\n", [Member("b", "r1", 81, 3, "UP")]),
-        (f"{HEAD}b,r1,,0,no check,[::1]:81,\n", [Member("b", "r1", 81, 0, "no check")]),
-        (f"{HEAD}b,r1,0,0,DOWN 1/2,10.0.0.1:81,\n", [Member("b", "r1", 81, 0, "DOWN 1/2")]),
+        (f"{HEAD}b,r1,1,2,UP,127.0.0.1:81,\n", [Member("b", "r1", 81, 3, "UP", "127.0.0.1")]),
+        (f"{HEAD}b,r1,,0,no check,[::1]:81,\n", [Member("b", "r1", 81, 0, "no check", "::1")]),
+        (f"{HEAD}b,r1,0,0,DOWN 1/2,10.0.0.1:81,\n", [Member("b", "r1", 81, 0, "DOWN 1/2", "10.0.0.1")]),
         (f"{HEAD}b,r1,0,0,UP,,\n", []),  # a socket without a port
         (f"{HEAD}b;x,r1,0,0,UP,127.0.0.1:81,\n", []),
         (HEAD, []),
@@ -41,6 +45,21 @@ TOKENS = int(os.environ.get("FLEET_TOKENS", "64"))  # of an answer
 def test_servers_of_haproxy(text: str, expected: list[Member]) -> None:
     """Issue 17.3: by address, whatever their names are."""
     assert parse_servers(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "local"),
+    [
+        (["127.0.0.1", "198.51.100.1"], {"127.0.0.1"}),
+        (["127.0.0.1", "127.0.0.1", "localhost"], {"127.0.0.1", "localhost"}),
+        (["198.51.100.1", "198.51.100.2"], set()),
+        (["198.51.100.1", "198.51.100.1"], {"198.51.100.1"}),  # the machine of a container
+        ([], set()),
+    ],
+)
+def test_which_servers_are_of_this_machine(hosts: list[str], local: set[str]) -> None:
+    """Issue 17.3: those of other machines have the same ports, and are not drained."""
+    assert local_hosts(hosts) == local
 
 
 @pytest.mark.parametrize(
@@ -70,11 +89,12 @@ def test_what_haproxy_does_not_say(text: str, said: str) -> None:
 )
 def test_servers_of_nginx(text: str, expected: str | None) -> None:
     """Issue 17.3: those on a port are down, and nothing else changes; and back."""
-    assert [one.port for one in parse_members(text) if one.port == 81] == [81] * (expected is not None)
-    down = with_state(text, 81, down=True)
+    titles = [one.title for one in parse_members(text) if one.port == 81]
+    assert len(titles) == (expected is not None)
+    down = with_state(text, titles, down=True)
     assert down == (expected or text)
-    assert with_state(down, 81, down=True) == down
-    assert with_state(down, 81, down=False) == (expected or text).replace(" down", "")
+    assert with_state(down, titles, down=True) == down
+    assert with_state(down, titles, down=False) == (expected or text).replace(" down", "")
 
 
 def pids(project: Project) -> dict[str, int]:
@@ -129,7 +149,9 @@ def test_nginx_that_cannot_be_told(servers: Project, tmp_path: Path) -> None:
     said = failed(servers.background("roll", "--nginx", "none"))
     assert said.startswith(f"ERROR: cannot read {servers.path / 'none'}: No such file or directory\n")
     said = failed(servers.background(*words))
-    assert said.startswith(f"ERROR: {conf} has no server on port {port}\n  servers: 127.0.0.1:81\n")
+    assert said.startswith(
+        f"ERROR: {conf} has no server on port {port} of this machine\n  servers: 127.0.0.1:81\n"
+    )
     conf.write_text(f"server 127.0.0.1:{port};\n")
     for text in ("", "x", str(os.getpid())):  # of another program
         pid.write_text(text)
@@ -161,29 +183,37 @@ def test_a_server_that_stays_busy(servers: Project) -> None:
 @pytest.mark.parametrize(
     "balancer",
     [
-        pytest.param(haproxy, marks=haproxy.needs_haproxy, id="haproxy"),
-        pytest.param(nginx, marks=nginx.needs_nginx, id="nginx"),
+        pytest.param(
+            lambda folder, _, text: haproxy.deployed(folder, text), marks=haproxy.needs_haproxy, id="haproxy"
+        ),
+        pytest.param(
+            lambda folder, ports, _: nginx.balancing(folder, ports), marks=nginx.needs_nginx, id="nginx"
+        ),
     ],
 )
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no embedded engine")
-def test_no_request_is_lost(servers: Project, balancer: ModuleType) -> None:
-    """Issue 17.3: three servers are restarted behind a load balancer, under load, half of it streams."""
+def test_no_request_is_lost(servers: Project, balancer: Balancer) -> None:
+    """Issue 17.3: three servers are restarted behind a load balancer, under load, half of it streams.
+
+    haproxy.cfg is that of `doit deploy`.
+    """
     behave(servers)
     entry: dict[str, Any] = {
         **servers.entry("demo/demo.gguf", (servers.path / "demo" / "demo.gguf").read_bytes()),
         "engine": "embedded",
         "serve": {"parallel": 4, "ctx_size": 8192},
     }
-    servers.catalogue({"demo": entry})
-    made = servers.background("start", "--replicas", "3", "--port", "0", timeout=300)
+    numbers = free_ports(3)
+    deploy = {"models": {"demo": {"replicas": 3, "port": numbers[0], "balance": free_port()}}}
+    servers.catalogue({"demo": entry}, deploy=deploy)
+    for verb in ("lock", "deploy:balancer"):
+        assert servers.doit(verb).status == 0
+    text = (servers.path / "deploy" / "haproxy.cfg").read_text()
+    ports = [str(number) for number in numbers]
+    made = servers.background("start", "--replicas", "3", "--port", ports[0], timeout=300)
     assert made.status == 0, made.err
     before = pids(servers)
-    ports = [port_of(url) for url in made.out.splitlines()]
-    with tempfile.TemporaryDirectory() as folder, balancer.balancing(Path(folder), ports[:2]) as (_, words):
-        said = failed(servers.background("roll", *words))
-        assert said.splitlines()[0].endswith(f" has no server on port {ports[2]}")
-        assert pids(servers) == before
-    with tempfile.TemporaryDirectory() as folder, balancer.balancing(Path(folder), ports) as (url, words):
+    with tempfile.TemporaryDirectory() as folder, balancer(Path(folder), ports, text) as (url, words):
         with load(url, REQUESTS, TOKENS) as answers:
             result = servers.background("roll", "demo", *words, timeout=600)
         assert result.status == 0, result.err

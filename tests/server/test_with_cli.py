@@ -73,6 +73,7 @@ def test_events(project: Project) -> None:
     [event] = map(json.loads, project.doit("with", "--", "nosuch", env=env).err.splitlines())
     assert (event["event"], event["level"]) == ("error", "error")
     assert "there is no command nosuch" in event["message"]
+    assert event["fix"] == "correct its name, or add its folder to PATH"
 
 
 @pytest.mark.parametrize("key", ["", "a-key"])
@@ -169,7 +170,7 @@ def test_no_such_command(project: Project, word: str, status: int, said: str) ->
     with_llamafile(project)
     result = project.doit("with", "--", word)
     assert (result.status, result.out) == (status, "")
-    assert f"ERROR: {said}\n" in result.err
+    assert f"ERROR: {said}\n  fix: " in result.err
     assert not (project.cache / "models").exists()
     assert_clean(project)
 

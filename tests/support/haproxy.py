@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tasks.deploy.balancer import METRICS_PORT
 
 from tests.support.ports import free_port
 from tests.support.project import wait_until
@@ -47,12 +49,37 @@ def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, list[st
     """Balance requests over servers; yield the URL, and the options of `doit roll` for it."""
     port, path = free_port(), folder / "haproxy.sock"
     servers = "\n".join(f"  server r{number} 127.0.0.1:{one}" for number, one in enumerate(ports, 1))
+    with _running(folder, CONF.format(socket=path, port=port, servers=servers), port):
+        yield f"http://127.0.0.1:{port}", ["--haproxy", str(path)]
+
+
+@contextmanager
+def deployed(folder: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    """Balance requests as the haproxy.cfg of `doit deploy` says; yield the same.
+
+    Only its user, the folder of its socket, and its port for Prometheus are others.
+    """
+    path = folder / "haproxy.sock"
+    for before, after in (
+        ("  user haproxy\n  group haproxy\n", ""),
+        ("/run/haproxy/admin.sock", str(path)),
+        (f":{METRICS_PORT}\n", f":{free_port()}\n"),
+    ):
+        assert text.count(before) == 1, text
+        text = text.replace(before, after)
+    [port] = re.findall(r"^  bind :(\d+)$", text, re.MULTILINE)
+    with _running(folder, text, int(port)):
+        yield f"http://127.0.0.1:{port}", ["--haproxy", str(path)]
+
+
+@contextmanager
+def _running(folder: Path, text: str, port: int) -> Iterator[None]:
     config = folder / "haproxy.cfg"
-    config.write_text(CONF.format(socket=path, port=port, servers=servers))
+    config.write_text(text)
     with subprocess.Popen([str(PROGRAM), "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: process.poll() is None and _listens(port), 30)
-            yield f"http://127.0.0.1:{port}", ["--haproxy", str(path)]
+            yield
         finally:
             process.kill()
 

@@ -199,7 +199,8 @@ def test_no_answer(ours: Project) -> None:
     with FileServer() as gone:
         url = gone.url(f"/{NAME}")
     env = {"LLAMAFILE_OFFLINE": "1"}
-    assert "LLAMAFILE_OFFLINE forbids the network" in refused(ours, url, env=env)
+    said = refused(ours, url, env=env)
+    assert "LLAMAFILE_OFFLINE forbids the network\n  fix: unset LLAMAFILE_OFFLINE\n" in said
     result = ours.doit("add", url, "--sha256", SHA256, env=env)
     assert "size" not in added(ours, result, "tiny-1b-chat")
     assert "its size is not known: 127.0.0.1: LLAMAFILE_OFFLINE forbids the network" in result.err
