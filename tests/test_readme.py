@@ -130,6 +130,7 @@ def test_blocks_of_pages_are_run() -> None:
         ("docs/variants.md", "yaml"): 1,  # catalogue/test_variants.py
         ("docs/engines.md", "yaml"): 1,  # catalogue/test_engine_release.py
         ("docs/upgrades.md", "yaml"): 2,  # catalogue/test_check_options.py, cli/test_upgrade_workflows.py
+        ("docs/metrics.md", "yaml"): 1,  # deploy/test_metrics.py
         ("docs/fleet.md", "yaml"): 1,  # deploy/test_deploy_cli.py
         ("docs/fleet.md", "sh"): 1,
     }

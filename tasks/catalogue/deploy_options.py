@@ -67,8 +67,7 @@ class DeployedModel(Strict):
     gpus: Annotated[int | None, at_least(1, "NVIDIA GPUs of a pod")] = None
     variant: Annotated[str | None, Constraint("the variant, if it has several")] = None
     slow: Annotated[
-        int,
-        at_least(1, "tokens per second of an answer; Prometheus reports fewer [5]"),
+        int, at_least(1, "tokens per second of an answer; Prometheus reports fewer [5]")
     ] = 5
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-ON_DEMAND = "on demand"  # value of `loading`: not loaded is no failure
+ON_DEMAND = "on demand"  # value of `loading`: it may be unloaded
 
 
 class Scraped(NamedTuple):

@@ -44,7 +44,7 @@ _ANSWERING = _rate("tokens_predicted_seconds_total")
 PANELS = (
     Panel(
         "Servers that answer",
-        "1: it answered the last scrape. A model of an endpoint that is not loaded is 0",
+        "1: answers; 0: does not, or is a model of an endpoint that is not loaded",
         (("", f"up{_SERVERS}"),),
     ),
     Panel(
@@ -137,10 +137,7 @@ def _panel(number: int, panel: Panel) -> _JSON:
             "w": _WIDTH,
             "h": _HEIGHT,
         },
-        "fieldConfig": {
-            "defaults": {"unit": panel.unit, "min": 0},
-            "overrides": [],
-        },
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         "targets": [
             {
                 "refId": "AB"[index],

@@ -1,4 +1,4 @@
-"""Prometheus and Grafana: what is scraped, when to call someone, what is shown. Pure.
+"""Prometheus and Grafana: what is scraped, when to call someone, and graphs. Pure.
 
 The targets are those of systemd, quadlets and Compose; in a cluster, Prometheus finds
 the pods. The recording rule `llamacpp_requests` is what the HorizontalPodAutoscaler of

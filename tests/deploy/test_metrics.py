@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import urllib.parse
@@ -91,8 +92,8 @@ def running(folder: Path, config: dict[str, Any]) -> Iterator[Prometheus]:
     (folder / "test.yaml").write_text(json.dumps(config))
     port = free_port()
     command = [
-        program("prometheus", "prometheus"), "--config.file=test.yaml", f"--web.listen-address=127.0.0.1:{port}",
-        f"--storage.tsdb.path={folder / 'data'}",
+        program("prometheus", "prometheus"), "--config.file=test.yaml", "--storage.tsdb.path=data",
+        f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -114,6 +115,18 @@ def ask(url: str, model: str) -> None:
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=90) as answer:
         assert answer.status == 200
+
+
+def of_the_page(servers: Path, folder: Path) -> dict[str, Any]:
+    """The job that docs/metrics.md shows, with the directories of the test."""
+    page = (REPO / "docs" / "metrics.md").read_text("utf-8")
+    [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (folder / "key").write_text(f"{KEY}\n")
+    text = block.replace("/home/you/.cache/llamafile-recipe/run/laptop-1000", str(servers))
+    text = text.replace("/home/you/.config/llama.key", str(folder / "key"))
+    assert "/home/you" not in text
+    [job] = yaml.safe_load(text)["scrape_configs"]
+    return dict(job)
 
 
 def panels(folder: Path) -> dict[str, list[str]]:
@@ -144,10 +157,9 @@ def test_dashboard(project: Project, llama_server: Path) -> None:
     try:
         config = yaml.safe_load((folder / "prometheus.yaml").read_text())
         [deployed] = config["scrape_configs"]
-        (folder / "key").write_text(f"{KEY}\n")
-        deployed["authorization"] = {"credentials_file": "key"}
-        here = {"files": [f"{project.run_folder}/*.targets.yaml"]}
-        config["scrape_configs"].append({**deployed, "job_name": "here", "file_sd_configs": [here]})
+        here = of_the_page(project.run_folder, folder)
+        deployed["authorization"] = here["authorization"]
+        config["scrape_configs"].append({**here, "job_name": "here"})
         config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "1s"}
         with running(folder, config) as prometheus:
             queries = panels(folder)

@@ -46,8 +46,10 @@ def test_targets(host: str, spec: dict[str, str], expected: list[tuple[str, dict
 def test_as_long_as_the_record(servers: Project) -> None:
     """A server that ended by itself stays a target, so that Prometheus reports it; a stopped one does not."""
     with_llamafile(servers, version="0.10.5", serve={"metrics": True})
-    url = started(servers, "--port", "0", env={"LLAMA_API_KEY": "secret"})
+    result = servers.background("start", "--port", "0", env={"LLAMA_API_KEY": "secret"})
+    url = result.out.strip()
     path = Path(servers.run_folder, f"m-{port_of(url)}.targets.yaml")
+    assert f"\n  targets  {path}\n" in result.err
     [target] = json.loads(path.read_text())
     assert (target["targets"], target["labels"]["model"]) == ([url.removeprefix("http://")], "m")
     assert "secret" not in path.read_text()
