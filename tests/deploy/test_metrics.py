@@ -7,10 +7,11 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.deploy.test_engines import program
 from tests.support.llama_server import use
 from tests.support.ports import free_port
 from tests.support.project import ENGINES, REPO, Project, wait_until
-from tests.support.servers import started
+from tests.support.servers import record, started
 
 pytestmark = [pytest.mark.fleet, pytest.mark.chain]
 
@@ -84,6 +85,10 @@ class Prometheus:
             if not math.isnan(value):
                 found[tuple(row["metric"].get(name, "") for name in names)] = value
         return found
+
+    def wait(self, query: str, wanted: Set[tuple[str, ...]]) -> None:
+        """Wait until a query has values for all of these."""
+        wait_until(lambda: wanted <= set(self.ask(query)))
 
 
 @contextmanager
@@ -157,9 +162,9 @@ def test_dashboard(project: Project, llama_server: Path) -> None:
     try:
         config = yaml.safe_load((folder / "prometheus.yaml").read_text())
         [deployed] = config["scrape_configs"]
-        here = of_the_page(project.run_folder, folder)
-        deployed["authorization"] = here["authorization"]
-        config["scrape_configs"].append({**here, "job_name": "here"})
+        shown = of_the_page(project.run_folder, folder)
+        deployed["authorization"] = shown["authorization"]
+        config["scrape_configs"].append({**shown, "job_name": "here"})
         config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "1s"}
         with running(folder, config) as prometheus:
             queries = panels(folder)
@@ -168,17 +173,17 @@ def test_dashboard(project: Project, llama_server: Path) -> None:
             expected = {(job, *server) for job in jobs for server in servers}
             unloaded = {(job, "c", "office", "llama-server"): 0.0 for job in jobs}
             # a counter that does not grow between two scrapes has no rate
-            wait_until(lambda: expected <= set(prometheus.ask("llamacpp:requests_processing")))
+            prometheus.wait("llamacpp:requests_processing", expected)
             for name, url in urls.items():
                 ask(url, "a" if name == "a" else "b")
             assert prometheus.ask("up") == {**dict.fromkeys(expected, 1.0), **unloaded}
-            shown = queries.pop("Servers that answer")
-            assert prometheus.ask(shown[0].replace("llamafile-recipe", "here"))
-            for query in [*shown, *(one for each in queries.values() for one in each)]:
+            for query in [one for each in queries.values() for one in each]:
                 wanted = {one for one in expected if "up{" not in query or one[0] == "llamafile-recipe"}
-                wait_until(lambda query=query, wanted=wanted: wanted <= set(prometheus.ask(query)), 20)
+                prometheus.wait(query, wanted)
+            here = ("here", "a", "", "embedded")
+            os.kill(record(project, "a")["engine"]["pid"], signal.SIGKILL)
+            wait_until(lambda: prometheus.ask("up")[here] == 0)
             assert project.doit("stop", "a").status == 0
-            wait_until(lambda: ("here", "a", "", "embedded") not in prometheus.ask("up"))
-            assert ("llamafile-recipe", "a", "", "embedded") in prometheus.ask("up")
+            wait_until(lambda: here not in prometheus.ask("up"))
     finally:
         project.doit("stop", "--all")
