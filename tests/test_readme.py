@@ -132,6 +132,7 @@ def test_blocks_of_pages_are_run() -> None:
         ("docs/upgrades.md", "yaml"): 2,  # catalogue/test_check_options.py, cli/test_upgrade_workflows.py
         ("docs/compose.md", "yaml"): 1,  # cli/test_compose.py
         ("docs/compose.md", "python"): 1,
+        ("docs/metrics.md", "yaml"): 1,  # deploy/test_metrics.py
         ("docs/fleet.md", "yaml"): 1,  # deploy/test_deploy_cli.py
         ("docs/fleet.md", "sh"): 1,
         ("docs/registries.md", "yaml"): 2,  # upstream/test_docker_registry_cli.py

@@ -41,6 +41,8 @@ def deploy_errors(plain: Mapping[str, Any]) -> Iterator[Problem]:
         if most and not _setting(plain, model, "metrics"):
             text = "requires `metrics: true` in the model's serve: it scales by them"
             yield (*path, "max_replicas"), text
+        if "slow" in deployed and not _setting(plain, model, "metrics"):
+            yield (*path, "slow"), "requires `metrics: true` in the model's serve"
         for key, port in _ports(plain, deployed, model):
             if port in owners:
                 text = f"{owners[port]} has port {port} already; give it another port"

@@ -66,6 +66,9 @@ class DeployedModel(Strict):
     ] = None
     gpus: Annotated[int | None, at_least(1, "NVIDIA GPUs of a pod")] = None
     variant: Annotated[str | None, Constraint("the variant, if it has several")] = None
+    slow: Annotated[
+        int, at_least(1, "tokens per second of an answer; Prometheus reports fewer [5]")
+    ] = 5
 
 
 @dataclass(eq=False, repr=False)

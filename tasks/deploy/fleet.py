@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tasks.catalogue.artifact import total_size
 from tasks.catalogue.deploy_options import DeployOptions
+from tasks.catalogue.scrape_target import Scraped
 from tasks.errors import UsageError
 from tasks.urls import is_loopback
 
@@ -53,7 +54,15 @@ class DeployedModel(NamedTuple):
     parallel: int = 1  # requests at once
     memory: int | None = None  # bytes that an engine takes; None: not known
     metrics: bool = False
-    is_endpoint: bool = False
+    slow: int = 5  # tokens per second; Prometheus reports fewer
+    engine: str = ""
+    version: str = ""  # of the engine; empty where the machine decides
+    members: tuple[Scraped, ...] = ()  # models of an endpoint
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether several models are served on one port."""
+        return bool(self.members)
 
     @property
     def sha256(self) -> str:

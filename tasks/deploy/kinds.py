@@ -89,5 +89,5 @@ def stale(texts: Mapping[str, str], found: Mapping[str, str], header: str) -> li
         texts: what it writes now.
         found: path → first line of the files that are in its directories.
     """
-    written = (path for path, line in found.items() if line == f"# {header}")
+    written = (path for path, line in found.items() if header in line)
     return sorted(path for path in written if path not in texts)

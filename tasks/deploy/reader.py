@@ -14,6 +14,7 @@ from tasks.catalogue.engine_release import NAME as LLAMA_SERVER
 from tasks.catalogue.environment import Environment
 from tasks.catalogue.lockfile import LockFile
 from tasks.catalogue.resolve import ResolvedModel, resolve_entry
+from tasks.catalogue.scrape_target import Scraped
 from tasks.catalogue.types import Catalogue
 from tasks.deploy.fleet import DeployedModel, Fleet, PinnedFile
 from tasks.errors import UsageError
@@ -44,11 +45,12 @@ def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
     for name, deployed in options.models.items():
         if name in catalogue.endpoint_names:
             endpoint = endpoint_entry(name, catalogue, elsewhere)
-            models.append(_deployed_endpoint(endpoint, deployed))
+            version = _version(endpoint.default, catalogue)
+            models.append(_deployed_endpoint(endpoint, deployed, version))
             jobs += endpoint.members
             continue
         job = resolve_entry(name, catalogue, elsewhere, deployed.variant or "")
-        models.append(_deployed(job, deployed))
+        models.append(_deployed(job, deployed, _version(job, catalogue)))
         jobs.append(job)
     for job in jobs:
         _check_reachable(job, environment.root)
@@ -65,7 +67,16 @@ def _programs(jobs: Iterable[ResolvedModel]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(job.engine for job in lacking))
 
 
-def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
+def _version(job: ResolvedModel, catalogue: Catalogue) -> str:
+    """Return the version of a model's engine; empty where the machine decides."""
+    if job.engine == "self":
+        return job.model.engine_version or ""
+    if not (job.exe or job.program):
+        return ""
+    return (catalogue.engine(job.engine).version or "").removeprefix("b")
+
+
+def _deployed(job: ResolvedModel, options: Options, version: str) -> DeployedModel:
     settings = job.settings
     return DeployedModel(
         job.name,
@@ -82,10 +93,15 @@ def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
         parallel=settings.parallel or 1,
         memory=locked_estimate(job).needed,
         metrics=bool(settings.metrics),
+        slow=options.slow,
+        engine=job.engine,
+        version=version,
     )
 
 
-def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> DeployedModel:
+def _deployed_endpoint(
+    endpoint: ResolvedEndpoint, options: Options, version: str
+) -> DeployedModel:
     """Return an endpoint as a model; each of its models answers requests at once."""
     settings = endpoint.settings
     licenses = dict.fromkeys(one.model.license for one in endpoint.members)
@@ -101,8 +117,16 @@ def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> Deployed
         timeout=settings.timeout,
         parallel=sum(one.settings.parallel or 1 for one in endpoint.members),
         memory=endpoint.memory,
-        is_endpoint=True,
+        metrics=bool(settings.metrics),
+        slow=options.slow,
+        engine=endpoint.default.engine,
+        version=version,
+        members=tuple(_member(one, endpoint.keep) for one in endpoint.members),
     )
+
+
+def _member(job: ResolvedModel, keep: Collection[str]) -> Scraped:
+    return Scraped(job.name, job.artifact.sha256 or "", job.name in keep)
 
 
 def _files(jobs: Iterable[ResolvedModel]) -> tuple[PinnedFile, ...]:

@@ -9,6 +9,7 @@ from tasks.catalogue.endpoints import ResolvedEndpoint, Servable
 from tasks.catalogue.types import Model
 from tasks.engine.isolation import is_open_to_pages, open_pages
 from tasks.engine.launch_spec import LaunchSpec
+from tasks.server import target_file
 from tasks.server.requests_by_kind import EXAMPLES, Example
 from tasks.server.server_record import ServerRecord
 from tasks.urls import is_loopback, needed_no_proxy
@@ -64,6 +65,9 @@ def _usage(about: str, request: Example, record: ServerRecord, stop: str) -> str
     proxy = ""
     if hosts := needed_no_proxy(os.environ, record.host):
         proxy = f"  proxy    NO_PROXY={hosts}  (else clients ask the proxy)\n"
+    targets = ""
+    if target_file.targets(record):
+        targets = f"  targets  {target_file.target_path(record.path)}\n"
     return (
         f"{about}\n"
         f"  try it   curl {record.url}{request.path}"
@@ -72,6 +76,7 @@ def _usage(about: str, request: Example, record: ServerRecord, stop: str) -> str
         f"  clients  OPENAI_BASE_URL={record.url}/v1  OPENAI_API_KEY={client_key}\n"
         f"{proxy}"
         f"  log      {record.log}\n"
+        f"{targets}"
         f"  stop     {stop}"
     )
 

@@ -15,7 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import ServerError
-from tasks.server import drain_request, record_files, settings_request, users
+from tasks.server import (
+    drain_request,
+    record_files,
+    settings_request,
+    target_file,
+    users,
+)
 from tasks.server.server_record import (
     EARLIEST_SUPERVISOR_COMMAND,
     SUPERVISOR_COMMANDS,
@@ -174,11 +180,12 @@ def _drop_key(record: ServerRecord) -> None:
 
 
 def delete_record(path: str) -> None:
-    """Delete a record, and what is beside it: the engine's key, requests to it."""
+    """Delete a record, and what is beside it: key, requests, target of Prometheus."""
     delete_key(path)
     drain_request.forget(path)
     settings_request.forget(path)
     users.forget(path)
+    target_file.forget(path)
     with contextlib.suppress(OSError):
         os.unlink(path)
 

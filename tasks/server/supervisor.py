@@ -77,6 +77,10 @@ class Record:
         from tasks.system.files import write_atomic
 
         write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
+        if self._values["state"] == "ready" and (server := self.parsed()):
+            from tasks.server import target_file
+
+            target_file.write(server)
 
 
 class Supervisor:

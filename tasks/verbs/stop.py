@@ -10,9 +10,9 @@ from tasks import doit_adapter
 from tasks.command_line import TaskRequest
 from tasks.context import Context, server_choice
 from tasks.options import seconds
-from tasks.server import selection, server_locks, server_registry, users
+from tasks.server import selection, server_locks, server_registry, target_file, users
 from tasks.server.selection import STOPPABLE, Choice
-from tasks.server.server_record import ServerRecord
+from tasks.server.server_record import Liveness, ServerRecord
 from tasks.server.stopping import stop_servers
 
 
@@ -44,6 +44,14 @@ def _check(cache: str, choice: Choice) -> None:
     if choice.names:
         fix = f"doit stop --model {choice.names[0]} --all"
     selection.check_unambiguous(choice.of(own), choice.names, "stop", fix)
+
+
+def _forget_ended(cache: str, choice: Choice) -> None:
+    """Let Prometheus forget servers that ended by themselves."""
+    servers = server_registry.list_servers(cache)
+    gone = [record for record, liveness in servers if liveness is Liveness.GONE]
+    for record in choice.of(gone):
+        target_file.forget(record.path)
 
 
 def run(
@@ -91,6 +99,8 @@ def run(
     if not (choice.names or own):
         doit_adapter.log().info("nothing runs%s", where)
     stop_servers(own, drain_s)
+    if every or choice.names:
+        _forget_ended(cache, choice)
     if as_json:
         names = {record.name for record in own}
         _print(own, [name for name in choice.names if name not in names])

@@ -50,6 +50,7 @@ UNSEEN = [
     ("{models: {tiny: {replicas: 2, balance: 8081}}}", "models.tiny.balance",
      "deploy.models.tiny has port 8081 already; give it another port"),
     ("{models: {tiny: {max_replicas: 2}}}", "models.tiny.max_replicas", METRICS),
+    ("{models: {tiny: {slow: 9}}}", "models.tiny.slow", "requires `metrics: true` in the model's serve"),
 ]  # fmt: skip
 OFFICE = "  one: {title: O, license: MIT, url: 'https://h/one.gguf'}\nendpoints:\n  office: {%s}\n"
 SEVERAL = "endpoints.office has several models: remove this key"

@@ -83,7 +83,7 @@ def test_a_second_run_touches_nothing(ours: Project) -> None:
         [f"-- deploy:{kind}" for kind in KINDS],
     )
     assert times(ours) == written
-    assert ours.doit("deploy", "--check").out == "deploy/ is up to date: 18 files\n"
+    assert ours.doit("deploy", "--check").out == "deploy/ is up to date: 19 files\n"
 
 
 def test_the_same_bytes_on_every_machine(ours: Project, tmp_path: Path) -> None:
@@ -247,6 +247,7 @@ def test_errors(project: Project, section: Any, command: str, message: str | Non
         assert set(contents(project)) == {
             "Containerfile", "systemd/llamafile-recipe@.service", "systemd/a-8080.env",
             "prometheus/prometheus.yaml", "prometheus/rules.yaml", "prometheus/targets.yaml",
+            "prometheus/dashboard.json",
         }  # fmt: skip
         return
     assert (result.status, result.out) == (3, "")

@@ -116,7 +116,7 @@ def test_prometheus(deployed: Callable[..., Path]) -> None:
     path = deployed("prometheus") / "prometheus" / "rules.yaml"
     command = program("promtool", "prometheus")
     status, said = run(command, "check", "rules", "rules.yaml", cwd=path.parent)
-    assert (status, "3 rules found" in said) == (0, True), said
+    assert (status, "5 rules found" in said) == (0, True), said
     accepts(path, "llamacpp:requests_processing +", "llamacpp:requests_processing ) +", command,
             "check", "config", "prometheus.yaml")  # fmt: skip
 

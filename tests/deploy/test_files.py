@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tasks.catalogue.deploy_options import DeployOptions, Mirror
+from tasks.catalogue.scrape_target import Scraped
 from tasks.deploy import balancer, compose, container, kubernetes, mirror, prometheus, quadlet, systemd
 from tasks.deploy.fleet import HEADER, DeployedModel, Files, Fleet, PinnedFile
 from tasks.deploy.kinds import KINDS, files_of, stale
@@ -24,6 +25,7 @@ HOSTILE = 'T "x" $HOME %i \\\nInjected: [ # '
 CHAT = DeployedModel(
     "chat-1.5b", "Chat", "MIT", (PinnedFile("chat.gguf", A64, 5 * GIB),),
     replicas=2, balance=9000, metrics=True, parallel=4, memory=6 * GIB, timeout=601,
+    engine="embedded", version="7",
 )  # fmt: skip
 SEES = DeployedModel(
     "sees", "Sees", 'Own "licence" %n', (PinnedFile("s.gguf", B64, 10), PinnedFile("p.gguf", C64, None)),
@@ -103,9 +105,11 @@ def test_every_file_says_who_wrote_it() -> None:
     """So that one which no model needs any more is found, and no other file is."""
     texts = files_of(FLEET)
     first = {path: text.partition("\n")[0] for path, text in texts.items()}
+    assert first.pop("prometheus/dashboard.json") == f'{{"description": "{HEADER}",'
     assert set(first.values()) == {f"# {HEADER}"}
-    found = {**first, "old.env": f"# {HEADER}", "own.env": "# mine", "empty": ""}
-    assert stale(texts, found, HEADER) == ["old.env"]
+    old = {"old.json": f'{{"description": "{HEADER}",'}
+    found = {**first, **old, "old.env": f"# {HEADER}", "own.env": "# mine", "empty": ""}
+    assert stale(texts, found, HEADER) == ["old.env", "old.json"]
 
 
 @pytest.mark.parametrize("kind", ["quadlet", "systemd", "balancer"])
@@ -315,10 +319,31 @@ def test_prometheus() -> None:
     """Its targets have the digest, so that a figure is of known bytes."""
     files = {path: yaml.safe_load(text) for path, text in prometheus.files(FLEET).items()}
     assert files["prometheus/targets.yaml"] == [
-        {"targets": ["127.0.0.1:8080", "127.0.0.1:8081"], "labels": {"model": "chat-1.5b", "sha256": A64}}
+        {
+            "targets": ["127.0.0.1:8080", "127.0.0.1:8081"],
+            "labels": {"model": "chat-1.5b", "sha256": A64, "engine": "embedded", "version": "7"},
+        }
     ]
     jobs = files["prometheus/prometheus.yaml"]["scrape_configs"]
     assert [job["job_name"] for job in jobs] == ["llamafile-recipe", "haproxy"]
+
+
+def test_prometheus_and_an_endpoint() -> None:
+    """Each model is a target of its own; one that need not be loaded is never reported as down."""
+    members = (Scraped("a", A64, kept=True), Scraped("b", B64))
+    office = SEES._replace(name="office", variant="", members=members, metrics=True, slow=20)
+    files = prometheus.files(FLEET._replace(models=(office, CHAT)))
+    common = {"endpoint": "office", "__param_autoload": "false"}
+    kept = {"model": "a", "sha256": A64, **common, "__param_model": "a"}
+    other = {"model": "b", "sha256": B64, **common, "__param_model": "b", "loading": "on demand"}
+    found = yaml.safe_load(files["prometheus/targets.yaml"])
+    assert [one["labels"] for one in found[:2]] == [kept, other]
+    assert [one["targets"] for one in found[:2]] == [["127.0.0.1:8090"]] * 2
+    [group] = yaml.safe_load(files["prometheus/rules.yaml"])["groups"]
+    assert group["rules"][-1]["expr"] == (
+        'avg by (model) (llamacpp_tokens_per_second{endpoint="office"}) < 20 or '
+        'avg by (model) (llamacpp_tokens_per_second{model="chat-1.5b", endpoint=""}) < 5'
+    )
 
 
 def test_mirror() -> None:
