@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.catalogue.settings import ServeSettings
-from tasks.engine.command import Launch
-from tasks.engine.router_preset import Member
 from tasks.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:  # a supervisor, which imports this, needs none of it
+    from tasks.catalogue.settings import ServeSettings
+    from tasks.engine.command import Launch
+    from tasks.engine.router_preset import Member
 
 ENGINE = "llama-server"
 MODEL_KEY = "models."  # begins the keys of a record that describe one model

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.engine.router_preset import Member
 from tasks.network.answers import parse_json
+
+if TYPE_CHECKING:
+    from tasks.engine.router_preset import Member
 
 FAILURE_LINES = 8  # of a model's output, in messages
 

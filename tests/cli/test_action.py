@@ -70,11 +70,23 @@ def fetched(server: FileServer) -> list[str]:
     return found
 
 
-def test_warm(runner: Runner, server: FileServer) -> None:
-    """Issue 5.9, R35: the first job downloads and saves, the second asks nobody and does nothing."""
-    first = runner.job([use()])
+def test_warm(runner: Runner, server: FileServer, project: Project) -> None:
+    """Issue 5.9, R35: the first job downloads and saves, the second asks nobody and does nothing.
+
+    The caller's own doit finds what the action has brought.
+    """
+    later = {"run": "command -v doit; doit download:a && doit status || true; command -v python3"}
+    first = runner.job([use(), later])
     assert (hit(first), fetched(server)) == ("false", ["/a.llamafile"])
     assert re.search(r"^::group::download:a\na: .* sha256 verified\n::endgroup::$", first.log, re.MULTILINE)
+    assert first.log.count("::group::download:a") == 1
+    steps = re.search(r"^.*/llamafile-recipe-bin/doit\n-- download:a\nnothing runs", first.log, re.MULTILINE)
+    assert steps, first.log
+    assert first.log.splitlines()[-1] == shutil.which("python3", path=project.env["PATH"])
+    assert first.env["DOIT_FILE"] == str(project.path / "dodo.py")
+    assert set(first.env) == {"LLAMAFILE_CACHE", "DOIT_FILE"}
+    [path] = runner.home.glob(".cache/llamafile-recipe/models/*/a.llamafile")
+    assert first.outputs["llm"]["model-path"] == str(path)
     [key] = runner.keys
     assert re.fullmatch(r"llamafile-recipe-a-[0-9a-f]{16}", key)
     second = runner.job([use()])
@@ -84,20 +96,6 @@ def test_warm(runner: Runner, server: FileServer) -> None:
     assert second.outputs["llm"]["url"] == ""
 
 
-def test_later_steps_use_the_same_cache(runner: Runner, project: Project) -> None:
-    """Issue 5.9: the caller's own doit finds what the action has brought."""
-    run = "command -v doit; doit download:a && doit status || true; command -v python3"
-    job = runner.job([use(models="a"), {"run": run}])
-    assert job.ok
-    assert job.log.count("::group::download:a") == 1
-    assert re.search(r"^.*/llamafile-recipe-bin/doit\n-- download:a\nnothing runs", job.log, re.MULTILINE)
-    assert job.log.splitlines()[-1] == shutil.which("python3", path=project.env["PATH"])
-    assert job.env["DOIT_FILE"] == str(project.path / "dodo.py")
-    assert set(job.env) == {"LLAMAFILE_CACHE", "DOIT_FILE"}
-    [path] = runner.home.glob(".cache/llamafile-recipe/models/*/a.llamafile")
-    assert job.outputs["llm"]["model-path"] == str(path)
-
-
 def test_an_entry_for_each_model(runner: Runner, server: FileServer) -> None:
     """Issue 5.9: what is new is fetched and saved, what is there is not; a hit is that of every model."""
     hit(runner.job([use(models="a\nb")]))
@@ -105,10 +103,10 @@ def test_an_entry_for_each_model(runner: Runner, server: FileServer) -> None:
     job = runner.job([use(models="b,c,  d")])
     assert (hit(job), fetched(server)) == ("false", ["/c.llamafile", "/d.llamafile"])
     assert [key.split("-")[2] for key in runner.keys] == ["a", "b", "c", "d"]
-    job = runner.job([use(models="d c b a")])
+    job = runner.job([use(models="d b")])
     assert (hit(job), fetched(server)) == ("true", [])
     paths = job.outputs["llm"]["model-path"].splitlines()
-    assert [Path(path).name for path in paths] == [f"{name}.llamafile" for name in "dcba"]
+    assert [Path(path).name for path in paths] == ["d.llamafile", "b.llamafile"]
 
 
 def test_a_variant(runner: Runner, server: FileServer, project: Project) -> None:
@@ -144,22 +142,21 @@ def test_serve(runner: Runner, project: Project) -> None:
         "print('it says', json.load(u.urlopen(r))['choices'][0]['message']['content'])"
     )
     steps = [use(models="a b", mode="serve"), {"run": f'"{sys.executable}" -c "{code}"'}]
-    for env, key in (({}, "none"), ({"LLAMA_API_KEY": "secret-key"}, "secret-key")):
-        job = runner.job(steps, **env)
-        assert job.ok, job.log
-        assert "it says Hello\n" in job.log
-        urls = job.outputs["llm"]["url"].splitlines()
-        assert [re.sub(r"\d+$", "N", url) for url in urls] == ["http://127.0.0.1:N"] * 2
-        logs = job.outputs["llm"]["log"].splitlines()
-        assert [Path(log).name.split("-")[0] for log in logs] == ["a", "b"]
-        ours = ("LLAMAFILE_CACHE", "DOIT_FILE")
-        assert {name: text for name, text in job.env.items() if name not in ours} == {
-            "OPENAI_BASE_URL": f"{urls[0]}/v1", "OPENAI_API_KEY": key,
-            "LLAMAFILE_URL": urls[0], "LLAMAFILE_MODEL": "a",
-        }  # fmt: skip
-        groups = re.findall(r"^::(group|endgroup)::", job.log, re.MULTILINE)
-        assert groups == ["group", "endgroup"] * (len(groups) // 2)
-    assert len([run for run in runs(project) if "--server" in run["argv"]]) == 4
+    job = runner.job(steps, LLAMA_API_KEY="secret-key")
+    assert job.ok, job.log
+    assert "it says Hello\n" in job.log
+    urls = job.outputs["llm"]["url"].splitlines()
+    assert [re.sub(r"\d+$", "N", url) for url in urls] == ["http://127.0.0.1:N"] * 2
+    logs = job.outputs["llm"]["log"].splitlines()
+    assert [Path(log).name.split("-")[0] for log in logs] == ["a", "b"]
+    ours = ("LLAMAFILE_CACHE", "DOIT_FILE")
+    assert {name: text for name, text in job.env.items() if name not in ours} == {
+        "OPENAI_BASE_URL": f"{urls[0]}/v1", "OPENAI_API_KEY": "secret-key",
+        "LLAMAFILE_URL": urls[0], "LLAMAFILE_MODEL": "a",
+    }  # fmt: skip
+    groups = re.findall(r"^::(group|endgroup)::", job.log, re.MULTILINE)
+    assert groups == ["group", "endgroup"] * (len(groups) // 2)
+    assert len([run for run in runs(project) if "--server" in run["argv"]]) == 2
 
 
 def test_serve_behind_a_proxy(runner: Runner) -> None:
@@ -171,6 +168,7 @@ def test_serve_behind_a_proxy(runner: Runner) -> None:
     job = runner.job(steps, http_proxy="http://127.0.0.1:9", NO_PROXY=hosts)
     assert job.ok, job.log
     assert "well\n" in job.log
+    assert job.env["OPENAI_API_KEY"] == "none"
     joined = "127.0.0.1,localhost,LD_PRELOAD=/x.so"
     assert {name: job.env[name] for name in ("NO_PROXY", "no_proxy")} == {
         "NO_PROXY": joined, "no_proxy": joined,
@@ -178,8 +176,7 @@ def test_serve_behind_a_proxy(runner: Runner) -> None:
     assert "LD_PRELOAD" not in job.env
 
 
-@pytest.mark.parametrize("mode", ["warm", "serve"])
-def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, mode: str) -> None:
+def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project) -> None:
     """Issue 11.2: another file with a stamp that fits, in the entry of the right key: it is never run."""
     ran = project.path / "evil-ran"
     assert hit(runner.job([use()])) == "false"
@@ -190,7 +187,7 @@ def test_a_poisoned_entry(runner: Runner, server: FileServer, project: Project, 
     restamp(path)
     subprocess.run(["tar", "-cf", entry, "-P", path.parent], check=True)
     before = len(runs(project))
-    job = runner.job([use(mode=mode)])
+    job = runner.job([use(mode="serve")])
     assert not job.ok
     assert "differs: wrong SHA-256" in job.log
     assert "::error title=llamafile-recipe::the restored cache does not match models.yaml; fix" in job.log

@@ -41,6 +41,31 @@ TYPED = [
     ("doit plan llama3.2-1b-gguf --variant q4", "doit plan llama3.2-1b-gguf --variant q4 "),  # a variant
 ]
 
+# what completion.sh asks about the commands that are typed here
+VERBS = ("add", "catalogue", "chat", "deploy", "download", "plan", "serve", "start", "with")
+ASKED = ("list --quiet", "list --all --quiet serve", *(f"help {verb}" for verb in VERBS))
+
+
+def answer_at_once(project: Project, *asked: str) -> None:
+    """Put a `doit` first on the PATH that repeats what these commands print in this project.
+
+    Each Tab starts doit once or twice. With other words, or outside the project, it is doit itself.
+    """
+    folder = project.path.with_name("at-once")
+    folder.mkdir()
+    for words in asked:
+        (folder / words).write_text(project.doit(*words.split()).out, "utf-8")
+    program = folder / "doit"
+    kept = f'"{folder}/$*"'
+    program.write_text(
+        f"""#!/bin/sh
+        [ ! -e "${{DOIT_FILE:-dodo.py}}" ] || [ ! -e {kept} ] || exec cat {kept}
+        exec "{project.doit_program}" "$@"
+        """
+    )
+    program.chmod(0o755)
+    project.env["PATH"] = f"{folder}{os.pathsep}{project.env['PATH']}"
+
 
 @contextmanager
 def shell(project: Project, program: str, first: str) -> Iterator[Typing]:
@@ -70,6 +95,7 @@ def complete(typing: Typing, rows: list[tuple[str, str]]) -> None:
 )
 def test_completion(project: Project, program: str) -> None:
     """Issue 5.10: verbs, options and models, in both shells, with the lines of docs/environment.md."""
+    answer_at_once(project, *ASKED, "help llama3.2-1b-gguf")
     [block] = blocks("zsh" if program == ZSH else "bash", ENVIRONMENT)
     lines = block.replace("~/llamafile-recipe", ".").replace("&& compinit &&", "&& compinit -u -D &&")
     with shell(project, program, "; ".join(line for line in lines.splitlines() if line[0] != "#")) as typing:
@@ -98,6 +124,7 @@ def completed(project: Project, line: str, cwd: Path, env: Mapping[str, str] | N
 
 def test_everything_that_fits(project: Project, tmp_path: Path) -> None:
     """Issue 5.10: from another folder, too; without a project there is nothing to offer, and no error."""
+    answer_at_once(project, *ASKED)
     here, elsewhere = project.path, {"DOIT_FILE": str(project.path / "dodo.py")}
     assert completed(project, "doit st", here) == ["start", "status", "stop"]
     models = ["tinyllama", "tinyllama-q2", "tinyllama-q8"]
@@ -131,6 +158,7 @@ def test_variants(project: Project) -> None:
     project.catalogue(
         {"m": {**models["m"], "variants": variants}, "n": {**models["n"], "url": url.format("n")}}
     )
+    answer_at_once(project, *ASKED, "help m", "help n")
     rows: tuple[tuple[str, list[str]], ...] = (
         ("doit serve m --variant ", ["q4_k_m", "q8_0"]),
         ("doit plan --model=m --variant q8", ["q8_0"]),

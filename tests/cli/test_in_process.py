@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import tasks.context
 
-from tests.support import in_process, shared_modules
+from tests.server.test_serve_cli import behave
+from tests.support import fork_server, in_process, shared_modules
 from tests.support.project import REPO, Project, Result
 
 pytestmark = [pytest.mark.smoke, pytest.mark.once]  # the other Pythons start processes alone
@@ -188,6 +189,9 @@ def test_what_needs_a_process_gets_one(project: Project, tmp_path: Path) -> None
     """Variables that only a new interpreter reads, other threads, another program."""
     write_task(project, "import os\nprint(os.getpid())")
     assert project.doit().out == f"{os.getpid()}\n"
+    assert not fork_server.can_fork(["doit"], {**project.env, "LC_ALL": "C"})
+    behave(project)  # a variable of a fake engine, which begins as those do
+    assert fork_server.can_fork(["doit"], project.env) == (sys.platform == "linux")
     pids = [project.doit(env={"PYTHONUTF8": "1"}).out]
     thread = threading.Thread(target=lambda: pids.append(project.doit().out))
     thread.start()

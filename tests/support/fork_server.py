@@ -36,7 +36,8 @@ IMPORTED = (
     *("platformdirs", "rich.console", "rich.table", "rich.text", "logging", "multiprocessing", "sqlite3"),
     *("dbm", "shutil", "hashlib", "queue", "concurrent.futures", "urllib.parse", "dataclasses", "tempfile"),
 )
-READ_AT_START = ("PYTHON", "LC_", "TZ", "LD_")  # variables that a running interpreter reads no more
+# variables that a running interpreter reads no more; not every LC_ is one: see fakes.behaviour.VARIABLE
+READ_AT_START = ("PYTHON", "LC_A", "LC_C", "LC_M", "LC_N", "LC_T", "TZ", "LD_")
 KEPT = ("PATH", "LANG", "SYSTEMROOT", "TMPDIR")
 MOST = 100_000  # bytes of a request
 
