@@ -2,7 +2,7 @@
 # Build the image of docs/fleet.md twice and compare the digests: image.sh WORK
 # Needs root, debootstrap, buildah, podman, runc, git, the environment of the tests, and pip of Python 3.11 for the
 # wheels, which is that of Debian 12.
-# WORK keeps the base, the wheels and the image for container.sh and quadlet.sh. About 4 minutes.
+# WORK keeps the base, the wheels and the image for the other scripts. About 4 minutes.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../../.." && pwd)
 work=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -34,3 +34,5 @@ for turn in 1 2; do
 done
 cat "$work/digest1"
 cmp "$work/digest1" "$work/digest2" && echo "built twice: the same digest"
+rm -f "$work/image.tar"
+podman --root "$work/store" --runroot "$work/runroot" save -q -o "$work/image.tar" localhost/llamafile-recipe:dev
