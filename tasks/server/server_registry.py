@@ -32,7 +32,7 @@ from tasks.server.server_record import (
     without_key,
 )
 from tasks.system import files, process_identity
-from tasks.system.process_identity import _never, is_alive
+from tasks.system.process_identity import is_alive, protected_pids
 from tasks.system.processes import INTERRUPT_S, KILL_S
 
 _POLL_S = 0.05
@@ -267,7 +267,11 @@ def is_supervisor(record: ServerRecord) -> bool:
     import psutil
 
     supervisor = record.keeper
-    if supervisor is None or supervisor.pid in _never() or not is_alive(supervisor):
+    if (
+        supervisor is None
+        or supervisor.pid in protected_pids()
+        or not is_alive(supervisor)
+    ):
         return False
     try:
         argv = tuple(psutil.Process(supervisor.pid).cmdline())

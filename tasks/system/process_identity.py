@@ -118,7 +118,7 @@ def _is_same_start(known: ProcessId) -> bool:
     return abs(started - known.started) <= tolerance
 
 
-def _never() -> frozenset[int]:
+def protected_pids() -> frozenset[int]:
     """Return the pids that are never ended: the first processes, and this one."""
     return frozenset((0, 1, os.getpid()))
 
@@ -150,7 +150,7 @@ def find_marked(mark: str) -> list[Any]:
 def _has_mark(process: Any, mark: str) -> bool:
     import psutil
 
-    if process.pid in _never():
+    if process.pid in protected_pids():
         return False
     try:
         return bool(process.environ().get(MARK_VARIABLE) == mark)
