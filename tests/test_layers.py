@@ -56,18 +56,18 @@ BUDGETS = {  # at 88 columns
         "typed, one renderer for all verbs that report, whose tables fit the terminal",
     ),
     "system": (
-        1_730,
+        1_780,
         "processes and files on three systems, no link of a cache followed, caches of several users, "
         "what is installed, memory of the machine and of its GPU, which GPU, systemd's notifications, "
         "a regular expression that ends in time",
     ),
     "network": (
-        2_070,
+        2_310,
         "HTTP with limits of time and bytes, every response's meaning (framing, codings, credentials, "
         "proxies), retries, the Hub's environment, which is checked, tokens of registries",
     ),
     "catalogue": (
-        6_590,
+        6_780,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
         "resolving, the choice between four engines, what to name in their place, and of one screen, "
@@ -88,31 +88,31 @@ BUDGETS = {  # at 88 columns
         "the estimates, what of a model is here, what cannot work, the question before a large download, "
         "which models of an endpoint fit together",
     ),
-    "deploy": (1_460, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (1_290, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
-    "publish": (1_400, "two formats, what a registry answers, uploads in pieces that continue, logins"),
+    "deploy": (1_680, "eight kinds of files: values in, text out; templates are in the modules"),
+    "upstream": (1_380, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
+    "publish": (1_370, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
-        3_550,
+        3_560,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
         "for the embedded one (270 lines), how it finishes its answers, companions, known failures, "
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        5_180,
+        5_410,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",
     ),
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
-    "upgrade": (530, "which pins move, models that are served to try them, the report"),
+    "upgrade": (520, "which pins move, models that are served to try them, the report"),
     "verbs": (
-        5_110,
+        5_410,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
         "catalogue filters and says which filter leaves nothing, bench compares, "
         "add refuses what is no model or no name",
     ),
     "": (
-        2_530,
+        2_550,
         "errors, URLs, options, command line, words behind a verb, adapter to doit, "
         "context (also with a broken catalogue, and which server a command means), graph",
     ),
