@@ -48,7 +48,7 @@ class Verdict(Enum):
 
 
 _DONE = {
-    Ask.FIND: (200,),
+    Ask.FIND: (200, 302, 303, 307),  # a redirect leads to where the file is stored
     Ask.START: (202,),
     Ask.MOUNT: (201, 202),
     Ask.PIECE: (202, 204),
@@ -120,6 +120,8 @@ def refusal(
         return Refusal(what, "name that host in the reference, if it is the registry")
     if status in (401, 403):
         return Refusal(f"{host} does not let you push to {repo} ({why})", login)
+    if code == "MANIFEST_BLOB_UNKNOWN":
+        return Refusal(what, "push again: the registry has lost a file meanwhile")
     if status == 404:
         return Refusal(what, f"create the repository {repo}, or correct its name")
     if status == 405:
@@ -173,6 +175,9 @@ def next_place(headers: Mapping[str, str], url: str, base: str) -> tuple[str, st
         place = urljoin(url, stated)
     except ValueError:
         return "", "its Location is not a URL"
+    if base.startswith("https:") and urlsplit(place).netloc == urlsplit(base).netloc:
+        # a registry behind a proxy that ends TLS may not know its own scheme
+        place = place.replace("http:", "https:", 1)
     return place, place_problem(place, base)
 
 

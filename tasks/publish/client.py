@@ -18,7 +18,6 @@ from tasks.transfer.dependencies import Dependencies
 _ANSWER_S = 60.0  # after the last byte of a request
 _FINISH_S = 300.0  # a registry may copy the whole file, or hash it again
 _RENEW_S = 10.0  # before a token expires
-_HOPS = 3  # redirects of a HEAD, as for a blob in a store
 
 
 class PassingError(TransferError):
@@ -48,10 +47,10 @@ class Client:
         self._scopes = [f"repository:{target.repo}:pull,push"]
         self._scopes += [f"repository:{repo}:pull" for repo in sources]
         self._session = http.new_session()
-        self._session.use_netrc = False
         self._challenge = ""
         self._authorization = ""
         self._until = 0.0
+        self._uses_netrc = False  # of Basic authentication, without another login
 
     def close(self) -> None:
         """Close the connections."""
@@ -157,7 +156,7 @@ class Client:
         url = f"{self.base}/blobs/{digest}"
         meaning, answer = self.ask_again(Ask.FIND, "HEAD", url)
         stated = answer.headers.get("content-length")
-        if meaning is Verdict.DONE and stated not in (None, str(size)):
+        if answer.status == 200 and stated not in (None, str(size)):
             what = f"{self.target.host} has {digest} with another size"
             facts = [("expected", f"{size} bytes"), ("got", f"{stated} bytes")]
             raise http.PermanentTransferError(what, facts)
@@ -169,6 +168,8 @@ class Client:
             self._session, self._challenge, self.base, self.target.repo, self._scopes
         )
         self._authorization = token.text
+        is_private = self.base.startswith("https:") or not http.proxy_of(self.base)
+        self._uses_netrc = is_private and not token.text
         valid_s = max(token.expires_s - _RENEW_S, token.expires_s / 2)
         self._until = self.dependencies.clock() + valid_s
 
@@ -177,24 +178,15 @@ class Client:
     ) -> http.Response:
         """Send a request with the credentials that its host may see."""
         token = ""
+        self._session.use_netrc = False
         if answers.is_same_host(url, self.base):
+            self._session.use_netrc = self._uses_netrc
             if self._challenge and self.dependencies.clock() >= self._until:
                 self._login()
             token = self._authorization
-        hops = 0
         limit_s = _ANSWER_S
-        if ask is Ask.FIND:
-            hops = _HOPS
         if ask in (Ask.FINISH, Ask.MANIFEST):
             limit_s = _FINISH_S
         return http.request(
-            self._session,
-            method,
-            url,
-            headers,
-            token,
-            hops,
-            limit_s,
-            lambda target: http.problem_of(target, pinned=True),
-            data,
+            self._session, method, url, headers, token, limit_s=limit_s, data=data
         )

@@ -64,7 +64,9 @@ def named_files(
     found: list[File] = []
     for artifact, role in zip(artifacts, roles, strict=True):
         name = os.path.basename(artifact.target)
-        if name.lower() in {file.name.lower() for file in found}:
+        is_taken = name.lower() in {file.name.lower() for file in found}
+        # a reader finds a projector by its name
+        if is_taken or (role == "mmproj" and role not in name.lower()):
             name = f"{role}-{name}"
         found.append(File(artifact, name))
     return tuple(found)

@@ -21,6 +21,7 @@ from tasks.publish.records import Record
 from tasks.publish.sources import Piece, Source
 
 _BYTES = {"Content-Type": "application/octet-stream"}
+_IN_ONE = 2  # restarts after which it is one request: not all registries take pieces
 THERE = "there already"
 
 
@@ -161,7 +162,9 @@ class Upload:
         """Send the next bytes."""
         start = self._offset
         count = min(max(self._most, self._least), self._size - start)
-        headers = {**_BYTES, "Content-Range": f"{start}-{start + count - 1}"}
+        headers = dict(_BYTES)
+        if count < self._size:
+            headers["Content-Range"] = f"{start}-{start + count - 1}"
 
         def seen(done: int) -> None:
             self._client.renew_deadline()
@@ -242,6 +245,8 @@ class Upload:
         self._offset = 0
         self._is_unsure = False
         self._restarts += 1
+        if self._restarts >= _IN_ONE:
+            self._most = self._size
         self._record.forget()
         raise _passing(why)
 
@@ -254,8 +259,8 @@ def changed(label: str, expected: str, got: str) -> IntegrityError:
     """Return the error for a file that is not the one that was verified."""
     facts = [("expected", f"sha256:{expected}"), ("got", f"sha256:{got}")]
     what = f"{label} has changed on disk: the tag was not written"
-    return IntegrityError(what, facts, "`doit audit` names the file: remove it, and "
-        "run `doit download`")  # fmt: skip
+    fix = "`doit audit`, then `doit download`, which repairs it; then push again"
+    return IntegrityError(what, facts, fix)
 
 
 def check_digest(host: str, answer: http.Response, expected: str) -> None:

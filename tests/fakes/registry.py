@@ -36,6 +36,7 @@ class Registry:
         login: `user:password` in base64 that the realm wants; empty: tokens for all.
         locked: whether a token is needed.
         redirects: whether blobs are on the other host.
+        basic: `user:password` in base64 that every request needs; empty: none.
         uses: requests that one token is good for.
         scripted: answers to the next writes, by `POST`, `PATCH`, `PUT`, `GET` of an upload, or `MANIFEST`.
         upload_host: where uploads continue; its own host unless told otherwise.
@@ -48,7 +49,7 @@ class Registry:
         self.cdn = FileServer()
         self.host = f"127.0.0.1:{self.origin.port}"
         self.realm = f"http://{self.host}/token"
-        self.login = ""
+        self.login = self.basic = ""
         self.locked = self.redirects = False
         self.uses = 1000
         self.token_reply: Reply | None = None
@@ -97,6 +98,8 @@ class Registry:
         if self.locked and request.headers["Host"] == self.host and not self._is_known(request):
             bearer = f'Bearer realm="{self.realm}",service="r",scope="repository:{match["repo"]}:pull,push"'
             return plain(401, b"{}", {"WWW-Authenticate": bearer})
+        if self.basic and request.headers.get("Authorization") != f"Basic {self.basic}":
+            return plain(401, b"{}", {"WWW-Authenticate": 'Basic realm="r"'})
         if match["kind"] == "blobs/uploads":
             return self._upload(request, match["repo"], match["name"])
         if match["kind"] == "blobs":
@@ -125,7 +128,7 @@ class Registry:
         is_taken = request.method == "PATCH" and (request.is_cut or not self.scripted["PATCH"])
         if upload is not None and is_taken:
             stated = re.match(r"(\d+)-", request.headers.get("Content-Range") or "")
-            if not stated or int(stated[1]) != len(upload):
+            if int(stated[1] if stated else 0) != len(upload):
                 return self._state(416, repo, name)
             upload += request.body
             self.received += len(request.body)

@@ -17,6 +17,8 @@ URL = f"{BASE}/blobs/uploads/"
     ("ask", "status", "code", "meaning"),
     [
         (Ask.FIND, 200, "", V.DONE),
+        (Ask.FIND, 307, "", V.DONE),  # to the store that has it
+        (Ask.FIND, 301, "", V.REFUSED),
         (Ask.FIND, 404, "BLOB_UNKNOWN", V.ABSENT),
         (Ask.FIND, 403, "DENIED", V.REFUSED),
         (Ask.TAG, 404, "MANIFEST_UNKNOWN", V.ABSENT),
@@ -75,6 +77,7 @@ def test_verdict(ask: Ask, status: int, code: str, meaning: Verdict) -> None:
         (Ask.PIECE, 413, "", "refuses a part of a file (HTTP 413)", "client_max_body_size"),
         (Ask.START, 307, "", "redirects a write to cdn.example (HTTP 307)", "name that host"),
         (Ask.START, 407, "", "the proxy wants a password", "HTTPS_PROXY"),
+        (Ask.MANIFEST, 404, "MANIFEST_BLOB_UNKNOWN", "refuses the manifest", "push again"),
         (Ask.MANIFEST, 400, "MANIFEST_INVALID", "refuses the manifest (HTTP 400 MANIFEST_INVALID)", ""),
     ],
 )
@@ -107,7 +110,8 @@ def test_stored(header: str, count: int | None, by_status: int | None) -> None:
         (BASE, f"{URL}1?state=x", f"{URL}1?state=x", ""),
         (BASE, "/v2/team/m/blobs/uploads/1", f"{URL}1", ""),
         (BASE, "https://store.example/put?sig=1", "https://store.example/put?sig=1", ""),
-        (BASE, "http://r.example/v2/", "http://r.example/v2/", "is not https"),
+        (BASE, "http://r.example/v2/x", "https://r.example/v2/x", ""),  # behind a proxy that ends TLS
+        (BASE, "http://s.example/v2/", "http://s.example/v2/", "is not https"),
         (BASE, "https://169.254.169.254/latest", "https://169.254.169.254/latest", "internal address"),
         (BASE, "https://localhost/x", "https://localhost/x", "internal address"),
         (BASE, "https://me:pw@r.example/x", "https://me:pw@r.example/x", "no user or password"),

@@ -96,6 +96,7 @@ HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
     ("POST", [plain(503, b"", {})] * 9, False, "tried 6 times"),
     ("POST", [Reply(0, {}, mute=True)], True, "published"),
     ("PATCH", [plain(500, b"", {}), plain(502, b"", {})], True, "published"),
+    ("PATCH", [plain(416, b"", {})] * 9, False, "HTTP 416"),
     ("PATCH", [plain(413, b"", {})], True, "published"),
     ("PATCH", [plain(413, b"", {})] * 9, False, "client_max_body_size"),
     ("PATCH", [UNKNOWN], True, "published"),
@@ -180,6 +181,24 @@ def test_credentials_stay_with_their_host(here: Project, registry: Registry) -> 
     assert LOGIN not in result.out + result.err
 
 
+def test_basic_authentication(here: Project, registry: Registry) -> None:
+    """With docker's login, or with the password of .netrc."""
+    registry.basic = LOGIN
+    refused = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
+    assert refused.status != 0
+    assert f"fix: docker login {registry.host}" in refused.err
+    home = Path(here.env["HOME"])
+    for number, path in enumerate((home / ".docker/config.json", home / ".netrc")):
+        path.parent.mkdir(exist_ok=True)
+        netrc = "machine 127.0.0.1 login me password verySecretPassword\n"
+        text = [json.dumps({"auths": {registry.host: {"auth": LOGIN}}}), netrc][number]
+        path.write_text(text, "utf-8")
+        path.chmod(0o600)
+        result = here.doit("push", "m", f"oci://{registry.host}/team/m:v{number}")
+        assert result.status == 0, result.err
+        path.unlink()
+
+
 def test_two_pushes_at_once(here: Project, registry: Registry) -> None:
     """The second one has an upload of its own, which is not remembered."""
     base = f"http://{registry.host}/v2/team/m"
@@ -233,3 +252,15 @@ def test_what_cannot_be_pushed(project: Project) -> None:
         result = project.doit(*line.split())
         assert result.status != 0
         assert text in result.err, line
+
+
+def test_names_in_the_manifest() -> None:
+    """They differ, and a projector is known by its name."""
+    paths = {
+        "/c/a/x.gguf": "",
+        "/c/b/X.gguf": "draft",
+        "/c/c/vision.gguf": "mmproj",
+        "/c/d/mmproj-q8.gguf": "mmproj",
+    }
+    files = push.named_files([Artifact("m", (), path) for path in paths], list(paths.values()))
+    assert [file.name for file in files] == ["x.gguf", "draft-X.gguf", "mmproj-vision.gguf", "mmproj-q8.gguf"]
