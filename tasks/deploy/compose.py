@@ -54,8 +54,10 @@ def _container(fleet: Fleet, model: DeployedModel, mount: str) -> _JSON:
 def _verifier(fleet: Fleet, model: DeployedModel) -> _JSON:
     service = _container(fleet, model, f"cache:{CACHE}")
     service["command"] = model.words("verify")
-    if fleet.endpoint:
-        service["environment"] = fleet.endpoint
+    # without a value: that of the shell, if it has one
+    variables = {**fleet.endpoint, **dict.fromkeys(fleet.secrets)}
+    if variables:
+        service["environment"] = variables
     service["restart"] = "on-failure"
     return service
 

@@ -105,6 +105,7 @@ class Fleet(NamedTuple):
     models: tuple[DeployedModel, ...]
     options: DeployOptions
     programs: tuple[str, ...] = ()  # engines that a machine has to have itself
+    secrets: tuple[str, ...] = ()  # variables that `auth:` names, for downloads
 
     @property
     def image(self) -> str:

@@ -34,6 +34,7 @@ _GIB = 1024**3
 # bytes beside the engine's: the recipe's own processes
 _OWN_MEMORY = 128 * _MIB
 _PROBE_S = 2  # between two probes
+_DOWNLOAD_SECRETS = "llamafile-recipe-auth"  # Secret with what `auth:` names
 _NAME = "app.kubernetes.io/name"
 _JSON = dict[str, Any]
 
@@ -188,8 +189,9 @@ def _verifier(fleet: Fleet, model: DeployedModel) -> _JSON:
     """Return the container that downloads and verifies, then ends."""
     container = _container(fleet, "verify", read_only=False)
     container["args"] = model.words("verify")
-    if fleet.endpoint:
-        container["env"] = _variables(fleet.endpoint)
+    env = [*_variables(fleet.endpoint), *map(_download_secret, fleet.secrets)]
+    if env:
+        container["env"] = env
     return container
 
 
@@ -230,8 +232,17 @@ def _variables(values: dict[str, str]) -> list[_JSON]:
 
 def _key(label: str) -> _JSON:
     """Return the API key of clients, from a Secret if there is one."""
-    reference = {"name": f"{label}-key", "key": "LLAMA_API_KEY", "optional": True}
-    return {"name": "LLAMA_API_KEY", "valueFrom": {"secretKeyRef": reference}}
+    return _secret(f"{label}-key", "LLAMA_API_KEY")
+
+
+def _download_secret(variable: str) -> _JSON:
+    """Return a variable that `auth:` names, from a Secret if there is one."""
+    return _secret(_DOWNLOAD_SECRETS, variable)
+
+
+def _secret(name: str, variable: str) -> _JSON:
+    reference = {"name": name, "key": variable, "optional": True}
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _resources(model: DeployedModel) -> _JSON:

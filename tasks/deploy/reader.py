@@ -58,7 +58,11 @@ def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
         plain, where, {word for job in jobs for word in (job.name, job.engine)}
     )
     _check_memory(models, options)
-    return Fleet(tuple(models), options, _programs(jobs))
+    secrets = {
+        entry.get("token") or entry.get("password") or ""
+        for entry in catalogue.auth.values()
+    }
+    return Fleet(tuple(models), options, _programs(jobs), tuple(sorted(secrets)))
 
 
 def _programs(jobs: Iterable[ResolvedModel]) -> tuple[str, ...]:

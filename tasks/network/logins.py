@@ -29,7 +29,7 @@ class Login(NamedTuple):
             return ""
         if self.text:
             return f"set {self.variable} (auth: in models.yaml) to one that is accepted"
-        return f"set {self.variable}: auth: in models.yaml names it for this host"
+        return f"set {self.variable}, which auth: in models.yaml names for this host"
 
 
 def configure(auth: Mapping[str, Mapping[str, str]]) -> None:

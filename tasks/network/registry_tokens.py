@@ -135,15 +135,15 @@ def _exchange(
 
 def login_of(url: str, host: str) -> str:
     """Return the login for a registry: of `auth:` in models.yaml, else docker's."""
-    own = logins.login(url)
-    if own.variable:
-        return own.text
-    return docker_login.login(host)
+    return logins.login(url).text or docker_login.login(host)
 
 
 def login_fix(url: str, host: str) -> str:
     """Return what the user can do where a registry refuses access."""
-    return logins.login(url).fix or f"docker login {host}"
+    own = logins.login(url)
+    if own.text:
+        return own.fix
+    return " or ".join(filter(None, [own.fix, f"docker login {host}"]))
 
 
 @functools.cache

@@ -60,7 +60,7 @@ def _refusal(
     """Return the error for a status other than 200."""
     fix = registry_tokens.login_fix(reference.base, reference.host)
     as_reader = fix
-    if fix.startswith("docker login"):
+    if fix.endswith(f"docker login {reference.host}"):
         as_reader = f"{fix}, as a user who may read it"
     header = answer.headers.get("www-authenticate", "")
     error = registry.parse_challenge(header).error

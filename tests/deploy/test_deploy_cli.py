@@ -323,3 +323,17 @@ def test_the_page_on_fleets(project: Project) -> None:
         assert fnmatch.filter(written, pattern) or kind == "prometheus"
     assert "systemd/demo-8082.env" in written
     assert b"server 127.0.0.1-8080 127.0.0.1:8080" in written["haproxy.cfg"]
+
+
+def test_variables_of_auth_are_named(project: Project) -> None:
+    """Pods that download get them from a Secret."""
+    auth = {"h.example": {"token": "A_TOKEN"}, "r.example": {"user": "bot", "password": "B_PASSWORD"}}
+    model = project.entry(URL + "a.gguf", DATA, engine="embedded")
+    project.catalogue(
+        {"a": model}, EMBEDDED, auth=auth, deploy={"models": {"a": {}}, "image": "r.example/i:1"}
+    )
+    assert project.doit("lock").status == 0
+    result = project.doit("deploy:kubernetes")
+    assert result.status == 0, result.err
+    text = (project.path / "deploy" / "kubernetes.yaml").read_text("utf-8")
+    assert re.findall(r"key: ([A-Z]_\w+)", text) == ["A_TOKEN", "B_PASSWORD"]

@@ -126,6 +126,21 @@ def test_a_hostile_title_or_licence_adds_no_line(kind: str) -> None:
         assert not re.search(r"^\W*Injected", text, re.MULTILINE)
 
 
+def test_variables_of_auth_reach_downloads_alone() -> None:
+    """Their names are in the files, and no values: a Secret, or the shell, has them."""
+    fleet = FLEET._replace(secrets=("REGISTRY_PASSWORD",))
+    reference = {"name": "llamafile-recipe-auth", "key": "REGISTRY_PASSWORD", "optional": True}
+    wanted = {"name": "REGISTRY_PASSWORD", "valueFrom": {"secretKeyRef": reference}}
+    pod = objects(fleet)["StatefulSet/chat-1-5b"]["spec"]["template"]["spec"]
+    assert wanted in pod["initContainers"][0]["env"]
+    assert wanted not in pod["containers"][0]["env"]
+    [text] = compose.files(fleet).values()
+    services = yaml.safe_load(text)["services"].values()
+    given = ["REGISTRY_PASSWORD" in service.get("environment", {}) for service in services]
+    assert any(given)
+    assert given == ["verify" in service["command"] for service in services]
+
+
 # ---- Kubernetes
 
 

@@ -54,7 +54,9 @@ def test_a_registry_that_exchanges_a_password(project: Project, registry: Regist
     catalogue(project, f"oci://{registry.host}/team/tiny:v1", {registry.host: USER})
     without = project.doit("lock")
     assert without.status != 0
-    assert "set REGISTRY_PASSWORD: auth: in models.yaml names it for this host" in without.err
+    assert (
+        "set REGISTRY_PASSWORD, which auth: in models.yaml names for this host or docker login" in without.err
+    )
     assert registry.host in without.err
     refused = project.doit("lock", env={"REGISTRY_PASSWORD": "wrong"})
     assert "set REGISTRY_PASSWORD (auth: in models.yaml) to one that is accepted" in refused.err
@@ -106,7 +108,7 @@ def test_a_private_mirror(project: Project, entry: dict[str, str], value: str, h
         catalogue(project, mirror.url("/tiny.gguf"), {host: entry}, sha256=pins["sha256"], size=pins["size"])
         without = project.doit("download:m")
         assert without.status != 0
-        assert "set MIRROR: auth: in models.yaml names it for this host" in without.err
+        assert "set MIRROR, which auth: in models.yaml names for this host" in without.err
         refused = project.doit("download:m", env={"MIRROR": "wrong"})
         assert "set MIRROR (auth: in models.yaml) to one that is accepted" in refused.err
         done = project.doit("download:m", env={"MIRROR": value})
