@@ -54,6 +54,13 @@ docker compose up -d
 docker compose down
 is "a server of the user's continues to run" "$(runs)" 1
 llamafile-recipe stop
+echo LLAMA_API_KEY=sesame >.env
+docker compose up -d
+docker inspect shop-app-1 --format '{{.Config.Env}}' | grep LLM_API_KEY=sesame && echo "ok: a key of .env"
+sed -i 's/model: demo/&\n        ctx-size: 512/' compose.yaml
+docker compose --progress plain up -d 2>&1 | grep 'demo changes --ctx-size'
+is "another option restarts its server" "$(runs)" 1
+docker compose down
 sed -i 's/model: demo/modle: demo/' compose.yaml
 (docker compose up 2>&1 || true) | grep -F 'services.llm.provider.options: there is no modle'
 docker compose down
