@@ -142,7 +142,7 @@ def variables(call: Call, row: Mapping[str, str], key: str) -> dict[str, str]:
     return {
         "URL": url,
         "OPENAI_BASE_URL": f"{url}/v1",
-        "MODEL": row["model"],
+        "MODEL": row["id"],
         "API_KEY": key or "none",  # clients refuse an empty one
     }
 

@@ -101,9 +101,13 @@ def _check_runs(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> N
 
 
 def _row(record: ServerRecord, is_new: bool) -> dict[str, Any]:
-    """Return the facts about the server, as `doit status --json` names them."""
+    """Return the facts about the server, as `doit status --json` names them.
+
+    `id` is the model of a request, also where the server is an endpoint.
+    """
     return {
         "model": record.name,
+        "id": record.spec.get("--alias", record.name),
         "url": record.url,
         "engine": record.spec.get("--engine"),
         "log": record.log,

@@ -166,7 +166,8 @@ def compose(project: Project, folder: Path, *words: str, **env: str) -> tuple[in
 def test_up_and_down(servers: Project, tmp_path: Path) -> None:
     """Issue 18.4: `up` starts the server and hands its URL on; `down` ends it."""
     with_llamafile(servers)
-    words = ["--project-name=shop", "up", "--model=m", "--url-host=127.0.0.1", "--api-key=sesame", "llm"]
+    options = ["--model=m", "--port=0", "--url-host=127.0.0.1", "--api-key=sesame"]
+    words = ["--project-name=shop", "up", *options, "llm"]
     status, said = compose(servers, tmp_path / "shop", *words)
     assert status == 0, said
     [row] = rows(servers)

@@ -66,6 +66,7 @@ def test_start_and_stop_for_programs(servers: Project) -> None:
     first, again = (json.loads(servers.background(*words).out) for _ in range(2))
     [row] = rows(servers)
     facts = {name: row[name] for name in ("model", "url", "engine", "log")}
+    facts["id"] = "m"
     assert first == {**facts, "started": True}
     assert again == {**facts, "started": False}
     stopped = [{"model": "m", "url": row["url"]}]

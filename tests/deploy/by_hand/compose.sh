@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Run deploy/compose.yaml with a real Docker and Docker Compose, and stop it during an answer: compose.sh WORK
 # Needs root, apt, podman, runc, curl, iproute2, and the image of image.sh in the same WORK. Everything is in private
-# namespaces, and ends with them. About 60 s, after 80 MB of packages.
+# namespaces, and ends with them. Packages of 80 MB, then 4 minutes on two busy processors, most of it the copy of the
+# image: `up --wait` of three replicas 43 to 70 s, again 4 s, a stop during an answer 10 to 38 s, with the answer whole.
+# Passed with Docker Compose 2.40.3 and Docker 28.5.2, storage drivers vfs and overlay2.
 set -euo pipefail
 script=$(realpath "$0")
 work=$(cd "$1" && pwd)

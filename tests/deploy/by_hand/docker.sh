@@ -23,7 +23,7 @@ start_docker() { # in namespaces of its own; needs /run to be private
   ln -s "$work/docker/usr/libexec/docker/cli-plugins/docker-compose" "$DOCKER_CONFIG/cli-plugins/"
   # NAT needs iptables; containers and this machine reach each other without it
   dockerd --data-root "$work/docker-data" --exec-root /run/docker -H "$DOCKER_HOST" --pidfile /run/docker.pid \
-    --iptables=false --ip6tables=false --storage-driver vfs --default-ulimit nofile=16384 >"$work/dockerd.log" 2>&1 &
+    --iptables=false --ip6tables=false --storage-driver overlay2 --default-ulimit nofile=16384 >"$work/dockerd.log" 2>&1 &
   until docker version >/dev/null 2>&1; do
     kill -0 $! || { tail -5 "$work/dockerd.log"; exit 1; }
     sleep 0.1
