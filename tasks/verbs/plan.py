@@ -73,7 +73,7 @@ def run(context: Context, request: TaskRequest) -> None:
     problems += dict.fromkeys(filter(None, refused))
     problems += [_no_source(file_plan) for file_plan in needs if _is_nowhere(file_plan)]
     problems += [found for resolved in jobs if (found := _no_model(resolved, needs))]
-    facts = {"free": free, "memory": here, "notes": _notes(context, jobs)}
+    facts = {"free": free, "memory": here, "notes": _notes(context, jobs, needs)}
     facts["engines"] = [_engine(context, resolved) for resolved in jobs]
     facts["variants"] = {one.name: one.choice for one in jobs if one.choice}
     facts["endpoints"] = groups
@@ -163,16 +163,35 @@ def _title(engine: dict[str, str]) -> str:
     return f"{engine['engine']} {engine['version']}".strip()
 
 
-def _notes(context: Context, jobs: list[ResolvedModel]) -> list[str]:
-    """Return what is different on this system (R9)."""
+def _notes(
+    context: Context, jobs: list[ResolvedModel], needs: list[FilePlan]
+) -> list[str]:
+    """Return how to find unknown sizes, and what is different on this system (R9)."""
+    notes = []
+    if names := _unknown_sizes(jobs, needs):
+        options = " ".join(f"--model {name}" for name in names)
+        notes.append(f"?: `doit lock --upgrade {options}` asks publishers for the size")
     if context.environment.platform != "win32":
-        return []
-    return [
+        return notes
+    return notes + [
         f"{resolved.name} is over 4 GiB, more than Windows starts: "
         "llamafile.exe runs it with -m"
         for resolved in jobs
         if resolved.engine == "llamafile" and (resolved.size or 0) > WINDOWS_EXE_LIMIT
     ]
+
+
+def _unknown_sizes(jobs: list[ResolvedModel], needs: list[FilePlan]) -> list[str]:
+    """Return the names in models.yaml of what has files of unknown size."""
+    unknown = {one.path for one in needs if one.to_fetch is None}
+    names: dict[str, None] = {}
+    for resolved in jobs:
+        files_of = {artifact.target for artifact in resolved.files}
+        if files_of & unknown and not resolved.is_own:
+            names[resolved.name] = None
+        if resolved.exe and resolved.exe.target in unknown:
+            names[resolved.engine] = None
+    return list(names)
 
 
 def _text(
