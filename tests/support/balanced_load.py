@@ -21,7 +21,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def ask(url: str, number: int, tokens: int) -> str:
+def ask(url: str, number: int, tokens: int, key: str = "") -> str:
     """Ask once, every second time for a stream; return how it ended."""
     host = url.removeprefix("http://")
     body = {
@@ -30,9 +30,12 @@ def ask(url: str, number: int, tokens: int) -> str:
         "ignore_eos": True,
         "stream": bool(number % 2),
     }
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     link = http.client.HTTPConnection(host, timeout=600)
     try:
-        link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        link.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         response = link.getresponse()
         text = response.read().decode()
     except http.client.IncompleteRead:
@@ -49,7 +52,9 @@ def ask(url: str, number: int, tokens: int) -> str:
 
 
 @contextmanager
-def load(url: str, requests: int, tokens: int) -> Iterator[list[Answer]]:
+def load(
+    url: str, requests: int, tokens: int, clients: int = CLIENTS, key: str = ""
+) -> Iterator[list[Answer]]:
     """Ask all the time while the block runs, and at least `requests` times."""
     answers: list[Answer] = []
     numbers, lock, over = iter(range(10**9)), threading.Lock(), threading.Event()
@@ -61,11 +66,11 @@ def load(url: str, requests: int, tokens: int) -> Iterator[list[Answer]]:
             if over.is_set() and number >= requests:
                 return
             start = time.monotonic()
-            how = ask(url, number, tokens)
+            how = ask(url, number, tokens, key)
             with lock:
                 answers.append(Answer(how, time.monotonic() - start))
 
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
