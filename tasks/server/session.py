@@ -28,7 +28,7 @@ from tasks.server.messages import access_warnings
 from tasks.server.server_record import Mode, ServerRecord, record_name
 from tasks.server.watched_files import pins_of
 from tasks.system import files, process_identity
-from tasks.transfer.ensure import check_source
+from tasks.transfer.permission import check_source
 from tasks.transfer.policy import DownloadPolicy
 
 if TYPE_CHECKING:
