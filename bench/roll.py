@@ -1,13 +1,15 @@
 """Count the requests that restarts of three servers lose, under load.
 
-    python bench/roll.py [--requests 40] [--seconds 12 | --tokens N] [--write]
+    python bench/roll.py [--requests 240] [--clients 16] [--seconds 12 | --tokens N]
+        [--only WORD] [--write]
 
 Needs haproxy, nginx and the embedded engine; Linux only. Each way to restart gets three
-new servers of the demo behind a load balancer, and the same load: 8 clients, half of
-their requests streams, until the restarts are over, and at least --requests times. An
-answer has as many tokens as take --seconds under this load, or --tokens. A request is
-lost if its answer is not whole. Status 1 if `doit roll` loses one. --write adds the
-table to bench/roll.md.
+new servers of the demo behind a load balancer, and the same load: --clients, half of
+their requests streams, until the restarts are over, and at least --requests times. Two
+of the servers have a slot for every client. An answer has as many tokens as take
+--seconds under this load, or --tokens. A request is lost if its answer is not whole.
+Status 1 if `doit roll` loses one. --write adds the table to bench/roll.md; --only
+measures the ways with that word.
 """
 
 from __future__ import annotations
@@ -34,13 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.support import haproxy, nginx  # noqa: E402
-from tests.support.balanced_load import CLIENTS, WHOLE, Answer, load  # noqa: E402
+from tests.support.balanced_load import WHOLE, Answer, load  # noqa: E402
 
 DOIT = os.path.join(sysconfig.get_path("scripts"), "doit")
 DEMO = ROOT / "demo" / "demo.gguf"
 REPLICAS = 3
 CALIBRATION = 64  # tokens
-MOST_TOKENS = 1900  # of an answer: a slot has 2048
+SLOT_TOKENS = 2048
+MOST_TOKENS = 1900  # of an answer
+DRAIN_S = "120"
 PAGE = Path(__file__).with_suffix(".md")
 
 
@@ -54,19 +58,25 @@ class Way(NamedTuple):
 
 
 WAYS = (
-    Way("`doit roll --haproxy`", haproxy, "20", may_lose=False),
-    Way("`doit roll --nginx`", nginx, "20", may_lose=False),
-    Way("`doit restart` of each, behind haproxy", haproxy, "20", may_lose=True),
+    Way("`doit roll --haproxy`", haproxy, DRAIN_S, may_lose=False),
+    Way("`doit roll --nginx`", nginx, DRAIN_S, may_lose=False),
+    Way("`doit restart` of each, behind haproxy", haproxy, DRAIN_S, may_lose=True),
     Way("the same with `--drain 0`", haproxy, "0", may_lose=True),
 )
 
 
 class Bench:
-    """A cache, and doit to start servers of the demo."""
+    """A cache, and doit to start servers of the demo.
 
-    def __init__(self, work: Path) -> None:
+    Args:
+        clients: that ask at the same time.
+    """
+
+    def __init__(self, work: Path, clients: int) -> None:
+        self.clients = clients
+        self.slots = -(-clients // (REPLICAS - 1))
         catalogue = work / "models.yaml"
-        catalogue.write_text(json.dumps(_catalogue(), indent=1), "utf-8")
+        catalogue.write_text(json.dumps(_catalogue(self.slots), indent=1), "utf-8")
         self._env = {
             **os.environ,
             "LLAMAFILE_CACHE": str(work / "cache"),
@@ -96,7 +106,7 @@ class Bench:
             self.doit("restart", "--port", port, "--drain", way.drain)
 
 
-def _catalogue() -> dict[str, object]:
+def _catalogue(slots: int) -> dict[str, object]:
     data = DEMO.read_bytes()
     model = {
         "title": "The demo",
@@ -105,7 +115,7 @@ def _catalogue() -> dict[str, object]:
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         "engine": "embedded",
-        "serve": {"parallel": 4, "ctx_size": 8192},
+        "serve": {"parallel": slots, "ctx_size": slots * SLOT_TOKENS, "timeout": 300},
     }
     engines = {"embedded": {"title": "llama.cpp", "license": "MIT"}}
     return {
@@ -121,8 +131,8 @@ def calibrate(bench: Bench, seconds: float) -> int:
     ports = bench.start("0")
     with (
         tempfile.TemporaryDirectory() as folder,
-        haproxy.balancing(Path(folder), ports) as (url, _),
-        load(url, 2 * CLIENTS, CALIBRATION) as answers,
+        haproxy.balancing(Path(folder), ports, bench.slots) as (url, _),
+        load(url, 2 * bench.clients, CALIBRATION, bench.clients) as answers,
     ):
         pass
     bench.doit("stop", "--all")
@@ -135,8 +145,8 @@ def measure(bench: Bench, way: Way, requests: int, tokens: int) -> list[Answer]:
     ports = bench.start(way.drain)
     with (
         tempfile.TemporaryDirectory() as folder,
-        way.balancer.balancing(Path(folder), ports) as (url, words),
-        load(url, requests, tokens) as answers,
+        way.balancer.balancing(Path(folder), ports, bench.slots) as (url, words),
+        load(url, requests, tokens, bench.clients) as answers,
     ):
         bench.restart(way, ports, words)
     bench.doit("stop", "--all")
@@ -156,21 +166,23 @@ def row(way: Way, answers: list[Answer]) -> str:
 def main() -> int:
     """Measure; return 1 if `doit roll` loses a request."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--requests", type=int, default=240)
+    parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--tokens", type=int)
+    parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     # so that the servers are stopped
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = Path(tempfile.mkdtemp(prefix="bench-roll-"))
-    bench = Bench(work)
+    bench = Bench(work, options.clients)
     kept = True
     lines = ["| restart | requests | an answer takes (median) | lost | how |"]
     lines.append("|---|--:|--:|--:|---|")
     try:
         tokens = options.tokens or calibrate(bench, options.seconds)
-        for way in WAYS:
+        for way in (way for way in WAYS if options.only in way.title):
             answers = measure(bench, way, options.requests, tokens)
             lines.append(f"| {row(way, answers)} |")
             print(lines[-1], flush=True)
@@ -182,7 +194,8 @@ def main() -> int:
     if options.write:
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         busy = f"load average {os.getloadavg()[1]:.0f}"
-        how = f"{options.requests} requests or more of {tokens} tokens; "
+        how = f"{options.requests} requests or more of {tokens} tokens, "
+        how += f"{options.clients} clients; "
         how += f"{machine}, {busy}."
         with PAGE.open("a", encoding="utf-8") as file:
             file.write("\n".join(["", how, "", *lines, ""]))

@@ -307,7 +307,7 @@ def _with_model_here(
     Raises:
         UsageError: several models are here.
     """
-    from tasks.transfer.ensure import is_available
+    from tasks.transfer.permission import is_available
 
     request = args.tasks[0]
     default = catalogue.name(catalogue.default)

@@ -24,7 +24,7 @@ from tasks.console import formatting
 from tasks.errors import RecipeError
 from tasks.network import huggingface
 from tasks.system.packages import has_package
-from tasks.transfer.ensure import confirm
+from tasks.transfer.question import confirm
 
 if TYPE_CHECKING:
     from tasks.catalogue.endpoints import ResolvedEndpoint

@@ -26,8 +26,9 @@ from tasks.server.api_key import key_of
 from tasks.server.log_echo import echo_log
 from tasks.server.messages import access_warnings
 from tasks.server.server_record import Mode, ServerRecord, record_name
+from tasks.server.watched_files import pins_of
 from tasks.system import files, process_identity
-from tasks.transfer.ensure import check_source
+from tasks.transfer.permission import check_source
 from tasks.transfer.policy import DownloadPolicy
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class ManagedServer:
         try:
             log_files.drop_old_logs(cache, spec.name)
             self.record = self._prepare(path, mode, port)
+            self._pins = pins_of(spec)
             stamps.check_unchanged(cache, spec.files)
             self._launch(folder)
         except BaseException:
@@ -188,6 +190,7 @@ class ManagedServer:
                 values=values,
                 root=str(ROOT),
                 keeps_log=not self._temporary,
+                pins=self._pins,
             )
         except RecordError as error:
             raise no_record_error(record.name, error) from None

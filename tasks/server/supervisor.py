@@ -101,6 +101,7 @@ class Supervisor:
         self._detached = False
         self._stopped = False  # on request
         self._status: int | None = None  # of an engine that ended by itself
+        self._changed = ""  # path of a file that is not the verified one any more
         read_end, write_end = os.pipe()
         try:
             self._log = RotatingLog(config["log"])
@@ -121,6 +122,8 @@ class Supervisor:
         if models_max:  # it is a router
             _thread(self._keep_loaded, values, int(models_max))
             _thread(self._watch_settings, config["record"])
+        if config["pins"]:
+            _thread(self._watch_files, config["pins"])
         self._record = Record(config["record"], values)
 
     def stop(self, kill: bool = False, drain: bool = False) -> None:
@@ -167,6 +170,10 @@ class Supervisor:
         elif command == "exited":
             self._status = self._child.exited()
             return False
+        elif command == "changed":
+            self._drains = True
+            self._record.write(state="stopping")
+            return False
         elif command == "stop" or not self._detached:  # or `gone`: the client has ended
             self._stopped = True
             self._record.write(state="stopping")
@@ -185,6 +192,10 @@ class Supervisor:
         self._copier.join(_LAST_OUTPUT_S)
         path = self._record.path
         status = self._status
+        if self._changed:
+            text = f"\n{self._changed} is not the file that was verified: stopped\n"
+            self._log.write(text.encode())
+            status = self._child.exited()
         if status is not None and self._detached:
             server_registry.delete_key(path)
             now = time.time()
@@ -237,6 +248,13 @@ class Supervisor:
         settings_request.watch(
             path, self._ended.wait, lambda: self._commands.put("settings")
         )
+
+    def _watch_files(self, pins: Any) -> None:
+        from tasks.server.watched_files import wait_changed
+
+        self._changed = wait_changed(pins, self._ended.wait)
+        if self._changed:
+            self._commands.put("changed")
 
     def _take_settings(self) -> None:
         """Record the settings that `doit reload` has given to a router."""

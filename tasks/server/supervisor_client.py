@@ -54,6 +54,7 @@ class SupervisorClient:
         record: path of the server record. The supervisor writes `values` there, and
             what it adds.
         keeps_log: the log outlives the engine, so that an error can name it.
+        pins: files that stop the engine if one changes; see `watched_files`.
 
     Raises:
         RecordError: the server record cannot be written.
@@ -71,6 +72,7 @@ class SupervisorClient:
         values: Mapping[str, Any],
         root: str,
         keeps_log: bool = True,
+        pins: Mapping[str, object] | None = None,
     ) -> None:
         self.command = list(command)
         self.log = log
@@ -98,6 +100,7 @@ class SupervisorClient:
             "log": log,
             "record": record,
             "values": dict(values),
+            "pins": pins,
         }
         self._send(json.dumps(config))
         # needed soon; the import runs while the engine starts

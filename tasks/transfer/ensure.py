@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
-from typing import NoReturn
 
 from tasks import doit_adapter
 from tasks.cache import stamps
 from tasks.catalogue.artifact import Artifact, Stamp, TargetState, stamp_path
 from tasks.catalogue.model_format import head_problem, text_problem
-from tasks.console import formatting
-from tasks.console.program import as_typed
-from tasks.console.text import visible
-from tasks.errors import IntegrityError, RecipeError, TransferError
+from tasks.errors import IntegrityError, RecipeError
 from tasks.system import files
-from tasks.system.paths import ENDING_BYTES
+from tasks.transfer.permission import check_allowed
+from tasks.transfer.place import check_place, share_folder
 from tasks.transfer.policy import DownloadPolicy
-from tasks.urls import is_local
 
 
 def ensure_files(
@@ -185,94 +180,6 @@ def move_to_pinned(cache: str, artifact: Artifact, stamp: Stamp, folder: str) ->
         os.rmdir(os.path.dirname(artifact.target))
 
 
-def check_source(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None:
-    """Check that a missing file may be downloaded, before any download starts.
-
-    Raises:
-        TransferError: as `check_allowed`.
-    """
-    if stamps.target_state(cache, artifact) is TargetState.MISSING:
-        check_allowed(cache, artifact, policy)
-
-
-def check_allowed(cache: str, artifact: Artifact, policy: DownloadPolicy) -> None:
-    """Check that a file may be downloaded, whether or not the target exists.
-
-    Raises:
-        TransferError: it has no source (R5), it must be pinned and is not, or network
-            access is disabled.
-    """
-    if not artifact.sources:
-        fix = "check the path, or say where to download it from: --llamafile-url URL"
-        what = f"no such file: {artifact.target}"
-        if os.path.lexists(artifact.target):
-            what = f"{artifact.target} is not a regular file"
-            fix = "give the path of a file"
-        raise TransferError(what, fix=fix)
-    if policy.frozen and artifact.sha256 is None:
-        raise TransferError(
-            f"{artifact.label} is not pinned; "
-            "--frozen and CI=true allow pinned files only",
-            [("url", artifact.sources[0])],
-            fix=policy.pin_fix(artifact),
-        )
-    if policy.offline and not _is_near(artifact):
-        raise _offline(cache, artifact, policy)
-
-
-def _is_near(artifact: Artifact) -> bool:
-    """Return whether this machine may have the bytes."""
-    from tasks.transfer.local_sources import candidates
-
-    return (
-        any(map(is_local, artifact.sources))
-        or next(candidates(artifact), None) is not None
-    )
-
-
-def _offline(cache: str, first: Artifact, policy: DownloadPolicy) -> TransferError:
-    """Return the error that lists all missing files of the command line.
-
-    Args:
-        first: the file that was checked first; its target may have wrong bytes.
-    """
-    facts = [
-        (
-            artifact.label,
-            f"{formatting.format_size(artifact.size)} from {artifact.sources[0]}",
-        )
-        for artifact in _missing(cache, first, policy.needed)
-        if artifact.sources
-    ]
-    fix = f"unset {policy.offline}, or copy the cache of another machine to {cache}"
-    return TransferError(
-        f"{policy.offline} forbids the network, and these files are missing",
-        facts,
-        fix="; ".join(filter(None, [fix, policy.engine_fix])),
-    )
-
-
-def _missing(cache: str, first: Artifact, needed: Iterable[Artifact]) -> list[Artifact]:
-    """Return `first` and the files that would have to be downloaded."""
-    by_target = {artifact.target: artifact for artifact in (*needed, first)}
-    return [
-        artifact
-        for artifact in by_target.values()
-        if artifact.target == first.target or _must_download(cache, artifact)
-    ]
-
-
-def is_available(cache: str, artifact: Artifact) -> bool:
-    """Return whether no byte of a file has to be downloaded."""
-    return not _must_download(cache, artifact)
-
-
-def _must_download(cache: str, artifact: Artifact) -> bool:
-    return stamps.target_state(cache, artifact) is TargetState.MISSING and not _is_near(
-        artifact
-    )
-
-
 def _fetch(cache: str, artifact: Artifact) -> None:
     """Download a file, write its stamp, and record the rate."""
     import time
@@ -289,98 +196,8 @@ def _fetch(cache: str, artifact: Artifact) -> None:
     stamps.write_stamp(cache, artifact, stamp)
 
 
-def confirm(question: str) -> None:
-    """Ask a question on the terminal (R4).
-
-    Raises:
-        RecipeError: the answer is no, or stdin is not a terminal.
-        SystemExit: a signal came (128 + signal).
-    """
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise RecipeError(
-            question.replace("\n", "\n  "),
-            fix="stdin is not a terminal: pass --yes to confirm",
-        )
-    from tasks.system.signals import handle_signals
-
-    text = visible(as_typed(question))
-    try:
-        with handle_signals(_end_question):
-            print(f"{text} [y/N] ", end="", file=sys.stderr, flush=True)
-            answer = sys.stdin.readline()
-    except SystemExit:
-        # not in the handler: it may have interrupted a write to stderr
-        print(file=sys.stderr)  # the terminal's cursor is behind the question
-        doit_adapter.log().warning("Interrupted.")
-        raise
-    if answer.strip().lower() not in ("y", "yes"):
-        raise RecipeError("cancelled: nothing was downloaded")
-
-
-def _end_question(number: int) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
 def _is_right_there(cache: str, artifact: Artifact) -> bool:
     """Return whether a read-only cache has the right bytes, so needs no lock."""
     return stamps.target_state(
         cache, artifact
     ) is TargetState.UNVERIFIED and _same_bytes(cache, artifact)
-
-
-def share_folder(cache: str, artifact: Artifact) -> None:
-    """Let every user of the cache write to `models` or `engines`, where this is new."""
-    import contextlib
-
-    from tasks.system import own_files
-
-    with contextlib.suppress(OSError):  # a download names what cannot be written
-        own_files.make_folder(
-            cache, os.path.relpath(artifact.target, cache).split(os.sep)[0]
-        )
-
-
-def check_place(cache: str, artifact: Artifact) -> None:
-    """Check that a file may be created at the target.
-
-    Raises:
-        RecipeError: the target is not a regular file, leads out of the cache, or has a
-            name that is too long for the file system.
-    """
-    from tasks.system import own_files
-
-    _check_name(artifact)
-    if artifact.in_cache:
-        own_files.check_inside(cache, artifact.target)
-    elif os.path.lexists(artifact.target) and not os.path.isfile(
-        os.path.realpath(artifact.target)
-    ):
-        raise RecipeError(
-            f"{artifact.target} is not a regular file, "
-            "and is not replaced by a download",
-            fix="--llamafile PATH of a file, or remove it",
-        )
-
-
-def _check_name(artifact: Artifact) -> None:
-    """Check that the file system takes the names of a new target and of its journal.
-
-    Raises:
-        RecipeError: it does not.
-    """
-    import contextlib
-
-    if os.path.lexists(artifact.target):
-        return
-    folder, name = os.path.split(artifact.target)
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # Windows cannot be asked
-        most = (
-            os.pathconf(files.nearest_existing_dir(folder), "PC_NAME_MAX")
-            - ENDING_BYTES
-        )
-        if 0 < most < len(os.fsencode(name)):
-            from tasks.transfer.disk_errors import name_too_long
-
-            raise name_too_long(artifact, folder)

@@ -27,7 +27,22 @@ from tasks.urls import filename_of, host_of, is_local
 
 HERE = "this machine"
 DOWNLOADED = "doit lock --download"
+_NAMES = 3  # of one cause, in an error
 OPEN_FIX = f"run {DOWNLOADED} to hash it, or add its sha256 to models.yaml"
+
+
+def _by_cause(failed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the causes, each with the names of what failed because of it."""
+    names: dict[str, list[str]] = {}
+    for name, cause in failed:
+        names.setdefault(cause, []).append(name)
+    return [(_few(those), cause) for cause, those in names.items()]
+
+
+def _few(names: list[str]) -> str:
+    if len(names) <= _NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMES])} and {len(names) - _NAMES} more"
 
 
 class LockResolver:
@@ -71,7 +86,8 @@ class LockResolver:
             what = (
                 "nothing was written: some files of models.yaml could not be resolved"
             )
-            raise TransferError(what, self._failed, fix="\n".join(self._fixes))
+            facts = _by_cause(self._failed)
+            raise TransferError(what, facts, fix="\n".join(self._fixes))
         self._add_memory(new)
         return new
 

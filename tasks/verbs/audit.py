@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from tasks import doit_adapter
 from tasks.cache import stamps, unpacked
@@ -17,26 +17,16 @@ from tasks.cache.audit import (
     check_size,
     invalidated,
 )
+from tasks.cache.audit_report import FileSnapshot, audit_error, audit_report
 from tasks.cache.inventory import CachedFile
 from tasks.cache.store import known_files
 from tasks.catalogue.artifact import Artifact, Stamp
 from tasks.catalogue.engine_release import UNPACKED
 from tasks.command_line import TaskRequest
-from tasks.console import formatting
-from tasks.console.report import Column, Fact, Report, Row
 from tasks.context import Context
 from tasks.errors import IntegrityError
 from tasks.system import files
-from tasks.system.file_stat import FileStat
 from tasks.system.files import Hashed
-
-
-class FileSnapshot(NamedTuple):
-    """A file as it was before it was read."""
-
-    file: CachedFile
-    stat: FileStat | None  # None if the file does not exist
-    stamp: Stamp | None
 
 
 def arguments(context: Context, request: TaskRequest) -> list[Any]:
@@ -75,12 +65,13 @@ def run(context: Context, named: Sequence[str], as_json: bool) -> None:
     except CancelledError:
         raise SystemExit(128 + stop[0]) from None
     rows = list(zip(looks, findings, strict=True))
-    report = _report(rows, absent, cache, time.monotonic() - start)
+    report = audit_report(rows, absent, cache, time.monotonic() - start)
     doit_adapter.show_report(report, as_json)
     failed = [row for row in rows if row[1].is_failure]
     if failed:
-        raise _error(
-            context, failed, [_invalidate_stamp(cache, *row) for row in failed]
+        where = context.catalogue.where
+        raise audit_error(
+            where, failed, [_invalidate_stamp(cache, *row) for row in failed]
         )
 
 
@@ -209,134 +200,3 @@ def _invalidate_stamp(cache: str, snapshot: FileSnapshot, result: AuditResult) -
         return True
     except (OSError, RecipeError):  # a read-only cache
         return False
-
-
-def _size(snapshot: FileSnapshot) -> int | None:
-    if snapshot.stat is None:
-        return None
-    return snapshot.stat.size
-
-
-def _row(snapshot: FileSnapshot, result: AuditResult) -> dict[str, Any]:
-    return {
-        "file": snapshot.file.artifact.target,
-        "models": list(snapshot.file.models),
-        "in_catalogue": snapshot.file.is_named,
-        "size": _size(snapshot),
-        "verdict": result.status.value,
-        "expected": result.expected or None,
-        "got": result.got or None,
-    }
-
-
-def _report(
-    judged: Sequence[tuple[FileSnapshot, AuditResult]],
-    absent: int,
-    cache: str,
-    elapsed: float,
-) -> Report:
-    """Return the report.
-
-    Args:
-        absent: number of files of the catalogue that were never downloaded.
-        elapsed: seconds.
-    """
-    rows = [_row(*one) for one in judged]
-    here = [
-        {**row, "label": snapshot.file.label}
-        for row, (snapshot, _) in zip(rows, judged, strict=True)
-        if row["size"] is not None
-    ]
-    missing = ""
-    if absent := absent + len(rows) - len(here):
-        missing = f"{_files(absent)} of the catalogue not downloaded"
-    where = f"Cache: {cache}"
-    if not here:
-        nothing = f"nothing to audit: {missing or 'the catalogue names no file'}"
-        return Report((), (), empty=f"{nothing}. {where}", data=rows)
-    total = formatting.format_size(sum(row["size"] for row in here))
-    read = f"{_files(len(here))}, {total}, in {formatting.format_duration(elapsed)}"
-    summary = ". ".join(filter(None, (read, missing, where)))
-    return Report(_columns(cache), here, [Fact("", summary)], data=rows)
-
-
-def _columns(cache: str) -> tuple[Column, ...]:
-    return (
-        Column("label", "model", describe=_label, least=12),
-        Column("size", ">size", formatting.format_size),
-        Column("verdict", "verdict", describe=_verdict, style=_style, least=22),
-        Column("file", "file", lambda path: path.removeprefix(f"{cache}/"), least=20),
-    )
-
-
-def _files(count: int) -> str:
-    if count == 1:
-        return "1 file"
-    return f"{count} files"
-
-
-def _label(row: Row) -> str:
-    if not row["in_catalogue"]:
-        return "-"
-    return str(row["label"])
-
-
-def _style(row: Row) -> str:
-    colours = {AuditStatus.OK.value: "green", AuditStatus.UNPINNED.value: "yellow"}
-    return colours.get(row["verdict"], "red")
-
-
-def _verdict(row: Row) -> str:
-    if row["verdict"] == AuditStatus.UNPINNED.value:
-        if row["in_catalogue"]:
-            return "as its stamp says; not pinned"
-        return "as its stamp says; not in the catalogue"
-    if row["verdict"] == AuditStatus.DIFFERS.value:
-        if str(row["got"]).startswith(UNPACKED):
-            return "differs: an unpacked file"
-        if str(row["got"]).endswith("bytes"):
-            return "differs: wrong size"
-        return "differs: wrong SHA-256"
-    return str(row["verdict"])
-
-
-def _error(
-    context: Context,
-    failed: Sequence[tuple[FileSnapshot, AuditResult]],
-    rereads: Sequence[bool],
-) -> IntegrityError:
-    """Return the error: what is wrong with each file, and the command that fixes it.
-
-    Args:
-        rereads: whether the next download reads the file and replaces it.
-    """
-    facts: list[tuple[str, object]] = []
-    for snapshot, result in failed:
-        problem = f"expected {result.expected}\ngot {result.got}"
-        if result.status is AuditStatus.UNREADABLE:
-            problem = f"cannot be read: {result.got}"
-        facts.append((snapshot.file.artifact.target, problem))
-    what = f"{_files(len(failed))} failed verification"
-    rows = zip(failed, rereads, strict=True)
-    fixes = dict.fromkeys(_fix(context, *row, reread) for row, reread in rows)
-    return IntegrityError(what, facts, "\n".join(fixes))
-
-
-def _fix(
-    context: Context, snapshot: FileSnapshot, result: AuditResult, reread: bool
-) -> str:
-    file, target = snapshot.file, snapshot.file.artifact.target
-    if result.status is AuditStatus.UNREADABLE:
-        return f"make {target} readable for you"
-    if result.bytes_are_right:
-        return f"the digest is right: correct the size in {context.catalogue.where}"
-    if not file.is_named and file.is_program:
-        return f"`doit prune`, or delete {target}"
-    if not file.is_named:
-        return f"`doit prune`, or delete {os.path.dirname(target)}"
-    again = f"doit download:{next(iter(file.models), '')}"
-    if file.is_program:
-        again = "doit exe"
-    if reread:
-        return again
-    return f"delete {target}, then {again}"

@@ -81,7 +81,8 @@ def run(context: Context, chosen: Filter, as_json: bool) -> None:
     if not matching:
         raise _no_match(context, chosen, rows, here)
     if chosen != Filter():
-        _show(default, matching, _count(matching, rows, here), data, as_json)
+        footer = _with_size_hint(matching, _count(matching, rows, here))
+        _show(default, matching, footer, data, as_json)
         return
     names = screen.choose([_candidate(row, default) for row in rows], here)
     by_name = {row["name"]: row for row in rows}
@@ -106,6 +107,15 @@ def _endpoints(context: Context) -> list[dict[str, Any]]:
         }
         for name, entry in entries.items()
     ]
+
+
+def _with_size_hint(rows: list[dict[str, Any]], footer: str) -> str:
+    """Return the text below the table; it explains a `?`."""
+    unknown = [row["name"] for row in rows if row["size"] is None]
+    if not unknown:
+        return footer
+    command = f"doit lock --upgrade --model {unknown[0]}"
+    return f"? not in models.lock: `{command}` asks its publisher\n{footer}"
 
 
 def _show(

@@ -241,7 +241,8 @@ def test_filters(project: Project) -> None:
     for words, names in FILTERS:
         text = report(project.doit("catalogue", *words))
         assert list(rows(text)) == names, words
-        assert f"\n{len(names)} of 4 models; this machine has " in text
+        hint = f"? not in models.lock: `doit lock --upgrade --model {names[0]}` asks its publisher"
+        assert f"\n{hint}\n{len(names)} of 4 models; this machine has " in text
     found = json.loads(report(project.doit("catalogue", "--json", "vision", "--kind", "vision")))
     assert found["models"] == []
     found = json.loads(report(project.doit("catalogue", "--json", "--kind", "vision")))

@@ -20,6 +20,7 @@ from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
 from tests.server.test_serve_cli import AS_BEFORE, behave, runs
+from tests.support.ports import free_port
 from tests.support.project import REPO, Project
 from tests.support.stamps import restamp
 from tests.test_readme import clone
@@ -43,7 +44,8 @@ def runner(project: Project, server: FileServer, tmp_path: Path) -> Runner:
         data = llamafile.build(project.path / "built", version="0.10.5", pad=number).read_bytes()
         server.files[f"/{name}.llamafile"] = data
         models[name] = project.entry(server.url(f"/{name}.llamafile"), data, serve=AS_BEFORE)
-    project.catalogue(models)
+    # another program may have 8080
+    project.catalogue(models, defaults={"port": free_port()})
     behave(project)
     base = {name: text for name, text in project.env.items() if name != "LLAMAFILE_CACHE"}
     return Runner(tmp_path, project.path, base)

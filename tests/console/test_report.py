@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tasks.cache import audit_report
 from tasks.console.formatting import format_size
 from tasks.console.report import Column, Fact, Report, Row
-from tasks.verbs import audit, bom, catalogue, doctor, plan, status
+from tasks.planning import plan_report
+from tasks.verbs import bom, catalogue, doctor, status
 
 from tests.support.project import Project
 
@@ -70,7 +72,7 @@ URL = f"https://huggingface.co/Mozilla/Mistral-7B-Instruct-v0.2-llamafile/resolv
 NAME = "mistral-7b-instruct-v0.2-q5"
 WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that the verbs make in practice
     "plan": (
-        plan._COLUMNS,
+        plan_report.COLUMNS,
         {"file": NAME, "state": "resume", "here": SIZE // 2, "size": SIZE, "to_fetch": SIZE, "source": URL},
     ),
     "bom": (
@@ -82,7 +84,7 @@ WIDEST: dict[str, tuple[tuple[Column, ...], Row]] = {  # the widest rows that th
         },
     ),
     "audit": (
-        audit._columns("/cache"),
+        audit_report.columns("/cache"),
         {
             "label": NAME, "in_catalogue": True, "size": SIZE, "verdict": "not pinned", "got": None,
             "file": f"/cache/models/{'6' * 16}/mistral-7b-instruct-v0.2.Q5_K_M.llamafile",

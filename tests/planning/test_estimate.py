@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.cache.space import SPACE_MARGIN
 from tasks.planning import estimate
 from tasks.planning.estimate import OVERHEAD, FilePlan, MemoryEstimate
-from tasks.verbs.plan import state_text
+from tasks.planning.plan_report import state_text
 
 GB = 10**9
 

@@ -123,6 +123,7 @@ def test_an_unknown_size(project: Project) -> None:
     assert result.status == 0
     assert "network  not known" in result.out
     assert " free, not known afterwards" in result.out
+    assert "note     ?: `doit lock --upgrade --model m` asks publishers for the size\n" in result.out
     assert as_json(project.doit("plan", "--json"))["to_fetch_is_exact"] is False
 
 

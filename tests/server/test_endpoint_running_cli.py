@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -205,6 +206,23 @@ def test_a_changed_endpoint(office: Project) -> None:
     wait_until(lambda: record(office, "office")["state"] == "stopped")
     assert record(office, "office")["spec"] == after["spec"]
     assert not list(office.run_folder.glob("*.settings"))
+
+
+def test_a_file_that_is_replaced(office: Project) -> None:
+    """16: no later load reads bytes that are not verified: the endpoint stops, and its log says why."""
+    office.set_constant("tasks/server/watched_files.py", "POLL_S", 0.2)
+    write(office, contexts={"a": 512, "broken": 512}, memory=4)
+    url = started(office, "--model", "office", "--port", "0")
+    assert ask(url, "a") == 200
+    path = office.target(gguf(4096), "new.gguf")
+    os.replace(shutil.copy(office.path / "demo" / "demo.gguf", office.path / "other"), path)
+    wait_until(lambda: record(office, "office")["state"] == "stopped")
+    assert "stopped" in office.doit("status").out
+    log = office.doit("logs", "office", "-n", "1")
+    assert log.out == f"{path} is not the file that was verified: stopped\n"
+    url = started(office, "--model", "office", "--port", "0")
+    assert ask(url, "a") == 200
+    assert path.read_bytes() == gguf(4096)
 
 
 def test_a_stop_finishes_the_answers(office: Project) -> None:

@@ -60,7 +60,7 @@ def test_another_port(servers: Project) -> None:
 
 def test_replicas(servers: Project) -> None:
     """Issue 17.4: as many as are asked for; those that run already stay."""
-    with_llamafile(servers)
+    with_llamafile(servers, top={"defaults": {"port": free_port()}})
     result = servers.background("start", "--replicas", "2", "--json")
     made = json.loads(result.out)
     assert [row["started"] for row in made] == [True, True]

@@ -39,17 +39,21 @@ backend demo
   option httpchk
   http-check send meth GET uri /health
   http-check expect status 200
-  default-server check inter 200ms fastinter 100ms downinter 100ms fall 3 rise 1 maxconn 4
+  default-server check inter 200ms fastinter 100ms downinter 100ms fall 3 rise 1 maxconn {slots}
 {servers}
 """
 
 
 @contextmanager
-def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Balance requests over servers; yield the URL, and the options of `doit roll` for it."""
+def balancing(folder: Path, ports: Sequence[str], slots: int = 4) -> Iterator[tuple[str, list[str]]]:
+    """Balance requests over servers; yield the URL, and the options of `doit roll` for it.
+
+    Args:
+        slots: requests that a server works on at the same time; others wait.
+    """
     port, path = free_port(), folder / "haproxy.sock"
     servers = "\n".join(f"  server r{number} 127.0.0.1:{one}" for number, one in enumerate(ports, 1))
-    with _running(folder, CONF.format(socket=path, port=port, servers=servers), port):
+    with _running(folder, CONF.format(socket=path, port=port, servers=servers, slots=slots), port):
         yield f"http://127.0.0.1:{port}", ["--haproxy", str(path)]
 
 

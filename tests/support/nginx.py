@@ -63,8 +63,12 @@ http {{
 
 
 @contextmanager
-def balancing(folder: Path, ports: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Balance requests over servers; yield the URL, and the options of `doit roll` for it."""
+def balancing(folder: Path, ports: Sequence[str], slots: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """Balance requests over servers; yield the URL, and the options of `doit roll` for it.
+
+    Args:
+        slots: not used; nginx has no queue, and servers queue requests themselves.
+    """
     port = free_port()
     servers = folder / "servers.conf"
     servers.write_text("".join(f"server 127.0.0.1:{one};\n" for one in ports))

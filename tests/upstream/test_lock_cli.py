@@ -292,6 +292,8 @@ def test_everything_that_cannot_be_found_out(world: World) -> None:
             "plain": entry(url=world.server.url("/refused.gguf")),
             "silent": entry(url=f"http://127.0.0.1:{port}/m.gguf"),
             "nowhere": entry(url="not/there.gguf"),
+            "there": entry(url="not/there.gguf"),
+            **{f"m{number}": entry(hf="o/gated", file=NAME) for number in range(4)},
         }
         models = {name: {**one, "engine": "embedded"} for name, one in models.items()}
         world.project.catalogue(models, EMBEDDED)
@@ -300,12 +302,12 @@ def test_everything_that_cannot_be_found_out(world: World) -> None:
     assert said.splitlines()[0].endswith(
         "nothing was written: some files of models.yaml could not be resolved"
     )
-    assert "  gated: o/gated is gated: accept its licence on its page\n" in said
+    assert "  gated, m0, m1 and 2 more: o/gated is gated: accept its licence on its page\n" in said
     assert "  gone: o/r has no file gone.gguf at main\n" in said
     assert "  branch: o/r has no revision v9\n" in said
     assert "  plain: 127.0.0.1 states no SHA-256 of refused.gguf\n" in said
     assert re.search(r"  silent: 127\.0\.0\.1: .*refused.*\(tried 3 times\)\n", said)
-    assert f"  nowhere: no such file: {world.project.path}/not/there.gguf\n" in said
+    assert f"  nowhere, there: no such file: {world.project.path}/not/there.gguf\n" in said
     assert "good" not in said
     assert "set HF_TOKEN to a token that may read it" in said
     assert "doit lock --download" in said
