@@ -41,7 +41,6 @@ def same(result: Result) -> tuple[int, str, str]:
         (["catalogue", "--json"], None, JSON),
         (["list", "--all"], None, {}),
         (["help", "serve"], None, {}),
-        (["info", "serve:demo"], None, {}),
         (["--version"], None, {}),
         (["nonsense"], None, {}),
         (["serve", "--port", "x"], None, JSON),
@@ -50,9 +49,6 @@ def same(result: Result) -> tuple[int, str, str]:
         (["download:demo"], None, JSON),
         (["chat", "--model", "demo"], "", {}),
         (["with", "--model", "gone", "--", "echo"], None, {}),
-        (["plan", "--model", "demo", "--ctx-size", "9" * 9], None, {}),
-        (["audit", "x=y"], None, {}),
-        (["status"], None, {}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -176,7 +172,7 @@ def test_it_does_not_hang(project: Project) -> None:
         project.doit(timeout=0.5)
 
 
-@pytest.mark.parametrize("code", [None, 0, 3, 130, "a word"])
+@pytest.mark.parametrize("code", [None, 3, "a word"])
 def test_the_status_of_an_exit(project: Project, code: object) -> None:
     """SystemExit ends it with the status that Python gives it."""
     write_task(project, f"raise SystemExit({code!r})")

@@ -321,13 +321,13 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "catalogue": Kind(catalogue, 15, 2000),
-    "cache": Kind(cache, 12, 1500),
-    "journal": Kind(journal, 8, 1000),
-    "command": Kind(command, 10, 600),
-    "environment": Kind(environment, 12, 350),
-    "answer": Kind(answer, 6, 100),
-    "gguf": Kind(gguf, 10, 3000),
+    "catalogue": Kind(catalogue, 8, 2000),
+    "cache": Kind(cache, 7, 1500),
+    "journal": Kind(journal, 5, 1000),
+    "command": Kind(command, 5, 600),
+    "environment": Kind(environment, 6, 350),
+    "answer": Kind(answer, 4, 100),
+    "gguf": Kind(gguf, 6, 3000),
 }
 
 
