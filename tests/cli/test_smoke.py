@@ -50,7 +50,7 @@ def test_the_demo_in_the_background(servers: Project) -> None:
     assert servers.doit("stop").status == 0
 
 
-@pytest.mark.parametrize("run", ["in this process", "as a process"])
+@pytest.mark.parametrize("run", [pytest.param("in this process", marks=pytest.mark.once), "as a process"])
 def test_the_verbs_that_only_look(project: Project, run: str) -> None:
     """Each has something to say of a cache with one model in it."""
     doit = project.process if run == "as a process" else project.doit
