@@ -33,7 +33,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 # CI always tries the same examples; by hand each run tries others
 _QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("hand", deadline=None, max_examples=50, suppress_health_check=_QUIET)
-settings.register_profile("ci", settings.get_profile("hand"), derandomize=True)
+settings.register_profile("ci", settings.get_profile("hand"), derandomize=True, max_examples=25)
 settings.load_profile("hand")
 
 

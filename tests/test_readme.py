@@ -83,7 +83,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
         assert "tiny demo model" in sh(ask)
         assert '"role":"assistant"' in sh(blocks("sh", CLIENTS)[0])
         (copy / "ask.py").write_text(blocks("python", CLIENTS)[0].replace("8080", port), "utf-8")
-        assert "tiny demo model" in sh("pip install openai && python ask.py")
+        assert "tiny demo model" in sh("pip install openai pytest && python ask.py")
         assert "mistral *" in sh("doit")
         assert "demo needs " in sh(in_git)
         interrupt(running)
@@ -100,7 +100,7 @@ def test_the_main_job_from_the_readme_alone(tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "test_answers.py").write_text(blocks("python", TESTING)[0], "utf-8")
     with_tests = with_tests.replace("~/llamafile-recipe", str(copy))
-    assert "1 passed" in sh(f"pip install pytest && cd {mine}\n{with_tests}")
+    assert "1 passed" in sh(f"cd {mine}\n{with_tests}")
 
 
 def test_the_readme_is_short() -> None:

@@ -140,7 +140,13 @@ def test_another_users_cache(shared: Project, user: AsUser) -> None:
     (shared.path / "history").chmod(0o666)
     for path in (shared.cache, *shared.cache.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    everything_works(user(0), "m")
+    other = user(0)
+    for words in (["download"], ["verify"], ["with", "--", "true"], ["audit"]):
+        result = other.doit(*words)
+        assert (result.status, "Permission denied" in result.err) == (0, False), (words, result)
+    assert other.background("start", "--port", "0").status == 0
+    assert other.doit("chat", "Hello").out == "Hello\n"
+    assert other.doit("stop").status == 0
 
 
 def test_wrong_bytes(project: Project, temporary: Path, mount: Callable[..., Path]) -> None:

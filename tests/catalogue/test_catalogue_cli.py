@@ -329,10 +329,10 @@ def on_terminal(project: Project, *args: str, columns: int = 100, env: dict[str,
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     full = {**project.env, "TERM": "xterm-256color", **(env or {})}
-    with psutil.Popen(
-        [project.doit_program, *args], stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
-        cwd=project.path, env=full,
-    ) as doit:  # fmt: skip
+    command = [project.doit_program, *args]
+    with project.popen(command, full)(
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE, cwd=project.path, env=full
+    ) as doit:
         os.close(theirs)
         shown = b""
         while select.select([ours], [], [], 120)[0]:
@@ -345,7 +345,8 @@ def on_terminal(project: Project, *args: str, columns: int = 100, env: dict[str,
             shown += block
         os.close(ours)
         assert doit.wait(60) == 0
-        assert doit.stderr.read() == b""
+        assert doit.stderr
+        assert not doit.stderr.read()
     return shown.decode().replace("\r\n", "\n")
 
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import gguf as package
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +22,8 @@ HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
 
 def written(path: Path, architecture: str = "llama", tokens: int = 5000, **values: Any) -> bytes:
     """The metadata of a file that the `gguf` package writes, the vocabulary first."""
+    import gguf as package  # it imports numpy: not in each worker that collects this
+
     writer = package.GGUFWriter(path, architecture)
     writer.add_token_list([f"token {n}" for n in range(tokens)])
     writer.add_token_scores([0.5] * tokens)

@@ -53,7 +53,11 @@ def test_the_demo_in_the_background(servers: Project) -> None:
 @pytest.mark.parametrize(
     ("run", "verbs"),
     [
-        ("in this process", ("catalogue", "plan", "audit", "prune", "bom", "cache-key", "doctor")),
+        pytest.param(
+            "in this process",
+            ("catalogue", "plan", "audit", "prune", "bom", "cache-key", "doctor"),
+            marks=pytest.mark.once,
+        ),
         ("as a process", ("catalogue", "doctor")),
     ],
     ids=["in this process", "as a process"],

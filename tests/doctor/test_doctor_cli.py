@@ -113,8 +113,9 @@ def test_colours_on_a_terminal(healthy: Project) -> None:
     for more, colour in (({}, True), ({"NO_COLOR": "1"}, False)):
         ours, theirs = pty.openpty()
         environment = {**healthy.env, "TERM": "xterm-256color", **more}
-        with subprocess.Popen(
-            [healthy.doit_program, "doctor"], cwd=healthy.path, env=environment, stdout=theirs, stderr=theirs
+        command = [healthy.doit_program, "doctor"]
+        with healthy.popen(command, environment)(
+            command, cwd=healthy.path, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
         ) as running:
             os.close(theirs)
             shown = b""

@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -280,20 +281,19 @@ def test_chat_takes_the_model_that_is_here(project: Project, server: FileServer)
 # The engine for a file of one's own
 
 
+class Absent(MetaPathFinder):
+    """Finds no xllamacpp, wherever it is installed."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name == "xllamacpp":
+            raise ModuleNotFoundError(name)
+
+
 @pytest.fixture
-def without_xllamacpp(project: Project, tmp_path: Path) -> Project:
+def without_xllamacpp(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A Python in which the package is not installed."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'xllamacpp':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    project.env["PYTHONPATH"] = str(folder)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     (project.path / "own.gguf").write_bytes(DEMO)
     return project
 
@@ -321,12 +321,12 @@ def test_what_would_be_fetched_is_said(without_xllamacpp: Project, server: FileS
     pin = {"url": server.url("/llamafile"), "sha256": "0" * 64, "size": 351_000_000}
     entry = project.entry(server.url("/m.gguf"), DATA)
     project.catalogue({"m": entry}, {"llamafile": {**engine, **pin}})
-    said = project.process("verify", "--llamafile", "own.gguf").err
+    said = project.doit("verify", "--llamafile", "own.gguf").err
     needs = "own needs the llamafile engine (351.0 MB), or pip install '.[embedded]'"
     assert said.index(needs) < said.index("ERROR: ")
     fix = "--engine embedded serves a .gguf without it (pip install '.[embedded]')"
     assert fix in said
-    offline = project.process("serve", "--llamafile", "own.gguf", env={"LLAMAFILE_OFFLINE": "1"})
+    offline = project.doit("serve", "--llamafile", "own.gguf", env={"LLAMAFILE_OFFLINE": "1"})
     assert fix in failed(offline)
 
 
@@ -337,22 +337,22 @@ def test_add_writes_what_is_installed(without_xllamacpp: Project, tmp_path: Path
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     project.env["PATH"] = f"{tmp_path}{os.pathsep}{project.env['PATH']}"
-    assert "fix: pip install '.[embedded]', or --engine llama-server\n" in project.process("plan", "demo").out
-    assert "answers at once" not in project.process().out
-    added = project.process("add", "own.gguf", "--license", "MIT")
+    assert "fix: pip install '.[embedded]', or --engine llama-server\n" in project.doit("plan", "demo").out
+    assert "answers at once" not in project.doit().out
+    added = project.doit("add", "own.gguf", "--license", "MIT")
     assert "    engine: llama-server\n" in added.out
-    files = json.loads(project.process("plan", "own", "--json").out)["files"]
+    files = json.loads(project.doit("plan", "own", "--json").out)["files"]
     assert [row["file"] for row in files] == ["own"]
-    assert re.search('doit chat own "What are you.".* answers at once', project.process().out)
+    assert re.search('doit chat own "What are you.".* answers at once', project.doit().out)
 
 
 def test_an_engine_that_is_not_installed(without_xllamacpp: Project, server: FileServer) -> None:
     """Issue 14.2: `plan` says so, and `serve` before it downloads."""
     project = catalogue(without_xllamacpp, server)
-    shown = project.process("plan")
+    shown = project.doit("plan")
     what = "cannot work: m: the embedded engine needs the package xllamacpp"
     assert (shown.status, what in shown.out) == (1, True)
-    assert what in failed(project.process("serve"))
+    assert what in failed(project.doit("serve"))
     assert untouched(project, server)
 
 

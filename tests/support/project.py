@@ -335,19 +335,19 @@ class Running:
 def marked(variable: str, value: str, older: Collection[int] = ()) -> list[psutil.Process]:
     """Return the running processes, but for the older ones, whose environment has this variable and value."""
     found = []
-    for process in psutil.process_iter():
+    for pid in set(psutil.pids()).difference(older):
         with suppress(psutil.Error, OSError):
-            if process.pid not in older and _has(process, variable, value) and lives(process):
-                found.append(process)
-    return found
+            if _has(pid, variable, value):
+                found.append(psutil.Process(pid))
+    return [process for process in found if lives(process)]
 
 
-def _has(process: psutil.Process, variable: str, value: str) -> bool:
-    forked = fork_server.environment_of(process.pid)
+def _has(pid: int, variable: str, value: str) -> bool:
+    forked = fork_server.environment_of(pid)
     if forked or sys.platform != "linux":
-        return (forked or process.environ()).get(variable) == value
+        return (forked or psutil.Process(pid).environ()).get(variable) == value
     # psutil parses all variables of all processes, which takes ten times as long
-    with open(f"/proc/{process.pid}/environ", "rb") as file:
+    with open(f"/proc/{pid}/environ", "rb") as file:
         return os.fsencode(f"\0{variable}={value}\0") in b"\0" + file.read()
 
 

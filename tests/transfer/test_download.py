@@ -871,7 +871,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileServe
         yield server, tmp_path_factory.mktemp("examples")
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(runs=st.lists(st.lists(any_fault, max_size=6), min_size=1, max_size=3), size=st.booleans())
 @example(runs=[[Drop(HALF), Changed(OTHER)]], size=True)
 @example(runs=[[Drop(SIZE), Status(404)], [Changed(DATA + b"more")]], size=False)
@@ -899,7 +899,7 @@ def test_no_sequence_of_faults_ends_with_wrong_bytes(
     shutil.rmtree(folder / path[1:])
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     faults=st.lists(
         st.one_of(

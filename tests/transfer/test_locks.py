@@ -116,7 +116,13 @@ def test_threads_of_one_process(server: FileServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.once),
+    ],
+)
 def test_the_next_goes_on_where_the_holder_died(server: FileServer, tmp_path: Path, number: int) -> None:
     """R18, R19: with its bytes."""
     server.set_rate(FILE, 40_000)

@@ -334,7 +334,7 @@ claims = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(data=values | claims, pinned=st.booleans())
 @example(data={"owner": [current().host, current().boot, -1, 0.0]}, pinned=True)
 @example(data={"owner": [current().host, current().boot, 10**30, 0.0]}, pinned=True)

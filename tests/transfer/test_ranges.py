@@ -409,4 +409,4 @@ class Connections(RuleBasedStateMachine):
 
 
 TestAnySequence = pytest.mark.once(Connections.TestCase)
-TestAnySequence.settings = settings(max_examples=100, stateful_step_count=30)
+TestAnySequence.settings = settings(max_examples=50, stateful_step_count=30)

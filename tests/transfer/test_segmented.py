@@ -67,7 +67,7 @@ def _pace(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
 
 
-@pytest.fixture(params=["posix", "windows"])
+@pytest.fixture(params=["posix", pytest.param("windows", marks=pytest.mark.once)])
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to write a file."""
     if request.param == "windows":

@@ -88,7 +88,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileServe
 _SEEN: list[int] = []  # connections side by side, of each example
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     runs=st.lists(run, min_size=1, max_size=3), posix=st.booleans(), mirror=st.booleans(), sized=st.booleans()
 )

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf as package
 import pytest
 import yaml
 from tasks.catalogue.gguf import GgufError, ModelMetadata, implausible, read_head
@@ -27,6 +26,8 @@ EMBEDDED = {"embedded": ENGINES["embedded"]}
 
 def model(path: Path, *, tokens: int = 300, context: int = 8192, tail: int = 5000) -> bytes:
     """A GGUF with the metadata of a model with grouped heads, and bytes for its tensors."""
+    import gguf as package  # it imports numpy: not in each worker that collects this
+
     writer = package.GGUFWriter(path, "qwen3")
     writer.add_block_count(4)
     writer.add_context_length(context)
