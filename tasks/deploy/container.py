@@ -1,4 +1,4 @@
-"""Containerfile: the image that every container kind runs. Pure.
+"""Containerfile: the image that every container kind runs, and those of models. Pure.
 
 There is no HEALTHCHECK, which an OCI image cannot have: the files that run the image
 check the health. The first stage may leave anything behind; only /opt of it is copied.
@@ -8,8 +8,19 @@ second build has the same bytes.
 
 from __future__ import annotations
 
+import json
+
 from tasks.deploy.escape import Template
-from tasks.deploy.fleet import CACHE, CLONE, HEADER, PORT, USER, Files, Fleet
+from tasks.deploy.fleet import (
+    CACHE,
+    CLONE,
+    HEADER,
+    PORT,
+    USER,
+    DeployedModel,
+    Files,
+    Fleet,
+)
 
 _TEXT = Template("""\
 # @header
@@ -52,7 +63,10 @@ _ASK = (
 
 
 def files(fleet: Fleet) -> Files:
-    """Return the Containerfile, which names no model, but an engine that BASE needs."""
+    """Return the Containerfiles: that of the recipe, and those with a model's files.
+
+    The first names no model, but an engine that BASE needs.
+    """
     text = _TEXT.substitute(
         header=HEADER,
         clone=CLONE,
@@ -62,7 +76,25 @@ def files(fleet: Fleet) -> Files:
         programs="".join(f", {name}" for name in fleet.programs),
         checks="".join(f" && command -v {name} \\\n" for name in fleet.programs),
     )
-    return {"Containerfile": text}
+    found = {"Containerfile": text}
+    for model in fleet.models:
+        if model.model_image:
+            found[f"models/{model.name}.Containerfile"] = _model_text(model)
+    return found
+
+
+def _model_text(model: DeployedModel) -> str:
+    """Return what makes an image of a model's files, which lie there as in a cache."""
+    copied = "".join(f"COPY {_copied(file.path)}\n" for file in model.files)
+    how = f"--timestamp 0 -f THIS -t {model.model_image} CACHE"
+    return f"# {HEADER}\n#\n# buildah build {how}\nFROM scratch\n{copied}"
+
+
+def _copied(path: str) -> str:
+    """Return source and target of COPY, without variables and patterns."""
+    target = path.replace("$", "\\$")
+    source = target.replace("[", "[[]")
+    return json.dumps([source, f"/{target}"], ensure_ascii=False)
 
 
 def health_command() -> list[str]:

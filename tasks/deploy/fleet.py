@@ -34,6 +34,7 @@ class PinnedFile(NamedTuple):
     name: str
     sha256: str
     size: int | None  # bytes; None: models.lock does not have it
+    path: str = ""  # below the cache
 
 
 class DeployedModel(NamedTuple):
@@ -54,6 +55,7 @@ class DeployedModel(NamedTuple):
     memory: int | None = None  # bytes that an engine takes; None: not known
     metrics: bool = False
     is_endpoint: bool = False
+    model_image: str = ""  # of its files; without one, pods download them
 
     @property
     def sha256(self) -> str:

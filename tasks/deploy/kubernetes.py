@@ -2,7 +2,9 @@
 
 An init container downloads and verifies; the server gets the verified files read-only.
 The files lie in a volume of each pod (StatefulSet), or, with `node_cache:`, in a
-directory of each node (Deployment), which a DaemonSet fills in advance.
+directory of each node (Deployment), which a DaemonSet fills in advance. With
+`model_image:`, the node's container engine fetches them as an image (Deployment), and
+the server verifies them itself.
 
 The probes run a command: for httpGet, podman needs curl in the image. preStop waits
 until the Service sends no more requests, then until the answers have ended.
@@ -56,9 +58,12 @@ def files(fleet: Fleet) -> Files:
 def _documents(fleet: Fleet, model: DeployedModel, label: str) -> list[_JSON]:
     documents = [_service(label)]
     kind = "StatefulSet"
-    if fleet.options.node_cache:
+    if model.model_image:
         kind = "Deployment"
-        documents.append(_deployment(fleet, model, label))
+        documents.append(_deployment(fleet, model, label, _image_volume(model)))
+    elif fleet.options.node_cache:
+        kind = "Deployment"
+        documents.append(_deployment(fleet, model, label, _node_volume(fleet)))
         documents.append(_prefetch(fleet, model, f"{label}-prefetch"))
     else:
         documents.append(_headless(label))
@@ -88,7 +93,7 @@ def _headless(label: str) -> _JSON:
     return service
 
 
-def _deployment(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
+def _deployment(fleet: Fleet, model: DeployedModel, label: str, volume: _JSON) -> _JSON:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -101,7 +106,7 @@ def _deployment(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
             },
-            "template": _pod(fleet, model, label, [_node_volume(fleet)]),
+            "template": _pod(fleet, model, label, [volume]),
         },
     }
 
@@ -137,6 +142,7 @@ def _replicas(model: DeployedModel) -> _JSON:
 
 
 def _pod(fleet: Fleet, model: DeployedModel, label: str, volumes: list[_JSON]) -> _JSON:
+    first = {} if model.model_image else {"initContainers": [_verifier(fleet, model)]}
     return {
         "metadata": {"labels": {_NAME: label}, "annotations": _annotations(model)},
         "spec": {
@@ -144,7 +150,7 @@ def _pod(fleet: Fleet, model: DeployedModel, label: str, volumes: list[_JSON]) -
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": fleet.grace + SETTLE,
             "securityContext": _pod_security(),
-            "initContainers": [_verifier(fleet, model)],
+            **first,
             "containers": [_server(fleet, model, label)],
             "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
         },
@@ -268,6 +274,12 @@ def _node_volume(fleet: Fleet) -> _JSON:
     """Return the directory of a node; one that is missing is an event of the pod."""
     path = {"path": fleet.options.node_cache, "type": "Directory"}
     return {"name": "cache", "hostPath": path}
+
+
+def _image_volume(model: DeployedModel) -> _JSON:
+    """Return the image of a model's files, which has them as a cache has them."""
+    image = {"reference": model.model_image, "pullPolicy": "IfNotPresent"}
+    return {"name": "cache", "image": image}
 
 
 def _prefetch(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:

@@ -21,6 +21,7 @@ from tasks.planning.estimate import locked_estimate
 from tasks.transfer.local_sources import local_path
 from tasks.urls import filename_of, is_local
 
+_EMBEDDED = "embedded"
 _EXAMPLE = "add `deploy: {models: {%s: {}}}` to it; its comments describe the keys"
 _GB = 10**9
 
@@ -44,11 +45,11 @@ def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
     for name, deployed in options.models.items():
         if name in catalogue.endpoint_names:
             endpoint = endpoint_entry(name, catalogue, elsewhere)
-            models.append(_deployed_endpoint(endpoint, deployed))
+            models.append(_deployed_endpoint(endpoint, deployed, elsewhere))
             jobs += endpoint.members
             continue
         job = resolve_entry(name, catalogue, elsewhere, deployed.variant or "")
-        models.append(_deployed(job, deployed))
+        models.append(_deployed(job, deployed, elsewhere))
         jobs.append(job)
     for job in jobs:
         _check_reachable(job, environment.root)
@@ -65,13 +66,17 @@ def _programs(jobs: Iterable[ResolvedModel]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(job.engine for job in lacking))
 
 
-def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
+def _deployed(
+    job: ResolvedModel, options: Options, environment: Environment
+) -> DeployedModel:
     settings = job.settings
+    if options.model_image:
+        _check_engine(job)
     return DeployedModel(
         job.name,
         job.model.title,
         job.model.license,
-        _files([job]),
+        _files([job], environment),
         variant=options.variant or "",
         replicas=options.replicas,
         max_replicas=options.max_replicas,
@@ -82,10 +87,13 @@ def _deployed(job: ResolvedModel, options: Options) -> DeployedModel:
         parallel=settings.parallel or 1,
         memory=locked_estimate(job).needed,
         metrics=bool(settings.metrics),
+        model_image=options.model_image or "",
     )
 
 
-def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> DeployedModel:
+def _deployed_endpoint(
+    endpoint: ResolvedEndpoint, options: Options, environment: Environment
+) -> DeployedModel:
     """Return an endpoint as a model; each of its models answers requests at once."""
     settings = endpoint.settings
     licenses = dict.fromkeys(one.model.license for one in endpoint.members)
@@ -93,7 +101,7 @@ def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> Deployed
         endpoint.name,
         endpoint.title,
         ", ".join(licenses),
-        _files(endpoint.members),
+        _files(endpoint.members, environment),
         replicas=options.replicas,
         port=options.port or settings.port or 8080,
         balance=options.balance,
@@ -105,13 +113,34 @@ def _deployed_endpoint(endpoint: ResolvedEndpoint, options: Options) -> Deployed
     )
 
 
-def _files(jobs: Iterable[ResolvedModel]) -> tuple[PinnedFile, ...]:
+def _files(
+    jobs: Iterable[ResolvedModel], environment: Environment
+) -> tuple[PinnedFile, ...]:
     """Return each file once: models may share a companion."""
     files = dict.fromkeys(file for job in jobs for file in job.files)
+    start = f"{environment.cache}/"
     return tuple(
-        PinnedFile(filename_of(file.sources[0]), file.sha256 or "", file.size)
+        PinnedFile(
+            filename_of(file.sources[0]),
+            file.sha256 or "",
+            file.size,
+            file.target.removeprefix(start),
+        )
         for file in files
     )
+
+
+def _check_engine(job: ResolvedModel) -> None:
+    """Check that the engine is in the image: one that mounts a model downloads nothing.
+
+    Raises:
+        UsageError: the engine is downloaded, or is the model itself.
+    """
+    if job.engine == _EMBEDDED or (job.engine == LLAMA_SERVER and not job.program):
+        return
+    what = f"{job.name}: `model_image:` holds no engine, and {job.engine} is not in"
+    fix = "`engine: embedded` in its entry, or remove `model_image:` from deploy"
+    raise UsageError(f"{what} `image:` either", fix=fix)
 
 
 def _check_locked(plain: Mapping[str, Any], where: str, names: Collection[str]) -> None:

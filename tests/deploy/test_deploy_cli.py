@@ -203,6 +203,22 @@ def test_an_endpoint(project: Project, llama_server: Path) -> None:
         project.doit("stop", "--all")
 
 
+def test_an_image_of_a_model(project: Project) -> None:
+    """It holds what `doit download` leaves in the cache; an engine that is downloaded would be missing."""
+    deploy = {"models": {"a": {"model_image": "registry.example.org/a:1"}}}
+    entry = project.entry("demo/demo.gguf", DEMO)
+    project.catalogue({"a": {**entry, "engine": "embedded"}}, EMBEDDED, deploy=deploy)
+    for command in ("lock", "deploy:container", "download"):
+        assert project.doit(command).status == 0
+    [copied] = re.findall("^COPY (.*)", contents(project)["models/a.Containerfile"].decode(), re.MULTILINE)
+    source, target = json.loads(copied)
+    assert ((project.cache / source).read_bytes(), target) == (DEMO, f"/{source}")
+    project.catalogue({"a": project.entry(URL + "a.llamafile", DATA)}, deploy=deploy)
+    assert project.doit("lock", "--upgrade").status == 0
+    result = project.doit("deploy:container")
+    assert "a: `model_image:` holds no engine, and self is not in `image:` either\n" in result.err
+
+
 def test_not_locked(ours: Project) -> None:
     """The command that pins is named, for these models only."""
     write(ours)

@@ -211,6 +211,29 @@ def test_a_directory_of_each_node() -> None:
     assert daemons["template"]["spec"]["containers"][0]["command"] == ["sleep", "infinity"]
 
 
+def test_an_image_of_a_model() -> None:
+    """Its files lie there as in a cache; pods mount it, so nothing is downloaded, on no node."""
+    odd = PinnedFile("$a[1].gguf", A64, 10, "models/aaaa/$a[1].gguf")
+    fleet = with_options(node_cache="/srv/cache")
+    fleet = fleet._replace(models=(CHAT._replace(files=(odd,), model_image="r.example/chat:1"),))
+    assert container.files(fleet)["models/chat-1.5b.Containerfile"].splitlines()[2:] == [
+        "# buildah build --timestamp 0 -f THIS -t r.example/chat:1 CACHE",
+        "FROM scratch",
+        r'COPY ["models/aaaa/\\$a[[]1].gguf", "/models/aaaa/\\$a[1].gguf"]',
+    ]
+    found = objects(fleet)
+    assert list(found) == ["Service/chat-1-5b", "Deployment/chat-1-5b"]
+    pod = found["Deployment/chat-1-5b"]["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+    assert pod["volumes"][0] == {
+        "name": "cache",
+        "image": {"reference": "r.example/chat:1", "pullPolicy": "IfNotPresent"},
+    }
+    assert pod["containers"][0]["volumeMounts"][0] == {
+        "name": "cache", "mountPath": "/cache", "readOnly": True,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("folder", [None, "/srv/cache"])
 def test_autoscaler(folder: str | None) -> None:
     """It decides on the number of pods, so nothing else states it."""
