@@ -67,30 +67,30 @@ BUDGETS = {  # at 88 columns
         "proxies), retries, the Hub's environment, which is checked, tokens of registries",
     ),
     "catalogue": (
-        6_780,
+        6_790,
         "types and constraints, kinds, companions and sampling, GGUF headers, the memory of a model, "
         "variants, limits of YAML, schema with line numbers, semantic checks, lock file, editing, "
         "resolving, the choice between four engines, what to name in their place, and of one screen, "
         "endpoints, releases of llama.cpp, checks, what is deployed",
     ),
     "cache": (
-        1_630,
+        1_790,
         "stamps, also where none can be written, inventory, audit, prune, its report, bill of materials, "
         "the manifest of an unpacked archive",
     ),
     "transfer": (
-        4_750,
+        4_780,
         "the transfer engine: connections, resume after any crash, hashing while it arrives, "
         "archives that are hostile, unpacked and compared",
     ),
     "planning": (
-        1_070,
+        1_300,
         "the estimates, what of a model is here, what cannot work, the question before a large download, "
         "which models of an endpoint fit together",
     ),
-    "deploy": (1_680, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (1_380, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
-    "publish": (1_370, "two formats, what a registry answers, uploads in pieces that continue, logins"),
+    "deploy": (1_770, "eight kinds of files: values in, text out; templates are in the modules"),
+    "upstream": (1_400, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
+    "publish": (1_390, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
         3_560,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
@@ -98,7 +98,7 @@ BUDGETS = {  # at 88 columns
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        5_410,
+        5_500,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",
@@ -106,7 +106,7 @@ BUDGETS = {  # at 88 columns
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "upgrade": (520, "which pins move, models that are served to try them, the report"),
     "verbs": (
-        5_410,
+        5_100,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
         "catalogue filters and says which filter leaves nothing, bench compares, "
         "add refuses what is no model or no name",

@@ -58,7 +58,7 @@ def _endpoint_errors(
 ) -> Iterator[Problem]:
     """Yield what the machine would decide that serves the endpoint."""
     place = f"endpoints.{path[-1]}"
-    for key in ("variant", "max_replicas"):
+    for key in ("variant", "max_replicas", "model_image"):
         if deployed.get(key) is not None:
             yield (*path, key), f"{place} has several models: remove this key"
     if endpoint.get("memory") is None:

@@ -31,10 +31,16 @@ _MIRROR_RESOLVER = _matching(
     "address of the DNS server that the mirror asks",
     "an IP address, such as 192.0.2.53",
 )
+_IMAGE_PATTERN = r"[a-z0-9][A-Za-z0-9._:/@-]*"
 _IMAGE = _matching(
-    r"[a-z0-9][A-Za-z0-9._:/@-]*",
+    _IMAGE_PATTERN,
     "container image, with its registry and its tag or digest",
     "an image, such as registry.example.org/llamafile-recipe:2026.11",
+)
+_MODEL_IMAGE = _matching(
+    _IMAGE_PATTERN,
+    "image with the model's files, which pods mount; Kubernetes 1.35 [a download]",
+    "an image, such as registry.example.org/models/chat:1",
 )
 _NODE_CACHE = _matching(
     r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+",
@@ -69,6 +75,7 @@ class DeployedModel(Strict):
     slow: Annotated[
         int, at_least(1, "tokens per second of an answer; Prometheus reports fewer [5]")
     ] = 5
+    model_image: Annotated[str | None, _MODEL_IMAGE] = None
 
 
 @dataclass(eq=False, repr=False)

@@ -35,6 +35,7 @@ class PinnedFile(NamedTuple):
     name: str
     sha256: str
     size: int | None  # bytes; None: models.lock does not have it
+    folder: str = ""  # below the cache
 
 
 class DeployedModel(NamedTuple):
@@ -58,6 +59,7 @@ class DeployedModel(NamedTuple):
     engine: str = ""
     version: str = ""  # of the engine; empty where the machine decides
     members: tuple[Scraped, ...] = ()  # models of an endpoint
+    model_image: str = ""  # by `doit image`; without one, pods download the files
 
     @property
     def is_endpoint(self) -> bool:

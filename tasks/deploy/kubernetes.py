@@ -2,7 +2,9 @@
 
 An init container downloads and verifies; the server gets the verified files read-only.
 The files lie in a volume of each pod (StatefulSet), or, with `node_cache:`, in a
-directory of each node (Deployment), which a DaemonSet fills in advance.
+directory of each node (Deployment), which a DaemonSet fills in advance. With
+`model_image:`, the node's container engine fetches them as an image (Deployment), and
+the server verifies them itself.
 
 The probes run a command: for httpGet, podman needs curl in the image. preStop waits
 until the Service sends no more requests, then until the answers have ended.
@@ -57,9 +59,12 @@ def files(fleet: Fleet) -> Files:
 def _documents(fleet: Fleet, model: DeployedModel, label: str) -> list[_JSON]:
     documents = [_service(label)]
     kind = "StatefulSet"
-    if fleet.options.node_cache:
+    if model.model_image:
         kind = "Deployment"
-        documents.append(_deployment(fleet, model, label))
+        documents.append(_deployment(fleet, model, label, _image_volume(model)))
+    elif fleet.options.node_cache:
+        kind = "Deployment"
+        documents.append(_deployment(fleet, model, label, _node_volume(fleet)))
         documents.append(_prefetch(fleet, model, f"{label}-prefetch"))
     else:
         documents.append(_headless(label))
@@ -89,7 +94,7 @@ def _headless(label: str) -> _JSON:
     return service
 
 
-def _deployment(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
+def _deployment(fleet: Fleet, model: DeployedModel, label: str, volume: _JSON) -> _JSON:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -102,7 +107,7 @@ def _deployment(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
             },
-            "template": _pod(fleet, model, label, [_node_volume(fleet)]),
+            "template": _pod(fleet, model, label, [volume]),
         },
     }
 
@@ -138,6 +143,7 @@ def _replicas(model: DeployedModel) -> _JSON:
 
 
 def _pod(fleet: Fleet, model: DeployedModel, label: str, volumes: list[_JSON]) -> _JSON:
+    first = {} if model.model_image else {"initContainers": [_verifier(fleet, model)]}
     return {
         "metadata": {"labels": {_NAME: label}, "annotations": _annotations(model)},
         "spec": {
@@ -145,7 +151,7 @@ def _pod(fleet: Fleet, model: DeployedModel, label: str, volumes: list[_JSON]) -
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": fleet.grace + SETTLE,
             "securityContext": _pod_security(),
-            "initContainers": [_verifier(fleet, model)],
+            **first,
             "containers": [_server(fleet, model, label)],
             "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
         },
@@ -169,10 +175,23 @@ def _pod_security() -> _JSON:
     }
 
 
-def _container(fleet: Fleet, name: str, *, read_only: bool) -> _JSON:
-    cache: _JSON = {"name": "cache", "mountPath": CACHE}
+def _cache(*, read_only: bool) -> _JSON:
+    mount: _JSON = {"name": "cache", "mountPath": CACHE}
     if read_only:
-        cache["readOnly"] = True
+        mount["readOnly"] = True
+    return mount
+
+
+def _image_mounts(model: DeployedModel) -> list[_JSON]:
+    """Return a mount of the image in each directory where a file is expected."""
+    folders = dict.fromkeys(file.folder for file in model.files)
+    return [
+        {"name": "cache", "mountPath": f"{CACHE}/{folder}", "readOnly": True}
+        for folder in folders
+    ]
+
+
+def _container(fleet: Fleet, name: str, mounts: list[_JSON]) -> _JSON:
     return {
         "name": name,
         "image": fleet.image,
@@ -181,13 +200,13 @@ def _container(fleet: Fleet, name: str, *, read_only: bool) -> _JSON:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [cache, {"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
     }
 
 
 def _verifier(fleet: Fleet, model: DeployedModel) -> _JSON:
     """Return the container that downloads and verifies, then ends."""
-    container = _container(fleet, "verify", read_only=False)
+    container = _container(fleet, "verify", [_cache(read_only=False)])
     container["args"] = model.words("verify")
     env = [*_variables(fleet.endpoint), *map(_download_secret, fleet.secrets)]
     if env:
@@ -199,8 +218,11 @@ def _server(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
     wait = f"{CLONE}/.venv/bin/doit idle --model {model.name}"
     stop = f"sleep {SETTLE}; exec {wait} --timeout {fleet.options.drain}"
     starts = math.ceil(model.timeout / _PROBE_S)
+    mounts = [_cache(read_only=True)]
+    if model.model_image:
+        mounts = _image_mounts(model)
     return {
-        **_container(fleet, "server", read_only=True),
+        **_container(fleet, "server", mounts),
         "args": _serve(fleet, model),
         "env": [*_variables({"LLAMAFILE_OFFLINE": "1"}), _key(label)],
         "ports": [{"name": "http", "containerPort": PORT}],
@@ -281,11 +303,17 @@ def _node_volume(fleet: Fleet) -> _JSON:
     return {"name": "cache", "hostPath": path}
 
 
+def _image_volume(model: DeployedModel) -> _JSON:
+    """Return the image that `doit image` makes, with the files at its top."""
+    image = {"reference": model.model_image, "pullPolicy": "IfNotPresent"}
+    return {"name": "cache", "image": image}
+
+
 def _prefetch(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
     """Return the DaemonSet that fills the directory of each node."""
     pod = _pod(fleet, model, label, [_node_volume(fleet)])
     pod["spec"]["terminationGracePeriodSeconds"] = 0
-    pause = _container(fleet, "pause", read_only=True)
+    pause = _container(fleet, "pause", [_cache(read_only=True)])
     pause["command"] = ["sleep", "infinity"]
     pod["spec"]["containers"] = [pause]
     return {

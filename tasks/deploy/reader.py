@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +23,7 @@ from tasks.planning.estimate import locked_estimate
 from tasks.transfer.local_sources import local_path
 from tasks.urls import filename_of, is_local
 
+_EMBEDDED = "embedded"
 _EXAMPLE = "add `deploy: {models: {%s: {}}}` to it; its comments describe the keys"
 _GB = 10**9
 
@@ -46,11 +48,12 @@ def read_fleet(catalogue: Catalogue, environment: Environment) -> Fleet:
         if name in catalogue.endpoint_names:
             endpoint = endpoint_entry(name, catalogue, elsewhere)
             version = _version(endpoint.default, catalogue)
-            models.append(_deployed_endpoint(endpoint, deployed, version))
+            models.append(_deployed_endpoint(endpoint, deployed, elsewhere, version))
             jobs += endpoint.members
             continue
         job = resolve_entry(name, catalogue, elsewhere, deployed.variant or "")
-        models.append(_deployed(job, deployed, _version(job, catalogue)))
+        version = _version(job, catalogue)
+        models.append(_deployed(job, deployed, elsewhere, version))
         jobs.append(job)
     for job in jobs:
         _check_reachable(job, environment.root)
@@ -80,13 +83,18 @@ def _version(job: ResolvedModel, catalogue: Catalogue) -> str:
     return (catalogue.engine(job.engine).version or "").removeprefix("b")
 
 
-def _deployed(job: ResolvedModel, options: Options, version: str) -> DeployedModel:
+def _deployed(
+    job: ResolvedModel, options: Options, environment: Environment, version: str
+) -> DeployedModel:
     settings = job.settings
+    if options.model_image:
+        _check_engine(job)
+        _check_names(job)
     return DeployedModel(
         job.name,
         job.model.title,
         job.model.license,
-        _files([job]),
+        _files([job], environment),
         variant=options.variant or "",
         replicas=options.replicas,
         max_replicas=options.max_replicas,
@@ -100,11 +108,12 @@ def _deployed(job: ResolvedModel, options: Options, version: str) -> DeployedMod
         slow=options.slow,
         engine=job.engine,
         version=version,
+        model_image=options.model_image or "",
     )
 
 
 def _deployed_endpoint(
-    endpoint: ResolvedEndpoint, options: Options, version: str
+    endpoint: ResolvedEndpoint, options: Options, environment: Environment, version: str
 ) -> DeployedModel:
     """Return an endpoint as a model; each of its models answers requests at once."""
     settings = endpoint.settings
@@ -113,7 +122,7 @@ def _deployed_endpoint(
         endpoint.name,
         endpoint.title,
         ", ".join(licenses),
-        _files(endpoint.members),
+        _files(endpoint.members, environment),
         replicas=options.replicas,
         port=options.port or settings.port or 8080,
         balance=options.balance,
@@ -133,13 +142,47 @@ def _member(job: ResolvedModel, keep: Collection[str]) -> Scraped:
     return Scraped(job.name, job.artifact.sha256 or "", job.name in keep)
 
 
-def _files(jobs: Iterable[ResolvedModel]) -> tuple[PinnedFile, ...]:
+def _files(
+    jobs: Iterable[ResolvedModel], environment: Environment
+) -> tuple[PinnedFile, ...]:
     """Return each file once: models may share a companion."""
     files = dict.fromkeys(file for job in jobs for file in job.files)
+    start = f"{environment.cache}/"
     return tuple(
-        PinnedFile(filename_of(file.sources[0]), file.sha256 or "", file.size)
+        PinnedFile(
+            filename_of(file.sources[0]),
+            file.sha256 or "",
+            file.size,
+            posixpath.dirname(file.target.removeprefix(start)),
+        )
         for file in files
     )
+
+
+def _check_engine(job: ResolvedModel) -> None:
+    """Check that the engine is in the image: one that mounts a model downloads nothing.
+
+    Raises:
+        UsageError: the engine is downloaded, or is the model itself.
+    """
+    if job.engine == _EMBEDDED or (job.engine == LLAMA_SERVER and not job.program):
+        return
+    what = f"{job.name}: `model_image:` holds no engine, and {job.engine} is not in"
+    fix = "`engine: embedded` in its entry, or remove `model_image:` from deploy"
+    raise UsageError(f"{what} `image:` either", fix=fix)
+
+
+def _check_names(job: ResolvedModel) -> None:
+    """Check that no two files have one name: in an image, one of them has another.
+
+    Raises:
+        UsageError: two have.
+    """
+    names = [posixpath.basename(file.target).lower() for file in job.files]
+    for name in names:
+        if names.count(name) > 1:
+            what = f"{job.name}: `model_image:` cannot hold two files named {name}"
+            raise UsageError(what, fix="remove `model_image:` from deploy")
 
 
 def _check_locked(plain: Mapping[str, Any], where: str, names: Collection[str]) -> None:

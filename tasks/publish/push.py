@@ -54,19 +54,21 @@ class Pushed(NamedTuple):
 
 
 def named_files(
-    artifacts: Sequence[Artifact], roles: Sequence[str]
+    artifacts: Sequence[Artifact], roles: Sequence[str], *, as_image: bool = False
 ) -> tuple[File, ...]:
     """Return the files with names that differ.
 
     Args:
         roles: of each file, such as mmproj; empty for the model itself.
+        as_image: a pod finds each file by the name that it has in the cache.
     """
     found: list[File] = []
     for artifact, role in zip(artifacts, roles, strict=True):
         name = os.path.basename(artifact.target)
         is_taken = name.lower() in {file.name.lower() for file in found}
-        # a reader finds a projector by its name
-        if is_taken or (role == "mmproj" and role not in name.lower()):
+        # a reader of a ModelPack finds a projector by its name
+        is_hidden = not as_image and role == "mmproj" and role not in name.lower()
+        if is_taken or is_hidden:
             name = f"{role}-{name}"
         found.append(File(artifact, name))
     return tuple(found)

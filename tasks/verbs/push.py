@@ -86,14 +86,13 @@ def run(
     cache = context.environment.cache
     roles = {one.path: one.role for one in resolved.companions}
     artifacts = resolved.files
-    wanted = push.named_files(
-        artifacts, [roles.get(file.target, "") for file in artifacts]
-    )
+    as_image = request.verb == "image"
+    named = [roles.get(file.target, "") for file in artifacts]
+    wanted = push.named_files(artifacts, named, as_image=as_image)
     variant = ""
     if resolved.variant:
         variant = f" --variant {quoted(resolved.variant)}"
     push.check_here(cache, wanted, f"doit download {resolved.name}{variant}")
-    as_image = request.verb == "image"
     repos: dict[str, None] = {}
     if not as_image:
         for file in artifacts:

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.once
 FIRST = 1 + VALID.count("\n")  # the line of `deploy:`
 HOST = "a host name or an IP address"
 IMAGE = "an image, such as registry.example.org/llamafile-recipe:2026.11"
+MODEL_IMAGE = "an image, such as registry.example.org/models/chat:1"
 PATH = "an absolute path of letters, digits, '.', '_' and '-'"
 RESOLVER = "an IP address, such as 192.0.2.53"
 MIRROR = "http:// and a host, such as http://mirror.lan:8080"
@@ -28,6 +29,8 @@ SEEN = [
      "unknown key; did you mean replicas, max_replicas?"),
     ("{models: {tiny: {port: 0}}}", "models.tiny.port", "expected a number from 1 to 65535, got 0"),
     ("{models: {tiny: {}}, image: 'a b'}", "image", f'expected {IMAGE}, got "a b"'),
+    ("{models: {tiny: {model_image: 'a b'}}}", "models.tiny.model_image",
+     f'expected {MODEL_IMAGE}, got "a b"'),
     ("{models: {tiny: {}}, image: 'a$b'}", "image", f'expected {IMAGE}, got "a$b"'),
     ("{models: {tiny: {}}, hosts: [a;b]}", "hosts.0", f'expected {HOST}, got "a;b"'),
     ("{models: {tiny: {}}, node_cache: /a/../b}", "node_cache", f'expected {PATH}, got "/a/../b"'),
@@ -58,6 +61,7 @@ ENDPOINTS = [  # the endpoint, how it is deployed, the key and the text of the e
     ("models: [one]", "", "", "requires `memory:` in endpoints.office: another machine has other memory"),
     ("models: [one], memory: 4", "variant: q4", ".variant", SEVERAL),
     ("models: [one], memory: 4", "max_replicas: 4", ".max_replicas", SEVERAL),
+    ("models: [one], memory: 4", "model_image: i", ".model_image", SEVERAL),
     ("models: [many], memory: 4", "", "", "many of endpoints.office has variants: name an entry without"),
 ]  # fmt: skip
 RIGHT = [

@@ -203,6 +203,25 @@ def test_an_endpoint(project: Project, llama_server: Path) -> None:
         project.doit("stop", "--all")
 
 
+def test_an_image_of_a_model(project: Project) -> None:
+    """A pod mounts it where the cache has the file; an engine that is downloaded would be missing."""
+    deploy = {
+        "image": "registry.example.org/recipe:1",
+        "models": {"a": {"model_image": "registry.example.org/a:1"}},
+    }
+    entry = project.entry("demo/demo.gguf", DEMO)
+    project.catalogue({"a": {**entry, "engine": "embedded"}}, EMBEDDED, deploy=deploy)
+    for command in ("lock", "deploy:kubernetes", "download"):
+        assert project.doit(command).status == 0
+    text = contents(project)["kubernetes.yaml"].decode()
+    [place] = re.findall("mountPath: /cache/(.*)", text)
+    assert (project.cache / place / "demo.gguf").read_bytes() == DEMO
+    project.catalogue({"a": project.entry(URL + "a.llamafile", DATA)}, deploy=deploy)
+    assert project.doit("lock", "--upgrade").status == 0
+    result = project.doit("deploy:kubernetes")
+    assert "a: `model_image:` holds no engine, and self is not in `image:` either\n" in result.err
+
+
 def test_not_locked(ours: Project) -> None:
     """The command that pins is named, for these models only."""
     write(ours)

@@ -89,6 +89,9 @@ def test_kubernetes(deployed: Callable[..., Path], version: str, folder: str | N
     program = "import sys; from kubernetes_validate.__main__ import main; sys.exit(main())"
     command = (sys.executable, "-c", program, "-k", version, "--strict", str(path))
     accepts(path, "failureThreshold", "failureTreshold", *command)
+    if not folder:
+        mounted = {"models": {"chat-1.5b": {"model_image": "registry.example.org/chat:1"}}}
+        accepts(deployed("kubernetes", **mounted) / "kubernetes.yaml", "reference:", "referenze:", *command)
 
 
 def test_compose(deployed: Callable[..., Path]) -> None:

@@ -230,6 +230,24 @@ def test_a_directory_of_each_node() -> None:
     assert daemons["template"]["spec"]["containers"][0]["command"] == ["sleep", "infinity"]
 
 
+def test_an_image_of_a_model() -> None:
+    """Pods mount it in each directory that has a file of the model, so nothing is downloaded, on no node."""
+    files = tuple(PinnedFile(f"{name}.gguf", A64, 10, f"models/{name[0]}") for name in ("a1", "a2", "b1"))
+    fleet = with_options(node_cache="/srv/cache")
+    fleet = fleet._replace(models=(CHAT._replace(files=files, model_image="r.example/chat:1"),))
+    found = objects(fleet)
+    assert list(found) == ["Service/chat-1-5b", "Deployment/chat-1-5b"]
+    pod = found["Deployment/chat-1-5b"]["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+    assert pod["volumes"][0] == {
+        "name": "cache",
+        "image": {"reference": "r.example/chat:1", "pullPolicy": "IfNotPresent"},
+    }
+    assert pod["containers"][0]["volumeMounts"][:-1] == [
+        {"name": "cache", "mountPath": f"/cache/models/{name}", "readOnly": True} for name in "ab"
+    ]
+
+
 @pytest.mark.parametrize("folder", [None, "/srv/cache"])
 def test_autoscaler(folder: str | None) -> None:
     """It decides on the number of pods, so nothing else states it."""

@@ -266,3 +266,5 @@ def test_names_in_the_manifest() -> None:
     }
     files = push.named_files([Artifact("m", (), path) for path in paths], list(paths.values()))
     assert [file.name for file in files] == ["x.gguf", "draft-X.gguf", "mmproj-vision.gguf", "mmproj-q8.gguf"]
+    files = push.named_files([Artifact("m", (), path) for path in paths], list(paths.values()), as_image=True)
+    assert [file.name for file in files] == ["x.gguf", "draft-X.gguf", "vision.gguf", "mmproj-q8.gguf"]

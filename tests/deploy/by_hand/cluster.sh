@@ -3,12 +3,15 @@
 # Needs root, the image of image.sh, the environment of the tests, and of Debian 12: conntrack containerd
 # containernetworking-plugins etcd-server iptables kubectl. To build Kubernetes 1.20 from Debian's source package,
 # which is done once: dpkg-dev gcc golang-go libc6-dev make rsync. KUBERNETES=DIR has its programs already.
+# On a busy machine, `SHARES=50000 cluster.sh WORK` runs before everything else: shares of the processors.
 # Everything is in private namespaces, and ends with them. About 5 minutes to build, then 4.
 set -euo pipefail
 script=$(realpath "$0")
 files=$(dirname "$script")/cluster
 work=$(cd "$1" && pwd)
 run=$work/cluster
+group=/sys/fs/cgroup/cpu/llamafile-recipe-cluster # of the programs; the pods have their own
+shares=${SHARES:-2048}
 programs=${KUBERNETES:-$work/kubernetes/_output/local/go/bin}
 
 build() {
@@ -44,10 +47,15 @@ if [ "${2:-}" != inside ]; then
   [ -x "$programs/kube-apiserver" ] || build
   [ -f "$work/pause.tar" ] || pause
   status=0
+  mkdir -p $group
+  echo "$shares" >$group/cpu.shares
+  echo $$ >$group/cgroup.procs
   timeout "${LIMIT:-900}" unshare -mnpf --kill-child --propagation private --mount-proc \
     bash "$script" "$work" inside || status=$?
+  echo $$ >/sys/fs/cgroup/cpu/cgroup.procs
+  rmdir $group
   # the kubelet's groups are those of the machine
-  find /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/*/k8s.io -depth -type d -exec rmdir {} + 2>"$work/cgroups.log" || true
+  find /sys/fs/cgroup/*/kubepods -depth -type d -exec rmdir {} + 2>"$work/cgroups.log" || true
   exit $status
 fi
 
@@ -81,7 +89,7 @@ start "$programs/kube-apiserver" --etcd-servers=$etcd --service-cluster-ip-range
   --bind-address=127.0.0.1 --advertise-address=172.31.255.2 --secure-port=16443 --cert-dir="$run/certs" \
   --service-account-key-file="$run/sa.key" --service-account-signing-key-file="$run/sa.key" \
   --service-account-issuer=$api --authorization-mode=AlwaysAllow --token-auth-file="$run/tokens.csv" \
-  --disable-admission-plugins=ServiceAccount --allow-privileged
+  --disable-admission-plugins=ServiceAccount --allow-privileged --kubelet-preferred-address-types=InternalIP
 start containerd -c "$run/containerd.toml"
 until curl -skf -H 'Authorization: Bearer tok' $api/readyz >"$run/readyz"; do sleep 0.3; done
 start "$programs/kube-controller-manager" --kubeconfig="$KUBECONFIG" --leader-elect=false \
@@ -94,6 +102,7 @@ start "$programs/kubelet" --config="$run/kubelet.yaml" --kubeconfig="$KUBECONFIG
 start "$programs/kube-proxy" --kubeconfig="$KUBECONFIG" --hostname-override=node1 --proxy-mode=iptables \
   --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 \
   --conntrack-tcp-timeout-close-wait=0
-until kubectl get nodes | grep -q ' Ready'; do sleep 0.5; done
+until kubectl get nodes 2>&1 | grep -q ' Ready'; do sleep 0.5; done
+echo "$shares" >/sys/fs/cgroup/cpu/kubepods/cpu.shares
 cd "$work/clone"
 . "${MEASURE:-$files/measure.sh}"
