@@ -15,14 +15,18 @@ from pathlib import Path
 from tasks.errors import ServerError
 from tasks.server.record_files import load_json
 from tasks.server.server_record import ServerRecord, is_spec
+from tasks.server.watched_files import Pins, is_pins
 from tasks.system import files
 
 POLL_S = 0.2
 _TAKEN_S = 30.0  # a supervisor looks often, but a machine may be busy
 
 
-def write(record: ServerRecord, spec: Mapping[str, str]) -> None:
+def write(record: ServerRecord, spec: Mapping[str, str], pins: Pins) -> None:
     """Let the supervisor of a running server record other settings; wait for that.
+
+    Args:
+        pins: of the files that it watches from now on.
 
     Raises:
         ServerError: the file cannot be written, or the supervisor does not read it.
@@ -30,7 +34,8 @@ def write(record: ServerRecord, spec: Mapping[str, str]) -> None:
     path = _file(record.path)
     what = f"{record.name} has the new settings, but they are not recorded"
     fix = f"doit restart --model {record.name}"
-    text = json.dumps({"mark": record.mark, "spec": dict(spec)}, indent=1)
+    data = {"mark": record.mark, "spec": dict(spec), "pins": dict(pins)}
+    text = json.dumps(data, indent=1)
     try:
         files.write_atomic(path, text, private=True)
     except OSError as error:
@@ -45,8 +50,8 @@ def write(record: ServerRecord, spec: Mapping[str, str]) -> None:
         time.sleep(POLL_S)
 
 
-def read(path: str, mark: str) -> dict[str, str] | None:
-    """Return the settings for the server of this marker; None without valid ones.
+def read(path: str, mark: str) -> tuple[dict[str, str], Pins] | None:
+    """Return settings and pins for the server of this marker; None without valid ones.
 
     Args:
         path: of the record.
@@ -54,10 +59,10 @@ def read(path: str, mark: str) -> dict[str, str] | None:
     data = load_json(Path(_file(path)))
     if not isinstance(data, dict) or data.get("mark") != mark:
         return None
-    spec = data.get("spec")
-    if not isinstance(spec, dict) or not is_spec(spec):
+    spec, pins = data.get("spec"), data.get("pins")
+    if not isinstance(spec, dict) or not is_spec(spec) or not is_pins(pins):
         return None
-    return spec
+    return spec, pins
 
 
 def watch(path: str, ended: Callable[[float], bool], tell: Callable[[], None]) -> None:

@@ -122,8 +122,9 @@ class Supervisor:
         if models_max:  # it is a router
             _thread(self._keep_loaded, values, int(models_max))
             _thread(self._watch_settings, config["record"])
-        if config["pins"]:
-            _thread(self._watch_files, config["pins"])
+        self._pins: Any = config["pins"] or {}  # doit reload changes a router's
+        if self._pins or models_max:
+            _thread(self._watch_files)
         self._record = Record(config["record"], values)
 
     def stop(self, kill: bool = False, drain: bool = False) -> None:
@@ -249,19 +250,20 @@ class Supervisor:
             path, self._ended.wait, lambda: self._commands.put("settings")
         )
 
-    def _watch_files(self, pins: Any) -> None:
+    def _watch_files(self) -> None:
         from tasks.server.watched_files import wait_changed
 
-        self._changed = wait_changed(pins, self._ended.wait)
+        self._changed = wait_changed(lambda: self._pins, self._ended.wait)
         if self._changed:
             self._commands.put("changed")
 
     def _take_settings(self) -> None:
-        """Record the settings that `doit reload` has given to a router."""
+        """Take over the settings that `doit reload` has given to a router."""
         from tasks.server import settings_request
 
-        spec = settings_request.read(self._record.path, self._record.mark)
-        if spec is not None:
+        request = settings_request.read(self._record.path, self._record.mark)
+        if request is not None:
+            spec, self._pins = request
             self._record.write(spec=spec)
         settings_request.forget(self._record.path)
 

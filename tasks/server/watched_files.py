@@ -6,7 +6,7 @@ llama-server reads a model again when it loads it: of an endpoint, or after `idl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import IntegrityError
 from tasks.system import files
@@ -31,26 +31,43 @@ def pins_of(spec: LaunchSpec) -> Pins:
     return found
 
 
-def wait_changed(pins: Pins, ended: Callable[[float], bool]) -> str:
+def is_pins(data: Any) -> bool:
+    """Whether data is of `pins_of`, after its way through JSON."""
+    if not isinstance(data, dict):
+        return False
+    try:
+        return all(
+            isinstance(digest, str)
+            and len(values) == len(FileStat._fields)
+            and all(type(value) is int for value in values)
+            for digest, values in data.values()
+        )
+    except (TypeError, ValueError):
+        return False
+
+
+def wait_changed(pins: Callable[[], Pins], ended: Callable[[float], bool]) -> str:
     """Wait until a file has other bytes; one that is missing cannot be loaded.
 
     A file with another stat is read.
 
     Args:
+        pins: returns those of now.
         ended: waits for that many seconds; returns whether the server has ended.
 
     Returns:
         The path of the file; empty if the server has ended.
     """
-    before = {path: FileStat(*values) for path, (_, values) in pins.items()}
+    right: dict[str, FileStat] = {}  # files with another stat, and the pinned bytes
     while not ended(POLL_S):
-        for path, old in before.items():
+        for path, (pin, values) in pins().items():
             now = files.stat(path)
-            if now is None or now.is_same_but_renamed(old):
+            known = right.get(path, FileStat(*values))
+            if now is None or now.is_same_but_renamed(known):
                 continue
             digest = _digest(path)
-            if digest == pins[path][0]:
-                before[path] = now
+            if digest == pin:
+                right[path] = now
             elif digest:
                 return path
     return ""

@@ -10,6 +10,7 @@ from tasks.server import router_reload, server_locks, server_registry, settings_
 from tasks.server.server_record import Mode, ServerRecord, ServerState, differences
 from tasks.server.session import specify
 from tasks.server.stopping import stop_server
+from tasks.server.watched_files import pins_of
 
 
 def run(context: Context, endpoint: ResolvedEndpoint) -> None:
@@ -44,13 +45,14 @@ def run(context: Context, endpoint: ResolvedEndpoint) -> None:
             limit = endpoint.settings.timeout
             assert spec.router
             members = spec.router.members
+            pins = pins_of(spec)
             with handle_signals(stop.append):
                 is_done = router_reload.reload(
                     record, members, changed, limit, lambda: stop
                 )
             if not is_done:
                 raise SystemExit(128 + stop[0])
-            settings_request.write(record, after)
+            settings_request.write(record, after, pins)
 
 
 def _running(cache: str, endpoint: ResolvedEndpoint) -> ServerRecord:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tasks.server.watched_files import wait_changed
+from tasks.server.watched_files import is_pins, wait_changed
 from tasks.system import files
 
 BYTES = b"a" * 99
@@ -47,4 +48,14 @@ def test_which_change_is_noticed(tmp_path: Path, change: Callable[[Path], object
             change(path)
         return next(looks)
 
-    assert wait_changed(pins, ended) == (str(path) if noticed else "")
+    assert is_pins(json.loads(json.dumps(pins)))
+    assert wait_changed(lambda: pins, ended) == (str(path) if noticed else "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], {"/m": None}, {"/m": ["a"]}, {"/m": [1, [1] * 5]}, {"/m": ["a", [1]]}, {"/m": ["a", "12345"]}],
+)
+def test_what_are_no_pins(data: object) -> None:
+    """Of a request for new settings that is damaged."""
+    assert not is_pins(data)
