@@ -20,6 +20,7 @@ from tests.fakes import llamafile
 from tests.fakes.github_runner import Job, Runner
 from tests.fakes.server import FileServer, Status
 from tests.server.test_serve_cli import AS_BEFORE, behave, runs
+from tests.support import fork_server
 from tests.support.ports import free_port
 from tests.support.project import REPO, Project
 from tests.support.stamps import restamp
@@ -39,6 +40,8 @@ def server() -> Iterator[FileServer]:
 def runner(project: Project, server: FileServer, tmp_path: Path) -> Runner:
     """A runner whose action has the models a (the default) to e at a server."""
     shutil.copy2(REPO / "action.yml", project.path)
+    forks = fork_server.write_programs(tmp_path / "forks", project.doit_program)
+    project.env["PATH"] = f"{forks}{os.pathsep}{project.env['PATH']}"
     models = {}
     for number, name in enumerate("abcde"):
         data = llamafile.build(project.path / "built", version="0.10.5", pad=number).read_bytes()
@@ -52,12 +55,8 @@ def runner(project: Project, server: FileServer, tmp_path: Path) -> Runner:
 
 
 def use(**inputs: str) -> dict[str, Any]:
-    """A step that uses the action; this Python has what it needs."""
-    return {
-        "id": "llm",
-        "uses": "someone/llamafile-recipe@main",
-        "with": {"python": sys.executable, **inputs},
-    }
+    """A step that uses the action; the first Python on the PATH has what it needs."""
+    return {"id": "llm", "uses": "someone/llamafile-recipe@main", "with": inputs}
 
 
 def hit(job: Job) -> str:
@@ -246,7 +245,7 @@ def test_no_file_of_the_workspace_is_imported(runner: Runner) -> None:
     """Finding 25: not in the place of a package, of a module of Python, or of the recipe; no port is fine."""
     for name in ("yaml", "filelock", "csv", "doit", "tasks", "json", "requests"):
         (runner.workspace / f"{name}.py").write_text('print("HIJACKED", flush=True)\nraise SystemExit(9)\n')
-    job = runner.job([use(models="a", mode="serve", port="")])
+    job = runner.job([use(models="a", mode="serve", port="", python=sys.executable)])
     assert job.ok, job.log
     assert "HIJACKED" not in job.log
     assert job.outputs["llm"]["url"].startswith("http://127.0.0.1:")

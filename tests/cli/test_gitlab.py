@@ -13,6 +13,7 @@ import pytest
 from tests.fakes import gitlab, llamafile
 from tests.fakes.server import FileServer, Status
 from tests.server.test_serve_cli import AS_BEFORE, behave
+from tests.support import fork_server
 from tests.support.project import REPO, Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
@@ -45,6 +46,8 @@ def work(project: Project, server: FileServer, tmp_path: Path) -> Path:
     project.catalogue(models)
     behave(project)
     del project.env["LLAMAFILE_CACHE"]
+    forks = fork_server.write_programs(tmp_path / "forks", project.doit_program)
+    project.env["PATH"] = f"{forks}{os.pathsep}{project.env['PATH']}"
     work = tmp_path / "work"
     work.mkdir()
     shutil.move(project.path / "models.yaml", work / "models.yaml")

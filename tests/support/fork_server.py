@@ -6,9 +6,10 @@ it imports dodo.py from its project, and tasks/ if its files are not those of th
 shared_modules.py). What only a new interpreter reads makes `can_fork` say no, and the tests marked smoke
 start the script.
 
-    python fork_server.py DESCRIPTOR MOULD
+    python fork_server.py DESCRIPTOR DESCRIPTOR MOULD
 
-The server imports nothing else of the tests.
+The server imports nothing else of the tests. A script that starts `doit` by its name gets forks, too, with
+the programs of `write_programs` (fork_client.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib.util
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -95,12 +97,15 @@ class _Server:
 
         self._lock = threading.Lock()
         self._ended: dict[int, int] = {}
+        self.address = str(mould() / "forks.socket")  # of clients that are not the tests
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with other:
-            number = other.fileno()
+        with other, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as clients:
+            clients.bind(self.address)
+            clients.listen()
+            numbers = [other.fileno(), clients.fileno()]
             # pipes, as what a fork gets: what Python knows of a stream is from its start
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(number), str(mould())], pass_fds=[number],
+                [sys.executable, __file__, *map(str, numbers), str(mould())], pass_fds=numbers,
                 start_new_session=True, cwd="/",
                 env={name: os.environ[name] for name in KEPT if name in os.environ},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -109,6 +114,7 @@ class _Server:
     def close(self) -> None:
         """End the server; what it has forked goes on."""
         self._socket.close()
+        os.unlink(self.address)
         self._process.communicate(timeout=60)
 
     def fork(self, args: Sequence[str], cwd: str, env: Mapping[str, str], streams: tuple[int, ...]) -> int:
@@ -150,6 +156,27 @@ def _server() -> _Server:
     return _Server()
 
 
+def write_programs(folder: Path, program: str) -> Path:
+    """Write `doit`, and a `python3` whose `-I -m doit` is that (with no need to be isolated).
+
+    Args:
+        folder: is made; a script has it on its PATH.
+        program: the path of `doit`.
+    """
+    run = shlex.quote(program)
+    if sys.platform == "linux":
+        client = str(Path(__file__).with_name("fork_client.py"))
+        words = [_server().address, os.environ.get("LANG", ""), program]
+        run = shlex.join([sys.executable, "-I", "-S", client, *words])
+    python = f"exec {shlex.quote(sys.executable)}"
+    isolated = f'if [ "$1 $2 $3" = "-I -m doit" ]; then shift 3; exec {run} "$@"; fi'
+    folder.mkdir()
+    for name, text in (("doit", f'exec {run} "$@"'), ("python3", f'{isolated}\n{python} "$@"')):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
 def close() -> None:
     """End the server of this process, if there is one."""
     if _server.cache_info().currsize:
@@ -166,28 +193,43 @@ def _request(args: Sequence[str], cwd: str, env: Mapping[str, str]) -> bytes:
 # ---- in the server
 
 
-def serve(connection: socket.socket) -> tuple[list[str], str, dict[str, str], int]:
-    """Fork on each request; return in the new process, with what it is to run."""
+def serve(connection: socket.socket, others: socket.socket) -> tuple[list[str], str, dict[str, str], int]:
+    """Fork on each request; return in the new process, with what it is to run.
+
+    Args:
+        others: where clients connect, each for one process.
+    """
     awake, wake = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    clients: dict[int, socket.socket] = {}  # by the process that each waits for
     while True:
-        select.select([connection.fileno(), awake], [], [])
+        select.select([connection.fileno(), others.fileno(), awake], [], [])
         _drain(awake)
-        _report_ended(connection)
-        if not select.select([connection], [], [], 0)[0]:
-            continue
-        data, streams, _, _ = socket.recv_fds(connection, MOST, 3)
-        if not data:  # the tests have ended
-            os._exit(0)
-        pid = os.fork()
-        if pid == 0:
-            _become(streams)
-            args, cwd, env, umask = json.loads(data)
-            return args, cwd, env, umask
-        for number in streams:
-            os.close(number)
-        connection.send(f"{pid}".encode())
+        _report_ended(connection, clients)
+        for asked in select.select([connection, others], [], [], 0)[0]:
+            one = asked
+            if asked is others:
+                one = others.accept()[0]
+            data, streams, _, _ = socket.recv_fds(one, MOST, 3)
+            if not data and one is connection:  # the tests have ended
+                os._exit(0)
+            if len(streams) < 3:  # a client that was killed
+                one.close()
+                continue
+            pid = os.fork()
+            if pid == 0:
+                _become(streams)
+                for closed in (connection, others, one, *clients.values()):
+                    closed.detach()
+                args, cwd, env, umask = json.loads(data)
+                return args, cwd, env, umask
+            for number in streams:
+                os.close(number)
+            if one is connection:
+                one.send(f"{pid}".encode())
+            else:
+                clients[pid] = one
 
 
 def _drain(pipe: int) -> None:
@@ -195,7 +237,7 @@ def _drain(pipe: int) -> None:
         os.read(pipe, 1000)
 
 
-def _report_ended(connection: socket.socket) -> None:
+def _report_ended(connection: socket.socket, clients: dict[int, socket.socket]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -203,7 +245,11 @@ def _report_ended(connection: socket.socket) -> None:
             return
         if pid == 0:
             return
-        connection.send(f"{pid} {status}".encode())
+        if pid not in clients:
+            connection.send(f"{pid} {status}".encode())
+            continue
+        with clients.pop(pid) as client, suppress(OSError):  # it may have been killed
+            client.send(f"{pid} {status}".encode())
 
 
 def _become(streams: Sequence[int]) -> None:
@@ -236,17 +282,15 @@ def _import_shared(mould: Path) -> None:
 
 def main() -> None:
     """Serve, and in each new process run `doit`."""
-    number = int(sys.argv[1])
+    sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:3]]
     sys.argv[0] = "doit"  # of which doit takes its name
     sys.path.pop(0)  # that of this file
     for name in IMPORTED:
         importlib.import_module(name)
-    _import_shared(Path(sys.argv[2]))
-    connection = socket.socket(fileno=number)
+    _import_shared(Path(sys.argv[3]))
     gc.collect()
     gc.freeze()
-    args, cwd, env, umask = serve(connection)
-    connection.detach()  # closed already
+    args, cwd, env, umask = serve(*sockets)
     os.chdir(cwd)
     os.umask(umask)
     os.environ.clear()
