@@ -30,8 +30,8 @@ def both(shared: Project, user: AsUser) -> Iterator[tuple[Project, Project]]:
     try:
         yield users
     finally:
-        for one in users:
-            one.background("stop", "--all")
+        for process in [process for one in users for process in one.processes()]:  # of a test that has failed
+            process.kill()
 
 
 def printed(project: Project) -> str:
