@@ -35,6 +35,7 @@ _MIB = 1024**2
 _GIB = 1024**3
 # bytes beside the engine's: the recipe's own processes
 _OWN_MEMORY = 128 * _MIB
+_MOUNTED = "/mounted"  # not CACHE, a VOLUME, on which podman mounts no image
 _PROBE_S = 2  # between two probes
 _NAME = "app.kubernetes.io/name"
 _JSON = dict[str, Any]
@@ -174,8 +175,8 @@ def _pod_security() -> _JSON:
     }
 
 
-def _container(fleet: Fleet, name: str, *, read_only: bool) -> _JSON:
-    cache: _JSON = {"name": "cache", "mountPath": CACHE}
+def _container(fleet: Fleet, name: str, *, read_only: bool, path: str = CACHE) -> _JSON:
+    cache: _JSON = {"name": "cache", "mountPath": path}
     if read_only:
         cache["readOnly"] = True
     return {
@@ -203,10 +204,15 @@ def _server(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
     wait = f"{CLONE}/.venv/bin/doit idle --model {model.name}"
     stop = f"sleep {SETTLE}; exec {wait} --timeout {fleet.options.drain}"
     starts = math.ceil(model.timeout / _PROBE_S)
+    path = CACHE
+    variables = {"LLAMAFILE_OFFLINE": "1"}
+    if model.model_image:
+        path = _MOUNTED
+        variables["LLAMAFILE_CACHE"] = path
     return {
-        **_container(fleet, "server", read_only=True),
+        **_container(fleet, "server", read_only=True, path=path),
         "args": _serve(fleet, model),
-        "env": [*_variables({"LLAMAFILE_OFFLINE": "1"}), _key(label)],
+        "env": [*_variables(variables), _key(label)],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(model),
         "startupProbe": _probe(starts),

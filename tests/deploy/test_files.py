@@ -229,9 +229,9 @@ def test_an_image_of_a_model() -> None:
         "name": "cache",
         "image": {"reference": "r.example/chat:1", "pullPolicy": "IfNotPresent"},
     }
-    assert pod["containers"][0]["volumeMounts"][0] == {
-        "name": "cache", "mountPath": "/cache", "readOnly": True,
-    }  # fmt: skip
+    [server] = pod["containers"]
+    assert server["volumeMounts"][0] == {"name": "cache", "mountPath": "/mounted", "readOnly": True}
+    assert {"name": "LLAMAFILE_CACHE", "value": "/mounted"} in server["env"]
 
 
 @pytest.mark.parametrize("folder", [None, "/srv/cache"])

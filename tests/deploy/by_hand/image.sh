@@ -36,3 +36,16 @@ cat "$work/digest1"
 cmp "$work/digest1" "$work/digest2" && echo "built twice: the same digest"
 rm -f "$work/image.tar"
 podman --root "$work/store" --runroot "$work/runroot" save -q -o "$work/image.tar" localhost/llamafile-recipe:dev
+
+# the image of the model, and the files of a fleet that mounts it
+rm -rf "$work/mounted" "$work/cache"
+mkdir "$work/mounted"
+cp -r demo models.lock "$work/mounted"
+sed -e '/node_cache/d' -e 's#{replicas: 3#&, model_image: "localhost/demo:1"#' models.yaml >"$work/mounted/models.yaml"
+export LLAMAFILE_CATALOGUE="$work/mounted/models.yaml" LLAMAFILE_CACHE="$work/cache"
+python -m doit deploy
+python -m doit download demo
+# in a store of its own: podman mounts no image of an additional store
+buildah --root "$work/mounted-store" --runroot "$work/mounted-runroot" build -q --timestamp 0 -t localhost/demo:1 \
+  -f "$work/mounted/deploy/models/demo.Containerfile" "$work/cache"
+podman --root "$work/mounted-store" --runroot "$work/mounted-runroot" save -q -o "$work/mounted/demo.tar" localhost/demo:1
