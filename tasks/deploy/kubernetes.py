@@ -35,6 +35,7 @@ _MIB = 1024**2
 _GIB = 1024**3
 # bytes beside the engine's: the recipe's own processes
 _OWN_MEMORY = 128 * _MIB
+_MOUNTED = "/mounted"  # not CACHE, a VOLUME, on which podman mounts no image
 _PROBE_S = 2  # between two probes
 _DOWNLOAD_SECRETS = "llamafile-recipe-auth"  # Secret with what `auth:` names
 _NAME = "app.kubernetes.io/name"
@@ -186,7 +187,7 @@ def _image_mounts(model: DeployedModel) -> list[_JSON]:
     """Return a mount of the image in each directory where a file is expected."""
     folders = dict.fromkeys(file.folder for file in model.files)
     return [
-        {"name": "cache", "mountPath": f"{CACHE}/{folder}", "readOnly": True}
+        {"name": "cache", "mountPath": f"{_MOUNTED}/{folder}", "readOnly": True}
         for folder in folders
     ]
 
@@ -219,12 +220,14 @@ def _server(fleet: Fleet, model: DeployedModel, label: str) -> _JSON:
     stop = f"sleep {SETTLE}; exec {wait} --timeout {fleet.options.drain}"
     starts = math.ceil(model.timeout / _PROBE_S)
     mounts = [_cache(read_only=True)]
+    variables = {"LLAMAFILE_OFFLINE": "1"}
     if model.model_image:
         mounts = _image_mounts(model)
+        variables["LLAMAFILE_CACHE"] = _MOUNTED
     return {
         **_container(fleet, "server", mounts),
         "args": _serve(fleet, model),
-        "env": [*_variables({"LLAMAFILE_OFFLINE": "1"}), _key(label)],
+        "env": [*_variables(variables), _key(label)],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(model),
         "startupProbe": _probe(starts),

@@ -214,7 +214,7 @@ def test_an_image_of_a_model(project: Project) -> None:
     for command in ("lock", "deploy:kubernetes", "download"):
         assert project.doit(command).status == 0
     text = contents(project)["kubernetes.yaml"].decode()
-    [place] = re.findall("mountPath: /cache/(.*)", text)
+    [place] = re.findall("mountPath: /mounted/(.*)", text)
     assert (project.cache / place / "demo.gguf").read_bytes() == DEMO
     project.catalogue({"a": project.entry(URL + "a.llamafile", DATA)}, deploy=deploy)
     assert project.doit("lock", "--upgrade").status == 0

@@ -243,9 +243,11 @@ def test_an_image_of_a_model() -> None:
         "name": "cache",
         "image": {"reference": "r.example/chat:1", "pullPolicy": "IfNotPresent"},
     }
-    assert pod["containers"][0]["volumeMounts"][:-1] == [
-        {"name": "cache", "mountPath": f"/cache/models/{name}", "readOnly": True} for name in "ab"
+    [server] = pod["containers"]
+    assert server["volumeMounts"][:-1] == [
+        {"name": "cache", "mountPath": f"/mounted/models/{name}", "readOnly": True} for name in "ab"
     ]
+    assert {"name": "LLAMAFILE_CACHE", "value": "/mounted"} in server["env"]
 
 
 @pytest.mark.parametrize("folder", [None, "/srv/cache"])

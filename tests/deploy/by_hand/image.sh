@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the image of docs/fleet.md twice and compare the digests: image.sh WORK
-# Needs root, debootstrap, buildah, podman, runc, git, the environment of the tests, and pip of Python 3.11 for the
+# Needs root, debootstrap, buildah, podman, runc, skopeo, docker-registry, git, the environment of the tests, and pip of Python 3.11 for the
 # wheels, which is that of Debian 12.
 # WORK keeps the base, the wheels and the image for the other scripts. About 4 minutes.
 set -euo pipefail
@@ -36,3 +36,24 @@ cat "$work/digest1"
 cmp "$work/digest1" "$work/digest2" && echo "built twice: the same digest"
 rm -f "$work/image.tar"
 podman --root "$work/store" --runroot "$work/runroot" save -q -o "$work/image.tar" localhost/llamafile-recipe:dev
+
+# the image of the model, and the files of a fleet that mounts it
+rm -rf "$work/mounted" "$work/cache"
+mkdir "$work/mounted"
+cp -r demo models.lock "$work/mounted"
+sed -e '/node_cache/d' -e 's#{replicas: 3#&, model_image: "localhost/demo:1"#' models.yaml >"$work/mounted/models.yaml"
+export LLAMAFILE_CATALOGUE="$work/mounted/models.yaml" LLAMAFILE_CACHE="$work/cache"
+python -m doit deploy
+python -m doit download demo
+port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+cat >"$work/mounted/registry.yml" <<YAML
+version: 0.1
+storage: {filesystem: {rootdirectory: $work/mounted/registry}}
+http: {addr: "127.0.0.1:$port"}
+YAML
+docker-registry serve "$work/mounted/registry.yml" >"$work/mounted/registry.log" 2>&1 &
+trap "kill $!" EXIT
+curl -s --retry 50 --retry-connrefused --retry-delay 1 "http://127.0.0.1:$port/v2/" >"$work/mounted/answer"
+python -m doit image demo "oci://127.0.0.1:$port/demo:1"
+skopeo copy -q --src-tls-verify=false "docker://127.0.0.1:$port/demo:1" \
+  "docker-archive:$work/mounted/demo.tar:localhost/demo:1"

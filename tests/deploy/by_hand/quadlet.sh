@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Boot a systemd that runs the quadlets, and the pod of kubernetes.yaml, with podman 5: quadlet.sh WORK
+# Boot a systemd that runs the quadlets, and the pods of kubernetes.yaml, with podman 5: quadlet.sh WORK
 # Needs root, debootstrap, systemd-nspawn, and the image of image.sh. About 4 minutes, then 40 s.
 set -euo pipefail
 script=$(realpath "$0")
@@ -33,8 +33,15 @@ if [ -d /imgstore ]; then # in the machine
   sed '/resources:/,/memory:/d' deploy/kubernetes.yaml >/run/pod.yaml
   podman kube play /run/pod.yaml
   until podman ps --format '{{.Names}} {{.Status}}' | grep -F '(healthy)'; do sleep 0.5; done
-  podman exec demo-pod-server sh -c 'touch /cache/x' && exit 1
+  podman exec demo-pod-server sh -c '! touch /cache/x'
   podman kube down /run/pod.yaml
+  # the same with an image volume in place of the directory
+  sed '/resources:/,/memory:/d' /mounted/deploy/kubernetes.yaml >/run/mounted.yaml
+  podman load -q -i /mounted/demo.tar
+  podman kube play /run/mounted.yaml
+  until podman ps --format '{{.Names}} {{.Status}}' | grep -F '(healthy)'; do sleep 0.5; done
+  podman exec demo-pod-server sh -c '! touch /mounted/x'
+  podman kube down /run/mounted.yaml
   exit
 fi
 work=$(cd "$1" && pwd)
@@ -45,6 +52,6 @@ mkdir "$work/t" "$work/containers"
 cp "$script" "$(dirname "$script")/settings.sh" "$work/t"
 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout 300 systemd-nspawn -q -D "$work/trixie" --volatile=overlay --register=no \
   --keep-unit --private-network --capability=all --system-call-filter='add_key keyctl bpf' --bind="$work/t:/t" \
-  --bind-ro="$work/clone:/clone" --bind-ro="$work/store:/imgstore" --bind="$work/containers:/var/lib/containers" \
+  --bind-ro="$work/clone:/clone" --bind-ro="$work/mounted:/mounted" --bind-ro="$work/store:/imgstore" --bind="$work/containers:/var/lib/containers" \
   -b systemd.run=/t/quadlet.sh systemd.run_success_action=exit systemd.run_failure_action=exit \
-  </dev/null >"$work/console" && echo "ready, restarted after SIGKILL, the answer was finished; the pod was healthy" || { tail -30 "$work/t/log"; exit 1; }
+  </dev/null >"$work/console" && echo "ready, restarted after SIGKILL, the answer was finished; the pods were healthy" || { tail -30 "$work/t/log"; exit 1; }
