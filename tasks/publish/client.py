@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from tasks.console import formatting
+from tasks.console.logs import log_event
 from tasks.errors import TransferError
 from tasks.network import http, logins, registry_tokens
 from tasks.network.response import Action, Decision, retry_after
@@ -145,6 +148,17 @@ class Client:
             again = "run it again: files that are complete are not sent again"
             fix = error.fix or again
             raise http.PermanentTransferError(what, fix=fix) from None
+        log_event(
+            "retry",
+            "%s: %s; retrying in %s",
+            self.target,
+            decision.why,
+            formatting.format_duration(delay_s),
+            level=logging.WARNING,
+            url=str(self.target),
+            why=decision.why,
+            wait_s=round(delay_s, 1),
+        )
         self.dependencies.sleep(delay_s)
 
     def has(self, digest: str, size: int) -> bool:

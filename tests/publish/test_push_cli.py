@@ -145,6 +145,8 @@ def test_a_dropped_connection(here: Project, registry: Registry, keeps: bool, mo
     registry.origin.cuts.append(50_000)
     result = here.doit("push", "m", f"oci://{registry.host}/team/m:v1")
     assert result.status == 0, result.err
+    assert f"{registry.host}/team/m:v1: " in result.err
+    assert "; retrying in " in result.err
     assert registry.blobs[sha256(DATA)] == DATA
     assert len(DATA) <= registry.received <= len(DATA) * most
 
