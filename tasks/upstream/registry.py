@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from tasks.errors import TransferError
 from tasks.network import http, registry, registry_tokens
+from tasks.network.tokens import host_token
 from tasks.references import OciReference, parse_modelscope, parse_oci
 from tasks.upstream import manifest
 from tasks.upstream.metadata import RemoteFile
@@ -32,7 +33,8 @@ def fetch_file(text: str, ask: Ask) -> RemoteFile | None:
     file = parse_modelscope(text)
     if file is None:
         return None
-    answer = ask("GET", file.api(os.environ), {}, "")
+    url = file.api(os.environ)
+    answer = ask("GET", url, {}, host_token(url))
     if answer.status != 200:
         what = f"{text}: HTTP {answer.status} from ModelScope's API"
         raise TransferError(what, fix="correct owner, repository and file")

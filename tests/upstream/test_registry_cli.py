@@ -134,14 +134,17 @@ def test_a_transport_with_other_bytes(project: Project, liar: str, honest: str) 
 
 
 def test_a_file_of_modelscope(project: Project) -> None:
-    """Its API states the digest."""
+    """Its API states the digest, and gets the token that `auth:` names."""
     with FileServer() as site:
         stated = {"Data": {"MetaContent": {"Sha256": HEX, "Size": len(DATA)}}}
         site.files["/api/v1/models/o/r/repo/raw"] = json.dumps(stated).encode()
         site.files["/o/r/resolve/master/tiny.gguf"] = DATA
         project.env["MODELSCOPE_DOMAIN"] = f"127.0.0.1:{site.port}"
-        catalogue(project, "ms:o/r/tiny.gguf")
-        assert project.doit("lock").status == 0
+        host = f"127.0.0.1:{site.port}"
+        models = {"m": project.entry("ms:o/r/tiny.gguf", engine="embedded")}
+        project.catalogue(models, EMBEDDED, auth={host: {"token": "MS_TOKEN"}})
+        assert project.doit("lock", env={"MS_TOKEN": "abc"}).status == 0
+        assert site.requests[0].headers.get("Authorization") == "Bearer abc"
         assert (locked(project)["sha256"], locked(project)["url"]) == (HEX, "ms:o/r/tiny.gguf")
         assert project.doit("download:m").status == 0
     assert project.target(DATA, "tiny.gguf").read_bytes() == DATA
