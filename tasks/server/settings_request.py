@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import ServerError
 from tasks.server.record_files import load_json
@@ -59,7 +60,8 @@ def read(path: str, mark: str) -> tuple[dict[str, str], Pins] | None:
     data = load_json(Path(_file(path)))
     if not isinstance(data, dict) or data.get("mark") != mark:
         return None
-    spec, pins = data.get("spec"), data.get("pins")
+    spec: Any = data.get("spec")
+    pins: Any = data.get("pins")
     if not isinstance(spec, dict) or not is_spec(spec) or not is_pins(pins):
         return None
     return spec, pins
