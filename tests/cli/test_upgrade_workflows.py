@@ -17,6 +17,7 @@ import yaml
 
 from tests.fakes import gitlab
 from tests.fakes.github_runner import TOKEN, Runner
+from tests.support import fork_server
 from tests.support.project import REPO, Project
 from tests.support.publishers import World, sha256, worlds
 from tests.test_readme import blocks
@@ -35,7 +36,9 @@ while [ $# -gt 0 ]; do [ "$1" = --body-file ] && cp "$2" "$0.body"; shift; done
 
 
 @pytest.fixture
-def world(project: Project) -> Iterator[World]:
+def world(project: Project, tmp_path: Path) -> Iterator[World]:
+    forks = fork_server.write_programs(tmp_path / "forks", project.doit_program)
+    project.env["PATH"] = f"{forks}{os.pathsep}{project.env['PATH']}"
     yield from worlds(project)
 
 
