@@ -16,6 +16,7 @@ import compileall
 import functools
 import importlib.util
 import inspect
+import json
 import os
 import shutil
 import sys
@@ -34,7 +35,10 @@ given: list[Path] = []  # the copy that another process has made
 _shared: dict[str, ModuleType] = {}
 _caches: list[Any] = []  # functions of these modules that have a functools.cache
 _containers: list[tuple[Any, Any]] = []  # of these modules, with their first content
+_compiled: dict[tuple[bytes, bytes | None], str] = {}  # catalogues, by their text and that of the lock
 
+COMPILES = "tasks.catalogue.load"
+MOST_COMPILED = 50
 
 PROGRAMS = ("embedded", "supervisor")  # started as processes, never imported
 
@@ -94,6 +98,9 @@ def find_shared() -> None:
             importlib.import_module(".".join(Path(name).with_suffix("").parts).removesuffix(".__init__"))
     sys.path.pop(0)
     _keep()
+    # for all that is forked; it imports modules while it runs
+    vars(_shared[COMPILES])["_compile"]((REPO / "models.yaml").read_bytes(), "models.yaml", None)
+    _keep()
     for name in _shared:
         del sys.modules[name]
     finder.used = False
@@ -104,6 +111,8 @@ def _keep() -> None:
     for name, module in list(sys.modules.items()):
         if name not in _shared and name.partition(".")[0] == PACKAGE:
             _shared[name] = module
+            if name == COMPILES:
+                vars(module)["_compile"] = _remembering(vars(module)["_compile"])
     for function in _caches:
         function.cache_clear()
     for container, first in _containers:
@@ -113,6 +122,22 @@ def _keep() -> None:
                 container.extend(first)
             else:
                 container.update(first)
+
+
+def _remembering(compile_catalogue: Any) -> Any:
+    """Compile each catalogue once: hundreds of projects have that of the recipe, each with an empty cache."""
+
+    def remembered(content: bytes, path: str, locked: bytes | None) -> Any:
+        key = content, locked
+        if key not in _compiled:
+            plain = compile_catalogue(content, path, locked)  # the path is for errors, which are not kept
+            if len(_compiled) == MOST_COMPILED:
+                _compiled.clear()
+            _compiled[key] = json.dumps(plain)
+            return plain
+        return json.loads(_compiled[key])
+
+    return remembered
 
 
 def _note(module: ModuleType) -> None:
