@@ -1,4 +1,4 @@
-"""Containerfile: the image that every container kind runs, and those of models. Pure.
+"""Containerfiles: the image that every kind runs, and those of models. Pure.
 
 There is no HEALTHCHECK, which an OCI image cannot have: the files that run the image
 check the health. The first stage may leave anything behind; only /opt of it is copied.
