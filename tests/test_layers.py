@@ -98,7 +98,7 @@ BUDGETS = {  # at 88 columns
         "what an engine may see, which web pages may ask it, the preset file of a router",
     ),
     "server": (
-        5_500,
+        5_530,
         "session and supervisor, records in two places, logs, readiness, the choice of one server of "
         "several, also by a file's path, stopping after the answers in progress, replicas and haproxy, "
         "a router's models, what clients are told, measuring tokens per second",

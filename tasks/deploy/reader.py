@@ -160,7 +160,7 @@ def _files(
 
 
 def _check_engine(job: ResolvedModel) -> None:
-    """Check that the engine is in the image: one that mounts a model downloads nothing.
+    """Check that `image:` has the engine: a pod that mounts files downloads none.
 
     Raises:
         UsageError: the engine is downloaded, or is the model itself.
