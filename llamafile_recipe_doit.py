@@ -130,7 +130,19 @@ class Run(_WithoutDatabase, DoitRun):  # type: ignore[misc]
             raise CmdParseError(f"-n: expected 0 or a positive number, got {number}")
         if kind not in _PARALLEL:
             raise CmdParseError(f"-P: expected process or thread, got {kind!r}")
+        if number and not _can_fork():
+            params["par_type"] = "thread"
         return super().execute(params, args)
+
+
+def _can_fork() -> bool:
+    """Return whether new processes have the tasks; elsewhere, doit would pickle them.
+
+    macOS and Windows do not fork, nor does Linux since Python 3.14.
+    """
+    import multiprocessing
+
+    return multiprocessing.get_start_method() == "fork"
 
 
 class List(_WithoutDatabase, DoitList):  # type: ignore[misc]

@@ -134,6 +134,19 @@ def test_a_name_where_doit_cfg_is_not(project: Project, tmp_path: Path) -> None:
     assert plain_doit(project, *run, "--model=m", cwd=tmp_path).returncode == 0
 
 
+def test_several_tasks_at_once_where_nothing_forks(project: Project) -> None:
+    """macOS, Windows, and Linux from Python 3.14: doit -n takes threads, because tasks cannot be pickled."""
+    program = (
+        "import multiprocessing as m; m.set_start_method('spawn'); from doit.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", program, "-n", "2", "download:demo"]
+    result = subprocess.run(
+        command, cwd=project.path, env=project.env, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "demo: 2.25 MB in " in result.stderr
+
+
 def plain_doit(project: Project, *words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `doit` in a directory without doit.cfg."""
     return subprocess.run(
