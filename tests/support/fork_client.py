@@ -14,7 +14,8 @@ import os
 import struct
 import sys
 
-READ_AT_START = ("PYTHON", "LC_A", "LC_C", "LC_M", "LC_N", "LC_T", "TZ", "LD_")  # as fork_server.py has it
+# as fork_server.py has them; PYTHON alone is one of action.yml
+READ_AT_START = ("PYTHON", "LC_A", "LC_C", "LC_M", "LC_N", "LC_T", "TZ", "LD_")
 MOST = 100_000
 
 
@@ -24,7 +25,7 @@ def main() -> int:
     umask = os.umask(0o22)
     os.umask(umask)
     request = json.dumps([command, os.getcwd(), dict(os.environ), umask]).encode()
-    read = any(name.startswith(READ_AT_START) for name in os.environ)
+    read = any(name.startswith(READ_AT_START) for name in os.environ if name != "PYTHON")
     if read or os.environ.get("LANG", "") != lang or len(request) >= MOST:
         os.execv(command[0], command)
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
