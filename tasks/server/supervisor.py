@@ -77,7 +77,7 @@ class Record:
         from tasks.system.files import write_atomic
 
         write_atomic(self.path, json.dumps(self._values, indent=1), private=True)
-        if self._values["state"] == "ready" and (server := self.parsed()):
+        if self._values.get("state") == "ready" and (server := self.parsed()):
             from tasks.server import target_file
 
             target_file.write(server)
