@@ -97,9 +97,9 @@ def test_the_same_version_with_another_digest(
     if lies == "under its digest" or not (words or env):  # what is served is what `exe` has found
         with serving(project, "serve", *words, "--port", "0", env=env) as (_, url):
             assert ask(url, "Hello") == "Hello"
+        assert model.exists()
     assert not ran.exists()
     assert exe.read_bytes() == program
-    assert model.exists()
 
 
 def test_a_digest_that_moved_in_the_lock(project: Project, ran: Path) -> None:

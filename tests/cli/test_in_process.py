@@ -110,7 +110,7 @@ def test_no_module_keeps_state() -> None:
     # set by each run; a lock, and what ends with its run
     assert kept == [
         *[("program", ["_typed", "_commands"]), ("program", ["_typed"]), ("program", ["_commands"])],
-        *[("probes", ["_starting"]), ("probes", ["_running"])],
+        *[("probes", ["_starting"]), ("probes", ["_running"]), ("logins", ["_auth"])],
     ]
 
 
