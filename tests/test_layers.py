@@ -79,7 +79,7 @@ BUDGETS = {  # at 88 columns
         "the manifest of an unpacked archive",
     ),
     "transfer": (
-        4_780,
+        4_800,
         "the transfer engine: connections, resume after any crash, hashing while it arrives, "
         "archives that are hostile, unpacked and compared",
     ),

@@ -45,6 +45,12 @@ class ConnectionPool:
             return self._scaler.most == 1
 
     @property
+    def have_others_delivered(self) -> bool:
+        """Whether connections that have left had received data."""
+        with self.lock:
+            return self._received_before > 0
+
+    @property
     def saves_requests(self) -> bool:
         """Whether the only connection should make as few requests as possible."""
         with self.lock:

@@ -68,6 +68,7 @@ class SegmentedDownload:
         self._request = SourceRequest(
             artifact, url, token, accept, dependencies.clock, fresh
         )
+        self._has_replaced_last = False
         self._links = LinkCache()
         self._pool = ConnectionPool(partial, limit, dependencies.clock())
         self._scheduler = PieceScheduler(partial, self._pool, dependencies.clock)
@@ -158,12 +159,26 @@ class SegmentedDownload:
                     self._pool.on_refused(now)
             return None
         is_only = self._pool.count == 1
+        if is_only and self._is_left_behind(silent[0]):
+            self._has_replaced_last = True
+            self._give_up(silent[0])
+            return None
         if is_only and now - silent[0].last_received_at > SLOW_S + STALL_S:
             # it trickles: not even the smallest buffer gets full
             self._give_up(silent[0])
             why = f"almost no data for {SLOW_S:.0f} s"
             return Decision(Action.RETRY, why)
         return None
+
+    def _is_left_behind(self, connection: Connection) -> bool:
+        """Return whether the others have fetched the rest and left this one unanswered.
+
+        Once in a download: the next one may wait, the server may be slow.
+        """
+        piece = connection.piece
+        if piece is None or self._has_replaced_last:
+            return False
+        return piece.pos == piece.start and self._pool.have_others_delivered
 
     def _give_up(self, connection: Connection) -> None:
         self._scheduler.revoke(connection)

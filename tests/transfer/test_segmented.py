@@ -16,7 +16,7 @@ import pytest
 from tasks.catalogue.artifact import Artifact
 from tasks.errors import IntegrityError, TransferError
 from tasks.network import http, response
-from tasks.transfer import scaling
+from tasks.transfer import connection_pool, scaling
 from tasks.transfer.connection import READ_LEAST
 from tasks.transfer.download import fetch
 from tasks.transfer.ranges import count, merge
@@ -268,6 +268,18 @@ def test_a_server_that_leaves_a_second_connection_hanging(
     server: FileServer, world: World, tmp_path: Path
 ) -> None:
     """R27: a connection without an answer does not stop the others; here SILENCE_S is 30 s."""
+    server.limit(FILE, 1, Hangup(60))
+    artifact = model(tmp_path, server.url(FILE))
+    fetched(artifact, world, within_s=28)
+    assert is_whole(artifact, DATA)
+
+
+@pytest.mark.once
+def test_the_last_connection_is_left_hanging(
+    server: FileServer, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have fetched the rest and left before its silence was noticed: it is replaced, once."""
+    monkeypatch.setattr(connection_pool, "STALL_S", 3.0)
     server.limit(FILE, 1, Hangup(60))
     artifact = model(tmp_path, server.url(FILE))
     fetched(artifact, world, within_s=28)
