@@ -80,7 +80,7 @@ def test_haproxy(deployed: Callable[..., Path]) -> None:
     )
 
 
-@pytest.mark.parametrize(("version", "folder"), [("1.31", None), ("1.35", "/srv/cache")])
+@pytest.mark.parametrize(("version", "folder"), [("1.31", None), ("1.35", "/srv/cache"), ("1.37", None)])
 def test_kubernetes(deployed: Callable[..., Path], version: str, folder: str | None) -> None:
     """The schemas of a version, without keys that they do not know."""
     if importlib.util.find_spec("kubernetes_validate") is None:
