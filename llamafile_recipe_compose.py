@@ -25,8 +25,8 @@ _ACTIONS = ("up", "down", "stop")
 # Compose calls `stop` only if it is here. With a description or with parameters, it
 # would drop every option that is not among them: a misspelt one must be an error.
 _METADATA: dict[str, Any] = {"stop": {"parameters": []}}
-# options of `start` that the provider sets itself
-_OWN = ("for", "json", "replicas")
+# options of `start` that the provider sets itself, or that start nothing
+_OWN = ("for", "json", "replicas", "help", "version")
 # events of the log that say nothing about the model
 _DEBUG = ("task_started", "task_done", "task_up_to_date")
 _BRIDGE = "docker0"
@@ -98,7 +98,8 @@ def recipe_words(call: Call, bridge: str) -> list[str]:
     names = [name for name, _ in call.options]
     where = f"services.{call.service}.provider.options"
     for name, value in call.options:
-        if name in _OWN:
+        # doit takes the beginning of a name for the name; an empty one ends the options
+        if any(own.startswith(name) for own in _OWN):
             raise CallError(f"{where}: {name} is not for a provider\n  fix: remove it")
         if names.count(name) > 1:
             fix = "one service for each model, or an endpoint of models.yaml"
@@ -157,12 +158,12 @@ def message_of(line: str) -> tuple[str, str]:
         event = dict(json.loads(line))
         text = str(event["message"])
         level = event["level"]
+        facts = {**(event.get("facts") or {}), "fix": event.get("fix")}
     except (ValueError, TypeError, KeyError):
         return "", line
     if level != "error":
         kind = "debug" if event.get("event") in _DEBUG else "info"
         return kind, text.partition("\n")[0]
-    facts = {**(event.get("facts") or {}), "fix": event.get("fix")}
     given = [f"  {name}: {value}" for name, value in facts.items() if value]
     return "error", "\n".join([text, *given])
 

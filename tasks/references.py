@@ -21,7 +21,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPO = rf"{_PART}(?:/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?"
-_FILE = r"[^/?#\\\x00-\x20]+\.(?:gguf|llamafile|jinja)"
+_FILE = r"[^/?#\\\x00-\x20]+\.(?i:gguf|llamafile|jinja)"
 _OCI = (
     rf"oci://(?P<host>{_HOST})/(?P<repo>{_REPO})"
     rf"(?::(?P<tag>{_TAG})|@(?P<digest>sha256:[0-9a-f]{{64}}))(?:/(?P<file>{_FILE}))?"

@@ -15,6 +15,7 @@ OCI = [
     ("oci://127.0.0.1/demo:1", "127.0.0.1", "http://127.0.0.1/v2/demo", "1", "demo-1.gguf"),
     ("oci://[::1]:80/demo:1", "[::1]:80", "http://[::1]:80/v2/demo", "1", "demo-1.gguf"),
     ("oci://ghcr.io/o/a/b:v1/x.gguf", "ghcr.io", "https://ghcr.io/v2/o/a/b", "v1", "x.gguf"),
+    ("oci://ghcr.io/o/m:v1/X.GGUF", "ghcr.io", "https://ghcr.io/v2/o/m", "v1", "X.GGUF"),
     (f"oci://ghcr.io/o/m@{D}", "ghcr.io", "https://ghcr.io/v2/o/m", D, "m-aaaaaaaaaaaa.gguf"),
     (f"oci://ghcr.io/o/m@{D}/x.llamafile", "ghcr.io", "https://ghcr.io/v2/o/m", D, "x.llamafile"),
     ("oci://docker.io/ai/m:1", "docker.io", "https://registry-1.docker.io/v2/ai/m", "1", "m-1.gguf"),

@@ -30,6 +30,8 @@ _PREFIXES = (
     # not every GGML_*: GGML_BACKEND_PATH and GGML_METAL_PATH_RESOURCES load code
     *("GGML_CUDA_", "GGML_OPENCL_", "GGML_SYCL_", "GGML_VK_"),
 )
+# what a credential is named, also one that `auth:` of models.yaml names: NVIDIA_API_KEY
+_SECRETS = ("KEY", "TOKEN", "PASSWORD", "SECRET", "CREDENTIALS")
 # searched before the folders that a program names; the systems that have them use `:`
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 # of the recipe itself, for its supervisor
@@ -43,6 +45,8 @@ def is_passed(name: str) -> bool:
     """Return whether a variable of the user reaches an engine."""
     # Windows treats names in lower and upper case alike
     upper = name.upper()
+    if upper.endswith(_SECRETS):
+        return False
     return upper in _PASSED or upper.startswith(_PREFIXES)
 
 
@@ -84,7 +88,11 @@ def supervisor_environment(
         env: the user's.
         more: variables that the recipe sets.
     """
-    own = {name: value for name, value in env.items() if name.startswith(_RECIPE)}
+    own = {
+        name: value
+        for name, value in env.items()
+        if name.startswith(_RECIPE) and not name.endswith(_SECRETS)
+    }
     return {**own, **engine_environment(env, more)}
 
 

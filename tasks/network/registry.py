@@ -18,7 +18,8 @@ from tasks.network.answers import parse_json
 from tasks.urls import is_loopback, url_error
 
 _API = r"https?://([^/]+)/v2/([^?#]+)/(?:blobs|manifests)/[^/?#]+"
-_PARAMETER = r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))'
+# each name is tried once: a header of letters alone would take minutes
+_PARAMETER = r'(?<![A-Za-z_])([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))'
 _DOCKER_HUB = "registry-1.docker.io"
 _DOCKER_LOGIN = "https://index.docker.io/v1/"
 _HELPER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -54,6 +55,7 @@ def repository_of(url: str) -> tuple[str, str]:
 
 def parse_challenge(header: str) -> Challenge:
     """Parse WWW-Authenticate; of several challenges, Bearer is preferred."""
+    header = header[:MAX_TOKEN]
     match = re.search(r"(?i)(?:^|,\s*)bearer\s+(.*)", header)
     if match:
         found = {
@@ -81,12 +83,13 @@ def realm_problem(realm: str, registry: str) -> str:
     parts = urlsplit(realm)
     host = parts.hostname or ""
     own = urlsplit(registry).hostname or ""
+    shown = realm.partition("?")[0]  # a query may have a signature
     if parts.scheme == "http" and not (is_loopback(own) and host == own):
-        return f"{realm} is not https"
+        return f"{shown} is not https"
     if parts.scheme not in ("http", "https"):
-        return f"{realm} is not https"
+        return f"{shown} is not https"
     if host != own and _is_internal(host):
-        return f"{realm} is an internal address, and not that of the registry"
+        return f"{shown} is an internal address, and not that of the registry"
     return ""
 
 
@@ -209,8 +212,11 @@ def parse_helper_answer(body: bytes) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """Return the Authorization of a user."""
-    pair = f"{user}:{password}".encode()
+    """Return the Authorization of a user; "" if one of the texts is not Unicode."""
+    try:
+        pair = f"{user}:{password}".encode()
+    except UnicodeEncodeError:  # a variable that is not UTF-8
+        return ""
     return f"Basic {base64.b64encode(pair).decode()}"
 
 

@@ -115,7 +115,7 @@ def refusal(
     what = f"{host} refuses {ask.value} ({why})"
     login = f"docker login {host}, as a user who may push to {repo}"
     if 300 <= status < 400:
-        target = urlsplit(location).netloc or "another address"
+        target = _host(location) or "another address"
         what = f"{host} redirects a write to {target} (HTTP {status})"
         return Refusal(what, "name that host in the reference, if it is the registry")
     if status in (401, 403):
@@ -133,6 +133,14 @@ def refusal(
     if status == 407:
         return Refusal("the proxy wants a password (HTTP 407)", "set HTTPS_PROXY")
     return Refusal(what)
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL with its port, without a password; "" if none."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def stored(headers: Mapping[str, str]) -> int | None:
@@ -177,7 +185,7 @@ def next_place(headers: Mapping[str, str], url: str, base: str) -> tuple[str, st
         return "", "its Location is not a URL"
     if base.startswith("https:") and urlsplit(place).netloc == urlsplit(base).netloc:
         # a registry behind a proxy that ends TLS may not know its own scheme
-        place = place.replace("http:", "https:", 1)
+        place = urlsplit(place)._replace(scheme="https").geturl()
     return place, place_problem(place, base)
 
 

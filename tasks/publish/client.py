@@ -178,6 +178,8 @@ class Client:
 
     def _login(self) -> None:
         """Get what the registry's challenge asks for."""
+        # the registry names the host of its tokens
+        self._session.use_netrc = False
         token = registry_tokens.requested(
             self._session, self._challenge, self.base, self.target.repo, self._scopes
         )

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from tasks.cache import stamps
-from tasks.catalogue.artifact import Artifact, TargetState
+from tasks.catalogue.artifact import Artifact, Stamp, TargetState
 from tasks.console import formatting
 from tasks.console.logs import log_event
 from tasks.console.progress import progress
@@ -156,12 +156,17 @@ def _blob(
     status = files.stat(artifact.target)
     if status is None:
         raise RecipeError(f"{artifact.target} does not exist any more")
+    stamp = stamps.proof(cache, artifact)
+    if stamp is not None:
+        status = stamp.stat
     size = status.size
     head, tail = b"", b""
     if as_image:
         head, tail = formats.tar_ends(file.name, size)
-    sha256 = _known_digest(cache, artifact)
-    if as_image or not sha256:
+    sha256 = _known_digest(artifact, stamp)
+    # a file that nothing proves is read first: the registry may have the blob already,
+    # and its manifest would state the size of other bytes
+    if as_image or stamp is None or not sha256:
         sha256 = _hashed(artifact, sha256, Source(head, artifact.target, size, tail))
     mounts: tuple[str, ...] = ()
     if not as_image:
@@ -170,11 +175,10 @@ def _blob(
     return Blob(artifact.label, sha256, source, mounts)
 
 
-def _known_digest(cache: str, artifact: Artifact) -> str:
+def _known_digest(artifact: Artifact, stamp: Stamp | None) -> str:
     """Return the digest that a file must have; "" if nothing states one."""
     if artifact.sha256:
         return artifact.sha256
-    stamp = stamps.proof(cache, artifact)
     if stamp is None or not stamp.sha256:
         return ""
     return stamp.sha256

@@ -25,6 +25,7 @@ class Record:
 
     def __init__(self, cache: str = "", name: str = "") -> None:
         self._cache = cache
+        self._name = name
         self._path = ""  # nothing is remembered
         if name:
             self._path = os.path.join(cache, FOLDER, name)
@@ -35,10 +36,12 @@ class Record:
             return ""
         data = own_files.read_of_user(self._path, _MOST)
         try:
-            place = json.loads(data or b"{}")["place"]
+            record = json.loads(data or b"{}")
+            place, name = record["place"], record["name"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return ""
-        if not isinstance(place, str):
+        # another user of the cache may rename the record of another upload
+        if not isinstance(place, str) or name != self._name:
             return ""
         return place
 
@@ -48,7 +51,7 @@ class Record:
             return
         with contextlib.suppress(OSError):
             own_files.make_folder(self._cache, FOLDER)
-            text = json.dumps({"place": place}) + "\n"
+            text = json.dumps({"name": self._name, "place": place}) + "\n"
             files.write_atomic(self._path, text, private=True)
 
     def forget(self) -> None:

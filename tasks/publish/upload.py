@@ -203,6 +203,8 @@ class Upload:
         self._follow(answer, self._place)
         self._offset = stored
         self._moved()
+        if stored <= start:
+            raise _passing("the registry has kept no byte of a part")
 
     def _shrink(self) -> bool:
         """Send less at once; return whether that is possible."""

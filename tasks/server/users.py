@@ -39,7 +39,7 @@ def read(path: str) -> list[str]:
     data = load_json(Path(_file(path)))
     if not isinstance(data, list):
         return []
-    return [name for name in data if isinstance(name, str)]
+    return [name for name in data if isinstance(name, str) and name.isprintable()]
 
 
 def write(path: str, names: Sequence[str]) -> None:

@@ -72,12 +72,11 @@ def run(context: Context, resolved: Servable) -> None:
             one = _replaced(asked, spec, user)
             record = one.record
             if record is None:
-                record = _start(cache, one.resolved, spec)
+                record = _start(cache, one.resolved, spec, user)
             else:
                 _check_runs(one.resolved, spec, record)
-            is_new = one.record is None
-            _note_user(record, user, is_new)
-            rows.append(_row(record, is_new))
+                _note_user(record, user)
+            rows.append(_row(record, one.record is None))
     if "json" not in context.options_of(resolved):
         for row in rows:
             doit_adapter.print_report(row["url"])
@@ -135,14 +134,14 @@ def _replaced(one: Replica, spec: LaunchSpec, user: str | None) -> Replica:
     return Replica(again, None)
 
 
-def _note_user(record: ServerRecord, user: str | None, is_new: bool) -> None:
-    """Note who needs a server, unless it was started without a name.
+def _note_user(record: ServerRecord, user: str | None) -> None:
+    """Note who needs a server that runs, unless it was started without a name.
 
     Raises:
         ServerError: that cannot be written.
     """
     known = users.read(record.path)
-    if user is not None and (known or is_new):
+    if user is not None and known:
         users.write(record.path, [*known, user])
 
 
@@ -165,7 +164,9 @@ def _check_same(resolved: Servable, spec: LaunchSpec, record: ServerRecord) -> N
         raise ServerError(what, facts, fix=fix)
 
 
-def _start(cache: str, resolved: Servable, spec: LaunchSpec) -> ServerRecord:
+def _start(
+    cache: str, resolved: Servable, spec: LaunchSpec, user: str | None
+) -> ServerRecord:
     from tasks.system.signals import handle_signals
 
     stop: list[int] = []
@@ -178,6 +179,9 @@ def _start(cache: str, resolved: Servable, spec: LaunchSpec) -> ServerRecord:
             server = ManagedServer(cache, spec, Mode.START, port, stop)
         is_ready = False
         try:
+            # now: a `doit stop --for` meanwhile waits for it, and a kill loses nothing
+            if user is not None:
+                users.write(server.record.path, [user])
             is_ready = server.wait_ready() is not None
         finally:
             if is_ready:

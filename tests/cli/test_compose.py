@@ -76,6 +76,9 @@ def test_a_call_by_compose(words: str, expected: Call | None) -> None:
         (Call("shop", "stop", "llm"), BRIDGE, ["stop", "--for=shop/llm"]),
         (UP._replace(options=(("json", "true"),)), "", "llm.provider.options: json is not for a provider"),
         (UP._replace(options=(("for", "x"),)), "", "llm.provider.options: for is not for a provider"),
+        (UP._replace(options=(("repl", "2"),)), "", "llm.provider.options: repl is not for a provider"),
+        (UP._replace(options=(("", "true"),)), "", "llm.provider.options:  is not for a provider"),
+        (UP._replace(options=(("help", "true"),)), "", "llm.provider.options: help is not for a provider"),
         (UP._replace(options=(("model", "a"), ("model", "b"))), "", "options.model: expected one value"),
     ],
 )
@@ -119,6 +122,7 @@ def test_the_url_for_containers(url: str, host: str, expected: str) -> None:
             ("error", "no\n  log: /l\n  fix: doit stop"),
         ),
         ({"event": "x", "message": "no level"}, None),
+        ({"level": "error", "message": "no", "facts": ["x"]}, None),
         (["no", "object"], None),
         (7, None),
     ],

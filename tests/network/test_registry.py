@@ -17,6 +17,8 @@ CHALLENGES = [
     ('Basic realm="x"', Challenge("basic")),
     ("Bearer ", Challenge("bearer")),
     ("Negotiate", Challenge()),
+    ("Bearer " + "a" * 60_000, Challenge("bearer")),  # at once
+    ('Bearer realm="https://a/t",' + " " * 60_000 + 'service="s"', Challenge("bearer", "https://a/t")),
     ("", Challenge()),
 ]  # fmt: skip
 
@@ -46,6 +48,7 @@ REALMS = [
     ("ftp://auth.docker.io/token", HUB, "got ftp:", True),
     ("https://me:pw@auth.docker.io/token", HUB, "no user or password", True),
     ("", HUB, "expected a URL", False),
+    ("http://elsewhere.example/t?sig=secret", HUB, "elsewhere.example/t is not https", False),
     ("oci://auth.docker.io/m:1", HUB, "is not https", True),
 ]
 
@@ -55,6 +58,12 @@ def test_realms(realm: str, url: str, problem: str, is_sent: bool) -> None:
     found = registry.realm_problem(realm, url)
     assert (problem in found) if problem else not found
     assert registry.may_send_login(realm, url) is is_sent
+
+
+def test_a_login_that_is_not_unicode_is_none() -> None:
+    """As a variable has it that is not UTF-8, or as a credential helper prints it."""
+    assert registry.basic("me", "\udcff") == ""
+    assert registry.parse_helper_answer(b'{"Username": "\\ud800", "Secret": "x"}') == ""
 
 
 def test_the_scope_is_to_read_one_repository() -> None:

@@ -111,6 +111,7 @@ def test_stored(header: str, count: int | None, by_status: int | None) -> None:
         (BASE, "/v2/team/m/blobs/uploads/1", f"{URL}1", ""),
         (BASE, "https://store.example/put?sig=1", "https://store.example/put?sig=1", ""),
         (BASE, "http://r.example/v2/x", "https://r.example/v2/x", ""),  # behind a proxy that ends TLS
+        (BASE, f"{URL}1?next=http://x", f"{URL}1?next=http://x", ""),
         (BASE, "http://s.example/v2/", "http://s.example/v2/", "is not https"),
         (BASE, "https://169.254.169.254/latest", "https://169.254.169.254/latest", "internal address"),
         (BASE, "https://localhost/x", "https://localhost/x", "internal address"),
@@ -146,6 +147,8 @@ def test_error_code(body: object, code: str) -> None:
 
 def test_the_rest() -> None:
     """One row each."""
+    assert "to another address" in answers.refusal(Ask.START, 307, "", "r", "m", "https://[x").what
+    assert " to h.example " in answers.refusal(Ask.START, 307, "", "r", "m", "//me:pw@h.example/").what
     assert answers.least_piece({}) == 0
     assert answers.least_piece({"oci-chunk-min-length": "5242880"}) == 5_242_880
     assert answers.least_piece({"oci-chunk-min-length": str(10**15)}) == 0

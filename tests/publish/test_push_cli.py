@@ -82,6 +82,7 @@ def test_published_pinned_and_read_again(here: Project, registry: Registry) -> N
 
 UNKNOWN = json_reply(404, {"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]})
 DENIED = json_reply(403, {"errors": [{"code": "DENIED"}]})
+UPLOAD = "/v2/team/m/blobs/uploads/upload-1"
 WRONG = {"Docker-Content-Digest": "sha256:" + "0" * 64}
 # request, answers to it, then: published or not, a part of the text
 HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
@@ -103,6 +104,7 @@ HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
     ("PATCH", [UNKNOWN] * 9, False, "has dropped the upload"),
     ("PATCH", [plain(405, b"", {})], False, "a mirror of another one?"),
     ("PATCH", [plain(202, b"", {"Range": "0-999999999", "Location": "/x"})], True, "published"),
+    ("PATCH", [plain(202, b"", {"Range": "0-99", "Location": UPLOAD})] * 99, False, "has kept no byte"),
     ("PATCH", [plain(202, b"x" * 5_000_000, {})], False, "longer than"),
     ("PUT", [plain(201, b"", WRONG)], False, "has stored other bytes"),
     ("PUT", [plain(500, b"", {})], True, "published"),
@@ -201,6 +203,19 @@ def test_basic_authentication(here: Project, registry: Registry) -> None:
         path.unlink()
 
 
+def test_a_record_of_another_upload(here: Project, registry: Registry) -> None:
+    """Who can write to the cache may rename one: the file would go to the other repository."""
+    with records.record(str(here.cache), f"http://{registry.host}/v2/public/x", HEX) as other:
+        other.save(f"http://{registry.host}/v2/public/x/blobs/uploads/1")
+    (file,) = (here.cache / "uploads").iterdir()
+    with records.record(str(here.cache), f"http://{registry.host}/v2/team/m", HEX) as own:
+        own.save("https://r.example/1")
+        (path,) = (one for one in (here.cache / "uploads").iterdir() if one != file)
+    file.replace(path)
+    assert here.doit("push", "m", f"oci://{registry.host}/team/m:v1").status == 0
+    assert not [request for request in registry.origin.requests if "public/x" in request.path]
+
+
 def test_two_pushes_at_once(here: Project, registry: Registry) -> None:
     """The second one has an upload of its own, which is not remembered."""
     base = f"http://{registry.host}/v2/team/m"
@@ -229,6 +244,11 @@ def test_wrong_bytes_are_not_published(here: Project, registry: Registry) -> Non
     assert "has changed on disk" in here.doit("push", "m", f"oci://{registry.host}/team/m:v1").err
     assert not registry.manifests
     assert sha256(DATA) not in registry.blobs
+    # the registry has the file, and does not tell its size
+    registry.redirects = True
+    registry.blobs[sha256(DATA)] = DATA
+    assert "has changed on disk" in here.doit("push", "m", f"oci://{registry.host}/team/m:v1").err
+    assert not registry.manifests
 
 
 REFUSED = [

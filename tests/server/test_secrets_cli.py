@@ -25,6 +25,7 @@ PRIVATE = {
     "HF_TOKEN": "hf_private", "GITHUB_TOKEN": "ghp_private", "MY_PASSWORD": "private",
     "AWS_SECRET_ACCESS_KEY": "private", "ALL_PROXY": "http://user:private@127.0.0.1:9",
     "DATABASE_URL": "postgres://user:private@db/x", "OPENAI_API_KEY": "private",
+    "NVIDIA_API_KEY": "private", "LLAMAFILE_MIRROR_TOKEN": "private",
 }  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 import pytest
 
-from tests.server.test_serve_cli import with_llamafile
-from tests.support.project import Project
+from tests.server.test_serve_cli import behave, with_llamafile
+from tests.support.project import Project, wait_until
 from tests.support.servers import failed, port_of, records, rows, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake llamafile is a shell script")
@@ -55,6 +56,33 @@ def test_other_settings(servers: Project) -> None:
     said = failed(servers.background("start", "--for", "shop"))
     assert f"m is already running at {url}, with other settings" in said
     assert servers.doit("stop", "--port", port_of(url)).status == 0
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_stop_while_it_starts(servers: Project, is_killed: bool) -> None:
+    """`stop` waits for the start, as Compose's `down` beside an `up`; a killed one has left the name."""
+    with_llamafile(servers)
+    behave(servers, load_seconds=2)
+    with servers.start("start", "--port", "0", "--for", "shop") as running:
+        running.wait_for("starting m", 60)
+        wait_until(lambda: list(servers.run_folder.glob("*.users")))
+        if is_killed:
+            os.kill(running.pid, signal.SIGKILL)
+        result = servers.doit("stop", "--for", "shop")
+    assert (result.status, rows(servers)) == (0, [])
+    assert is_killed or "m has stopped" in result.err
+    assert not list(servers.run_folder.glob("*.users"))
+
+
+def test_a_file_that_names_no_users(servers: Project) -> None:
+    """What cannot be a name is none: a record that somebody has edited, or a cut one."""
+    with_llamafile(servers)
+    started(servers, "--port", "0", "--for", "shop")
+    [file] = servers.run_folder.glob("*.users")
+    file.write_text(json.dumps(["a\x1b[31m\nb", 1, None, "shop"]), "utf-8")
+    result = servers.doit("stop", "--for", "shop")
+    assert (result.status, rows(servers)) == (0, [])
+    assert "\x1b" not in result.err
 
 
 @pytest.mark.parametrize(
