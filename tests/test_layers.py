@@ -90,7 +90,7 @@ BUDGETS = {  # at 88 columns
     ),
     "deploy": (1_770, "eight kinds of files: values in, text out; templates are in the modules"),
     "upstream": (1_400, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
-    "publish": (1_390, "two formats, what a registry answers, uploads in pieces that continue, logins"),
+    "publish": (1_410, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
         3_560,
         "command lines of every version, which version can do what, every flag of llama.cpp's server "
