@@ -7,6 +7,8 @@ for everyone, so no token is passed on: a gated model answers 401.
 The inner server follows the Hub's redirect to its CDN anew for each slice, since the
 address has a signature that expires. It listens on TCP: a socket file survives a crash
 and blocks the next start.
+
+nginx starts without DNS, and asks it again for the Hub's address, which changes.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ map $upstream_http_location $llamafile_target {
 
 server {
   listen @port;
+  resolver @resolver;
+  # a variable: its name is resolved again when its address expires, not once at start
+  set $hub @upstream;
   location ~ ^/[^/]+/[^/]+/resolve/ {
     slice @slice;
     proxy_pass http://127.0.0.1:@inner;
@@ -67,7 +72,8 @@ server {
     add_header X-Cache-Status $upstream_cache_status always;
   }
   location / {
-    proxy_pass @upstream;
+    proxy_pass $hub;
+    proxy_redirect @upstream/ /;
     proxy_ssl_server_name on;
     proxy_ssl_verify on;
     proxy_ssl_verify_depth 4;
@@ -78,6 +84,7 @@ server {
 server {
   listen 127.0.0.1:@inner;
   resolver @resolver;
+  set $hub @upstream;
   access_log off;
   proxy_max_temp_file_size 0;
   proxy_ssl_server_name on;
@@ -85,7 +92,7 @@ server {
   proxy_ssl_verify_depth 4;
   proxy_ssl_trusted_certificate @certificates;
   location / {
-    proxy_pass @upstream;
+    proxy_pass $hub;
     proxy_set_header Range $http_range;
     proxy_intercept_errors on;
     error_page 301 302 303 307 308 = @@cdn;

@@ -104,6 +104,7 @@ class UpstreamClient:
                 at = references.file_url(url, stated.sha256, os.environ)
                 stated = stated._replace(size=self._plain(at, pinned).size)
             self._registry_files[url] = stated
+            self._registry_files[stated.url] = stated  # the same, by its digest
         return self._registry_files[url]
 
     def _plain(self, url: str, pinned: bool) -> RemoteFile:
@@ -155,6 +156,8 @@ class UpstreamClient:
         elif of_release := parse_release_url(url):
             api = of_release.api
             token = github_token(api)
+        elif references.parse_oci(url):
+            return self._registered(url).license
         else:
             return ""
         answer = self._ask("GET", api, {}, token)

@@ -13,7 +13,7 @@ from tasks.errors import IntegrityError, TransferError
 from tasks.network.answers import file_size, parse_json
 from tasks.references import OciReference
 from tasks.system.paths import name_problem
-from tasks.upstream.metadata import FileBeside, RemoteFile
+from tasks.upstream.metadata import FileBeside, RemoteFile, parse_oci_license
 from tasks.urls import MODEL_ENDINGS
 
 MANIFESTS = (
@@ -92,7 +92,8 @@ def parse_manifest(
         if expected != digest:
             what = f"{reference}: the manifest does not match its digest"
             raise IntegrityError(what, [("expected", expected), ("got", digest)])
-    layers = _layers(_manifest(body, reference), reference)
+    manifest = _manifest(body, reference)
+    layers = _layers(manifest, reference)
     layer = _chosen(layers, reference)
     file = reference.file or layer.name or reference.filename
     pinned = reference._replace(tag="", digest=digest, file=file)
@@ -103,7 +104,12 @@ def parse_manifest(
             url = str(pinned._replace(file=found[0].name))
             beside.append(FileBeside(role, url, found[0].sha256, found[0].size))
     return RemoteFile(
-        str(pinned), layer.sha256, layer.size, by=BY, beside=tuple(beside)
+        str(pinned),
+        layer.sha256,
+        layer.size,
+        by=BY,
+        beside=tuple(beside),
+        license=parse_oci_license(manifest),
     )
 
 
@@ -146,7 +152,8 @@ def _layers(manifest: dict[str, Any], reference: OciReference) -> list[Layer]:
             found.append(_layer(row, role, reference))
     if not any(layer.role != "template" for layer in found):
         facts = [("layers", ", ".join(dict.fromkeys(kinds)) or "none")]
-        raise TransferError(f"{reference}: the manifest has no weights", facts)
+        fix = "name a manifest of `doit push`, not an image"
+        raise TransferError(f"{reference}: the manifest has no weights", facts, fix)
     return found
 
 

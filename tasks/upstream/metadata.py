@@ -48,6 +48,7 @@ class RemoteFile(NamedTuple):
     version: str | None = None
     by: str = ""  # the origin of the digest, for models.lock
     beside: tuple[FileBeside, ...] = ()
+    license: str = ""  # as a registry's manifest states it
 
 
 def parse_hub_headers(file: HubFile, headers: Mapping[str, str]) -> RemoteFile:
@@ -199,6 +200,18 @@ def _hub_licenses(data: Mapping[str, Any]) -> Iterator[object]:
     for tag in tags if isinstance(tags, list) else []:
         if isinstance(tag, str) and tag.startswith("license:"):
             yield tag.removeprefix("license:")
+
+
+def parse_oci_license(manifest: Mapping[str, Any]) -> str:
+    """Return the license in the annotations of a manifest, or nothing.
+
+    Source: github.com/opencontainers/image-spec, annotations.md.
+    """
+    annotations = manifest.get("annotations")
+    if not isinstance(annotations, dict):
+        return ""
+    name = annotations.get("org.opencontainers.image.licenses")
+    return name if _is_name(name) else ""
 
 
 def _is_name(value: object) -> TypeGuard[str]:

@@ -81,12 +81,16 @@ def check(texts: Files, folder: str) -> None:
         RecipeError: one differs.
     """
     facts = list(_different(texts).items())
+    others: list[str] = []
     if folder:
         others = stale(texts, _first_lines(folder), HEADER)
         facts += [(path, "no model needs it any more: git rm it") for path in others]
     if facts:
         what = f"{_FOLDER}/ is not up to date"
-        raise RecipeError(what, facts, fix="`doit deploy`, and commit the files")
+        fix = "`doit deploy`, and commit the files"
+        if len(facts) == len(others):
+            fix = "remove these files, and commit that"  # `doit deploy` removes none
+        raise RecipeError(what, facts, fix)
     doit_adapter.print_report(f"{_FOLDER}/ is up to date: {len(texts)} files")
 
 

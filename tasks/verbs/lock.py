@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tasks import doit_adapter
@@ -56,7 +56,7 @@ def action(
                 f"--check only compares: {' and '.join(changing)} would change the file"
             )
             raise UsageError(what)
-        return check, [plain, old, place, "json" in request.options]
+        return check, [plain, old, place, chosen, "json" in request.options]
     if "json" in request.options:
         raise UsageError("--json is only for --check", fix="doit lock --check --json")
     _check_options(request)
@@ -201,14 +201,23 @@ def _check_readable(text: str, place: str, catalogue: str, where: str) -> None:
 
 
 def check(
-    plain: Mapping[str, Any], old: LockFile | None, place: str, as_json: bool
+    plain: Mapping[str, Any],
+    old: LockFile | None,
+    place: str,
+    chosen: Collection[str],
+    as_json: bool,
 ) -> None:
     """Check that the lock covers the catalogue.
+
+    Args:
+        chosen: only these entries; empty: all.
 
     Raises:
         RecipeError: it does not.
     """
     lacking = lockfile.coverage_errors(plain, old or LockFile(1))
+    if chosen:
+        lacking = [row for row in lacking if _entry_of(row) in chosen]
     if as_json:
         covers = old is not None and not lacking
         doit_adapter.print_json(
@@ -224,17 +233,26 @@ def check(
     if lacking:
         facts = [(row.partition(" ")[0], row.partition(" ")[2]) for row in lacking]
         what = f"{place} does not cover the catalogue"
-        raise RecipeError(what, facts, fix=_check_fix(plain, old))
+        raise RecipeError(what, facts, fix=_check_fix(plain, old, chosen))
     if not as_json:
-        doit_adapter.print_report(f"{place} covers the catalogue: {_count(old)}")
+        what = f"the catalogue: {_count(old)}"
+        if chosen:
+            what = ", ".join(sorted(chosen))
+        doit_adapter.print_report(f"{place} covers {what}")
 
 
-def _check_fix(plain: Mapping[str, Any], old: LockFile) -> str:
+def _entry_of(error: str) -> str:
+    """Return the name of the entry in "models.NAME is not in models.lock"."""
+    return error.partition(" ")[0].partition(".")[2]
+
+
+def _check_fix(plain: Mapping[str, Any], old: LockFile, chosen: Collection[str]) -> str:
     """Return the command that makes a lock cover the catalogue.
 
     `doit lock` refuses an entry that contradicts its pin; --upgrade replaces the pin.
     """
-    names = [f"--model {name}" for name in lockfile.contradicted(plain, old)]
+    wrong = lockfile.contradicted(plain, old)
+    names = [f"--model {name}" for name in wrong if not chosen or name in chosen]
     if not names:
         return "`doit lock`, and commit it"
     command = f"`doit lock --upgrade {' '.join(names)}`, and commit it"

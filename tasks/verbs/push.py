@@ -59,7 +59,10 @@ def _target(text: str) -> OciReference:
         if text.startswith("oci://"):
             problem = url_error(text, pinned=True)
         what = problem or f"expected {_TARGET}, got {text!r}"
-        raise UsageError(what, fix=_TARGET)
+        fix = _TARGET
+        if parse_oci(f"oci://{text}"):
+            fix = f"oci://{text}"
+        raise UsageError(what, fix=fix)
     if reference.digest or reference.file:
         what = f"expected a tag, got {text}: a push makes the digest"
         fix = f"oci://{reference.host}/{reference.repo}:TAG"

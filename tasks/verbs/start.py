@@ -192,7 +192,8 @@ def _start(
         raise SystemExit(128 + stop[0])
     stop_command = f"doit stop --model {resolved.name}"
     running = server_registry.running(cache)
-    if sum(record.name == resolved.name for record in running) > 1:
+    count = sum(record.name == resolved.name for record in running)
+    if max(count, resolved.replicas) > 1:
         stop_command = _stop_command(server.record)
     usage = messages.ready_text(resolved, server.record, stop_command)
     doit_adapter.log_for_people(usage)

@@ -151,6 +151,7 @@ def test_what_is_not_deployed_any_more(ours: Project) -> None:
     check = ours.doit("deploy", "--check")
     assert check.status == 1
     assert check.err.count("no model needs it any more: git rm it") == 3
+    assert "fix: remove these files" in check.err
     for name in ("systemd/b-8090.env", "quadlet/b-8090.container", "quadlet/b-verify.container"):
         (ours.path / "deploy" / name).unlink()
     assert ours.doit("deploy", "--check").status == 0

@@ -1,6 +1,6 @@
 """mirror.conf in a real nginx before a Hub with TLS: what eight machines cost the Hub.
 
-The CDN is another host, whose name nginx asks DNS for.
+nginx asks DNS for the names of the Hub and of its CDN, which is another host, when it needs them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class LanMirror:
         self._folder, self._port = folder, free_port()
         self.endpoint = f"http://127.0.0.1:{self._port}"
         options = DeployOptions({}, mirror=Mirror(self.endpoint, resolver, 1))
-        upstream = f"https://localhost:{site.origin.port}"
+        upstream = f"https://hub.test:{site.origin.port}"  # a name that DNS alone knows
         place = Place(upstream, str(folder / "cache"), free_port(), "4m", str(certificate))
         text = mirror.files(Fleet((), options), place)["mirror.conf"]
         user = "user root;" if os.geteuid() == 0 else ""  # else the user `nobody`, which cannot write here

@@ -254,6 +254,7 @@ def test_wrong_bytes_are_not_published(here: Project, registry: Registry) -> Non
 REFUSED = [
     ("push m", "takes one target"),
     ("push m ollama:x", "expected oci://HOST/REPO:TAG"),
+    ("push m example.org/m:v1", "fix: oci://example.org/m:v1"),
     ("push m oci://h/Upper:v1", "lower case"),
     (f"push m oci://h/m@sha256:{'0' * 64}", "a push makes the digest"),
     ("push m oci://h/m:v1/x.gguf", "expected a tag"),

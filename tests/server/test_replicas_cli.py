@@ -92,3 +92,4 @@ def test_ports_of_replicas(servers: Project) -> None:
         assert records(servers) == []
         return
     assert [port_of(url) for url in result.out.splitlines()] == [str(first), str(first + 1)]
+    assert result.err.count("stop     doit stop --model m --port ") == 2

@@ -329,13 +329,16 @@ def test_check_of_a_changed_digest(world: World) -> None:
     url = "https://example.org/m.gguf"
     project.catalogue({"m": project.entry(url, OLD, engine="embedded")}, EMBEDDED)
     assert project.doit("lock").status == 0
-    project.catalogue({"m": project.entry(url, NEW, engine="embedded")}, EMBEDDED)
-    said = failed(world.project.doit("lock", "--check"))
+    models = {name: project.entry(url, NEW, engine="embedded") for name in ("m", "new")}
+    project.catalogue(models, EMBEDDED)
+    assert "models.new" in failed(project.doit("lock", "--check"))
+    said = failed(project.doit("lock", "--check", "--model", "m"))
+    assert "models.new" not in said
     assert said.splitlines()[-1] == (
         "  fix: edit the catalogue, or if it is right: `doit lock --upgrade --model m`, and commit it"
     ), said
     assert world.project.doit("lock", "--upgrade", "--model", "m").status == 0
-    assert world.project.doit("lock", "--check").status == 0
+    assert world.project.doit("lock", "--check", "--model", "m").out == f"{world.lock} covers m\n"
 
 
 def test_check(world: World) -> None:

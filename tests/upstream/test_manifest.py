@@ -64,6 +64,25 @@ def test_the_file_of_a_manifest(content: bytes, text: str, digest: str, name: st
     assert found.url == f"oci://{reference.host}/{reference.repo}@sha256:{manifest}/{name}"
 
 
+NOTE = "org.opencontainers.image.licenses"
+# annotations of a manifest, licence
+LICENCES = [
+    ({NOTE: "Apache-2.0"}, "Apache-2.0"),
+    ({NOTE: "MIT OR Apache-2.0"}, "MIT OR Apache-2.0"),
+    ({}, ""),
+    ({NOTE: ""}, ""),
+    ({NOTE: ["MIT"]}, ""),
+    ({NOTE: "MIT\x1b[2J"}, ""),
+    (None, ""),
+    (7, ""),
+]
+
+
+@pytest.mark.parametrize(("annotations", "licence"), LICENCES)
+def test_the_licence_of_a_manifest(annotations: object, licence: str) -> None:
+    assert parse(body(layer(GGUF), annotations=annotations)).license == licence
+
+
 MMPROJ, JINJA = "application/vnd.docker.ai.mmproj", "application/vnd.docker.ai.chat.template.jinja"
 TEXT = "application/vnd.cncf.model.weight.config.v1.raw"
 PROJECTOR = "application/vnd.ollama.image.projector"

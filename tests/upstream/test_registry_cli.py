@@ -151,14 +151,18 @@ def test_a_file_of_modelscope(project: Project) -> None:
 
 
 def test_an_entry_is_added(project: Project, registry: Registry) -> None:
-    """By the manifest's digest; without a name in the manifest, tag and repository are the name."""
-    pinned = registry.push("team/tiny", "1b-q4", DATA)
+    """By the manifest's digest, with its licence; without a name, tag and repository are the name."""
+    registry.push("team/tiny", "1b-q4", DATA)
+    manifest = json.loads(registry.manifests["team/tiny", "1b-q4"])
+    manifest["annotations"] = {"org.opencontainers.image.licenses": "Apache-2.0"}
+    pinned = registry.put("team/tiny", "1b-q4", json.dumps(manifest).encode())
     result = project.doit("add", f"oci://{registry.host}/team/tiny:1b-q4")
     assert result.status == 0, result.err
     text = (project.path / "models.yaml").read_text("utf-8")
     assert f"{pinned}/tiny-1b-q4.gguf" in text
     assert HEX in text
     (name,) = (name for name in yaml.safe_load(text)["models"] if name.startswith("tiny-1b"))
+    assert yaml.safe_load(text)["models"][name]["license"] == "Apache-2.0"
     assert project.doit("download", name).status == 0
 
 
