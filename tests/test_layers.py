@@ -88,8 +88,8 @@ BUDGETS = {  # at 88 columns
         "the estimates, what of a model is here, what cannot work, the question before a large download, "
         "which models of an endpoint fit together",
     ),
-    "deploy": (1_770, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (1_400, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
+    "deploy": (1_780, "eight kinds of files: values in, text out; templates are in the modules"),
+    "upstream": (1_420, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
     "publish": (1_410, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
         3_560,
@@ -106,7 +106,7 @@ BUDGETS = {  # at 88 columns
     "doctor": (560, "the checks and their probes, engines that are installed, what they cannot keep out"),
     "upgrade": (520, "which pins move, models that are served to try them, the report"),
     "verbs": (
-        5_100,
+        5_130,
         "twenty-two verbs and their help, most also as JSON; prune asks before it deletes, "
         "catalogue filters and says which filter leaves nothing, bench compares, "
         "add refuses what is no model or no name",
