@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -404,30 +403,29 @@ def test_two_containers_with_one_volume(model: Project, server: FileServer, tmp_
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "sh", "-c"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("may not make namespaces here")
-    server.set_rate(PATH, 100_000, shared=True)
-    begun: list[subprocess.Popen[str]] = []
+    server.set_rate(PATH, 20_000, shared=True)
+    waits = "another process is downloading m"
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    begun: list[subprocess.Popen[bytes]] = []
     try:
-        for name in ("one", "two/deeper"):
+        for name, log in zip(("one", "two/deeper"), logs, strict=True):
             env = {
                 **model.env,
                 "SHARED": str(shared),
                 "PLACE": str(tmp_path / name),
                 "DOIT": model.doit_program,
             }
-            begun.append(
-                subprocess.Popen(
-                    [*command, IN_CONTAINER], cwd=model.path, env=env, text=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                )
-            )  # fmt: skip
+            with log.open("wb") as out:
+                begun.append(subprocess.Popen([*command, IN_CONTAINER], cwd=model.path, env=env, stderr=out))
             wait_until(lambda: server.bytes_sent(PATH) > 20_000, "the first has begun")
-        ends = [process.communicate(timeout=60) for process in begun]
-        assert [process.returncode for process in begun] == [0, 0], ends
+        wait_until(lambda: waits in logs[1].read_text(), "the second waits")
+        server.set_rate(PATH, None)
+        assert [process.wait(120) for process in begun] == [0, 0], [log.read_text() for log in logs]
     finally:
         for process in begun:
             process.kill()
     assert server.bytes_sent(PATH) == len(DATA)
-    assert [len(re.findall("another process is downloading m", said)) for _, said in ends] == [0, 1]
+    assert [log.read_text().count(waits) for log in logs] == [0, 1]
     path = shared / target(model).relative_to(model.cache)
     assert path.read_bytes() == DATA
 

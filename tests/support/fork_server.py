@@ -145,6 +145,7 @@ class _Server:
         assert message, "the fork server has ended"
         pid, *status = map(int, message.split())
         if not status:
+            self._ended.pop(pid, None)  # of an earlier process with this pid
             return pid
         self._ended[pid] = os.waitstatus_to_exitcode(status[0])
         _environments.pop(pid, None)
