@@ -233,7 +233,8 @@ def run(words: Sequence[str], call_recipe: Callable[[list[str]], object]) -> int
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if list(words) == ["metadata"]:
-        print(json.dumps(_METADATA), file=out, flush=True)
+        with suppress(OSError):  # nothing reads it
+            os.write(out.fileno(), f"{json.dumps(_METADATA)}\n".encode())
         return 0
     messages = Messages(out)
     try:

@@ -60,7 +60,7 @@ class Upload:
         self._most = answers.PIECE  # bytes of one request
         self._least = 0  # the same, as the registry demands
         self._failed_at = -1  # offset of the last request without an answer
-        self._best = 0  # largest offset so far
+        self._best = 0  # offset at the last progress
         self._restarts = 0
         self.sent = 0  # bytes, also those that were sent in vain
 
@@ -203,8 +203,9 @@ class Upload:
         self._follow(answer, self._place)
         self._offset = stored
         self._moved()
-        if stored <= start:
-            raise _passing("the registry has kept no byte of a part")
+        kept = stored - start
+        if kept < min(count, answers.LEAST_PIECE):
+            raise _passing(f"the registry has kept {max(kept, 0)} of {count} bytes")
 
     def _shrink(self) -> bool:
         """Send less at once; return whether that is possible."""
@@ -253,7 +254,10 @@ class Upload:
         raise _passing(why)
 
     def _moved(self) -> None:
-        self._best = max(self._best, self._offset)
+        """Note progress; a registry that keeps a byte of each part makes none."""
+        is_complete = self._offset == self._size
+        if is_complete or self._offset >= self._best + answers.LEAST_PIECE:
+            self._best = self._offset
         self._bar.update(self._offset, self._size)
 
 

@@ -124,7 +124,9 @@ def _manifest(body: bytes, reference: OciReference) -> dict[str, Any]:
     kind = data.get("mediaType")
     if kind in INDEXES or "manifests" in data:
         what = f"{reference} is an index of several manifests, not a model's manifest"
-        fix = f"name one of them: oci://{reference.host}/{reference.repo}@sha256:…"
+        fix = (
+            "name the manifest of a model; `doit push` publishes one, `doit image` none"
+        )
         raise TransferError(what, fix=fix)
     if kind is not None and kind not in MANIFESTS:
         raise TransferError(f"{reference}: unknown kind of manifest: {_short(kind)}")

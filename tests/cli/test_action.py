@@ -72,7 +72,7 @@ def fetched(server: FileServer) -> list[str]:
 
 
 def test_warm(runner: Runner, server: FileServer, project: Project) -> None:
-    """Issue 5.9, R35: the first job downloads and saves, the second asks nobody and does nothing.
+    """Issue 5.9, R35: the first job downloads and saves; the second sends no request and does nothing.
 
     The caller's own doit finds what the action has brought.
     """

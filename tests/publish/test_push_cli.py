@@ -84,6 +84,7 @@ UNKNOWN = json_reply(404, {"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]})
 DENIED = json_reply(403, {"errors": [{"code": "DENIED"}]})
 UPLOAD = "/v2/team/m/blobs/uploads/upload-1"
 WRONG = {"Docker-Content-Digest": "sha256:" + "0" * 64}
+KEEPS_A_BYTE = [plain(202, b"", {"Range": f"0-{n}", "Location": UPLOAD}) for n in range(99)]
 # request, answers to it, then: published or not, a part of the text
 HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
     ("POST", [DENIED], False, "does not let you push to team/m (HTTP 403 DENIED)"),
@@ -104,7 +105,8 @@ HOSTILE: list[tuple[str, list[Reply], bool, str]] = [
     ("PATCH", [UNKNOWN] * 9, False, "has dropped the upload"),
     ("PATCH", [plain(405, b"", {})], False, "a mirror of another one?"),
     ("PATCH", [plain(202, b"", {"Range": "0-999999999", "Location": "/x"})], True, "published"),
-    ("PATCH", [plain(202, b"", {"Range": "0-99", "Location": UPLOAD})] * 99, False, "has kept no byte"),
+    ("PATCH", [plain(202, b"", {"Range": "0-99", "Location": UPLOAD})] * 99, False, "bytes (tried 6 times)"),
+    ("PATCH", KEEPS_A_BYTE, False, "bytes (tried 6 times)"),
     ("PATCH", [plain(202, b"x" * 5_000_000, {})], False, "longer than"),
     ("PUT", [plain(201, b"", WRONG)], False, "has stored other bytes"),
     ("PUT", [plain(500, b"", {})], True, "published"),

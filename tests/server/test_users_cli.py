@@ -45,7 +45,7 @@ def test_a_server_without_a_name(servers: Project) -> None:
 
 
 def test_other_settings(servers: Project) -> None:
-    """They replace a server that nobody else needs, on its port."""
+    """They replace a server on its port, unless another project needs it."""
     with_llamafile(servers)
     url = started(servers, "--port", "0", "--for", "shop")
     result = servers.background("start", "--ctx-size", "512", "--for", "shop")
