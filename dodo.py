@@ -139,6 +139,7 @@ def task_start(context: Context, model: ResolvedModel) -> TaskDict:
     """serve it in the background; returns when it is ready"""
     from tasks.verbs import start
 
+    start.check_user(context, model)
     return {
         "check": (start.check, [context, model]),
         "actions": [(start.run, [context, model])],

@@ -26,7 +26,8 @@ def check_name(verb: str, name: str, names: Sequence[str]) -> None:
         UsageError: the verb has no such name.
     """
     if name not in names:
-        fix = did_you_mean(name, names) or ", ".join(names)
+        near = did_you_mean(name, names)
+        fix = near or f"doit {verb}:NAME, of {', '.join(names)}"
         raise UsageError(f"`doit {verb}` has no {name!r}", fix=fix)
 
 

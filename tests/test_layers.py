@@ -89,7 +89,7 @@ BUDGETS = {  # at 88 columns
         "which models of an endpoint fit together",
     ),
     "deploy": (1_780, "eight kinds of files: values in, text out; templates are in the modules"),
-    "upstream": (1_420, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
+    "upstream": (1_430, "the Hub, GitHub, registries, resolving models.lock, reading the head of a GGUF"),
     "publish": (1_410, "two formats, what a registry answers, uploads in pieces that continue, logins"),
     "engine": (
         3_560,

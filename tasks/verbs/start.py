@@ -28,16 +28,23 @@ def check_background(context: Context, resolved: Servable) -> None:
         raise run_folder.record_error(cache)
 
 
-def check(context: Context, resolved: Servable) -> None:
-    """Check that the server can be started, before anything is downloaded.
+def check_user(context: Context, resolved: Servable) -> None:
+    """Check the value of --for while the tasks are loaded.
 
     Raises:
-        UsageError: --for is not a name.
-        ServerError: it cannot.
+        UsageError: it is not a name.
     """
     user = context.option_of(resolved, "for")
     if user is not None:
         users.check_name(user)
+
+
+def check(context: Context, resolved: Servable) -> None:
+    """Check that the server can be started, before anything is downloaded.
+
+    Raises:
+        ServerError: it cannot.
+    """
     check_background(context, resolved)
     cache = context.environment.cache
     for number, one in enumerate(plan(resolved, _started(cache, resolved))):
