@@ -27,7 +27,7 @@ def check_name(verb: str, name: str, names: Sequence[str]) -> None:
     """
     if name not in names:
         near = did_you_mean(name, names)
-        fix = near or f"doit {verb}:NAME, of {', '.join(names)}"
+        fix = near or f"doit {verb}:NAME; NAME is one of {', '.join(names)}"
         raise UsageError(f"`doit {verb}` has no {name!r}", fix=fix)
 
 

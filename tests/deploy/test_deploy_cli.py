@@ -246,7 +246,8 @@ ERRORS: list[tuple[Any, str, str | None]] = [  # the section, or nothing; the co
     (None, "deploy",
      "{path}/models.yaml has no `deploy:`\n  fix: add `deploy: {{models: {{a: {{}}}}}}` to it; "
      "its comments describe the keys"),
-    (FLEET, "deploy:helm", "`doit deploy` has no 'helm'\n  fix: doit deploy:NAME, of " + ", ".join(KINDS)),
+    (FLEET, "deploy:helm",
+     "`doit deploy` has no 'helm'\n  fix: doit deploy:NAME; NAME is one of " + ", ".join(KINDS)),
     (FLEET, "deploy:system", "`doit deploy` has no 'system'\n  fix: did you mean systemd?"),
     (FLEET, "deploy systemd", "'systemd' is not a verb\n  fix: doit deploy:systemd"),
     (FLEET, "deploy foo", "`doit deploy` takes no model: foo\n  fix: `doit help deploy` lists its options"),
